@@ -1,0 +1,1 @@
+//! Runs the cores: lanes, flushers, readers, admission.

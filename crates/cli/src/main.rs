@@ -1,0 +1,2 @@
+//! The binary varve: server, producer, consumer and operator's tool.
+fn main() {}

@@ -1,0 +1,1 @@
+//! The public gRPC protocol as a thin adapter over broker-api.

@@ -1,0 +1,1 @@
+//! Cluster state as one pure apply(state, command).

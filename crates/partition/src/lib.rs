@@ -1,0 +1,1 @@
+//! The replication state machine of one partition, without I/O.

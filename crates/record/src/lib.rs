@@ -1,0 +1,1 @@
+//! The one byte format of a batch.

@@ -1,0 +1,1 @@
+//! The node as a library: configuration, wiring, lifecycle, telemetry.

@@ -1,0 +1,1 @@
+//! One partition's log as segment files: synchronous, one writer, many readers.

@@ -1,0 +1,71 @@
+//! Every hard limit in one place, with the relations between them checked at compile time. Defaults that
+//! operators may change live in configuration; these are the bounds configuration itself must keep.
+
+/// Longest topic, group, member or producer name, in bytes. Kafka's rule; fits a file name with a suffix.
+pub const NAME_MAX_BYTES: usize = 249;
+/// Most partitions of one topic.
+pub const PARTITIONS_PER_TOPIC_MAX: i32 = 10_000;
+/// Most partitions of one node.
+pub const PARTITIONS_PER_NODE_MAX: usize = 20_000;
+/// Largest batch on the wire and on disk, header included, in bytes.
+pub const BATCH_MAX_BYTES: usize = 8 * 1024 * 1024;
+/// Default of `max.message.bytes`.
+pub const MESSAGE_DEFAULT_MAX_BYTES: usize = 1024 * 1024;
+/// Most records of one batch. With one-byte records this is what a 1 MiB batch can hold.
+pub const BATCH_MAX_RECORDS: u32 = 131_072;
+/// Most records in simple form in one request.
+pub const REQUEST_MAX_RECORDS: usize = 10_000;
+/// Most headers of one record.
+pub const RECORD_MAX_HEADERS: usize = 64;
+/// Longest header name, in bytes.
+pub const HEADER_NAME_MAX_BYTES: usize = 255;
+/// Bytes a batch may grow to when decompressed.
+pub const DECOMPRESSED_MAX_BYTES: usize = 64 * 1024 * 1024;
+/// Largest request message, in bytes.
+pub const REQUEST_MAX_BYTES: usize = 16 * 1024 * 1024;
+/// Largest control-plane request message, in bytes.
+pub const CONTROL_REQUEST_MAX_BYTES: usize = 256 * 1024;
+/// Largest `max_bytes` of a fetch, in bytes.
+pub const FETCH_MAX_BYTES: usize = 50 * 1024 * 1024;
+/// Largest answer when the client names no bound: stock gRPC clients refuse more than 4 MiB.
+pub const RESPONSE_DEFAULT_MAX_BYTES: usize = 3 * 1024 * 1024;
+/// Most partitions, queries or offsets in one request.
+pub const REQUEST_MAX_PARTITIONS: usize = 1_000;
+/// Longest time a fetch or heartbeat may be held, in milliseconds.
+pub const WAIT_MAX_MS: u64 = 30_000;
+/// Most members of one group.
+pub const GROUP_MAX_MEMBERS: usize = 1_000;
+/// Most groups of one node.
+pub const GROUPS_MAX: usize = 10_000;
+/// Longest commit metadata, in bytes.
+pub const COMMIT_METADATA_MAX_BYTES: usize = 4096;
+/// Shortest session timeout of a group member, in milliseconds.
+pub const SESSION_TIMEOUT_MIN_MS: u64 = 6_000;
+/// Longest session timeout of a group member, in milliseconds (30 minutes).
+pub const SESSION_TIMEOUT_MAX_MS: u64 = 1_800_000;
+/// Batches remembered per producer and partition (Kafka's `NUM_BATCHES_TO_RETAIN`).
+pub const PRODUCER_BATCHES_REMEMBERED: usize = 5;
+/// Producer sessions remembered per partition.
+pub const PRODUCERS_PER_PARTITION_MAX: usize = 10_000;
+/// A partition forgets an idle producer session after this long, in milliseconds (7 days).
+pub const PRODUCER_IDLE_EXPIRY_MS: i64 = 7 * 24 * 3_600 * 1_000;
+/// Requests a client may have in flight on one produce stream.
+pub const STREAM_MAX_IN_FLIGHT_REQUESTS: usize = 64;
+/// Bytes a client may have in flight on one produce stream.
+pub const STREAM_MAX_IN_FLIGHT_BYTES: usize = 32 * 1024 * 1024;
+/// HTTP/2 window of one stream, in bytes, both ends.
+pub const HTTP2_STREAM_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
+/// HTTP/2 window of one connection, in bytes, both ends.
+pub const HTTP2_CONNECTION_WINDOW_BYTES: u32 = 32 * 1024 * 1024;
+/// Largest HTTP/2 frame, in bytes.
+pub const HTTP2_FRAME_BYTES: u32 = 64 * 1024;
+/// Streams of one connection.
+pub const HTTP2_MAX_STREAMS: u32 = 1024;
+/// Connections of one listener.
+pub const CONNECTIONS_MAX: usize = 1_000;
+
+const _: () = assert!(MESSAGE_DEFAULT_MAX_BYTES <= BATCH_MAX_BYTES);
+const _: () = assert!(BATCH_MAX_BYTES < REQUEST_MAX_BYTES);
+const _: () = assert!(REQUEST_MAX_BYTES <= STREAM_MAX_IN_FLIGHT_BYTES);
+const _: () = assert!(RESPONSE_DEFAULT_MAX_BYTES < 4 * 1024 * 1024);
+const _: () = assert!(HTTP2_STREAM_WINDOW_BYTES <= HTTP2_CONNECTION_WINDOW_BYTES);

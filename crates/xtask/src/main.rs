@@ -1,0 +1,2 @@
+//! Automation: check, formats, fixtures. Needs nothing of the product.
+fn main() {}
