@@ -56,14 +56,23 @@ impl CallContext {
             None | Some("" | "auto") => false,
             Some("never") => true,
             Some(other) => {
-                return Err(Error::invalid(FORWARD, format!("{FORWARD} is never or absent; found {other:?}")));
+                return Err(Error::invalid(
+                    FORWARD,
+                    format!("{FORWARD} is never or absent; found {other:?}"),
+                ));
             }
         };
         let hop = match text(metadata, HOP)? {
             None => None,
-            Some(value) => Some(NodeId(value.parse::<i32>().ok().filter(|n| *n >= 0).ok_or_else(
-                || Error::invalid(HOP, format!("{HOP} is a node id; found {value:?}")),
-            )?)),
+            Some(value) => Some(NodeId(
+                value
+                    .parse::<i32>()
+                    .ok()
+                    .filter(|n| *n >= 0)
+                    .ok_or_else(|| {
+                        Error::invalid(HOP, format!("{HOP} is a node id; found {value:?}"))
+                    })?,
+            )),
         };
         if let Some(wanted) = text(metadata, REQUIRED_FEATURES)? {
             check_features(wanted, &node())?;
@@ -74,7 +83,12 @@ impl CallContext {
             deadline,
             ..Context::anonymous()
         };
-        Ok(Self { broker, never_forward, hop, arrived })
+        Ok(Self {
+            broker,
+            never_forward,
+            hop,
+            arrived,
+        })
     }
 
     /// Until when the server may work: a little before the client's deadline, so that an answer and not a
@@ -97,7 +111,10 @@ impl CallContext {
         let bound = wanted.min(Duration::from_millis(limits::WAIT_MAX_MS));
         match self.broker.deadline {
             None => bound,
-            Some(_) => bound.min(self.work_until(bound).saturating_duration_since(Instant::now())),
+            Some(_) => bound.min(
+                self.work_until(bound)
+                    .saturating_duration_since(Instant::now()),
+            ),
         }
     }
 
@@ -123,14 +140,21 @@ fn client_id(metadata: &MetadataMap, peer: Option<SocketAddr>) -> Result<Arc<str
         if id.len() > limits::NAME_MAX_BYTES {
             return Err(Error::invalid(
                 CLIENT_ID,
-                format!("{CLIENT_ID} has at most {} characters; found {}", limits::NAME_MAX_BYTES, id.len()),
+                format!(
+                    "{CLIENT_ID} has at most {} characters; found {}",
+                    limits::NAME_MAX_BYTES,
+                    id.len()
+                ),
             ));
         }
         if !id.is_empty() {
             return Ok(Arc::from(id));
         }
     }
-    let agent = metadata.get("user-agent").and_then(|v| v.to_str().ok()).unwrap_or("unknown");
+    let agent = metadata
+        .get("user-agent")
+        .and_then(|v| v.to_str().ok())
+        .unwrap_or("unknown");
     let agent: String = agent.chars().take(180).collect();
     Ok(match peer {
         Some(peer) => Arc::from(format!("{agent}@{peer}")),
@@ -155,8 +179,15 @@ fn check_features(wanted: &str, node: &NodeInfo) -> Result<(), Error> {
 /// `grpc-timeout`: at most 8 digits and a unit.
 fn timeout(metadata: &MetadataMap) -> Result<Option<Duration>, Error> {
     const KEY: &str = "grpc-timeout";
-    let Some(value) = text(metadata, KEY)? else { return Ok(None) };
-    let bad = || Error::invalid(KEY, format!("{KEY} is 1 to 8 digits and one of H M S m u n; found {value:?}"));
+    let Some(value) = text(metadata, KEY)? else {
+        return Ok(None);
+    };
+    let bad = || {
+        Error::invalid(
+            KEY,
+            format!("{KEY} is 1 to 8 digits and one of H M S m u n; found {value:?}"),
+        )
+    };
     let unit = value.chars().last().ok_or_else(bad)?;
     let digits = value.strip_suffix(unit).ok_or_else(bad)?;
     if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|b| b.is_ascii_digit()) {
@@ -228,14 +259,25 @@ mod tests {
     #[test]
     fn keys_are_checked() {
         assert!(read(&[("varve-forward", "never")]).unwrap().never_forward);
-        assert_eq!(read(&[("varve-forward", "often")]).unwrap_err().kind, ErrorKind::InvalidRequest);
+        assert_eq!(
+            read(&[("varve-forward", "often")]).unwrap_err().kind,
+            ErrorKind::InvalidRequest
+        );
         assert_eq!(read(&[("varve-hop", "3")]).unwrap().hop, Some(NodeId(3)));
         assert!(read(&[("varve-hop", "-3")]).is_err());
         assert!(read(&[("varve-client-id", &"x".repeat(250))]).is_err());
-        assert_eq!(&*read(&[("varve-client-id", "billing")]).unwrap().broker.client_id, "billing");
+        assert_eq!(
+            &*read(&[("varve-client-id", "billing")])
+                .unwrap()
+                .broker
+                .client_id,
+            "billing"
+        );
         assert!(read(&[("varve-required-features", "produce")]).is_ok());
         assert_eq!(
-            read(&[("varve-required-features", "produce, teleport")]).unwrap_err().kind,
+            read(&[("varve-required-features", "produce, teleport")])
+                .unwrap_err()
+                .kind,
             ErrorKind::UnsupportedFeature
         );
     }

@@ -78,7 +78,11 @@ pub const fn wire(kind: ErrorKind) -> (Code, v1::ErrorReason) {
 pub fn to_status(error: &Error) -> Status {
     let (code, _) = wire(error.kind);
     let message = truncate(&error.message, MESSAGE_MAX_BYTES).to_owned();
-    let mut body = pb::Status { code: code as i32, message, details: Vec::new() };
+    let mut body = pb::Status {
+        code: code as i32,
+        message,
+        details: Vec::new(),
+    };
     for detail in details(error) {
         body.details.push(detail);
         if body.encoded_len() > DETAILS_MAX_BYTES {
@@ -90,7 +94,9 @@ pub fn to_status(error: &Error) -> Status {
     if let (ErrorKind::Throttled, Some(wait)) = (error.kind, error.retry_after) {
         // Clients without our SDK understand this trailer (gRFC A6).
         let millis = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
-        status.metadata_mut().insert("grpc-retry-pushback-ms", millis.into());
+        status
+            .metadata_mut()
+            .insert("grpc-retry-pushback-ms", millis.into());
     }
     status
 }
@@ -139,7 +145,10 @@ pub fn truncate(text: &str, max: usize) -> &str {
     if text.len() <= max {
         return text;
     }
-    let cut = (0..=max).rev().find(|i| text.is_char_boundary(*i)).unwrap_or(0);
+    let cut = (0..=max)
+        .rev()
+        .find(|i| text.is_char_boundary(*i))
+        .unwrap_or(0);
     &text[..cut]
 }
 
@@ -152,7 +161,9 @@ fn details(error: &Error) -> Vec<prost_types::Any> {
         all.push(any("varve.v1.LeaderHint", &hint));
     }
     if let Some(wait) = error.retry_after {
-        let info = tonic_types::pb::RetryInfo { retry_delay: Some(to_duration(wait)) };
+        let info = tonic_types::pb::RetryInfo {
+            retry_delay: Some(to_duration(wait)),
+        };
         all.push(any("google.rpc.RetryInfo", &info));
     }
     if let Some(field) = error.field {
@@ -161,7 +172,12 @@ fn details(error: &Error) -> Vec<prost_types::Any> {
             description: truncate(&error.message, 256).to_owned(),
             ..Default::default()
         };
-        all.push(any("google.rpc.BadRequest", &pb::BadRequest { field_violations: vec![violation] }));
+        all.push(any(
+            "google.rpc.BadRequest",
+            &pb::BadRequest {
+                field_violations: vec![violation],
+            },
+        ));
     }
     if let Some((kind, key)) = resource(error.kind) {
         let name = lookup(error, key).unwrap_or_default();
@@ -178,7 +194,12 @@ fn details(error: &Error) -> Vec<prost_types::Any> {
             description: truncate(&error.message, 128).to_owned(),
             ..Default::default()
         };
-        all.push(any("google.rpc.QuotaFailure", &pb::QuotaFailure { violations: vec![violation] }));
+        all.push(any(
+            "google.rpc.QuotaFailure",
+            &pb::QuotaFailure {
+                violations: vec![violation],
+            },
+        ));
     }
     all
 }
@@ -191,7 +212,12 @@ fn error_info(error: &Error) -> pb::ErrorInfo {
             .metadata
             .iter()
             .take(VALUES_MAX)
-            .map(|(k, v)| (truncate(k, 32).to_owned(), truncate(v, VALUE_MAX_BYTES).to_owned()))
+            .map(|(k, v)| {
+                (
+                    truncate(k, 32).to_owned(),
+                    truncate(v, VALUE_MAX_BYTES).to_owned(),
+                )
+            })
             .collect(),
     }
 }
@@ -208,7 +234,11 @@ const fn resource(kind: ErrorKind) -> Option<(&'static str, &'static str)> {
 }
 
 fn lookup<'a>(error: &'a Error, key: &str) -> Option<&'a str> {
-    error.metadata.iter().find(|(k, _)| *k == key).map(|(_, v)| v.as_str())
+    error
+        .metadata
+        .iter()
+        .find(|(k, _)| *k == key)
+        .map(|(_, v)| v.as_str())
 }
 
 fn any<M: Message>(name: &str, message: &M) -> prost_types::Any {
@@ -233,12 +263,19 @@ mod tests {
         for kind in ErrorKind::ALL {
             let (code, reason) = wire(*kind);
             assert_ne!(code, Code::Ok, "{kind:?}");
-            assert_eq!(reason.as_str_name(), format!("ERROR_REASON_{}", kind.reason()));
+            assert_eq!(
+                reason.as_str_name(),
+                format!("ERROR_REASON_{}", kind.reason())
+            );
             assert!(reasons.insert(reason as i32), "{kind:?} shares a reason");
         }
         for number in 1..=200 {
             if let Ok(reason) = v1::ErrorReason::try_from(number) {
-                assert!(reasons.contains(&number), "{} has no kind", reason.as_str_name());
+                assert!(
+                    reasons.contains(&number),
+                    "{} has no kind",
+                    reason.as_str_name()
+                );
             }
         }
     }
@@ -278,7 +315,20 @@ mod tests {
 
     fn worst(kind: ErrorKind) -> Error {
         let mut error = Error::new(kind, "ä".repeat(4000)).after(Duration::from_millis(250));
-        for key in ["topic", "partition", "group", "quota", "a", "b", "c", "d", "e", "f", "g", "h"] {
+        for key in [
+            "topic",
+            "partition",
+            "group",
+            "quota",
+            "a",
+            "b",
+            "c",
+            "d",
+            "e",
+            "f",
+            "g",
+            "h",
+        ] {
             error = error.with(key, "ö".repeat(3000));
         }
         error.field = Some("records");
@@ -297,7 +347,10 @@ mod tests {
             assert!(status.message().len() <= MESSAGE_MAX_BYTES, "{kind:?}");
             assert!(status.details().len() <= DETAILS_MAX_BYTES, "{kind:?}");
             let info = status.get_details_error_info().unwrap();
-            assert_eq!((info.reason.as_str(), info.domain.as_str()), (kind.reason(), DOMAIN));
+            assert_eq!(
+                (info.reason.as_str(), info.domain.as_str()),
+                (kind.reason(), DOMAIN)
+            );
         }
     }
 
@@ -316,11 +369,18 @@ mod tests {
         let retry = status.get_details_retry_info().unwrap();
         assert_eq!(retry.retry_delay, Some(Duration::from_secs(2)));
         let body = pb::Status::decode(status.details()).unwrap();
-        let hint = body.details.iter().find(|a| a.type_url.ends_with("varve.v1.LeaderHint")).unwrap();
+        let hint = body
+            .details
+            .iter()
+            .find(|a| a.type_url.ends_with("varve.v1.LeaderHint"))
+            .unwrap();
         let hint = v1::LeaderHint::decode(hint.value.as_slice()).unwrap();
         assert_eq!((hint.node_id, hint.leader_epoch), (2, 1));
         let info = status.get_details_error_info().unwrap();
-        assert_eq!(info.metadata.get("topic").map(String::as_str), Some("orders"));
+        assert_eq!(
+            info.metadata.get("topic").map(String::as_str),
+            Some("orders")
+        );
     }
 
     #[test]
@@ -330,10 +390,17 @@ mod tests {
         assert_eq!(bad.field_violations[0].field, "topic");
         let status =
             to_status(&Error::new(ErrorKind::TopicNotFound, "no topic x").with("topic", "x"));
-        assert_eq!(status.get_details_resource_info().unwrap().resource_name, "x");
-        let status = to_status(&Error::new(ErrorKind::Throttled, "full").after(Duration::from_millis(40)));
+        assert_eq!(
+            status.get_details_resource_info().unwrap().resource_name,
+            "x"
+        );
+        let status =
+            to_status(&Error::new(ErrorKind::Throttled, "full").after(Duration::from_millis(40)));
         assert!(status.get_details_quota_failure().is_some());
-        assert_eq!(status.metadata().get("grpc-retry-pushback-ms").unwrap(), "40");
+        assert_eq!(
+            status.metadata().get("grpc-retry-pushback-ms").unwrap(),
+            "40"
+        );
     }
 
     #[test]
