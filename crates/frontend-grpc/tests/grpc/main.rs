@@ -1,5 +1,7 @@
 //! The front end over a real channel, against a broker in memory.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 mod admin;
 mod consume;
 mod fake;
@@ -29,10 +31,10 @@ use varve_record::{BatchBuilder, Compression};
 use crate::fake::Fake;
 
 /// Nothing in these tests takes this long unless it hangs.
-pub const LONG: Duration = Duration::from_secs(20);
+pub(crate) const LONG: Duration = Duration::from_secs(20);
 
 /// A server with its broker and a channel to it.
-pub struct Harness {
+pub(crate) struct Harness {
     pub broker: Arc<Fake>,
     pub metrics: Metrics,
     pub health: Health,
@@ -98,11 +100,11 @@ impl Harness {
     }
 }
 
-pub fn endpoint(address: SocketAddr) -> Endpoint {
+pub(crate) fn endpoint(address: SocketAddr) -> Endpoint {
     Endpoint::from_shared(format!("http://{address}")).unwrap()
 }
 
-pub fn record(key: Option<&str>, value: &str) -> v1::Record {
+pub(crate) fn record(key: Option<&str>, value: &str) -> v1::Record {
     v1::Record {
         key: key.map(|k| Bytes::copy_from_slice(k.as_bytes())),
         value: Some(Bytes::copy_from_slice(value.as_bytes())),
@@ -111,7 +113,7 @@ pub fn record(key: Option<&str>, value: &str) -> v1::Record {
 }
 
 /// An encoded batch of `values`.
-pub fn batch(values: &[&[u8]]) -> Bytes {
+pub(crate) fn batch(values: &[&[u8]]) -> Bytes {
     let mut builder = BatchBuilder::new(Compression::None, None);
     for value in values {
         builder
@@ -121,25 +123,25 @@ pub fn batch(values: &[&[u8]]) -> Bytes {
     builder.build().unwrap()
 }
 
-pub fn encoded(data: Bytes) -> Option<v1::EncodedBatch> {
+pub(crate) fn encoded(data: Bytes) -> Option<v1::EncodedBatch> {
     Some(v1::EncodedBatch { format: 2, data })
 }
 
-pub fn tp(topic: &str, partition: i32) -> Option<v1::TopicPartition> {
+pub(crate) fn tp(topic: &str, partition: i32) -> Option<v1::TopicPartition> {
     Some(v1::TopicPartition {
         topic: topic.to_owned(),
         partition,
     })
 }
 
-pub fn start(position: v1::start_position::Position) -> Option<v1::StartPosition> {
+pub(crate) fn start(position: v1::start_position::Position) -> Option<v1::StartPosition> {
     Some(v1::StartPosition {
         position: Some(position),
     })
 }
 
 /// The reason of a status, as clients read it.
-pub fn reason(status: &Status) -> String {
+pub(crate) fn reason(status: &Status) -> String {
     status
         .get_details_error_info()
         .map(|i| i.reason)
@@ -148,7 +150,7 @@ pub fn reason(status: &Status) -> String {
 
 /// Asserts code and reason at once.
 #[track_caller]
-pub fn assert_fails<T: std::fmt::Debug>(result: Result<T, Status>, code: Code, why: &str) {
+pub(crate) fn assert_fails<T: std::fmt::Debug>(result: Result<T, Status>, code: Code, why: &str) {
     let status = result.expect_err("the call must fail");
     assert_eq!(
         (status.code(), reason(&status).as_str()),
@@ -158,7 +160,7 @@ pub fn assert_fails<T: std::fmt::Debug>(result: Result<T, Status>, code: Code, w
 }
 
 /// Waits for something that must come.
-pub async fn soon<T>(future: impl Future<Output = T>) -> T {
+pub(crate) async fn soon<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(LONG, future)
         .await
         .expect("this takes too long")

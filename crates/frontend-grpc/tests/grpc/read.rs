@@ -29,7 +29,8 @@ async fn a_fetch_begins_where_it_is_told_and_keeps_its_bounds() {
     h.broker.topic("orders", 1);
     h.append("orders", 0, &["a", "b", "c"]).await;
     h.append("orders", 0, &["d"]).await;
-    let rows: Vec<(Option<Position>, i32, Vec<&[u8]>, i64)> = vec![
+    type Row = (Option<Position>, i32, Vec<&'static [u8]>, i64);
+    let rows: Vec<Row> = vec![
         (None, 0, vec![b"a", b"b", b"c", b"d"], 4),
         (Some(Position::Offset(1)), 0, vec![b"b", b"c", b"d"], 4),
         (Some(Position::Offset(1)), 1, vec![b"b"], 2),
