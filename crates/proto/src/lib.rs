@@ -1,1 +1,13 @@
-//! Generated messages and services of the public API, nothing else.
+//! Generated messages and services of the public API, nothing else: no conversions, no logic. The schema
+//! is `proto/` at the top of the repository.
+
+// Generated code follows prost's style, not ours.
+#[allow(missing_docs, clippy::all, clippy::pedantic, clippy::unwrap_used, clippy::expect_used)]
+#[rustfmt::skip]
+/// Package `varve.v1`.
+pub mod v1 {
+    tonic::include_proto!("varve.v1");
+}
+
+/// Encoded `google.protobuf.FileDescriptorSet` of every file of the API, for reflection.
+pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/varve.binpb"));

@@ -1,0 +1,82 @@
+//! The one error of the API: a kind that programs match on, a sentence for people, and the values the
+//! sentence mentions under stable names.
+
+use std::time::Duration;
+
+use varve_types::{ErrorKind, LeaderEpoch, NodeId, Outcome, Retry};
+
+/// Address of the node that leads a partition or coordinates a group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeaderHint {
+    /// Node.
+    pub node: NodeId,
+    /// `host:port` as advertised to clients.
+    pub address: String,
+    /// Epoch in which that node leads.
+    pub epoch: LeaderEpoch,
+}
+
+/// Why a request failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Error {
+    /// What programs match on.
+    pub kind: ErrorKind,
+    /// What happened, to what, whether anything was changed, and what to do next.
+    pub message: String,
+    /// Field of the request at fault, for `InvalidRequest`.
+    pub field: Option<&'static str>,
+    /// Values of the message under stable names.
+    pub metadata: Vec<(&'static str, String)>,
+    /// Where to go instead.
+    pub leader: Option<Box<LeaderHint>>,
+    /// Wait this long before repeating.
+    pub retry_after: Option<Duration>,
+}
+
+impl Error {
+    /// An error of `kind` with a sentence for people.
+    #[must_use]
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self {
+            kind,
+            message: message.into(),
+            field: None,
+            metadata: Vec::new(),
+            leader: None,
+            retry_after: None,
+        }
+    }
+
+    /// `InvalidRequest` about one field.
+    #[must_use]
+    pub fn invalid(field: &'static str, message: impl Into<String>) -> Self {
+        Self { field: Some(field), ..Self::new(ErrorKind::InvalidRequest, message) }
+    }
+
+    /// Adds a value that the message mentions.
+    #[must_use]
+    pub fn with(mut self, key: &'static str, value: impl ToString) -> Self {
+        self.metadata.push((key, value.to_string()));
+        self
+    }
+
+    /// Adds how long to wait before repeating.
+    #[must_use]
+    pub const fn after(mut self, wait: Duration) -> Self {
+        self.retry_after = Some(wait);
+        self
+    }
+
+    /// Whether the mutation may have taken effect.
+    #[must_use]
+    pub const fn outcome(&self) -> Outcome {
+        self.kind.outcome()
+    }
+
+    /// What the caller may do on its own.
+    #[must_use]
+    pub const fn retry(&self) -> Retry {
+        self.kind.retry()
+    }
+}

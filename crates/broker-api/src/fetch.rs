@@ -1,0 +1,99 @@
+//! Reading. Bytes are whole batches as stored; the caller decodes them or passes them on.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use varve_types::{LeaderEpoch, Offset, PartitionId, TopicName, TopicPartition};
+
+/// A read of any number of partitions.
+#[derive(Debug, Clone)]
+pub struct Fetch {
+    /// What to read, in order of preference: bytes go to the first partitions first.
+    pub partitions: Vec<FetchPartition>,
+    /// Wait at most this long for `min_bytes`.
+    pub max_wait: Duration,
+    /// Answer as soon as this much is available in all.
+    pub min_bytes: usize,
+    /// Upper bound of the whole answer in bytes. At least one batch is returned even if it is larger.
+    pub max_bytes: usize,
+}
+
+/// One partition of a [`Fetch`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FetchPartition {
+    /// Topic.
+    pub topic: TopicName,
+    /// Partition.
+    pub partition: PartitionId,
+    /// First offset wanted. The first batch may begin before it.
+    pub offset: Offset,
+    /// Upper bound for this partition in bytes.
+    pub max_bytes: usize,
+    /// Epoch of the leader the caller believes in: checked and fenced when given.
+    pub leader_epoch: Option<LeaderEpoch>,
+}
+
+/// What a [`Fetch`] found in one partition, in the order of the request.
+#[derive(Debug, Clone)]
+pub struct PartitionFetched {
+    /// Topic.
+    pub topic: TopicName,
+    /// Partition.
+    pub partition: PartitionId,
+    /// Data, or why there is none. `OffsetOutOfRange` carries the bounds in its metadata.
+    pub result: crate::Result<Fetched>,
+}
+
+/// Data of one partition.
+#[derive(Debug, Clone)]
+pub struct Fetched {
+    /// Whole batches back to back, possibly empty. Nothing at or above the high watermark.
+    pub batches: Bytes,
+    /// Where the next read begins: one past the last record in `batches`, or the offset asked for.
+    pub next_offset: Offset,
+    /// One past the last committed record.
+    pub high_watermark: Offset,
+    /// Oldest readable offset.
+    pub log_start: Offset,
+    /// Epoch of the leader.
+    pub leader_epoch: LeaderEpoch,
+}
+
+/// Where to begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Position {
+    /// This offset.
+    Offset(Offset),
+    /// The first record whose timestamp is at or after this time (ms); the end when none is.
+    Timestamp(i64),
+    /// This many records before the high watermark, at least the log start.
+    Last(u64),
+    /// The oldest retained record.
+    Earliest,
+    /// The high watermark.
+    Latest,
+}
+
+/// A question about one partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OffsetQuery {
+    /// Partition.
+    pub partition: TopicPartition,
+    /// Position to resolve; `None` asks for the bounds only.
+    pub position: Option<Position>,
+}
+
+/// Answer to an [`OffsetQuery`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OffsetFound {
+    /// Resolved offset, when a position was given. `Position::Offset` is returned as given.
+    pub offset: Option<Offset>,
+    /// Timestamp (ms) of the record found by time.
+    pub timestamp_ms: Option<i64>,
+    /// Oldest readable offset.
+    pub log_start: Offset,
+    /// One past the last committed record.
+    pub high_watermark: Offset,
+    /// Epoch of the leader.
+    pub leader_epoch: LeaderEpoch,
+}
