@@ -18,17 +18,17 @@
 //!
 //! // The writer's side: one owner, `&mut self`.
 //! log.append(&[Sequenced], now_ms)   -> Result<Appended { range, bytes }, LogError>  // all or nothing
-//! log.begin_epoch(LeaderEpoch)                                  // a new leader's start, before its first append
+//! log.begin_epoch(LeaderEpoch)       -> Result<(), LogError>    // a new leader's start, before its first append
 //! log.flush_target()                 -> Option<FlushTarget>     // what to sync; Send; run it on another thread
 //!   FlushTarget::run(self)           -> Result<FlushDone, FlushError>
-//! log.flushed(&FlushDone)            -> Result<Offset, LogError>   // moves the flushed cursor, writes index entries
+//! log.flush_done(&FlushDone)         -> Result<Offset, LogError>   // moves the flushed cursor, writes index entries
 //! log.flush_failed(&FlushError)                                 // latches the log unless `error.retry`
 //! log.flush_now()                    -> Result<Offset, LogError>   // the three in one, here and now
 //! log.flush_index()                  -> Result<(), LogError>    // makes the checkpoint reach the flushed cursor
-//! log.roll(now_ms)                   -> Result<(), LogError>
+//! log.roll()                         -> Result<(), LogError>
 //! log.truncate_to(Offset)            -> Result<Removal, LogError>  // keeps whole batches below; durable on return
-//! log.reset_to(Offset, now_ms)       -> Result<Removal, LogError>  // empty log that starts there; durable on return
-//! log.trim(Offset, now_ms)           -> Result<Removal, LogError>  // DeleteRecords; durable on return
+//! log.reset_to(Offset)               -> Result<Removal, LogError>  // empty log that starts there; durable on return
+//! log.trim(Offset)                   -> Result<Removal, LogError>  // DeleteRecords; durable on return
 //! log.apply_retention(now_ms, high_watermark) -> Result<Removal, LogError>
 //!   Removal::run(self)               -> Result<u64, VfsError>   // unlinks; slow; on another thread, maybe later
 //! log.write_snapshot(Offset, &[u8]), log.latest_snapshot(upto) -> Option<(Offset, Vec<u8>)>
@@ -43,3 +43,26 @@
 //! view.headers(from)                 -> Headers: Iterator<Item = Result<BatchHeader, ReadError>>
 //! view.log_start() log_end()
 //! ```
+
+mod config;
+mod epoch_index;
+mod error;
+mod flush;
+pub mod format;
+pub mod inspect;
+mod log;
+mod read_view;
+mod recovery;
+mod segment;
+mod snapshot;
+mod tail;
+mod truncate;
+
+pub use config::{LogConfig, OpenMode};
+pub use epoch_index::EpochIndex;
+pub use error::{Corruption, LogError, ReadError};
+pub use flush::{FlushDone, FlushError, FlushTarget, Removal};
+pub use format::LogIdentity;
+pub use log::{Appended, Log};
+pub use read_view::{Cursor, Headers, ReadMode, ReadOutcome, ReadView, Slice};
+pub use recovery::{Decision, Reason, Recovery};
