@@ -21,7 +21,7 @@ use crate::tail::Tail;
 
 impl Log {
     /// Removes all records at and past `offset`, and the rest of a batch that `offset` lies within, so that
-    /// the log ends at a batch boundary at or before `offset`. Durable on return. Nothing happens when the
+    /// the log ends at a batch boundary at or before `offset`, or at the log start. Durable on return. Nothing happens when the
     /// log ends before.
     ///
     /// # Errors
@@ -35,9 +35,16 @@ impl Log {
         if offset >= self.log_end() {
             return Ok(Removal::none(&self.home.vfs));
         }
-        let removal = self.truncate(offset).map_err(|e| self.fail(e))?;
-        // The batch that held the log start may be gone as a whole.
-        self.log_start = self.log_start.min(self.log_end());
+        // Records before the log start are deleted for good: a cut that would end there leaves an empty log.
+        let boundary = self
+            .batch_at(offset)
+            .map_err(|e| self.fail(Step::Before(e)))?;
+        let removed = if boundary < self.log_start {
+            self.reset(self.log_start)
+        } else {
+            self.truncate(offset)
+        };
+        let removal = removed.map_err(|e| self.fail(e))?;
         self.assert_sane();
         Ok(removal)
     }
@@ -173,6 +180,18 @@ impl Log {
         removal
     }
 
+    /// Base offset of the batch that holds `offset`, which is in the log.
+    fn batch_at(&self, offset: Offset) -> Result<Offset, VfsError> {
+        let view = self.view();
+        let first = view.headers(offset).next();
+        match first {
+            Some(Ok(header)) => Ok(header.base_offset),
+            Some(Err(ReadError::Io(error))) => Err(error),
+            Some(Err(error)) => Err(unreadable(self.tail.file.path(), &error)),
+            None => Ok(offset),
+        }
+    }
+
     /// Cuts at a batch boundary at or before `offset`, which is at least the first segment's base.
     fn truncate(&mut self, offset: Offset) -> Result<Removal, Step> {
         self.generation += 1;
@@ -259,13 +278,15 @@ impl Log {
     }
 
     fn reset(&mut self, offset: Offset) -> Result<Removal, Step> {
-        let first = self
-            .sealed
-            .first()
-            .map_or(self.tail.segment.base, |s| s.segment.base);
         let mut removal = Removal::none(&self.home.vfs);
-        if offset >= first && offset < self.log_end() {
-            // A segment with that very base may exist; cutting it avoids two of one name.
+        if self.sealed.iter().any(|s| s.segment.base == offset)
+            || (self.tail.segment.base == offset && self.tail.end > 0)
+        {
+            // Cutting the segment of that base to nothing avoids two of one name.
+            if self.log_start > offset {
+                self.log_start = offset;
+                self.commit_manifest().map_err(Step::Within)?;
+            }
             removal = self.truncate(offset)?;
         }
         self.generation += 1;
@@ -298,6 +319,11 @@ enum Step {
     Within(VfsError),
 }
 
+fn unreadable(file: &std::path::Path, error: &ReadError) -> VfsError {
+    let damage = std::io::Error::new(std::io::ErrorKind::InvalidData, error.to_string());
+    VfsError::new("read batches of", file, damage)
+}
+
 /// The intact entries of a segment's index file, from the first on without a gap.
 fn stored_companions(segment: &Segment) -> Result<Vec<Companion>, VfsError> {
     let bytes = segment.home.vfs.read(&segment.path(Kind::Index))?;
@@ -317,11 +343,7 @@ fn note_batches(tail: &mut Tail, size: u64, upto: Offset, interval: u64) -> Resu
     while tail.end < size {
         let header = scan.header_at(tail.end).map_err(|e| match e {
             ReadError::Io(e) => e,
-            other => {
-                let damage =
-                    std::io::Error::new(std::io::ErrorKind::InvalidData, other.to_string());
-                VfsError::new("read batches of", tail.file.path(), damage)
-            }
+            other => unreadable(tail.file.path(), &other),
         })?;
         if header.next_offset() > upto {
             break;

@@ -13,7 +13,8 @@ use varve_types::{LeaderEpoch, Offset, limits};
 use varve_vfs::{DirEntry, Vfs, VfsError, durable};
 
 use super::segment::{
-    Examined, check_sealed_time_index, examine, last_entry_if_complete, read_index,
+    Examined, examine, last_entry_if_complete, read_index, replace_time_index,
+    time_index_ends_right,
 };
 use super::{
     Decision, DirDecision, Facts, IndexFact, ManifestFact, Plan, Reason, Recovery, Role,
@@ -24,7 +25,8 @@ use crate::epoch_index::EpochIndex;
 use crate::error::{Corruption, LogError, ReadError};
 use crate::flush::Removal;
 use crate::format::{
-    FormatError, INDEX_MAGIC, ListedSegment, Manifest, SegmentHeader, decode_epochs, encode_epochs,
+    Companion, FormatError, INDEX_MAGIC, ListedSegment, Manifest, SegmentHeader, decode_epochs,
+    encode_epochs,
 };
 use crate::read_view::{HeaderScan, ReadView, Sealed};
 use crate::segment::{DELETED_SUFFIX, EPOCHS, Home, Kind, MANIFEST, Segment, parse_name};
@@ -308,10 +310,8 @@ impl<'a> Opening<'a> {
         if let Some(len) = len
             && let Some(last) = last_entry_if_complete(&segment, len, next)?
             && plan(Role::Sealed, true, IndexFact::Reaches) == Plan::Trust
+            && self.whole_indexes(&segment, &last)?
         {
-            if check_sealed_time_index(&segment, &last)? {
-                self.recovery.indexes_rebuilt += 1;
-            }
             let max_timestamp = last.max_timestamp;
             let sealed = Sealed {
                 segment,
@@ -325,6 +325,25 @@ impl<'a> Opening<'a> {
         let examined = self.look(&segment, Role::Sealed)?;
         let meets_next = examined.tail.next == next;
         self.verdict(examined, Role::Sealed, meets_next, &[])
+    }
+
+    /// Whether the index of a sealed segment can be used as it is. Its last entries are synced by the flush
+    /// after the one that completed the segment, so a power cut may leave holes. Builds a time index
+    /// that is not right anew.
+    fn whole_indexes(&mut self, segment: &Segment, last: &Companion) -> Result<bool, LogError> {
+        let times_right = time_index_ends_right(segment, last)?;
+        if self.mode.clean && times_right {
+            return Ok(true);
+        }
+        let seen = read_index(segment, last.end)?;
+        if !seen.exact || seen.fact != IndexFact::Reaches {
+            return Ok(false);
+        }
+        if !times_right {
+            replace_time_index(self.home, segment, &seen.entries)?;
+            self.recovery.indexes_rebuilt += 1;
+        }
+        Ok(true)
     }
 
     fn judge_growing(

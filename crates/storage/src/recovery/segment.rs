@@ -293,7 +293,7 @@ fn time_index_matches(
     Ok(none || bytes == right)
 }
 
-fn replace_time_index(
+pub(crate) fn replace_time_index(
     home: &Home,
     segment: &Segment,
     companions: &[Companion],
@@ -302,24 +302,8 @@ fn replace_time_index(
     durable::replace(&*home.vfs, &segment.path(Kind::TimeIndex), &bytes)
 }
 
-/// For a sealed segment whose index was trusted: checks the ends of its time index, and builds it anew
-/// from the index if they are wrong. Returns whether it was.
-pub(crate) fn check_sealed_time_index(
-    segment: &Segment,
-    last: &Companion,
-) -> Result<bool, VfsError> {
-    if time_index_ends_right(segment, last)? {
-        return Ok(false);
-    }
-    let index = read_or_empty(segment, Kind::Index)?;
-    let all: Vec<Companion> = intact_companions(&index, segment.id)
-        .map(|(_, c)| c)
-        .collect();
-    replace_time_index(&segment.home, segment, &all)?;
-    Ok(true)
-}
-
-fn time_index_ends_right(segment: &Segment, last: &Companion) -> Result<bool, VfsError> {
+/// Whether the time index of a sealed segment begins and ends as its index says.
+pub(crate) fn time_index_ends_right(segment: &Segment, last: &Companion) -> Result<bool, VfsError> {
     let file = match segment.home.vfs.open_read(&segment.path(Kind::TimeIndex)) {
         Ok(file) => file,
         Err(e) if e.is_not_found() => return Ok(false),

@@ -1,5 +1,6 @@
 //! Logs on a disk in memory, and batches to put into them.
 #![allow(dead_code, reason = "each test file uses a part")]
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
