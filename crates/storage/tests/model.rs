@@ -2,6 +2,8 @@
 //! disk that writes in order, the log must open and be a prefix of what was written, with everything that
 //! was flushed. On a disk that loses and tears unsynced writes at will, it may refuse, and never lies.
 
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 mod common;
 
 use std::sync::Arc;
