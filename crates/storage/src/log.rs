@@ -480,7 +480,11 @@ impl Log {
     pub(crate) fn commit_manifest(&mut self) -> Result<(), VfsError> {
         for tail in &mut self.sealing {
             if tail.flushed < tail.end {
-                tail.file.sync_data()?;
+                if let Err(error) = tail.file.sync_data() {
+                    // A failed sync is final, even if all it says is that the disk is full.
+                    self.failed.get_or_insert_with(|| error.to_string().into());
+                    return Err(error);
+                }
                 tail.flushed = tail.end;
             }
         }

@@ -599,8 +599,9 @@ impl Headers<'_> {
             let Some((scan, position, part)) = &mut self.at else {
                 return Ok(None);
             };
-            let header = scan.header_at(*position)?;
+            let header = scan.header_at(*position);
             part.at.check_unchanged()?;
+            let header = header?;
             if *position + header.size() as u64 > part.at.size || header.base_offset > self.next {
                 let found = format!("a batch at offset {}", header.base_offset);
                 let expected = format!("a batch with offset {}", self.next);

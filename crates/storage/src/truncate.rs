@@ -146,7 +146,7 @@ impl Log {
     /// A step that failed because the disk was full before anything was changed is no failure.
     fn fail(&mut self, error: Step) -> LogError {
         match error {
-            Step::Before(e) if e.is_no_space() => LogError::NoSpace(e),
+            Step::Before(e) if e.is_no_space() && self.failure().is_none() => LogError::NoSpace(e),
             Step::Before(e) | Step::Within(e) => self.latch(e),
         }
     }

@@ -303,6 +303,26 @@ fn after_one_failure_the_log_does_nothing_and_loses_nothing() {
 }
 
 #[test]
+fn a_sync_that_finds_no_space_is_a_failure() {
+    let config = LogConfig { segment_bytes: 1000, ..config() };
+    for truncate in [true, false] {
+        let (_, inner) = mem();
+        let faults = FaultVfs::new(inner);
+        let vfs: Arc<dyn Vfs> = faults.clone();
+        let (mut log, _) = open(&vfs, config, true);
+        fill(&mut log, 30);
+        faults.fail_once(Op::Sync, 1, Errno::NOSPC);
+        let result = if truncate {
+            log.truncate_to(o(60)).map(drop)
+        } else {
+            log.flush_now().map(drop)
+        };
+        assert!(matches!(result, Err(LogError::Io(_))), "{result:?}");
+        assert!(log.failure().is_some());
+    }
+}
+
+#[test]
 fn a_full_disk_refuses_appends_and_nothing_else() {
     let config = LogConfig {
         segment_bytes: 1000,
