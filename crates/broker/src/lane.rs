@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use varve_broker_api::{Appended, Error};
 use varve_partition::{Accepted, Append, Core, CoreConfig, Input, Output, Ticket};
 use varve_record::{Batch, Sequenced};
-use varve_storage::{Log, LogConfig, LogError};
+use varve_storage::{FlushDone, FlushError, Log, LogConfig};
 use varve_types::config::Durability;
 use varve_types::{Acks, ErrorKind, LeaderEpoch, Offset, TopicConfig};
 use varve_vfs::{Clock, Tick};
@@ -47,7 +47,7 @@ pub(crate) enum Command {
     /// Append a batch.
     Produce { slot: u32, arrival: Arrival },
     /// A flush ended.
-    Flushed { slot: u32, result: Result<Offset, LogError> },
+    Flushed { slot: u32, result: Result<FlushDone, FlushError> },
     /// Move the log start.
     Trim { slot: u32, to: Offset, reply: oneshot::Sender<Result<Offset, Error>> },
     /// The topic's configuration changed.
@@ -188,7 +188,7 @@ impl Lane {
         assert!(outputs.is_empty(), "a new leader owes nobody anything");
         self.outputs = outputs;
         partition.set_leader_epoch(epoch);
-        partition.publish(log.view(), log.size_bytes(), log.segment_count() as u64);
+        partition.publish(log.view(), log.size_bytes(), log.segments().len() as u64);
         partition.advance(core.high_watermark());
         let slot = partition.slot;
         let owned = Owned {
@@ -365,14 +365,24 @@ impl Lane {
         }
     }
 
-    fn flushed(&mut self, slot: u32, result: Result<Offset, LogError>) {
+    fn flushed(&mut self, slot: u32, result: Result<FlushDone, FlushError>) {
         let Some(owned) = self.slots.get_mut(&slot) else { return };
         owned.flushing = false;
-        let input = match result.and_then(|upto| owned.log.flushed(upto).map(|()| upto)) {
-            Ok(upto) => Input::Flushed(upto),
+        let flushed = match result {
+            Ok(done) => owned.log.flushed(&done).map_err(|e| e.to_string()),
             Err(error) => {
                 owned.log.flush_failed(&error);
-                owned.partition.set_offline(error.to_string());
+                match owned.log.failure() {
+                    Some(_) => Err(error.to_string()),
+                    // Nothing was lost, and the next flush covers it too.
+                    None => Ok(owned.log.flushed_end()),
+                }
+            }
+        };
+        let input = match flushed {
+            Ok(upto) => Input::Flushed(upto),
+            Err(reason) => {
+                owned.partition.set_offline(reason);
                 Input::StorageFailed
             }
         };
@@ -409,7 +419,10 @@ impl Lane {
         if to > owned.core.high_watermark() {
             return Err(reject::out_of_range(&owned.partition, to));
         }
-        let removal = owned.log.trim(to).map_err(|e| reject::storage(&owned.partition, &e))?;
+        let removal = owned
+            .log
+            .trim(to, self.clock.wall_ms())
+            .map_err(|e| reject::storage(&owned.partition, &e))?;
         let _ = self.removals.push(removal);
         let start = owned.log.log_start();
         owned.core.step(self.clock.wall_ms(), Input::LogStart(start), &mut self.outputs);
@@ -437,8 +450,8 @@ impl Lane {
                 continue;
             }
             match owned.log.apply_retention(now_ms, owned.core.high_watermark()) {
-                Ok(None) => {}
-                Ok(Some(removal)) => {
+                Ok(removal) if removal.is_empty() => {}
+                Ok(removal) => {
                     let _ = self.removals.push(removal);
                     let start = owned.log.log_start();
                     tracing::info!(partition = %owned.partition.id, log_start = %start, "retention");
@@ -482,7 +495,7 @@ impl Lane {
         } else {
             owned.log.write_snapshot(end, &snapshot.encode())
         };
-        match result.and_then(|()| owned.log.close()) {
+        match result.and_then(|()| owned.log.close(true)) {
             Ok(()) => {
                 owned.core.step(now_ms, Input::Flushed(end), &mut self.outputs);
                 self.perform_outputs(slot);
@@ -500,7 +513,7 @@ impl Lane {
 
 impl Owned {
     fn publish(&self) {
-        let segments = self.log.segment_count() as u64;
+        let segments = self.log.segments().len() as u64;
         self.partition.publish(self.log.view(), self.log.size_bytes(), segments);
     }
 }
