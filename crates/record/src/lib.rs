@@ -1,1 +1,27 @@
-//! The one byte format of a batch.
+//! The one byte format of a batch: Kafka's record batch v2, read, checked, built and patched.
+//!
+//! The same bytes travel from producer to disk to consumer. A broker changes exactly two fields (base
+//! offset and leader epoch), which the checksum leaves out, so a batch is verified once and never
+//! copied or compressed again. `FORMAT.md` has the layout with golden bytes.
+//!
+//! Invariants: a [`Batch`] has been verified (or was built here); a [`Sequenced`] has its place in a
+//! log. No input makes this crate panic, and none makes it allocate more than
+//! `limits::DECOMPRESSED_MAX_BYTES` for a payload. It performs no I/O and reads no clock.
+
+pub mod batch;
+pub mod builder;
+pub mod compress;
+pub mod crc;
+pub mod error;
+pub mod header;
+pub mod record;
+pub mod stored;
+pub mod varint;
+
+pub use batch::{Batch, Sequenced, Unverified, VerifyLimits};
+pub use builder::BatchBuilder;
+pub use compress::Compression;
+pub use error::{BatchError, RecordFault};
+pub use header::{BatchHeader, HEADER_BYTES, TimestampType, check_stored};
+pub use record::{HeadersRef, RecordRef, RecordView, Records};
+pub use stored::{StoredBatch, StoredBatches, iter_batches};

@@ -1,0 +1,213 @@
+//! What can be wrong with a batch, with what was expected and what was found.
+
+use varve_types::ErrorKind;
+
+use crate::compress::Compression;
+
+/// What is wrong with one record of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum RecordFault {
+    /// The record runs past the end of the batch's payload.
+    #[error("it runs past the end of the payload")]
+    Truncated,
+    /// A field runs past the end of the record, or a varint does not fit.
+    #[error("its field `{0}` is cut off or out of range")]
+    Field(&'static str),
+    /// The record has bytes left after its last field.
+    #[error("{0} bytes are left after its last field")]
+    TrailingBytes(usize),
+    /// Record attributes are unused and must be 0.
+    #[error("its attributes are {0}, expected 0")]
+    Attributes(u8),
+    /// The offset delta is not the record's index.
+    #[error("its offset delta is {found}, expected {expected}")]
+    OffsetDelta {
+        /// The record's index in the batch.
+        expected: i32,
+        /// What the record states.
+        found: i32,
+    },
+    /// The timestamp passes the range of 64 bits.
+    #[error("its timestamp is out of range")]
+    Timestamp,
+    /// More headers than a record may have.
+    #[error("it has {found} headers, at most {max} are allowed")]
+    TooManyHeaders {
+        /// Header count stated.
+        found: i64,
+        /// The limit.
+        max: usize,
+    },
+    /// A header name is longer than the limit.
+    #[error("a header name has {found} bytes, at most {max} are allowed")]
+    HeaderNameTooLong {
+        /// Length in bytes.
+        found: usize,
+        /// The limit.
+        max: usize,
+    },
+    /// A header name is not UTF-8.
+    #[error("a header name is not UTF-8")]
+    HeaderName,
+}
+
+/// Why a batch is not acceptable.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BatchError {
+    /// Fewer bytes than the header, or than the batch's length field says.
+    #[error("the batch is cut off: {needed} bytes needed, {found} found")]
+    Truncated {
+        /// Bytes needed, header included.
+        needed: usize,
+        /// Bytes present.
+        found: usize,
+    },
+    /// Bytes after the end of the batch where exactly one batch is expected.
+    #[error("{0} bytes follow the batch; exactly one batch is expected")]
+    TrailingBytes(usize),
+    /// A format other than record batch v2.
+    #[error("the batch has magic {0}; only magic 2 (record batch v2) is supported")]
+    Magic(i8),
+    /// The length field is outside its range.
+    #[error("the batch length field is {found}, expected {min} to {max}")]
+    Length {
+        /// What the field says.
+        found: i32,
+        /// Least value.
+        min: i32,
+        /// Largest value.
+        max: i32,
+    },
+    /// The batch exceeds the limit in bytes.
+    #[error("the batch has {found} bytes, at most {max} are allowed")]
+    TooLarge {
+        /// Size in bytes, header included.
+        found: usize,
+        /// The limit.
+        max: usize,
+    },
+    /// The batch exceeds the limit in records.
+    #[error("the batch has {found} records, at most {max} are allowed")]
+    TooManyRecords {
+        /// Records stated.
+        found: i32,
+        /// The limit.
+        max: u32,
+    },
+    /// The base offset or last offset delta is negative, or their sum overflows.
+    #[error("the batch states base offset {base} and last offset delta {delta}: out of range")]
+    OffsetRange {
+        /// Base offset field.
+        base: i64,
+        /// Last offset delta field.
+        delta: i32,
+    },
+    /// The record count does not match the last offset delta, or is not positive where it must be.
+    #[error("the batch states {count} records and last offset delta {delta}, expected {expected}")]
+    RecordCount {
+        /// Record count field.
+        count: i32,
+        /// Last offset delta field.
+        delta: i32,
+        /// The rule that is broken.
+        expected: &'static str,
+    },
+    /// The checksum does not match.
+    #[error("the batch's CRC-32C is {computed:#010x}, its header states {stated:#010x}")]
+    Crc {
+        /// What the header states.
+        stated: u32,
+        /// What the bytes give.
+        computed: u32,
+    },
+    /// Attribute bits 0-2 name no codec.
+    #[error("the batch names compression codec {0}, which does not exist")]
+    UnknownCompression(u8),
+    /// An attribute that a producer may not set (log append time, transactional, control, unknown).
+    #[error("the batch has attributes {found:#06x}: a producer may not set {what}")]
+    Attributes {
+        /// The attribute bits.
+        found: i16,
+        /// The one that is not allowed.
+        what: &'static str,
+    },
+    /// Producer id, epoch and sequence contradict each other.
+    #[error(
+        "producer id {id}, epoch {epoch} and sequence {sequence}: all must be -1, or none negative"
+    )]
+    Producer {
+        /// Producer id field.
+        id: i64,
+        /// Producer epoch field.
+        epoch: i16,
+        /// Base sequence field.
+        sequence: i32,
+    },
+    /// The payload does not decompress.
+    #[error("the {codec} payload does not decompress: {reason}")]
+    Decompress {
+        /// The codec.
+        codec: Compression,
+        /// What the codec says.
+        reason: String,
+    },
+    /// The payload does not compress.
+    #[error("the payload does not compress with {codec}: {reason}")]
+    Compress {
+        /// The codec.
+        codec: Compression,
+        /// What the codec says.
+        reason: String,
+    },
+    /// The payload decompresses to more than the limit.
+    #[error("the {codec} payload decompresses to more than {max} bytes")]
+    DecompressedTooLarge {
+        /// The codec.
+        codec: Compression,
+        /// The limit.
+        max: usize,
+    },
+    /// One record is wrong.
+    #[error("record {index} of the batch is not valid: {fault}")]
+    Record {
+        /// Its index, from 0.
+        index: u32,
+        /// What is wrong.
+        fault: RecordFault,
+    },
+    /// The payload has bytes after the last record.
+    #[error("{0} bytes follow the last record of the batch")]
+    PayloadTrailingBytes(usize),
+    /// The header's largest timestamp is not that of the records.
+    #[error("the batch states max timestamp {stated}, its records have {found}")]
+    MaxTimestamp {
+        /// What the header states.
+        stated: i64,
+        /// Largest timestamp of the records.
+        found: i64,
+    },
+    /// There is no batch without records.
+    #[error("a batch needs at least one record")]
+    Empty,
+}
+
+impl BatchError {
+    /// The kind a caller of the public API sees.
+    #[must_use]
+    pub const fn kind(&self) -> ErrorKind {
+        match self {
+            Self::TooLarge { .. }
+            | Self::TooManyRecords { .. }
+            | Self::DecompressedTooLarge { .. } => ErrorKind::BatchTooLarge,
+            Self::Record {
+                fault:
+                    RecordFault::TooManyHeaders { .. }
+                    | RecordFault::HeaderNameTooLong { .. }
+                    | RecordFault::HeaderName
+                    | RecordFault::Timestamp,
+                ..
+            } => ErrorKind::InvalidRecord,
+            _ => ErrorKind::CorruptBatch,
+        }
+    }
+}

@@ -1,0 +1,392 @@
+//! Properties of the format: round trips, damage is detected, no input panics.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
+
+use bytes::Bytes;
+use proptest::prelude::*;
+use varve_record::{
+    BatchBuilder, BatchError, BatchHeader, Compression, HEADER_BYTES, RecordFault, TimestampType,
+    Unverified, VerifyLimits, check_stored, iter_batches,
+};
+use varve_types::{LeaderEpoch, Offset, ProducerId, Sequence, limits};
+
+#[derive(Debug, Clone)]
+struct Plain {
+    timestamp: i64,
+    key: Option<Vec<u8>>,
+    value: Option<Vec<u8>>,
+    headers: Vec<(String, Option<Vec<u8>>)>,
+}
+
+fn plain() -> impl Strategy<Value = Plain> {
+    let bytes = || proptest::option::of(proptest::collection::vec(any::<u8>(), 0..200));
+    let header = ("[a-zä]{0,9}", bytes());
+    let headers = proptest::collection::vec(header, 0..4);
+    (0..4_000_000_000_000_i64, bytes(), bytes(), headers).prop_map(
+        |(timestamp, key, value, headers)| Plain {
+            timestamp,
+            key,
+            value,
+            headers,
+        },
+    )
+}
+
+fn codec() -> impl Strategy<Value = Compression> {
+    proptest::sample::select(&Compression::ALL[..])
+}
+
+fn builder(codec: Compression, records: &[Plain]) -> BatchBuilder {
+    let mut builder = BatchBuilder::new(codec, None);
+    for record in records {
+        let headers: Vec<_> = record
+            .headers
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_deref()))
+            .collect();
+        builder
+            .append(
+                record.timestamp,
+                record.key.as_deref(),
+                record.value.as_deref(),
+                &headers,
+            )
+            .unwrap();
+    }
+    builder
+}
+
+fn verify(bytes: Bytes) -> Result<varve_record::Batch, BatchError> {
+    Unverified(bytes).verify(&VerifyLimits::default())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    #[test]
+    fn round_trip(codec in codec(), records in proptest::collection::vec(plain(), 1..30)) {
+        let bytes = builder(codec, &records).build().unwrap();
+        let batch = verify(bytes).unwrap();
+        prop_assert_eq!(batch.header().compression(), codec);
+        prop_assert_eq!(batch.has_null_key(), records.iter().any(|r| r.key.is_none()));
+        let base = Offset::new(1_000).unwrap();
+        let sequenced = batch.sequence(base, LeaderEpoch::new(9).unwrap());
+        let stored = sequenced.to_bytes();
+        prop_assert_eq!(check_stored(&stored).unwrap(), *sequenced.header());
+        prop_assert_eq!(sequenced.slices().concat(), stored.to_vec());
+        let run: Bytes = [&stored[..], &stored[..]].concat().into();
+        let mut batches = 0;
+        for stored in iter_batches(run) {
+            let stored = stored.unwrap();
+            stored.verify_crc().unwrap();
+            prop_assert_eq!(stored.header.leader_epoch.get(), 9);
+            let views: Vec<_> = stored.records().unwrap().map(Result::unwrap).collect();
+            prop_assert_eq!(views.len(), records.len());
+            for (index, (view, record)) in views.iter().zip(&records).enumerate() {
+                prop_assert_eq!(view.offset, base.plus(index as u64));
+                prop_assert_eq!(view.timestamp, record.timestamp);
+                prop_assert_eq!(view.key.as_deref(), record.key.as_deref());
+                prop_assert_eq!(view.value.as_deref(), record.value.as_deref());
+                prop_assert_eq!(view.headers.len(), record.headers.len());
+                for ((name, value), (wrote, written)) in view.headers.iter().zip(&record.headers) {
+                    prop_assert_eq!(&name[..], wrote.as_bytes());
+                    prop_assert_eq!(value.as_deref(), written.as_deref());
+                }
+            }
+            batches += 1;
+        }
+        prop_assert_eq!(batches, 2);
+    }
+
+    #[test]
+    fn any_flipped_bit_is_detected(
+        codec in codec(),
+        records in proptest::collection::vec(plain(), 1..5),
+        place: prop::sample::Index,
+        bit in 0_u8..8,
+    ) {
+        let mut bytes = builder(codec, &records).build().unwrap().to_vec();
+        let at = place.index(bytes.len());
+        bytes[at] ^= 1 << bit;
+        let changed = verify(bytes.clone().into());
+        // Base offset and leader epoch are the broker's to write and outside the checksum.
+        if at < 8 || (12..16).contains(&at) {
+            prop_assert!(changed.is_ok() || at < 8);
+        } else {
+            prop_assert!(changed.is_err(), "byte {} bit {}", at, bit);
+            prop_assert!(check_stored(&bytes).is_err());
+        }
+    }
+
+    #[test]
+    fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+        let bytes = Bytes::from(bytes);
+        let _ = verify(bytes.clone());
+        for batch in iter_batches(bytes).flatten() {
+            if let Ok(records) = batch.records() {
+                let _ = records.count();
+            }
+        }
+    }
+
+    #[test]
+    fn arbitrary_payloads_behind_a_good_header_never_panic(
+        attributes in 0_i16..8,
+        count in 0_i32..20,
+        payload in proptest::collection::vec(any::<u8>(), 0..300),
+    ) {
+        let bytes = reseal(builder(Compression::None, &[simple(5)]).build().unwrap(), |bytes| {
+            bytes.truncate(HEADER_BYTES);
+            bytes.extend_from_slice(&payload);
+            bytes[21..23].copy_from_slice(&attributes.to_be_bytes());
+            bytes[23..27].copy_from_slice(&(count - 1).max(0).to_be_bytes());
+            bytes[57..61].copy_from_slice(&count.to_be_bytes());
+        });
+        let _ = verify(bytes.clone());
+        for batch in iter_batches(bytes).flatten() {
+            if let Ok(records) = batch.records() {
+                prop_assert!(records.count() <= count as usize);
+            }
+        }
+    }
+}
+
+fn simple(timestamp: i64) -> Plain {
+    Plain {
+        timestamp,
+        key: Some(b"k".to_vec()),
+        value: Some(b"value".to_vec()),
+        headers: vec![("h".to_owned(), None)],
+    }
+}
+
+/// Changes a batch and makes length and checksum right again, so that deeper checks are reached.
+fn reseal(bytes: Bytes, change: impl FnOnce(&mut Vec<u8>)) -> Bytes {
+    let mut bytes = bytes.to_vec();
+    change(&mut bytes);
+    let length = bytes.len() as i32 - 12;
+    bytes[8..12].copy_from_slice(&length.to_be_bytes());
+    let crc = varve_record::crc::crc32c(&bytes[21..]);
+    bytes[17..21].copy_from_slice(&crc.to_be_bytes());
+    bytes.into()
+}
+
+fn two_records() -> Bytes {
+    builder(Compression::None, &[simple(10), simple(30)])
+        .build()
+        .unwrap()
+}
+
+type Change = Box<dyn FnOnce(&mut Vec<u8>)>;
+
+#[test]
+fn what_a_client_may_not_send() {
+    let set_i32 = |at: usize, value: i32| {
+        move |b: &mut Vec<u8>| b[at..at + 4].copy_from_slice(&value.to_be_bytes())
+    };
+    let fails =
+        |change: Change| verify(reseal(two_records(), change)).expect_err("must be refused");
+    let count = fails(Box::new(set_i32(57, 1)));
+    assert!(
+        matches!(
+            count,
+            BatchError::RecordCount {
+                count: 1,
+                delta: 1,
+                ..
+            }
+        ),
+        "{count}"
+    );
+    let delta = fails(Box::new(set_i32(23, 7)));
+    assert!(
+        matches!(
+            delta,
+            BatchError::RecordCount {
+                count: 2,
+                delta: 7,
+                ..
+            }
+        ),
+        "{delta}"
+    );
+    for (bits, word) in [
+        (0x08, "append time"),
+        (0x10, "transact"),
+        (0x20, "control"),
+        (0x40, "unknown"),
+    ] {
+        let error = fails(Box::new(move |b| b[22] |= bits));
+        assert!(error.to_string().contains(word), "{error}");
+    }
+    assert_eq!(
+        fails(Box::new(|b| b[22] |= 0x05)),
+        BatchError::UnknownCompression(5)
+    );
+    assert_eq!(fails(Box::new(|b| b[16] = 1)), BatchError::Magic(1));
+    let producer = fails(Box::new(set_i32(53, 4)));
+    assert_eq!(
+        producer,
+        BatchError::Producer {
+            id: -1,
+            epoch: -1,
+            sequence: 4
+        }
+    );
+    let max = fails(Box::new(|b| b[42] = 31));
+    assert_eq!(
+        max,
+        BatchError::MaxTimestamp {
+            stated: 31,
+            found: 30
+        }
+    );
+    assert_eq!(
+        fails(Box::new(|b| b.push(0))),
+        BatchError::PayloadTrailingBytes(1)
+    );
+    // The first record: length, attributes, timestamp delta, offset delta, ...
+    let attributes = fails(Box::new(|b| b[HEADER_BYTES + 1] = 1));
+    assert_eq!(
+        attributes,
+        BatchError::Record {
+            index: 0,
+            fault: RecordFault::Attributes(1)
+        }
+    );
+    let offset = fails(Box::new(|b| b[HEADER_BYTES + 3] = 2));
+    let fault = RecordFault::OffsetDelta {
+        expected: 0,
+        found: 1,
+    };
+    assert_eq!(offset, BatchError::Record { index: 0, fault });
+    let mut trailing = two_records().to_vec();
+    trailing.push(0);
+    assert_eq!(
+        verify(trailing.into()).unwrap_err(),
+        BatchError::TrailingBytes(1)
+    );
+    let cut = two_records();
+    assert!(matches!(
+        verify(cut.slice(..cut.len() - 1)),
+        Err(BatchError::Truncated { .. })
+    ));
+}
+
+#[test]
+fn limits_of_a_batch_are_kept() {
+    let small = VerifyLimits {
+        max_batch_bytes: 80,
+        max_records: 1,
+    };
+    let error = Unverified(two_records()).verify(&small).unwrap_err();
+    assert!(
+        matches!(error, BatchError::TooLarge { max: 80, .. }),
+        "{error}"
+    );
+    let small = VerifyLimits {
+        max_batch_bytes: 8000,
+        max_records: 1,
+    };
+    let error = Unverified(two_records()).verify(&small).unwrap_err();
+    assert_eq!(error, BatchError::TooManyRecords { found: 2, max: 1 });
+    let mut builder = BatchBuilder::new(Compression::None, None);
+    let many = vec![("h", None); limits::RECORD_MAX_HEADERS + 1];
+    assert!(builder.append(0, None, None, &many).is_err());
+    let long = "n".repeat(limits::HEADER_NAME_MAX_BYTES + 1);
+    assert!(builder.append(0, None, None, &[(&long, None)]).is_err());
+    assert!(builder.is_empty());
+    assert_eq!(builder.build().unwrap_err(), BatchError::Empty);
+    let mut builder = BatchBuilder::new(Compression::None, None);
+    builder
+        .append(0, None, Some(&vec![0; limits::BATCH_MAX_BYTES]), &[])
+        .unwrap();
+    assert!(matches!(builder.build(), Err(BatchError::TooLarge { .. })));
+}
+
+#[test]
+fn timestamps_at_the_ends_of_the_range() {
+    let mut builder = BatchBuilder::new(Compression::None, None);
+    builder.append(i64::MAX, None, None, &[]).unwrap();
+    assert!(builder.append(-2, None, None, &[]).is_err());
+    builder.append(0, None, None, &[]).unwrap();
+    let batch = verify(builder.build().unwrap()).unwrap();
+    assert_eq!(
+        (batch.min_timestamp(), batch.max_timestamp()),
+        (0, i64::MAX)
+    );
+}
+
+#[test]
+fn log_append_time_replaces_every_timestamp_and_shares_the_payload() {
+    let batch = verify(two_records()).unwrap();
+    let body = batch.body().as_ptr();
+    let stamped = batch.with_log_append_time(777);
+    assert_eq!(stamped.body().as_ptr(), body);
+    assert_eq!(
+        (stamped.min_timestamp(), stamped.max_timestamp()),
+        (777, 777)
+    );
+    check_stored(&stamped.bytes()).unwrap();
+    let sequenced = stamped.sequence(Offset::new(5).unwrap(), LeaderEpoch::ZERO);
+    assert_eq!(sequenced.body().as_ptr(), body);
+    let header = check_stored(&sequenced.to_bytes()).unwrap();
+    assert_eq!(header.timestamp_type(), TimestampType::LogAppendTime);
+    let stored = iter_batches(sequenced.to_bytes()).next().unwrap().unwrap();
+    for record in stored.records().unwrap() {
+        assert_eq!(record.unwrap().timestamp, 777);
+    }
+}
+
+#[test]
+fn a_built_batch_equals_a_verified_one() {
+    let mut built = builder(Compression::Lz4, &[simple(10), simple(30)]);
+    let producer = ProducerId { id: 77, epoch: 2 };
+    built.set_producer(producer, Sequence::new(i32::MAX).unwrap());
+    let built = built.build_batch().unwrap();
+    let verified = verify(built.bytes()).unwrap();
+    assert_eq!(built.header(), verified.header());
+    assert_eq!(
+        built.header().producer(),
+        Some((producer, Sequence::new(i32::MAX).unwrap()))
+    );
+    assert_eq!(built.min_timestamp(), verified.min_timestamp());
+    assert_eq!(built.has_null_key(), verified.has_null_key());
+}
+
+#[test]
+fn header_fields_out_of_range() {
+    let parse = |change: &dyn Fn(&mut Vec<u8>)| {
+        let mut bytes = two_records().to_vec();
+        change(&mut bytes);
+        BatchHeader::parse(&bytes).expect_err("must be refused")
+    };
+    assert_eq!(
+        parse(&|b| b.truncate(60)),
+        BatchError::Truncated {
+            needed: HEADER_BYTES,
+            found: 60
+        }
+    );
+    let length = |value: i32| parse(&|b| b[8..12].copy_from_slice(&value.to_be_bytes()));
+    for value in [-1, 0, 48, limits::BATCH_MAX_BYTES as i32 - 11, i32::MAX] {
+        assert!(matches!(length(value), BatchError::Length { found, .. } if found == value));
+    }
+    assert!(matches!(
+        parse(&|b| b[0] = 0x80),
+        BatchError::OffsetRange { .. }
+    ));
+    assert!(matches!(
+        parse(&|b| b[0..8].copy_from_slice(&i64::MAX.to_be_bytes())),
+        BatchError::OffsetRange { .. }
+    ));
+    assert!(matches!(
+        parse(&|b| b[23] = 0x80),
+        BatchError::OffsetRange { .. }
+    ));
+    let mut epoch = two_records().to_vec();
+    epoch[12..16].copy_from_slice(&i32::MIN.to_be_bytes());
+    assert_eq!(
+        BatchHeader::parse(&epoch).unwrap().leader_epoch,
+        LeaderEpoch::ZERO
+    );
+}
