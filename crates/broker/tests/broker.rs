@@ -1,5 +1,7 @@
 //! The broker in process, over a disk that loses power and fails on command: what front ends rely on.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
+
 mod support;
 
 use std::time::Duration;
