@@ -115,7 +115,13 @@ impl DataDir {
             vfs.remove_file(&mark)?;
             vfs.sync_dir(path)?;
         }
-        Ok(Self { path: path.to_owned(), vfs, cluster, clean, _lock: lock })
+        Ok(Self {
+            path: path.to_owned(),
+            vfs,
+            cluster,
+            clean,
+            _lock: lock,
+        })
     }
 
     /// Cluster the directory belongs to.
@@ -135,12 +141,19 @@ impl DataDir {
     /// # Errors
     /// The disk's; the next start then recovers, which is slower and as safe.
     pub fn mark_clean(&self) -> Result<(), DataDirError> {
-        Ok(durable::replace(&*self.vfs, &self.path.join("clean-shutdown"), b"clean\n")?)
+        Ok(durable::replace(
+            &*self.vfs,
+            &self.path.join("clean-shutdown"),
+            b"clean\n",
+        )?)
     }
 }
 
 fn check_mode(path: &Path, made: bool) -> Result<(), DataDirError> {
-    let io = |source| DataDirError::Io { path: path.to_owned(), source };
+    let io = |source| DataDirError::Io {
+        path: path.to_owned(),
+        source,
+    };
     if made {
         let mode = std::fs::Permissions::from_mode(0o750);
         return std::fs::set_permissions(path, mode).map_err(io);
@@ -148,7 +161,10 @@ fn check_mode(path: &Path, made: bool) -> Result<(), DataDirError> {
     let mode = std::fs::metadata(path).map_err(io)?.permissions().mode() & 0o7777;
     // The sticky bit does not help: others could still add files here.
     if mode & 0o002 != 0 {
-        return Err(DataDirError::WorldWritable { path: path.to_owned(), mode });
+        return Err(DataDirError::WorldWritable {
+            path: path.to_owned(),
+            mode,
+        });
     }
     Ok(())
 }
@@ -169,17 +185,25 @@ fn identify(
             directory_id: uuid::Uuid::new_v4().to_string(),
             created_by: format!("varve {}", crate::VERSION),
         };
-        let text = toml::to_string(&meta)
-            .map_err(|e| DataDirError::BadIdentity { path: file.clone(), what: e.to_string() })?;
+        let text = toml::to_string(&meta).map_err(|e| DataDirError::BadIdentity {
+            path: file.clone(),
+            what: e.to_string(),
+        })?;
         durable::replace(vfs, &file, text.as_bytes())?;
         return Ok(cluster);
     }
-    let bad = |what: String| DataDirError::BadIdentity { path: file.clone(), what };
+    let bad = |what: String| DataDirError::BadIdentity {
+        path: file.clone(),
+        what,
+    };
     let bytes = vfs.read(&file)?;
     let text = std::str::from_utf8(&bytes).map_err(|e| bad(e.to_string()))?;
     let meta: Meta = toml::from_str(text).map_err(|e| bad(e.message().to_owned()))?;
     if meta.format_version > FORMAT_VERSION {
-        return Err(DataDirError::Newer { path: path.to_owned(), found: meta.format_version });
+        return Err(DataDirError::Newer {
+            path: path.to_owned(),
+            found: meta.format_version,
+        });
     }
     let found: ClusterId = meta.cluster_id.parse().map_err(bad)?;
     let foreign = |what, found: String, given: String| DataDirError::Foreign {
@@ -205,7 +229,12 @@ mod tests {
     use varve_vfs::RealVfs;
 
     fn open(path: &Path, node: i32, cluster: Option<u128>) -> Result<DataDir, DataDirError> {
-        DataDir::open(Arc::new(RealVfs), path, NodeId(node), cluster.map(ClusterId))
+        DataDir::open(
+            Arc::new(RealVfs),
+            path,
+            NodeId(node),
+            cluster.map(ClusterId),
+        )
     }
 
     #[test]
@@ -248,8 +277,14 @@ mod tests {
         let path = dir.path().join("data");
         drop(open(&path, 1, None).unwrap());
         std::fs::write(path.join("meta.toml"), "garbage").unwrap();
-        assert!(matches!(open(&path, 1, None), Err(DataDirError::BadIdentity { .. })));
+        assert!(matches!(
+            open(&path, 1, None),
+            Err(DataDirError::BadIdentity { .. })
+        ));
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o777)).unwrap();
-        assert!(matches!(open(&path, 1, None), Err(DataDirError::WorldWritable { .. })));
+        assert!(matches!(
+            open(&path, 1, None),
+            Err(DataDirError::WorldWritable { .. })
+        ));
     }
 }

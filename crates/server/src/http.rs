@@ -41,7 +41,9 @@ pub async fn serve(
         .route("/version", get(version))
         .with_state(Seen { health, metrics })
         .merge(extra);
-    axum::serve(listener, router).with_graceful_shutdown(shutdown.cancelled_owned()).await
+    axum::serve(listener, router)
+        .with_graceful_shutdown(shutdown.cancelled_owned())
+        .await
 }
 
 fn answer(state: Result<(), String>) -> Response {
@@ -64,7 +66,10 @@ async fn startup(State(seen): State<Seen>) -> Response {
 }
 
 async fn render(State(seen): State<Seen>, headers: HeaderMap) -> Response {
-    let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let accept = headers
+        .get(header::ACCEPT)
+        .and_then(|v| v.to_str().ok())
+        .unwrap_or_default();
     let kind = if accept.contains("application/openmetrics-text") {
         "application/openmetrics-text; version=1.0.0; charset=utf-8"
     } else {
@@ -84,7 +89,11 @@ async fn version() -> Response {
 async fn healthz(State(seen): State<Seen>) -> Response {
     let word = |state: Result<(), String>| state.map_or_else(|why| why, |()| "ok".to_owned());
     let ready = seen.health.ready();
-    let status = if ready.is_ok() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let status = if ready.is_ok() {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
     let cluster = seen.health.startup().ok().map(|broker| {
         let health = broker.health();
         serde_json::json!({

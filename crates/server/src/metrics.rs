@@ -36,13 +36,18 @@ impl Metrics {
     pub fn new(health: &Health) -> Self {
         let mut varve = Registry::with_prefix("varve");
         let build: Family<Build, Gauge> = Family::default();
-        let label = Build { version: crate::VERSION, revision: crate::REVISION };
+        let label = Build {
+            version: crate::VERSION,
+            revision: crate::REVISION,
+        };
         build.get_or_create(&label).set(1);
         varve.register("build_info", "Version of this node", build);
         varve.register_collector(Box::new(NodeState(health.clone())));
         let mut process = Registry::default();
         process.register_collector(Box::new(Process));
-        Self { inner: Arc::new(Mutex::new(Registries { varve, process })) }
+        Self {
+            inner: Arc::new(Mutex::new(Registries { varve, process })),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Registries> {
@@ -74,8 +79,12 @@ struct NodeState(Health);
 impl Collector for NodeState {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         let gauge_type = ConstGauge::new(0i64).metric_type();
-        let mut family =
-            encoder.encode_descriptor("node_state", "1 for the state the node is in", None, gauge_type)?;
+        let mut family = encoder.encode_descriptor(
+            "node_state",
+            "1 for the state the node is in",
+            None,
+            gauge_type,
+        )?;
         let state = match (self.0.startup(), self.0.ready()) {
             (Err(_), _) => "starting",
             (Ok(_), Ok(())) => "active",
@@ -95,11 +104,21 @@ struct Process;
 
 impl Collector for Process {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let Some(p) = Usage::read() else { return Ok(()) };
+        let Some(p) = Usage::read() else {
+            return Ok(());
+        };
         let e = &mut encoder;
         let gauges = [
-            ("process_resident_memory_bytes", "Resident memory", p.resident_bytes),
-            ("process_virtual_memory_bytes", "Virtual memory", p.virtual_bytes),
+            (
+                "process_resident_memory_bytes",
+                "Resident memory",
+                p.resident_bytes,
+            ),
+            (
+                "process_virtual_memory_bytes",
+                "Virtual memory",
+                p.virtual_bytes,
+            ),
             ("process_open_fds", "Open files", p.open_files),
             ("process_threads", "Threads", p.threads),
         ];
@@ -110,14 +129,32 @@ impl Collector for Process {
         let cpu = ConstCounter::new(p.cpu_seconds);
         let help = "CPU time, user and system";
         cpu.encode(e.encode_descriptor("process_cpu_seconds", help, None, cpu.metric_type())?)?;
-        let Ok(handle) = tokio::runtime::Handle::try_current() else { return Ok(()) };
+        let Ok(handle) = tokio::runtime::Handle::try_current() else {
+            return Ok(());
+        };
         let runtime = handle.metrics();
         let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
         let gauges = [
-            ("tokio_workers", "Worker threads", count(runtime.num_workers())),
-            ("tokio_alive_tasks", "Tasks", count(runtime.num_alive_tasks())),
-            ("tokio_global_queue_depth", "Tasks that wait", count(runtime.global_queue_depth())),
-            ("tokio_blocking_threads", "Blocking threads", count(runtime.num_blocking_threads())),
+            (
+                "tokio_workers",
+                "Worker threads",
+                count(runtime.num_workers()),
+            ),
+            (
+                "tokio_alive_tasks",
+                "Tasks",
+                count(runtime.num_alive_tasks()),
+            ),
+            (
+                "tokio_global_queue_depth",
+                "Tasks that wait",
+                count(runtime.global_queue_depth()),
+            ),
+            (
+                "tokio_blocking_threads",
+                "Blocking threads",
+                count(runtime.num_blocking_threads()),
+            ),
         ];
         for (name, help, value) in gauges {
             let gauge = ConstGauge::new(value);
@@ -162,7 +199,10 @@ mod tests {
     fn the_process_is_described() {
         let text = Metrics::new(&Health::default()).render().unwrap();
         assert!(text.contains("varve_build_info{version=\""), "{text}");
-        assert!(text.contains("varve_node_state{state=\"starting\"} 1"), "{text}");
+        assert!(
+            text.contains("varve_node_state{state=\"starting\"} 1"),
+            "{text}"
+        );
         assert!(text.contains("process_resident_memory_bytes "), "{text}");
         assert!(text.ends_with("# EOF\n"), "{text}");
     }

@@ -134,7 +134,10 @@ impl Node {
         self.broker.drain().await;
         tracing::info!("stopping: ending streams");
         self.stop_frontends.cancel();
-        self.frontend.await.context("front end")?.context("front end")?;
+        self.frontend
+            .await
+            .context("front end")?
+            .context("front end")?;
         let safe = self.broker.shutdown().await;
         if safe {
             self.directory.mark_clean()?;
@@ -142,12 +145,17 @@ impl Node {
         self.stop_http.cancel();
         // A probe that keeps its connection open is not waited for.
         let _ = tokio::time::timeout(HTTP_GRACE, self.http).await;
-        anyhow::ensure!(safe, "some logs could not be closed; the next start recovers them");
+        anyhow::ensure!(
+            safe,
+            "some logs could not be closed; the next start recovers them"
+        );
         tracing::info!("stopped: everything is on disk");
         Ok(())
     }
 }
 
 async fn bind(address: &str, key: &str) -> Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address} ({key})"))
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("cannot listen on {address} ({key})"))
 }

@@ -4,7 +4,9 @@ use std::os::unix::net::UnixDatagram;
 
 /// Tells the service manager about a change of state.
 pub fn notify(state: &str) {
-    let Some(path) = std::env::var_os("NOTIFY_SOCKET") else { return };
+    let Some(path) = std::env::var_os("NOTIFY_SOCKET") else {
+        return;
+    };
     let send = || -> std::io::Result<()> {
         let socket = UnixDatagram::unbound()?;
         let text = path.to_string_lossy();

@@ -50,7 +50,10 @@ fn raise_open_files() {
     let now = getrlimit(Resource::Nofile);
     let wanted = now.maximum.map_or(OPEN_FILES, |max| max.min(OPEN_FILES));
     if now.current.is_some_and(|current| current < wanted) {
-        let raised = Rlimit { current: Some(wanted), maximum: now.maximum };
+        let raised = Rlimit {
+            current: Some(wanted),
+            maximum: now.maximum,
+        };
         if let Err(error) = setrlimit(Resource::Nofile, raised) {
             tracing::warn!(%error, "the limit of open files could not be raised");
         }

@@ -15,8 +15,9 @@ pub fn install(format: LogFormat, filter: &str) {
         .or_else(|| filter.parse().ok())
         .unwrap_or_default();
     let terminal = std::io::stderr().is_terminal();
-    let builder =
-        tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter);
+    let builder = tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_env_filter(filter);
     let json = match format {
         LogFormat::Auto => !terminal,
         LogFormat::Text => false,
@@ -25,7 +26,11 @@ pub fn install(format: LogFormat, filter: &str) {
     let colour = terminal && std::env::var_os("NO_COLOR").is_none();
     // Fails only when a logger is installed already, as in tests.
     let _ = if json {
-        builder.json().flatten_event(true).with_current_span(false).try_init()
+        builder
+            .json()
+            .flatten_event(true)
+            .with_current_span(false)
+            .try_init()
     } else {
         builder.with_ansi(colour).with_target(false).try_init()
     };

@@ -72,11 +72,14 @@ pub fn variable(name: &str) -> String {
 /// Documentation of every key as Markdown.
 #[must_use]
 pub fn docs() -> String {
-    let mut text = String::from(
-        "| key | default | accepted | meaning |\n| --- | --- | --- | --- |\n",
-    );
+    let mut text =
+        String::from("| key | default | accepted | meaning |\n| --- | --- | --- | --- |\n");
     for key in KEYS {
-        let default = if key.default.is_empty() { "–" } else { key.default };
+        let default = if key.default.is_empty() {
+            "–"
+        } else {
+            key.default
+        };
         text += &format!(
             "| `{}` | `{default}` | {} | {} |\n",
             key.name, key.expected, key.description
@@ -101,13 +104,20 @@ mod tests {
     fn keys_are_ordered_and_described() {
         assert!(KEYS.windows(2).all(|w| w[0].name < w[1].name));
         for key in KEYS {
-            assert!(key.description.ends_with('.') && !key.expected.is_empty(), "{}", key.name);
+            assert!(
+                key.description.ends_with('.') && !key.expected.is_empty(),
+                "{}",
+                key.name
+            );
         }
     }
 
     #[test]
     fn variables() {
-        assert_eq!(variable("listeners.client.address"), "VARVE_LISTENERS__CLIENT__ADDRESS");
+        assert_eq!(
+            variable("listeners.client.address"),
+            "VARVE_LISTENERS__CLIENT__ADDRESS"
+        );
         assert_eq!(variable("storage.data_dir"), "VARVE_STORAGE__DATA_DIR");
     }
 }

@@ -56,7 +56,11 @@ impl Reader<'_> {
         self.0.get(key).map(|(value, _)| value)
     }
 
-    fn parse<T>(&self, key: &'static str, accept: impl Fn(&str) -> Option<T>) -> Result<T, ConfigError> {
+    fn parse<T>(
+        &self,
+        key: &'static str,
+        accept: impl Fn(&str) -> Option<T>,
+    ) -> Result<T, ConfigError> {
         let (value, source) = self.0.get(key).ok_or(ConfigError::Missing(key))?;
         accept(value).ok_or_else(|| ConfigError::BadValue {
             key: key.to_owned(),
@@ -71,7 +75,9 @@ impl Reader<'_> {
     }
 
     fn bytes(&self, key: &'static str, min: u64, max: u64) -> Result<u64, ConfigError> {
-        self.parse(key, |t| parse_bytes(t).ok().filter(|n| (min..=max).contains(n)))
+        self.parse(key, |t| {
+            parse_bytes(t).ok().filter(|n| (min..=max).contains(n))
+        })
     }
 
     fn time(&self, key: &'static str) -> Result<Duration, ConfigError> {
@@ -98,7 +104,9 @@ impl Config {
     pub fn resolve(settings: &Settings) -> Result<Self, ConfigError> {
         let r = Reader(settings);
         let node = node_id(&r)?;
-        r.parse("auto.create.topics.enable", |t| (t == "false").then_some(()))?;
+        r.parse("auto.create.topics.enable", |t| {
+            (t == "false").then_some(())
+        })?;
         r.number("default.replication.factor", 1, 1)?;
         let cluster = match r.text("cluster.id") {
             Some(_) => Some(r.parse("cluster.id", |t| t.parse::<ClusterId>().ok())?),
@@ -121,7 +129,9 @@ impl Config {
                 _ => None,
             })?,
             log_filter: r.parse("log.filter", |t| {
-                t.parse::<tracing_subscriber::EnvFilter>().ok().map(|_| t.to_owned())
+                t.parse::<tracing_subscriber::EnvFilter>()
+                    .ok()
+                    .map(|_| t.to_owned())
             })?,
             drain_grace: r.time("shutdown.drain_grace")?,
             stream_grace: r.time("shutdown.stream_grace")?,
@@ -136,15 +146,25 @@ impl Config {
         if let Some(address) = &self.advertised_address {
             return address.clone();
         }
-        let host = if bound.ip().is_unspecified() { hostname() } else { bound.ip().to_string() };
-        let host = if host.contains(':') { format!("[{host}]") } else { host };
+        let host = if bound.ip().is_unspecified() {
+            hostname()
+        } else {
+            bound.ip().to_string()
+        };
+        let host = if host.contains(':') {
+            format!("[{host}]")
+        } else {
+            host
+        };
         format!("{host}:{}", bound.port())
     }
 }
 
 fn node_id(r: &Reader<'_>) -> Result<NodeId, ConfigError> {
     if r.text("node.id").is_some() {
-        return r.parse("node.id", |t| t.parse().ok().filter(|n| *n >= 0).map(NodeId));
+        return r.parse("node.id", |t| {
+            t.parse().ok().filter(|n| *n >= 0).map(NodeId)
+        });
     }
     if r.text("node.id_from").is_none() {
         return Err(ConfigError::Missing("node.id"));
@@ -152,7 +172,9 @@ fn node_id(r: &Reader<'_>) -> Result<NodeId, ConfigError> {
     let name = hostname();
     r.parse("node.id_from", |t| {
         let digits = name.rsplit_once('-').map_or("", |(_, d)| d);
-        (t == "hostname").then(|| digits.parse().ok().map(NodeId)).flatten()
+        (t == "hostname")
+            .then(|| digits.parse().ok().map(NodeId))
+            .flatten()
     })
 }
 
@@ -167,13 +189,16 @@ fn broker(r: &Reader<'_>, settings: &Settings, node: NodeId) -> Result<BrokerCon
             expected: error.to_string(),
         }
     })?;
-    let data_dir = r.parse("storage.data_dir", |t| (!t.is_empty()).then(|| PathBuf::from(t)))?;
+    let data_dir = r.parse("storage.data_dir", |t| {
+        (!t.is_empty()).then(|| PathBuf::from(t))
+    })?;
     let size = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
     Ok(BrokerConfig {
         rack: r.text("node.rack").unwrap_or_default().to_owned(),
         version: crate::VERSION,
         revision: crate::REVISION,
-        num_partitions: r.number("num.partitions", 1, limits::PARTITIONS_PER_TOPIC_MAX as u64)? as i32,
+        num_partitions: r.number("num.partitions", 1, limits::PARTITIONS_PER_TOPIC_MAX as u64)?
+            as i32,
         topic_defaults,
         lanes: size(r.number("broker.lanes", 1, 64)?),
         flush_threads: size(r.number("broker.flush_threads", 1, 64)?),
@@ -203,8 +228,10 @@ mod tests {
     use super::*;
 
     fn resolve(flags: &[(&str, &str)]) -> Result<Config, ConfigError> {
-        let flags: Vec<_> =
-            flags.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let flags: Vec<_> = flags
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect();
         Config::resolve(&Settings::load(None, std::iter::empty(), &flags).unwrap())
     }
 
@@ -232,7 +259,9 @@ mod tests {
             ("default.replication.factor", "3"),
             ("topic.defaults.retention.ms", "-5"),
         ] {
-            let error = resolve(&[("node.id", "1"), (key, value)]).unwrap_err().to_string();
+            let error = resolve(&[("node.id", "1"), (key, value)])
+                .unwrap_err()
+                .to_string();
             assert!(error.contains(key) && error.contains(value), "{error}");
         }
     }
@@ -240,11 +269,21 @@ mod tests {
     #[test]
     fn advertised_addresses() {
         let config = resolve(&[("node.id", "1")]).unwrap();
-        assert_eq!(config.advertised("127.0.0.1:9".parse().unwrap()), "127.0.0.1:9");
+        assert_eq!(
+            config.advertised("127.0.0.1:9".parse().unwrap()),
+            "127.0.0.1:9"
+        );
         assert_eq!(config.advertised("[::1]:9".parse().unwrap()), "[::1]:9");
-        assert!(config.advertised("0.0.0.0:9".parse().unwrap()).ends_with(":9"));
+        assert!(
+            config
+                .advertised("0.0.0.0:9".parse().unwrap())
+                .ends_with(":9")
+        );
         let given = ("listeners.client.advertised_address", "broker.example:1");
         let config = resolve(&[("node.id", "1"), given]).unwrap();
-        assert_eq!(config.advertised("0.0.0.0:9".parse().unwrap()), "broker.example:1");
+        assert_eq!(
+            config.advertised("0.0.0.0:9".parse().unwrap()),
+            "broker.example:1"
+        );
     }
 }

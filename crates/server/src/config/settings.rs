@@ -9,8 +9,15 @@ use super::keys::{self, KEYS, TOPIC_DEFAULTS};
 
 /// Variables with our prefix that are not keys of a node: those of clients, tests and benches.
 const OTHER_VARIABLES: &[&str] = &[
-    "VARVE_BENCH_DIR", "VARVE_BIN", "VARVE_BROKERS", "VARVE_CONFIG", "VARVE_CONTEXT", "VARVE_REVISION",
-    "VARVE_TIMEOUT", "VARVE_TOKEN", "VARVE_TOKEN_FILE",
+    "VARVE_BENCH_DIR",
+    "VARVE_BIN",
+    "VARVE_BROKERS",
+    "VARVE_CONFIG",
+    "VARVE_CONTEXT",
+    "VARVE_REVISION",
+    "VARVE_TIMEOUT",
+    "VARVE_TOKEN",
+    "VARVE_TOKEN_FILE",
 ];
 /// Prefixes of such variables.
 const OTHER_PREFIXES: &[&str] = &["VARVE_CLIENT_", "VARVE_TLS_", "VARVE_TEST_"];
@@ -115,10 +122,17 @@ impl Settings {
     }
 
     fn add_file(&mut self, path: &Path) -> Result<(), ConfigError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
-        let not_toml = |what: String| ConfigError::NotToml { path: path.to_owned(), what };
-        let table: toml::Table = text.parse().map_err(|e: toml::de::Error| not_toml(e.to_string()))?;
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable {
+            path: path.to_owned(),
+            source,
+        })?;
+        let not_toml = |what: String| ConfigError::NotToml {
+            path: path.to_owned(),
+            what,
+        };
+        let table: toml::Table = text
+            .parse()
+            .map_err(|e: toml::de::Error| not_toml(e.to_string()))?;
         let mut flat = Vec::new();
         flatten("", &table, &mut flat).map_err(not_toml)?;
         for (key, value) in flat {
@@ -131,13 +145,19 @@ impl Settings {
         let ours = name.strip_prefix("VARVE_");
         let other = OTHER_VARIABLES.contains(&name.as_str())
             || OTHER_PREFIXES.iter().any(|p| name.starts_with(p));
-        let Some(path) = ours.filter(|_| !other) else { return Ok(()) };
+        let Some(path) = ours.filter(|_| !other) else {
+            return Ok(());
+        };
         let key = path.to_lowercase().replace("__", ".");
         if keys::find(&key).is_none() && !key.starts_with(TOPIC_DEFAULTS) {
             let variables: Vec<String> = KEYS.iter().map(|k| keys::variable(k.name)).collect();
             let near = nearest(&name, variables.iter().map(String::as_str)).map(str::to_owned);
             let from = "the environment".to_owned();
-            return Err(ConfigError::UnknownKey { key: name, from, near });
+            return Err(ConfigError::UnknownKey {
+                key: name,
+                from,
+                near,
+            });
         }
         self.add(&key, value, Source::Environment(name))
     }
@@ -155,7 +175,11 @@ impl Settings {
                 None => nearest(key, KEYS.iter().map(|k| k.name)).map(str::to_owned),
             };
             let from = source.to_string();
-            return Err(ConfigError::UnknownKey { key: key.to_owned(), from, near });
+            return Err(ConfigError::UnknownKey {
+                key: key.to_owned(),
+                from,
+                near,
+            });
         }
         self.values.insert(key.to_owned(), (value, source));
         Ok(())
@@ -200,7 +224,11 @@ fn flatten(
     out: &mut Vec<(String, String)>,
 ) -> Result<(), String> {
     for (name, value) in table {
-        let key = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
+        let key = if prefix.is_empty() {
+            name.clone()
+        } else {
+            format!("{prefix}.{name}")
+        };
         match value {
             toml::Value::Table(table) => flatten(&key, table, out)?,
             toml::Value::String(text) => out.push((key, text.clone())),
@@ -219,12 +247,19 @@ fn flatten(
 mod tests {
     use super::*;
 
-    fn load(file: &str, env: &[(&str, &str)], flags: &[(&str, &str)]) -> Result<Settings, ConfigError> {
+    fn load(
+        file: &str,
+        env: &[(&str, &str)],
+        flags: &[(&str, &str)],
+    ) -> Result<Settings, ConfigError> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("varve.toml");
         std::fs::write(&path, file).unwrap();
         let own = |pairs: &[(&str, &str)]| -> Vec<(String, String)> {
-            pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+            pairs
+                .iter()
+                .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+                .collect()
         };
         Settings::load(Some(&path), own(env).into_iter(), &own(flags))
     }
@@ -232,22 +267,41 @@ mod tests {
     #[test]
     fn flags_beat_environment_beats_file_beats_default() {
         let file = "num.partitions = 3\nrequest.timeout.ms = 1000\n[node]\nid = 1\n";
-        let env = [("VARVE_NUM__PARTITIONS", "4"), ("VARVE_NODE__ID", "2"), ("HOME", "/")];
+        let env = [
+            ("VARVE_NUM__PARTITIONS", "4"),
+            ("VARVE_NODE__ID", "2"),
+            ("HOME", "/"),
+        ];
         let settings = load(file, &env, &[("node.id", "3")]).unwrap();
         assert_eq!(settings.get("node.id"), Some(("3", Source::Flag)));
         assert_eq!(settings.get("num.partitions").unwrap().0, "4");
         assert_eq!(settings.get("request.timeout.ms").unwrap().0, "1000");
-        assert_eq!(settings.get("fetch.max.bytes"), Some(("50MiB", Source::Default)));
+        assert_eq!(
+            settings.get("fetch.max.bytes"),
+            Some(("50MiB", Source::Default))
+        );
         assert_eq!(settings.get("node.rack"), None);
     }
 
     #[test]
     fn unknown_keys_are_refused_with_the_nearest() {
-        let error = load("[storage]\ndata_dri = \"/x\"\n", &[], &[]).unwrap_err().to_string();
-        assert!(error.contains("did you mean \"storage.data_dir\"?"), "{error}");
-        let error = load("", &[("VARVE_STORAGE__DATADIR", "/x")], &[]).unwrap_err().to_string();
-        assert!(error.contains("did you mean \"VARVE_STORAGE__DATA_DIR\"?"), "{error}");
-        let error = load("topic.defaults.retention.mss = 1", &[], &[]).unwrap_err().to_string();
+        let error = load("[storage]\ndata_dri = \"/x\"\n", &[], &[])
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("did you mean \"storage.data_dir\"?"),
+            "{error}"
+        );
+        let error = load("", &[("VARVE_STORAGE__DATADIR", "/x")], &[])
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("did you mean \"VARVE_STORAGE__DATA_DIR\"?"),
+            "{error}"
+        );
+        let error = load("topic.defaults.retention.mss = 1", &[], &[])
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("topic.defaults.retention.ms"), "{error}");
         assert!(load("", &[("VARVE_BROKERS", "x"), ("VARVE_TLS_CA", "y")], &[]).is_ok());
     }
@@ -257,13 +311,21 @@ mod tests {
         let env = [("VARVE_TOPIC__DEFAULTS__SEGMENT__BYTES", "8192")];
         let settings = load("topic.defaults.retention.ms = 60000", &env, &[]).unwrap();
         let defaults = settings.topic_defaults();
-        assert_eq!(defaults.get("retention.ms").map(String::as_str), Some("60000"));
-        assert_eq!(defaults.get("segment.bytes").map(String::as_str), Some("8192"));
+        assert_eq!(
+            defaults.get("retention.ms").map(String::as_str),
+            Some("60000")
+        );
+        assert_eq!(
+            defaults.get("segment.bytes").map(String::as_str),
+            Some("8192")
+        );
     }
 
     #[test]
     fn files_that_are_no_toml_say_where() {
-        let error = load("num.partitions = = 3", &[], &[]).unwrap_err().to_string();
+        let error = load("num.partitions = = 3", &[], &[])
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("line 1"), "{error}");
         assert!(load("num.partitions = [1]", &[], &[]).is_err());
     }
