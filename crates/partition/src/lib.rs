@@ -1,1 +1,21 @@
 //! The replication state machine of one partition, without I/O.
+//!
+//! [`Core::step`] takes an input and the time that the rim observed, and pushes outputs that the rim
+//! performs in order. It never blocks, reads no clock and touches no file; the same code runs in
+//! production, in unit tests and under simulation.
+//!
+//! Invariants, asserted after every step: `log_start <= high_watermark <= log_end`,
+//! `flushed <= written <= log_end`, the high watermark never decreases within an epoch, and every
+//! ticket is answered exactly once.
+
+mod core;
+pub mod input;
+mod invariants;
+pub mod output;
+mod pending_acks;
+pub mod producer_state;
+
+pub use crate::core::{Core, CoreConfig, Recovered};
+pub use input::{Append, Input, Ticket};
+pub use output::{Accepted, Output, Rejection};
+pub use producer_state::{ProducerTable, SnapshotError};

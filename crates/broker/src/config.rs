@@ -1,0 +1,87 @@
+//! What a broker needs to know, resolved: no options, no files, no environment.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use varve_types::{ClusterId, NodeId, limits};
+
+/// Configuration of a broker, passed by value when it starts.
+#[derive(Debug, Clone)]
+pub struct BrokerConfig {
+    /// Directory that holds `topics/` and `metadata`. Locked and identified by the caller.
+    pub data_dir: PathBuf,
+    /// Cluster.
+    pub cluster: ClusterId,
+    /// Node.
+    pub node: NodeId,
+    /// `host:port` for clients.
+    pub address: String,
+    /// Rack or zone; may be empty.
+    pub rack: String,
+    /// Semantic version of the server.
+    pub version: &'static str,
+    /// Commit it was built from; may be empty.
+    pub revision: &'static str,
+    /// The last run of this directory ended with a clean shutdown mark.
+    pub clean_start: bool,
+    /// Partitions of a topic that names no number.
+    pub num_partitions: i32,
+    /// Topic configs that hold where a topic sets none.
+    pub topic_defaults: BTreeMap<String, String>,
+    /// Threads that own partitions, `>= 1`.
+    pub lanes: usize,
+    /// Threads that flush, `>= 1`.
+    pub flush_threads: usize,
+    /// Bytes of appends that may be in flight through the whole broker.
+    pub in_flight_bytes: usize,
+    /// Free bytes below which writes are refused.
+    pub min_free_bytes: u64,
+    /// Free share of the disk, in percent, below which writes are refused.
+    pub min_free_percent: u64,
+    /// Deadline of calls that name none.
+    pub request_timeout: Duration,
+    /// Largest `max_bytes` of a fetch.
+    pub fetch_max_bytes: usize,
+    /// Partitions of `__consumer_offsets`.
+    pub offsets_partitions: i32,
+    /// Time an empty group keeps its offsets.
+    pub offsets_retention: Duration,
+    /// Session timeout of group members that name none.
+    pub group_session_timeout: Duration,
+    /// Interval of group heartbeats.
+    pub group_heartbeat_interval: Duration,
+    /// Most members of a group.
+    pub group_max_size: usize,
+}
+
+impl BrokerConfig {
+    /// Built-in defaults for a node that keeps its data in `data_dir`.
+    #[must_use]
+    pub fn new(data_dir: PathBuf, cluster: ClusterId, node: NodeId) -> Self {
+        Self {
+            data_dir,
+            cluster,
+            node,
+            address: "localhost:8278".to_owned(),
+            rack: String::new(),
+            version: env!("CARGO_PKG_VERSION"),
+            revision: "",
+            clean_start: false,
+            num_partitions: 1,
+            topic_defaults: BTreeMap::new(),
+            lanes: 1,
+            flush_threads: 4,
+            in_flight_bytes: 64 * 1024 * 1024,
+            min_free_bytes: 5 * 1024 * 1024 * 1024,
+            min_free_percent: 5,
+            request_timeout: Duration::from_secs(30),
+            fetch_max_bytes: limits::FETCH_MAX_BYTES,
+            offsets_partitions: 50,
+            offsets_retention: Duration::from_secs(10_080 * 60),
+            group_session_timeout: Duration::from_secs(45),
+            group_heartbeat_interval: Duration::from_secs(5),
+            group_max_size: limits::GROUP_MAX_MEMBERS,
+        }
+    }
+}

@@ -1,0 +1,527 @@
+//! A lane: one thread that owns a fixed set of partitions, each a `partition::Core` over a
+//! `storage::Log`. It takes all commands that wait, lets the cores decide, writes once per partition,
+//! publishes, answers. It never awaits and never flushes; reads never come here.
+//!
+//! [`Lane::run_once`] is a plain function; the thread around it is [`spawn`].
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use tokio::sync::oneshot;
+use varve_broker_api::{Appended, Error};
+use varve_partition::{Accepted, Append, Core, CoreConfig, Input, Output, Ticket};
+use varve_record::{Batch, Sequenced};
+use varve_storage::{FlushDone, FlushError, Log, LogConfig};
+use varve_types::config::Durability;
+use varve_types::{Acks, ErrorKind, LeaderEpoch, Offset, TopicConfig};
+use varve_vfs::{Clock, Tick};
+
+use crate::admission::Permit;
+use crate::flusher::{FlushJob, Flushers};
+use crate::inbox::Inbox;
+use crate::metrics::Metrics;
+use crate::partition::Partition;
+use crate::reject;
+
+/// Bytes after which a group is written, so that one flush does not hold too many answers.
+const GROUP_MAX_BYTES: usize = 4 * 1024 * 1024;
+
+/// One append on its way.
+#[derive(Debug)]
+pub(crate) struct Arrival {
+    pub(crate) batch: Batch,
+    pub(crate) acks: Acks,
+    pub(crate) expected_offset: Option<Offset>,
+    pub(crate) arrived: Tick,
+    pub(crate) reply: oneshot::Sender<Result<Appended, Error>>,
+    /// Held until the answer.
+    pub(crate) permit: Permit,
+}
+
+/// What a lane is told.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// Owns a partition from here on and leads it in this epoch.
+    Open(Box<Opening>),
+    /// Append a batch.
+    Produce { slot: u32, arrival: Arrival },
+    /// A flush ended.
+    Flushed { slot: u32, result: Result<FlushDone, FlushError> },
+    /// Move the log start.
+    Trim { slot: u32, to: Offset, reply: oneshot::Sender<Result<Offset, Error>> },
+    /// The topic's configuration changed.
+    Configure { slot: u32, config: Box<TopicConfig> },
+    /// Forget a partition whose topic is deleted.
+    Close { slot: u32, reply: oneshot::Sender<()> },
+    /// Time has passed: flush what waits for time.
+    Tick,
+    /// Apply retention and forget idle producers.
+    Housekeeping,
+    /// Flush and close everything; the lane ends. Answers whether all of it is safely on disk.
+    Shutdown { reply: oneshot::Sender<bool> },
+}
+
+/// A partition to be owned.
+#[derive(Debug)]
+pub(crate) struct Opening {
+    pub(crate) partition: Arc<Partition>,
+    pub(crate) core: Core,
+    pub(crate) log: Log,
+    pub(crate) epoch: LeaderEpoch,
+}
+
+/// An answer that is still owed.
+#[derive(Debug)]
+struct Owed {
+    reply: oneshot::Sender<Result<Appended, Error>>,
+    acks: Acks,
+    records: u32,
+    append_time_ms: i64,
+    arrived: Tick,
+    _permit: Permit,
+}
+
+/// A partition and what only its lane knows about it.
+struct Owned {
+    partition: Arc<Partition>,
+    core: Core,
+    log: Log,
+    /// Batches with offsets, not written yet.
+    writes: Vec<Sequenced>,
+    write_bytes: usize,
+    /// A flush is under way.
+    flushing: bool,
+    /// Since when and how many records wait for a flush by time (durability=replicated).
+    unflushed: Option<(Tick, Offset)>,
+}
+
+/// The state of a lane.
+pub(crate) struct Lane {
+    inbox: Arc<Inbox<Command>>,
+    slots: BTreeMap<u32, Owned>,
+    owed: BTreeMap<Ticket, Owed>,
+    next_ticket: u64,
+    /// Batches offered to a core in this step.
+    offered: Option<(Ticket, Batch)>,
+    outputs: Vec<Output>,
+    /// Partitions with something to write in this group.
+    dirty: Vec<u32>,
+    group_bytes: usize,
+    clock: Arc<dyn Clock>,
+    flush_jobs: Arc<Inbox<FlushJob>>,
+    removals: Arc<Inbox<varve_storage::Removal>>,
+    metrics: Metrics,
+}
+
+/// Starts the thread of a lane.
+pub(crate) fn spawn(
+    number: usize,
+    inbox: Arc<Inbox<Command>>,
+    clock: Arc<dyn Clock>,
+    flushers: &Flushers,
+    metrics: Metrics,
+) -> std::io::Result<JoinHandle<()>> {
+    let mut lane = Lane {
+        inbox: Arc::clone(&inbox),
+        slots: BTreeMap::new(),
+        owed: BTreeMap::new(),
+        next_ticket: 0,
+        offered: None,
+        outputs: Vec::new(),
+        dirty: Vec::new(),
+        group_bytes: 0,
+        clock,
+        flush_jobs: Arc::clone(&flushers.jobs),
+        removals: Arc::clone(&flushers.removals),
+        metrics,
+    };
+    std::thread::Builder::new().name(format!("varve-lane-{number}")).spawn(move || {
+        let mut commands = VecDeque::new();
+        while inbox.take_all(&mut commands) {
+            lane.run_once(&mut commands);
+        }
+    })
+}
+
+impl Lane {
+    /// Performs all commands, in order, and what follows from them.
+    pub(crate) fn run_once(&mut self, commands: &mut VecDeque<Command>) {
+        while let Some(command) = commands.pop_front() {
+            self.perform(command);
+            if self.group_bytes >= GROUP_MAX_BYTES {
+                self.write_group();
+            }
+        }
+        self.write_group();
+    }
+
+    fn perform(&mut self, command: Command) {
+        match command {
+            Command::Produce { slot, arrival } => self.produce(slot, arrival),
+            Command::Flushed { slot, result } => self.flushed(slot, result),
+            Command::Open(opening) => self.open(*opening),
+            Command::Trim { slot, to, reply } => {
+                self.write_group();
+                let _ = reply.send(self.trim(slot, to));
+            }
+            Command::Configure { slot, config } => self.configure(slot, &config),
+            Command::Close { slot, reply } => {
+                self.write_group();
+                self.close(slot);
+                let _ = reply.send(());
+            }
+            Command::Tick => self.tick(),
+            Command::Housekeeping => self.housekeeping(),
+            Command::Shutdown { reply } => {
+                self.write_group();
+                let safe = self.shutdown();
+                let _ = reply.send(safe);
+            }
+        }
+    }
+
+    fn open(&mut self, opening: Opening) {
+        let Opening { partition, mut core, log, epoch } = opening;
+        let mut outputs = std::mem::take(&mut self.outputs);
+        core.step(self.clock.wall_ms(), Input::BecomeLeader(epoch), &mut outputs);
+        assert!(outputs.is_empty(), "a new leader owes nobody anything");
+        self.outputs = outputs;
+        partition.set_leader_epoch(epoch);
+        partition.publish(log.view(), log.size_bytes(), log.segments().len() as u64);
+        partition.advance(core.high_watermark());
+        let slot = partition.slot;
+        let owned = Owned {
+            partition,
+            core,
+            log,
+            writes: Vec::new(),
+            write_bytes: 0,
+            flushing: false,
+            unflushed: None,
+        };
+        let old = self.slots.insert(slot, owned);
+        assert!(old.is_none(), "slot {slot} is owned twice");
+    }
+
+    fn produce(&mut self, slot: u32, arrival: Arrival) {
+        let Arrival { batch, acks, expected_offset, arrived, reply, permit } = arrival;
+        let Some(owned) = self.slots.get_mut(&slot) else {
+            let _ = reply.send(Err(Error::new(
+                ErrorKind::TopicNotFound,
+                "the topic was deleted; nothing was appended",
+            )));
+            return;
+        };
+        let ticket = Ticket(self.next_ticket);
+        self.next_ticket += 1;
+        let header = batch.header();
+        let records = header.record_count.unsigned_abs();
+        let append = Append { ticket, records, producer: header.producer(), acks, expected_offset };
+        let append_time_ms = self.clock.wall_ms();
+        let owed = Owed { reply, acks, records, append_time_ms, arrived, _permit: permit };
+        self.owed.insert(ticket, owed);
+        self.offered = Some((ticket, batch));
+        owned.core.step(append_time_ms, Input::Append(append), &mut self.outputs);
+        self.perform_outputs(slot);
+        // A duplicate or refused batch was not taken.
+        self.offered = None;
+    }
+
+    fn perform_outputs(&mut self, slot: u32) {
+        let mut outputs = std::mem::take(&mut self.outputs);
+        for output in outputs.drain(..) {
+            match output {
+                Output::Write { ticket, base_offset, leader_epoch } => {
+                    self.stage(slot, ticket, base_offset, leader_epoch);
+                }
+                Output::Answer { ticket, result } => self.answer(slot, ticket, result),
+                Output::HighWatermark(offset) => {
+                    if let Some(owned) = self.slots.get(&slot) {
+                        owned.partition.advance(offset);
+                    }
+                }
+            }
+        }
+        self.outputs = outputs;
+    }
+
+    fn stage(&mut self, slot: u32, ticket: Ticket, base: Offset, epoch: LeaderEpoch) {
+        let Some((offered, batch)) = self.offered.take() else {
+            unreachable!("the core writes only what it was offered")
+        };
+        assert_eq!(offered, ticket, "the core writes only what it was offered");
+        let Some(owned) = self.slots.get_mut(&slot) else { unreachable!("the core is owned") };
+        if owned.writes.is_empty() {
+            self.dirty.push(slot);
+        }
+        let sequenced = batch.sequence(base, epoch);
+        owned.write_bytes += sequenced.size();
+        self.group_bytes += sequenced.size();
+        owned.writes.push(sequenced);
+    }
+
+    fn answer(
+        &mut self,
+        slot: u32,
+        ticket: Ticket,
+        result: Result<Accepted, varve_partition::Rejection>,
+    ) {
+        let Some(owed) = self.owed.remove(&ticket) else {
+            unreachable!("ticket {ticket:?} is answered twice")
+        };
+        let took = self.clock.now().since(owed.arrived);
+        let label = crate::metrics::AcksLabel { acks: owed.acks.to_string() };
+        self.metrics.produce_seconds.get_or_create(&label).observe(took.as_secs_f64());
+        let answer = match result {
+            Ok(accepted) => Ok(Appended {
+                base_offset: (owed.acks != Acks::None).then_some(accepted.base_offset),
+                record_count: owed.records,
+                append_time_ms: owed.append_time_ms,
+                deduplicated: accepted.deduplicated,
+                leader_epoch: accepted.leader_epoch,
+                replicas: accepted.replicas,
+                flushed_replicas: accepted.flushed_replicas,
+            }),
+            Err(rejection) => Err(match self.slots.get(&slot) {
+                Some(owned) => reject::error(&owned.partition, rejection),
+                None => Error::new(rejection.kind(), "the partition was closed"),
+            }),
+        };
+        // The caller may have gone; the append stands.
+        let _ = owed.reply.send(answer);
+    }
+
+    /// Writes what was staged: one vectored write per partition.
+    fn write_group(&mut self) {
+        let dirty = std::mem::take(&mut self.dirty);
+        for slot in &dirty {
+            self.write_partition(*slot);
+        }
+        self.dirty = dirty;
+        self.dirty.clear();
+        self.group_bytes = 0;
+    }
+
+    fn write_partition(&mut self, slot: u32) {
+        let Some(owned) = self.slots.get_mut(&slot) else { return };
+        let now_ms = self.clock.wall_ms();
+        let started = self.clock.now();
+        let result = owned.log.append(&owned.writes, now_ms);
+        self.metrics
+            .append_seconds
+            .observe(self.clock.now().since(started).as_secs_f64());
+        let records: u64 =
+            owned.writes.iter().map(|w| u64::from(w.header().record_count.unsigned_abs())).sum();
+        owned.writes.clear();
+        let bytes = std::mem::take(&mut owned.write_bytes);
+        let input = match result {
+            Ok(_) => {
+                owned.partition.counters.records_produced.inc_by(records);
+                owned.partition.counters.bytes_produced.inc_by(bytes as u64);
+                owned.publish();
+                Input::Written(owned.log.log_end())
+            }
+            Err(error) if error.is_no_space() => {
+                tracing::warn!(partition = %owned.partition.id, %error, "append refused");
+                Input::WriteRefused(owned.log.log_end())
+            }
+            Err(error) => {
+                owned.partition.set_offline(error.to_string());
+                Input::StorageFailed
+            }
+        };
+        owned.core.step(now_ms, input, &mut self.outputs);
+        self.perform_outputs(slot);
+        self.want_flush(slot, started);
+    }
+
+    /// Starts a flush where the topic's durability asks for one now.
+    fn want_flush(&mut self, slot: u32, now: Tick) {
+        let Some(owned) = self.slots.get_mut(&slot) else { return };
+        let config = owned.partition.config();
+        if config.durability == Durability::Replicated {
+            let from = owned.log.flushed();
+            let (_, from) = *owned.unflushed.get_or_insert((now, from));
+            if owned.log.log_end().since(from) < config.flush_messages {
+                return;
+            }
+        }
+        self.start_flush(slot);
+    }
+
+    fn start_flush(&mut self, slot: u32) {
+        let Some(owned) = self.slots.get_mut(&slot) else { return };
+        if owned.flushing {
+            return;
+        }
+        owned.unflushed = None;
+        if let Some(target) = owned.log.flush_target() {
+            owned.flushing = true;
+            let job = FlushJob { lane: Arc::clone(&self.inbox), slot, target };
+            if self.flush_jobs.push(job).is_err() {
+                owned.flushing = false;
+            }
+        }
+    }
+
+    fn flushed(&mut self, slot: u32, result: Result<FlushDone, FlushError>) {
+        let Some(owned) = self.slots.get_mut(&slot) else { return };
+        owned.flushing = false;
+        let flushed = match result {
+            Ok(done) => owned.log.flushed(&done).map_err(|e| e.to_string()),
+            Err(error) => {
+                owned.log.flush_failed(&error);
+                match owned.log.failure() {
+                    Some(_) => Err(error.to_string()),
+                    // Nothing was lost, and the next flush covers it too.
+                    None => Ok(owned.log.flushed_end()),
+                }
+            }
+        };
+        let input = match flushed {
+            Ok(upto) => Input::Flushed(upto),
+            Err(reason) => {
+                owned.partition.set_offline(reason);
+                Input::StorageFailed
+            }
+        };
+        owned.core.step(self.clock.wall_ms(), input, &mut self.outputs);
+        let behind = owned.log.flushed_end() < owned.log.log_end();
+        let fsync = owned.partition.config().durability == Durability::Fsync;
+        self.perform_outputs(slot);
+        if behind && fsync {
+            self.start_flush(slot);
+        }
+    }
+
+    fn tick(&mut self) {
+        let now = self.clock.now();
+        let due: Vec<u32> = self
+            .slots
+            .iter()
+            .filter(|(_, owned)| {
+                owned.unflushed.is_some_and(|(since, _)| {
+                    now.since(since).as_millis() >= u128::from(owned.partition.config().flush_ms)
+                })
+            })
+            .map(|(slot, _)| *slot)
+            .collect();
+        for slot in due {
+            self.start_flush(slot);
+        }
+    }
+
+    fn trim(&mut self, slot: u32, to: Offset) -> Result<Offset, Error> {
+        let Some(owned) = self.slots.get_mut(&slot) else {
+            return Err(Error::new(ErrorKind::TopicNotFound, "the topic was deleted"));
+        };
+        if to > owned.core.high_watermark() {
+            return Err(reject::out_of_range(&owned.partition, to));
+        }
+        let removal = owned
+            .log
+            .trim(to, self.clock.wall_ms())
+            .map_err(|e| reject::storage(&owned.partition, &e))?;
+        let _ = self.removals.push(removal);
+        let start = owned.log.log_start();
+        owned.core.step(self.clock.wall_ms(), Input::LogStart(start), &mut self.outputs);
+        owned.publish();
+        self.perform_outputs(slot);
+        Ok(start)
+    }
+
+    fn configure(&mut self, slot: u32, config: &TopicConfig) {
+        let Some(owned) = self.slots.get_mut(&slot) else { return };
+        owned.log.set_config(LogConfig::from(config));
+        owned.partition.set_config(config.clone());
+        owned.core.set_config(core_config(config), &mut self.outputs);
+        self.perform_outputs(slot);
+        self.want_flush(slot, self.clock.now());
+    }
+
+    fn housekeeping(&mut self) {
+        let now_ms = self.clock.wall_ms();
+        let slots: Vec<u32> = self.slots.keys().copied().collect();
+        for slot in slots {
+            let Some(owned) = self.slots.get_mut(&slot) else { continue };
+            owned.core.expire_producers(now_ms);
+            if owned.partition.offline().is_some() || !owned.partition.config().cleanup.delete {
+                continue;
+            }
+            match owned.log.apply_retention(now_ms, owned.core.high_watermark()) {
+                Ok(removal) if removal.is_empty() => {}
+                Ok(removal) => {
+                    let _ = self.removals.push(removal);
+                    let start = owned.log.log_start();
+                    tracing::info!(partition = %owned.partition.id, log_start = %start, "retention");
+                    owned.core.step(now_ms, Input::LogStart(start), &mut self.outputs);
+                    owned.publish();
+                }
+                Err(error) => owned.partition.set_offline(error.to_string()),
+            }
+            self.perform_outputs(slot);
+        }
+    }
+
+    fn close(&mut self, slot: u32) {
+        let Some(mut owned) = self.slots.remove(&slot) else { return };
+        owned.partition.mark_deleted();
+        owned.core.step(self.clock.wall_ms(), Input::StorageFailed, &mut self.outputs);
+        self.perform_outputs(slot);
+    }
+
+    fn shutdown(&mut self) -> bool {
+        let mut safe = true;
+        let slots: Vec<u32> = self.slots.keys().copied().collect();
+        for slot in slots {
+            safe &= self.shut_partition(slot);
+        }
+        self.slots.clear();
+        self.inbox.close();
+        safe
+    }
+
+    fn shut_partition(&mut self, slot: u32) -> bool {
+        let Some(owned) = self.slots.get_mut(&slot) else { return true };
+        if owned.partition.offline().is_some() {
+            return false;
+        }
+        let now_ms = self.clock.wall_ms();
+        let end = owned.log.log_end();
+        let snapshot = owned.core.producers();
+        let result = if snapshot.is_empty() {
+            Ok(())
+        } else {
+            owned.log.write_snapshot(end, &snapshot.encode())
+        };
+        match result.and_then(|()| owned.log.close(true)) {
+            Ok(()) => {
+                owned.core.step(now_ms, Input::Flushed(end), &mut self.outputs);
+                self.perform_outputs(slot);
+                true
+            }
+            Err(error) => {
+                owned.partition.set_offline(error.to_string());
+                owned.core.step(now_ms, Input::StorageFailed, &mut self.outputs);
+                self.perform_outputs(slot);
+                false
+            }
+        }
+    }
+}
+
+impl Owned {
+    fn publish(&self) {
+        let segments = self.log.segments().len() as u64;
+        self.partition.publish(self.log.view(), self.log.size_bytes(), segments);
+    }
+}
+
+/// What a topic's configuration means for its cores.
+pub(crate) fn core_config(config: &TopicConfig) -> CoreConfig {
+    CoreConfig {
+        durability: config.durability,
+        min_insync_replicas: config.min_insync_replicas,
+    }
+}

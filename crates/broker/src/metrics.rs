@@ -1,0 +1,101 @@
+//! Counters and histograms of the broker. Per-partition gauges are made at scrape time from what the
+//! partitions publish anyway, so that they cost nothing in between.
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
+
+/// Label of per-topic series.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct TopicLabel {
+    pub(crate) topic: String,
+}
+
+/// Label of produce latency.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct AcksLabel {
+    pub(crate) acks: String,
+}
+
+/// What the broker counts.
+#[derive(Debug, Clone)]
+pub(crate) struct Metrics {
+    pub(crate) records_produced: Family<TopicLabel, Counter>,
+    pub(crate) bytes_produced: Family<TopicLabel, Counter>,
+    pub(crate) records_fetched: Family<TopicLabel, Counter>,
+    pub(crate) bytes_fetched: Family<TopicLabel, Counter>,
+    pub(crate) produce_seconds: Family<AcksLabel, Histogram>,
+    pub(crate) append_seconds: Histogram,
+    pub(crate) fsync_seconds: Histogram,
+    pub(crate) corrupt_batches: Family<TopicLabel, Counter>,
+    pub(crate) deleted_bytes: Counter,
+    pub(crate) disk_total_bytes: Gauge,
+    pub(crate) disk_free_bytes: Gauge,
+    /// 0 ok, 1 low, 2 writes refused.
+    pub(crate) space_alert: Gauge,
+}
+
+fn latency() -> Histogram {
+    Histogram::new(exponential_buckets(0.000_05, 2.0, 18))
+}
+
+impl Metrics {
+    pub(crate) fn new() -> Self {
+        Self {
+            records_produced: Family::default(),
+            bytes_produced: Family::default(),
+            records_fetched: Family::default(),
+            bytes_fetched: Family::default(),
+            produce_seconds: Family::new_with_constructor(latency),
+            append_seconds: latency(),
+            fsync_seconds: latency(),
+            corrupt_batches: Family::default(),
+            deleted_bytes: Counter::default(),
+            disk_total_bytes: Gauge::default(),
+            disk_free_bytes: Gauge::default(),
+            space_alert: Gauge::default(),
+        }
+    }
+
+    pub(crate) fn register(&self, r: &mut Registry) {
+        let m = self.clone();
+        r.register("records_produced", "Records appended", m.records_produced);
+        r.register("bytes_produced", "Bytes appended, as stored", m.bytes_produced);
+        r.register("records_fetched", "Records read by offset", m.records_fetched);
+        r.register("bytes_fetched", "Bytes read, as stored", m.bytes_fetched);
+        r.register_with_unit(
+            "produce_duration",
+            "Time from admission of a batch to its answer",
+            Unit::Seconds,
+            m.produce_seconds,
+        );
+        r.register_with_unit(
+            "log_append_duration",
+            "Time of one vectored write",
+            Unit::Seconds,
+            m.append_seconds,
+        );
+        r.register_with_unit(
+            "log_fsync_duration",
+            "Time of one flush",
+            Unit::Seconds,
+            m.fsync_seconds,
+        );
+        r.register(
+            "log_corrupt_batches",
+            "Stored batches that failed their checksum; must be 0",
+            m.corrupt_batches,
+        );
+        r.register("log_deleted_bytes", "Bytes removed by retention and trims", m.deleted_bytes);
+        r.register("storage_disk_total_bytes", "Size of the data disk", m.disk_total_bytes);
+        r.register("storage_free_bytes", "Free bytes of the data disk", m.disk_free_bytes);
+        r.register(
+            "storage_free_space_alert",
+            "0 ok, 1 low, 2 writes refused",
+            m.space_alert,
+        );
+    }
+}

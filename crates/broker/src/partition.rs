@@ -1,0 +1,205 @@
+//! A partition as everybody but its lane sees it: cursors published by the lane, an immutable view of
+//! the log to read from, and the readers that wait at its end.
+//!
+//! Invariants: only the owning lane publishes; cursors only grow (the high watermark is published before
+//! readers are woken, so a woken reader sees it); once offline, a partition stays offline until restart.
+
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicU64, Ordering};
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use prometheus_client::metrics::counter::Counter;
+use varve_broker_api::Error;
+use varve_storage::ReadView;
+use varve_types::{ErrorKind, LeaderEpoch, Offset, TopicConfig, TopicId, TopicPartition};
+
+use crate::inbox::Inbox;
+use crate::lane::Command;
+use crate::metrics::{Metrics, TopicLabel};
+use crate::reader::Cursors;
+use crate::waiters::Waiters;
+
+/// Counters of the partition's topic, looked up once.
+#[derive(Debug)]
+pub(crate) struct Counters {
+    pub(crate) records_produced: Counter,
+    pub(crate) bytes_produced: Counter,
+    pub(crate) bytes_fetched: Counter,
+    pub(crate) records_fetched: Counter,
+    pub(crate) corrupt_batches: Counter,
+}
+
+impl Counters {
+    pub(crate) fn new(metrics: &Metrics, topic: &str) -> Self {
+        let label = TopicLabel { topic: topic.to_owned() };
+        Self {
+            records_produced: metrics.records_produced.get_or_create_owned(&label),
+            bytes_produced: metrics.bytes_produced.get_or_create_owned(&label),
+            bytes_fetched: metrics.bytes_fetched.get_or_create_owned(&label),
+            records_fetched: metrics.records_fetched.get_or_create_owned(&label),
+            corrupt_batches: metrics.corrupt_batches.get_or_create_owned(&label),
+        }
+    }
+}
+
+/// Handle to a partition of this node.
+#[derive(Debug)]
+pub(crate) struct Partition {
+    pub(crate) id: TopicPartition,
+    pub(crate) topic_id: TopicId,
+    /// Which of its lane's partitions this is.
+    pub(crate) slot: u32,
+    pub(crate) lane: Arc<Inbox<Command>>,
+    pub(crate) waiters: Waiters,
+    pub(crate) counters: Counters,
+    pub(crate) cursors: Cursors,
+    config: ArcSwap<TopicConfig>,
+    view: ArcSwapOption<ReadView>,
+    high_watermark: AtomicI64,
+    log_start: AtomicI64,
+    log_end: AtomicI64,
+    size_bytes: AtomicU64,
+    segments: AtomicU64,
+    leader_epoch: AtomicI32,
+    offline: OnceLock<String>,
+    deleted: AtomicBool,
+}
+
+impl Partition {
+    pub(crate) fn new(
+        id: TopicPartition,
+        topic_id: TopicId,
+        slot: u32,
+        lane: Arc<Inbox<Command>>,
+        config: TopicConfig,
+        metrics: &Metrics,
+    ) -> Self {
+        Self {
+            counters: Counters::new(metrics, id.topic.as_str()),
+            id,
+            topic_id,
+            slot,
+            lane,
+            waiters: Waiters::default(),
+            cursors: Cursors::default(),
+            config: ArcSwap::from_pointee(config),
+            view: ArcSwapOption::empty(),
+            high_watermark: AtomicI64::new(0),
+            log_start: AtomicI64::new(0),
+            log_end: AtomicI64::new(0),
+            size_bytes: AtomicU64::new(0),
+            segments: AtomicU64::new(0),
+            leader_epoch: AtomicI32::new(0),
+            offline: OnceLock::new(),
+            deleted: AtomicBool::new(false),
+        }
+    }
+
+    pub(crate) fn config(&self) -> Arc<TopicConfig> {
+        self.config.load_full()
+    }
+
+    pub(crate) fn set_config(&self, config: TopicConfig) {
+        self.config.store(Arc::new(config));
+    }
+
+    /// One past the last committed record. Readers see nothing at or above it.
+    pub(crate) fn high_watermark(&self) -> Offset {
+        load(&self.high_watermark)
+    }
+
+    pub(crate) fn log_start(&self) -> Offset {
+        load(&self.log_start)
+    }
+
+    pub(crate) fn log_end(&self) -> Offset {
+        load(&self.log_end)
+    }
+
+    pub(crate) fn size_bytes(&self) -> u64 {
+        self.size_bytes.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn segments(&self) -> u64 {
+        self.segments.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn leader_epoch(&self) -> LeaderEpoch {
+        LeaderEpoch::new(self.leader_epoch.load(Ordering::Acquire)).unwrap_or_default()
+    }
+
+    pub(crate) fn set_leader_epoch(&self, epoch: LeaderEpoch) {
+        self.leader_epoch.store(epoch.get(), Ordering::Release);
+    }
+
+    /// Why the partition takes no appends, if it does not.
+    pub(crate) fn offline(&self) -> Option<&str> {
+        self.offline.get().map(String::as_str)
+    }
+
+    /// Takes the partition out of service; the first reason stays.
+    pub(crate) fn set_offline(&self, reason: String) {
+        if self.offline.set(reason.clone()).is_ok() {
+            tracing::error!(
+                topic = %self.id.topic, partition = self.id.partition.0, reason,
+                "partition is offline"
+            );
+        }
+        self.waiters.wake();
+    }
+
+    pub(crate) fn mark_deleted(&self) {
+        self.deleted.store(true, Ordering::Release);
+        self.waiters.wake();
+    }
+
+    /// Publishes what the log holds now.
+    pub(crate) fn publish(&self, view: Arc<ReadView>, size_bytes: u64, segments: u64) {
+        self.log_end.store(view.log_end().get(), Ordering::Release);
+        self.log_start.store(view.log_start().get(), Ordering::Release);
+        self.size_bytes.store(size_bytes, Ordering::Relaxed);
+        self.segments.store(segments, Ordering::Relaxed);
+        self.view.store(Some(view));
+    }
+
+    /// Lets readers see everything below `high_watermark`, and wakes those who wait.
+    pub(crate) fn advance(&self, high_watermark: Offset) {
+        self.high_watermark.store(high_watermark.get(), Ordering::SeqCst);
+        self.waiters.wake();
+    }
+
+    /// The log to read from.
+    pub(crate) fn view(&self) -> Result<Arc<ReadView>, Error> {
+        if self.deleted.load(Ordering::Acquire) {
+            return Err(topic_not_found(self.id.topic.as_str()));
+        }
+        match self.view.load_full() {
+            Some(view) => Ok(view),
+            None => Err(self.offline_error()),
+        }
+    }
+
+    /// The error of a partition that is not in service.
+    pub(crate) fn offline_error(&self) -> Error {
+        let reason = self.offline().unwrap_or("it is being opened");
+        Error::new(
+            ErrorKind::LeaderNotAvailable,
+            format!("partition {} is offline: {reason}; nothing was changed", self.id),
+        )
+        .with("topic", &self.id.topic)
+        .with("partition", self.id.partition)
+    }
+}
+
+fn load(cursor: &AtomicI64) -> Offset {
+    match Offset::new(cursor.load(Ordering::SeqCst)) {
+        Some(offset) => offset,
+        None => unreachable!("cursors are stored from offsets"),
+    }
+}
+
+/// The error of a topic that does not exist.
+pub(crate) fn topic_not_found(topic: &str) -> Error {
+    Error::new(ErrorKind::TopicNotFound, format!("topic {topic:?} not found")).with("topic", topic)
+}

@@ -1,0 +1,48 @@
+//! What must hold after every step, checked in production too: a log that breaks one of these must stop
+//! rather than lie.
+
+use varve_types::Offset;
+
+/// Cursors of a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Cursors {
+    pub(crate) log_start: Offset,
+    pub(crate) high_watermark: Offset,
+    pub(crate) flushed: Offset,
+    pub(crate) written: Offset,
+    pub(crate) log_end: Offset,
+}
+
+impl Cursors {
+    /// Asserts the order of the cursors, and that none went back since `before`.
+    pub(crate) fn check(&self, before: &Self) {
+        assert!(
+            self.log_start <= self.high_watermark,
+            "log start above high watermark: {self:?}"
+        );
+        assert!(
+            self.high_watermark <= self.log_end,
+            "high watermark above log end: {self:?}"
+        );
+        assert!(
+            self.flushed <= self.written,
+            "flushed more than was written: {self:?}"
+        );
+        assert!(
+            self.written <= self.log_end,
+            "wrote more than was assigned: {self:?}"
+        );
+        assert!(
+            self.high_watermark >= before.high_watermark,
+            "high watermark went back: {before:?} to {self:?}"
+        );
+        assert!(
+            self.log_start >= before.log_start,
+            "log start went back: {before:?} to {self:?}"
+        );
+        assert!(
+            self.flushed >= before.flushed,
+            "flushed went back: {before:?} to {self:?}"
+        );
+    }
+}
