@@ -304,7 +304,10 @@ fn after_one_failure_the_log_does_nothing_and_loses_nothing() {
 
 #[test]
 fn a_sync_that_finds_no_space_is_a_failure() {
-    let config = LogConfig { segment_bytes: 1000, ..config() };
+    let config = LogConfig {
+        segment_bytes: 1000,
+        ..config()
+    };
     for truncate in [true, false] {
         let (_, inner) = mem();
         let faults = FaultVfs::new(inner);

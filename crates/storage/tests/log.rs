@@ -643,3 +643,67 @@ fn a_real_disk_gives_the_same_answers() {
         .filter(|b| b.as_ref().is_ok_and(|b| b.fault.is_none()));
     assert_eq!(seen.count() as u64, report.batches);
 }
+
+#[test]
+fn readers_never_see_bytes_that_a_truncation_replaced() {
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+    use varve_storage::ReadView;
+
+    let temp = tempfile::tempdir().unwrap();
+    let vfs: Arc<dyn Vfs> = Arc::new(RealVfs);
+    let path = temp.path().join("p");
+    let mode = varve_storage::OpenMode { clean: true };
+    let opened = varve_storage::Log::open(vfs, &path, identity(), small_segments(), mode, NOW);
+    let (mut log, _) = opened.unwrap();
+    fill(&mut log, 30);
+    let shared: Mutex<Arc<ReadView>> = Mutex::new(log.view());
+    let (done, reads) = (AtomicBool::new(false), AtomicU64::new(0));
+    std::thread::scope(|scope| {
+        for reader in 0..2u64 {
+            let (shared, done, reads) = (&shared, &done, &reads);
+            scope.spawn(move || {
+                let mut at = reader;
+                while !done.load(Ordering::Relaxed) {
+                    let view = shared.lock().unwrap().clone();
+                    at = at * 31 % 9973 + 1;
+                    let from = o((at % view.log_end().since(Offset::ZERO)) as i64);
+                    match view.read(from, 700, view.log_end(), true, ReadMode::Blocking, None) {
+                        Ok(outcome) => {
+                            for batch in varve_record::iter_batches(slice(outcome).bytes) {
+                                batch.unwrap().verify_crc().unwrap();
+                            }
+                            reads.fetch_add(1, Ordering::Relaxed);
+                        }
+                        Err(ReadError::Stale) => {}
+                        Err(error) => panic!("{error}"),
+                    }
+                }
+            });
+        }
+        for round in 0..150i64 {
+            let keep = 30 + round * 7 % 40;
+            log.truncate_to(o(keep)).unwrap().run().unwrap();
+            let next = log.log_end();
+            // Other sizes each time, so that old positions are no batch boundaries any more.
+            let mut made = Vec::new();
+            let mut base = next;
+            for i in 0..20 {
+                made.push(batch(
+                    base,
+                    1,
+                    NOW,
+                    3,
+                    10 + ((round * 13 + i * 5) % 80) as usize,
+                ));
+                base = made[i as usize].header().next_offset();
+            }
+            log.append(&made, NOW).unwrap();
+            *shared.lock().unwrap() = log.view();
+        }
+        while reads.load(Ordering::Relaxed) < 100 {
+            std::thread::yield_now();
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+}
