@@ -1,1 +1,31 @@
-//! Runs the cores: lanes, flushers, readers, admission.
+//! Runs the cores: lanes that own partitions, flushers, readers, admission, the group coordinator.
+//!
+//! Invariants: a partition is changed by its lane alone; nothing is queued without a permit; an
+//! accepted append is owned by the broker and happens whether or not anybody waits for it; reads never
+//! enter a lane. This crate knows no protocol.
+
+mod admission;
+mod api;
+mod config;
+mod coordinator;
+mod flusher;
+mod housekeeping;
+mod inbox;
+mod lane;
+mod metadata_file;
+mod metrics;
+mod offsets;
+mod offsets_topic;
+mod opener;
+mod partition;
+mod produce;
+mod reader;
+mod registry;
+mod reject;
+mod scrape;
+mod start;
+mod waiters;
+
+pub use config::BrokerConfig;
+pub use produce::Receipt;
+pub use start::{Broker, StartError};

@@ -1,1 +1,33 @@
 //! Client library: batching, routing, retry.
+//!
+//! A [`Producer`] collects records into batches, sends each to its partition's leader over one stream
+//! per leader, and repeats what was lost under a sequence number, so that every record is in the log
+//! exactly once and in order. A [`Consumer`] reads partitions from their leaders with a bounded
+//! prefetch; a [`GroupConsumer`] does so for the partitions its group assigns to it. An [`Admin`] has the
+//! rest of the API as plain calls.
+//!
+//! Invariants: memory is bounded by configuration; no call is repeated on its own unless repeating it is
+//! harmless; the parts that decide (`batcher`, `flight`) perform no I/O and get the time as an argument.
+
+pub mod admin;
+pub mod backoff;
+pub mod batcher;
+pub mod connect;
+pub mod consumer;
+pub mod delivery;
+pub mod error;
+mod fetcher;
+pub mod flight;
+pub mod group;
+pub mod producer;
+pub mod routing;
+mod sender;
+
+pub use admin::Admin;
+pub use connect::{Client, ClientConfig};
+pub use consumer::{Assignment, Consumer, ConsumerConfig, End, FetchedBatch, Start};
+pub use delivery::{BatchReport, DeliveryHandle, RecordAck};
+pub use error::{ClientError, RpcError};
+pub use group::{GroupConfig, GroupConsumer, StartPolicy};
+pub use producer::{Producer, ProducerConfig, RecordRef};
+pub use varve_proto::v1 as proto;

@@ -17,4 +17,4 @@ pub mod streams;
 pub mod translate;
 
 pub use metrics::Metrics;
-pub use server::{Health, Options, Server};
+pub use server::{Health, Options, ServeError, Server};

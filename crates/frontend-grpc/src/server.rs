@@ -38,6 +38,8 @@ const HEADER_LIST_BYTES: u32 = 16 * 1024;
 const PENDING_RESETS: usize = 20;
 /// Streams the server may have to reset for a client's faults.
 const LOCAL_RESETS: usize = 100;
+/// Largest health message.
+const HEALTH_BYTES: usize = 4096;
 /// Largest answer of a control service.
 const CONTROL_ANSWER_BYTES: usize = 16 * 1024 * 1024;
 /// Largest answer of a read: the largest fetch, one batch beyond it, and the frame around it.
@@ -88,16 +90,24 @@ pub enum ServeError {
 pub struct Health(HealthReporter);
 
 impl Health {
-    async fn new() -> Self {
+    /// A node that lives and has not started yet.
+    pub async fn starting() -> Self {
         let health = Self(HealthReporter::new());
-        for name in ["startup", "liveness"] {
-            health
-                .0
-                .set_service_status(name, ServingStatus::Serving)
-                .await;
-        }
-        health.set_ready(true).await;
+        health.set_alive(true).await;
+        health.set_started(false).await;
+        health.set_ready(false).await;
         health
+    }
+
+    /// The health service alone, for a port without the rest.
+    #[must_use]
+    pub fn routes(&self) -> Routes {
+        use tonic_health::pb::health_server::HealthServer;
+        let service = HealthService::from_health_reporter(self.0.clone());
+        let server = HealthServer::new(service)
+            .max_decoding_message_size(HEALTH_BYTES)
+            .max_encoding_message_size(HEALTH_BYTES);
+        Routes::new(server)
     }
 
     /// Says whether the node takes requests: for the empty name, `readiness`, and every service.
@@ -143,20 +153,15 @@ pub struct Server<B> {
 }
 
 impl<B: Broker> Server<B> {
-    /// A server for `broker` that counts in `metrics`.
-    pub async fn new(broker: Arc<B>, metrics: Metrics, options: Options) -> Self {
+    /// A server for `broker` that counts in `metrics` and tells what `health` says.
+    #[must_use]
+    pub const fn new(broker: Arc<B>, metrics: Metrics, options: Options, health: Health) -> Self {
         Self {
             broker,
             metrics,
             options,
-            health: Health::new().await,
+            health,
         }
-    }
-
-    /// The handle of the health service.
-    #[must_use]
-    pub fn health(&self) -> Health {
-        self.health.clone()
     }
 
     /// Serves until `shutdown` is cancelled and the drain is over.
@@ -260,7 +265,7 @@ fn routes<B: Broker>(shared: &Arc<Shared<B>>, health: &Health) -> Result<Routes,
     .add_service(bounded!(groups, control, CONTROL_ANSWER_BYTES))
     .add_service(bounded!(topics, control, CONTROL_ANSWER_BYTES))
     .add_service(bounded!(cluster, control, CONTROL_ANSWER_BYTES))
-    .add_service(bounded!(health, 4096, 4096))
+    .add_service(bounded!(health, HEALTH_BYTES, HEALTH_BYTES))
     .add_service(bounded!(
         reflection().build_v1()?,
         4096,

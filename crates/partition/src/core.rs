@@ -147,7 +147,10 @@ impl Core {
         assert!(append.records > 0, "an empty batch passed verification");
         match self.judge(now_ms, &append) {
             Err(rejection) => {
-                out.push(Output::Answer { ticket: append.ticket, result: Err(rejection) });
+                out.push(Output::Answer {
+                    ticket: append.ticket,
+                    result: Err(rejection),
+                });
             }
             Ok((epoch, Verdict::Duplicate { base_offset })) => {
                 self.wait(append, epoch, base_offset, true, out);
@@ -155,11 +158,16 @@ impl Core {
             Ok((epoch, Verdict::Append)) => {
                 let base_offset = self.cursors.log_end;
                 if let Some((producer, first)) = append.producer {
-                    self.producers.append(producer, first, append.records, base_offset, now_ms);
+                    self.producers
+                        .append(producer, first, append.records, base_offset, now_ms);
                 }
                 self.cursors.log_end = base_offset.plus(append.records.into());
                 let ticket = append.ticket;
-                out.push(Output::Write { ticket, base_offset, leader_epoch: epoch });
+                out.push(Output::Write {
+                    ticket,
+                    base_offset,
+                    leader_epoch: epoch,
+                });
                 self.wait(append, epoch, base_offset, false, out);
             }
         }
@@ -176,12 +184,15 @@ impl Core {
         let verdict = match append.producer {
             None => Verdict::Append,
             Some((producer, sequence)) => {
-                self.producers.judge(producer, sequence, append.records, now_ms)?
+                self.producers
+                    .judge(producer, sequence, append.records, now_ms)?
             }
         };
         match append.expected_offset {
             Some(expected) if verdict == Verdict::Append && expected != self.cursors.log_end => {
-                Err(Rejection::ExpectedOffset { actual: self.cursors.log_end })
+                Err(Rejection::ExpectedOffset {
+                    actual: self.cursors.log_end,
+                })
             }
             _ => Ok((epoch, verdict)),
         }
@@ -196,31 +207,50 @@ impl Core {
         deduplicated: bool,
         out: &mut Vec<Output>,
     ) {
-        let Append { ticket, acks, records, .. } = append;
+        let Append {
+            ticket,
+            acks,
+            records,
+            ..
+        } = append;
         let end = base_offset.plus(records.into());
         let flushed_replicas = u32::from(end <= self.cursors.flushed);
-        let accepted =
-            Accepted { base_offset, deduplicated, leader_epoch, replicas: 1, flushed_replicas };
+        let accepted = Accepted {
+            base_offset,
+            deduplicated,
+            leader_epoch,
+            replicas: 1,
+            flushed_replicas,
+        };
         let (reached, pending) = match acks {
             Acks::None => (true, &mut self.writing),
             Acks::Leader => (end <= self.cursors.written, &mut self.writing),
             Acks::All => (end <= self.cursors.high_watermark, &mut self.committing),
         };
         if reached {
-            out.push(Output::Answer { ticket, result: Ok(accepted) });
+            out.push(Output::Answer {
+                ticket,
+                result: Ok(accepted),
+            });
         } else {
             pending.push(end, ticket, accepted);
         }
     }
 
     fn written(&mut self, end: Offset, out: &mut Vec<Output>) {
-        assert!(end >= self.cursors.written, "written end went back to {end}");
+        assert!(
+            end >= self.cursors.written,
+            "written end went back to {end}"
+        );
         self.cursors.written = end;
         if end == self.cursors.log_end {
             self.producers.settle();
         }
         for (ticket, accepted) in self.writing.complete(end) {
-            out.push(Output::Answer { ticket, result: Ok(accepted) });
+            out.push(Output::Answer {
+                ticket,
+                result: Ok(accepted),
+            });
         }
         self.advance_high_watermark(out);
     }
@@ -245,12 +275,18 @@ impl Core {
         let flushed = self.cursors.flushed;
         for (ticket, mut accepted) in self.committing.complete(committed) {
             accepted.flushed_replicas = u32::from(committed <= flushed);
-            out.push(Output::Answer { ticket, result: Ok(accepted) });
+            out.push(Output::Answer {
+                ticket,
+                result: Ok(accepted),
+            });
         }
     }
 
     fn write_refused(&mut self, end: Offset, out: &mut Vec<Output>) {
-        assert!(end == self.cursors.written, "only unwritten appends can be refused");
+        assert!(
+            end == self.cursors.written,
+            "only unwritten appends can be refused"
+        );
         self.producers.roll_back();
         self.cursors.log_end = end;
         self.refuse(end, Rejection::StorageFull, out);
@@ -262,10 +298,16 @@ impl Core {
     }
 
     fn refuse(&mut self, above: Offset, rejection: Rejection, out: &mut Vec<Output>) {
-        let tickets: Vec<Ticket> =
-            self.writing.refuse_above(above).chain(self.committing.refuse_above(above)).collect();
+        let tickets: Vec<Ticket> = self
+            .writing
+            .refuse_above(above)
+            .chain(self.committing.refuse_above(above))
+            .collect();
         for ticket in tickets {
-            out.push(Output::Answer { ticket, result: Err(rejection) });
+            out.push(Output::Answer {
+                ticket,
+                result: Err(rejection),
+            });
         }
     }
 }

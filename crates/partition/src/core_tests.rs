@@ -9,7 +9,10 @@ use varve_types::{ProducerId, Sequence};
 use super::*;
 
 fn config(durability: Durability) -> CoreConfig {
-    CoreConfig { durability, min_insync_replicas: 1 }
+    CoreConfig {
+        durability,
+        min_insync_replicas: 1,
+    }
 }
 
 fn offset(n: i64) -> Offset {
@@ -23,15 +26,25 @@ fn run(core: &mut Core, line: &str) -> String {
     let command = words.next().unwrap();
     let args: Vec<&str> = words.collect();
     let named = |name: &str| {
-        args.iter().find_map(|a| a.strip_prefix(name).and_then(|a| a.strip_prefix('=')))
+        args.iter()
+            .find_map(|a| a.strip_prefix(name).and_then(|a| a.strip_prefix('=')))
     };
     let number = |text: &str| text.parse::<i64>().unwrap();
     let mut out = Vec::new();
     if command == "config" {
-        let durability =
-            if args[0] == "fsync" { Durability::Fsync } else { Durability::Replicated };
+        let durability = if args[0] == "fsync" {
+            Durability::Fsync
+        } else {
+            Durability::Replicated
+        };
         let min_insync_replicas = named("min").map_or(1, |n| number(n) as usize);
-        core.set_config(CoreConfig { durability, min_insync_replicas }, &mut out);
+        core.set_config(
+            CoreConfig {
+                durability,
+                min_insync_replicas,
+            },
+            &mut out,
+        );
     } else {
         let input = match command {
             "append" => Input::Append(Append {
@@ -39,8 +52,14 @@ fn run(core: &mut Core, line: &str) -> String {
                 records: number(named("n").unwrap()) as u32,
                 producer: named("pid").map(|p| {
                     let (id, epoch) = p.split_once('/').unwrap();
-                    let id = ProducerId { id: number(id), epoch: number(epoch) as i16 };
-                    (id, Sequence::new(number(named("seq").unwrap()) as i32).unwrap())
+                    let id = ProducerId {
+                        id: number(id),
+                        epoch: number(epoch) as i16,
+                    };
+                    (
+                        id,
+                        Sequence::new(number(named("seq").unwrap()) as i32).unwrap(),
+                    )
                 }),
                 acks: named("acks").map_or(Acks::All, |a| a.parse().unwrap()),
                 expected_offset: named("at").map(|a| offset(number(a))),
@@ -58,11 +77,22 @@ fn run(core: &mut Core, line: &str) -> String {
     let mut text = String::new();
     for output in out {
         match output {
-            Output::Write { ticket, base_offset, leader_epoch } => {
-                writeln!(text, "  write t={} at {base_offset} epoch {leader_epoch}", ticket.0)
+            Output::Write {
+                ticket,
+                base_offset,
+                leader_epoch,
+            } => {
+                writeln!(
+                    text,
+                    "  write t={} at {base_offset} epoch {leader_epoch}",
+                    ticket.0
+                )
             }
             Output::HighWatermark(hw) => writeln!(text, "  high watermark {hw}"),
-            Output::Answer { ticket, result: Ok(a) } => writeln!(
+            Output::Answer {
+                ticket,
+                result: Ok(a),
+            } => writeln!(
                 text,
                 "  answer t={} ok at {}{} flushed on {}",
                 ticket.0,
@@ -70,7 +100,10 @@ fn run(core: &mut Core, line: &str) -> String {
                 if a.deduplicated { " (duplicate)" } else { "" },
                 a.flushed_replicas
             ),
-            Output::Answer { ticket, result: Err(r) } => {
+            Output::Answer {
+                ticket,
+                result: Err(r),
+            } => {
                 writeln!(text, "  answer t={} {r:?}", ticket.0)
             }
         }
@@ -82,7 +115,10 @@ fn run(core: &mut Core, line: &str) -> String {
 #[test]
 fn transcripts() {
     let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata");
-    let mut files: Vec<_> = std::fs::read_dir(dir).unwrap().map(|e| e.unwrap().path()).collect();
+    let mut files: Vec<_> = std::fs::read_dir(dir)
+        .unwrap()
+        .map(|e| e.unwrap().path())
+        .collect();
     files.sort();
     assert!(!files.is_empty());
     for file in files {
@@ -97,14 +133,19 @@ fn transcripts() {
         }
         if std::env::var_os("UPDATE_TRANSCRIPTS").is_some() {
             std::fs::write(&file, &actual).unwrap();
+        } else {
+            assert_eq!(actual, expected, "{}", file.display());
         }
-        assert_eq!(actual, expected, "{}", file.display());
     }
 }
 
 #[derive(Debug, Clone)]
 enum Op {
-    Append { records: u32, acks: Acks, repeat: bool },
+    Append {
+        records: u32,
+        acks: Acks,
+        repeat: bool,
+    },
     Write,
     Flush,
     Refuse,
@@ -112,8 +153,12 @@ enum Op {
 
 fn ops() -> impl Strategy<Value = Vec<Op>> {
     let acks = prop_oneof![Just(Acks::All), Just(Acks::Leader), Just(Acks::None)];
-    let append = (1u32..5, acks, prop::bool::weighted(0.2))
-        .prop_map(|(records, acks, repeat)| Op::Append { records, acks, repeat });
+    let append =
+        (1u32..5, acks, prop::bool::weighted(0.2)).prop_map(|(records, acks, repeat)| Op::Append {
+            records,
+            acks,
+            repeat,
+        });
     prop::collection::vec(
         prop_oneof![4 => append, 2 => Just(Op::Write), 2 => Just(Op::Flush), 1 => Just(Op::Refuse)],
         0..60,
@@ -183,11 +228,11 @@ proptest! {
                     Output::Answer { ticket, result } => {
                         let acks = open.remove(ticket);
                         prop_assert!(acks.is_some(), "answered twice");
-                        if let Ok(a) = result {
-                            if acks == Some(Acks::All) {
-                                prop_assert!(a.base_offset.get() < flushed);
-                                prop_assert_eq!(a.flushed_replicas, 1);
-                            }
+                        if let Ok(a) = result
+                            && acks == Some(Acks::All)
+                        {
+                            prop_assert!(a.base_offset.get() < flushed);
+                            prop_assert_eq!(a.flushed_replicas, 1);
                         }
                     }
                     Output::HighWatermark(hw) => prop_assert_eq!(hw.get(), flushed),

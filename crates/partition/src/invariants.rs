@@ -16,15 +16,33 @@ pub(crate) struct Cursors {
 impl Cursors {
     /// Asserts the order of the cursors, and that none went back since `before`.
     pub(crate) fn check(&self, before: &Self) {
-        assert!(self.log_start <= self.high_watermark, "log start above high watermark: {self:?}");
-        assert!(self.high_watermark <= self.log_end, "high watermark above log end: {self:?}");
-        assert!(self.flushed <= self.written, "flushed more than was written: {self:?}");
-        assert!(self.written <= self.log_end, "wrote more than was assigned: {self:?}");
+        assert!(
+            self.log_start <= self.high_watermark,
+            "log start above high watermark: {self:?}"
+        );
+        assert!(
+            self.high_watermark <= self.log_end,
+            "high watermark above log end: {self:?}"
+        );
+        assert!(
+            self.flushed <= self.written,
+            "flushed more than was written: {self:?}"
+        );
+        assert!(
+            self.written <= self.log_end,
+            "wrote more than was assigned: {self:?}"
+        );
         assert!(
             self.high_watermark >= before.high_watermark,
             "high watermark went back: {before:?} to {self:?}"
         );
-        assert!(self.log_start >= before.log_start, "log start went back: {before:?} to {self:?}");
-        assert!(self.flushed >= before.flushed, "flushed went back: {before:?} to {self:?}");
+        assert!(
+            self.log_start >= before.log_start,
+            "log start went back: {before:?} to {self:?}"
+        );
+        assert!(
+            self.flushed >= before.flushed,
+            "flushed went back: {before:?} to {self:?}"
+        );
     }
 }

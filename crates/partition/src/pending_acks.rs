@@ -24,12 +24,17 @@ impl PendingAcks {
     /// Takes everything that waits for `cursor` or less, in order.
     pub(crate) fn complete(&mut self, cursor: Offset) -> impl Iterator<Item = (Ticket, Accepted)> {
         let keep = self.by_end.split_off(&(cursor.plus(1), Ticket(0)));
-        std::mem::replace(&mut self.by_end, keep).into_iter().map(|((_, t), a)| (t, a))
+        std::mem::replace(&mut self.by_end, keep)
+            .into_iter()
+            .map(|((_, t), a)| (t, a))
     }
 
     /// Takes everything that waits for more than `end`, in order.
     pub(crate) fn refuse_above(&mut self, end: Offset) -> impl Iterator<Item = Ticket> {
-        self.by_end.split_off(&(end.plus(1), Ticket(0))).into_keys().map(|(_, t)| t)
+        self.by_end
+            .split_off(&(end.plus(1), Ticket(0)))
+            .into_keys()
+            .map(|(_, t)| t)
     }
 
     /// Number of appends that wait.

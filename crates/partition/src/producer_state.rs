@@ -30,7 +30,9 @@ struct Session {
 
 impl Session {
     fn next(&self) -> Sequence {
-        self.batches.back().map_or(Sequence::ZERO, |b| b.first.plus(b.records))
+        self.batches
+            .back()
+            .map_or(Sequence::ZERO, |b| b.first.plus(b.records))
     }
 }
 
@@ -95,21 +97,32 @@ impl ProducerTable {
             };
         };
         if producer.epoch < session.epoch {
-            return Err(Rejection::ProducerFenced { current_epoch: session.epoch });
+            return Err(Rejection::ProducerFenced {
+                current_epoch: session.epoch,
+            });
         }
-        let expected =
-            if producer.epoch > session.epoch { Sequence::ZERO } else { session.next() };
+        let expected = if producer.epoch > session.epoch {
+            Sequence::ZERO
+        } else {
+            session.next()
+        };
         if sequence == expected {
             return Ok(Verdict::Append);
         }
         if producer.epoch == session.epoch {
-            let known =
-                session.batches.iter().find(|b| b.first == sequence && b.records == records);
+            let known = session
+                .batches
+                .iter()
+                .find(|b| b.first == sequence && b.records == records);
             if let Some(batch) = known {
-                return Ok(Verdict::Duplicate { base_offset: batch.base_offset });
+                return Ok(Verdict::Duplicate {
+                    base_offset: batch.base_offset,
+                });
             }
         }
-        Err(Rejection::OutOfOrderSequence { expected: expected.get() })
+        Err(Rejection::OutOfOrderSequence {
+            expected: expected.get(),
+        })
     }
 
     /// Records an append that was judged [`Verdict::Append`]. Undone by [`Self::roll_back`] until
@@ -129,7 +142,8 @@ impl ProducerTable {
             let old = self.sessions.remove(&idle);
             self.undo.push((idle, old));
         }
-        self.undo.push((producer.id, self.sessions.get(&producer.id).cloned()));
+        self.undo
+            .push((producer.id, self.sessions.get(&producer.id).cloned()));
         self.note(producer, first, records, base_offset, now_ms);
     }
 
@@ -154,7 +168,11 @@ impl ProducerTable {
         if session.batches.len() == limits::PRODUCER_BATCHES_REMEMBERED {
             session.batches.pop_front();
         }
-        session.batches.push_back(Remembered { first, base_offset, records });
+        session.batches.push_back(Remembered {
+            first,
+            base_offset,
+            records,
+        });
     }
 
     /// The appends so far are in the log.
@@ -176,7 +194,13 @@ impl ProducerTable {
     pub fn replay(&mut self, header: &BatchHeader) {
         if let Some((producer, first)) = header.producer() {
             let records = header.last_offset_delta.unsigned_abs().saturating_add(1);
-            self.note(producer, first, records, header.base_offset, header.max_timestamp);
+            self.note(
+                producer,
+                first,
+                records,
+                header.base_offset,
+                header.max_timestamp,
+            );
         }
     }
 
@@ -243,19 +267,31 @@ impl ProducerTable {
             let epoch = i16::from_le_bytes(r.take()?);
             let last_used_ms = i64::from_le_bytes(r.take()?);
             let [batches] = r.take()?;
-            let mut session = Session { epoch, last_used_ms, batches: VecDeque::new() };
+            let mut session = Session {
+                epoch,
+                last_used_ms,
+                batches: VecDeque::new(),
+            };
             for _ in 0..batches {
                 let first = Sequence::new(i32::from_le_bytes(r.take()?)).ok_or(r.damaged())?;
                 let base = Offset::new(i64::from_le_bytes(r.take()?)).ok_or(r.damaged())?;
                 let records = u32::from_le_bytes(r.take()?);
-                session.batches.push_back(Remembered { first, base_offset: base, records });
+                session.batches.push_back(Remembered {
+                    first,
+                    base_offset: base,
+                    records,
+                });
             }
             if epoch < 0 || session.batches.len() > limits::PRODUCER_BATCHES_REMEMBERED {
                 return Err(r.damaged());
             }
             table.sessions.insert(id, session);
         }
-        if r.at == bytes.len() { Ok(table) } else { Err(r.damaged()) }
+        if r.at == bytes.len() {
+            Ok(table)
+        } else {
+            Err(r.damaged())
+        }
     }
 }
 
@@ -291,7 +327,13 @@ mod tests {
     fn table() -> ProducerTable {
         let mut t = ProducerTable::default();
         for i in 0..7 {
-            t.append(P, seq(i * 10), 10, Offset::new(i64::from(i) * 10).unwrap(), 1000);
+            t.append(
+                P,
+                seq(i * 10),
+                10,
+                Offset::new(i64::from(i) * 10).unwrap(),
+                1000,
+            );
         }
         t.settle();
         t
@@ -303,7 +345,10 @@ mod tests {
         assert_eq!(t.judge(P, seq(70), 1, 1000), Ok(Verdict::Append));
         for first in [20, 30, 40, 50, 60] {
             let base_offset = Offset::new(i64::from(first)).unwrap();
-            assert_eq!(t.judge(P, seq(first), 10, 0), Ok(Verdict::Duplicate { base_offset }));
+            assert_eq!(
+                t.judge(P, seq(first), 10, 0),
+                Ok(Verdict::Duplicate { base_offset })
+            );
         }
         let gap = Err(Rejection::OutOfOrderSequence { expected: 70 });
         assert_eq!(t.judge(P, seq(10), 10, 0), gap, "forgotten");
@@ -344,7 +389,13 @@ mod tests {
         let before = table();
         let mut t = before.clone();
         t.append(P, seq(70), 5, Offset::new(70).unwrap(), 2000);
-        t.append(ProducerId { id: 9, epoch: 0 }, seq(0), 5, Offset::new(75).unwrap(), 2000);
+        t.append(
+            ProducerId { id: 9, epoch: 0 },
+            seq(0),
+            5,
+            Offset::new(75).unwrap(),
+            2000,
+        );
         t.roll_back();
         assert_eq!(t, before);
     }

@@ -267,3 +267,26 @@ impl BatchBuilder {
         Ok((header, buffer.into()))
     }
 }
+
+/// `batch` under another producer session: the producer's fields and the checksum are written again. A
+/// copy; for the rare case that a session is replaced while batches wait.
+///
+/// # Errors
+/// [`BatchError`] when `batch` is not exactly one batch.
+pub fn with_producer(
+    batch: &[u8],
+    producer: ProducerId,
+    sequence: Sequence,
+) -> Result<Bytes, BatchError> {
+    let header = BatchHeader::parse(batch)?;
+    if batch.len() != header.size() {
+        return Err(BatchError::Truncated { needed: header.size(), found: batch.len() });
+    }
+    let mut copy = batch.to_vec();
+    copy[43..51].copy_from_slice(&producer.id.to_be_bytes());
+    copy[51..53].copy_from_slice(&producer.epoch.to_be_bytes());
+    copy[53..57].copy_from_slice(&sequence.get().to_be_bytes());
+    let crc = crc32c(&copy[CRC_START..]);
+    copy[17..21].copy_from_slice(&crc.to_be_bytes());
+    Ok(copy.into())
+}

@@ -19,7 +19,7 @@ pub mod stored;
 pub mod varint;
 
 pub use batch::{Batch, Sequenced, Unverified, VerifyLimits};
-pub use builder::BatchBuilder;
+pub use builder::{BatchBuilder, record_size_bound, with_producer};
 pub use compress::Compression;
 pub use error::{BatchError, RecordFault};
 pub use header::{BatchHeader, HEADER_BYTES, TimestampType, check_stored};

@@ -1,0 +1,550 @@
+//! The broker as front ends see it: `broker_api::Broker`, each method a few lines over the room that does
+//! the work.
+
+use std::future::Future;
+use std::time::Duration;
+
+use varve_broker_api as api;
+use varve_broker_api::{Context, Error, Result};
+use varve_groups::{Input, Reply};
+use varve_types::{ErrorKind, GroupName, MemberId, Offset, TopicId, TopicName, TopicPartition};
+
+use crate::produce::{self, Receipt};
+use crate::reader::{self, Wanted};
+use crate::start::Broker;
+use crate::{coordinator, offsets};
+
+impl api::Broker for Broker {
+    type Receipt = Receipt;
+
+    async fn produce(&self, ctx: &Context, request: api::Produce) -> Result<Receipt> {
+        let inner = &*self.inner;
+        if request.topic.is_internal() && !ctx.internal {
+            let text = format!(
+                "topic {:?} belongs to the server; clients can read it but not write to it; nothing was appended",
+                request.topic.as_str()
+            );
+            return Err(Error::new(ErrorKind::PolicyViolation, text));
+        }
+        let topic = inner.registry.topic(&request.topic)?;
+        let partition = topic.partition(request.partition)?;
+        inner.space.check(partition)?;
+        let config = partition.config();
+        let batch = produce::check(partition, &config, request.batch, inner.clock.wall_ms())?;
+        let permit = inner.admission.admit(batch.header().size()).await;
+        let Some(permit) = permit else {
+            return Err(Error::new(
+                ErrorKind::ShuttingDown,
+                "the broker is shutting down; nothing was appended; use another node or come back",
+            ));
+        };
+        let (acks, expected) = (request.acks, request.expected_offset);
+        produce::enqueue(partition, batch, acks, expected, permit, inner.clock.now())
+    }
+
+    async fn init_producer(
+        &self,
+        _ctx: &Context,
+        request: api::InitProducer,
+    ) -> Result<api::ProducerSession> {
+        self.inner.registry.init_producer(request.name).await
+    }
+
+    async fn fetch(
+        &self,
+        _ctx: &Context,
+        mut fetch: api::Fetch,
+    ) -> Result<Vec<api::PartitionFetched>> {
+        let inner = &*self.inner;
+        fetch.max_bytes = fetch.max_bytes.min(inner.config.fetch_max_bytes);
+        fetch.max_wait = fetch
+            .max_wait
+            .min(Duration::from_millis(varve_types::limits::WAIT_MAX_MS));
+        let wanted: Vec<Wanted> = std::mem::take(&mut fetch.partitions)
+            .into_iter()
+            .map(|request| {
+                let topic = inner.registry.topic(&request.topic);
+                let partition =
+                    topic.and_then(|t| t.partition(request.partition).map(std::sync::Arc::clone));
+                Wanted { request, partition }
+            })
+            .collect();
+        Ok(reader::fetch(&fetch, &wanted).await)
+    }
+
+    async fn list_offsets(
+        &self,
+        _ctx: &Context,
+        queries: Vec<api::OffsetQuery>,
+    ) -> Vec<Result<api::OffsetFound>> {
+        let mut found = Vec::with_capacity(queries.len());
+        for query in queries {
+            found.push(offsets::find(&self.inner.registry, &query).await);
+        }
+        found
+    }
+
+    async fn create_topic(
+        &self,
+        ctx: &Context,
+        request: api::CreateTopic,
+    ) -> Result<api::TopicInfo> {
+        if request.topic.is_internal() && !ctx.internal {
+            return Err(Error::invalid(
+                "topic",
+                format!(
+                    "names that begin with \"__\" belong to the server; found {:?}; nothing was created",
+                    request.topic.as_str()
+                ),
+            ));
+        }
+        self.inner.registry.create_topic(request).await
+    }
+
+    async fn delete_topic(
+        &self,
+        ctx: &Context,
+        topic: &TopicName,
+        id: Option<TopicId>,
+    ) -> Result<()> {
+        check_not_internal(ctx, topic)?;
+        self.inner.registry.delete_topic(topic, id).await
+    }
+
+    fn topic(&self, _ctx: &Context, topic: &TopicName) -> Result<api::TopicInfo> {
+        self.inner.registry.topic(topic).map(|t| t.info.clone())
+    }
+
+    fn topics(&self, _ctx: &Context) -> Result<Vec<api::TopicInfo>> {
+        Ok(self
+            .inner
+            .registry
+            .view()
+            .topics
+            .values()
+            .map(|t| t.info.clone())
+            .collect())
+    }
+
+    fn partitions(&self, _ctx: &Context, topic: &TopicName) -> Result<Vec<api::PartitionInfo>> {
+        let topic = self.inner.registry.topic(topic)?;
+        Ok(topic
+            .partitions
+            .iter()
+            .map(|p| self.inner.describe(p))
+            .collect())
+    }
+
+    fn topic_configs(&self, _ctx: &Context, topic: &TopicName) -> Result<Vec<api::ConfigEntry>> {
+        self.inner.registry.topic_configs(topic)
+    }
+
+    async fn update_topic_configs(
+        &self,
+        ctx: &Context,
+        request: api::UpdateConfigs,
+    ) -> Result<api::TopicInfo> {
+        check_not_internal(ctx, &request.topic)?;
+        self.inner.registry.update_configs(request).await
+    }
+
+    async fn add_partitions(
+        &self,
+        ctx: &Context,
+        request: api::AddPartitions,
+    ) -> Result<api::TopicInfo> {
+        check_not_internal(ctx, &request.topic)?;
+        self.inner.registry.add_partitions(request).await
+    }
+
+    async fn delete_records(
+        &self,
+        ctx: &Context,
+        items: Vec<api::DeleteBefore>,
+    ) -> Vec<Result<Offset>> {
+        let mut results = Vec::with_capacity(items.len());
+        for item in items {
+            results.push(match check_not_internal(ctx, &item.partition.topic) {
+                Ok(()) => offsets::delete_before(&self.inner.registry, &item).await,
+                Err(error) => Err(error),
+            });
+        }
+        results
+    }
+
+    async fn heartbeat(&self, ctx: &Context, h: api::Heartbeat) -> Result<api::HeartbeatReply> {
+        let heartbeat = Box::new(varve_groups::Heartbeat {
+            group: h.group,
+            member: h.member,
+            member_epoch: h.member_epoch,
+            leave: h.leave,
+            keep_assignment: h.keep_assignment,
+            instance: h.instance,
+            subscription: h.subscription.map(|s| varve_groups::Subscription {
+                topics: s.topics,
+                pattern: s.pattern,
+                assignor: s.assignor,
+            }),
+            owned: h.owned,
+            rack: h.rack,
+            session_timeout_ms: h.session_timeout.map(millis),
+            rebalance_timeout_ms: h.rebalance_timeout.map(millis),
+            max_wait_ms: millis(h.max_wait),
+            client_id: std::sync::Arc::clone(&ctx.client_id),
+            peer: ctx.peer,
+        });
+        match self
+            .call(|ticket| Input::Heartbeat { ticket, heartbeat })
+            .await?
+        {
+            Reply::Heartbeat(r) => Ok(api::HeartbeatReply {
+                member_epoch: r.member_epoch,
+                assignment: r.assignment,
+                heartbeat_interval: Duration::from_millis(r.heartbeat_interval_ms),
+                session_timeout: Duration::from_millis(r.session_timeout_ms),
+            }),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    async fn commit_offsets(
+        &self,
+        _ctx: &Context,
+        request: api::CommitOffsets,
+    ) -> Result<Vec<Result<()>>> {
+        let api::CommitOffsets {
+            group,
+            member,
+            member_epoch,
+            offsets,
+        } = request;
+        // Positions no record can have yet are refused here, where the logs are known.
+        let checked: Vec<Result<()>> = offsets
+            .iter()
+            .map(|o| offsets::check_commit(&self.inner.registry, o))
+            .collect();
+        let wanted = offsets
+            .into_iter()
+            .zip(&checked)
+            .filter(|(_, c)| c.is_ok())
+            .map(|(o, _)| offsets::to_core(o))
+            .collect();
+        let wall_ms = self.inner.clock.wall_ms();
+        let reply = self
+            .call(|ticket| Input::Commit {
+                ticket,
+                group,
+                member,
+                member_epoch,
+                offsets: wanted,
+                wall_ms,
+            })
+            .await?;
+        let Reply::Committed(results) = reply else {
+            return Err(unexpected(&reply));
+        };
+        let mut results = results.into_iter();
+        Ok(checked
+            .into_iter()
+            .map(|check| match check {
+                Ok(()) => results.next().unwrap_or(Ok(())).map_err(coordinator::error),
+                Err(error) => Err(error),
+            })
+            .collect())
+    }
+
+    async fn committed_offsets(
+        &self,
+        _ctx: &Context,
+        request: api::GetOffsets,
+    ) -> Result<Vec<api::CommittedOffset>> {
+        let api::GetOffsets {
+            group,
+            partitions,
+            include_lag,
+        } = request;
+        let found = self.offsets_of(group, partitions).await?;
+        let registry = include_lag.then_some(&*self.inner.registry);
+        Ok(found
+            .into_iter()
+            .map(|o| offsets::from_core(o, registry))
+            .collect())
+    }
+
+    async fn reset_offsets(
+        &self,
+        _ctx: &Context,
+        request: api::ResetOffsets,
+    ) -> Result<Vec<api::CommittedOffset>> {
+        let group = request.group.clone();
+        let current = self.offsets_of(group.clone(), Vec::new()).await?;
+        let source = match &request.target {
+            api::ResetTarget::FromGroup(other) => {
+                Some(self.offsets_of(other.clone(), Vec::new()).await?)
+            }
+            _ => None,
+        };
+        let registry = &self.inner.registry;
+        let plan = offsets::plan_reset(registry, &request, &current, source.as_deref()).await?;
+        let wall_ms = self.inner.clock.wall_ms();
+        if request.validate_only {
+            return Ok(plan
+                .into_iter()
+                .map(|o| offsets::planned(o, wall_ms))
+                .collect());
+        }
+        let wanted = plan.into_iter().map(offsets::to_core).collect();
+        let reply = self
+            .call(|ticket| Input::SetOffsets {
+                ticket,
+                group,
+                offsets: wanted,
+                wall_ms,
+            })
+            .await?;
+        match reply {
+            Reply::OffsetsSet(set) => Ok(set
+                .into_iter()
+                .map(|o| offsets::from_core(o, None))
+                .collect()),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    async fn delete_offsets(
+        &self,
+        _ctx: &Context,
+        group: &GroupName,
+        partitions: Vec<TopicPartition>,
+    ) -> Result<Vec<Result<()>>> {
+        let group = group.clone();
+        match self
+            .call(|ticket| Input::DeleteOffsets {
+                ticket,
+                group,
+                partitions,
+            })
+            .await?
+        {
+            Reply::OffsetsDeleted(results) => Ok(results
+                .into_iter()
+                .map(|r| r.map_err(coordinator::error))
+                .collect()),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    async fn groups(&self, _ctx: &Context) -> Result<Vec<api::GroupListing>> {
+        match self.call(|ticket| Input::ListGroups { ticket }).await? {
+            Reply::Groups(groups) => Ok(groups
+                .into_iter()
+                .map(|g| api::GroupListing {
+                    group: g.group,
+                    state: state(g.state),
+                    coordinator: self.inner.config.node,
+                    members: g.members,
+                })
+                .collect()),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    async fn group(&self, _ctx: &Context, group: &GroupName) -> Result<api::GroupInfo> {
+        let group = group.clone();
+        match self
+            .call(|ticket| Input::GetGroup { ticket, group })
+            .await?
+        {
+            Reply::Group(g) => Ok(api::GroupInfo {
+                group: g.group,
+                state: state(g.state),
+                coordinator: self.inner.config.node,
+                group_epoch: g.group_epoch,
+                assignment_epoch: g.assignment_epoch,
+                assignor: g.assignor.to_owned(),
+                members: g.members.into_iter().map(member).collect(),
+            }),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    async fn delete_group(&self, _ctx: &Context, group: &GroupName) -> Result<()> {
+        let group = group.clone();
+        match self
+            .call(|ticket| Input::DeleteGroup { ticket, group })
+            .await?
+        {
+            Reply::GroupDeleted => Ok(()),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    async fn remove_members(
+        &self,
+        _ctx: &Context,
+        group: &GroupName,
+        members: Vec<MemberId>,
+    ) -> Result<Vec<MemberId>> {
+        let group = group.clone();
+        match self
+            .call(|ticket| Input::RemoveMembers {
+                ticket,
+                group,
+                members,
+            })
+            .await?
+        {
+            Reply::MembersRemoved(members) => Ok(members),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    fn node(&self) -> api::NodeInfo {
+        let config = &self.inner.config;
+        api::NodeInfo {
+            version: config.version,
+            revision: config.revision,
+            cluster: config.cluster,
+            node: config.node,
+            features: vec!["consumer-groups", "idempotent-producer"],
+            max_request_bytes: varve_types::limits::REQUEST_MAX_BYTES,
+            max_fetch_bytes: config.fetch_max_bytes,
+            request_timeout_ms: millis(config.request_timeout),
+            now_ms: self.inner.clock.wall_ms(),
+        }
+    }
+
+    fn nodes(&self) -> Vec<api::NodeStatus> {
+        let config = &self.inner.config;
+        let draining = self.inner.draining();
+        vec![api::NodeStatus {
+            node: config.node,
+            address: config.address.clone(),
+            rack: config.rack.clone(),
+            state: if draining {
+                api::NodeState::Draining
+            } else {
+                api::NodeState::Active
+            },
+            version: config.version.to_owned(),
+            controller: true,
+        }]
+    }
+
+    fn health(&self) -> api::ClusterHealth {
+        let inner = &*self.inner;
+        let node = inner.config.node;
+        let view = inner.registry.view();
+        let partitions = view.topics.values().flat_map(|t| &t.partitions);
+        let leaderless = partitions.filter(|p| p.offline().is_some()).count() as u64;
+        let below = inner.space.refuses();
+        api::ClusterHealth {
+            controller: Some(node),
+            draining: if inner.draining() {
+                vec![node]
+            } else {
+                Vec::new()
+            },
+            leaderless,
+            low_space: if below { vec![node] } else { Vec::new() },
+            ..api::ClusterHealth::default()
+        }
+    }
+
+    fn metadata_version(&self) -> u64 {
+        self.inner.registry.view().version
+    }
+
+    fn metadata_changed(&self, seen: u64) -> impl Future<Output = u64> + Send {
+        let mut watch = self.inner.registry.watch();
+        async move {
+            loop {
+                let version = *watch.borrow_and_update();
+                if version > seen {
+                    return version;
+                }
+                if watch.changed().await.is_err() {
+                    // The broker is gone; nothing will ever change again.
+                    std::future::pending::<()>().await;
+                }
+            }
+        }
+    }
+}
+
+impl Broker {
+    async fn call(&self, input: impl FnOnce(varve_groups::Ticket) -> Input) -> Result<Reply> {
+        self.inner.groups.call(input).await
+    }
+
+    async fn offsets_of(
+        &self,
+        group: GroupName,
+        partitions: Vec<TopicPartition>,
+    ) -> Result<Vec<varve_groups::CommittedOffset>> {
+        match self
+            .call(|ticket| Input::GetOffsets {
+                ticket,
+                group,
+                partitions,
+            })
+            .await?
+        {
+            Reply::Offsets(offsets) => Ok(offsets),
+            other => Err(unexpected(&other)),
+        }
+    }
+}
+
+fn check_not_internal(ctx: &Context, topic: &TopicName) -> Result<()> {
+    if topic.is_internal() && !ctx.internal {
+        let text = format!(
+            "topic {:?} belongs to the server; nothing was changed",
+            topic.as_str()
+        );
+        return Err(Error::new(ErrorKind::PolicyViolation, text));
+    }
+    Ok(())
+}
+
+/// The core answers each call with its own reply; anything else is a bug, and told as one.
+fn unexpected(reply: &Reply) -> Error {
+    tracing::error!(
+        ?reply,
+        "the group coordinator gave the answer of another call"
+    );
+    Error::new(
+        ErrorKind::StorageError,
+        "internal error in the group coordinator",
+    )
+}
+
+fn state(state: varve_groups::GroupState) -> api::GroupState {
+    match state {
+        varve_groups::GroupState::Empty => api::GroupState::Empty,
+        varve_groups::GroupState::Stable => api::GroupState::Stable,
+        varve_groups::GroupState::Reconciling => api::GroupState::Reconciling,
+    }
+}
+
+fn member(m: varve_groups::MemberDescription) -> api::MemberInfo {
+    api::MemberInfo {
+        member: m.member,
+        instance: m.instance,
+        client_id: m.client_id,
+        peer: m.peer,
+        member_epoch: m.member_epoch,
+        subscription: api::Subscription {
+            topics: m.subscription.topics,
+            pattern: m.subscription.pattern,
+            assignor: m.subscription.assignor,
+        },
+        owned: m.owned,
+        target: m.target,
+        since_heartbeat: Duration::from_millis(m.since_heartbeat_ms),
+    }
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,318 @@
+//! The rim of the groups core: one task that owns it, feeds it calls, time and metadata, appends what it
+//! decides to `__consumer_offsets`, and brings the completions back.
+//!
+//! Invariants: appends are handed to the log in the order the core decided them; a caller that goes away
+//! cancels its parked heartbeat and nothing else; offsets are answered only once they are durable.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot, watch};
+use varve_broker_api::Error;
+use varve_groups::codec;
+use varve_groups::{AppendId, Coordinator, Failure, Input, Matcher, Output, Reply, Tick, Ticket};
+use varve_types::{ErrorKind, GroupName, PartitionId};
+use varve_vfs::Clock;
+
+use crate::offsets_topic::OffsetsTopic;
+use crate::registry::Registry;
+
+/// Calls that may wait for the coordinator task.
+const QUEUE: usize = 4096;
+
+/// What the task is told.
+enum Message {
+    Call {
+        input: Box<Input>,
+        reply: oneshot::Sender<Reply>,
+    },
+    Cancel(Ticket),
+    Appended {
+        id: AppendId,
+        result: Result<(), Error>,
+    },
+    Drain,
+}
+
+/// Handle to the coordinator of this node.
+#[derive(Clone)]
+pub(crate) struct Groups {
+    messages: mpsc::Sender<Message>,
+    tickets: Arc<AtomicU64>,
+}
+
+/// Cancels a call whose caller is gone.
+struct CancelOnDrop<'a> {
+    groups: &'a Groups,
+    ticket: Ticket,
+    armed: bool,
+}
+
+impl Drop for CancelOnDrop<'_> {
+    fn drop(&mut self) {
+        if self.armed {
+            // A full queue means the heartbeat ends by its own deadline instead.
+            let _ = self.groups.messages.try_send(Message::Cancel(self.ticket));
+        }
+    }
+}
+
+impl Groups {
+    /// Loads committed offsets and starts the task.
+    pub(crate) fn start(
+        config: varve_groups::Config,
+        registry: Arc<Registry>,
+        offsets: OffsetsTopic,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        let (messages, inbox) = mpsc::channel(QUEUE);
+        let task = Task {
+            core: Coordinator::new(config, Box::<Patterns>::default()),
+            callers: BTreeMap::new(),
+            outputs: Vec::new(),
+            messages: messages.downgrade(),
+            version: registry.watch(),
+            registry,
+            offsets,
+            clock,
+        };
+        tokio::spawn(task.run(inbox));
+        Self {
+            messages,
+            tickets: Arc::new(AtomicU64::new(1)),
+        }
+    }
+
+    /// One call. Safe to drop.
+    pub(crate) async fn call(&self, input: impl FnOnce(Ticket) -> Input) -> Result<Reply, Error> {
+        let ticket = Ticket(self.tickets.fetch_add(1, Ordering::Relaxed));
+        let (reply, answer) = oneshot::channel();
+        let input = Box::new(input(ticket));
+        self.messages
+            .send(Message::Call { input, reply })
+            .await
+            .map_err(|_| stopped())?;
+        let mut cancel = CancelOnDrop {
+            groups: self,
+            ticket,
+            armed: true,
+        };
+        let answer = answer.await.map_err(|_| stopped());
+        cancel.armed = false;
+        match answer? {
+            Reply::Failed(failure) => Err(error(failure)),
+            reply => Ok(reply),
+        }
+    }
+
+    /// Answers everything that is parked and parks nothing more.
+    pub(crate) async fn drain(&self) {
+        let _ = self.messages.send(Message::Drain).await;
+    }
+}
+
+fn stopped() -> Error {
+    Error::new(
+        ErrorKind::ShuttingDown,
+        "the group coordinator has stopped; nothing was changed",
+    )
+}
+
+/// The same failure in the words of the API.
+pub(crate) fn error(failure: Failure) -> Error {
+    Error {
+        field: failure.field,
+        metadata: failure.metadata,
+        ..Error::new(failure.kind, failure.message)
+    }
+}
+
+struct Task {
+    core: Coordinator,
+    callers: BTreeMap<Ticket, oneshot::Sender<Reply>>,
+    outputs: Vec<Output>,
+    messages: mpsc::WeakSender<Message>,
+    version: watch::Receiver<u64>,
+    registry: Arc<Registry>,
+    offsets: OffsetsTopic,
+    clock: Arc<dyn Clock>,
+}
+
+impl Task {
+    async fn run(mut self, mut inbox: mpsc::Receiver<Message>) {
+        self.load().await;
+        loop {
+            self.perform().await;
+            let wait = self
+                .core
+                .next_deadline()
+                .map_or(Duration::from_secs(60), |deadline| {
+                    Duration::from_millis(deadline.since(self.now()))
+                });
+            tokio::select! {
+                biased;
+                message = inbox.recv() => match message {
+                    Some(message) => self.take(message),
+                    None => return,
+                },
+                changed = self.version.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    self.topics();
+                }
+                () = tokio::time::sleep(wait) => {
+                    let wall_ms = self.clock.wall_ms();
+                    self.step(Input::Tick { wall_ms });
+                }
+            }
+        }
+    }
+
+    fn now(&self) -> Tick {
+        Tick(u64::try_from(self.clock.now().since_start().as_millis()).unwrap_or(u64::MAX))
+    }
+
+    fn step(&mut self, input: Input) {
+        let now = self.now();
+        self.core.step(now, input, &mut self.outputs);
+    }
+
+    fn topics(&mut self) {
+        self.version.mark_unchanged();
+        let topics = Arc::new(self.registry.group_topics());
+        self.step(Input::Topics(topics));
+    }
+
+    async fn load(&mut self) {
+        let core = &mut self.core;
+        let now = Tick(0);
+        let mut outputs = Vec::new();
+        let mut loaded = 0u64;
+        self.offsets
+            .replay(|key, value| {
+                loaded += 1;
+                core.step(now, Input::Load { key, value }, &mut outputs);
+            })
+            .await;
+        self.outputs = outputs;
+        self.topics();
+        self.step(Input::Loaded);
+        tracing::info!(
+            records = loaded,
+            groups = self.core.group_count(),
+            "committed offsets loaded"
+        );
+    }
+
+    fn take(&mut self, message: Message) {
+        match message {
+            Message::Call { input, reply } => {
+                if let Some(ticket) = input.ticket() {
+                    self.callers.insert(ticket, reply);
+                }
+                self.step(*input);
+            }
+            Message::Cancel(ticket) => {
+                self.callers.remove(&ticket);
+                self.step(Input::Cancel { ticket });
+            }
+            Message::Appended { id, result: Ok(()) } => self.step(Input::CommitDurable { id }),
+            Message::Appended { id, result: Err(e) } => {
+                let failure = Failure {
+                    metadata: e.metadata,
+                    ..Failure::new(e.kind, e.message)
+                };
+                self.step(Input::CommitFailed { id, failure });
+            }
+            Message::Drain => self.step(Input::Drain),
+        }
+    }
+
+    async fn perform(&mut self) {
+        // Performing an output may add more.
+        while !self.outputs.is_empty() {
+            for output in std::mem::take(&mut self.outputs) {
+                match output {
+                    Output::Reply { ticket, reply } => {
+                        if let Some(caller) = self.callers.remove(&ticket) {
+                            let _ = caller.send(reply);
+                        }
+                    }
+                    Output::Append { id, group, records } => self.append(id, &group, records).await,
+                    Output::LoadSkipped { error } => {
+                        tracing::warn!(%error, "a record of __consumer_offsets was left out");
+                    }
+                }
+            }
+        }
+    }
+
+    async fn append(
+        &mut self,
+        id: AppendId,
+        group: &GroupName,
+        records: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+    ) {
+        let partition = |count: i32| -> PartitionId { codec::partition_of(group, count) };
+        match self.offsets.append(partition, &records).await {
+            Ok(receipt) => {
+                let messages = self.messages.clone();
+                tokio::spawn(async move {
+                    let result = receipt.await.map(|_| ());
+                    if let Some(messages) = messages.upgrade() {
+                        let _ = messages.send(Message::Appended { id, result }).await;
+                    }
+                });
+            }
+            Err(error) => self.take(Message::Appended {
+                id,
+                result: Err(error),
+            }),
+        }
+    }
+}
+
+/// Compiled topic patterns. Patterns come from clients, so size and number are bounded.
+#[derive(Default)]
+struct Patterns {
+    compiled: std::cell::RefCell<BTreeMap<String, Result<regex::Regex, String>>>,
+}
+
+/// Patterns kept compiled; the cache is emptied when it is full.
+const PATTERNS_MAX: usize = 1_000;
+
+impl Matcher for Patterns {
+    fn matches(&self, pattern: &str, topic: &str) -> Result<bool, String> {
+        let mut compiled = self.compiled.borrow_mut();
+        if compiled.len() >= PATTERNS_MAX && !compiled.contains_key(pattern) {
+            compiled.clear();
+        }
+        let regex = compiled.entry(pattern.to_owned()).or_insert_with(|| {
+            regex::RegexBuilder::new(&format!("^(?:{pattern})$"))
+                .size_limit(1 << 20)
+                .build()
+                .map_err(|e| e.to_string())
+        });
+        regex
+            .as_ref()
+            .map(|r| r.is_match(topic))
+            .map_err(Clone::clone)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_match_whole_names() {
+        let patterns = Patterns::default();
+        assert_eq!(patterns.matches("orders.*", "orders-eu"), Ok(true));
+        assert_eq!(patterns.matches("order", "orders"), Ok(false));
+        assert_eq!(patterns.matches("a|b", "ab"), Ok(false));
+        assert!(patterns.matches("(", "x").is_err());
+    }
+}

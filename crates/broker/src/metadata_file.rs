@@ -1,0 +1,172 @@
+//! The file that holds the cluster state of a node on its own: `<data>/metadata`.
+//!
+//! Layout, little-endian: magic `VRVMETA\0`, format version u16, reserved u16 (zero), CRC-32 (IEEE) u32 of
+//! what follows, length u64 of the state, the state as `varve_metadata::snapshot` encodes it, then the
+//! directories of deleted topics that are still to be removed: count u32, and for each its length u16 and
+//! its name in UTF-8.
+//!
+//! Invariants: replaced as a whole (temporary file, fsync, rename, fsync of the directory), so it is either
+//! the old or the new state; a file that cannot be read stops the node, because guessing at metadata
+//! deletes data. A topic's directory is removed only because this file says that it was deleted.
+
+use std::path::{Path, PathBuf};
+
+use varve_metadata::{State, snapshot};
+use varve_vfs::{Vfs, VfsError, durable};
+
+const MAGIC: &[u8; 8] = b"VRVMETA\0";
+const VERSION: u16 = 1;
+const HEADER_BYTES: usize = 8 + 2 + 2 + 4;
+
+/// What the file holds.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Stored {
+    pub(crate) state: State,
+    /// Names of directories under `topics/` whose topics are deleted.
+    pub(crate) deleting: Vec<String>,
+}
+
+/// Why the file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum MetadataFileError {
+    /// The disk failed.
+    #[error(transparent)]
+    Io(#[from] VfsError),
+    /// The bytes are not what was written.
+    #[error(
+        "{} is damaged ({what}); the node does not start, because guessing at metadata could delete data. \
+         Restore the file from a backup or another node", path.display()
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        what: String,
+    },
+}
+
+fn path(data_dir: &Path) -> PathBuf {
+    data_dir.join("metadata")
+}
+
+/// Reads the file; a missing one in a new data directory is an empty state.
+pub(crate) fn load(vfs: &dyn Vfs, data_dir: &Path) -> Result<Option<Stored>, MetadataFileError> {
+    let path = path(data_dir);
+    if !vfs.exists(&path)? {
+        return Ok(None);
+    }
+    let bytes = vfs.read(&path)?;
+    decode(&bytes)
+        .map(Some)
+        .map_err(|what| MetadataFileError::Damaged { path, what })
+}
+
+/// Replaces the file; durable when it returns.
+pub(crate) fn store(
+    vfs: &dyn Vfs,
+    data_dir: &Path,
+    stored: &Stored,
+) -> Result<(), MetadataFileError> {
+    Ok(durable::replace(vfs, &path(data_dir), &encode(stored))?)
+}
+
+fn encode(stored: &Stored) -> Vec<u8> {
+    let state = snapshot::encode(&stored.state);
+    let mut body = Vec::with_capacity(state.len() + 64);
+    body.extend((state.len() as u64).to_le_bytes());
+    body.extend(state);
+    body.extend((stored.deleting.len() as u32).to_le_bytes());
+    for name in &stored.deleting {
+        body.extend((name.len() as u16).to_le_bytes());
+        body.extend(name.as_bytes());
+    }
+    let mut out = Vec::with_capacity(HEADER_BYTES + body.len());
+    out.extend(MAGIC);
+    out.extend(VERSION.to_le_bytes());
+    out.extend([0; 2]);
+    out.extend(crc32fast::hash(&body).to_le_bytes());
+    out.extend(body);
+    out
+}
+
+fn decode(bytes: &[u8]) -> Result<Stored, String> {
+    let (head, body) = bytes.split_at_checked(HEADER_BYTES).ok_or("too short")?;
+    if &head[..8] != MAGIC {
+        return Err("it does not begin with its magic bytes".to_owned());
+    }
+    let version = u16::from_le_bytes([head[8], head[9]]);
+    if version != VERSION {
+        return Err(format!(
+            "format version {version}; this program reads version {VERSION}"
+        ));
+    }
+    let crc = u32::from_le_bytes([head[12], head[13], head[14], head[15]]);
+    let found = crc32fast::hash(body);
+    if crc != found {
+        return Err(format!("checksum is {found:08x}, not {crc:08x}"));
+    }
+    let (length, rest) = body.split_first_chunk::<8>().ok_or("no length")?;
+    let length = usize::try_from(u64::from_le_bytes(*length)).map_err(|_| "length too large")?;
+    let (state, rest) = rest.split_at_checked(length).ok_or("state cut short")?;
+    let state = snapshot::decode(state).map_err(|e| e.to_string())?;
+    let (count, mut rest) = rest.split_first_chunk::<4>().ok_or("no deletions")?;
+    let mut deleting = Vec::new();
+    for _ in 0..u32::from_le_bytes(*count) {
+        let (length, tail) = rest.split_first_chunk::<2>().ok_or("deletions cut short")?;
+        let length = usize::from(u16::from_le_bytes(*length));
+        let (name, tail) = tail.split_at_checked(length).ok_or("deletions cut short")?;
+        deleting.push(String::from_utf8(name.to_vec()).map_err(|e| e.to_string())?);
+        rest = tail;
+    }
+    if rest.is_empty() {
+        Ok(Stored { state, deleting })
+    } else {
+        Err("bytes left over".to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stored() -> Stored {
+        Stored {
+            state: State::default(),
+            deleting: vec!["a-0123abcd".to_owned()],
+        }
+    }
+
+    #[test]
+    fn round_trip() {
+        let back = decode(&encode(&stored())).unwrap();
+        assert_eq!(back.deleting, stored().deleting);
+    }
+
+    #[test]
+    fn every_flipped_bit_and_every_cut_is_noticed() {
+        let good = encode(&stored());
+        for bit in 0..good.len() * 8 {
+            let mut bad = good.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            // The reserved bytes mean nothing yet.
+            if !(10..12).contains(&(bit / 8)) {
+                assert!(decode(&bad).is_err(), "bit {bit}");
+            }
+        }
+        for cut in 0..good.len() {
+            assert!(decode(&good[..cut]).is_err(), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn a_damaged_file_stops_the_node() {
+        let dir = tempfile::tempdir().unwrap();
+        let vfs = varve_vfs::RealVfs;
+        assert!(load(&vfs, dir.path()).unwrap().is_none());
+        store(&vfs, dir.path(), &stored()).unwrap();
+        assert_eq!(load(&vfs, dir.path()).unwrap().unwrap().deleting.len(), 1);
+        std::fs::write(dir.path().join("metadata"), b"garbage").unwrap();
+        let error = load(&vfs, dir.path()).unwrap_err();
+        assert!(error.to_string().contains("does not start"), "{error}");
+    }
+}

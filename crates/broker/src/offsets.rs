@@ -1,0 +1,217 @@
+//! Offsets by position, time or group: resolving them, trimming to them, resetting groups to them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+use varve_broker_api::{
+    Before, CommittedOffset, DeleteBefore, Error, OffsetCommit, OffsetFound, OffsetQuery, Position,
+    ResetOffsets, ResetTarget, Result,
+};
+use varve_types::{ErrorKind, Offset, TopicPartition, limits};
+
+use crate::lane::Command;
+use crate::partition::Partition;
+use crate::reader::read_error;
+use crate::registry::Registry;
+use crate::reject;
+
+/// Answers one query.
+pub(crate) async fn find(registry: &Registry, query: &OffsetQuery) -> Result<OffsetFound> {
+    let partition = registry.partition(&query.partition)?;
+    let (offset, timestamp_ms) = match query.position {
+        None => (None, None),
+        Some(position) => {
+            let (offset, timestamp) = resolve(&partition, position).await?;
+            (Some(offset), timestamp)
+        }
+    };
+    partition.view()?;
+    Ok(OffsetFound {
+        offset,
+        timestamp_ms,
+        log_start: partition.log_start(),
+        high_watermark: partition.high_watermark(),
+        leader_epoch: partition.leader_epoch(),
+    })
+}
+
+/// The offset of a position, with the record's time when it was found by time.
+pub(crate) async fn resolve(
+    partition: &Arc<Partition>,
+    position: Position,
+) -> Result<(Offset, Option<i64>)> {
+    let (start, end) = (partition.log_start(), partition.high_watermark());
+    Ok(match position {
+        Position::Offset(offset) => (offset, None),
+        Position::Earliest => (start, None),
+        Position::Latest => (end, None),
+        Position::Last(records) => {
+            let back = end.get().saturating_sub_unsigned(records).max(start.get());
+            (Offset::new(back).unwrap_or(start), None)
+        }
+        Position::Timestamp(ms) => {
+            let view = partition.view()?;
+            // Finding a time may read cold index and log pages.
+            let found = tokio::task::spawn_blocking(move || view.offset_for_timestamp(ms, end));
+            match found.await {
+                Ok(Ok(Some((offset, time)))) => (offset, Some(time)),
+                Ok(Ok(None)) => (end, None),
+                Ok(Err(error)) => return Err(read_error(partition, start, &error)),
+                Err(error) => return Err(reject::storage(partition, &error)),
+            }
+        }
+    })
+}
+
+/// Moves a log start forward.
+pub(crate) async fn delete_before(registry: &Registry, item: &DeleteBefore) -> Result<Offset> {
+    let partition = registry.partition(&item.partition)?;
+    if partition.config().cleanup.compact && !partition.config().cleanup.delete {
+        let text = format!(
+            "topic {:?} is compacted; its records are not deleted by offset; nothing was deleted",
+            item.partition.topic.as_str()
+        );
+        return Err(Error::new(ErrorKind::PolicyViolation, text));
+    }
+    let position = match item.before {
+        Before::Offset(offset) => Position::Offset(offset),
+        Before::Timestamp(ms) => Position::Timestamp(ms),
+        Before::End => Position::Latest,
+    };
+    let (to, _) = resolve(&partition, position).await?;
+    if let Some(reason) = partition.offline() {
+        tracing::debug!(partition = %partition.id, reason, "trim refused");
+        return Err(partition.offline_error());
+    }
+    let (reply, answer) = oneshot::channel();
+    let command = Command::Trim {
+        slot: partition.slot,
+        to,
+        reply,
+    };
+    let shutting_down = || Error::new(ErrorKind::ShuttingDown, "the broker is shutting down");
+    partition.lane.push(command).map_err(|_| shutting_down())?;
+    answer.await.map_err(|_| shutting_down())?
+}
+
+/// Refuses positions that no record can have yet, and metadata that is too long.
+pub(crate) fn check_commit(registry: &Registry, commit: &OffsetCommit) -> Result<()> {
+    let partition = registry.partition(&commit.partition)?;
+    if commit.metadata.len() > limits::COMMIT_METADATA_MAX_BYTES {
+        return Err(Error::invalid(
+            "offsets.metadata",
+            format!(
+                "commit metadata has at most {} bytes; found {}",
+                limits::COMMIT_METADATA_MAX_BYTES,
+                commit.metadata.len()
+            ),
+        ));
+    }
+    if commit.offset > partition.high_watermark() {
+        return Err(reject::out_of_range(&partition, commit.offset));
+    }
+    Ok(())
+}
+
+/// The commit in the words of the core.
+pub(crate) fn to_core(commit: OffsetCommit) -> varve_groups::OffsetCommit {
+    varve_groups::OffsetCommit {
+        partition: commit.partition,
+        offset: commit.offset,
+        leader_epoch: commit.leader_epoch,
+        metadata: commit.metadata,
+    }
+}
+
+/// The committed offset in the words of the API, with the high watermark if `registry` is given.
+pub(crate) fn from_core(
+    o: varve_groups::CommittedOffset,
+    registry: Option<&Registry>,
+) -> CommittedOffset {
+    let partition = registry.and_then(|r| r.partition(&o.partition).ok());
+    CommittedOffset {
+        high_watermark: partition.map(|p| p.high_watermark()),
+        partition: o.partition,
+        offset: o.offset,
+        leader_epoch: o.leader_epoch,
+        metadata: o.metadata,
+        commit_time_ms: o.commit_time_ms,
+    }
+}
+
+/// A reset that was computed and not written.
+pub(crate) fn planned(o: OffsetCommit, now_ms: i64) -> CommittedOffset {
+    CommittedOffset {
+        partition: o.partition,
+        offset: o.offset,
+        leader_epoch: o.leader_epoch,
+        metadata: o.metadata,
+        commit_time_ms: now_ms,
+        high_watermark: None,
+    }
+}
+
+/// What a reset would commit, ordered by partition.
+pub(crate) async fn plan_reset(
+    registry: &Registry,
+    request: &ResetOffsets,
+    current: &[varve_groups::CommittedOffset],
+    source: Option<&[varve_groups::CommittedOffset]>,
+) -> Result<Vec<OffsetCommit>> {
+    let committed: BTreeMap<&TopicPartition, Offset> =
+        current.iter().map(|o| (&o.partition, o.offset)).collect();
+    let source: Option<BTreeMap<&TopicPartition, Offset>> =
+        source.map(|s| s.iter().map(|o| (&o.partition, o.offset)).collect());
+    let mut plan = Vec::new();
+    for id in reset_partitions(registry, request, &committed, source.as_ref())? {
+        let partition = registry.partition(&id)?;
+        let own = committed.get(&id).copied();
+        let offset = match &request.target {
+            ResetTarget::Position(position) => Some(resolve(&partition, *position).await?.0),
+            ResetTarget::Committed => own,
+            ResetTarget::ShiftBy(by) => {
+                own.map(|o| Offset::new(o.get().saturating_add(*by)).unwrap_or(Offset::ZERO))
+            }
+            ResetTarget::FromGroup(_) => source.as_ref().and_then(|s| s.get(&id).copied()),
+        };
+        if let Some(offset) = offset {
+            let (start, end) = (partition.log_start(), partition.high_watermark());
+            plan.push(OffsetCommit {
+                partition: id,
+                offset: offset.clamp(start, end),
+                leader_epoch: None,
+                metadata: String::new(),
+            });
+        }
+    }
+    Ok(plan)
+}
+
+fn reset_partitions(
+    registry: &Registry,
+    request: &ResetOffsets,
+    committed: &BTreeMap<&TopicPartition, Offset>,
+    source: Option<&BTreeMap<&TopicPartition, Offset>>,
+) -> Result<std::collections::BTreeSet<TopicPartition>> {
+    let mut wanted: std::collections::BTreeSet<TopicPartition> =
+        request.partitions.iter().cloned().collect();
+    for name in &request.topics {
+        let topic = registry.topic(name)?;
+        wanted.extend(topic.partitions.iter().map(|p| p.id.clone()));
+    }
+    if request.partitions.is_empty() && request.topics.is_empty() {
+        let all = source.unwrap_or(committed);
+        wanted.extend(all.keys().map(|p| (*p).clone()));
+    }
+    if wanted.len() > limits::PARTITIONS_PER_TOPIC_MAX as usize {
+        return Err(Error::new(
+            ErrorKind::InvalidRequest,
+            format!(
+                "a reset covers at most {} partitions",
+                limits::PARTITIONS_PER_TOPIC_MAX
+            ),
+        ));
+    }
+    Ok(wanted)
+}

@@ -1,0 +1,156 @@
+//! The internal topic `__consumer_offsets`: made when the first offset is committed, appended to with the
+//! guarantees of any `acks=all` write, replayed when the coordinator starts.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use varve_broker_api::{CreateTopic, Error, FetchPartition};
+use varve_record::{BatchBuilder, Compression, iter_batches};
+use varve_types::{Acks, ErrorKind, Offset, PartitionId, TopicName};
+use varve_vfs::Clock;
+
+use crate::admission::Admission;
+use crate::partition::Partition;
+use crate::produce::{Receipt, enqueue};
+use crate::reader;
+use crate::registry::Registry;
+
+/// Name of the topic.
+pub(crate) const NAME: &str = "__consumer_offsets";
+
+/// Bytes of commits in flight: a budget of their own, so that a flood of records never delays a commit.
+const IN_FLIGHT_BYTES: usize = 8 * 1024 * 1024;
+
+/// Bytes read at a time on replay.
+const REPLAY_BYTES: usize = 1024 * 1024;
+
+/// Access to the topic.
+pub(crate) struct OffsetsTopic {
+    registry: Arc<Registry>,
+    clock: Arc<dyn Clock>,
+    admission: Admission,
+    partitions: i32,
+}
+
+impl OffsetsTopic {
+    pub(crate) fn new(registry: Arc<Registry>, clock: Arc<dyn Clock>, partitions: i32) -> Self {
+        Self {
+            registry,
+            clock,
+            admission: Admission::new(IN_FLIGHT_BYTES),
+            partitions,
+        }
+    }
+
+    fn name() -> TopicName {
+        match TopicName::new(NAME) {
+            Ok(name) => name,
+            Err(error) => unreachable!("{NAME} is a legal name: {error}"),
+        }
+    }
+
+    /// Appends one batch to the partition that `choose` names.
+    pub(crate) async fn append(
+        &self,
+        choose: impl Fn(i32) -> PartitionId,
+        records: &[(Vec<u8>, Option<Vec<u8>>)],
+    ) -> Result<Receipt, Error> {
+        let name = Self::name();
+        let topic = match self.registry.topic(&name) {
+            Ok(topic) => topic,
+            Err(_) => {
+                self.create(name.clone()).await?;
+                self.registry.topic(&name)?
+            }
+        };
+        let partition = topic.partition(choose(topic.info.partitions))?;
+        let now_ms = self.clock.wall_ms();
+        let mut builder = BatchBuilder::new(Compression::None, None);
+        for (key, value) in records {
+            builder
+                .append(now_ms, Some(key), value.as_deref(), &[])
+                .map_err(|e| internal(&e))?;
+        }
+        let batch = builder.build_batch().map_err(|e| internal(&e))?;
+        let size = batch.header().size();
+        let Some(permit) = self.admission.admit(size).await else {
+            return Err(Error::new(
+                ErrorKind::ShuttingDown,
+                "the broker is shutting down",
+            ));
+        };
+        enqueue(partition, batch, Acks::All, None, permit, self.clock.now())
+    }
+
+    async fn create(&self, topic: TopicName) -> Result<(), Error> {
+        let configs = [
+            ("cleanup.policy", "compact"),
+            ("segment.bytes", "104857600"),
+        ];
+        let request = CreateTopic {
+            topic,
+            partitions: Some(self.partitions),
+            replication_factor: None,
+            configs: configs.map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
+            labels: BTreeMap::new(),
+            placement: BTreeMap::new(),
+            validate_only: false,
+            request_id: None,
+        };
+        match self.registry.create_topic(request).await {
+            Err(error) if error.kind != ErrorKind::TopicAlreadyExists => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Hands every record to `each`, oldest first per partition.
+    pub(crate) async fn replay(&self, mut each: impl FnMut(Vec<u8>, Option<Vec<u8>>)) {
+        let Ok(topic) = self.registry.topic(&Self::name()) else {
+            return;
+        };
+        for partition in &topic.partitions {
+            let mut offset = partition.log_start();
+            while offset < partition.high_watermark() {
+                match replay_chunk(partition, offset, &mut each).await {
+                    Ok(next) if next > offset => offset = next,
+                    Ok(_) => break,
+                    Err(error) => {
+                        // Offsets that cannot be read are missing, loudly, not silently zero.
+                        tracing::error!(partition = %partition.id, %error, "offsets not replayed");
+                        break;
+                    }
+                }
+            }
+        }
+    }
+}
+
+async fn replay_chunk(
+    partition: &Arc<Partition>,
+    offset: Offset,
+    each: &mut impl FnMut(Vec<u8>, Option<Vec<u8>>),
+) -> Result<Offset, Error> {
+    let request = FetchPartition {
+        topic: partition.id.topic.clone(),
+        partition: partition.id.partition,
+        offset,
+        max_bytes: REPLAY_BYTES,
+        leader_epoch: None,
+    };
+    let fetched = reader::read_one(partition, &request, REPLAY_BYTES, true).await?;
+    for batch in iter_batches(fetched.batches) {
+        let batch = batch.map_err(|e| internal(&e))?;
+        batch.verify_crc().map_err(|e| internal(&e))?;
+        for record in batch.records().map_err(|e| internal(&e))? {
+            let record = record.map_err(|e| internal(&e))?;
+            if let Some(key) = record.key {
+                each(key.to_vec(), record.value.map(|v| v.to_vec()));
+            }
+        }
+    }
+    Ok(fetched.next_offset)
+}
+
+fn internal(error: &impl std::fmt::Display) -> Error {
+    Error::new(ErrorKind::CorruptLog, format!("{NAME}: {error}"))
+}

@@ -1,0 +1,120 @@
+//! The way of an append from a front end to its lane: checks against the topic's configuration, a byte
+//! permit, one message in; the answer comes back through a [`Receipt`].
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context as TaskContext, Poll};
+
+use tokio::sync::oneshot;
+use varve_broker_api::{Appended, Error};
+use varve_record::Batch;
+use varve_types::config::TimestampType;
+use varve_types::{Acks, ErrorKind, Offset, TopicConfig};
+use varve_vfs::Tick;
+
+use crate::admission::Permit;
+use crate::lane::{Arrival, Command};
+use crate::partition::Partition;
+
+/// Resolves to the outcome of an append. Dropping it does not undo the append.
+#[derive(Debug)]
+pub struct Receipt(oneshot::Receiver<Result<Appended, Error>>);
+
+impl Future for Receipt {
+    type Output = Result<Appended, Error>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(cx).map(|answer| match answer {
+            Ok(answer) => answer,
+            Err(_) => Err(Error::new(
+                ErrorKind::CommitTimeout,
+                "the broker stopped before the append was answered; whether it was appended is unknown",
+            )),
+        })
+    }
+}
+
+/// Checks a batch against its topic's configuration; stamps it with the append time where the topic
+/// asks for that.
+pub(crate) fn check(
+    partition: &Partition,
+    config: &TopicConfig,
+    batch: Batch,
+    now_ms: i64,
+) -> Result<Batch, Error> {
+    let header = batch.header();
+    let size = header.size();
+    let id = &partition.id;
+    if size > config.max_message_bytes {
+        let kind = if header.record_count == 1 {
+            ErrorKind::RecordTooLarge
+        } else {
+            ErrorKind::BatchTooLarge
+        };
+        let max = config.max_message_bytes;
+        let text = format!(
+            "a batch of {size} bytes is larger than max.message.bytes={max} of topic {:?}; nothing was appended",
+            id.topic.as_str()
+        );
+        return Err(Error::new(kind, text).with("size", size).with("max", max));
+    }
+    if config.cleanup.compact && batch.has_null_key() {
+        let text = format!(
+            "topic {:?} is compacted, so every record needs a key; nothing was appended",
+            id.topic.as_str()
+        );
+        return Err(Error::new(ErrorKind::InvalidRecord, text));
+    }
+    if config.timestamp_type == TimestampType::LogAppendTime {
+        return Ok(batch.with_log_append_time(now_ms));
+    }
+    let oldest = now_ms.saturating_sub(config.timestamp_before_max_ms);
+    let newest = now_ms.saturating_add(config.timestamp_after_max_ms);
+    let (min, max) = (batch.min_timestamp(), header.max_timestamp);
+    if min < oldest || max > newest {
+        let bad = if min < oldest { min } else { max };
+        let text = format!(
+            "record time {bad} is outside {oldest} to {newest}, which topic {:?} allows now; nothing was appended",
+            id.topic.as_str()
+        );
+        return Err(Error::new(ErrorKind::InvalidRecord, text).with("timestamp", bad));
+    }
+    Ok(batch)
+}
+
+/// Sends a checked batch to its lane.
+pub(crate) fn enqueue(
+    partition: &Arc<Partition>,
+    batch: Batch,
+    acks: Acks,
+    expected_offset: Option<Offset>,
+    permit: Permit,
+    arrived: Tick,
+) -> Result<Receipt, Error> {
+    if partition.offline().is_some() {
+        return Err(partition.offline_error());
+    }
+    let (reply, answer) = oneshot::channel();
+    let arrival = Arrival {
+        batch,
+        acks,
+        expected_offset,
+        arrived,
+        reply,
+        permit,
+    };
+    partition
+        .lane
+        .push(Command::Produce {
+            slot: partition.slot,
+            arrival,
+        })
+        .map_err(|_| {
+            Error::new(
+                ErrorKind::ShuttingDown,
+                "the broker is shutting down; nothing was appended; use another node or come back",
+            )
+        })?;
+    Ok(Receipt(answer))
+}

@@ -1,0 +1,255 @@
+//! Reading: from an immutable view of the log, never through a lane. A read first tries what the page
+//! cache holds, on the caller's task; what is not there is read on a blocking thread. A reader at the end
+//! parks once, whatever the number of its partitions.
+//!
+//! Invariant: nothing at or above the high watermark is ever returned.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use varve_broker_api::{Error, Fetch, FetchPartition, Fetched, PartitionFetched};
+use varve_storage::{Cursor, ReadError, ReadMode, ReadOutcome, ReadView, Slice};
+use varve_types::{ErrorKind, LeaderEpoch, Offset};
+
+use crate::partition::Partition;
+use crate::reject;
+
+/// Sequential readers of one partition whose place in the files is remembered.
+const CURSORS: usize = 4;
+
+/// Where recent readers stopped, so that their next read needs no search. Purely a hint.
+#[derive(Debug, Default)]
+pub(crate) struct Cursors {
+    recent: Mutex<Vec<(Offset, Cursor)>>,
+}
+
+impl Cursors {
+    fn take(&self, offset: Offset) -> Option<Cursor> {
+        let mut recent = self.recent.lock();
+        let at = recent.iter().position(|(o, _)| *o == offset)?;
+        Some(recent.swap_remove(at).1)
+    }
+
+    fn put(&self, offset: Offset, cursor: Cursor) {
+        let mut recent = self.recent.lock();
+        if recent.len() == CURSORS {
+            recent.remove(0);
+        }
+        recent.push((offset, cursor));
+    }
+}
+
+/// A partition of a fetch with its handle, or why it has none.
+pub(crate) struct Wanted {
+    pub(crate) request: FetchPartition,
+    pub(crate) partition: Result<Arc<Partition>, Error>,
+}
+
+/// Reads everything, waiting up to `fetch.max_wait` for `fetch.min_bytes`.
+pub(crate) async fn fetch(fetch: &Fetch, wanted: &[Wanted]) -> Vec<PartitionFetched> {
+    let deadline = Instant::now() + fetch.max_wait;
+    let (results, enough) = read_all(fetch, wanted).await;
+    if enough || fetch.max_wait == Duration::ZERO {
+        return results;
+    }
+    let parked = Parked::new(wanted);
+    loop {
+        parked.register();
+        // Something may have come between the read and the registration.
+        let (results, enough) = read_all(fetch, wanted).await;
+        if enough || Instant::now() >= deadline {
+            return results;
+        }
+        let wait = tokio::time::timeout_at(deadline, parked.notify.notified());
+        // A timeout only means that the next read is the last one.
+        let _ = wait.await;
+    }
+}
+
+/// A reader registered with its partitions for as long as it lives.
+struct Parked<'a> {
+    notify: Arc<Notify>,
+    wanted: &'a [Wanted],
+}
+
+impl<'a> Parked<'a> {
+    fn new(wanted: &'a [Wanted]) -> Self {
+        Self {
+            notify: Arc::new(Notify::new()),
+            wanted,
+        }
+    }
+
+    fn register(&self) {
+        for partition in self.wanted.iter().filter_map(|w| w.partition.as_ref().ok()) {
+            partition.waiters.add(&self.notify);
+        }
+    }
+}
+
+impl Drop for Parked<'_> {
+    fn drop(&mut self) {
+        for partition in self.wanted.iter().filter_map(|w| w.partition.as_ref().ok()) {
+            partition.waiters.remove(&self.notify);
+        }
+    }
+}
+
+/// One pass over all partitions; also whether the answer is worth giving now.
+async fn read_all(fetch: &Fetch, wanted: &[Wanted]) -> (Vec<PartitionFetched>, bool) {
+    let mut results = Vec::with_capacity(wanted.len());
+    let (mut bytes, mut failed) = (0, false);
+    for Wanted { request, partition } in wanted {
+        let left = fetch.max_bytes.saturating_sub(bytes).min(request.max_bytes);
+        let result = match partition {
+            Ok(partition) => read_one(partition, request, left, bytes == 0).await,
+            Err(error) => Err(error.clone()),
+        };
+        match &result {
+            Ok(fetched) => bytes += fetched.batches.len(),
+            Err(_) => failed = true,
+        }
+        results.push(PartitionFetched {
+            topic: request.topic.clone(),
+            partition: request.partition,
+            result,
+        });
+    }
+    (results, failed || (bytes > 0 && bytes >= fetch.min_bytes))
+}
+
+pub(crate) async fn read_one(
+    partition: &Arc<Partition>,
+    request: &FetchPartition,
+    max_bytes: usize,
+    min_one: bool,
+) -> Result<Fetched, Error> {
+    check_epoch(partition, request.leader_epoch)?;
+    let view = partition.view()?;
+    // The view is at least as new as the watermark it is cut at.
+    let high_watermark = partition.high_watermark().min(view.log_end());
+    let offset = request.offset;
+    if offset < view.log_start() || offset > high_watermark {
+        return Err(reject::out_of_range(partition, offset));
+    }
+    let slice = if offset == high_watermark || (max_bytes == 0 && !min_one) {
+        None
+    } else {
+        read(partition, &view, offset, max_bytes, high_watermark, min_one).await?
+    };
+    let (batches, next_offset) = match slice {
+        Some(slice) => {
+            partition
+                .counters
+                .bytes_fetched
+                .inc_by(slice.bytes.len() as u64);
+            partition
+                .counters
+                .records_fetched
+                .inc_by(slice.next_offset.since(offset));
+            if let Some(cursor) = slice.cursor {
+                partition.cursors.put(slice.next_offset, cursor);
+            }
+            (slice.bytes, slice.next_offset.max(offset))
+        }
+        None => (bytes::Bytes::new(), offset),
+    };
+    Ok(Fetched {
+        batches,
+        next_offset,
+        high_watermark,
+        log_start: view.log_start(),
+        leader_epoch: partition.leader_epoch(),
+    })
+}
+
+fn check_epoch(partition: &Partition, wanted: Option<LeaderEpoch>) -> Result<(), Error> {
+    let (Some(wanted), current) = (wanted, partition.leader_epoch()) else {
+        return Ok(());
+    };
+    let (kind, relation) = match wanted.cmp(&current) {
+        std::cmp::Ordering::Equal => return Ok(()),
+        std::cmp::Ordering::Less => (ErrorKind::FencedLeaderEpoch, "older"),
+        std::cmp::Ordering::Greater => (ErrorKind::UnknownLeaderEpoch, "newer"),
+    };
+    let text = format!(
+        "leader epoch {wanted} is {relation} than epoch {current} of {}",
+        partition.id
+    );
+    Err(Error::new(kind, text).with("leader_epoch", current))
+}
+
+async fn read(
+    partition: &Arc<Partition>,
+    view: &Arc<ReadView>,
+    offset: Offset,
+    max_bytes: usize,
+    upto: Offset,
+    min_one: bool,
+) -> Result<Option<Slice>, Error> {
+    let cursor = partition.cursors.take(offset);
+    let hot = view.read(
+        offset,
+        max_bytes,
+        upto,
+        min_one,
+        ReadMode::NoWait,
+        cursor.as_ref(),
+    );
+    let outcome = match hot {
+        Ok(ReadOutcome::WouldBlock) => {
+            let view = Arc::clone(view);
+            let cold = tokio::task::spawn_blocking(move || {
+                view.read(
+                    offset,
+                    max_bytes,
+                    upto,
+                    min_one,
+                    ReadMode::Blocking,
+                    cursor.as_ref(),
+                )
+            });
+            match cold.await {
+                Ok(outcome) => outcome,
+                Err(error) => return Err(reject::storage(partition, &error)),
+            }
+        }
+        outcome => outcome,
+    };
+    match outcome {
+        Ok(ReadOutcome::Slice(slice)) => Ok((!slice.bytes.is_empty()).then_some(slice)),
+        Ok(ReadOutcome::WouldBlock) => Ok(None),
+        Err(error) => Err(read_error(partition, offset, &error)),
+    }
+}
+
+/// The error of a failed read, counted where it means damage.
+pub(crate) fn read_error(partition: &Partition, offset: Offset, error: &ReadError) -> Error {
+    match error {
+        ReadError::OutOfRange { .. } => reject::out_of_range(partition, offset),
+        ReadError::Stale => Error::new(
+            ErrorKind::LeaderNotAvailable,
+            format!(
+                "the log of {} changed while it was read; read again",
+                partition.id
+            ),
+        ),
+        ReadError::Corrupt { .. } => {
+            partition.counters.corrupt_batches.inc();
+            Error::new(
+                ErrorKind::CorruptLog,
+                format!(
+                    "partition {} at offset {offset}: {error}; nothing was changed",
+                    partition.id
+                ),
+            )
+            .with("topic", &partition.id.topic)
+            .with("partition", partition.id.partition)
+            .with("offset", offset)
+        }
+        ReadError::Io(io) => reject::storage(partition, io),
+    }
+}

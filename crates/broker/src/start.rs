@@ -1,0 +1,257 @@
+//! Start and stop of a broker, and the handle that the rest of the program holds.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use prometheus_client::registry::Registry as MetricsRegistry;
+use tokio::sync::oneshot;
+use varve_broker_api::PartitionInfo;
+use varve_types::limits;
+use varve_vfs::{Clock, Vfs};
+
+use crate::admission::Admission;
+use crate::config::BrokerConfig;
+use crate::coordinator::Groups;
+use crate::flusher::Flushers;
+use crate::housekeeping::{self, Space};
+use crate::inbox::Inbox;
+use crate::lane::{self, Command};
+pub use crate::metadata_file::MetadataFileError;
+use crate::metrics::Metrics;
+use crate::offsets_topic::OffsetsTopic;
+use crate::opener::Opener;
+use crate::partition::Partition;
+use crate::registry::Registry;
+use crate::scrape::Scrape;
+
+/// Why a broker did not start. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The node's topic defaults are not valid.
+    #[error("topic defaults: {0}")]
+    TopicDefaults(#[from] varve_types::ConfigError),
+    /// The metadata cannot be read.
+    #[error(transparent)]
+    Metadata(#[from] MetadataFileError),
+    /// A thread could not be started.
+    #[error("cannot start a thread: {0}")]
+    Thread(#[from] std::io::Error),
+    /// Opening the logs panicked.
+    #[error("opening the logs failed: {0}")]
+    Open(String),
+}
+
+/// The parts of a running broker.
+pub(crate) struct Inner {
+    pub(crate) config: Arc<BrokerConfig>,
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) admission: Admission,
+    pub(crate) groups: Groups,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) space: Arc<Space>,
+    pub(crate) lanes: Arc<[Arc<Inbox<Command>>]>,
+    metrics: Metrics,
+    draining: AtomicBool,
+    threads: Mutex<Option<(Vec<JoinHandle<()>>, Flushers)>>,
+    housekeeping: tokio::task::AbortHandle,
+}
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Broker")
+            .field("node", &self.config.node)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A running broker. Clones are handles to the same one.
+#[derive(Debug, Clone)]
+pub struct Broker {
+    pub(crate) inner: Arc<Inner>,
+}
+
+impl Broker {
+    /// Recovers every partition and starts lanes, flushers and the group coordinator. Needs a tokio
+    /// runtime. Partitions that cannot be opened are offline and say why; the others serve.
+    ///
+    /// # Errors
+    /// [`StartError`], with nothing changed.
+    pub async fn start(
+        config: BrokerConfig,
+        vfs: Arc<dyn Vfs>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, StartError> {
+        let none = std::collections::BTreeMap::new();
+        varve_types::TopicConfig::resolve(&none, &config.topic_defaults)?;
+        let config = Arc::new(config);
+        let metrics = Metrics::new();
+        let flushers = Flushers::start(config.flush_threads, &clock, &metrics)?;
+        let lanes: Arc<[_]> = (0..config.lanes.max(1)).map(|_| Inbox::new()).collect();
+        let mut threads = Vec::new();
+        for (number, inbox) in lanes.iter().enumerate() {
+            let inbox = Arc::clone(inbox);
+            let clock = Arc::clone(&clock);
+            threads.push(lane::spawn(
+                number,
+                inbox,
+                clock,
+                &flushers,
+                metrics.clone(),
+            )?);
+        }
+        let opener = Opener {
+            config: Arc::clone(&config),
+            vfs: Arc::clone(&vfs),
+            clock: Arc::clone(&clock),
+            lanes: Arc::clone(&lanes),
+            metrics: metrics.clone(),
+        };
+        let opened = tokio::task::spawn_blocking(move || Registry::open(opener));
+        let registry = Arc::new(
+            opened
+                .await
+                .map_err(|e| StartError::Open(e.to_string()))??,
+        );
+        registry.finish_deletions().await;
+        let space = Arc::new(Space::new(vfs, Arc::clone(&config), metrics.clone()));
+        let offsets = OffsetsTopic::new(
+            Arc::clone(&registry),
+            Arc::clone(&clock),
+            config.offsets_partitions,
+        );
+        let groups = Groups::start(
+            groups_config(&config),
+            Arc::clone(&registry),
+            offsets,
+            Arc::clone(&clock),
+        );
+        let housekeeping =
+            tokio::spawn(housekeeping::run(Arc::clone(&lanes), Arc::clone(&space))).abort_handle();
+        let inner = Inner {
+            admission: Admission::new(config.in_flight_bytes),
+            config,
+            registry,
+            groups,
+            clock,
+            space,
+            lanes,
+            metrics,
+            draining: AtomicBool::new(false),
+            threads: Mutex::new(Some((threads, flushers))),
+            housekeeping,
+        };
+        Ok(Self {
+            inner: Arc::new(inner),
+        })
+    }
+
+    /// Answers what is parked and parks nothing more; still serves. The first act of a shutdown.
+    pub async fn drain(&self) {
+        self.inner.draining.store(true, Ordering::SeqCst);
+        self.inner.groups.drain().await;
+    }
+
+    /// Refuses appends, flushes and closes every log, ends the threads. Returns whether everything is
+    /// safely on disk, so that the next start need not recover. A second call returns `false`.
+    pub async fn shutdown(&self) -> bool {
+        self.drain().await;
+        self.inner.admission.close();
+        self.inner.housekeeping.abort();
+        let Some((lanes, mut flushers)) = self.inner.threads.lock().take() else {
+            return false;
+        };
+        let mut safe = true;
+        for lane in self.inner.lanes.iter() {
+            let (reply, done) = oneshot::channel();
+            let told = lane.push(Command::Shutdown { reply }).is_ok();
+            safe &= told && done.await.unwrap_or(false);
+        }
+        let joined = tokio::task::spawn_blocking(move || {
+            flushers.stop();
+            lanes.into_iter().map(JoinHandle::join).all(|r| r.is_ok())
+        });
+        safe & joined.await.unwrap_or(false)
+    }
+
+    /// Adds the broker's metrics to a registry whose prefix is `varve`.
+    pub fn register_metrics(&self, registry: &mut MetricsRegistry) {
+        self.inner.metrics.register(registry);
+        registry.register_collector(Box::new(Scrape(Arc::downgrade(&self.inner))));
+    }
+
+    /// Whether lanes and flushers answer within `timeout`. Looks at this process alone, never at peers.
+    ///
+    /// # Errors
+    /// Which part did not answer.
+    pub async fn liveness(&self, timeout: Duration) -> Result<(), String> {
+        for (number, lane) in self.inner.lanes.iter().enumerate() {
+            let (reply, done) = oneshot::channel();
+            // Closing a slot that no partition has answers at once and changes nothing.
+            let probe = Command::Close {
+                slot: u32::MAX,
+                reply,
+            };
+            lane.push(probe)
+                .map_err(|_| format!("lane {number} has ended"))?;
+            match tokio::time::timeout(timeout, done).await {
+                Ok(_) => {}
+                Err(_) => return Err(format!("lane {number} did not answer within {timeout:?}")),
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether this node should be sent requests.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn readiness(&self) -> Result<(), String> {
+        if self.inner.draining() {
+            return Err("draining".to_owned());
+        }
+        if self.inner.space.refuses() {
+            return Err("disk is below its reserve".to_owned());
+        }
+        Ok(())
+    }
+}
+
+impl Inner {
+    pub(crate) fn draining(&self) -> bool {
+        self.draining.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn describe(&self, partition: &Partition) -> PartitionInfo {
+        let me = self.config.node;
+        let offline = partition.offline().is_some();
+        PartitionInfo {
+            partition: partition.id.partition,
+            leader: (!offline).then_some(me),
+            leader_epoch: partition.leader_epoch(),
+            replicas: vec![me],
+            in_sync: if offline { Vec::new() } else { vec![me] },
+            log_start: partition.log_start(),
+            high_watermark: partition.high_watermark(),
+            log_end: partition.log_end(),
+            size_bytes: partition.size_bytes(),
+            error: offline.then(|| partition.offline_error()),
+        }
+    }
+}
+
+fn groups_config(config: &BrokerConfig) -> varve_groups::Config {
+    let millis = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+    let session_timeout_ms = millis(config.group_session_timeout);
+    varve_groups::Config {
+        session_timeout_ms,
+        // An operator who sets a short default wants it.
+        session_timeout_min_ms: limits::SESSION_TIMEOUT_MIN_MS.min(session_timeout_ms),
+        heartbeat_interval_ms: millis(config.group_heartbeat_interval),
+        group_max_size: config.group_max_size,
+        offsets_retention_ms: i64::try_from(millis(config.offsets_retention)).unwrap_or(i64::MAX),
+        ..varve_groups::Config::default()
+    }
+}

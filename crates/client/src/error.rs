@@ -1,0 +1,349 @@
+//! Why a call of this library failed: what the server said, or what happened on the way to it.
+//!
+//! A reason of the public API is an [`ErrorKind`]; everything a retry needs (hint to the leader, delay) is
+//! a field. Errors are shared between the records of a batch, so they are cheap to clone.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use prost::Message as _;
+use tonic::Code;
+use tonic_types::StatusExt as _;
+use varve_proto::v1;
+use varve_record::BatchError;
+use varve_types::{ErrorKind, Outcome, Retry, TopicPartition};
+
+/// What the server answered, or the transport in its place.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RpcError {
+    /// Reason of the public API. `None`: the transport failed, or the server is newer than this client.
+    pub kind: Option<ErrorKind>,
+    /// gRPC code.
+    pub code: Code,
+    /// Text for people.
+    pub message: String,
+    /// Further values, with the keys that the API names for the reason.
+    pub metadata: BTreeMap<String, String>,
+    /// Who leads, with NOT_LEADER and NOT_COORDINATOR.
+    pub leader: Option<v1::LeaderHint>,
+    /// Wait this long before repeating.
+    pub retry_delay: Option<Duration>,
+}
+
+impl std::fmt::Display for RpcError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} ({}", self.message, code_name(self.code))?;
+        if let Some(kind) = self.kind {
+            write!(f, "/{}", kind.reason())?;
+        }
+        f.write_str(")")
+    }
+}
+
+impl std::error::Error for RpcError {}
+
+/// Upper-case name of a gRPC code, as its specification spells it.
+#[must_use]
+pub const fn code_name(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
+    }
+}
+
+fn kind_of(reason: &str) -> Option<ErrorKind> {
+    let reason = reason.strip_prefix("ERROR_REASON_").unwrap_or(reason);
+    ErrorKind::ALL
+        .iter()
+        .copied()
+        .find(|kind| kind.reason() == reason)
+}
+
+fn leader_of(details: &[u8]) -> Option<v1::LeaderHint> {
+    let status = tonic_types::Status::decode(details).ok()?;
+    let hint = status
+        .details
+        .iter()
+        .find(|any| any.type_url.ends_with("/varve.v1.LeaderHint"))?;
+    v1::LeaderHint::decode(&hint.value[..]).ok()
+}
+
+impl RpcError {
+    /// What a failed call said.
+    #[must_use]
+    pub fn from_status(status: &tonic::Status) -> Self {
+        let details = status.get_error_details();
+        let info = details.error_info();
+        let message = if status.message().is_empty() {
+            "the call failed without a message".to_owned()
+        } else {
+            status.message().to_owned()
+        };
+        Self {
+            kind: info.and_then(|info| kind_of(&info.reason)),
+            code: status.code(),
+            message,
+            metadata: info
+                .map(|info| info.metadata.clone().into_iter().collect())
+                .unwrap_or_default(),
+            leader: leader_of(status.details()),
+            retry_delay: details.retry_info().and_then(|retry| retry.retry_delay),
+        }
+    }
+
+    /// What a response body said about one partition.
+    #[must_use]
+    pub fn from_partition(error: v1::PartitionError) -> Self {
+        let delay = error
+            .retry_delay
+            .and_then(|delay| Duration::try_from(delay).ok());
+        Self {
+            kind: kind_of(error.reason().as_str_name()),
+            code: Code::from(error.code),
+            message: error.message,
+            metadata: error.metadata.into_iter().collect(),
+            leader: error.leader,
+            retry_delay: delay,
+        }
+    }
+
+    /// A failure of the transport that is not a status.
+    #[must_use]
+    pub fn transport(message: impl Into<String>) -> Self {
+        Self {
+            kind: None,
+            code: Code::Unavailable,
+            message: message.into(),
+            metadata: BTreeMap::new(),
+            leader: None,
+            retry_delay: None,
+        }
+    }
+
+    /// Whether repeating the same request may help, for a request that is harmless to repeat.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        match self.kind {
+            Some(ErrorKind::TopicNotFound) => false,
+            Some(kind) => kind.retry() != Retry::Never,
+            // INTERNAL and UNKNOWN without a reason come from a connection that broke inside a call.
+            None => matches!(
+                self.code,
+                Code::Unavailable
+                    | Code::DeadlineExceeded
+                    | Code::Cancelled
+                    | Code::Aborted
+                    | Code::Unknown
+                    | Code::Internal
+            ),
+        }
+    }
+
+    /// Whether a mutation may have taken effect although it failed.
+    #[must_use]
+    pub fn outcome(&self) -> Outcome {
+        self.kind.map_or(Outcome::Unknown, ErrorKind::outcome)
+    }
+}
+
+/// An error of this library.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ClientError {
+    /// The server refused, or could not be reached.
+    #[error("{0}")]
+    Rpc(Arc<RpcError>),
+    /// None of the addresses answered.
+    #[error("no broker answered at {addresses}: {last}")]
+    NoBroker {
+        /// The addresses tried.
+        addresses: String,
+        /// What the last one said.
+        last: Arc<RpcError>,
+    },
+    /// A topic is unknown to the cluster.
+    #[error("topic \"{0}\" not found")]
+    TopicNotFound(String),
+    /// The topic has fewer partitions.
+    #[error("topic \"{topic}\" has {count} partitions; there is no partition {partition}")]
+    PartitionNotFound {
+        /// Topic.
+        topic: String,
+        /// Partition asked for.
+        partition: i32,
+        /// Partitions it has.
+        count: i32,
+    },
+    /// A batch was not acknowledged in time.
+    #[error(
+        "records for {partition} were not acknowledged within {after:?}; {}; last error: {last}",
+        match outcome {
+            Outcome::NotApplied => "they are not in the log",
+            Outcome::Unknown => "they may be in the log",
+        }
+    )]
+    DeliveryTimeout {
+        /// Partition.
+        partition: TopicPartition,
+        /// The delivery timeout.
+        after: Duration,
+        /// Whether the records may be in the log.
+        outcome: Outcome,
+        /// The last attempt's error.
+        last: Arc<RpcError>,
+    },
+    /// The producer's buffer is full. Wait, or send fewer bytes at once.
+    #[error("the producer's buffer of {0} bytes is full")]
+    BufferFull(usize),
+    /// The producer or consumer has been closed.
+    #[error("the client is closed")]
+    Closed,
+    /// A record or batch breaks a limit of the format.
+    #[error("the record was not sent: {0}")]
+    Record(BatchError),
+    /// A fetched batch is damaged. Nothing after it was returned.
+    #[error("batch at offset {offset} of {partition} is damaged: {source}")]
+    Corrupt {
+        /// Partition.
+        partition: TopicPartition,
+        /// Base offset of the batch, or where it was expected.
+        offset: i64,
+        /// What is wrong.
+        source: BatchError,
+    },
+    /// A setting is not usable.
+    #[error("{0}")]
+    Config(String),
+    /// The server answered something that the API does not allow.
+    #[error("the server's answer breaks the API: {0}")]
+    Protocol(String),
+}
+
+impl ClientError {
+    /// The API's reason, where there is one.
+    #[must_use]
+    pub fn kind(&self) -> Option<ErrorKind> {
+        match self {
+            Self::Rpc(error) => error.kind,
+            Self::TopicNotFound(_) => Some(ErrorKind::TopicNotFound),
+            Self::PartitionNotFound { .. } => Some(ErrorKind::PartitionNotFound),
+            Self::Record(error) => Some(error.kind()),
+            Self::Corrupt { .. } => Some(ErrorKind::CorruptLog),
+            _ => None,
+        }
+    }
+
+    /// Whether repeating the call may help, for a call that is harmless to repeat.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Rpc(error) => error.is_retryable(),
+            Self::NoBroker { .. } | Self::BufferFull(_) => true,
+            _ => false,
+        }
+    }
+
+    /// Whether time ran out.
+    #[must_use]
+    pub fn is_timeout(&self) -> bool {
+        match self {
+            Self::Rpc(error) => error.code == Code::DeadlineExceeded,
+            Self::DeliveryTimeout { .. } => true,
+            Self::NoBroker { last, .. } => last.code == Code::DeadlineExceeded,
+            _ => false,
+        }
+    }
+}
+
+impl From<RpcError> for ClientError {
+    fn from(error: RpcError) -> Self {
+        Self::Rpc(Arc::new(error))
+    }
+}
+
+impl From<tonic::Status> for ClientError {
+    fn from(status: tonic::Status) -> Self {
+        RpcError::from_status(&status).into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tonic_types::ErrorDetails;
+
+    #[test]
+    fn a_status_with_details_is_read_back() {
+        let mut details = ErrorDetails::new();
+        let metadata = [("actual_offset".to_owned(), "7".to_owned())];
+        details.set_error_info("EXPECTED_OFFSET_MISMATCH", "varve", metadata);
+        details.set_retry_info(Some(Duration::from_millis(250)));
+        let status = tonic::Status::with_error_details(Code::Aborted, "no", details);
+        let error = RpcError::from_status(&status);
+        assert_eq!(error.kind, Some(ErrorKind::ExpectedOffsetMismatch));
+        assert_eq!(error.metadata["actual_offset"], "7");
+        assert_eq!(error.retry_delay, Some(Duration::from_millis(250)));
+        assert!(!error.is_retryable());
+        assert_eq!(error.to_string(), "no (ABORTED/EXPECTED_OFFSET_MISMATCH)");
+    }
+
+    #[test]
+    fn every_kind_is_known_by_its_wire_name() {
+        for kind in ErrorKind::ALL {
+            let name = format!("ERROR_REASON_{}", kind.reason());
+            let reason = v1::ErrorReason::from_str_name(&name).unwrap();
+            let error = v1::PartitionError {
+                reason: reason.into(),
+                ..Default::default()
+            };
+            assert_eq!(RpcError::from_partition(error).kind, Some(*kind));
+        }
+    }
+
+    #[test]
+    fn the_leader_hint_is_found_among_the_details() {
+        let hint = v1::LeaderHint {
+            node_id: 3,
+            address: "a:1".to_owned(),
+            leader_epoch: 9,
+        };
+        let any = prost_types::Any {
+            type_url: "type.googleapis.com/varve.v1.LeaderHint".to_owned(),
+            value: hint.encode_to_vec(),
+        };
+        let status = tonic_types::Status {
+            code: 9,
+            message: String::new(),
+            details: vec![any],
+        };
+        let status = tonic::Status::with_details(
+            Code::FailedPrecondition,
+            "not leader",
+            status.encode_to_vec().into(),
+        );
+        assert_eq!(RpcError::from_status(&status).leader, Some(hint));
+    }
+
+    #[test]
+    fn transport_errors_are_retryable_and_uncertain() {
+        let error = RpcError::transport("connection reset");
+        assert!(error.is_retryable());
+        assert_eq!(error.outcome(), Outcome::Unknown);
+    }
+}

@@ -1,0 +1,181 @@
+//! What the coordinator wants done, in order: appends to `__consumer_offsets` and answers. A refusal is
+//! an answer like any other. Never performs anything.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use varve_types::{ErrorKind, GroupName, MemberId, TopicPartition};
+
+use crate::codec::CodecError;
+use crate::offsets::CommittedOffset;
+use crate::{AppendId, Subscription, Ticket};
+
+/// Why a call was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Failure {
+    /// What programs match on.
+    pub kind: ErrorKind,
+    /// What happened, to what, and what to do next.
+    pub message: String,
+    /// Field of the request at fault, for `InvalidRequest`.
+    pub field: Option<&'static str>,
+    /// Values of the message under stable names.
+    pub metadata: Vec<(&'static str, String)>,
+}
+
+impl Failure {
+    /// A failure of `kind` with a sentence for people.
+    #[must_use]
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self {
+            kind,
+            message: message.into(),
+            field: None,
+            metadata: Vec::new(),
+        }
+    }
+
+    /// `InvalidRequest` about one field.
+    #[must_use]
+    pub fn invalid(field: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            field: Some(field),
+            ..Self::new(ErrorKind::InvalidRequest, message)
+        }
+    }
+
+    /// Adds a value that the message mentions.
+    #[must_use]
+    pub fn with(mut self, key: &'static str, value: impl ToString) -> Self {
+        self.metadata.push((key, value.to_string()));
+        self
+    }
+}
+
+/// One thing to do.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Output {
+    /// Append these records to the group's partition of `__consumer_offsets` as one batch, in the
+    /// order of the outputs, and come back with `CommitDurable` or `CommitFailed`.
+    Append {
+        /// Comes back with the completion.
+        id: AppendId,
+        /// Group, which decides the partition ([`crate::codec::partition_of`]).
+        group: GroupName,
+        /// Keys with values; `None`: tombstone.
+        records: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+    },
+    /// Answer a caller.
+    Reply {
+        /// Caller.
+        ticket: Ticket,
+        /// Answer.
+        reply: Reply,
+    },
+    /// A replayed record could not be understood and was left out; for the log.
+    LoadSkipped {
+        /// Why.
+        error: CodecError,
+    },
+}
+
+/// Answer to a call.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Reply {
+    /// To a heartbeat.
+    Heartbeat(HeartbeatReply),
+    /// To a commit: one result per item, in order. What succeeded is durable.
+    Committed(Vec<Result<(), Failure>>),
+    /// To `GetOffsets`, ordered by topic and partition.
+    Offsets(Vec<CommittedOffset>),
+    /// To `SetOffsets`: what is committed now, in the order asked. Durable.
+    OffsetsSet(Vec<CommittedOffset>),
+    /// To `DeleteOffsets`: one result per partition, in order. Durable.
+    OffsetsDeleted(Vec<Result<(), Failure>>),
+    /// To `ListGroups`, ordered by name.
+    Groups(Vec<GroupListing>),
+    /// To `GetGroup`.
+    Group(Box<GroupDescription>),
+    /// To `DeleteGroup`. Durable.
+    GroupDeleted,
+    /// To `RemoveMembers`: those expelled, ordered by id.
+    MembersRemoved(Vec<MemberId>),
+    /// Refused.
+    Failed(Failure),
+}
+
+/// Answer to a heartbeat.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeartbeatReply {
+    /// Epoch to send from now on; 0 after leaving.
+    pub member_epoch: i32,
+    /// Partitions the member may own now; present only when they differ from what it owns.
+    pub assignment: Option<Vec<TopicPartition>>,
+    /// Next heartbeat due within this time.
+    pub heartbeat_interval_ms: u64,
+    /// The member is expelled after this long without one.
+    pub session_timeout_ms: u64,
+}
+
+/// State of a group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GroupState {
+    /// No members; offsets may exist.
+    Empty,
+    /// Every member has reached its target assignment.
+    Stable,
+    /// Members are moving to a new target assignment.
+    Reconciling,
+}
+
+/// A group in a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupListing {
+    /// Name.
+    pub group: GroupName,
+    /// State.
+    pub state: GroupState,
+    /// Number of members.
+    pub members: usize,
+}
+
+/// A group in detail.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupDescription {
+    /// Name.
+    pub group: GroupName,
+    /// State.
+    pub state: GroupState,
+    /// Raised with each change of membership or subscription.
+    pub group_epoch: i32,
+    /// Epoch of the current target assignment.
+    pub assignment_epoch: i32,
+    /// Assignor in use.
+    pub assignor: &'static str,
+    /// Members, ordered by id.
+    pub members: Vec<MemberDescription>,
+}
+
+/// A member in detail.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemberDescription {
+    /// Member id.
+    pub member: MemberId,
+    /// Instance id of a static member.
+    pub instance: Option<String>,
+    /// Name the client gives itself.
+    pub client_id: Arc<str>,
+    /// Peer address.
+    pub peer: Option<SocketAddr>,
+    /// Epoch.
+    pub member_epoch: i32,
+    /// Subscription.
+    pub subscription: Subscription,
+    /// Partitions granted and not yet given back.
+    pub owned: Vec<TopicPartition>,
+    /// Partitions it is meant to own.
+    pub target: Vec<TopicPartition>,
+    /// Time since its last heartbeat, milliseconds.
+    pub since_heartbeat_ms: u64,
+}
