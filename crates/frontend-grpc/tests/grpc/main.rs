@@ -59,8 +59,15 @@ impl Harness {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
-        let server = Server::new(Arc::clone(&broker), metrics.clone(), options).await;
-        let health = server.health();
+        let health = Health::starting().await;
+        health.set_started(true).await;
+        health.set_ready(true).await;
+        let server = Server::new(
+            Arc::clone(&broker),
+            metrics.clone(),
+            options,
+            health.clone(),
+        );
         let serving = server.serve(listener, shutdown.clone());
         let server = tokio::spawn(async move { serving.await.unwrap() });
         let channel = endpoint(address).connect().await.unwrap();
