@@ -1,1 +1,79 @@
-//! Harness shared by the suites of this package.
+//! Harness shared by the suites of this package: the binary under test, a node as a child process that can
+//! be killed at any moment, and waiting for conditions instead of sleeping.
+
+pub mod node;
+pub mod wait;
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::OnceLock;
+
+/// Path of the `varve` binary, built once if it is not there: in the profile of the running test, or the one
+/// `VARVE_BIN` names.
+///
+/// # Panics
+/// When it cannot be built.
+pub fn varve() -> PathBuf {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(build).clone()
+}
+
+#[allow(clippy::expect_used, reason = "a test that has no binary cannot go on")]
+fn build() -> PathBuf {
+    if let Some(path) = std::env::var_os("VARVE_BIN") {
+        return PathBuf::from(path);
+    }
+    let exe = std::env::current_exe().expect("the path of the running test");
+    // target/<profile>/deps/<test> is two below the directory of the binaries.
+    let dir = exe.ancestors().nth(2).expect("a test runs from target/<profile>/deps");
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.args(["build", "--quiet", "--package", "varve-cli", "--bins"]);
+    cargo.arg("--target-dir").arg(dir.parent().expect("target directory"));
+    if dir.ends_with("release") {
+        cargo.arg("--release");
+    }
+    cargo.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
+    let status = cargo.status().expect("cargo runs");
+    assert!(status.success(), "varve could not be built");
+    dir.join("varve")
+}
+
+/// Runs `varve` with arguments against a node and returns its output.
+///
+/// # Panics
+/// When it cannot be started.
+#[allow(clippy::expect_used, reason = "test harness")]
+pub fn run(node: &node::Node, args: &[&str]) -> std::process::Output {
+    Command::new(varve())
+        .args(args)
+        .env("VARVE_BROKERS", node.address())
+        .output()
+        .expect("varve runs")
+}
+
+/// As [`run`], with bytes on standard input.
+///
+/// # Panics
+/// When it cannot be started.
+#[allow(clippy::expect_used, reason = "test harness")]
+pub fn run_with_input(node: &node::Node, args: &[&str], input: &[u8]) -> std::process::Output {
+    use std::io::Write as _;
+    use std::process::Stdio;
+    let mut child = Command::new(varve())
+        .args(args)
+        .env("VARVE_BROKERS", node.address())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("varve runs");
+    let mut stdin = child.stdin.take().expect("stdin is piped");
+    let input = input.to_vec();
+    let writer = std::thread::spawn(move || {
+        // A child that stops reading early is judged by its exit code.
+        let _ = stdin.write_all(&input);
+    });
+    let output = child.wait_with_output().expect("varve ends");
+    writer.join().expect("writer thread");
+    output
+}

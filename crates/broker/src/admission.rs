@@ -25,14 +25,20 @@ impl Admission {
     /// Admits `bytes` at a time.
     pub(crate) fn new(bytes: usize) -> Self {
         let total = (bytes / UNIT_BYTES).clamp(1, u32::MAX as usize >> 4) as u32;
-        Self { units: Arc::new(Semaphore::new(total as usize)), total }
+        Self {
+            units: Arc::new(Semaphore::new(total as usize)),
+            total,
+        }
     }
 
     /// Waits for room for `bytes`. Something larger than the whole budget waits for all of it. `None`
     /// once closed.
     pub(crate) async fn admit(&self, bytes: usize) -> Option<Permit> {
         let units = (bytes.div_ceil(UNIT_BYTES) as u32).clamp(1, self.total);
-        let units = Arc::clone(&self.units).acquire_many_owned(units).await.ok()?;
+        let units = Arc::clone(&self.units)
+            .acquire_many_owned(units)
+            .await
+            .ok()?;
         Some(Permit { _units: units })
     }
 

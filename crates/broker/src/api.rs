@@ -7,9 +7,7 @@ use std::time::Duration;
 use varve_broker_api as api;
 use varve_broker_api::{Context, Error, Result};
 use varve_groups::{Input, Reply};
-use varve_types::{
-    Acks, ErrorKind, GroupName, LeaderEpoch, MemberId, Offset, TopicId, TopicName, TopicPartition,
-};
+use varve_types::{ErrorKind, GroupName, MemberId, Offset, TopicId, TopicName, TopicPartition};
 
 use crate::produce::{self, Receipt};
 use crate::reader::{self, Wanted};
@@ -52,11 +50,16 @@ impl api::Broker for Broker {
         self.inner.registry.init_producer(request.name).await
     }
 
-    async fn fetch(&self, _ctx: &Context, mut fetch: api::Fetch) -> Result<Vec<api::PartitionFetched>> {
+    async fn fetch(
+        &self,
+        _ctx: &Context,
+        mut fetch: api::Fetch,
+    ) -> Result<Vec<api::PartitionFetched>> {
         let inner = &*self.inner;
         fetch.max_bytes = fetch.max_bytes.min(inner.config.fetch_max_bytes);
-        fetch.max_wait =
-            fetch.max_wait.min(Duration::from_millis(varve_types::limits::WAIT_MAX_MS));
+        fetch.max_wait = fetch
+            .max_wait
+            .min(Duration::from_millis(varve_types::limits::WAIT_MAX_MS));
         let wanted: Vec<Wanted> = std::mem::take(&mut fetch.partitions)
             .into_iter()
             .map(|request| {
@@ -81,7 +84,11 @@ impl api::Broker for Broker {
         found
     }
 
-    async fn create_topic(&self, ctx: &Context, request: api::CreateTopic) -> Result<api::TopicInfo> {
+    async fn create_topic(
+        &self,
+        ctx: &Context,
+        request: api::CreateTopic,
+    ) -> Result<api::TopicInfo> {
         if request.topic.is_internal() && !ctx.internal {
             return Err(Error::invalid(
                 "topic",
@@ -109,12 +116,23 @@ impl api::Broker for Broker {
     }
 
     fn topics(&self, _ctx: &Context) -> Result<Vec<api::TopicInfo>> {
-        Ok(self.inner.registry.view().topics.values().map(|t| t.info.clone()).collect())
+        Ok(self
+            .inner
+            .registry
+            .view()
+            .topics
+            .values()
+            .map(|t| t.info.clone())
+            .collect())
     }
 
     fn partitions(&self, _ctx: &Context, topic: &TopicName) -> Result<Vec<api::PartitionInfo>> {
         let topic = self.inner.registry.topic(topic)?;
-        Ok(topic.partitions.iter().map(|p| self.inner.describe(p)).collect())
+        Ok(topic
+            .partitions
+            .iter()
+            .map(|p| self.inner.describe(p))
+            .collect())
     }
 
     fn topic_configs(&self, _ctx: &Context, topic: &TopicName) -> Result<Vec<api::ConfigEntry>> {
@@ -175,7 +193,10 @@ impl api::Broker for Broker {
             client_id: std::sync::Arc::clone(&ctx.client_id),
             peer: ctx.peer,
         });
-        match self.call(|ticket| Input::Heartbeat { ticket, heartbeat }).await? {
+        match self
+            .call(|ticket| Input::Heartbeat { ticket, heartbeat })
+            .await?
+        {
             Reply::Heartbeat(r) => Ok(api::HeartbeatReply {
                 member_epoch: r.member_epoch,
                 assignment: r.assignment,
@@ -191,10 +212,17 @@ impl api::Broker for Broker {
         _ctx: &Context,
         request: api::CommitOffsets,
     ) -> Result<Vec<Result<()>>> {
-        let api::CommitOffsets { group, member, member_epoch, offsets } = request;
+        let api::CommitOffsets {
+            group,
+            member,
+            member_epoch,
+            offsets,
+        } = request;
         // Positions no record can have yet are refused here, where the logs are known.
-        let checked: Vec<Result<()>> =
-            offsets.iter().map(|o| offsets::check_commit(&self.inner.registry, o)).collect();
+        let checked: Vec<Result<()>> = offsets
+            .iter()
+            .map(|o| offsets::check_commit(&self.inner.registry, o))
+            .collect();
         let wanted = offsets
             .into_iter()
             .zip(&checked)
@@ -212,7 +240,9 @@ impl api::Broker for Broker {
                 wall_ms,
             })
             .await?;
-        let Reply::Committed(results) = reply else { return Err(unexpected(&reply)) };
+        let Reply::Committed(results) = reply else {
+            return Err(unexpected(&reply));
+        };
         let mut results = results.into_iter();
         Ok(checked
             .into_iter()
@@ -228,10 +258,17 @@ impl api::Broker for Broker {
         _ctx: &Context,
         request: api::GetOffsets,
     ) -> Result<Vec<api::CommittedOffset>> {
-        let api::GetOffsets { group, partitions, include_lag } = request;
+        let api::GetOffsets {
+            group,
+            partitions,
+            include_lag,
+        } = request;
         let found = self.offsets_of(group, partitions).await?;
         let registry = include_lag.then_some(&*self.inner.registry);
-        Ok(found.into_iter().map(|o| offsets::from_core(o, registry)).collect())
+        Ok(found
+            .into_iter()
+            .map(|o| offsets::from_core(o, registry))
+            .collect())
     }
 
     async fn reset_offsets(
@@ -251,16 +288,25 @@ impl api::Broker for Broker {
         let plan = offsets::plan_reset(registry, &request, &current, source.as_deref()).await?;
         let wall_ms = self.inner.clock.wall_ms();
         if request.validate_only {
-            return Ok(plan.into_iter().map(|o| offsets::planned(o, wall_ms)).collect());
+            return Ok(plan
+                .into_iter()
+                .map(|o| offsets::planned(o, wall_ms))
+                .collect());
         }
         let wanted = plan.into_iter().map(offsets::to_core).collect();
         let reply = self
-            .call(|ticket| Input::SetOffsets { ticket, group, offsets: wanted, wall_ms })
+            .call(|ticket| Input::SetOffsets {
+                ticket,
+                group,
+                offsets: wanted,
+                wall_ms,
+            })
             .await?;
         match reply {
-            Reply::OffsetsSet(set) => {
-                Ok(set.into_iter().map(|o| offsets::from_core(o, None)).collect())
-            }
+            Reply::OffsetsSet(set) => Ok(set
+                .into_iter()
+                .map(|o| offsets::from_core(o, None))
+                .collect()),
             other => Err(unexpected(&other)),
         }
     }
@@ -272,10 +318,18 @@ impl api::Broker for Broker {
         partitions: Vec<TopicPartition>,
     ) -> Result<Vec<Result<()>>> {
         let group = group.clone();
-        match self.call(|ticket| Input::DeleteOffsets { ticket, group, partitions }).await? {
-            Reply::OffsetsDeleted(results) => {
-                Ok(results.into_iter().map(|r| r.map_err(coordinator::error)).collect())
-            }
+        match self
+            .call(|ticket| Input::DeleteOffsets {
+                ticket,
+                group,
+                partitions,
+            })
+            .await?
+        {
+            Reply::OffsetsDeleted(results) => Ok(results
+                .into_iter()
+                .map(|r| r.map_err(coordinator::error))
+                .collect()),
             other => Err(unexpected(&other)),
         }
     }
@@ -297,7 +351,10 @@ impl api::Broker for Broker {
 
     async fn group(&self, _ctx: &Context, group: &GroupName) -> Result<api::GroupInfo> {
         let group = group.clone();
-        match self.call(|ticket| Input::GetGroup { ticket, group }).await? {
+        match self
+            .call(|ticket| Input::GetGroup { ticket, group })
+            .await?
+        {
             Reply::Group(g) => Ok(api::GroupInfo {
                 group: g.group,
                 state: state(g.state),
@@ -313,7 +370,10 @@ impl api::Broker for Broker {
 
     async fn delete_group(&self, _ctx: &Context, group: &GroupName) -> Result<()> {
         let group = group.clone();
-        match self.call(|ticket| Input::DeleteGroup { ticket, group }).await? {
+        match self
+            .call(|ticket| Input::DeleteGroup { ticket, group })
+            .await?
+        {
             Reply::GroupDeleted => Ok(()),
             other => Err(unexpected(&other)),
         }
@@ -326,7 +386,14 @@ impl api::Broker for Broker {
         members: Vec<MemberId>,
     ) -> Result<Vec<MemberId>> {
         let group = group.clone();
-        match self.call(|ticket| Input::RemoveMembers { ticket, group, members }).await? {
+        match self
+            .call(|ticket| Input::RemoveMembers {
+                ticket,
+                group,
+                members,
+            })
+            .await?
+        {
             Reply::MembersRemoved(members) => Ok(members),
             other => Err(unexpected(&other)),
         }
@@ -354,7 +421,11 @@ impl api::Broker for Broker {
             node: config.node,
             address: config.address.clone(),
             rack: config.rack.clone(),
-            state: if draining { api::NodeState::Draining } else { api::NodeState::Active },
+            state: if draining {
+                api::NodeState::Draining
+            } else {
+                api::NodeState::Active
+            },
             version: config.version.to_owned(),
             controller: true,
         }]
@@ -369,7 +440,11 @@ impl api::Broker for Broker {
         let below = inner.space.refuses();
         api::ClusterHealth {
             controller: Some(node),
-            draining: if inner.draining() { vec![node] } else { Vec::new() },
+            draining: if inner.draining() {
+                vec![node]
+            } else {
+                Vec::new()
+            },
             leaderless,
             low_space: if below { vec![node] } else { Vec::new() },
             ..api::ClusterHealth::default()
@@ -383,10 +458,15 @@ impl api::Broker for Broker {
     fn metadata_changed(&self, seen: u64) -> impl Future<Output = u64> + Send {
         let mut watch = self.inner.registry.watch();
         async move {
-            match watch.wait_for(|version| *version > seen).await {
-                Ok(version) => *version,
-                // The broker is gone; its last word was what was seen.
-                Err(_) => std::future::pending().await,
+            loop {
+                let version = *watch.borrow_and_update();
+                if version > seen {
+                    return version;
+                }
+                if watch.changed().await.is_err() {
+                    // The broker is gone; nothing will ever change again.
+                    std::future::pending::<()>().await;
+                }
             }
         }
     }
@@ -402,7 +482,14 @@ impl Broker {
         group: GroupName,
         partitions: Vec<TopicPartition>,
     ) -> Result<Vec<varve_groups::CommittedOffset>> {
-        match self.call(|ticket| Input::GetOffsets { ticket, group, partitions }).await? {
+        match self
+            .call(|ticket| Input::GetOffsets {
+                ticket,
+                group,
+                partitions,
+            })
+            .await?
+        {
             Reply::Offsets(offsets) => Ok(offsets),
             other => Err(unexpected(&other)),
         }
@@ -411,7 +498,10 @@ impl Broker {
 
 fn check_not_internal(ctx: &Context, topic: &TopicName) -> Result<()> {
     if topic.is_internal() && !ctx.internal {
-        let text = format!("topic {:?} belongs to the server; nothing was changed", topic.as_str());
+        let text = format!(
+            "topic {:?} belongs to the server; nothing was changed",
+            topic.as_str()
+        );
         return Err(Error::new(ErrorKind::PolicyViolation, text));
     }
     Ok(())
@@ -419,8 +509,14 @@ fn check_not_internal(ctx: &Context, topic: &TopicName) -> Result<()> {
 
 /// The core answers each call with its own reply; anything else is a bug, and told as one.
 fn unexpected(reply: &Reply) -> Error {
-    tracing::error!(?reply, "the group coordinator gave the answer of another call");
-    Error::new(ErrorKind::StorageError, "internal error in the group coordinator")
+    tracing::error!(
+        ?reply,
+        "the group coordinator gave the answer of another call"
+    );
+    Error::new(
+        ErrorKind::StorageError,
+        "internal error in the group coordinator",
+    )
 }
 
 fn state(state: varve_groups::GroupState) -> api::GroupState {

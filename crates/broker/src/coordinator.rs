@@ -24,9 +24,15 @@ const QUEUE: usize = 4096;
 
 /// What the task is told.
 enum Message {
-    Call { input: Box<Input>, reply: oneshot::Sender<Reply> },
+    Call {
+        input: Box<Input>,
+        reply: oneshot::Sender<Reply>,
+    },
     Cancel(Ticket),
-    Appended { id: AppendId, result: Result<(), Error> },
+    Appended {
+        id: AppendId,
+        result: Result<(), Error>,
+    },
     Drain,
 }
 
@@ -73,7 +79,10 @@ impl Groups {
             clock,
         };
         tokio::spawn(task.run(inbox));
-        Self { messages, tickets: Arc::new(AtomicU64::new(1)) }
+        Self {
+            messages,
+            tickets: Arc::new(AtomicU64::new(1)),
+        }
     }
 
     /// One call. Safe to drop.
@@ -81,8 +90,15 @@ impl Groups {
         let ticket = Ticket(self.tickets.fetch_add(1, Ordering::Relaxed));
         let (reply, answer) = oneshot::channel();
         let input = Box::new(input(ticket));
-        self.messages.send(Message::Call { input, reply }).await.map_err(|_| stopped())?;
-        let mut cancel = CancelOnDrop { groups: self, ticket, armed: true };
+        self.messages
+            .send(Message::Call { input, reply })
+            .await
+            .map_err(|_| stopped())?;
+        let mut cancel = CancelOnDrop {
+            groups: self,
+            ticket,
+            armed: true,
+        };
         let answer = answer.await.map_err(|_| stopped());
         cancel.armed = false;
         match answer? {
@@ -98,7 +114,10 @@ impl Groups {
 }
 
 fn stopped() -> Error {
-    Error::new(ErrorKind::ShuttingDown, "the group coordinator has stopped; nothing was changed")
+    Error::new(
+        ErrorKind::ShuttingDown,
+        "the group coordinator has stopped; nothing was changed",
+    )
 }
 
 /// The same failure in the words of the API.
@@ -126,9 +145,12 @@ impl Task {
         self.load().await;
         loop {
             self.perform().await;
-            let wait = self.core.next_deadline().map_or(Duration::from_secs(60), |deadline| {
-                Duration::from_millis(deadline.since(self.now()))
-            });
+            let wait = self
+                .core
+                .next_deadline()
+                .map_or(Duration::from_secs(60), |deadline| {
+                    Duration::from_millis(deadline.since(self.now()))
+                });
             tokio::select! {
                 biased;
                 message = inbox.recv() => match message {
@@ -178,7 +200,11 @@ impl Task {
         self.outputs = outputs;
         self.topics();
         self.step(Input::Loaded);
-        tracing::info!(records = loaded, groups = self.core.group_count(), "committed offsets loaded");
+        tracing::info!(
+            records = loaded,
+            groups = self.core.group_count(),
+            "committed offsets loaded"
+        );
     }
 
     fn take(&mut self, message: Message) {
@@ -195,7 +221,10 @@ impl Task {
             }
             Message::Appended { id, result: Ok(()) } => self.step(Input::CommitDurable { id }),
             Message::Appended { id, result: Err(e) } => {
-                let failure = Failure { metadata: e.metadata, ..Failure::new(e.kind, e.message) };
+                let failure = Failure {
+                    metadata: e.metadata,
+                    ..Failure::new(e.kind, e.message)
+                };
                 self.step(Input::CommitFailed { id, failure });
             }
             Message::Drain => self.step(Input::Drain),
@@ -238,7 +267,10 @@ impl Task {
                     }
                 });
             }
-            Err(error) => self.take(Message::Appended { id, result: Err(error) }),
+            Err(error) => self.take(Message::Appended {
+                id,
+                result: Err(error),
+            }),
         }
     }
 }
@@ -264,7 +296,10 @@ impl Matcher for Patterns {
                 .build()
                 .map_err(|e| e.to_string())
         });
-        regex.as_ref().map(|r| r.is_match(topic)).map_err(Clone::clone)
+        regex
+            .as_ref()
+            .map(|r| r.is_match(topic))
+            .map_err(Clone::clone)
     }
 }
 

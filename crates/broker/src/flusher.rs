@@ -15,6 +15,7 @@ use crate::lane::Command;
 use crate::metrics::Metrics;
 
 /// One flush of one partition.
+#[derive(Debug)]
 pub(crate) struct FlushJob {
     pub(crate) lane: Arc<Inbox<Command>>,
     pub(crate) slot: u32,
@@ -54,7 +55,11 @@ impl Flushers {
                 }
             }
         })?);
-        Ok(Self { jobs, removals, threads: handles })
+        Ok(Self {
+            jobs,
+            removals,
+            threads: handles,
+        })
     }
 
     /// Finishes what is queued and ends the threads.

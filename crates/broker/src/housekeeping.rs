@@ -32,7 +32,12 @@ pub(crate) struct Space {
 
 impl Space {
     pub(crate) fn new(vfs: Arc<dyn Vfs>, config: Arc<BrokerConfig>, metrics: Metrics) -> Self {
-        let space = Self { vfs, config, metrics, refuses: AtomicBool::new(false) };
+        let space = Self {
+            vfs,
+            config,
+            metrics,
+            refuses: AtomicBool::new(false),
+        };
         space.look();
         space
     }
@@ -52,15 +57,27 @@ impl Space {
         let refuses = space.available < reserve;
         if self.refuses.swap(refuses, Ordering::Relaxed) != refuses {
             if refuses {
-                tracing::error!(free = space.available, reserve, "low on space: writes are refused");
+                tracing::error!(
+                    free = space.available,
+                    reserve,
+                    "low on space: writes are refused"
+                );
             } else {
                 tracing::info!(free = space.available, "space again: writes are accepted");
             }
         }
-        let level = if refuses { 2 } else { i64::from(space.available < reserve.saturating_mul(2)) };
+        let level = if refuses {
+            2
+        } else {
+            i64::from(space.available < reserve.saturating_mul(2))
+        };
         self.metrics.space_alert.set(level);
-        self.metrics.disk_total_bytes.set(i64::try_from(space.total).unwrap_or(i64::MAX));
-        self.metrics.disk_free_bytes.set(i64::try_from(space.available).unwrap_or(i64::MAX));
+        self.metrics
+            .disk_total_bytes
+            .set(i64::try_from(space.total).unwrap_or(i64::MAX));
+        self.metrics
+            .disk_free_bytes
+            .set(i64::try_from(space.available).unwrap_or(i64::MAX));
     }
 
     pub(crate) fn refuses(&self) -> bool {

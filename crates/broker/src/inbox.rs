@@ -23,8 +23,14 @@ pub(crate) struct Inbox<T> {
 
 impl<T> Inbox<T> {
     pub(crate) fn new() -> Arc<Self> {
-        let state = State { items: VecDeque::new(), closed: false };
-        Arc::new(Self { state: Mutex::new(state), ready: Condvar::new() })
+        let state = State {
+            items: VecDeque::new(),
+            closed: false,
+        };
+        Arc::new(Self {
+            state: Mutex::new(state),
+            ready: Condvar::new(),
+        })
     }
 
     /// Queues an item; gives it back once the queue is closed.

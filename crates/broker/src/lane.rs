@@ -10,9 +10,9 @@ use std::thread::JoinHandle;
 
 use tokio::sync::oneshot;
 use varve_broker_api::{Appended, Error};
-use varve_partition::{Accepted, Append, Core, CoreConfig, Input, Output, Ticket};
+use varve_partition::{Accepted, Append, Core, CoreConfig, Input, Output, ProducerTable, Ticket};
 use varve_record::{Batch, Sequenced};
-use varve_storage::{FlushDone, FlushError, Log, LogConfig};
+use varve_storage::{FlushDone, FlushError, Log, LogConfig, LogError};
 use varve_types::config::Durability;
 use varve_types::{Acks, ErrorKind, LeaderEpoch, Offset, TopicConfig};
 use varve_vfs::{Clock, Tick};
@@ -47,13 +47,23 @@ pub(crate) enum Command {
     /// Append a batch.
     Produce { slot: u32, arrival: Arrival },
     /// A flush ended.
-    Flushed { slot: u32, result: Result<FlushDone, FlushError> },
+    Flushed {
+        slot: u32,
+        result: Result<FlushDone, FlushError>,
+    },
     /// Move the log start.
-    Trim { slot: u32, to: Offset, reply: oneshot::Sender<Result<Offset, Error>> },
+    Trim {
+        slot: u32,
+        to: Offset,
+        reply: oneshot::Sender<Result<Offset, Error>>,
+    },
     /// The topic's configuration changed.
     Configure { slot: u32, config: Box<TopicConfig> },
     /// Forget a partition whose topic is deleted.
-    Close { slot: u32, reply: oneshot::Sender<()> },
+    Close {
+        slot: u32,
+        reply: oneshot::Sender<()>,
+    },
     /// Time has passed: flush what waits for time.
     Tick,
     /// Apply retention and forget idle producers.
@@ -136,12 +146,14 @@ pub(crate) fn spawn(
         removals: Arc::clone(&flushers.removals),
         metrics,
     };
-    std::thread::Builder::new().name(format!("varve-lane-{number}")).spawn(move || {
-        let mut commands = VecDeque::new();
-        while inbox.take_all(&mut commands) {
-            lane.run_once(&mut commands);
-        }
-    })
+    std::thread::Builder::new()
+        .name(format!("varve-lane-{number}"))
+        .spawn(move || {
+            let mut commands = VecDeque::new();
+            while inbox.take_all(&mut commands) {
+                lane.run_once(&mut commands);
+            }
+        })
 }
 
 impl Lane {
@@ -182,13 +194,22 @@ impl Lane {
     }
 
     fn open(&mut self, opening: Opening) {
-        let Opening { partition, mut core, log, epoch } = opening;
+        let Opening {
+            partition,
+            mut core,
+            log,
+            epoch,
+        } = opening;
         let mut outputs = std::mem::take(&mut self.outputs);
-        core.step(self.clock.wall_ms(), Input::BecomeLeader(epoch), &mut outputs);
+        core.step(
+            self.clock.wall_ms(),
+            Input::BecomeLeader(epoch),
+            &mut outputs,
+        );
         assert!(outputs.is_empty(), "a new leader owes nobody anything");
         self.outputs = outputs;
         partition.set_leader_epoch(epoch);
-        partition.publish(log.view(), log.size_bytes(), log.segments().len() as u64);
+        partition.publish(log.view(), log.size_bytes(), log.segments() as u64);
         partition.advance(core.high_watermark());
         let slot = partition.slot;
         let owned = Owned {
@@ -205,7 +226,14 @@ impl Lane {
     }
 
     fn produce(&mut self, slot: u32, arrival: Arrival) {
-        let Arrival { batch, acks, expected_offset, arrived, reply, permit } = arrival;
+        let Arrival {
+            batch,
+            acks,
+            expected_offset,
+            arrived,
+            reply,
+            permit,
+        } = arrival;
         let Some(owned) = self.slots.get_mut(&slot) else {
             let _ = reply.send(Err(Error::new(
                 ErrorKind::TopicNotFound,
@@ -217,12 +245,27 @@ impl Lane {
         self.next_ticket += 1;
         let header = batch.header();
         let records = header.record_count.unsigned_abs();
-        let append = Append { ticket, records, producer: header.producer(), acks, expected_offset };
+        let append = Append {
+            ticket,
+            records,
+            producer: header.producer(),
+            acks,
+            expected_offset,
+        };
         let append_time_ms = self.clock.wall_ms();
-        let owed = Owed { reply, acks, records, append_time_ms, arrived, _permit: permit };
+        let owed = Owed {
+            reply,
+            acks,
+            records,
+            append_time_ms,
+            arrived,
+            _permit: permit,
+        };
         self.owed.insert(ticket, owed);
         self.offered = Some((ticket, batch));
-        owned.core.step(append_time_ms, Input::Append(append), &mut self.outputs);
+        owned
+            .core
+            .step(append_time_ms, Input::Append(append), &mut self.outputs);
         self.perform_outputs(slot);
         // A duplicate or refused batch was not taken.
         self.offered = None;
@@ -232,7 +275,11 @@ impl Lane {
         let mut outputs = std::mem::take(&mut self.outputs);
         for output in outputs.drain(..) {
             match output {
-                Output::Write { ticket, base_offset, leader_epoch } => {
+                Output::Write {
+                    ticket,
+                    base_offset,
+                    leader_epoch,
+                } => {
                     self.stage(slot, ticket, base_offset, leader_epoch);
                 }
                 Output::Answer { ticket, result } => self.answer(slot, ticket, result),
@@ -251,7 +298,9 @@ impl Lane {
             unreachable!("the core writes only what it was offered")
         };
         assert_eq!(offered, ticket, "the core writes only what it was offered");
-        let Some(owned) = self.slots.get_mut(&slot) else { unreachable!("the core is owned") };
+        let Some(owned) = self.slots.get_mut(&slot) else {
+            unreachable!("the core is owned")
+        };
         if owned.writes.is_empty() {
             self.dirty.push(slot);
         }
@@ -271,8 +320,13 @@ impl Lane {
             unreachable!("ticket {ticket:?} is answered twice")
         };
         let took = self.clock.now().since(owed.arrived);
-        let label = crate::metrics::AcksLabel { acks: owed.acks.to_string() };
-        self.metrics.produce_seconds.get_or_create(&label).observe(took.as_secs_f64());
+        let label = crate::metrics::AcksLabel {
+            acks: owed.acks.to_string(),
+        };
+        self.metrics
+            .produce_seconds
+            .get_or_create(&label)
+            .observe(took.as_secs_f64());
         let answer = match result {
             Ok(accepted) => Ok(Appended {
                 base_offset: (owed.acks != Acks::None).then_some(accepted.base_offset),
@@ -304,15 +358,20 @@ impl Lane {
     }
 
     fn write_partition(&mut self, slot: u32) {
-        let Some(owned) = self.slots.get_mut(&slot) else { return };
+        let Some(owned) = self.slots.get_mut(&slot) else {
+            return;
+        };
         let now_ms = self.clock.wall_ms();
         let started = self.clock.now();
         let result = owned.log.append(&owned.writes, now_ms);
         self.metrics
             .append_seconds
             .observe(self.clock.now().since(started).as_secs_f64());
-        let records: u64 =
-            owned.writes.iter().map(|w| u64::from(w.header().record_count.unsigned_abs())).sum();
+        let records: u64 = owned
+            .writes
+            .iter()
+            .map(|w| u64::from(w.header().record_count.unsigned_abs()))
+            .sum();
         owned.writes.clear();
         let bytes = std::mem::take(&mut owned.write_bytes);
         let input = match result {
@@ -338,7 +397,9 @@ impl Lane {
 
     /// Starts a flush where the topic's durability asks for one now.
     fn want_flush(&mut self, slot: u32, now: Tick) {
-        let Some(owned) = self.slots.get_mut(&slot) else { return };
+        let Some(owned) = self.slots.get_mut(&slot) else {
+            return;
+        };
         let config = owned.partition.config();
         if config.durability == Durability::Replicated {
             let from = owned.log.flushed();
@@ -351,14 +412,20 @@ impl Lane {
     }
 
     fn start_flush(&mut self, slot: u32) {
-        let Some(owned) = self.slots.get_mut(&slot) else { return };
+        let Some(owned) = self.slots.get_mut(&slot) else {
+            return;
+        };
         if owned.flushing {
             return;
         }
         owned.unflushed = None;
         if let Some(target) = owned.log.flush_target() {
             owned.flushing = true;
-            let job = FlushJob { lane: Arc::clone(&self.inbox), slot, target };
+            let job = FlushJob {
+                lane: Arc::clone(&self.inbox),
+                slot,
+                target,
+            };
             if self.flush_jobs.push(job).is_err() {
                 owned.flushing = false;
             }
@@ -366,16 +433,18 @@ impl Lane {
     }
 
     fn flushed(&mut self, slot: u32, result: Result<FlushDone, FlushError>) {
-        let Some(owned) = self.slots.get_mut(&slot) else { return };
+        let Some(owned) = self.slots.get_mut(&slot) else {
+            return;
+        };
         owned.flushing = false;
         let flushed = match result {
-            Ok(done) => owned.log.flushed(&done).map_err(|e| e.to_string()),
+            Ok(done) => owned.log.flush_done(&done).map_err(|e| e.to_string()),
             Err(error) => {
                 owned.log.flush_failed(&error);
                 match owned.log.failure() {
                     Some(_) => Err(error.to_string()),
                     // Nothing was lost, and the next flush covers it too.
-                    None => Ok(owned.log.flushed_end()),
+                    None => Ok(owned.log.flushed()),
                 }
             }
         };
@@ -386,8 +455,10 @@ impl Lane {
                 Input::StorageFailed
             }
         };
-        owned.core.step(self.clock.wall_ms(), input, &mut self.outputs);
-        let behind = owned.log.flushed_end() < owned.log.log_end();
+        owned
+            .core
+            .step(self.clock.wall_ms(), input, &mut self.outputs);
+        let behind = owned.log.flushed() < owned.log.log_end();
         let fsync = owned.partition.config().durability == Durability::Fsync;
         self.perform_outputs(slot);
         if behind && fsync {
@@ -414,28 +485,39 @@ impl Lane {
 
     fn trim(&mut self, slot: u32, to: Offset) -> Result<Offset, Error> {
         let Some(owned) = self.slots.get_mut(&slot) else {
-            return Err(Error::new(ErrorKind::TopicNotFound, "the topic was deleted"));
+            return Err(Error::new(
+                ErrorKind::TopicNotFound,
+                "the topic was deleted",
+            ));
         };
         if to > owned.core.high_watermark() {
             return Err(reject::out_of_range(&owned.partition, to));
         }
         let removal = owned
             .log
-            .trim(to, self.clock.wall_ms())
+            .trim(to)
             .map_err(|e| reject::storage(&owned.partition, &e))?;
         let _ = self.removals.push(removal);
         let start = owned.log.log_start();
-        owned.core.step(self.clock.wall_ms(), Input::LogStart(start), &mut self.outputs);
+        owned.core.step(
+            self.clock.wall_ms(),
+            Input::LogStart(start),
+            &mut self.outputs,
+        );
         owned.publish();
         self.perform_outputs(slot);
         Ok(start)
     }
 
     fn configure(&mut self, slot: u32, config: &TopicConfig) {
-        let Some(owned) = self.slots.get_mut(&slot) else { return };
+        let Some(owned) = self.slots.get_mut(&slot) else {
+            return;
+        };
         owned.log.set_config(LogConfig::from(config));
         owned.partition.set_config(config.clone());
-        owned.core.set_config(core_config(config), &mut self.outputs);
+        owned
+            .core
+            .set_config(core_config(config), &mut self.outputs);
         self.perform_outputs(slot);
         self.want_flush(slot, self.clock.now());
     }
@@ -444,18 +526,25 @@ impl Lane {
         let now_ms = self.clock.wall_ms();
         let slots: Vec<u32> = self.slots.keys().copied().collect();
         for slot in slots {
-            let Some(owned) = self.slots.get_mut(&slot) else { continue };
+            let Some(owned) = self.slots.get_mut(&slot) else {
+                continue;
+            };
             owned.core.expire_producers(now_ms);
             if owned.partition.offline().is_some() || !owned.partition.config().cleanup.delete {
                 continue;
             }
-            match owned.log.apply_retention(now_ms, owned.core.high_watermark()) {
+            match owned
+                .log
+                .apply_retention(now_ms, owned.core.high_watermark())
+            {
                 Ok(removal) if removal.is_empty() => {}
                 Ok(removal) => {
                     let _ = self.removals.push(removal);
                     let start = owned.log.log_start();
                     tracing::info!(partition = %owned.partition.id, log_start = %start, "retention");
-                    owned.core.step(now_ms, Input::LogStart(start), &mut self.outputs);
+                    owned
+                        .core
+                        .step(now_ms, Input::LogStart(start), &mut self.outputs);
                     owned.publish();
                 }
                 Err(error) => owned.partition.set_offline(error.to_string()),
@@ -465,56 +554,70 @@ impl Lane {
     }
 
     fn close(&mut self, slot: u32) {
-        let Some(mut owned) = self.slots.remove(&slot) else { return };
+        let Some(mut owned) = self.slots.remove(&slot) else {
+            return;
+        };
         owned.partition.mark_deleted();
-        owned.core.step(self.clock.wall_ms(), Input::StorageFailed, &mut self.outputs);
+        owned.core.step(
+            self.clock.wall_ms(),
+            Input::StorageFailed,
+            &mut self.outputs,
+        );
         self.perform_outputs(slot);
     }
 
     fn shutdown(&mut self) -> bool {
         let mut safe = true;
-        let slots: Vec<u32> = self.slots.keys().copied().collect();
-        for slot in slots {
-            safe &= self.shut_partition(slot);
+        for (slot, owned) in std::mem::take(&mut self.slots) {
+            safe &= self.shut_partition(slot, owned);
         }
-        self.slots.clear();
         self.inbox.close();
         safe
     }
 
-    fn shut_partition(&mut self, slot: u32) -> bool {
-        let Some(owned) = self.slots.get_mut(&slot) else { return true };
-        if owned.partition.offline().is_some() {
-            return false;
-        }
-        let now_ms = self.clock.wall_ms();
+    /// Saves what spares the next start work, flushes, and answers what waited for that.
+    fn shut_partition(&mut self, slot: u32, mut owned: Owned) -> bool {
         let end = owned.log.log_end();
-        let snapshot = owned.core.producers();
-        let result = if snapshot.is_empty() {
-            Ok(())
+        let result = if owned.partition.offline().is_some() {
+            Err("it is offline".to_owned())
         } else {
-            owned.log.write_snapshot(end, &snapshot.encode())
+            save_producers(&mut owned.log, owned.core.producers())
+                .and_then(|()| owned.log.close(true))
+                .map_err(|e| e.to_string())
         };
-        match result.and_then(|()| owned.log.close(true)) {
-            Ok(()) => {
-                owned.core.step(now_ms, Input::Flushed(end), &mut self.outputs);
-                self.perform_outputs(slot);
-                true
-            }
-            Err(error) => {
-                owned.partition.set_offline(error.to_string());
-                owned.core.step(now_ms, Input::StorageFailed, &mut self.outputs);
-                self.perform_outputs(slot);
-                false
+        let input = match &result {
+            Ok(()) => Input::Flushed(end),
+            Err(_) => Input::StorageFailed,
+        };
+        owned
+            .core
+            .step(self.clock.wall_ms(), input, &mut self.outputs);
+        if let Err(reason) = &result {
+            owned.partition.set_offline(reason.clone());
+        }
+        for output in std::mem::take(&mut self.outputs) {
+            match output {
+                Output::Answer { ticket, result } => self.answer(slot, ticket, result),
+                Output::HighWatermark(offset) => owned.partition.advance(offset),
+                Output::Write { .. } => unreachable!("nothing is appended at shutdown"),
             }
         }
+        result.is_ok()
     }
+}
+
+fn save_producers(log: &mut Log, producers: &ProducerTable) -> Result<(), LogError> {
+    if producers.is_empty() {
+        return Ok(());
+    }
+    log.write_snapshot(log.log_end(), &producers.encode())
 }
 
 impl Owned {
     fn publish(&self) {
-        let segments = self.log.segments().len() as u64;
-        self.partition.publish(self.log.view(), self.log.size_bytes(), segments);
+        let segments = self.log.segments() as u64;
+        self.partition
+            .publish(self.log.view(), self.log.size_bytes(), segments);
     }
 }
 

@@ -56,7 +56,9 @@ pub(crate) fn load(vfs: &dyn Vfs, data_dir: &Path) -> Result<Option<Stored>, Met
         return Ok(None);
     }
     let bytes = vfs.read(&path)?;
-    decode(&bytes).map(Some).map_err(|what| MetadataFileError::Damaged { path, what })
+    decode(&bytes)
+        .map(Some)
+        .map_err(|what| MetadataFileError::Damaged { path, what })
 }
 
 /// Replaces the file; durable when it returns.
@@ -94,7 +96,9 @@ fn decode(bytes: &[u8]) -> Result<Stored, String> {
     }
     let version = u16::from_le_bytes([head[8], head[9]]);
     if version != VERSION {
-        return Err(format!("format version {version}; this program reads version {VERSION}"));
+        return Err(format!(
+            "format version {version}; this program reads version {VERSION}"
+        ));
     }
     let crc = u32::from_le_bytes([head[12], head[13], head[14], head[15]]);
     let found = crc32fast::hash(body);
@@ -114,7 +118,11 @@ fn decode(bytes: &[u8]) -> Result<Stored, String> {
         deleting.push(String::from_utf8(name.to_vec()).map_err(|e| e.to_string())?);
         rest = tail;
     }
-    if rest.is_empty() { Ok(Stored { state, deleting }) } else { Err("bytes left over".to_owned()) }
+    if rest.is_empty() {
+        Ok(Stored { state, deleting })
+    } else {
+        Err("bytes left over".to_owned())
+    }
 }
 
 #[cfg(test)]
@@ -122,7 +130,10 @@ mod tests {
     use super::*;
 
     fn stored() -> Stored {
-        Stored { state: State::default(), deleting: vec!["a-0123abcd".to_owned()] }
+        Stored {
+            state: State::default(),
+            deleting: vec!["a-0123abcd".to_owned()],
+        }
     }
 
     #[test]
@@ -150,7 +161,7 @@ mod tests {
     #[test]
     fn a_damaged_file_stops_the_node() {
         let dir = tempfile::tempdir().unwrap();
-        let vfs = varve_vfs::RealVfs::new();
+        let vfs = varve_vfs::RealVfs;
         assert!(load(&vfs, dir.path()).unwrap().is_none());
         store(&vfs, dir.path(), &stored()).unwrap();
         assert_eq!(load(&vfs, dir.path()).unwrap().unwrap().deleting.len(), 1);

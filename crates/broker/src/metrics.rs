@@ -63,8 +63,16 @@ impl Metrics {
     pub(crate) fn register(&self, r: &mut Registry) {
         let m = self.clone();
         r.register("records_produced", "Records appended", m.records_produced);
-        r.register("bytes_produced", "Bytes appended, as stored", m.bytes_produced);
-        r.register("records_fetched", "Records read by offset", m.records_fetched);
+        r.register(
+            "bytes_produced",
+            "Bytes appended, as stored",
+            m.bytes_produced,
+        );
+        r.register(
+            "records_fetched",
+            "Records read by offset",
+            m.records_fetched,
+        );
         r.register("bytes_fetched", "Bytes read, as stored", m.bytes_fetched);
         r.register_with_unit(
             "produce_duration",
@@ -89,9 +97,21 @@ impl Metrics {
             "Stored batches that failed their checksum; must be 0",
             m.corrupt_batches,
         );
-        r.register("log_deleted_bytes", "Bytes removed by retention and trims", m.deleted_bytes);
-        r.register("storage_disk_total_bytes", "Size of the data disk", m.disk_total_bytes);
-        r.register("storage_free_bytes", "Free bytes of the data disk", m.disk_free_bytes);
+        r.register(
+            "log_deleted_bytes",
+            "Bytes removed by retention and trims",
+            m.deleted_bytes,
+        );
+        r.register(
+            "storage_disk_total_bytes",
+            "Size of the data disk",
+            m.disk_total_bytes,
+        );
+        r.register(
+            "storage_free_bytes",
+            "Free bytes of the data disk",
+            m.disk_free_bytes,
+        );
         r.register(
             "storage_free_space_alert",
             "0 ok, 1 low, 2 writes refused",

@@ -85,7 +85,11 @@ pub(crate) async fn delete_before(registry: &Registry, item: &DeleteBefore) -> R
         return Err(partition.offline_error());
     }
     let (reply, answer) = oneshot::channel();
-    let command = Command::Trim { slot: partition.slot, to, reply };
+    let command = Command::Trim {
+        slot: partition.slot,
+        to,
+        reply,
+    };
     let shutting_down = || Error::new(ErrorKind::ShuttingDown, "the broker is shutting down");
     partition.lane.push(command).map_err(|_| shutting_down())?;
     answer.await.map_err(|_| shutting_down())?
@@ -203,7 +207,10 @@ fn reset_partitions(
     if wanted.len() > limits::PARTITIONS_PER_TOPIC_MAX as usize {
         return Err(Error::new(
             ErrorKind::InvalidRequest,
-            format!("a reset covers at most {} partitions", limits::PARTITIONS_PER_TOPIC_MAX),
+            format!(
+                "a reset covers at most {} partitions",
+                limits::PARTITIONS_PER_TOPIC_MAX
+            ),
         ));
     }
     Ok(wanted)

@@ -34,7 +34,12 @@ pub(crate) struct OffsetsTopic {
 
 impl OffsetsTopic {
     pub(crate) fn new(registry: Arc<Registry>, clock: Arc<dyn Clock>, partitions: i32) -> Self {
-        Self { registry, clock, admission: Admission::new(IN_FLIGHT_BYTES), partitions }
+        Self {
+            registry,
+            clock,
+            admission: Admission::new(IN_FLIGHT_BYTES),
+            partitions,
+        }
     }
 
     fn name() -> TopicName {
@@ -62,18 +67,26 @@ impl OffsetsTopic {
         let now_ms = self.clock.wall_ms();
         let mut builder = BatchBuilder::new(Compression::None, None);
         for (key, value) in records {
-            builder.append(now_ms, Some(key), value.as_deref(), &[]).map_err(|e| internal(&e))?;
+            builder
+                .append(now_ms, Some(key), value.as_deref(), &[])
+                .map_err(|e| internal(&e))?;
         }
         let batch = builder.build_batch().map_err(|e| internal(&e))?;
         let size = batch.header().size();
         let Some(permit) = self.admission.admit(size).await else {
-            return Err(Error::new(ErrorKind::ShuttingDown, "the broker is shutting down"));
+            return Err(Error::new(
+                ErrorKind::ShuttingDown,
+                "the broker is shutting down",
+            ));
         };
         enqueue(partition, batch, Acks::All, None, permit, self.clock.now())
     }
 
     async fn create(&self, topic: TopicName) -> Result<(), Error> {
-        let configs = [("cleanup.policy", "compact"), ("segment.bytes", "104857600")];
+        let configs = [
+            ("cleanup.policy", "compact"),
+            ("segment.bytes", "104857600"),
+        ];
         let request = CreateTopic {
             topic,
             partitions: Some(self.partitions),
@@ -92,7 +105,9 @@ impl OffsetsTopic {
 
     /// Hands every record to `each`, oldest first per partition.
     pub(crate) async fn replay(&self, mut each: impl FnMut(Vec<u8>, Option<Vec<u8>>)) {
-        let Ok(topic) = self.registry.topic(&Self::name()) else { return };
+        let Ok(topic) = self.registry.topic(&Self::name()) else {
+            return;
+        };
         for partition in &topic.partitions {
             let mut offset = partition.log_start();
             while offset < partition.high_watermark() {

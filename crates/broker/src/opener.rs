@@ -54,7 +54,7 @@ impl Opener {
                 let slot = slot();
                 let lane = Arc::clone(&self.lanes[slot as usize % self.lanes.len()]);
                 let id = TopicPartition::new(info.name.clone(), p);
-                let handle = Partition::new(id, info.id, slot, lane, config.clone(), &self.metrics);
+                let handle = Partition::new(id, slot, lane, config.clone(), &self.metrics);
                 Arc::new(handle)
             })
             .collect();
@@ -67,12 +67,18 @@ impl Opener {
         handles
     }
 
-    fn open(&self, info: &TopicInfo, config: &TopicConfig, partition: &Arc<Partition>, fresh: bool) {
+    fn open(
+        &self,
+        info: &TopicInfo,
+        config: &TopicConfig,
+        partition: &Arc<Partition>,
+        fresh: bool,
+    ) {
         match self.try_open(info, config, partition, fresh) {
             Ok(opening) => {
                 let log = &opening.log;
                 partition.set_leader_epoch(opening.epoch);
-                partition.publish(log.view(), log.size_bytes(), log.segments().len() as u64);
+                partition.publish(log.view(), log.size_bytes(), log.segments() as u64);
                 partition.advance(opening.core.high_watermark());
                 // Lanes end only after the registry is closed.
                 let _ = partition.lane.push(Command::Open(Box::new(opening)));
@@ -100,25 +106,46 @@ impl Opener {
                 dir.display()
             ));
         }
-        let identity = LogIdentity { topic_id: info.id, partition: partition.id.partition };
-        let mode = OpenMode { clean: self.config.clean_start || fresh };
+        let identity = LogIdentity {
+            topic_id: info.id,
+            partition: partition.id.partition,
+        };
+        let mode = OpenMode {
+            clean: self.config.clean_start || fresh,
+        };
         let now_ms = self.clock.wall_ms();
-        let (mut log, recovery) =
-            Log::open(Arc::clone(&self.vfs), &dir, identity, LogConfig::from(config), mode, now_ms)
-                .map_err(|e| e.to_string())?;
-        if recovery.cut_bytes > 0 {
+        let (mut log, recovery) = Log::open(
+            Arc::clone(&self.vfs),
+            &dir,
+            identity,
+            LogConfig::from(config),
+            mode,
+            now_ms,
+        )
+        .map_err(|e| e.to_string())?;
+        if recovery.bytes_cut > 0 {
             tracing::warn!(
-                partition = %partition.id, cut_bytes = recovery.cut_bytes, log_end = %log.log_end(),
+                partition = %partition.id, cut_bytes = recovery.bytes_cut, log_end = %log.log_end(),
                 "torn tail cut: bytes after the last flush that were never acknowledged"
             );
         }
         let producers = rebuild_producers(&mut log)?;
-        let epoch = log.last_epoch().map_or(LeaderEpoch::ZERO, LeaderEpoch::next);
+        let epoch = log
+            .last_epoch()
+            .map_or(LeaderEpoch::ZERO, LeaderEpoch::next);
         log.begin_epoch(epoch).map_err(|e| e.to_string())?;
-        let recovered =
-            Recovered { log_start: log.log_start(), log_end: log.log_end(), producers };
+        let recovered = Recovered {
+            log_start: log.log_start(),
+            log_end: log.log_end(),
+            producers,
+        };
         let core = Core::new(core_config(config), recovered);
-        Ok(Opening { partition: Arc::clone(partition), core, log, epoch })
+        Ok(Opening {
+            partition: Arc::clone(partition),
+            core,
+            log,
+            epoch,
+        })
     }
 
     /// Removes a topic's directory; whether it is gone. Unlinking takes long, so on a blocking thread.
@@ -145,15 +172,15 @@ impl Opener {
 
 /// Producer sessions from the newest snapshot and the batches after it.
 fn rebuild_producers(log: &mut Log) -> Result<ProducerTable, String> {
-    let snapshot = log.latest_snapshot(log.log_end()).and_then(|(offset, bytes)| {
-        match ProducerTable::decode(&bytes) {
+    let snapshot = log
+        .latest_snapshot(log.log_end())
+        .and_then(|(offset, bytes)| match ProducerTable::decode(&bytes) {
             Ok(table) => Some((offset, table)),
             Err(error) => {
                 tracing::warn!(%error, "producer snapshot left aside; the log is read instead");
                 None
             }
-        }
-    });
+        });
     let (from, mut table) = snapshot.unwrap_or((log.log_start(), ProducerTable::default()));
     let view = log.view();
     for header in view.headers(from.max(log.log_start())) {

@@ -12,7 +12,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use prometheus_client::metrics::counter::Counter;
 use varve_broker_api::Error;
 use varve_storage::ReadView;
-use varve_types::{ErrorKind, LeaderEpoch, Offset, TopicConfig, TopicId, TopicPartition};
+use varve_types::{ErrorKind, LeaderEpoch, Offset, TopicConfig, TopicPartition};
 
 use crate::inbox::Inbox;
 use crate::lane::Command;
@@ -32,7 +32,9 @@ pub(crate) struct Counters {
 
 impl Counters {
     pub(crate) fn new(metrics: &Metrics, topic: &str) -> Self {
-        let label = TopicLabel { topic: topic.to_owned() };
+        let label = TopicLabel {
+            topic: topic.to_owned(),
+        };
         Self {
             records_produced: metrics.records_produced.get_or_create_owned(&label),
             bytes_produced: metrics.bytes_produced.get_or_create_owned(&label),
@@ -47,7 +49,6 @@ impl Counters {
 #[derive(Debug)]
 pub(crate) struct Partition {
     pub(crate) id: TopicPartition,
-    pub(crate) topic_id: TopicId,
     /// Which of its lane's partitions this is.
     pub(crate) slot: u32,
     pub(crate) lane: Arc<Inbox<Command>>,
@@ -69,7 +70,6 @@ pub(crate) struct Partition {
 impl Partition {
     pub(crate) fn new(
         id: TopicPartition,
-        topic_id: TopicId,
         slot: u32,
         lane: Arc<Inbox<Command>>,
         config: TopicConfig,
@@ -78,7 +78,6 @@ impl Partition {
         Self {
             counters: Counters::new(metrics, id.topic.as_str()),
             id,
-            topic_id,
             slot,
             lane,
             waiters: Waiters::default(),
@@ -157,7 +156,8 @@ impl Partition {
     /// Publishes what the log holds now.
     pub(crate) fn publish(&self, view: Arc<ReadView>, size_bytes: u64, segments: u64) {
         self.log_end.store(view.log_end().get(), Ordering::Release);
-        self.log_start.store(view.log_start().get(), Ordering::Release);
+        self.log_start
+            .store(view.log_start().get(), Ordering::Release);
         self.size_bytes.store(size_bytes, Ordering::Relaxed);
         self.segments.store(segments, Ordering::Relaxed);
         self.view.store(Some(view));
@@ -165,7 +165,8 @@ impl Partition {
 
     /// Lets readers see everything below `high_watermark`, and wakes those who wait.
     pub(crate) fn advance(&self, high_watermark: Offset) {
-        self.high_watermark.store(high_watermark.get(), Ordering::SeqCst);
+        self.high_watermark
+            .store(high_watermark.get(), Ordering::SeqCst);
         self.waiters.wake();
     }
 
@@ -185,7 +186,10 @@ impl Partition {
         let reason = self.offline().unwrap_or("it is being opened");
         Error::new(
             ErrorKind::LeaderNotAvailable,
-            format!("partition {} is offline: {reason}; nothing was changed", self.id),
+            format!(
+                "partition {} is offline: {reason}; nothing was changed",
+                self.id
+            ),
         )
         .with("topic", &self.id.topic)
         .with("partition", self.id.partition)
@@ -201,5 +205,9 @@ fn load(cursor: &AtomicI64) -> Offset {
 
 /// The error of a topic that does not exist.
 pub(crate) fn topic_not_found(topic: &str) -> Error {
-    Error::new(ErrorKind::TopicNotFound, format!("topic {topic:?} not found")).with("topic", topic)
+    Error::new(
+        ErrorKind::TopicNotFound,
+        format!("topic {topic:?} not found"),
+    )
+    .with("topic", topic)
 }

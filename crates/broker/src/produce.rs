@@ -96,12 +96,25 @@ pub(crate) fn enqueue(
         return Err(partition.offline_error());
     }
     let (reply, answer) = oneshot::channel();
-    let arrival = Arrival { batch, acks, expected_offset, arrived, reply, permit };
-    partition.lane.push(Command::Produce { slot: partition.slot, arrival }).map_err(|_| {
-        Error::new(
-            ErrorKind::ShuttingDown,
-            "the broker is shutting down; nothing was appended; use another node or come back",
-        )
-    })?;
+    let arrival = Arrival {
+        batch,
+        acks,
+        expected_offset,
+        arrived,
+        reply,
+        permit,
+    };
+    partition
+        .lane
+        .push(Command::Produce {
+            slot: partition.slot,
+            arrival,
+        })
+        .map_err(|_| {
+            Error::new(
+                ErrorKind::ShuttingDown,
+                "the broker is shutting down; nothing was appended; use another node or come back",
+            )
+        })?;
     Ok(Receipt(answer))
 }

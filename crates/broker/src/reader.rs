@@ -77,7 +77,10 @@ struct Parked<'a> {
 
 impl<'a> Parked<'a> {
     fn new(wanted: &'a [Wanted]) -> Self {
-        Self { notify: Arc::new(Notify::new()), wanted }
+        Self {
+            notify: Arc::new(Notify::new()),
+            wanted,
+        }
     }
 
     fn register(&self) {
@@ -139,8 +142,14 @@ pub(crate) async fn read_one(
     };
     let (batches, next_offset) = match slice {
         Some(slice) => {
-            partition.counters.bytes_fetched.inc_by(slice.bytes.len() as u64);
-            partition.counters.records_fetched.inc_by(slice.next_offset.since(offset));
+            partition
+                .counters
+                .bytes_fetched
+                .inc_by(slice.bytes.len() as u64);
+            partition
+                .counters
+                .records_fetched
+                .inc_by(slice.next_offset.since(offset));
             if let Some(cursor) = slice.cursor {
                 partition.cursors.put(slice.next_offset, cursor);
             }
@@ -158,13 +167,18 @@ pub(crate) async fn read_one(
 }
 
 fn check_epoch(partition: &Partition, wanted: Option<LeaderEpoch>) -> Result<(), Error> {
-    let (Some(wanted), current) = (wanted, partition.leader_epoch()) else { return Ok(()) };
+    let (Some(wanted), current) = (wanted, partition.leader_epoch()) else {
+        return Ok(());
+    };
     let (kind, relation) = match wanted.cmp(&current) {
         std::cmp::Ordering::Equal => return Ok(()),
         std::cmp::Ordering::Less => (ErrorKind::FencedLeaderEpoch, "older"),
         std::cmp::Ordering::Greater => (ErrorKind::UnknownLeaderEpoch, "newer"),
     };
-    let text = format!("leader epoch {wanted} is {relation} than epoch {current} of {}", partition.id);
+    let text = format!(
+        "leader epoch {wanted} is {relation} than epoch {current} of {}",
+        partition.id
+    );
     Err(Error::new(kind, text).with("leader_epoch", current))
 }
 
@@ -177,12 +191,26 @@ async fn read(
     min_one: bool,
 ) -> Result<Option<Slice>, Error> {
     let cursor = partition.cursors.take(offset);
-    let hot = view.read(offset, max_bytes, upto, min_one, ReadMode::NoWait, cursor.as_ref());
+    let hot = view.read(
+        offset,
+        max_bytes,
+        upto,
+        min_one,
+        ReadMode::NoWait,
+        cursor.as_ref(),
+    );
     let outcome = match hot {
         Ok(ReadOutcome::WouldBlock) => {
             let view = Arc::clone(view);
             let cold = tokio::task::spawn_blocking(move || {
-                view.read(offset, max_bytes, upto, min_one, ReadMode::Blocking, cursor.as_ref())
+                view.read(
+                    offset,
+                    max_bytes,
+                    upto,
+                    min_one,
+                    ReadMode::Blocking,
+                    cursor.as_ref(),
+                )
             });
             match cold.await {
                 Ok(outcome) => outcome,
@@ -204,13 +232,19 @@ pub(crate) fn read_error(partition: &Partition, offset: Offset, error: &ReadErro
         ReadError::OutOfRange { .. } => reject::out_of_range(partition, offset),
         ReadError::Stale => Error::new(
             ErrorKind::LeaderNotAvailable,
-            format!("the log of {} changed while it was read; read again", partition.id),
+            format!(
+                "the log of {} changed while it was read; read again",
+                partition.id
+            ),
         ),
         ReadError::Corrupt { .. } => {
             partition.counters.corrupt_batches.inc();
             Error::new(
                 ErrorKind::CorruptLog,
-                format!("partition {} at offset {offset}: {error}; nothing was changed", partition.id),
+                format!(
+                    "partition {} at offset {offset}: {error}; nothing was changed",
+                    partition.id
+                ),
             )
             .with("topic", &partition.id.topic)
             .with("partition", partition.id.partition)

@@ -15,7 +15,7 @@ use varve_broker_api::{
     AddPartitions, ConfigChange, ConfigEntry, ConfigSource, CreateTopic, Error, ProducerSession,
     Result, TopicInfo, UpdateConfigs,
 };
-use varve_metadata::{Command as Change, State};
+use varve_metadata::{Command as Change, CreateTopic as NewTopic, State};
 use varve_types::{
     ConfigError, ErrorKind, NodeId, PartitionId, ProducerId, TopicConfig, TopicId, TopicName,
     TopicPartition, limits,
@@ -41,7 +41,9 @@ pub(crate) struct Topic {
 
 impl Topic {
     pub(crate) fn partition(&self, partition: PartitionId) -> Result<&Arc<Partition>> {
-        let found = usize::try_from(partition.0).ok().and_then(|p| self.partitions.get(p));
+        let found = usize::try_from(partition.0)
+            .ok()
+            .and_then(|p| self.partitions.get(p));
         found.ok_or_else(|| {
             let text = format!(
                 "topic {:?} has no partition {partition}; it has {} (0 to {})",
@@ -81,11 +83,10 @@ pub(crate) struct Registry {
 
 impl Registry {
     /// Loads the metadata and opens every partition. Blocking: reads every log's tail.
-    pub(crate) fn open(opener: Opener) -> std::result::Result<Self, metadata_file::MetadataFileError> {
-        let stored = match metadata_file::load(&*opener.vfs, &opener.config.data_dir)? {
-            Some(stored) => stored,
-            None => Stored::default(),
-        };
+    pub(crate) fn open(
+        opener: Opener,
+    ) -> std::result::Result<Self, metadata_file::MetadataFileError> {
+        let stored = load(&opener)?;
         let registry = Self {
             view: ArcSwap::default(),
             version: watch::Sender::new(0),
@@ -99,23 +100,27 @@ impl Registry {
         };
         let topics = registry.open_all(&stored.state);
         registry.publish(stored.state.version(), topics);
-        registry.ledger.try_lock().map(|mut l| l.stored = stored).unwrap_or_else(|_| {
-            unreachable!("nobody else knows the registry yet")
-        });
+        registry
+            .ledger
+            .try_lock()
+            .map(|mut l| l.stored = stored)
+            .unwrap_or_else(|_| unreachable!("nobody else knows the registry yet"));
         Ok(registry)
     }
 
     fn open_all(&self, state: &State) -> BTreeMap<TopicName, Arc<Topic>> {
         let mut topics = BTreeMap::new();
-        for meta in state.topics() {
-            let info = info(meta);
+        for (name, meta) in state.topics() {
+            let info = info(name, meta);
             let config = self.resolve(&info.configs, info.replication_factor).unwrap_or_else(|e| {
                 // Written by this program and checked then; defaults may have changed since.
                 tracing::error!(topic = %info.name, error = %e, "configs of topic not understood");
                 TopicConfig::default()
             });
             let partitions = (0..info.partitions).map(PartitionId);
-            let partitions = self.opener.open_many(&info, &config, partitions, false, || self.slot());
+            let partitions = self
+                .opener
+                .open_many(&info, &config, partitions, false, || self.slot());
             topics.insert(info.name.clone(), Arc::new(Topic { info, partitions }));
         }
         topics
@@ -142,7 +147,11 @@ impl Registry {
         let view = self.view.load();
         view.topics.get(name).cloned().ok_or_else(|| {
             let error = topic_not_found(name.as_str());
-            let names = view.topics.keys().filter(|t| !t.is_internal()).map(TopicName::as_str);
+            let names = view
+                .topics
+                .keys()
+                .filter(|t| !t.is_internal())
+                .map(TopicName::as_str);
             match varve_types::config::nearest(name.as_str(), names) {
                 Some(near) => Error {
                     message: format!("{}; did you mean {near:?}?", error.message),
@@ -163,7 +172,12 @@ impl Registry {
             id: t.info.id,
             partitions: t.info.partitions,
         };
-        self.view.load().topics.iter().map(|(n, t)| (n.clone(), state(t))).collect()
+        self.view
+            .load()
+            .topics
+            .iter()
+            .map(|(n, t)| (n.clone(), state(t)))
+            .collect()
     }
 
     fn resolve(
@@ -178,7 +192,9 @@ impl Registry {
                 "min.insync.replicas={} is more than the {replication_factor} replicas of each partition; nothing was changed",
                 config.min_insync_replicas
             );
-            return Err(Error::new(ErrorKind::InvalidConfig, text).with("key", "min.insync.replicas"));
+            return Err(
+                Error::new(ErrorKind::InvalidConfig, text).with("key", "min.insync.replicas")
+            );
         }
         Ok(config)
     }
@@ -192,7 +208,10 @@ impl Registry {
     }
 
     async fn store(&self, ledger: &mut Ledger, stored: Stored) -> Result<()> {
-        let (vfs, dir) = (Arc::clone(&self.opener.vfs), self.opener.config.data_dir.clone());
+        let (vfs, dir) = (
+            Arc::clone(&self.opener.vfs),
+            self.opener.config.data_dir.clone(),
+        );
         let copy = stored.clone();
         let written = tokio::task::spawn_blocking(move || metadata_file::store(&*vfs, &dir, &copy));
         match written.await {
@@ -211,7 +230,9 @@ impl Registry {
     pub(crate) async fn create_topic(&self, request: CreateTopic) -> Result<TopicInfo> {
         let mut ledger = self.ledger.lock().await;
         let now_ms = self.opener.clock.wall_ms();
-        ledger.recent_requests.retain(|(_, at, _)| now_ms.saturating_sub(*at) < REQUEST_ID_MS);
+        ledger
+            .recent_requests
+            .retain(|(_, at, _)| now_ms.saturating_sub(*at) < REQUEST_ID_MS);
         if let Some(id) = request.request_id
             && let Some((_, _, info)) = ledger.recent_requests.iter().find(|(r, _, _)| *r == id)
             && info.name == request.topic
@@ -224,7 +245,7 @@ impl Registry {
             return Ok(info);
         }
         let partitions = self.open_new(&info, &config, 0..info.partitions).await?;
-        let change = Change::CreateTopic {
+        let change = Change::CreateTopic(NewTopic {
             name: info.name.clone(),
             id: info.id,
             partitions: info.partitions,
@@ -232,17 +253,22 @@ impl Registry {
             configs: info.configs.clone(),
             labels: info.labels.clone(),
             created_ms: info.created_ms,
-            placement: placement(&request.placement, self.opener.config.node, 0..info.partitions),
-        };
+            placement: request.placement,
+        });
         if let Err(error) = self.commit(&mut ledger, change, &[]).await {
             self.close(&partitions).await;
-            self.opener.remove_topic_dir(&self.opener.dir_name(&info)).await;
+            self.opener
+                .remove_topic_dir(&self.opener.dir_name(&info))
+                .await;
             return Err(error);
         }
         if let Some(id) = request.request_id {
             ledger.recent_requests.push((id, now_ms, info.clone()));
         }
-        let topic = Topic { info: info.clone(), partitions };
+        let topic = Topic {
+            info: info.clone(),
+            partitions,
+        };
         self.replace(&ledger, &info.name, Some(topic));
         tracing::info!(topic = %info.name, partitions = info.partitions, "topic created");
         Ok(info)
@@ -251,10 +277,17 @@ impl Registry {
     fn check_new(&self, request: &CreateTopic, now_ms: i64) -> Result<TopicInfo> {
         let view = self.view.load();
         if view.topics.contains_key(&request.topic) {
-            let text = format!("topic {:?} exists; nothing was changed", request.topic.as_str());
-            return Err(Error::new(ErrorKind::TopicAlreadyExists, text).with("topic", &request.topic));
+            let text = format!(
+                "topic {:?} exists; nothing was changed",
+                request.topic.as_str()
+            );
+            return Err(
+                Error::new(ErrorKind::TopicAlreadyExists, text).with("topic", &request.topic)
+            );
         }
-        let partitions = request.partitions.unwrap_or(self.opener.config.num_partitions);
+        let partitions = request
+            .partitions
+            .unwrap_or(self.opener.config.num_partitions);
         check_partition_count(partitions)?;
         self.check_room(&view, partitions)?;
         let replication_factor = request.replication_factor.unwrap_or(1);
@@ -300,14 +333,18 @@ impl Registry {
                 return Err(Error::invalid("placement", text));
             }
             if nodes.as_slice() != [me] {
-                let text = format!("placement of partition {partition} must be [{me}], the only node");
+                let text =
+                    format!("placement of partition {partition} must be [{me}], the only node");
                 return Err(Error::invalid("placement", text));
             }
         }
         if placement.is_empty() || placement.len() == partitions.len() {
             Ok(())
         } else {
-            Err(Error::invalid("placement", "placement names every partition or none"))
+            Err(Error::invalid(
+                "placement",
+                "placement names every partition or none",
+            ))
         }
     }
 
@@ -329,7 +366,11 @@ impl Registry {
         if let Some(bad) = opened.iter().find(|p| p.offline().is_some()) {
             let error = Error::new(
                 ErrorKind::StorageError,
-                format!("{} could not be opened: {}", bad.id, bad.offline().unwrap_or_default()),
+                format!(
+                    "{} could not be opened: {}",
+                    bad.id,
+                    bad.offline().unwrap_or_default()
+                ),
             );
             self.close(&opened).await;
             return Err(error);
@@ -342,7 +383,14 @@ impl Registry {
         for partition in partitions {
             partition.mark_deleted();
             let (reply, done) = oneshot::channel();
-            if partition.lane.push(Command::Close { slot: partition.slot, reply }).is_ok() {
+            if partition
+                .lane
+                .push(Command::Close {
+                    slot: partition.slot,
+                    reply,
+                })
+                .is_ok()
+            {
                 closed.push(done);
             }
         }
@@ -374,8 +422,12 @@ impl Registry {
             return Err(Error::new(ErrorKind::TopicNotFound, text).with("topic", name));
         }
         let dir = self.opener.dir_name(&topic.info);
-        let change = Change::DeleteTopic { name: name.clone(), id: topic.info.id };
-        self.commit(&mut ledger, change, std::slice::from_ref(&dir)).await?;
+        let change = Change::DeleteTopic {
+            name: name.clone(),
+            id: Some(topic.info.id),
+        };
+        self.commit(&mut ledger, change, std::slice::from_ref(&dir))
+            .await?;
         self.replace(&ledger, name, None);
         self.close(&topic.partitions).await;
         tracing::info!(topic = %name, "topic deleted");
@@ -420,7 +472,10 @@ impl Registry {
         let added = present..request.total;
         self.check_placement(&request.placement, added.clone())?;
         self.check_room(&self.view.load(), request.total - present)?;
-        let info = TopicInfo { partitions: request.total, ..topic.info.clone() };
+        let info = TopicInfo {
+            partitions: request.total,
+            ..topic.info.clone()
+        };
         if request.validate_only || added.is_empty() {
             return Ok(info);
         }
@@ -429,14 +484,21 @@ impl Registry {
         let change = Change::AddPartitions {
             name: info.name.clone(),
             total: request.total,
-            placement: placement(&request.placement, self.opener.config.node, added),
+            placement: request.placement,
         };
         if let Err(error) = self.commit(&mut ledger, change, &[]).await {
             self.close(&opened).await;
             return Err(error);
         }
         let partitions = topic.partitions.iter().cloned().chain(opened).collect();
-        self.replace(&ledger, &info.name, Some(Topic { info: info.clone(), partitions }));
+        self.replace(
+            &ledger,
+            &info.name,
+            Some(Topic {
+                info: info.clone(),
+                partitions,
+            }),
+        );
         Ok(info)
     }
 
@@ -446,8 +508,10 @@ impl Registry {
         Ok(varve_types::config::KEYS
             .iter()
             .map(|key| {
-                let inherited =
-                    defaults.get(key.name).map_or(key.default, String::as_str).to_owned();
+                let inherited = defaults
+                    .get(key.name)
+                    .map_or(key.default, String::as_str)
+                    .to_owned();
                 let (value, source) = match topic.info.configs.get(key.name) {
                     Some(value) => (value.clone(), ConfigSource::Topic),
                     None if defaults.contains_key(key.name) => {
@@ -455,7 +519,13 @@ impl Registry {
                     }
                     None => (inherited.clone(), ConfigSource::Default),
                 };
-                ConfigEntry { name: key.name, value, source, inherited, description: key.description }
+                ConfigEntry {
+                    name: key.name,
+                    value,
+                    source,
+                    inherited,
+                    description: key.description,
+                }
             })
             .collect())
     }
@@ -468,18 +538,34 @@ impl Registry {
             apply_config(&mut configs, &name, change)?;
         }
         let config = self.resolve(&configs, topic.info.replication_factor)?;
-        let info = TopicInfo { configs: configs.clone(), ..topic.info.clone() };
+        let info = TopicInfo {
+            configs: configs.clone(),
+            ..topic.info.clone()
+        };
         if request.validate_only {
             return Ok(info);
         }
-        let change = Change::SetTopicConfigs { name: info.name.clone(), configs };
+        let change = Change::SetTopicConfigs {
+            name: info.name.clone(),
+            configs,
+        };
         self.commit(&mut ledger, change, &[]).await?;
         for partition in &topic.partitions {
             let config = Box::new(config.clone());
-            let _ = partition.lane.push(Command::Configure { slot: partition.slot, config });
+            let _ = partition.lane.push(Command::Configure {
+                slot: partition.slot,
+                config,
+            });
         }
         let partitions = topic.partitions.clone();
-        self.replace(&ledger, &info.name, Some(Topic { info: info.clone(), partitions }));
+        self.replace(
+            &ledger,
+            &info.name,
+            Some(Topic {
+                info: info.clone(),
+                partitions,
+            }),
+        );
         Ok(info)
     }
 
@@ -492,14 +578,18 @@ impl Registry {
                 self.commit(&mut ledger, change, &[]).await?;
                 let found = ledger.stored.state.producer(&name);
                 found.ok_or_else(|| {
-                    Error::new(ErrorKind::StorageError, format!("producer {name:?} is not stored"))
+                    Error::new(
+                        ErrorKind::StorageError,
+                        format!("producer {name:?} is not stored"),
+                    )
                 })?
             }
             None => {
                 if ledger.producer_ids.is_empty() {
                     let first = ledger.stored.state.next_producer_id();
                     let count = PRODUCER_ID_BLOCK;
-                    self.commit(&mut ledger, Change::AllocateProducerIds { count }, &[]).await?;
+                    self.commit(&mut ledger, Change::AllocateProducerIds { count }, &[])
+                        .await?;
                     ledger.producer_ids = first..first + i64::from(count);
                 }
                 let id = ledger.producer_ids.start;
@@ -507,13 +597,36 @@ impl Registry {
                 ProducerId { id, epoch: 0 }
             }
         };
-        Ok(ProducerSession { producer, idle_expiry_ms })
+        Ok(ProducerSession {
+            producer,
+            idle_expiry_ms,
+        })
     }
 }
 
-fn info(meta: &varve_metadata::Topic) -> TopicInfo {
+/// The stored state, in which this node is known under its present address.
+fn load(opener: &Opener) -> std::result::Result<Stored, metadata_file::MetadataFileError> {
+    let (vfs, config) = (&*opener.vfs, &opener.config);
+    let mut stored = metadata_file::load(vfs, &config.data_dir)?.unwrap_or_default();
+    let known = stored.state.nodes().get(&config.node);
+    if known.is_none_or(|n| n.address != config.address || n.rack != config.rack) {
+        let (address, rack) = (config.address.clone(), config.rack.clone());
+        let register = Change::RegisterNode {
+            node: config.node,
+            address,
+            rack,
+        };
+        match varve_metadata::apply(&mut stored.state, register) {
+            Ok(_) => metadata_file::store(vfs, &config.data_dir, &stored)?,
+            Err(rejection) => tracing::error!(%rejection, "this node could not be registered"),
+        }
+    }
+    Ok(stored)
+}
+
+fn info(name: &TopicName, meta: &varve_metadata::Topic) -> TopicInfo {
     TopicInfo {
-        name: meta.name.clone(),
+        name: name.clone(),
         id: meta.id,
         partitions: meta.partition_count(),
         replication_factor: meta.replication_factor,
@@ -521,14 +634,6 @@ fn info(meta: &varve_metadata::Topic) -> TopicInfo {
         labels: meta.labels.clone(),
         created_ms: meta.created_ms,
     }
-}
-
-fn placement(
-    given: &BTreeMap<i32, Vec<NodeId>>,
-    me: NodeId,
-    partitions: std::ops::Range<i32>,
-) -> Vec<Vec<NodeId>> {
-    partitions.map(|p| given.get(&p).cloned().unwrap_or_else(|| vec![me])).collect()
 }
 
 fn check_partition_count(count: i32) -> Result<()> {
@@ -548,7 +653,11 @@ fn apply_config(
     let key = varve_types::config::find_key(name).map_err(|e| config_error(&e))?;
     let current = || configs.get(name).map_or(key.default, String::as_str);
     let list = |text: &str| -> Vec<String> {
-        text.split(',').map(str::trim).filter(|p| !p.is_empty()).map(str::to_owned).collect()
+        text.split(',')
+            .map(str::trim)
+            .filter(|p| !p.is_empty())
+            .map(str::to_owned)
+            .collect()
     };
     let value = match change {
         ConfigChange::Delete => {
@@ -562,12 +671,21 @@ fn apply_config(
         }
         ConfigChange::Append(more) => {
             let mut parts = list(current());
-            parts.extend(list(&more).into_iter().filter(|m| !parts.contains(m)).collect::<Vec<_>>());
+            parts.extend(
+                list(&more)
+                    .into_iter()
+                    .filter(|m| !parts.contains(m))
+                    .collect::<Vec<_>>(),
+            );
             parts.join(",")
         }
         ConfigChange::Subtract(less) => {
             let less = list(&less);
-            list(current()).into_iter().filter(|p| !less.contains(p)).collect::<Vec<_>>().join(",")
+            list(current())
+                .into_iter()
+                .filter(|p| !less.contains(p))
+                .collect::<Vec<_>>()
+                .join(",")
         }
     };
     configs.insert(name.to_owned(), value);
@@ -580,9 +698,16 @@ fn config_error(error: &ConfigError) -> Error {
         | ConfigError::NotSupported { key }
         | ConfigError::BadValue { key, .. } => key.clone(),
     };
-    Error::new(ErrorKind::InvalidConfig, format!("{error}; nothing was changed")).with("key", key)
+    Error::new(
+        ErrorKind::InvalidConfig,
+        format!("{error}; nothing was changed"),
+    )
+    .with("key", key)
 }
 
 fn rejected(rejection: &varve_metadata::Rejection) -> Error {
-    Error::new(rejection.kind(), format!("{rejection}; nothing was changed"))
+    Error::new(
+        rejection.kind(),
+        format!("{rejection}; nothing was changed"),
+    )
 }

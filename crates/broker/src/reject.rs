@@ -13,29 +13,43 @@ pub(crate) fn error(partition: &Partition, rejection: Rejection) -> Error {
     let text = match rejection {
         Rejection::Offline => return partition.offline_error(),
         Rejection::NotEnoughReplicas => {
-            format!("partition {id} has fewer replicas in sync than min.insync.replicas; nothing was appended")
+            format!(
+                "partition {id} has fewer replicas in sync than min.insync.replicas; nothing was appended"
+            )
         }
         Rejection::ExpectedOffset { actual } => {
-            format!("the log of {id} ends at {actual}, not at the expected offset; nothing was appended")
+            format!(
+                "the log of {id} ends at {actual}, not at the expected offset; nothing was appended"
+            )
         }
         Rejection::ProducerFenced { current_epoch } => {
-            format!("a newer session of this producer (epoch {current_epoch}) writes to {id}; nothing was appended")
+            format!(
+                "a newer session of this producer (epoch {current_epoch}) writes to {id}; nothing was appended"
+            )
         }
         Rejection::UnknownProducer => {
-            format!("partition {id} does not know this producer session; nothing was appended; open a new session")
+            format!(
+                "partition {id} does not know this producer session; nothing was appended; open a new session"
+            )
         }
         Rejection::OutOfOrderSequence { expected } => {
-            format!("partition {id} expects sequence {expected} of this producer; nothing was appended")
+            format!(
+                "partition {id} expects sequence {expected} of this producer; nothing was appended"
+            )
         }
         Rejection::TooManyProducers => {
             format!("partition {id} remembers as many producers as it may; nothing was appended")
         }
         Rejection::StorageFull => {
-            format!("no space for partition {id}; nothing was appended; free space or lower its retention")
+            format!(
+                "no space for partition {id}; nothing was appended; free space or lower its retention"
+            )
         }
         Rejection::StorageFailed => {
             let reason = partition.offline().unwrap_or("it was closed");
-            format!("partition {id} failed ({reason}); whether the records were appended is unknown")
+            format!(
+                "partition {id} failed ({reason}); whether the records were appended is unknown"
+            )
         }
     };
     let error = Error::new(rejection.kind(), text)
@@ -55,7 +69,9 @@ pub(crate) fn out_of_range(partition: &Partition, offset: Offset) -> Error {
     let id = &partition.id;
     Error::new(
         ErrorKind::OffsetOutOfRange,
-        format!("offset {offset} of {id} is not in the log, which holds {start} to {end} (exclusive)"),
+        format!(
+            "offset {offset} of {id} is not in the log, which holds {start} to {end} (exclusive)"
+        ),
     )
     .with("topic", &id.topic)
     .with("partition", id.partition)

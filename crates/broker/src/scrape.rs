@@ -22,30 +22,82 @@ fn gauge(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: i64
 
 impl Collector for Scrape {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result {
-        let Some(inner) = self.0.upgrade() else { return Ok(()) };
+        let Some(inner) = self.0.upgrade() else {
+            return Ok(());
+        };
         let view = inner.registry.view();
         let topics: Vec<_> = view.topics.values().collect();
         let partitions: Vec<_> = topics.iter().flat_map(|t| &t.partitions).collect();
         let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
         let e = &mut encoder;
         gauge(e, "cluster_nodes", "Nodes of the cluster", 1)?;
-        gauge(e, "cluster_topics", "Topics of the cluster", count(topics.len()))?;
-        gauge(e, "cluster_partitions", "Partitions of the cluster", count(partitions.len()))?;
+        gauge(
+            e,
+            "cluster_topics",
+            "Topics of the cluster",
+            count(topics.len()),
+        )?;
+        gauge(
+            e,
+            "cluster_partitions",
+            "Partitions of the cluster",
+            count(partitions.len()),
+        )?;
         let offline = count(partitions.iter().filter(|p| p.offline().is_some()).count());
-        gauge(e, "cluster_leaderless_partitions", "Partitions without a leader", offline)?;
-        gauge(e, "cluster_controller", "1 if this node leads the metadata", 1)?;
-        gauge(e, "under_replicated_partitions", "Partitions short of replicas in sync", 0)?;
-        gauge(e, "under_min_isr_partitions", "Partitions below min.insync.replicas", 0)?;
+        gauge(
+            e,
+            "cluster_leaderless_partitions",
+            "Partitions without a leader",
+            offline,
+        )?;
+        gauge(
+            e,
+            "cluster_controller",
+            "1 if this node leads the metadata",
+            1,
+        )?;
+        gauge(
+            e,
+            "under_replicated_partitions",
+            "Partitions short of replicas in sync",
+            0,
+        )?;
+        gauge(
+            e,
+            "under_min_isr_partitions",
+            "Partitions below min.insync.replicas",
+            0,
+        )?;
         let in_flight = i64::try_from(inner.admission.in_flight_bytes()).unwrap_or(i64::MAX);
-        gauge(e, "produce_in_flight_bytes", "Bytes admitted and not yet answered", in_flight)?;
+        gauge(
+            e,
+            "produce_in_flight_bytes",
+            "Bytes admitted and not yet answered",
+            in_flight,
+        )?;
         let queued = count(inner.lanes.iter().map(|l| l.len()).sum());
-        gauge(e, "lane_queue_length", "Commands that wait for a lane", queued)?;
+        gauge(
+            e,
+            "lane_queue_length",
+            "Commands that wait for a lane",
+            queued,
+        )?;
         let segments = partitions.iter().map(|p| p.segments()).sum::<u64>();
-        gauge(e, "log_segments", "Segments of all partitions", segments.cast_signed())?;
+        gauge(
+            e,
+            "log_segments",
+            "Segments of all partitions",
+            segments.cast_signed(),
+        )?;
         let help = "Partitions of a topic";
         let gauges: Vec<_> = topics
             .iter()
-            .map(|t| (topic_label(t.info.name.as_str()), i64::from(t.info.partitions)))
+            .map(|t| {
+                (
+                    topic_label(t.info.name.as_str()),
+                    i64::from(t.info.partitions),
+                )
+            })
             .collect();
         family(e, "topic_partitions", help, &gauges)?;
         for (name, help, value) in PER_PARTITION {
@@ -64,18 +116,40 @@ impl Collector for Scrape {
 }
 
 type Labels = Vec<(&'static str, String)>;
-type PerPartition = (&'static str, &'static str, fn(&crate::partition::Partition) -> i64);
+type PerPartition = (
+    &'static str,
+    &'static str,
+    fn(&crate::partition::Partition) -> i64,
+);
 
 const PER_PARTITION: &[PerPartition] = &[
-    ("partition_high_watermark", "One past the last committed record", |p| p.high_watermark().get()),
-    ("partition_log_start_offset", "Oldest readable offset", |p| p.log_start().get()),
-    ("partition_log_end_offset", "One past the last record of the log", |p| p.log_end().get()),
-    ("partition_size_bytes", "Bytes on disk", |p| p.size_bytes().cast_signed()),
+    (
+        "partition_high_watermark",
+        "One past the last committed record",
+        |p| p.high_watermark().get(),
+    ),
+    (
+        "partition_log_start_offset",
+        "Oldest readable offset",
+        |p| p.log_start().get(),
+    ),
+    (
+        "partition_log_end_offset",
+        "One past the last record of the log",
+        |p| p.log_end().get(),
+    ),
+    ("partition_size_bytes", "Bytes on disk", |p| {
+        p.size_bytes().cast_signed()
+    }),
     ("partition_replicas", "Replicas", |_| 1),
-    ("partition_in_sync_replicas", "Replicas in sync", |p| i64::from(p.offline().is_none())),
-    ("partition_leader", "1 if this node leads the partition", |p| {
+    ("partition_in_sync_replicas", "Replicas in sync", |p| {
         i64::from(p.offline().is_none())
     }),
+    (
+        "partition_leader",
+        "1 if this node leads the partition",
+        |p| i64::from(p.offline().is_none()),
+    ),
 ];
 
 fn topic_label(topic: &str) -> Labels {

@@ -61,7 +61,9 @@ pub(crate) struct Inner {
 
 impl std::fmt::Debug for Inner {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Broker").field("node", &self.config.node).finish_non_exhaustive()
+        f.debug_struct("Broker")
+            .field("node", &self.config.node)
+            .finish_non_exhaustive()
     }
 }
 
@@ -92,7 +94,13 @@ impl Broker {
         for (number, inbox) in lanes.iter().enumerate() {
             let inbox = Arc::clone(inbox);
             let clock = Arc::clone(&clock);
-            threads.push(lane::spawn(number, inbox, clock, &flushers, metrics.clone())?);
+            threads.push(lane::spawn(
+                number,
+                inbox,
+                clock,
+                &flushers,
+                metrics.clone(),
+            )?);
         }
         let opener = Opener {
             config: Arc::clone(&config),
@@ -102,13 +110,24 @@ impl Broker {
             metrics: metrics.clone(),
         };
         let opened = tokio::task::spawn_blocking(move || Registry::open(opener));
-        let registry = Arc::new(opened.await.map_err(|e| StartError::Open(e.to_string()))??);
+        let registry = Arc::new(
+            opened
+                .await
+                .map_err(|e| StartError::Open(e.to_string()))??,
+        );
         registry.finish_deletions().await;
         let space = Arc::new(Space::new(vfs, Arc::clone(&config), metrics.clone()));
-        let offsets =
-            OffsetsTopic::new(Arc::clone(&registry), Arc::clone(&clock), config.offsets_partitions);
-        let groups =
-            Groups::start(groups_config(&config), Arc::clone(&registry), offsets, Arc::clone(&clock));
+        let offsets = OffsetsTopic::new(
+            Arc::clone(&registry),
+            Arc::clone(&clock),
+            config.offsets_partitions,
+        );
+        let groups = Groups::start(
+            groups_config(&config),
+            Arc::clone(&registry),
+            offsets,
+            Arc::clone(&clock),
+        );
         let housekeeping =
             tokio::spawn(housekeeping::run(Arc::clone(&lanes), Arc::clone(&space))).abort_handle();
         let inner = Inner {
@@ -124,7 +143,9 @@ impl Broker {
             threads: Mutex::new(Some((threads, flushers))),
             housekeeping,
         };
-        Ok(Self { inner: Arc::new(inner) })
+        Ok(Self {
+            inner: Arc::new(inner),
+        })
     }
 
     /// Answers what is parked and parks nothing more; still serves. The first act of a shutdown.
@@ -139,7 +160,9 @@ impl Broker {
         self.drain().await;
         self.inner.admission.close();
         self.inner.housekeeping.abort();
-        let Some((lanes, mut flushers)) = self.inner.threads.lock().take() else { return false };
+        let Some((lanes, mut flushers)) = self.inner.threads.lock().take() else {
+            return false;
+        };
         let mut safe = true;
         for lane in self.inner.lanes.iter() {
             let (reply, done) = oneshot::channel();
@@ -167,8 +190,12 @@ impl Broker {
         for (number, lane) in self.inner.lanes.iter().enumerate() {
             let (reply, done) = oneshot::channel();
             // Closing a slot that no partition has answers at once and changes nothing.
-            let probe = Command::Close { slot: u32::MAX, reply };
-            lane.push(probe).map_err(|_| format!("lane {number} has ended"))?;
+            let probe = Command::Close {
+                slot: u32::MAX,
+                reply,
+            };
+            lane.push(probe)
+                .map_err(|_| format!("lane {number} has ended"))?;
             match tokio::time::timeout(timeout, done).await {
                 Ok(_) => {}
                 Err(_) => return Err(format!("lane {number} did not answer within {timeout:?}")),

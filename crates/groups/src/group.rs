@@ -8,13 +8,12 @@
 //! Never touches offsets; never decides by wall clock.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
-use std::sync::Arc;
 
 use varve_types::{ErrorKind, GroupName, MemberId, TopicId, TopicName, TopicPartition, limits};
 
 use crate::assignor::{Assignor, Candidate, assign};
 use crate::coordinator::{Config, Matcher};
+use crate::member::{Member, Parked, new_member, session_timeout};
 use crate::offsets::Offsets;
 use crate::writes::Writes;
 use crate::{
@@ -29,83 +28,6 @@ pub(crate) struct Env<'a> {
     pub(crate) topics: &'a BTreeMap<TopicName, TopicState>,
     pub(crate) matcher: &'a dyn Matcher,
     pub(crate) draining: bool,
-}
-
-/// A heartbeat whose answer is held.
-#[derive(Debug)]
-struct Parked {
-    ticket: Ticket,
-    until: Tick,
-}
-
-#[derive(Debug)]
-pub(crate) struct Member {
-    pub(crate) instance: Option<String>,
-    pub(crate) client_id: Arc<str>,
-    pub(crate) peer: Option<SocketAddr>,
-    pub(crate) subscription: Subscription,
-    /// The subscription with its pattern resolved.
-    topics: BTreeSet<TopicName>,
-    session_timeout_ms: u64,
-    rebalance_timeout_ms: u64,
-    pub(crate) epoch: i32,
-    /// Epoch the member last presented: it is accepted again when our reply was lost.
-    presented: i32,
-    pub(crate) granted: BTreeSet<TopicPartition>,
-    pub(crate) target: BTreeSet<TopicPartition>,
-    /// What the member last said it owns.
-    reported: BTreeSet<TopicPartition>,
-    pub(crate) heard: Tick,
-    expires: Tick,
-    /// Set while the member has been told to give something up and has not.
-    revoke_by: Option<Tick>,
-    parked: Option<Parked>,
-    /// A static member that left and whose partitions wait for it.
-    departed: bool,
-}
-
-impl Member {
-    /// What it may own now. Anything granted outside its target is being taken back.
-    fn assignment(&self) -> BTreeSet<TopicPartition> {
-        self.granted.intersection(&self.target).cloned().collect()
-    }
-
-    fn interval_ms(&self, config: &Config) -> u64 {
-        config
-            .heartbeat_interval_ms
-            .min(self.session_timeout_ms / 3)
-            .max(1)
-    }
-
-    fn settled(&self) -> bool {
-        self.epoch == self.presented && self.assignment() == self.reported
-    }
-
-    fn deadline(&self) -> Tick {
-        let silent = self.parked.as_ref().map_or(self.expires, |p| p.until);
-        self.revoke_by.map_or(silent, |t| t.min(silent))
-    }
-
-    fn reply(&self, config: &Config) -> Reply {
-        let assignment = self.assignment();
-        Reply::Heartbeat(HeartbeatReply {
-            member_epoch: self.epoch,
-            assignment: (assignment != self.reported).then(|| assignment.into_iter().collect()),
-            heartbeat_interval_ms: self.interval_ms(config),
-            session_timeout_ms: self.session_timeout_ms,
-        })
-    }
-
-    /// Answers the parked heartbeat, if there is one; the session counts from the answer.
-    fn unpark(&mut self, now: Tick, config: &Config, out: &mut Vec<Output>) {
-        if let Some(parked) = self.parked.take() {
-            self.expires = now.plus(self.session_timeout_ms);
-            out.push(Output::Reply {
-                ticket: parked.ticket,
-                reply: self.reply(config),
-            });
-        }
-    }
 }
 
 #[derive(Debug)]
@@ -732,34 +654,6 @@ pub(crate) fn farewell(config: &Config) -> Reply {
         heartbeat_interval_ms: config.heartbeat_interval_ms,
         session_timeout_ms: config.session_timeout_ms,
     })
-}
-
-fn session_timeout(given: Option<u64>, config: &Config) -> u64 {
-    given.map_or(config.session_timeout_ms, |ms| {
-        ms.clamp(config.session_timeout_min_ms, config.session_timeout_max_ms)
-    })
-}
-
-fn new_member(heartbeat: &Heartbeat, instance: Option<String>, env: Env<'_>) -> Member {
-    Member {
-        instance,
-        client_id: heartbeat.client_id.clone(),
-        peer: heartbeat.peer,
-        subscription: Subscription::default(),
-        topics: BTreeSet::new(),
-        session_timeout_ms: env.config.session_timeout_ms,
-        rebalance_timeout_ms: env.config.rebalance_timeout_ms,
-        epoch: 0,
-        presented: 0,
-        granted: BTreeSet::new(),
-        target: BTreeSet::new(),
-        reported: BTreeSet::new(),
-        heard: env.now,
-        expires: env.now,
-        revoke_by: None,
-        parked: None,
-        departed: false,
-    }
 }
 
 /// Topics a subscription means now. Names need not exist; patterns match what exists.

@@ -19,6 +19,7 @@ mod coordinator;
 mod describe;
 mod group;
 mod input;
+mod member;
 mod offsets;
 mod output;
 mod writes;

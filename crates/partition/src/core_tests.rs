@@ -228,11 +228,11 @@ proptest! {
                     Output::Answer { ticket, result } => {
                         let acks = open.remove(ticket);
                         prop_assert!(acks.is_some(), "answered twice");
-                        if let Ok(a) = result {
-                            if acks == Some(Acks::All) {
-                                prop_assert!(a.base_offset.get() < flushed);
-                                prop_assert_eq!(a.flushed_replicas, 1);
-                            }
+                        if let Ok(a) = result
+                            && acks == Some(Acks::All)
+                        {
+                            prop_assert!(a.base_offset.get() < flushed);
+                            prop_assert_eq!(a.flushed_replicas, 1);
                         }
                     }
                     Output::HighWatermark(hw) => prop_assert_eq!(hw.get(), flushed),

@@ -1,1 +1,30 @@
-//! The node as a library: configuration, wiring, lifecycle, telemetry.
+//! A node as a library: configuration, data directory, wiring, lifecycle, telemetry. The binary in `cli` runs
+//! [`run`]; the demo, the tests and the benches run [`embedded`].
+//!
+//! Invariants: configuration is parsed once and passed by value; one process per data directory; the clean
+//! shutdown mark is removed before anything is served and written only after everything is on disk. No
+//! decision about records is made here.
+
+pub mod config;
+pub mod datadir;
+pub mod embedded;
+pub mod health;
+pub mod http;
+pub mod metrics;
+pub mod node;
+pub mod notify;
+pub mod run;
+pub mod telemetry;
+
+pub use config::Config;
+pub use node::Node;
+pub use run::run;
+
+/// Semantic version of this build.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Commit of this build; empty when it was not built from a checkout.
+pub const REVISION: &str = match option_env!("VARVE_REVISION") {
+    Some(revision) => revision,
+    None => "",
+};

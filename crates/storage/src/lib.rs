@@ -1,1 +1,68 @@
-//! One partition's log as segment files: synchronous, one writer, many readers.
+//! One partition's log as segment files: synchronous, one writer, many readers. A directory holds segments
+//! (`.log`: a pure run of record batches, `.index`, `.timeindex`), a `manifest`, a `leader-epoch` file and
+//! `.snapshot` files; every byte of them is described in `FORMAT.md`.
+//!
+//! Invariants: `log_start <= flushed <= log_end` once recovery is done; offsets are contiguous; a batch is
+//! written as it was sequenced and never changed; an index entry is written only after the bytes it covers
+//! were flushed; the manifest is committed before a file is deleted; after a failed write or sync the log
+//! refuses every change until it is opened again, and only a full disk is not a failure. Damage that a crash
+//! cannot explain is refused, never cut.
+//!
+//! It never starts a thread, reads a clock, looks at a high watermark on its own, or decides what an
+//! acknowledgement means.
+//!
+//! # The API in short
+//!
+//! ```text
+//! Log::open(vfs: Arc<dyn Vfs>, dir: &Path, LogIdentity, LogConfig, OpenMode { clean }, now_ms) -> Result<(Log, Recovery), LogError>
+//!
+//! // The writer's side: one owner, `&mut self`.
+//! log.append(&[Sequenced], now_ms)   -> Result<Appended { range, bytes }, LogError>  // all or nothing
+//! log.begin_epoch(LeaderEpoch)       -> Result<(), LogError>    // a new leader's start, before its first append
+//! log.flush_target()                 -> Option<FlushTarget>     // what to sync; Send; run it on another thread
+//!   FlushTarget::run(self)           -> Result<FlushDone, FlushError>
+//! log.flush_done(&FlushDone)         -> Result<Offset, LogError>   // moves the flushed cursor, writes index entries
+//! log.flush_failed(&FlushError)                                 // latches the log unless `error.retry`
+//! log.flush_now()                    -> Result<Offset, LogError>   // the three in one, here and now
+//! log.flush_index()                  -> Result<(), LogError>    // makes the checkpoint reach the flushed cursor
+//! log.roll()                         -> Result<(), LogError>
+//! log.truncate_to(Offset)            -> Result<Removal, LogError>  // keeps whole batches below; durable on return
+//! log.reset_to(Offset)               -> Result<Removal, LogError>  // empty log that starts there; durable on return
+//! log.trim(Offset)                   -> Result<Removal, LogError>  // DeleteRecords; durable on return
+//! log.apply_retention(now_ms, high_watermark) -> Result<Removal, LogError>
+//!   Removal::run(self)               -> Result<u64, VfsError>   // unlinks; slow; on another thread, maybe later
+//! log.write_snapshot(Offset, &[u8]), log.latest_snapshot(upto) -> Option<(Offset, Vec<u8>)>
+//! log.close(clean)                   -> Result<(), LogError>
+//! log.log_start() log_end() flushed() size_bytes() segments() last_epoch() epochs() end_offset_for_epoch(e) failure()
+//!
+//! // The readers' side: an immutable snapshot, O(1) to make after every append.
+//! log.view()                         -> Arc<ReadView>
+//! view.read(offset, max_bytes, upto, min_one, ReadMode, Option<&Cursor>) -> Result<ReadOutcome, ReadError>
+//!   ReadOutcome::{Slice(Slice { bytes, base_offset, next_offset, last_epoch, batches, cursor }), WouldBlock}
+//! view.offset_for_timestamp(ts, upto) -> Result<Option<(Offset, i64)>, ReadError>
+//! view.headers(from)                 -> Headers: Iterator<Item = Result<BatchHeader, ReadError>>
+//! view.log_start() log_end()
+//! ```
+
+mod config;
+mod epoch_index;
+mod error;
+mod flush;
+pub mod format;
+pub mod inspect;
+mod log;
+mod read_view;
+mod recovery;
+mod segment;
+mod snapshot;
+mod tail;
+mod truncate;
+
+pub use config::{LogConfig, OpenMode};
+pub use epoch_index::EpochIndex;
+pub use error::{Corruption, LogError, ReadError};
+pub use flush::{FlushDone, FlushError, FlushTarget, Removal};
+pub use format::LogIdentity;
+pub use log::{Appended, Log};
+pub use read_view::{Cursor, Headers, ReadMode, ReadOutcome, ReadView, Slice};
+pub use recovery::{Decision, Reason, Recovery};

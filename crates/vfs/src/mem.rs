@@ -17,6 +17,8 @@ pub enum Unsynced<'a> {
     Name {
         /// The path it is about.
         path: &'a Path,
+        /// Number of the change, counted over the whole disk.
+        when: u64,
     },
     /// Bytes written.
     Write {
@@ -26,6 +28,8 @@ pub enum Unsynced<'a> {
         at: u64,
         /// Number of bytes.
         len: usize,
+        /// Number of the change, counted over the whole disk.
+        when: u64,
     },
     /// A length set.
     SetLen {
@@ -33,7 +37,20 @@ pub enum Unsynced<'a> {
         path: &'a Path,
         /// The length.
         len: u64,
+        /// Number of the change, counted over the whole disk.
+        when: u64,
     },
+}
+
+impl Unsynced<'_> {
+    /// Number of the change, counted over the whole disk. A crash that keeps exactly the changes below
+    /// some number is one of a disk that writes in order.
+    #[must_use]
+    pub const fn when(&self) -> u64 {
+        match self {
+            Self::Name { when, .. } | Self::Write { when, .. } | Self::SetLen { when, .. } => *when,
+        }
+    }
 }
 
 /// What became of an unsynced change.
@@ -73,17 +90,17 @@ impl DataOp {
 struct Content {
     data: Vec<u8>,
     durable: Vec<u8>,
-    pending: Vec<DataOp>,
+    pending: Vec<(u64, DataOp)>,
 }
 
 impl Content {
-    fn push(&mut self, op: DataOp) {
+    fn push(&mut self, when: u64, op: DataOp) {
         op.apply(&mut self.data, usize::MAX);
-        self.pending.push(op);
+        self.pending.push((when, op));
     }
 
     fn sync(&mut self) {
-        for op in self.pending.drain(..) {
+        for (_, op) in self.pending.drain(..) {
             op.apply(&mut self.durable, usize::MAX);
         }
     }
@@ -177,16 +194,24 @@ impl Names {
 struct State {
     now: Names,
     durable: Names,
-    pending: Vec<NameOp>,
+    pending: Vec<(u64, NameOp)>,
+    /// Changes so far.
+    changes: u64,
     locks: BTreeSet<PathBuf>,
     /// Crashes so far; a handle of an older life is dead.
     life: u64,
 }
 
 impl State {
+    fn tick(&mut self) -> u64 {
+        self.changes += 1;
+        self.changes
+    }
+
     fn push(&mut self, op: NameOp) {
         self.now.apply(&op);
-        self.pending.push(op);
+        let when = self.tick();
+        self.pending.push((when, op));
     }
 
     fn has_dir(&self, dir: &Path) -> bool {
@@ -232,8 +257,12 @@ impl MemVfs {
     pub fn crash(&self, fate: &mut dyn FnMut(&Unsynced<'_>) -> Fate) {
         let mut state = self.state();
         let mut names = state.durable.clone();
-        for op in std::mem::take(&mut state.pending) {
-            if fate(&Unsynced::Name { path: op.path() }) != Fate::Keep {
+        for (when, op) in std::mem::take(&mut state.pending) {
+            if fate(&Unsynced::Name {
+                path: op.path(),
+                when,
+            }) != Fate::Keep
+            {
                 break;
             }
             names.apply(&op);
@@ -258,6 +287,24 @@ impl MemVfs {
     /// Cuts the power and loses everything unsynced.
     pub fn crash_losing_unsynced(&self) {
         self.crash(&mut |_| Fate::Lose);
+    }
+
+    /// Number of changes so far; the next one is this plus 1.
+    #[must_use]
+    pub fn changes(&self) -> u64 {
+        self.state().changes
+    }
+
+    /// Cuts the power of a disk that writes in order: changes after the first `kept` (see
+    /// [`MemVfs::changes`]) are gone unless synced, and of the next one only `torn` bytes arrived.
+    pub fn crash_in_order(&self, kept: u64, torn: usize) {
+        self.crash(&mut |change| match change.when() {
+            when if when <= kept => Fate::Keep,
+            when if when == kept + 1 && matches!(change, Unsynced::Write { .. }) => {
+                Fate::Tear(torn)
+            }
+            _ => Fate::Lose,
+        });
     }
 
     /// Ends the process but not the machine: all that was written stays readable, nothing more becomes
@@ -317,14 +364,20 @@ fn surviving(inode: &Inode, fate: &mut dyn FnMut(&Unsynced<'_>) -> Fate) -> Inod
     let content = inode.content();
     let path = &inode.path;
     let mut data = content.durable.clone();
-    for op in &content.pending {
+    for (when, op) in &content.pending {
+        let when = *when;
         let seen = match op {
             DataOp::Write(at, bytes) => Unsynced::Write {
                 path,
                 at: *at,
                 len: bytes.len(),
+                when,
             },
-            DataOp::SetLen(len) => Unsynced::SetLen { path, len: *len },
+            DataOp::SetLen(len) => Unsynced::SetLen {
+                path,
+                len: *len,
+                when,
+            },
         };
         match fate(&seen) {
             Fate::Keep => op.apply(&mut data, usize::MAX),
@@ -344,6 +397,10 @@ fn surviving(inode: &Inode, fate: &mut dyn FnMut(&Unsynced<'_>) -> Fate) -> Inod
 }
 
 impl MemFile {
+    fn tick(&self) -> u64 {
+        lock_state(&self.disk).tick()
+    }
+
     fn content(&self, op: &'static str) -> Result<MutexGuard<'_, Content>, VfsError> {
         if lock_state(&self.disk).life != self.life {
             return Err(VfsError::new(op, &self.path, rustix::io::Errno::IO));
@@ -378,7 +435,8 @@ impl File for MemFile {
 
     fn write_all_at(&self, bufs: &[IoSlice<'_>], at: u64) -> Result<(), VfsError> {
         let bytes: Vec<u8> = bufs.iter().flat_map(|b| b.iter().copied()).collect();
-        self.content("write")?.push(DataOp::Write(at, bytes));
+        let when = self.tick();
+        self.content("write")?.push(when, DataOp::Write(at, bytes));
         Ok(())
     }
 
@@ -396,7 +454,9 @@ impl File for MemFile {
     }
 
     fn set_len(&self, len: u64) -> Result<(), VfsError> {
-        self.content("set the length of")?.push(DataOp::SetLen(len));
+        let when = self.tick();
+        self.content("set the length of")?
+            .push(when, DataOp::SetLen(len));
         Ok(())
     }
 
@@ -528,10 +588,10 @@ impl Vfs for MemVfs {
         }
         let (synced, pending) = std::mem::take(&mut state.pending)
             .into_iter()
-            .partition(|op| op.touches(dir));
+            .partition(|(_, op)| op.touches(dir));
         state.pending = pending;
-        let synced: Vec<NameOp> = synced;
-        for op in &synced {
+        let synced: Vec<(u64, NameOp)> = synced;
+        for (_, op) in &synced {
             state.durable.apply(op);
         }
         Ok(())

@@ -1,2 +1,147 @@
-//! Automation: check, formats, fixtures. Needs nothing of the product.
-fn main() {}
+//! Automation: `cargo xtask check` is everything that must hold before a change lands, the same here and
+//! in CI. Needs nothing of the product and nothing but the standard library; never needed to build.
+
+use std::ffi::OsString;
+use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
+
+const HELP: &str = "\
+Usage: cargo xtask <command>
+
+Commands:
+  check [--skip-tests]  format, lints, tests, documentation, dependencies: what CI runs
+  help                  this text
+
+check runs, in this order, and stops at the first failure:
+  fmt     cargo fmt --all --check
+  clippy  cargo clippy --workspace --all-targets --locked -- -D warnings
+  test    cargo test --workspace --locked (includes the tidy test of layers and absences)
+  doc     cargo doc --workspace --no-deps --locked, warnings are errors
+  deny    cargo deny check, if cargo-deny is installed
+";
+
+/// One thing to run.
+struct Step {
+    name: &'static str,
+    arguments: &'static [&'static str],
+    environment: &'static [(&'static str, &'static str)],
+}
+
+const FMT: Step = Step {
+    name: "fmt",
+    arguments: &["fmt", "--all", "--check"],
+    environment: &[],
+};
+const CLIPPY: Step = Step {
+    name: "clippy",
+    arguments: &[
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--locked",
+        "--",
+        "-D",
+        "warnings",
+    ],
+    environment: &[],
+};
+const TEST: Step = Step {
+    name: "test",
+    arguments: &["test", "--workspace", "--locked"],
+    environment: &[],
+};
+const DOC: Step = Step {
+    name: "doc",
+    arguments: &["doc", "--workspace", "--no-deps", "--locked"],
+    environment: &[("RUSTDOCFLAGS", "-D warnings")],
+};
+const DENY: Step = Step {
+    name: "deny",
+    arguments: &["deny", "--config", ".deny.toml", "check"],
+    environment: &[],
+};
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        ["check"] => check(false),
+        ["check", "--skip-tests"] => check(true),
+        ["help" | "--help" | "-h"] => {
+            print!("{HELP}");
+            ExitCode::SUCCESS
+        }
+        [] => {
+            eprint!("{HELP}");
+            ExitCode::from(2)
+        }
+        other => {
+            eprintln!("error: unknown command {:?}\n\n{HELP}", other.join(" "));
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn check(skip_tests: bool) -> ExitCode {
+    let mut skipped = Vec::new();
+    let mut times = Vec::new();
+    for step in [FMT, CLIPPY, TEST, DOC, DENY] {
+        if step.name == "test" && skip_tests {
+            skipped.push("test: --skip-tests was given");
+            continue;
+        }
+        if step.name == "deny" && !deny_is_installed() {
+            skipped.push("deny: cargo-deny is not installed (cargo install --locked cargo-deny)");
+            continue;
+        }
+        match run(&step) {
+            Ok(took) => times.push((step.name, took)),
+            Err(why) => {
+                eprintln!("\nxtask: {} failed: {why}", step.name);
+                return ExitCode::FAILURE;
+            }
+        }
+    }
+    eprintln!();
+    for (name, took) in times {
+        eprintln!("xtask: {name:<7} ok in {:.1} s", took.as_secs_f64());
+    }
+    for reason in &skipped {
+        eprintln!("xtask: SKIPPED {reason}");
+    }
+    eprintln!(
+        "xtask: all that ran is fine{}",
+        if skipped.is_empty() {
+            ""
+        } else {
+            ", NOT ALL RAN"
+        }
+    );
+    ExitCode::SUCCESS
+}
+
+fn cargo() -> Command {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
+    Command::new(cargo)
+}
+
+fn deny_is_installed() -> bool {
+    let version = cargo().args(["deny", "--version"]).output();
+    version.is_ok_and(|output| output.status.success())
+}
+
+fn run(step: &Step) -> Result<Duration, String> {
+    eprintln!("\nxtask: {}: cargo {}", step.name, step.arguments.join(" "));
+    let start = Instant::now();
+    let status = cargo()
+        .args(step.arguments)
+        .envs(step.environment.iter().copied())
+        .status()
+        .map_err(|error| format!("cargo could not be started: {error}"))?;
+    let took = start.elapsed();
+    if !status.success() {
+        return Err(format!("{status} after {:.1} s", took.as_secs_f64()));
+    }
+    eprintln!("xtask: {} ok in {:.1} s", step.name, took.as_secs_f64());
+    Ok(took)
+}

@@ -1,0 +1,115 @@
+//! Load against a running server, and our share of the floor.
+//!
+//! `load produce|fetch|latency` drive a server that is already there; `load share` starts one of its own,
+//! measures the floor and us in turn in the same run, and prints the table of `benches/README.md`;
+//! `load memory` watches what a server of its own uses.
+
+mod drive;
+mod memory;
+mod server;
+mod share;
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::{Args, Parser, Subcommand};
+use varve_types::size::parse_bytes;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+#[derive(Debug, Parser)]
+#[command(about = "Load and shares of the floor")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Append records as fast as they are acknowledged, or at a fixed rate (open loop).
+    Produce(Load),
+    /// Read a topic from the beginning.
+    Fetch(Load),
+    /// One record in flight: what an acknowledgement costs.
+    Latency(Load),
+    /// Our share of the floor, measured in the same run.
+    Share {
+        /// Rounds; figures are medians.
+        #[arg(long, default_value_t = 5)]
+        rounds: usize,
+        /// Bytes per round.
+        #[arg(long, default_value = "1GiB", value_parser = parse_bytes)]
+        bytes: u64,
+        /// Directory for the data of both; default: a temporary one.
+        #[arg(long)]
+        dir: Option<PathBuf>,
+        /// JSON instead of a table.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Memory and idle CPU of a server.
+    Memory {
+        /// Directory for its data; default: a temporary one.
+        #[arg(long)]
+        dir: Option<PathBuf>,
+        /// Seconds to watch the idle server.
+        #[arg(long, default_value_t = 20)]
+        seconds: u64,
+    },
+}
+
+/// What to send or read.
+#[derive(Debug, Clone, Args)]
+struct Load {
+    /// Server.
+    #[arg(short, long, default_value = "localhost:8278", env = "VARVE_BROKERS")]
+    brokers: String,
+    /// Topic; made if it is not there.
+    #[arg(short, long, default_value = "load")]
+    topic: String,
+    /// Partitions of a topic that is made.
+    #[arg(short, long, default_value_t = 8)]
+    partitions: i32,
+    /// Bytes of one record's value.
+    #[arg(long, default_value_t = 1024)]
+    record_bytes: usize,
+    /// Bytes of one batch.
+    #[arg(long, default_value = "256KiB", value_parser = parse_bytes)]
+    batch_bytes: u64,
+    /// Bytes to send or read.
+    #[arg(long, default_value = "1GiB", value_parser = parse_bytes)]
+    bytes: u64,
+    /// Producers or readers, each with a connection of its own.
+    #[arg(long, default_value_t = 1)]
+    clients: usize,
+    /// Records per second in all; latency is then counted from the intended time of each record.
+    #[arg(long)]
+    rate: Option<u64>,
+    /// Records to send one at a time (`latency`).
+    #[arg(long, default_value_t = 5_000)]
+    count: usize,
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    match Cli::parse().command {
+        Command::Produce(load) => {
+            let outcome = drive::produce(&load).await?;
+            println!("{outcome}");
+        }
+        Command::Fetch(load) => {
+            let outcome = drive::fetch(&load).await?;
+            println!("{outcome}");
+        }
+        Command::Latency(load) => {
+            let histogram = drive::latency(&load).await?;
+            println!("one in flight: {}", varve_benches::stats::summary(&histogram));
+        }
+        Command::Share { rounds, bytes, dir, json } => {
+            share::run(rounds, bytes, dir.as_deref(), json).await?;
+        }
+        Command::Memory { dir, seconds } => memory::run(dir.as_deref(), seconds).await?,
+    }
+    Ok(())
+}

@@ -1,0 +1,191 @@
+//! A broker over a simulated disk.
+
+#![allow(dead_code, reason = "each test file uses its part")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on ends")]
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use varve_broker::{Broker, BrokerConfig};
+use varve_broker_api::{
+    Appended, Broker as _, Context, CreateTopic, Error, Fetch, FetchPartition, Fetched, Produce,
+};
+use varve_record::{Batch, BatchBuilder, Compression, iter_batches};
+use varve_types::{Acks, ClusterId, NodeId, Offset, PartitionId, ProducerId, Sequence, TopicName};
+use varve_vfs::fault::FaultVfs;
+use varve_vfs::mem::MemVfs;
+use varve_vfs::{SystemClock, Vfs};
+
+/// A broker, its disk, and the faults of that disk.
+pub struct Fixture {
+    pub broker: Broker,
+    pub disk: Arc<MemVfs>,
+    pub faults: Arc<FaultVfs>,
+}
+
+fn data_dir() -> PathBuf {
+    PathBuf::from("/data")
+}
+
+impl Fixture {
+    pub async fn new() -> Self {
+        let disk = Arc::new(MemVfs::new());
+        varve_vfs::durable::create_dir_all(&*disk, &data_dir()).unwrap();
+        Self::on(disk, false).await
+    }
+
+    async fn on(disk: Arc<MemVfs>, clean_start: bool) -> Self {
+        let faults = FaultVfs::new(Arc::clone(&disk) as Arc<dyn Vfs>);
+        let mut config = BrokerConfig::new(data_dir(), ClusterId(1), NodeId(1));
+        config.clean_start = clean_start;
+        config.offsets_partitions = 3;
+        config.min_free_bytes = 0;
+        let vfs = Arc::clone(&faults) as Arc<dyn Vfs>;
+        let broker = Broker::start(config, vfs, Arc::new(SystemClock::new()))
+            .await
+            .unwrap();
+        Self {
+            broker,
+            disk,
+            faults,
+        }
+    }
+
+    /// The disk loses power; a new process starts on what is left.
+    pub async fn crash_and_restart(self) -> Self {
+        self.disk.crash_losing_unsynced();
+        // The old process is gone; what it still does in this test must not reach the new one.
+        let left = Arc::new(self.disk.image());
+        self.broker.shutdown().await;
+        Self::on(left, false).await
+    }
+
+    /// Starts again on the same disk.
+    pub async fn restart(self, clean: bool) -> Self {
+        Self::on(self.disk, clean).await
+    }
+
+    pub async fn create(&self, name: &str, partitions: i32) -> TopicName {
+        let request = new_topic(name, partitions);
+        self.broker
+            .create_topic(&Context::anonymous(), request)
+            .await
+            .unwrap()
+            .name
+    }
+
+    pub fn remove_topic_dir(&self, topic: &str) {
+        let topics = data_dir().join("topics");
+        let entries = self.disk.list(&topics).unwrap();
+        let dir = entries.iter().find(|e| e.name.starts_with(topic)).unwrap();
+        self.disk.remove_dir_all(&topics.join(&dir.name)).unwrap();
+    }
+}
+
+pub fn new_topic(name: &str, partitions: i32) -> CreateTopic {
+    CreateTopic {
+        topic: name.parse().unwrap(),
+        partitions: Some(partitions),
+        replication_factor: None,
+        configs: Default::default(),
+        labels: Default::default(),
+        placement: Default::default(),
+        validate_only: false,
+        request_id: None,
+    }
+}
+
+fn builder(values: &[&str]) -> BatchBuilder {
+    let mut builder = BatchBuilder::new(Compression::None, None);
+    for value in values {
+        builder
+            .append(now_ms(), Some(b"k"), Some(value.as_bytes()), &[])
+            .unwrap();
+    }
+    builder
+}
+
+fn now_ms() -> i64 {
+    varve_vfs::Clock::wall_ms(&SystemClock::new())
+}
+
+pub fn batch(values: &[&str]) -> Batch {
+    builder(values).build_batch().unwrap()
+}
+
+pub fn idempotent_batch(producer: ProducerId, sequence: Sequence, values: &[&str]) -> Batch {
+    let mut builder = builder(values);
+    builder.set_producer(producer, sequence);
+    builder.build_batch().unwrap()
+}
+
+pub async fn produce(
+    broker: &Broker,
+    topic: &TopicName,
+    partition: i32,
+    batch: Batch,
+) -> Result<Appended, Error> {
+    let request = Produce {
+        topic: topic.clone(),
+        partition: PartitionId(partition),
+        acks: Acks::All,
+        batch,
+        expected_offset: None,
+    };
+    let receipt = broker.produce(&Context::anonymous(), request).await?;
+    tokio::time::timeout(Duration::from_secs(20), receipt)
+        .await
+        .expect("an answer")
+}
+
+pub async fn fetch_one(
+    broker: &Broker,
+    topic: &TopicName,
+    partition: i32,
+    offset: i64,
+) -> Result<Fetched, Error> {
+    let fetch = Fetch {
+        partitions: vec![FetchPartition {
+            topic: topic.clone(),
+            partition: PartitionId(partition),
+            offset: Offset::new(offset).unwrap(),
+            max_bytes: 1 << 20,
+            leader_epoch: None,
+        }],
+        max_wait: Duration::ZERO,
+        min_bytes: 1,
+        max_bytes: 1 << 20,
+    };
+    broker
+        .fetch(&Context::anonymous(), fetch)
+        .await?
+        .remove(0)
+        .result
+}
+
+/// Values of every committed record, from the log start.
+pub async fn read_all(broker: &Broker, topic: &TopicName, partition: i32) -> Vec<String> {
+    let info = broker.partitions(&Context::anonymous(), topic).unwrap();
+    let mut offset = info[partition as usize].log_start;
+    let mut values = Vec::new();
+    loop {
+        let fetched = fetch_one(broker, topic, partition, offset.get())
+            .await
+            .unwrap();
+        for batch in iter_batches(fetched.batches) {
+            let batch = batch.unwrap();
+            batch.verify_crc().unwrap();
+            for record in batch.records().unwrap() {
+                let record = record.unwrap();
+                if record.offset >= offset {
+                    values.push(String::from_utf8(record.value.unwrap().to_vec()).unwrap());
+                }
+            }
+        }
+        offset = fetched.next_offset;
+        if offset >= fetched.high_watermark {
+            return values;
+        }
+    }
+}

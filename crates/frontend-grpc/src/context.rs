@@ -1,0 +1,284 @@
+//! What the transport says about a call: who, from where, until when, and with which demands.
+//!
+//! Invariants: the principal is never read from a message; a deadline is fixed once, when the call
+//! arrives; a malformed value is an error with the name of its key and never ignored.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tonic::metadata::MetadataMap;
+use varve_broker_api::{Context, Error, NodeInfo};
+use varve_types::{ErrorKind, NodeId, limits};
+
+/// Name the client gives itself.
+pub const CLIENT_ID: &str = "varve-client-id";
+/// `never`: answer NOT_LEADER instead of forwarding.
+pub const FORWARD: &str = "varve-forward";
+/// Comma list of features without which the call must not be served.
+pub const REQUIRED_FEATURES: &str = "varve-required-features";
+/// Node that forwarded the call.
+pub const HOP: &str = "varve-hop";
+/// Response metadata: node that answered.
+pub const NODE: &str = "varve-node";
+
+/// Longest deadline that is told apart from none: beyond a year no clock arithmetic is at risk.
+const TIMEOUT_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
+/// Most of a deadline that is kept back so that an answer still reaches the client.
+const MARGIN_MAX: Duration = Duration::from_millis(200);
+
+/// A call's circumstances.
+#[derive(Debug, Clone)]
+pub struct CallContext {
+    /// For the broker.
+    pub broker: Context,
+    /// The client asked for NOT_LEADER instead of forwarding.
+    pub never_forward: bool,
+    /// The node that forwarded this call, if one did.
+    pub hop: Option<NodeId>,
+    /// When the call arrived.
+    pub arrived: Instant,
+}
+
+impl CallContext {
+    /// Reads the circumstances of a call.
+    ///
+    /// # Errors
+    /// `InvalidRequest` for a malformed key, `UnsupportedFeature` for an unknown required feature.
+    pub fn read(
+        metadata: &MetadataMap,
+        peer: Option<SocketAddr>,
+        node: impl FnOnce() -> NodeInfo,
+    ) -> Result<Self, Error> {
+        let arrived = Instant::now();
+        let deadline = timeout(metadata)?.map(|t| arrived + t.min(TIMEOUT_MAX));
+        let never_forward = match text(metadata, FORWARD)? {
+            None | Some("" | "auto") => false,
+            Some("never") => true,
+            Some(other) => {
+                return Err(Error::invalid(
+                    FORWARD,
+                    format!("{FORWARD} is never or absent; found {other:?}"),
+                ));
+            }
+        };
+        let hop = match text(metadata, HOP)? {
+            None => None,
+            Some(value) => Some(NodeId(
+                value
+                    .parse::<i32>()
+                    .ok()
+                    .filter(|n| *n >= 0)
+                    .ok_or_else(|| {
+                        Error::invalid(HOP, format!("{HOP} is a node id; found {value:?}"))
+                    })?,
+            )),
+        };
+        if let Some(wanted) = text(metadata, REQUIRED_FEATURES)? {
+            check_features(wanted, &node())?;
+        }
+        let broker = Context {
+            client_id: client_id(metadata, peer)?,
+            peer,
+            deadline,
+            ..Context::anonymous()
+        };
+        Ok(Self {
+            broker,
+            never_forward,
+            hop,
+            arrived,
+        })
+    }
+
+    /// Until when the server may work: a little before the client's deadline, so that an answer and not a
+    /// bare timeout arrives; `fallback` from arrival when the client names none.
+    #[must_use]
+    pub fn work_until(&self, fallback: Duration) -> Instant {
+        match self.broker.deadline {
+            None => self.arrived + fallback.min(TIMEOUT_MAX),
+            Some(deadline) => {
+                let whole = deadline.saturating_duration_since(self.arrived);
+                deadline - (whole / 10).min(MARGIN_MAX).min(whole)
+            }
+        }
+    }
+
+    /// How long a long poll may be held: at most `wanted`, the server's bound, and what the deadline
+    /// leaves.
+    #[must_use]
+    pub fn hold(&self, wanted: Duration) -> Duration {
+        let bound = wanted.min(Duration::from_millis(limits::WAIT_MAX_MS));
+        match self.broker.deadline {
+            None => bound,
+            Some(_) => bound.min(
+                self.work_until(bound)
+                    .saturating_duration_since(Instant::now()),
+            ),
+        }
+    }
+
+    /// Whether the client has already stopped waiting.
+    #[must_use]
+    pub fn expired(&self) -> bool {
+        self.broker.deadline.is_some_and(|d| d <= Instant::now())
+    }
+}
+
+fn text<'a>(metadata: &'a MetadataMap, key: &'static str) -> Result<Option<&'a str>, Error> {
+    match metadata.get(key) {
+        None => Ok(None),
+        Some(value) => value
+            .to_str()
+            .map(|v| Some(v.trim()))
+            .map_err(|_| Error::invalid(key, format!("metadata {key} must be visible ASCII"))),
+    }
+}
+
+fn client_id(metadata: &MetadataMap, peer: Option<SocketAddr>) -> Result<Arc<str>, Error> {
+    if let Some(id) = text(metadata, CLIENT_ID)? {
+        if id.len() > limits::NAME_MAX_BYTES {
+            return Err(Error::invalid(
+                CLIENT_ID,
+                format!(
+                    "{CLIENT_ID} has at most {} characters; found {}",
+                    limits::NAME_MAX_BYTES,
+                    id.len()
+                ),
+            ));
+        }
+        if !id.is_empty() {
+            return Ok(Arc::from(id));
+        }
+    }
+    let agent = metadata
+        .get("user-agent")
+        .and_then(|v| v.to_str().ok())
+        .unwrap_or("unknown");
+    let agent: String = agent.chars().take(180).collect();
+    Ok(match peer {
+        Some(peer) => Arc::from(format!("{agent}@{peer}")),
+        None => Arc::from(agent),
+    })
+}
+
+fn check_features(wanted: &str, node: &NodeInfo) -> Result<(), Error> {
+    for feature in wanted.split(',').map(str::trim).filter(|f| !f.is_empty()) {
+        if !node.features.contains(&feature) {
+            return Err(Error::new(
+                ErrorKind::UnsupportedFeature,
+                format!("the call requires feature {feature:?}, which this cluster does not have; nothing was done"),
+            )
+            .with("feature", feature)
+            .with("supported", node.features.join(",")));
+        }
+    }
+    Ok(())
+}
+
+/// `grpc-timeout`: at most 8 digits and a unit.
+fn timeout(metadata: &MetadataMap) -> Result<Option<Duration>, Error> {
+    const KEY: &str = "grpc-timeout";
+    let Some(value) = text(metadata, KEY)? else {
+        return Ok(None);
+    };
+    let bad = || {
+        Error::invalid(
+            KEY,
+            format!("{KEY} is 1 to 8 digits and one of H M S m u n; found {value:?}"),
+        )
+    };
+    let unit = value.chars().last().ok_or_else(bad)?;
+    let digits = value.strip_suffix(unit).ok_or_else(bad)?;
+    if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return Err(bad());
+    }
+    let n: u64 = digits.parse().map_err(|_| bad())?;
+    Ok(Some(match unit {
+        'H' => Duration::from_secs(n * 3600),
+        'M' => Duration::from_secs(n * 60),
+        'S' => Duration::from_secs(n),
+        'm' => Duration::from_millis(n),
+        'u' => Duration::from_micros(n),
+        'n' => Duration::from_nanos(n),
+        _ => return Err(bad()),
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node() -> NodeInfo {
+        NodeInfo {
+            version: "0",
+            revision: "",
+            cluster: varve_types::ClusterId(1),
+            node: NodeId(0),
+            features: vec!["produce"],
+            max_request_bytes: 1,
+            max_fetch_bytes: 1,
+            request_timeout_ms: 1,
+            now_ms: 0,
+        }
+    }
+
+    fn read(pairs: &[(&'static str, &str)]) -> Result<CallContext, Error> {
+        let mut map = MetadataMap::new();
+        for (k, v) in pairs {
+            map.insert(*k, v.parse().unwrap());
+        }
+        CallContext::read(&map, None, node)
+    }
+
+    #[test]
+    fn timeouts_parse_or_are_refused() {
+        assert!(read(&[]).unwrap().broker.deadline.is_none());
+        assert!(read(&[("grpc-timeout", "0m")]).unwrap().expired());
+        assert!(!read(&[("grpc-timeout", "99999999H")]).unwrap().expired());
+        for bad in ["", "m", "-1m", "1", "123456789m", "1x", "1 m", "m1"] {
+            let error = read(&[("grpc-timeout", bad)]).unwrap_err();
+            assert_eq!(error.field, Some("grpc-timeout"), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn work_ends_a_little_before_the_deadline() {
+        let call = read(&[("grpc-timeout", "1000m")]).unwrap();
+        let left = call.work_until(Duration::from_secs(30)) - call.arrived;
+        assert_eq!(left, Duration::from_millis(900));
+        let call = read(&[("grpc-timeout", "60S")]).unwrap();
+        let left = call.work_until(Duration::from_secs(30)) - call.arrived;
+        assert_eq!(left, Duration::from_millis(59_800));
+        let call = read(&[]).unwrap();
+        let left = call.work_until(Duration::from_secs(30)) - call.arrived;
+        assert_eq!(left, Duration::from_secs(30));
+        assert_eq!(call.hold(Duration::from_secs(300)), Duration::from_secs(30));
+    }
+
+    #[test]
+    fn keys_are_checked() {
+        assert!(read(&[("varve-forward", "never")]).unwrap().never_forward);
+        assert_eq!(
+            read(&[("varve-forward", "often")]).unwrap_err().kind,
+            ErrorKind::InvalidRequest
+        );
+        assert_eq!(read(&[("varve-hop", "3")]).unwrap().hop, Some(NodeId(3)));
+        assert!(read(&[("varve-hop", "-3")]).is_err());
+        assert!(read(&[("varve-client-id", &"x".repeat(250))]).is_err());
+        assert_eq!(
+            &*read(&[("varve-client-id", "billing")])
+                .unwrap()
+                .broker
+                .client_id,
+            "billing"
+        );
+        assert!(read(&[("varve-required-features", "produce")]).is_ok());
+        assert_eq!(
+            read(&[("varve-required-features", "produce, teleport")])
+                .unwrap_err()
+                .kind,
+            ErrorKind::UnsupportedFeature
+        );
+    }
+}

@@ -1,0 +1,151 @@
+//! A layer around every call: counts it when its answer has ended, however it ends, and names the node
+//! that answered. It never reads or changes a message.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+use http::{HeaderMap, HeaderValue, Request, Response};
+use http_body::{Body, Frame, SizeHint};
+use tonic::Code;
+use tower::{Layer, Service};
+
+use crate::context;
+use crate::metrics::{Metrics, Rpc};
+
+/// Makes [`Observed`] services.
+#[derive(Debug, Clone)]
+pub struct ObserveLayer {
+    /// Where calls are counted.
+    pub metrics: Metrics,
+    /// Value of the response metadata that names the node.
+    pub node: HeaderValue,
+}
+
+impl<S> Layer<S> for ObserveLayer {
+    type Service = Observed<S>;
+
+    fn layer(&self, inner: S) -> Observed<S> {
+        Observed {
+            inner,
+            metrics: self.metrics.clone(),
+            node: self.node.clone(),
+        }
+    }
+}
+
+/// A service whose calls are counted.
+#[derive(Debug, Clone)]
+pub struct Observed<S> {
+    inner: S,
+    metrics: Metrics,
+    node: HeaderValue,
+}
+
+impl<S, Req, Res> Service<Request<Req>> for Observed<S>
+where
+    S: Service<Request<Req>, Response = Response<Res>>,
+    S::Future: Send + 'static,
+    S::Error: 'static,
+    Res: 'static,
+{
+    type Response = Response<ObservedBody<Res>>;
+    type Error = S::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, S::Error>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<Req>) -> Self::Future {
+        let rpc = self.metrics.rpc(request.uri().path());
+        let mut call = Call::new(self.metrics.clone(), rpc);
+        let node = self.node.clone();
+        let answer = self.inner.call(request);
+        Box::pin(async move {
+            let mut response = answer.await?;
+            response.headers_mut().insert(context::NODE, node);
+            // An answer without body carries its status in the headers.
+            call.read(response.headers());
+            Ok(response.map(|inner| ObservedBody { inner, call }))
+        })
+    }
+}
+
+/// One call; counted when dropped, as CANCELLED unless a status went by.
+#[derive(Debug)]
+struct Call {
+    metrics: Metrics,
+    rpc: Rpc,
+    started: Instant,
+    code: Option<Code>,
+}
+
+impl Call {
+    fn new(metrics: Metrics, rpc: Rpc) -> Self {
+        Self {
+            metrics,
+            rpc,
+            started: Instant::now(),
+            code: None,
+        }
+    }
+
+    fn read(&mut self, headers: &HeaderMap) {
+        if let Some(value) = headers.get("grpc-status") {
+            self.code = Some(Code::from_bytes(value.as_bytes()));
+        }
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        let code = self.code.unwrap_or(Code::Cancelled);
+        self.metrics
+            .finished(self.rpc, code, self.started.elapsed());
+    }
+}
+
+/// A response body whose trailers are looked at.
+#[derive(Debug)]
+pub struct ObservedBody<B> {
+    inner: B,
+    call: Call,
+}
+
+impl<B: Default> Default for ObservedBody<B> {
+    fn default() -> Self {
+        let call = Call::new(Metrics::default(), Metrics::default().rpc(""));
+        Self {
+            inner: B::default(),
+            call,
+        }
+    }
+}
+
+impl<B: Body + Unpin> Body for ObservedBody<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
+        if let Some(Ok(frame)) = &frame
+            && let Some(trailers) = frame.trailers_ref()
+        {
+            self.call.read(trailers);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}

@@ -1,0 +1,286 @@
+//! The server: every service, reflection and health on one listener, every limit set explicitly, and an
+//! end that does not depend on the clients.
+//!
+//! A drain runs in this order: health says NOT_SERVING, the listener closes, connections are told
+//! (GOAWAY) and streams announce their end; calls in flight are answered; after the grace streams end by
+//! themselves; a second later whatever is left is cut off.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderValue;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tonic::service::{Routes, RoutesBuilder};
+use tonic_health::ServingStatus;
+use tonic_health::server::{HealthReporter, HealthService};
+use varve_broker_api::Broker;
+use varve_proto::v1;
+use varve_types::limits;
+
+use crate::incoming::incoming;
+use crate::layer::ObserveLayer;
+use crate::metrics::Metrics;
+use crate::services::cluster::Cluster;
+use crate::services::consumer::Consumer;
+use crate::services::group::Groups;
+use crate::services::producer::Producer;
+use crate::services::topic::Topics;
+use crate::shared::Shared;
+
+/// Interval of the server's pings on a quiet connection.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
+/// How long an answer to a ping may take.
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+/// Largest list of request headers, in bytes.
+const HEADER_LIST_BYTES: u32 = 16 * 1024;
+/// Streams a client may reset before they were accepted (CVE-2023-44487).
+const PENDING_RESETS: usize = 20;
+/// Streams the server may have to reset for a client's faults.
+const LOCAL_RESETS: usize = 100;
+/// Largest health message.
+const HEALTH_BYTES: usize = 4096;
+/// Largest answer of a control service.
+const CONTROL_ANSWER_BYTES: usize = 16 * 1024 * 1024;
+/// Largest answer of a read: the largest fetch, one batch beyond it, and the frame around it.
+const READ_ANSWER_BYTES: usize = limits::FETCH_MAX_BYTES + limits::BATCH_MAX_BYTES + 1024 * 1024;
+/// Time between the end of the grace and the cut.
+const CUT_AFTER: Duration = Duration::from_secs(1);
+
+/// Names of the services, as health and reflection know them.
+pub const SERVICES: [&str; 5] = [
+    "varve.v1.ProducerService",
+    "varve.v1.ConsumerService",
+    "varve.v1.GroupService",
+    "varve.v1.TopicService",
+    "varve.v1.ClusterService",
+];
+
+/// What an operator may set.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// How long streams live on once a drain has begun.
+    pub drain_grace: Duration,
+    /// Most open connections.
+    pub connections_max: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            drain_grace: Duration::from_secs(10),
+            connections_max: limits::CONNECTIONS_MAX,
+        }
+    }
+}
+
+/// Why serving ended.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The transport failed.
+    #[error("the gRPC listener failed: {0}")]
+    Transport(#[from] tonic::transport::Error),
+    /// The descriptors of the schema could not be read: a bug of ours.
+    #[error("the schema cannot be served by reflection: {0}")]
+    Reflection(#[from] tonic_reflection::server::Error),
+}
+
+/// What `grpc.health.v1.Health` says. Cloning shares it.
+#[derive(Debug, Clone)]
+pub struct Health(HealthReporter);
+
+impl Health {
+    /// A node that lives and has not started yet.
+    pub async fn starting() -> Self {
+        let health = Self(HealthReporter::new());
+        health.set_alive(true).await;
+        health.set_started(false).await;
+        health.set_ready(false).await;
+        health
+    }
+
+    /// The health service alone, for a port without the rest.
+    #[must_use]
+    pub fn routes(&self) -> Routes {
+        use tonic_health::pb::health_server::HealthServer;
+        let service = HealthService::from_health_reporter(self.0.clone());
+        let server = HealthServer::new(service)
+            .max_decoding_message_size(HEALTH_BYTES)
+            .max_encoding_message_size(HEALTH_BYTES);
+        Routes::new(server)
+    }
+
+    /// Says whether the node takes requests: for the empty name, `readiness`, and every service.
+    pub async fn set_ready(&self, ready: bool) {
+        let status = if ready {
+            ServingStatus::Serving
+        } else {
+            ServingStatus::NotServing
+        };
+        for name in ["", "readiness"].into_iter().chain(SERVICES) {
+            self.0.set_service_status(name, status).await;
+        }
+    }
+
+    /// Says whether the node has finished starting up.
+    pub async fn set_started(&self, started: bool) {
+        let status = if started {
+            ServingStatus::Serving
+        } else {
+            ServingStatus::NotServing
+        };
+        self.0.set_service_status("startup", status).await;
+    }
+
+    /// Says whether the node should go on living; an orchestrator restarts it otherwise.
+    pub async fn set_alive(&self, alive: bool) {
+        let status = if alive {
+            ServingStatus::Serving
+        } else {
+            ServingStatus::NotServing
+        };
+        self.0.set_service_status("liveness", status).await;
+    }
+}
+
+/// The gRPC front end of a broker.
+#[derive(Debug)]
+pub struct Server<B> {
+    broker: Arc<B>,
+    metrics: Metrics,
+    options: Options,
+    health: Health,
+}
+
+impl<B: Broker> Server<B> {
+    /// A server for `broker` that counts in `metrics` and tells what `health` says.
+    #[must_use]
+    pub const fn new(broker: Arc<B>, metrics: Metrics, options: Options, health: Health) -> Self {
+        Self {
+            broker,
+            metrics,
+            options,
+            health,
+        }
+    }
+
+    /// Serves until `shutdown` is cancelled and the drain is over.
+    ///
+    /// # Errors
+    /// [`ServeError`]. A client's fault never ends the server.
+    pub async fn serve(
+        self,
+        listener: TcpListener,
+        shutdown: CancellationToken,
+    ) -> Result<(), ServeError> {
+        let grace = self.options.drain_grace;
+        let shared = Arc::new(Shared::new(
+            Arc::clone(&self.broker),
+            self.metrics.clone(),
+            shutdown.clone(),
+            grace,
+        ));
+        let routes = routes(&shared, &self.health)?;
+        let kill = CancellationToken::new();
+        let connections = incoming(
+            listener,
+            self.metrics.clone(),
+            self.options.connections_max,
+            kill.clone(),
+        );
+        let node = self.broker.node().node.0;
+        let layer = ObserveLayer {
+            metrics: self.metrics,
+            node: HeaderValue::from(node),
+        };
+        let serving = transport().layer(layer).serve_with_incoming_shutdown(
+            routes,
+            connections,
+            shutdown.clone().cancelled_owned(),
+        );
+        let mut serving = Box::pin(serving);
+        let health = self.health;
+        let over = async {
+            shutdown.cancelled().await;
+            health.set_ready(false).await;
+            tokio::time::sleep(grace + CUT_AFTER).await;
+        };
+        tokio::select! {
+            served = &mut serving => return Ok(served?),
+            () = over => {}
+        }
+        // Graceful shutdown waits for clients without end; from here on they have no say.
+        kill.cancel();
+        match tokio::time::timeout(CUT_AFTER, serving).await {
+            Ok(served) => Ok(served?),
+            Err(_) => Ok(()),
+        }
+    }
+}
+
+fn transport() -> tonic::transport::Server {
+    tonic::transport::Server::builder()
+        .initial_stream_window_size(limits::HTTP2_STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(limits::HTTP2_CONNECTION_WINDOW_BYTES)
+        .http2_adaptive_window(Some(false))
+        .max_frame_size(limits::HTTP2_FRAME_BYTES)
+        .max_concurrent_streams(limits::HTTP2_MAX_STREAMS)
+        .concurrency_limit_per_connection(limits::HTTP2_MAX_STREAMS as usize)
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .http2_max_header_list_size(HEADER_LIST_BYTES)
+        .http2_max_pending_accept_reset_streams(Some(PENDING_RESETS))
+        .http2_max_local_error_reset_streams(Some(LOCAL_RESETS))
+        .accept_http1(false)
+}
+
+fn routes<B: Broker>(shared: &Arc<Shared<B>>, health: &Health) -> Result<Routes, ServeError> {
+    use tonic_health::pb::health_server::HealthServer;
+    use v1::cluster_service_server::ClusterServiceServer;
+    use v1::consumer_service_server::ConsumerServiceServer;
+    use v1::group_service_server::GroupServiceServer;
+    use v1::producer_service_server::ProducerServiceServer;
+    use v1::topic_service_server::TopicServiceServer;
+    macro_rules! bounded {
+        ($server:expr, $request:expr, $answer:expr) => {
+            $server
+                .max_decoding_message_size($request)
+                .max_encoding_message_size($answer)
+        };
+    }
+    let control = limits::CONTROL_REQUEST_MAX_BYTES;
+    let producer = ProducerServiceServer::new(Producer(Arc::clone(shared)));
+    let consumer = ConsumerServiceServer::new(Consumer(Arc::clone(shared)));
+    let groups = GroupServiceServer::new(Groups(Arc::clone(shared)));
+    let topics = TopicServiceServer::new(Topics(Arc::clone(shared)));
+    let cluster = ClusterServiceServer::new(Cluster(Arc::clone(shared)));
+    let health = HealthServer::new(HealthService::from_health_reporter(health.0.clone()));
+    let mut all = RoutesBuilder::default();
+    all.add_service(bounded!(
+        producer,
+        limits::REQUEST_MAX_BYTES,
+        CONTROL_ANSWER_BYTES
+    ))
+    .add_service(bounded!(consumer, control, READ_ANSWER_BYTES))
+    .add_service(bounded!(groups, control, CONTROL_ANSWER_BYTES))
+    .add_service(bounded!(topics, control, CONTROL_ANSWER_BYTES))
+    .add_service(bounded!(cluster, control, CONTROL_ANSWER_BYTES))
+    .add_service(bounded!(health, HEALTH_BYTES, HEALTH_BYTES))
+    .add_service(bounded!(
+        reflection().build_v1()?,
+        4096,
+        CONTROL_ANSWER_BYTES
+    ))
+    .add_service(bounded!(
+        reflection().build_v1alpha()?,
+        4096,
+        CONTROL_ANSWER_BYTES
+    ));
+    Ok(all.routes())
+}
+
+fn reflection() -> tonic_reflection::server::Builder<'static> {
+    tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(varve_proto::FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+}

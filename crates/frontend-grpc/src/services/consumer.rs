@@ -1,0 +1,210 @@
+//! ConsumerService.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tonic::{Request, Response, Status, Streaming};
+use varve_broker_api::{Broker, Error, Fetch, FetchPartition, Fetched, OffsetQuery, Position};
+use varve_proto::v1;
+use varve_proto::v1::consumer_service_server::ConsumerService;
+use varve_types::{ErrorKind, Offset};
+
+use crate::context::CallContext;
+use crate::shared::Shared;
+use crate::streams::reader::no_answer;
+use crate::streams::{Outbound, consume, fetch_stream, subscribe};
+use crate::translate::fetch::{self, Decoder, FetchPlan, Until, to_offsets};
+use crate::translate::{corrupt_log, to_topic_partition};
+
+/// The service.
+#[derive(Debug)]
+pub struct Consumer<B>(pub Arc<Shared<B>>);
+
+#[tonic::async_trait]
+impl<B: Broker> ConsumerService for Consumer<B> {
+    async fn list_offsets(
+        &self,
+        request: Request<v1::ListOffsetsRequest>,
+    ) -> Result<Response<v1::ListOffsetsResponse>, Status> {
+        use v1::offset_result::Outcome as O;
+        let ctx = self.0.context(&request)?;
+        let queries = fetch::list_offsets(request.get_ref()).map_err(|e| self.0.fail(&e))?;
+        let partitions: Vec<_> = queries
+            .iter()
+            .map(|q| to_topic_partition(&q.partition))
+            .collect();
+        let found = self.0.broker.list_offsets(&ctx.broker, queries).await;
+        let results = partitions
+            .into_iter()
+            .zip(found)
+            .map(|(tp, found)| v1::OffsetResult {
+                topic_partition: Some(tp),
+                outcome: Some(match &found {
+                    Ok(found) => O::Offsets(to_offsets(found)),
+                    Err(error) => O::Error(self.0.partition_error(error)),
+                }),
+            })
+            .collect();
+        Ok(Response::new(v1::ListOffsetsResponse { results }))
+    }
+
+    async fn fetch(
+        &self,
+        request: Request<v1::FetchRequest>,
+    ) -> Result<Response<v1::FetchResponse>, Status> {
+        let ctx = self.0.context(&request)?;
+        let answer = self.read(&ctx, request.get_ref()).await;
+        answer.map(Response::new).map_err(|e| self.0.fail(&e))
+    }
+
+    type SubscribeStream = Outbound<v1::SubscribeResponse>;
+
+    async fn subscribe(
+        &self,
+        request: Request<v1::SubscribeRequest>,
+    ) -> Result<Response<Self::SubscribeStream>, Status> {
+        let ctx = self.0.context(&request)?;
+        let opened = subscribe::plan(request.get_ref())
+            .and_then(|plan| subscribe::open(&self.0, &ctx, plan));
+        opened.map(Response::new).map_err(|e| self.0.fail(&e))
+    }
+
+    type ConsumeStream = Outbound<v1::ConsumeResponse>;
+
+    async fn consume(
+        &self,
+        request: Request<Streaming<v1::ConsumeRequest>>,
+    ) -> Result<Response<Self::ConsumeStream>, Status> {
+        let ctx = self.0.context(&request)?;
+        Ok(Response::new(consume::open(
+            &self.0,
+            ctx,
+            request.into_inner(),
+        )))
+    }
+
+    type FetchStreamStream = Outbound<v1::FetchStreamResponse>;
+
+    async fn fetch_stream(
+        &self,
+        request: Request<Streaming<v1::FetchStreamRequest>>,
+    ) -> Result<Response<Self::FetchStreamStream>, Status> {
+        let ctx = self.0.context(&request)?;
+        Ok(Response::new(fetch_stream::open(
+            &self.0,
+            ctx,
+            request.into_inner(),
+        )))
+    }
+}
+
+impl<B: Broker> Consumer<B> {
+    async fn read(
+        &self,
+        ctx: &CallContext,
+        request: &v1::FetchRequest,
+    ) -> Result<v1::FetchResponse, Error> {
+        let plan = fetch::fetch(request, self.0.max_fetch_bytes())?;
+        let mut moved = false;
+        let mut from = match plan.start {
+            Position::Offset(offset) => offset,
+            position => self.locate(ctx, &plan, position).await?,
+        };
+        loop {
+            let fallback = plan.out_of_range.fallback().filter(|_| !moved);
+            match (self.fetch_held(ctx, &plan, from).await, fallback) {
+                (Ok(fetched), _) => return answer(&plan, from, fetched),
+                (Err(error), Some(position)) if error.kind == ErrorKind::OffsetOutOfRange => {
+                    from = self.locate(ctx, &plan, position).await?;
+                    moved = true;
+                }
+                (Err(error), _) => return Err(error),
+            }
+        }
+    }
+
+    async fn locate(
+        &self,
+        ctx: &CallContext,
+        plan: &FetchPlan,
+        position: Position,
+    ) -> Result<Offset, Error> {
+        let query = OffsetQuery {
+            partition: plan.partition.clone(),
+            position: Some(position),
+        };
+        let found = self.0.broker.list_offsets(&ctx.broker, vec![query]).await;
+        let found = found
+            .into_iter()
+            .next()
+            .unwrap_or_else(|| Err(no_answer(&plan.partition)))?;
+        Ok(found.offset.unwrap_or(found.log_start))
+    }
+
+    /// Reads with the wait that was asked for. A drain ends the wait, not the call.
+    async fn fetch_held(
+        &self,
+        ctx: &CallContext,
+        plan: &FetchPlan,
+        from: Offset,
+    ) -> Result<Fetched, Error> {
+        let wait = ctx.hold(plan.max_wait);
+        if !wait.is_zero() {
+            tokio::select! {
+                biased;
+                () = self.0.drain.cancelled() => {}
+                fetched = self.fetch_once(ctx, plan, from, wait) => return fetched,
+            }
+        }
+        self.fetch_once(ctx, plan, from, Duration::ZERO).await
+    }
+
+    async fn fetch_once(
+        &self,
+        ctx: &CallContext,
+        plan: &FetchPlan,
+        from: Offset,
+        max_wait: Duration,
+    ) -> Result<Fetched, Error> {
+        let request = Fetch {
+            partitions: vec![FetchPartition {
+                topic: plan.partition.topic.clone(),
+                partition: plan.partition.partition,
+                offset: from,
+                max_bytes: plan.max_bytes,
+                leader_epoch: plan.leader_epoch,
+            }],
+            max_wait,
+            min_bytes: plan.min_bytes,
+            max_bytes: plan.max_bytes,
+        };
+        let results = self.0.broker.fetch(&ctx.broker, request).await?;
+        match results.into_iter().next() {
+            Some(first) => first.result,
+            None => Err(no_answer(&plan.partition)),
+        }
+    }
+}
+
+fn answer(plan: &FetchPlan, from: Offset, fetched: Fetched) -> Result<v1::FetchResponse, Error> {
+    let mut decoder = Decoder::new(
+        plan.encoding,
+        fetched.batches,
+        from,
+        fetched.next_offset,
+        Until::default(),
+    );
+    let tp = &plan.partition;
+    let chunk = decoder
+        .next_chunk(plan.max_bytes, plan.max_records)
+        .map_err(|why| corrupt_log(&tp.topic, tp.partition, why))?
+        .unwrap_or_default();
+    Ok(v1::FetchResponse {
+        records: chunk.records,
+        batches: chunk.batches,
+        next_offset: decoder.position().get(),
+        high_watermark: fetched.high_watermark.get(),
+        log_start_offset: fetched.log_start.get(),
+        leader_epoch: fetched.leader_epoch.get().into(),
+    })
+}

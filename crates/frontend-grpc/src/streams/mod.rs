@@ -1,0 +1,194 @@
+//! Streaming calls. Each is one task that owns its state and one channel of capacity 1 to the transport:
+//! the task reads no further than one message ahead of what the transport has taken, so a client that
+//! does not read holds back its own stream and costs a bounded amount of memory.
+//!
+//! Invariants: a stream ends when its client goes; a draining server announces the end with an event and
+//! ends each stream itself when the grace is over; no error ends a stream without a reason.
+
+pub mod consume;
+pub mod fetch_stream;
+pub mod membership;
+pub mod produce_stream;
+pub mod reader;
+pub mod subscribe;
+pub mod watch;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_util::Stream;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+use varve_broker_api::{Broker, Error};
+use varve_proto::v1;
+
+use crate::metrics::OpenGuard;
+use crate::shared::Shared;
+use crate::status::to_duration;
+
+/// Idle time before a sign of life, when the client names none.
+pub const IDLE_DEFAULT: Duration = Duration::from_secs(15);
+/// Shortest idle time before a sign of life.
+pub const IDLE_MIN: Duration = Duration::from_secs(1);
+
+/// A future that a stream's loop keeps across turns.
+pub type Parked<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// The client is gone: nothing more can be sent.
+#[derive(Debug)]
+pub struct Gone;
+
+/// The sending end of a stream.
+#[derive(Debug)]
+pub struct Outlet<T>(mpsc::Sender<Result<T, Status>>);
+
+impl<T> Outlet<T> {
+    /// Sends a message, once the transport has room for it.
+    ///
+    /// # Errors
+    /// [`Gone`].
+    pub async fn send(&self, message: T) -> Result<(), Gone> {
+        self.0.send(Ok(message)).await.map_err(|_| Gone)
+    }
+
+    /// Waits until the transport has room for one message. May be dropped.
+    ///
+    /// # Errors
+    /// [`Gone`].
+    pub async fn ready(&self) -> Result<mpsc::Permit<'_, Result<T, Status>>, Gone> {
+        self.0.reserve().await.map_err(|_| Gone)
+    }
+
+    /// Ends the stream with a status.
+    pub async fn end(&self, status: Status) {
+        // The client being gone already is no fault.
+        let _ = self.0.send(Err(status)).await;
+    }
+
+    /// Resolves when the client is gone.
+    pub async fn closed(&self) {
+        self.0.closed().await;
+    }
+}
+
+/// The receiving end of a stream, which the transport polls.
+#[derive(Debug)]
+pub struct Outbound<T> {
+    messages: mpsc::Receiver<Result<T, Status>>,
+    _open: OpenGuard,
+}
+
+impl<T> Stream for Outbound<T> {
+    type Item = Result<T, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.messages.poll_recv(cx)
+    }
+}
+
+/// Both ends of a new stream of `method`. `capacity` messages may wait for the transport.
+pub fn channel<B: Broker, T>(
+    shared: &Arc<Shared<B>>,
+    method: &'static str,
+    capacity: usize,
+) -> (Outlet<T>, Outbound<T>) {
+    let (tx, messages) = mpsc::channel(capacity);
+    (
+        Outlet(tx),
+        Outbound {
+            messages,
+            _open: shared.metrics.stream(method),
+        },
+    )
+}
+
+/// What a drain asks of a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DrainStep {
+    /// Announce the end.
+    Announce,
+    /// End now.
+    End,
+}
+
+/// Follows the server's drain on behalf of one stream.
+#[derive(Debug)]
+pub struct Drainer {
+    token: CancellationToken,
+    grace: Duration,
+    ends: Option<Instant>,
+}
+
+impl Drainer {
+    /// Follows the drain of a server.
+    #[must_use]
+    pub fn new<B: Broker>(shared: &Shared<B>) -> Self {
+        Self {
+            token: shared.drain.clone(),
+            grace: shared.grace,
+            ends: None,
+        }
+    }
+
+    /// The next step: announce, then end once the grace is over. May be dropped and called again.
+    pub async fn next(&mut self) -> DrainStep {
+        match self.ends {
+            None => {
+                self.token.cancelled().await;
+                self.ends = Some(Instant::now() + self.grace);
+                DrainStep::Announce
+            }
+            Some(at) => {
+                tokio::time::sleep_until(at).await;
+                DrainStep::End
+            }
+        }
+    }
+
+    /// Whether the end has been announced.
+    #[must_use]
+    pub const fn announced(&self) -> bool {
+        self.ends.is_some()
+    }
+
+    /// The event that announces the end.
+    #[must_use]
+    pub fn event(&self) -> v1::Drain {
+        v1::Drain {
+            grace: Some(to_duration(self.grace)),
+            leader: None,
+        }
+    }
+}
+
+/// Waits for a parked future; for ever when there is none.
+pub async fn parked<T>(slot: &mut Option<Parked<T>>) -> T {
+    match slot {
+        Some(future) => future.as_mut().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits until a time; for ever when there is none.
+pub async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Reads the idle time of a stream.
+///
+/// # Errors
+/// `InvalidRequest`.
+pub fn idle(value: Option<&prost_types::Duration>) -> Result<Duration, Error> {
+    let idle = crate::translate::duration("idle_heartbeat", value)?;
+    Ok(idle
+        .unwrap_or(IDLE_DEFAULT)
+        .clamp(IDLE_MIN, Duration::from_secs(3600)))
+}

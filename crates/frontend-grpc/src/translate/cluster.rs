@@ -1,0 +1,124 @@
+//! The cluster: nodes, routing, health and limits to messages.
+
+use std::time::Duration;
+
+use varve_broker_api::{ClusterHealth, NodeInfo, NodeState, NodeStatus, PartitionInfo, TopicInfo};
+use varve_proto::v1;
+use varve_types::{NodeId, limits};
+
+use super::{to_duration, to_timestamp};
+
+/// Shortest interval of client pings that the server tolerates.
+const MIN_KEEPALIVE: Duration = Duration::from_secs(10);
+
+/// A node's description of itself.
+#[must_use]
+pub fn to_server_info(node: &NodeInfo) -> v1::GetServerInfoResponse {
+    let bytes = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+    v1::GetServerInfoResponse {
+        version: node.version.to_owned(),
+        revision: node.revision.to_owned(),
+        cluster_id: node.cluster.to_string(),
+        node_id: node.node.0,
+        features: node.features.iter().map(|f| (*f).to_owned()).collect(),
+        limits: Some(v1::Limits {
+            max_request_bytes: bytes(node.max_request_bytes),
+            max_fetch_bytes: bytes(node.max_fetch_bytes),
+            max_batch_records: i32::try_from(limits::BATCH_MAX_RECORDS).unwrap_or(i32::MAX),
+            default_timeout: Some(to_duration(Duration::from_millis(node.request_timeout_ms))),
+            min_keepalive_interval: Some(to_duration(MIN_KEEPALIVE)),
+        }),
+        server_time: Some(to_timestamp(node.now_ms)),
+    }
+}
+
+/// A node in the words of the API.
+#[must_use]
+pub fn to_node(node: &NodeStatus) -> v1::Node {
+    let state = match node.state {
+        NodeState::Active => v1::NodeState::Active,
+        NodeState::Draining => v1::NodeState::Draining,
+        NodeState::Offline => v1::NodeState::Offline,
+    };
+    v1::Node {
+        node_id: node.node.0,
+        address: node.address.clone(),
+        rack: node.rack.clone(),
+        state: state as i32,
+        version: node.version.clone(),
+    }
+}
+
+/// The node that leads the metadata, if one does.
+#[must_use]
+pub fn controller(nodes: &[NodeStatus]) -> Option<i32> {
+    nodes.iter().find(|n| n.controller).map(|n| n.node.0)
+}
+
+/// Routing of a topic.
+#[must_use]
+pub fn to_routing(topic: &TopicInfo, partitions: &[PartitionInfo]) -> v1::TopicMetadata {
+    v1::TopicMetadata {
+        topic: topic.name.to_string(),
+        topic_id: topic.id.to_string(),
+        partitioner: v1::Partitioner::Murmur2 as i32,
+        partitions: partitions.iter().map(to_partition_routing).collect(),
+        error: None,
+    }
+}
+
+fn to_partition_routing(partition: &PartitionInfo) -> v1::PartitionMetadata {
+    v1::PartitionMetadata {
+        partition: partition.partition.0,
+        leader_node_id: partition.leader.map(|n| n.0),
+        leader_epoch: partition.leader_epoch.get().into(),
+        replica_node_ids: ids(&partition.replicas),
+        in_sync_node_ids: ids(&partition.in_sync),
+    }
+}
+
+/// What is wrong with the cluster.
+#[must_use]
+pub fn to_health(health: &ClusterHealth) -> v1::GetClusterHealthResponse {
+    let count = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+    v1::GetClusterHealthResponse {
+        healthy: health.healthy(),
+        controller_node_id: health.controller.map(|n| n.0),
+        offline_node_ids: ids(&health.offline),
+        draining_node_ids: ids(&health.draining),
+        leaderless_partitions: count(health.leaderless),
+        under_replicated_partitions: count(health.under_replicated),
+        under_min_isr_partitions: count(health.under_min_isr),
+        low_space_node_ids: ids(&health.low_space),
+        non_preferred_leaders: count(health.non_preferred),
+    }
+}
+
+fn ids(nodes: &[NodeId]) -> Vec<i32> {
+    nodes.iter().map(|n| n.0).collect()
+}
+
+/// Metadata versions are counted from 0 on the wire, too.
+#[must_use]
+pub fn to_version(version: u64) -> i64 {
+    i64::try_from(version).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn health_without_a_controller_is_not_healthy() {
+        let mut health = ClusterHealth::default();
+        assert!(!to_health(&health).healthy);
+        health.controller = Some(NodeId(1));
+        health.non_preferred = 3;
+        let sent = to_health(&health);
+        assert!(sent.healthy);
+        assert_eq!(
+            (sent.controller_node_id, sent.non_preferred_leaders),
+            (Some(1), 3)
+        );
+    }
+}

@@ -1,0 +1,797 @@
+//! Reads: requests to plans, and stored batches to the messages that carry them.
+//!
+//! [`Decoder`] turns what one read found into chunks. In batch form it only slices: no payload is copied
+//! or looked at. In record form a batch is decompressed once, however many chunks it fills. Either way a
+//! chunk is never empty, and what is delivered plus [`Decoder::position`] is gapless.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use varve_broker_api::{Error, OffsetFound, OffsetQuery, Position};
+use varve_proto::v1;
+use varve_record::{BatchError, BatchHeader, RecordView, Records, StoredBatch};
+use varve_types::{LeaderEpoch, Offset, TopicPartition, limits};
+
+use super::{
+    at_most, duration, leader_epoch, missing, partition, start_without_group, topic_name,
+    topic_partition, unknown_enum,
+};
+
+/// Records of a Fetch that names no bound.
+const FETCH_DEFAULT_RECORDS: u64 = 500;
+/// Most records of a Fetch.
+const FETCH_MAX_RECORDS: u64 = 10_000;
+/// Bytes of a Fetch that names no bound.
+const FETCH_DEFAULT_BYTES: usize = 1024 * 1024;
+/// What a record costs on the wire apart from its fields, about.
+const RECORD_OVERHEAD: usize = 32;
+/// What a header costs on the wire apart from its fields, about.
+const HEADER_OVERHEAD: usize = 8;
+/// Format number of record batches of magic 2.
+pub const BATCH_FORMAT: i32 = 2;
+
+/// How records are carried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Encoding {
+    /// One message per record.
+    Records,
+    /// Stored batches as they are.
+    Batches,
+}
+
+/// What to do when a start lies outside the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OutOfRange {
+    /// Fail.
+    Fail,
+    /// Go on from the oldest record.
+    Earliest,
+    /// Go on from the end.
+    Latest,
+}
+
+impl OutOfRange {
+    /// Where to go on; `None`: fail.
+    #[must_use]
+    pub const fn fallback(self) -> Option<Position> {
+        match self {
+            Self::Fail => None,
+            Self::Earliest => Some(Position::Earliest),
+            Self::Latest => Some(Position::Latest),
+        }
+    }
+}
+
+/// Reads a carrier.
+///
+/// # Errors
+/// `InvalidRequest`.
+pub fn encoding(raw: i32) -> Result<Encoding, Error> {
+    match v1::ReadEncoding::try_from(raw) {
+        Ok(v1::ReadEncoding::Unspecified | v1::ReadEncoding::Records) => Ok(Encoding::Records),
+        Ok(v1::ReadEncoding::Batches) => Ok(Encoding::Batches),
+        Err(_) => Err(unknown_enum("encoding", raw)),
+    }
+}
+
+/// Reads a policy.
+///
+/// # Errors
+/// `InvalidRequest`.
+pub fn out_of_range(raw: i32) -> Result<OutOfRange, Error> {
+    match v1::OutOfRangePolicy::try_from(raw) {
+        Ok(v1::OutOfRangePolicy::Unspecified | v1::OutOfRangePolicy::Fail) => Ok(OutOfRange::Fail),
+        Ok(v1::OutOfRangePolicy::Earliest) => Ok(OutOfRange::Earliest),
+        Ok(v1::OutOfRangePolicy::Latest) => Ok(OutOfRange::Latest),
+        Err(_) => Err(unknown_enum("out_of_range", raw)),
+    }
+}
+
+/// A Fetch, checked.
+#[derive(Debug, Clone)]
+pub struct FetchPlan {
+    /// Partition.
+    pub partition: TopicPartition,
+    /// Where to begin.
+    pub start: Position,
+    /// Most records of the answer.
+    pub max_records: u64,
+    /// Most bytes of the answer.
+    pub max_bytes: usize,
+    /// Answer as soon as this much is there.
+    pub min_bytes: usize,
+    /// Wait at most this long.
+    pub max_wait: Duration,
+    /// Carrier.
+    pub encoding: Encoding,
+    /// Policy.
+    pub out_of_range: OutOfRange,
+    /// Epoch to check.
+    pub leader_epoch: Option<LeaderEpoch>,
+}
+
+/// Reads a Fetch.
+///
+/// # Errors
+/// `InvalidRequest` naming the field, or `PartitionNotFound` for a negative number.
+pub fn fetch(request: &v1::FetchRequest, max_fetch_bytes: usize) -> Result<FetchPlan, Error> {
+    let topic = topic_name("topic", &request.topic)?;
+    let partition = partition(&topic, request.partition)?;
+    let bytes = |field, raw: i64, default: usize| match u64::try_from(raw) {
+        Ok(0) => Ok(default),
+        Ok(n) => Ok(usize::try_from(n)
+            .unwrap_or(usize::MAX)
+            .min(max_fetch_bytes)),
+        Err(_) => Err(Error::invalid(
+            field,
+            format!("{field} is not negative; found {raw}"),
+        )),
+    };
+    let max_records = match u64::try_from(request.max_records) {
+        Ok(0) => FETCH_DEFAULT_RECORDS,
+        Ok(n) => n.min(FETCH_MAX_RECORDS),
+        Err(_) => {
+            let text = format!("max_records is not negative; found {}", request.max_records);
+            return Err(Error::invalid("max_records", text));
+        }
+    };
+    let max_bytes = bytes("max_bytes", request.max_bytes, FETCH_DEFAULT_BYTES)?;
+    Ok(FetchPlan {
+        partition: TopicPartition::new(topic, partition),
+        start: start_without_group("start", request.start.as_ref())?,
+        max_records,
+        max_bytes,
+        min_bytes: bytes("min_bytes", request.min_bytes, 1)?.min(max_bytes),
+        max_wait: duration("max_wait", request.max_wait.as_ref())?.unwrap_or_default(),
+        encoding: encoding(request.encoding)?,
+        out_of_range: out_of_range(request.out_of_range)?,
+        leader_epoch: leader_epoch("leader_epoch", request.leader_epoch)?,
+    })
+}
+
+/// Reads the queries of ListOffsets.
+///
+/// # Errors
+/// `InvalidRequest` when there are none or too many, or one is not well formed.
+pub fn list_offsets(request: &v1::ListOffsetsRequest) -> Result<Vec<OffsetQuery>, Error> {
+    if request.queries.is_empty() {
+        return Err(missing("queries"));
+    }
+    at_most(
+        "queries",
+        request.queries.len(),
+        limits::REQUEST_MAX_PARTITIONS,
+    )?;
+    request
+        .queries
+        .iter()
+        .map(|q| {
+            let partition = topic_partition("queries.topic_partition", q.topic_partition.as_ref())?;
+            let position = match &q.position {
+                Some(p) if p.position.is_some() => {
+                    Some(start_without_group("queries.position", Some(p))?)
+                }
+                _ => None,
+            };
+            Ok(OffsetQuery {
+                partition,
+                position,
+            })
+        })
+        .collect()
+}
+
+/// Bounds of a partition in the words of the API.
+#[must_use]
+pub fn to_offsets(found: &OffsetFound) -> v1::PartitionOffsets {
+    v1::PartitionOffsets {
+        offset: found.offset.map(Offset::get),
+        timestamp_ms: found.timestamp_ms,
+        log_start_offset: found.log_start.get(),
+        high_watermark: found.high_watermark.get(),
+        leader_epoch: found.leader_epoch.get().into(),
+    }
+}
+
+/// Where a read ends. Both bounds are exclusive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Until {
+    /// Stop before this offset.
+    pub offset: Option<Offset>,
+    /// Stop before the first record whose timestamp (ms) is this or later.
+    pub timestamp: Option<i64>,
+}
+
+/// A message's worth of records of one partition.
+#[derive(Debug, Default)]
+pub struct Chunk {
+    /// In record form.
+    pub records: Vec<v1::ConsumedRecord>,
+    /// In batch form: at most one entry, which holds whole batches back to back.
+    pub batches: Vec<v1::EncodedBatch>,
+    /// Where what follows begins.
+    pub next_offset: Offset,
+    /// Keys, values and headers, or the batches: what flow control counts. At least 1.
+    pub payload_bytes: i64,
+    /// Records from the start on. Counted in batch form only when the caller bounds them.
+    pub record_count: u64,
+}
+
+/// What one read found, chunk by chunk.
+#[derive(Debug)]
+pub struct Decoder {
+    encoding: Encoding,
+    rest: Bytes,
+    open: Option<Records>,
+    held: Option<RecordView>,
+    position: Offset,
+    end: Offset,
+    until: Until,
+    done: bool,
+}
+
+impl Decoder {
+    /// Reads `batches` from offset `from` on. `end` is where the next read begins once all is delivered.
+    #[must_use]
+    pub fn new(
+        encoding: Encoding,
+        batches: Bytes,
+        from: Offset,
+        end: Offset,
+        until: Until,
+    ) -> Self {
+        let done = until.offset.is_some_and(|u| u <= from);
+        Self {
+            encoding,
+            rest: batches,
+            open: None,
+            held: None,
+            position: from,
+            end,
+            until,
+            done,
+        }
+    }
+
+    /// The next offset to be delivered.
+    #[must_use]
+    pub const fn position(&self) -> Offset {
+        self.position
+    }
+
+    /// Whether an end position was reached.
+    #[must_use]
+    pub const fn reached_end(&self) -> bool {
+        self.done
+    }
+
+    /// The next chunk of at most about `max_bytes` and `max_records` (`u64::MAX`: no bound); `None` when
+    /// all that was read is delivered. One record, or one batch, is given even when it is larger.
+    ///
+    /// # Errors
+    /// [`BatchError`] when a stored batch cannot be read.
+    pub fn next_chunk(
+        &mut self,
+        max_bytes: usize,
+        max_records: u64,
+    ) -> Result<Option<Chunk>, BatchError> {
+        if self.done || max_records == 0 {
+            return Ok(None);
+        }
+        let chunk = match self.encoding {
+            Encoding::Records => self.next_records(max_bytes, max_records)?,
+            Encoding::Batches => self.next_batches(max_bytes, max_records)?,
+        };
+        if chunk.is_none() && !self.done {
+            // Offsets that hold nothing (removed by compaction) are passed over.
+            self.position = self.position.max(self.end);
+        }
+        if self.until.offset.is_some_and(|u| u <= self.position) {
+            self.done = true;
+        }
+        Ok(chunk)
+    }
+
+    fn next_records(
+        &mut self,
+        max_bytes: usize,
+        max_records: u64,
+    ) -> Result<Option<Chunk>, BatchError> {
+        let mut chunk = Chunk::default();
+        let (mut size, mut payload) = (0_usize, 0_usize);
+        while chunk.record_count < max_records {
+            let Some(record) = self.take_record()? else {
+                break;
+            };
+            let ended = self.until.offset.is_some_and(|u| record.offset >= u)
+                || self.until.timestamp.is_some_and(|t| record.timestamp >= t);
+            if ended {
+                self.position = self.position.max(
+                    record
+                        .offset
+                        .min(self.until.offset.unwrap_or(record.offset)),
+                );
+                self.done = true;
+                break;
+            }
+            let bytes = payload_bytes(&record);
+            let cost = bytes + RECORD_OVERHEAD + record.headers.len() * HEADER_OVERHEAD;
+            if chunk.record_count > 0 && size + cost > max_bytes {
+                self.held = Some(record);
+                break;
+            }
+            size += cost;
+            payload += bytes;
+            chunk.record_count += 1;
+            self.position = record.offset.plus(1);
+            chunk.records.push(to_record(record));
+        }
+        if chunk.record_count == 0 {
+            return Ok(None);
+        }
+        if self.held.is_none() && self.open.is_none() && self.rest.is_empty() && !self.done {
+            self.position = self.position.max(self.end);
+        }
+        chunk.next_offset = self.position;
+        chunk.payload_bytes = i64::try_from(payload.max(1)).unwrap_or(i64::MAX);
+        Ok(Some(chunk))
+    }
+
+    /// The next record at or after the position.
+    fn take_record(&mut self) -> Result<Option<RecordView>, BatchError> {
+        if let Some(record) = self.held.take() {
+            return Ok(Some(record));
+        }
+        loop {
+            if let Some(records) = &mut self.open {
+                for record in records.by_ref() {
+                    let record = record?;
+                    if record.offset >= self.position {
+                        if records.remaining() == 0 {
+                            self.open = None;
+                        }
+                        return Ok(Some(record));
+                    }
+                }
+                self.open = None;
+            }
+            if self.rest.is_empty() {
+                return Ok(None);
+            }
+            let batch = StoredBatch::split_from(&self.rest)?;
+            self.rest = self.rest.slice(batch.bytes.len()..);
+            if !batch.header.is_control() && batch.header.last_offset() >= self.position {
+                self.open = Some(batch.records()?);
+            }
+        }
+    }
+
+    fn next_batches(
+        &mut self,
+        max_bytes: usize,
+        max_records: u64,
+    ) -> Result<Option<Chunk>, BatchError> {
+        if self.rest.is_empty() {
+            return Ok(None);
+        }
+        let bounded = self.until != Until::default() || max_records != u64::MAX;
+        let (taken, record_count, next) = if !bounded && self.rest.len() <= max_bytes {
+            (self.rest.len(), 0, self.end)
+        } else {
+            self.measure(max_bytes, max_records)?
+        };
+        if taken == 0 {
+            return Ok(None);
+        }
+        let data = self.rest.split_to(taken);
+        self.position = self.position.max(next);
+        if self.rest.is_empty() && !self.done {
+            self.position = self.position.max(self.end);
+        }
+        Ok(Some(Chunk {
+            records: Vec::new(),
+            payload_bytes: i64::try_from(data.len()).unwrap_or(i64::MAX),
+            batches: vec![v1::EncodedBatch {
+                format: BATCH_FORMAT,
+                data,
+            }],
+            next_offset: self.position,
+            record_count,
+        }))
+    }
+
+    /// How many bytes of whole batches fit, how many records they have, and where they end.
+    fn measure(
+        &mut self,
+        max_bytes: usize,
+        max_records: u64,
+    ) -> Result<(usize, u64, Offset), BatchError> {
+        let (mut taken, mut count, mut next) = (0_usize, 0_u64, self.position);
+        while taken < self.rest.len() && count < max_records {
+            let tail = self.rest.slice(taken..);
+            let header = BatchHeader::parse(&tail)?;
+            let size = header.size();
+            if tail.len() < size {
+                return Err(BatchError::Truncated {
+                    needed: size,
+                    found: tail.len(),
+                });
+            }
+            if self.until.offset.is_some_and(|u| header.base_offset >= u) {
+                self.done = true;
+                break;
+            }
+            if taken > 0 && taken + size > max_bytes {
+                break;
+            }
+            let end = header.next_offset();
+            let stop = match self.until.timestamp {
+                Some(t) if header.max_timestamp >= t => self.first_at_or_after(&tail, t)?,
+                _ => None,
+            };
+            if let Some(stop) = stop {
+                self.done = true;
+                if stop > next.max(header.base_offset) {
+                    taken += size;
+                    next = stop;
+                }
+                break;
+            }
+            taken += size;
+            count += end.since(next.max(header.base_offset));
+            next = end.min(self.until.offset.unwrap_or(end));
+        }
+        Ok((taken, count, next))
+    }
+
+    fn first_at_or_after(
+        &self,
+        bytes: &Bytes,
+        timestamp: i64,
+    ) -> Result<Option<Offset>, BatchError> {
+        for record in StoredBatch::split_from(bytes)?.records()? {
+            let record = record?;
+            if record.offset >= self.position && record.timestamp >= timestamp {
+                return Ok(Some(record.offset));
+            }
+        }
+        Ok(None)
+    }
+}
+
+fn payload_bytes(record: &RecordView) -> usize {
+    let length = |b: &Option<Bytes>| b.as_ref().map_or(0, Bytes::len);
+    let headers: usize = record
+        .headers
+        .iter()
+        .map(|(n, v)| n.len() + length(v))
+        .sum();
+    length(&record.key) + length(&record.value) + headers
+}
+
+fn to_record(record: RecordView) -> v1::ConsumedRecord {
+    v1::ConsumedRecord {
+        offset: record.offset.get(),
+        timestamp_ms: record.timestamp,
+        key: record.key,
+        value: record.value,
+        headers: record
+            .headers
+            .into_iter()
+            .map(|(name, value)| v1::Header {
+                name: String::from_utf8_lossy(&name).into_owned(),
+                value,
+            })
+            .collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use varve_record::{BatchBuilder, Compression};
+
+    use super::*;
+
+    fn at(n: i64) -> Offset {
+        Offset::new(n).unwrap()
+    }
+
+    /// Batches of `counts` records each, offsets from `base`; the record at offset n has timestamp 10 n
+    /// and a value of `size` bytes.
+    fn log(base: i64, counts: &[u32], size: usize, codec: Compression) -> (Bytes, Offset) {
+        let mut all = Vec::new();
+        let mut next = at(base);
+        for count in counts {
+            let mut builder = BatchBuilder::new(codec, None);
+            for i in 0..*count {
+                let time = (next.get() + i64::from(i)) * 10;
+                builder
+                    .append(time, Some(b"k"), Some(&vec![b'x'; size]), &[("h", None)])
+                    .unwrap();
+            }
+            let batch = builder
+                .build_batch()
+                .unwrap()
+                .sequence(next, LeaderEpoch::ZERO);
+            next = batch.header().next_offset();
+            all.extend_from_slice(&batch.to_bytes());
+        }
+        (all.into(), next)
+    }
+
+    fn offsets(decoder: &mut Decoder, max_bytes: usize, max_records: u64) -> Vec<Vec<i64>> {
+        let mut all = Vec::new();
+        while let Some(chunk) = decoder.next_chunk(max_bytes, max_records).unwrap() {
+            assert_eq!(chunk.next_offset, decoder.position());
+            assert!(chunk.payload_bytes > 0);
+            all.push(chunk.records.iter().map(|r| r.offset).collect());
+        }
+        all
+    }
+
+    #[test]
+    fn records_before_the_start_are_dropped_and_chunks_are_gapless() {
+        for codec in [Compression::None, Compression::Zstd] {
+            let (bytes, end) = log(5, &[4, 1, 3], 100, codec);
+            let mut d = Decoder::new(
+                Encoding::Records,
+                bytes.clone(),
+                at(7),
+                end,
+                Until::default(),
+            );
+            assert_eq!(
+                offsets(&mut d, 300, u64::MAX),
+                [vec![7, 8], vec![9, 10], vec![11, 12]]
+            );
+            assert_eq!(d.position(), at(13));
+            let mut d = Decoder::new(Encoding::Records, bytes, at(7), end, Until::default());
+            let chunk = d.next_chunk(usize::MAX, 2).unwrap().unwrap();
+            assert_eq!((chunk.next_offset, chunk.records.len()), (at(9), 2));
+        }
+    }
+
+    #[test]
+    fn one_record_is_given_even_when_it_exceeds_the_bound() {
+        let (bytes, end) = log(0, &[3], 1000, Compression::None);
+        let mut d = Decoder::new(Encoding::Records, bytes, at(0), end, Until::default());
+        assert_eq!(offsets(&mut d, 1, u64::MAX), [vec![0], vec![1], vec![2]]);
+    }
+
+    #[test]
+    fn holes_at_the_end_are_passed_over() {
+        let (bytes, _) = log(0, &[2], 1, Compression::None);
+        let mut d = Decoder::new(Encoding::Records, bytes, at(0), at(9), Until::default());
+        let chunk = d.next_chunk(usize::MAX, u64::MAX).unwrap().unwrap();
+        assert_eq!(chunk.next_offset, at(9));
+        let mut d = Decoder::new(
+            Encoding::Records,
+            Bytes::new(),
+            at(0),
+            at(9),
+            Until::default(),
+        );
+        assert!(d.next_chunk(10, 10).unwrap().is_none());
+        assert_eq!(d.position(), at(9));
+    }
+
+    #[test]
+    fn record_ends_are_exact() {
+        let (bytes, end) = log(0, &[4, 4], 1, Compression::None);
+        let by_offset = Until {
+            offset: Some(at(6)),
+            timestamp: None,
+        };
+        let mut d = Decoder::new(Encoding::Records, bytes.clone(), at(1), end, by_offset);
+        assert_eq!(offsets(&mut d, usize::MAX, u64::MAX), [vec![1, 2, 3, 4, 5]]);
+        assert!(d.reached_end());
+        assert_eq!(d.position(), at(6));
+        let by_time = Until {
+            offset: None,
+            timestamp: Some(25),
+        };
+        let mut d = Decoder::new(Encoding::Records, bytes, at(1), end, by_time);
+        assert_eq!(offsets(&mut d, usize::MAX, u64::MAX), [vec![1, 2]]);
+        assert!(d.reached_end());
+        assert_eq!(d.position(), at(3));
+    }
+
+    fn batches(decoder: &mut Decoder, max_bytes: usize, max_records: u64) -> Vec<(usize, i64)> {
+        let mut all = Vec::new();
+        while let Some(chunk) = decoder.next_chunk(max_bytes, max_records).unwrap() {
+            assert_eq!(chunk.batches.len(), 1);
+            all.push((chunk.batches[0].data.len(), chunk.next_offset.get()));
+        }
+        all
+    }
+
+    #[test]
+    fn batches_pass_whole_and_uncopied() {
+        let (bytes, end) = log(0, &[4, 4, 4], 10, Compression::None);
+        let one = bytes.len() / 3;
+        let mut d = Decoder::new(
+            Encoding::Batches,
+            bytes.clone(),
+            at(1),
+            end,
+            Until::default(),
+        );
+        let chunk = d.next_chunk(usize::MAX, u64::MAX).unwrap().unwrap();
+        assert_eq!(chunk.batches[0].data.as_ptr(), bytes.as_ptr());
+        assert_eq!(
+            (chunk.batches[0].data.len(), chunk.next_offset),
+            (bytes.len(), at(12))
+        );
+        let mut d = Decoder::new(
+            Encoding::Batches,
+            bytes.clone(),
+            at(1),
+            end,
+            Until::default(),
+        );
+        assert_eq!(
+            batches(&mut d, 2 * one, u64::MAX),
+            [(2 * one, 8), (one, 12)]
+        );
+        let mut d = Decoder::new(
+            Encoding::Batches,
+            bytes.clone(),
+            at(1),
+            end,
+            Until::default(),
+        );
+        assert_eq!(
+            batches(&mut d, 1, u64::MAX),
+            [(one, 4), (one, 8), (one, 12)]
+        );
+        let mut d = Decoder::new(Encoding::Batches, bytes, at(1), end, Until::default());
+        let chunk = d.next_chunk(usize::MAX, 4).unwrap().unwrap();
+        assert_eq!((chunk.record_count, chunk.next_offset), (7, at(8)));
+    }
+
+    #[test]
+    fn batch_ends_stop_at_the_batch_that_holds_them() {
+        let (bytes, end) = log(0, &[4, 4, 4], 10, Compression::None);
+        let one = bytes.len() / 3;
+        for (until, expected) in [
+            (
+                Until {
+                    offset: Some(at(6)),
+                    timestamp: None,
+                },
+                vec![(2 * one, 6)],
+            ),
+            (
+                Until {
+                    offset: Some(at(4)),
+                    timestamp: None,
+                },
+                vec![(one, 4)],
+            ),
+            (
+                Until {
+                    offset: None,
+                    timestamp: Some(60),
+                },
+                vec![(2 * one, 6)],
+            ),
+            (
+                Until {
+                    offset: None,
+                    timestamp: Some(40),
+                },
+                vec![(one, 4)],
+            ),
+            (
+                Until {
+                    offset: None,
+                    timestamp: Some(0),
+                },
+                vec![],
+            ),
+        ] {
+            let mut d = Decoder::new(Encoding::Batches, bytes.clone(), at(0), end, until);
+            assert_eq!(batches(&mut d, usize::MAX, u64::MAX), expected, "{until:?}");
+            assert!(d.reached_end());
+        }
+    }
+
+    #[test]
+    fn damage_is_an_error_and_never_a_panic() {
+        let (bytes, end) = log(0, &[3], 10, Compression::Lz4);
+        for cut in 1..bytes.len() {
+            for encoding in [Encoding::Records, Encoding::Batches] {
+                let until = Until {
+                    offset: Some(at(2)),
+                    timestamp: None,
+                };
+                let mut d = Decoder::new(encoding, bytes.slice(..cut), at(0), end, until);
+                assert!(d.next_chunk(usize::MAX, u64::MAX).is_err(), "{cut}");
+            }
+        }
+    }
+
+    #[test]
+    fn fetch_requests_are_checked_and_clamped() {
+        let ok = || v1::FetchRequest {
+            topic: "t".to_owned(),
+            ..Default::default()
+        };
+        let plan = fetch(&ok(), 1000).unwrap();
+        assert_eq!((plan.max_records, plan.min_bytes), (500, 1));
+        let plan = fetch(
+            &v1::FetchRequest {
+                max_records: i32::MAX,
+                max_bytes: i64::MAX,
+                min_bytes: i64::MAX,
+                ..ok()
+            },
+            1000,
+        )
+        .unwrap();
+        assert_eq!(
+            (plan.max_records, plan.max_bytes, plan.min_bytes),
+            (10_000, 1000, 1000)
+        );
+        for (bad, field) in [
+            (
+                v1::FetchRequest {
+                    max_records: -1,
+                    ..ok()
+                },
+                "max_records",
+            ),
+            (
+                v1::FetchRequest {
+                    max_bytes: -1,
+                    ..ok()
+                },
+                "max_bytes",
+            ),
+            (
+                v1::FetchRequest {
+                    min_bytes: i64::MIN,
+                    ..ok()
+                },
+                "min_bytes",
+            ),
+            (
+                v1::FetchRequest {
+                    encoding: 9,
+                    ..ok()
+                },
+                "encoding",
+            ),
+            (
+                v1::FetchRequest {
+                    out_of_range: -9,
+                    ..ok()
+                },
+                "out_of_range",
+            ),
+            (
+                v1::FetchRequest {
+                    leader_epoch: Some(-1),
+                    ..ok()
+                },
+                "leader_epoch",
+            ),
+            (
+                v1::FetchRequest {
+                    leader_epoch: Some(i64::MAX),
+                    ..ok()
+                },
+                "leader_epoch",
+            ),
+            (
+                v1::FetchRequest {
+                    topic: String::new(),
+                    ..ok()
+                },
+                "topic",
+            ),
+        ] {
+            assert_eq!(fetch(&bad, 1000).unwrap_err().field, Some(field));
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! Every configuration key of a node, ordered by name: the one place that documentation, environment names
+//! and checks are made from.
+
+/// One key.
+#[derive(Debug, Clone, Copy)]
+pub struct Key {
+    /// Path with dots, as in the TOML file.
+    pub name: &'static str,
+    /// Built-in default as text; empty: none.
+    pub default: &'static str,
+    /// What is accepted.
+    pub expected: &'static str,
+    /// One sentence.
+    pub description: &'static str,
+}
+
+/// Prefix of node-wide defaults for topic configs: `topic.defaults.retention.ms`.
+pub const TOPIC_DEFAULTS: &str = "topic.defaults.";
+
+macro_rules! keys {
+    ($($name:literal, $default:literal, $expected:literal, $description:literal;)*) => {
+        /// Every key, ordered by name.
+        pub const KEYS: &[Key] = &[$(Key {
+            name: $name, default: $default, expected: $expected, description: $description,
+        },)*];
+    };
+}
+
+keys! {
+    "auto.create.topics.enable", "false", "false", "Whether producing to an unknown topic creates it; only false is supported.";
+    "broker.flush_threads", "4", "1 to 64", "Threads that flush files.";
+    "broker.in_flight_bytes", "64MiB", "a size from 16MiB", "Bytes of appends admitted and not yet answered; more waits.";
+    "broker.lanes", "1", "1 to 64", "Threads that own partitions and write.";
+    "cluster.id", "", "a UUID", "Cluster this node belongs to; made when the data directory is, checked afterwards.";
+    "default.replication.factor", "1", "1", "Replicas of topics that name no number.";
+    "fetch.max.bytes", "50MiB", "a size from 1KiB to 50MiB", "Largest answer of a fetch.";
+    "group.heartbeat.interval.ms", "5000", "100 to 60000", "Interval of group heartbeats.";
+    "group.max.size", "1000", "1 to 1000", "Most members of a group.";
+    "group.session.timeout.ms", "45000", "500 to 1800000", "Silence after which a group member is expelled.";
+    "http.address", "0.0.0.0:8277", "HOST:PORT", "Listener of metrics and health.";
+    "listeners.client.address", "0.0.0.0:8278", "HOST:PORT", "Listener of the gRPC API.";
+    "listeners.client.advertised_address", "", "HOST:PORT", "Address clients are told to use; default: the host's name and the listener's port.";
+    "log.filter", "info", "a tracing filter", "What is logged; RUST_LOG wins.";
+    "log.format", "auto", "auto, text or json", "Shape of log lines; auto is text on a terminal and JSON otherwise.";
+    "node.id", "", "0 to 2147483647", "Number of this node; required unless node.id_from is set.";
+    "node.id_from", "", "hostname", "Takes node.id from the number at the end of the host's name, as StatefulSets give them.";
+    "node.rack", "", "text", "Rack or zone of this node.";
+    "num.partitions", "1", "1 to 10000", "Partitions of topics that name no number.";
+    "offsets.retention.minutes", "10080", "minutes, >= 1", "Time an empty group keeps its offsets.";
+    "offsets.topic.num.partitions", "50", "1 to 1000", "Partitions of __consumer_offsets; fixed once it exists.";
+    "request.timeout.ms", "30000", "100 to 600000", "Deadline of calls that name none.";
+    "shutdown.drain_grace", "2s", "a time", "Time between not ready and refusing connections, for load balancers.";
+    "shutdown.stream_grace", "10s", "a time", "Time open streams have to end once they are told to.";
+    "shutdown.timeout", "60s", "a time", "Time after which a shutdown is given up; data is safe anyway.";
+    "storage.data_dir", "/var/lib/varve", "a directory", "Where the data is.";
+    "storage.min_free_bytes", "5GiB", "a size", "Free bytes below which writes are refused; the smaller of this and min_free_percent counts.";
+    "storage.min_free_percent", "5", "0 to 50", "Free percent of the disk below which writes are refused.";
+}
+
+/// The key of that name.
+#[must_use]
+pub fn find(name: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|k| k.name == name)
+}
+
+/// Environment variable of a key.
+#[must_use]
+pub fn variable(name: &str) -> String {
+    format!("VARVE_{}", name.to_uppercase().replace('.', "__"))
+}
+
+/// Documentation of every key as Markdown.
+#[must_use]
+pub fn docs() -> String {
+    let mut text =
+        String::from("| key | default | accepted | meaning |\n| --- | --- | --- | --- |\n");
+    for key in KEYS {
+        let default = if key.default.is_empty() {
+            "–"
+        } else {
+            key.default
+        };
+        text += &format!(
+            "| `{}` | `{default}` | {} | {} |\n",
+            key.name, key.expected, key.description
+        );
+    }
+    text += "\n`topic.defaults.<config>` sets what holds for topics that set none:\n\n";
+    text += "| topic config | default | accepted | meaning |\n| --- | --- | --- | --- |\n";
+    for key in varve_types::config::KEYS {
+        text += &format!(
+            "| `{}` | `{}` | {} | {} |\n",
+            key.name, key.default, key.expected, key.description
+        );
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_ordered_and_described() {
+        assert!(KEYS.windows(2).all(|w| w[0].name < w[1].name));
+        for key in KEYS {
+            assert!(
+                key.description.ends_with('.') && !key.expected.is_empty(),
+                "{}",
+                key.name
+            );
+        }
+    }
+
+    #[test]
+    fn variables() {
+        assert_eq!(
+            variable("listeners.client.address"),
+            "VARVE_LISTENERS__CLIENT__ADDRESS"
+        );
+        assert_eq!(variable("storage.data_dir"), "VARVE_STORAGE__DATA_DIR");
+    }
+}

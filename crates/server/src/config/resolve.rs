@@ -1,0 +1,289 @@
+//! What the settings mean: each value parsed and checked against its range, once.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use varve_broker::BrokerConfig;
+use varve_types::size::{parse_bytes, parse_duration};
+use varve_types::{ClusterId, NodeId, TopicConfig, limits};
+
+use super::keys;
+use super::settings::{ConfigError, Settings};
+
+/// Shape of log lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Text on a terminal, JSON otherwise.
+    Auto,
+    /// Text.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// Resolved configuration of a node.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Number of the node.
+    pub node: NodeId,
+    /// Cluster the data directory must belong to, if given.
+    pub cluster: Option<ClusterId>,
+    /// Listener of the gRPC API.
+    pub client_address: String,
+    /// Listener of metrics and health.
+    pub http_address: String,
+    /// Address clients are told to use; `None`: the host's name and the listener's port.
+    pub advertised_address: Option<String>,
+    /// Shape of log lines.
+    pub log_format: LogFormat,
+    /// What is logged.
+    pub log_filter: String,
+    /// Time between not ready and refusing connections.
+    pub drain_grace: Duration,
+    /// Time open streams have to end.
+    pub stream_grace: Duration,
+    /// Time after which a shutdown is given up.
+    pub shutdown_timeout: Duration,
+    /// The broker's own part. Identity and clean start are filled in from the data directory.
+    pub broker: BrokerConfig,
+}
+
+struct Reader<'a>(&'a Settings);
+
+impl Reader<'_> {
+    fn text(&self, key: &'static str) -> Option<&str> {
+        self.0.get(key).map(|(value, _)| value)
+    }
+
+    fn parse<T>(
+        &self,
+        key: &'static str,
+        accept: impl Fn(&str) -> Option<T>,
+    ) -> Result<T, ConfigError> {
+        let (value, source) = self.0.get(key).ok_or(ConfigError::Missing(key))?;
+        accept(value).ok_or_else(|| ConfigError::BadValue {
+            key: key.to_owned(),
+            value: value.to_owned(),
+            from: source.to_string(),
+            expected: keys::find(key).map_or("", |k| k.expected).to_owned(),
+        })
+    }
+
+    fn number(&self, key: &'static str, min: u64, max: u64) -> Result<u64, ConfigError> {
+        self.parse(key, |t| t.parse().ok().filter(|n| (min..=max).contains(n)))
+    }
+
+    fn bytes(&self, key: &'static str, min: u64, max: u64) -> Result<u64, ConfigError> {
+        self.parse(key, |t| {
+            parse_bytes(t).ok().filter(|n| (min..=max).contains(n))
+        })
+    }
+
+    fn time(&self, key: &'static str) -> Result<Duration, ConfigError> {
+        self.parse(key, |t| parse_duration(t).ok())
+    }
+
+    fn millis(&self, key: &'static str, min: u64, max: u64) -> Result<Duration, ConfigError> {
+        self.number(key, min, max).map(Duration::from_millis)
+    }
+
+    fn address(&self, key: &'static str) -> Result<String, ConfigError> {
+        self.parse(key, |t| {
+            let (host, port) = t.rsplit_once(':')?;
+            (!host.is_empty() && port.parse::<u16>().is_ok()).then(|| t.to_owned())
+        })
+    }
+}
+
+impl Config {
+    /// Parses and checks every setting.
+    ///
+    /// # Errors
+    /// The first setting that is missing or not valid.
+    pub fn resolve(settings: &Settings) -> Result<Self, ConfigError> {
+        let r = Reader(settings);
+        let node = node_id(&r)?;
+        r.parse("auto.create.topics.enable", |t| {
+            (t == "false").then_some(())
+        })?;
+        r.number("default.replication.factor", 1, 1)?;
+        let cluster = match r.text("cluster.id") {
+            Some(_) => Some(r.parse("cluster.id", |t| t.parse::<ClusterId>().ok())?),
+            None => None,
+        };
+        let advertised_address = match r.text("listeners.client.advertised_address") {
+            Some(_) => Some(r.address("listeners.client.advertised_address")?),
+            None => None,
+        };
+        Ok(Self {
+            node,
+            cluster,
+            client_address: r.address("listeners.client.address")?,
+            http_address: r.address("http.address")?,
+            advertised_address,
+            log_format: r.parse("log.format", |t| match t {
+                "auto" => Some(LogFormat::Auto),
+                "text" | "pretty" => Some(LogFormat::Text),
+                "json" => Some(LogFormat::Json),
+                _ => None,
+            })?,
+            log_filter: r.parse("log.filter", |t| {
+                t.parse::<tracing_subscriber::EnvFilter>()
+                    .ok()
+                    .map(|_| t.to_owned())
+            })?,
+            drain_grace: r.time("shutdown.drain_grace")?,
+            stream_grace: r.time("shutdown.stream_grace")?,
+            shutdown_timeout: r.time("shutdown.timeout")?,
+            broker: broker(&r, settings, node)?,
+        })
+    }
+
+    /// Address that clients are told, once the listener's real port is known.
+    #[must_use]
+    pub fn advertised(&self, bound: SocketAddr) -> String {
+        if let Some(address) = &self.advertised_address {
+            return address.clone();
+        }
+        let host = if bound.ip().is_unspecified() {
+            hostname()
+        } else {
+            bound.ip().to_string()
+        };
+        let host = if host.contains(':') {
+            format!("[{host}]")
+        } else {
+            host
+        };
+        format!("{host}:{}", bound.port())
+    }
+}
+
+fn node_id(r: &Reader<'_>) -> Result<NodeId, ConfigError> {
+    if r.text("node.id").is_some() {
+        return r.parse("node.id", |t| {
+            t.parse().ok().filter(|n| *n >= 0).map(NodeId)
+        });
+    }
+    if r.text("node.id_from").is_none() {
+        return Err(ConfigError::Missing("node.id"));
+    }
+    let name = hostname();
+    r.parse("node.id_from", |t| {
+        let digits = name.rsplit_once('-').map_or("", |(_, d)| d);
+        (t == "hostname")
+            .then(|| digits.parse().ok().map(NodeId))
+            .flatten()
+    })
+}
+
+fn broker(r: &Reader<'_>, settings: &Settings, node: NodeId) -> Result<BrokerConfig, ConfigError> {
+    let topic_defaults = settings.topic_defaults();
+    TopicConfig::resolve(&Default::default(), &topic_defaults).map_err(|error| {
+        let key = topic_defaults.keys().next().cloned().unwrap_or_default();
+        ConfigError::BadValue {
+            value: topic_defaults.get(&key).cloned().unwrap_or_default(),
+            key: format!("{}{key}", keys::TOPIC_DEFAULTS),
+            from: "topic defaults".to_owned(),
+            expected: error.to_string(),
+        }
+    })?;
+    let data_dir = r.parse("storage.data_dir", |t| {
+        (!t.is_empty()).then(|| PathBuf::from(t))
+    })?;
+    let size = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
+    Ok(BrokerConfig {
+        rack: r.text("node.rack").unwrap_or_default().to_owned(),
+        version: crate::VERSION,
+        revision: crate::REVISION,
+        num_partitions: r.number("num.partitions", 1, limits::PARTITIONS_PER_TOPIC_MAX as u64)?
+            as i32,
+        topic_defaults,
+        lanes: size(r.number("broker.lanes", 1, 64)?),
+        flush_threads: size(r.number("broker.flush_threads", 1, 64)?),
+        in_flight_bytes: size(r.bytes("broker.in_flight_bytes", 16 << 20, 1 << 40)?),
+        min_free_bytes: r.bytes("storage.min_free_bytes", 0, u64::MAX)?,
+        min_free_percent: r.number("storage.min_free_percent", 0, 50)?,
+        request_timeout: r.millis("request.timeout.ms", 100, 600_000)?,
+        fetch_max_bytes: size(r.bytes("fetch.max.bytes", 1024, limits::FETCH_MAX_BYTES as u64)?),
+        offsets_partitions: r.number("offsets.topic.num.partitions", 1, 1_000)? as i32,
+        offsets_retention: Duration::from_secs(
+            60 * r.number("offsets.retention.minutes", 1, 1 << 32)?,
+        ),
+        group_session_timeout: r.millis("group.session.timeout.ms", 500, 1_800_000)?,
+        group_heartbeat_interval: r.millis("group.heartbeat.interval.ms", 100, 60_000)?,
+        group_max_size: size(r.number("group.max.size", 1, limits::GROUP_MAX_MEMBERS as u64)?),
+        ..BrokerConfig::new(data_dir, ClusterId::default(), node)
+    })
+}
+
+fn hostname() -> String {
+    let name = rustix::system::uname();
+    name.nodename().to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resolve(flags: &[(&str, &str)]) -> Result<Config, ConfigError> {
+        let flags: Vec<_> = flags
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect();
+        Config::resolve(&Settings::load(None, std::iter::empty(), &flags).unwrap())
+    }
+
+    #[test]
+    fn defaults_are_complete_but_for_the_node() {
+        assert!(matches!(resolve(&[]), Err(ConfigError::Missing("node.id"))));
+        let config = resolve(&[("node.id", "7")]).unwrap();
+        assert_eq!(config.node, NodeId(7));
+        assert_eq!(config.broker.num_partitions, 1);
+        assert_eq!(config.broker.min_free_bytes, 5 << 30);
+        assert_eq!(config.client_address, "0.0.0.0:8278");
+    }
+
+    #[test]
+    fn every_key_is_checked() {
+        for (key, value) in [
+            ("node.id", "-1"),
+            ("num.partitions", "0"),
+            ("http.address", "8277"),
+            ("request.timeout.ms", "soon"),
+            ("storage.min_free_bytes", "much"),
+            ("log.format", "xml"),
+            ("cluster.id", "mine"),
+            ("auto.create.topics.enable", "true"),
+            ("default.replication.factor", "3"),
+            ("topic.defaults.retention.ms", "-5"),
+        ] {
+            let error = resolve(&[("node.id", "1"), (key, value)])
+                .unwrap_err()
+                .to_string();
+            assert!(error.contains(key) && error.contains(value), "{error}");
+        }
+    }
+
+    #[test]
+    fn advertised_addresses() {
+        let config = resolve(&[("node.id", "1")]).unwrap();
+        assert_eq!(
+            config.advertised("127.0.0.1:9".parse().unwrap()),
+            "127.0.0.1:9"
+        );
+        assert_eq!(config.advertised("[::1]:9".parse().unwrap()), "[::1]:9");
+        assert!(
+            config
+                .advertised("0.0.0.0:9".parse().unwrap())
+                .ends_with(":9")
+        );
+        let given = ("listeners.client.advertised_address", "broker.example:1");
+        let config = resolve(&[("node.id", "1"), given]).unwrap();
+        assert_eq!(
+            config.advertised("0.0.0.0:9".parse().unwrap()),
+            "broker.example:1"
+        );
+    }
+}

@@ -1,0 +1,290 @@
+//! The data directory: who may use it (lock), whose it is (`meta.toml`), and how it was left
+//! (`clean-shutdown`).
+//!
+//! Invariants: one process at a time; a directory of another cluster or node is refused; the clean mark is
+//! removed before anything is opened and written after everything is closed, so that its presence always
+//! means that no recovery is needed.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use varve_types::{ClusterId, NodeId};
+use varve_vfs::{LockError, LockGuard, Vfs, VfsError, durable};
+
+/// Version of the directory's layout.
+const FORMAT_VERSION: u32 = 1;
+
+/// Why a directory was refused. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum DataDirError {
+    /// Another process has it, or it cannot be locked.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// The disk failed.
+    #[error(transparent)]
+    Vfs(#[from] VfsError),
+    /// A system call failed.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The path.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Everybody may write to it.
+    #[error("{} can be written by everybody (mode {mode:o}); run: chmod o-w {}", path.display(), path.display())]
+    WorldWritable {
+        /// The directory.
+        path: PathBuf,
+        /// Its mode.
+        mode: u32,
+    },
+    /// `meta.toml` cannot be understood.
+    #[error("{} cannot be understood ({what}); the node does not start on data it may not own", path.display())]
+    BadIdentity {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        what: String,
+    },
+    /// The directory belongs to another cluster or node.
+    #[error("{} belongs to {what} {found}, not {given}; nothing was changed; use another storage.data_dir", path.display())]
+    Foreign {
+        /// The directory.
+        path: PathBuf,
+        /// `cluster` or `node`.
+        what: &'static str,
+        /// Who it belongs to.
+        found: String,
+        /// Who asked.
+        given: String,
+    },
+    /// Written by a newer program.
+    #[error("{} has layout version {found}; this program knows up to {FORMAT_VERSION}; use the newer program", path.display())]
+    Newer {
+        /// The directory.
+        path: PathBuf,
+        /// Its version.
+        found: u32,
+    },
+}
+
+/// What `meta.toml` says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Meta {
+    format_version: u32,
+    cluster_id: String,
+    node_id: i32,
+    directory_id: String,
+    created_by: String,
+}
+
+/// A data directory in use. The lock goes with the value.
+#[derive(Debug)]
+pub struct DataDir {
+    path: PathBuf,
+    vfs: Arc<dyn Vfs>,
+    cluster: ClusterId,
+    clean: bool,
+    _lock: LockGuard,
+}
+
+impl DataDir {
+    /// Takes the directory, making it if it is not there, checks or makes its identity, and removes the
+    /// clean mark.
+    ///
+    /// # Errors
+    /// [`DataDirError`]; nothing of the data was changed.
+    pub fn open(
+        vfs: Arc<dyn Vfs>,
+        path: &Path,
+        node: NodeId,
+        cluster: Option<ClusterId>,
+    ) -> Result<Self, DataDirError> {
+        let made = !path.exists();
+        durable::create_dir_all(&*vfs, path)?;
+        check_mode(path, made)?;
+        let lock = vfs.lock(&path.join("LOCK"))?;
+        let cluster = identify(&*vfs, path, node, cluster)?;
+        let mark = path.join("clean-shutdown");
+        let clean = vfs.exists(&mark)?;
+        if clean {
+            vfs.remove_file(&mark)?;
+            vfs.sync_dir(path)?;
+        }
+        Ok(Self {
+            path: path.to_owned(),
+            vfs,
+            cluster,
+            clean,
+            _lock: lock,
+        })
+    }
+
+    /// Cluster the directory belongs to.
+    #[must_use]
+    pub const fn cluster(&self) -> ClusterId {
+        self.cluster
+    }
+
+    /// Whether the last run ended cleanly.
+    #[must_use]
+    pub const fn clean(&self) -> bool {
+        self.clean
+    }
+
+    /// Leaves the mark of a clean shutdown. Call it last.
+    ///
+    /// # Errors
+    /// The disk's; the next start then recovers, which is slower and as safe.
+    pub fn mark_clean(&self) -> Result<(), DataDirError> {
+        Ok(durable::replace(
+            &*self.vfs,
+            &self.path.join("clean-shutdown"),
+            b"clean\n",
+        )?)
+    }
+}
+
+fn check_mode(path: &Path, made: bool) -> Result<(), DataDirError> {
+    let io = |source| DataDirError::Io {
+        path: path.to_owned(),
+        source,
+    };
+    if made {
+        let mode = std::fs::Permissions::from_mode(0o750);
+        return std::fs::set_permissions(path, mode).map_err(io);
+    }
+    let mode = std::fs::metadata(path).map_err(io)?.permissions().mode() & 0o7777;
+    // The sticky bit does not help: others could still add files here.
+    if mode & 0o002 != 0 {
+        return Err(DataDirError::WorldWritable {
+            path: path.to_owned(),
+            mode,
+        });
+    }
+    Ok(())
+}
+
+fn identify(
+    vfs: &dyn Vfs,
+    path: &Path,
+    node: NodeId,
+    cluster: Option<ClusterId>,
+) -> Result<ClusterId, DataDirError> {
+    let file = path.join("meta.toml");
+    if !vfs.exists(&file)? {
+        let cluster = cluster.unwrap_or_else(|| ClusterId(uuid::Uuid::new_v4().as_u128()));
+        let meta = Meta {
+            format_version: FORMAT_VERSION,
+            cluster_id: cluster.to_string(),
+            node_id: node.0,
+            directory_id: uuid::Uuid::new_v4().to_string(),
+            created_by: format!("varve {}", crate::VERSION),
+        };
+        let text = toml::to_string(&meta).map_err(|e| DataDirError::BadIdentity {
+            path: file.clone(),
+            what: e.to_string(),
+        })?;
+        durable::replace(vfs, &file, text.as_bytes())?;
+        return Ok(cluster);
+    }
+    let bad = |what: String| DataDirError::BadIdentity {
+        path: file.clone(),
+        what,
+    };
+    let bytes = vfs.read(&file)?;
+    let text = std::str::from_utf8(&bytes).map_err(|e| bad(e.to_string()))?;
+    let meta: Meta = toml::from_str(text).map_err(|e| bad(e.message().to_owned()))?;
+    if meta.format_version > FORMAT_VERSION {
+        return Err(DataDirError::Newer {
+            path: path.to_owned(),
+            found: meta.format_version,
+        });
+    }
+    let found: ClusterId = meta.cluster_id.parse().map_err(bad)?;
+    let foreign = |what, found: String, given: String| DataDirError::Foreign {
+        path: path.to_owned(),
+        what,
+        found,
+        given,
+    };
+    if let Some(given) = cluster
+        && given != found
+    {
+        return Err(foreign("cluster", found.to_string(), given.to_string()));
+    }
+    if meta.node_id != node.0 {
+        return Err(foreign("node", meta.node_id.to_string(), node.to_string()));
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use varve_vfs::RealVfs;
+
+    fn open(path: &Path, node: i32, cluster: Option<u128>) -> Result<DataDir, DataDirError> {
+        DataDir::open(
+            Arc::new(RealVfs),
+            path,
+            NodeId(node),
+            cluster.map(ClusterId),
+        )
+    }
+
+    #[test]
+    fn identity_is_made_once_and_checked_afterwards() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("data");
+        let made = open(&path, 1, Some(5)).unwrap();
+        assert_eq!(made.cluster(), ClusterId(5));
+        assert!(!made.clean());
+        drop(made);
+        assert_eq!(open(&path, 1, None).unwrap().cluster(), ClusterId(5));
+        let error = open(&path, 1, Some(6)).unwrap_err().to_string();
+        assert!(error.contains("belongs to cluster") && error.contains("nothing was changed"));
+        let error = open(&path, 2, None).unwrap_err().to_string();
+        assert!(error.contains("belongs to node 1, not 2"), "{error}");
+    }
+
+    #[test]
+    fn a_second_process_is_told_who_has_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("data");
+        let _first = open(&path, 1, None).unwrap();
+        let error = open(&path, 1, None).unwrap_err().to_string();
+        let pid = std::process::id();
+        assert_eq!(error, format!("{} is in use by pid {pid}", path.display()));
+    }
+
+    #[test]
+    fn the_clean_mark_is_used_up_by_the_start_that_finds_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("data");
+        open(&path, 1, None).unwrap().mark_clean().unwrap();
+        assert!(open(&path, 1, None).unwrap().clean());
+        assert!(!open(&path, 1, None).unwrap().clean());
+    }
+
+    #[test]
+    fn open_doors_and_unreadable_identities_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("data");
+        drop(open(&path, 1, None).unwrap());
+        std::fs::write(path.join("meta.toml"), "garbage").unwrap();
+        assert!(matches!(
+            open(&path, 1, None),
+            Err(DataDirError::BadIdentity { .. })
+        ));
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o777)).unwrap();
+        assert!(matches!(
+            open(&path, 1, None),
+            Err(DataDirError::WorldWritable { .. })
+        ));
+    }
+}

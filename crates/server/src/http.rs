@@ -1,0 +1,115 @@
+//! The HTTP port: metrics, health, version; also the gRPC health service in plaintext, for probes that speak
+//! it. Nothing here can change anything.
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use varve_broker_api::Broker as _;
+
+use crate::health::Health;
+use crate::metrics::Metrics;
+
+/// What handlers look at.
+#[derive(Debug, Clone)]
+struct Seen {
+    health: Health,
+    metrics: Metrics,
+}
+
+/// Serves until `shutdown`; `extra` is merged in.
+///
+/// # Errors
+/// The listener's.
+pub async fn serve(
+    listener: TcpListener,
+    health: Health,
+    metrics: Metrics,
+    extra: Router,
+    shutdown: CancellationToken,
+) -> std::io::Result<()> {
+    let router = Router::new()
+        .route("/metrics", get(render))
+        .route("/metrics/debug", get(render))
+        .route("/livez", get(live))
+        .route("/readyz", get(ready))
+        .route("/startupz", get(startup))
+        .route("/healthz", get(healthz))
+        .route("/version", get(version))
+        .with_state(Seen { health, metrics })
+        .merge(extra);
+    axum::serve(listener, router)
+        .with_graceful_shutdown(shutdown.cancelled_owned())
+        .await
+}
+
+fn answer(state: Result<(), String>) -> Response {
+    match state {
+        Ok(()) => (StatusCode::OK, "ok\n".to_owned()).into_response(),
+        Err(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")).into_response(),
+    }
+}
+
+async fn live(State(seen): State<Seen>) -> Response {
+    answer(seen.health.live().await)
+}
+
+async fn ready(State(seen): State<Seen>) -> Response {
+    answer(seen.health.ready())
+}
+
+async fn startup(State(seen): State<Seen>) -> Response {
+    answer(seen.health.startup().map(|_| ()))
+}
+
+async fn render(State(seen): State<Seen>, headers: HeaderMap) -> Response {
+    let accept = headers
+        .get(header::ACCEPT)
+        .and_then(|v| v.to_str().ok())
+        .unwrap_or_default();
+    let kind = if accept.contains("application/openmetrics-text") {
+        "application/openmetrics-text; version=1.0.0; charset=utf-8"
+    } else {
+        "text/plain; version=0.0.4; charset=utf-8"
+    };
+    match seen.metrics.render() {
+        Ok(text) => ([(header::CONTENT_TYPE, kind)], text).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}
+
+async fn version() -> Response {
+    let body = serde_json::json!({ "version": crate::VERSION, "revision": crate::REVISION });
+    axum::Json(body).into_response()
+}
+
+async fn healthz(State(seen): State<Seen>) -> Response {
+    let word = |state: Result<(), String>| state.map_or_else(|why| why, |()| "ok".to_owned());
+    let ready = seen.health.ready();
+    let status = if ready.is_ok() {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    let cluster = seen.health.startup().ok().map(|broker| {
+        let health = broker.health();
+        serde_json::json!({
+            "healthy": health.healthy(),
+            "leaderless_partitions": health.leaderless,
+            "under_replicated_partitions": health.under_replicated,
+            "under_min_isr_partitions": health.under_min_isr,
+            "low_space_nodes": health.low_space.iter().map(|n| n.0).collect::<Vec<_>>(),
+        })
+    });
+    let body = serde_json::json!({
+        "version": crate::VERSION,
+        "startup": word(seen.health.startup().map(|_| ())),
+        "live": word(seen.health.live().await),
+        "ready": word(ready),
+        "cluster": cluster,
+    });
+    (status, axum::Json(body)).into_response()
+}

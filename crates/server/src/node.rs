@@ -1,0 +1,161 @@
+//! A node: directory, broker, front end and HTTP port put together, and taken apart in the right order.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use varve_broker::Broker;
+use varve_vfs::{Clock, RealVfs, SystemClock, Vfs};
+
+use crate::config::Config;
+use crate::datadir::DataDir;
+use crate::health::Health;
+use crate::metrics::Metrics;
+use crate::{http, notify};
+
+/// Grace of the HTTP port: probes are short.
+const HTTP_GRACE: Duration = Duration::from_secs(1);
+
+/// A running node.
+#[derive(Debug)]
+pub struct Node {
+    config: Config,
+    directory: DataDir,
+    broker: Broker,
+    health: Health,
+    grpc_health: varve_frontend_grpc::Health,
+    stop_frontends: CancellationToken,
+    stop_http: CancellationToken,
+    frontend: JoinHandle<Result<(), varve_frontend_grpc::ServeError>>,
+    http: JoinHandle<std::io::Result<()>>,
+    client_address: SocketAddr,
+    http_address: SocketAddr,
+}
+
+impl Node {
+    /// Takes the data directory, recovers, and serves. The HTTP port answers during recovery.
+    ///
+    /// # Errors
+    /// A sentence about what is wrong; nothing is served then.
+    pub async fn start(mut config: Config) -> Result<Self> {
+        let client = bind(&config.client_address, "listeners.client.address").await?;
+        let http_listener = bind(&config.http_address, "http.address").await?;
+        let (client_address, http_address) = (client.local_addr()?, http_listener.local_addr()?);
+        let vfs: Arc<dyn Vfs> = Arc::new(RealVfs);
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        let path = config.broker.data_dir.clone();
+        let directory = DataDir::open(Arc::clone(&vfs), &path, config.node, config.cluster)?;
+        config.broker.cluster = directory.cluster();
+        config.broker.clean_start = directory.clean();
+        config.broker.address = config.advertised(client_address);
+        tracing::info!(
+            version = crate::VERSION, revision = crate::REVISION, node_id = config.node.0,
+            cluster_id = %directory.cluster(), data_dir = %path.display(), client = %client_address,
+            http = %http_address, advertised = config.broker.address, clean = directory.clean(),
+            "varve starts"
+        );
+        let (health, stop_http) = (Health::default(), CancellationToken::new());
+        let metrics = Metrics::new(&health);
+        let frontend_metrics = varve_frontend_grpc::Metrics::default();
+        metrics.register(|registry| frontend_metrics.register(registry));
+        let grpc_health = varve_frontend_grpc::Health::starting().await;
+        let http = tokio::spawn(http::serve(
+            http_listener,
+            health.clone(),
+            metrics.clone(),
+            grpc_health.routes().into_axum_router(),
+            stop_http.clone(),
+        ));
+        let broker = Broker::start(config.broker.clone(), vfs, clock).await?;
+        metrics.register(|registry| broker.register_metrics(registry));
+        let stop_frontends = CancellationToken::new();
+        let options = varve_frontend_grpc::Options {
+            drain_grace: config.stream_grace,
+            ..varve_frontend_grpc::Options::default()
+        };
+        let server = varve_frontend_grpc::Server::new(
+            Arc::new(broker.clone()),
+            frontend_metrics,
+            options,
+            grpc_health.clone(),
+        );
+        let frontend = tokio::spawn(server.serve(client, stop_frontends.clone()));
+        health.started(broker.clone());
+        grpc_health.set_started(true).await;
+        grpc_health.set_ready(true).await;
+        tracing::info!(node_id = config.node.0, "ready");
+        Ok(Self {
+            config,
+            directory,
+            broker,
+            health,
+            grpc_health,
+            stop_frontends,
+            stop_http,
+            frontend,
+            http,
+            client_address,
+            http_address,
+        })
+    }
+
+    /// Where the gRPC API listens.
+    #[must_use]
+    pub const fn client_address(&self) -> SocketAddr {
+        self.client_address
+    }
+
+    /// Where metrics and health listen.
+    #[must_use]
+    pub const fn http_address(&self) -> SocketAddr {
+        self.http_address
+    }
+
+    /// The broker, for those who run it in process.
+    #[must_use]
+    pub const fn broker(&self) -> &Broker {
+        &self.broker
+    }
+
+    /// Stops: not ready, drain, end streams, flush, mark. Returns whether all of it was clean.
+    ///
+    /// # Errors
+    /// What kept the shutdown from being clean; acknowledged data is safe anyway.
+    pub async fn shutdown(self) -> Result<()> {
+        tracing::info!("stopping: not ready");
+        notify::notify("STOPPING=1");
+        self.health.stopping();
+        self.grpc_health.set_ready(false).await;
+        tokio::time::sleep(self.config.drain_grace).await;
+        self.broker.drain().await;
+        tracing::info!("stopping: ending streams");
+        self.stop_frontends.cancel();
+        self.frontend
+            .await
+            .context("front end")?
+            .context("front end")?;
+        let safe = self.broker.shutdown().await;
+        if safe {
+            self.directory.mark_clean()?;
+        }
+        self.stop_http.cancel();
+        // A probe that keeps its connection open is not waited for.
+        let _ = tokio::time::timeout(HTTP_GRACE, self.http).await;
+        anyhow::ensure!(
+            safe,
+            "some logs could not be closed; the next start recovers them"
+        );
+        tracing::info!("stopped: everything is on disk");
+        Ok(())
+    }
+}
+
+async fn bind(address: &str, key: &str) -> Result<TcpListener> {
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("cannot listen on {address} ({key})"))
+}

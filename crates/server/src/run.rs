@@ -1,0 +1,61 @@
+//! A node as a process: start, serve until a signal, stop. The second signal ends it at once.
+
+use anyhow::{Result, bail};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::config::Config;
+use crate::node::Node;
+use crate::notify::notify;
+
+/// Open files a node asks for: segments and connections need many.
+const OPEN_FILES: u64 = 1_000_000;
+
+/// Runs a node until SIGTERM or SIGINT. `announce` is told the node once it serves.
+///
+/// # Errors
+/// A sentence about what is wrong, at the start or at the end.
+pub async fn run(config: Config, announce: impl FnOnce(&Node)) -> Result<()> {
+    raise_open_files();
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    let timeout = config.shutdown_timeout;
+    let node = tokio::select! {
+        node = Node::start(config) => node?,
+        _ = terminate.recv() => bail!("stopped before the start was complete"),
+        _ = interrupt.recv() => bail!("stopped before the start was complete"),
+    };
+    notify("READY=1");
+    announce(&node);
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            // Nothing can be reloaded yet; a hangup must not kill a node.
+            _ = hangup.recv() => tracing::info!("SIGHUP: no setting can change while the node runs"),
+        }
+    }
+    tokio::select! {
+        ended = tokio::time::timeout(timeout, node.shutdown()) => match ended {
+            Ok(ended) => ended,
+            Err(_) => bail!("shutdown took longer than {timeout:?} and was given up; data is safe"),
+        },
+        _ = terminate.recv() => bail!("stopped at once by a second signal; data is safe"),
+        _ = interrupt.recv() => bail!("stopped at once by a second signal; data is safe"),
+    }
+}
+
+fn raise_open_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let now = getrlimit(Resource::Nofile);
+    let wanted = now.maximum.map_or(OPEN_FILES, |max| max.min(OPEN_FILES));
+    if now.current.is_some_and(|current| current < wanted) {
+        let raised = Rlimit {
+            current: Some(wanted),
+            maximum: now.maximum,
+        };
+        if let Err(error) = setrlimit(Resource::Nofile, raised) {
+            tracing::warn!(%error, "the limit of open files could not be raised");
+        }
+    }
+}

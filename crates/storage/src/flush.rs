@@ -1,0 +1,152 @@
+//! Work that the log's owner hands to other threads: syncing ([`FlushTarget`]) and unlinking ([`Removal`]).
+//! Both own what they need, so the log goes on meanwhile, and both only report: what a success or failure
+//! means is decided by the log when it is told.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use varve_types::Offset;
+use varve_vfs::{File, Vfs, VfsError};
+
+use crate::segment::{Home, Replacement};
+
+/// Everything that must be synced before the log is durable up to [`FlushTarget::upto`].
+#[derive(Debug)]
+#[must_use = "nothing is durable until it has run"]
+pub struct FlushTarget {
+    pub(crate) home: Arc<Home>,
+    /// Segments that were rolled since the last flush: synced before the manifest may list their successor.
+    pub(crate) sealed: Vec<Arc<dyn File>>,
+    /// Index files of segments whose last entries were written after their own flush.
+    pub(crate) indexes: Vec<PathBuf>,
+    /// Small files to replace: manifest, leader epochs. Syncs the directory, and so the new files' names.
+    pub(crate) replace: Vec<Replacement>,
+    pub(crate) active: Option<Arc<dyn File>>,
+    pub(crate) done: FlushDone,
+    pub(crate) bytes: u64,
+}
+
+/// A flush that succeeded. Give it to [`crate::Log::flush_done`].
+#[derive(Debug, Clone)]
+pub struct FlushDone {
+    /// Everything below is on stable storage.
+    pub upto: Offset,
+    pub(crate) generation: u64,
+    pub(crate) manifest: u64,
+    pub(crate) epochs: u64,
+    pub(crate) position: u64,
+    pub(crate) segment_id: u64,
+    /// Index files numbered below this were synced.
+    pub(crate) indexes_below: u64,
+}
+
+/// A flush that failed. Give it to [`crate::Log::flush_failed`].
+#[derive(Debug, thiserror::Error)]
+#[error("{error}")]
+pub struct FlushError {
+    /// What failed.
+    pub error: VfsError,
+    /// Only a small file found no space and no sync has failed: the log goes on, nothing was acknowledged,
+    /// and a later flush may succeed. Otherwise the log must not be written again.
+    pub retry: bool,
+}
+
+impl FlushTarget {
+    /// The offset (exclusive) that will be durable.
+    #[must_use]
+    pub const fn upto(&self) -> Offset {
+        self.done.upto
+    }
+
+    /// Bytes of batches that wait for this flush.
+    #[must_use]
+    pub const fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Syncs, in the order that keeps every crash in between recoverable: rolled segments, then the small
+    /// files that declare them complete, then the active segment. Blocks.
+    ///
+    /// # Errors
+    /// The first step that failed. Nothing is repeated.
+    pub fn run(self) -> Result<FlushDone, FlushError> {
+        let fatal = |error| FlushError {
+            error,
+            retry: false,
+        };
+        for file in &self.sealed {
+            file.sync_data().map_err(fatal)?;
+        }
+        for path in &self.indexes {
+            match self.home.vfs.open_write(path) {
+                Ok(file) => file.sync_data().map_err(fatal)?,
+                // Removed by retention meanwhile.
+                Err(e) if e.is_not_found() => {}
+                Err(e) => return Err(fatal(e)),
+            }
+        }
+        for next in &self.replace {
+            self.home.replace(next).map_err(|error| {
+                let retry = error.is_no_space();
+                FlushError { error, retry }
+            })?;
+        }
+        if let Some(file) = &self.active {
+            file.sync_data().map_err(fatal)?;
+        }
+        Ok(self.done)
+    }
+}
+
+/// Files that are no longer part of the log. They have names of their own, so they are in nobody's way;
+/// unlinking them takes over a second per GiB on some disks. Dropped without running, they are swept when
+/// the log is opened next.
+#[derive(Debug)]
+#[must_use = "the disk space comes back when it runs"]
+pub struct Removal {
+    pub(crate) vfs: Arc<dyn Vfs>,
+    pub(crate) paths: Vec<PathBuf>,
+    /// Number of segments.
+    pub segments: usize,
+    /// Bytes of batches in them.
+    pub bytes: u64,
+}
+
+impl Removal {
+    pub(crate) fn none(vfs: &Arc<dyn Vfs>) -> Self {
+        Self {
+            vfs: vfs.clone(),
+            paths: Vec::new(),
+            segments: 0,
+            bytes: 0,
+        }
+    }
+
+    /// Whether there is nothing to remove.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.paths.is_empty()
+    }
+
+    /// Takes over the files of `other`.
+    pub fn merge(&mut self, other: Self) {
+        self.paths.extend(other.paths);
+        self.segments += other.segments;
+        self.bytes += other.bytes;
+    }
+
+    /// Unlinks the files and returns the bytes of batches removed. Slow: for a thread nobody waits on.
+    ///
+    /// # Errors
+    /// The first file that could not be removed; the others are tried all the same.
+    pub fn run(self) -> Result<u64, VfsError> {
+        let mut first = None;
+        for path in &self.paths {
+            match self.vfs.remove_file(path) {
+                Err(e) if !e.is_not_found() => first = first.or(Some(e)),
+                _ => {}
+            }
+        }
+        first.map_or(Ok(self.bytes), Err)
+    }
+}

@@ -1,0 +1,636 @@
+//! What readers hold: an immutable snapshot of the log that the writer publishes after every append. Making
+//! one costs the same however many segments there are, and reading through one never waits for the writer.
+//!
+//! Invariants: bytes are returned as stored, whole batches only, never past the view's end or the caller's
+//! bound; a read that raced with a truncation is reported as [`ReadError::Stale`], not answered. Payload
+//! checksums are left to whoever receives the bytes; offsets are checked to be contiguous.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use varve_record::{BatchHeader, HEADER_BYTES, StoredBatch};
+use varve_types::{LeaderEpoch, Offset};
+use varve_vfs::File;
+
+use crate::error::ReadError;
+use crate::segment::{Kind, Segment};
+
+/// Bytes read at once when only headers are wanted.
+const HEADER_SCAN_BYTES: usize = 16 * 1024;
+/// Bytes read beyond `max_bytes` when it is not known where in its run a batch begins.
+const SLACK_BYTES: u64 = 64 * 1024;
+
+/// Whether a read may wait for the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReadMode {
+    /// Answer from memory or say that it would block.
+    NoWait,
+    /// Wait for the disk.
+    Blocking,
+}
+
+/// Where a sequential reader goes on. A hint: one that no longer fits is ignored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cursor {
+    segment_id: u64,
+    generation: u64,
+    offset: Offset,
+    position: u64,
+}
+
+/// A run of whole batches as stored.
+#[derive(Debug, Clone)]
+pub struct Slice {
+    /// The batches back to back; empty when there is nothing to read yet. The first one may begin before
+    /// the offset that was asked for.
+    pub bytes: Bytes,
+    /// Base offset of the first batch; the offset asked for when empty.
+    pub base_offset: Offset,
+    /// Offset to ask for next.
+    pub next_offset: Offset,
+    /// Leader epoch of the last batch.
+    pub last_epoch: Option<LeaderEpoch>,
+    /// Number of batches.
+    pub batches: u32,
+    /// Makes the next read of the same reader cheaper.
+    pub cursor: Option<Cursor>,
+}
+
+/// Result of a read that did not fail.
+#[derive(Debug, Clone)]
+pub enum ReadOutcome {
+    /// What was read.
+    Slice(Slice),
+    /// [`ReadMode::NoWait`] and the bytes are not in memory.
+    WouldBlock,
+}
+
+/// A segment that no longer grows.
+#[derive(Debug, Clone)]
+pub(crate) struct Sealed {
+    pub(crate) segment: Arc<Segment>,
+    /// Offset after its last record.
+    pub(crate) end: Offset,
+    /// Its bytes.
+    pub(crate) size: u64,
+    pub(crate) max_timestamp: i64,
+    /// The segment's generation when this was true.
+    pub(crate) generation: u64,
+}
+
+/// A snapshot of the log.
+#[derive(Debug, Clone)]
+pub struct ReadView {
+    pub(crate) log_start: Offset,
+    pub(crate) sealed: Arc<Vec<Sealed>>,
+    pub(crate) active: Sealed,
+    /// Start of the run that has no index point yet.
+    pub(crate) open_run: Option<(Offset, u64)>,
+}
+
+/// A segment within a view.
+struct Part<'a> {
+    at: &'a Sealed,
+    is_active: bool,
+}
+
+impl Sealed {
+    /// A read is only good if the segment lost no bytes since the view was made.
+    fn check_unchanged(&self) -> Result<(), ReadError> {
+        if self.segment.generation() == self.generation {
+            Ok(())
+        } else {
+            Err(ReadError::Stale)
+        }
+    }
+}
+
+impl ReadView {
+    /// First offset of the log.
+    #[must_use]
+    pub const fn log_start(&self) -> Offset {
+        self.log_start
+    }
+
+    /// Offset after the last record of the log.
+    #[must_use]
+    pub const fn log_end(&self) -> Offset {
+        self.active.end
+    }
+
+    fn part(&self, offset: Offset) -> Part<'_> {
+        if offset >= self.active.segment.base {
+            return Part {
+                at: &self.active,
+                is_active: true,
+            };
+        }
+        let after = self.sealed.partition_point(|s| s.segment.base <= offset);
+        match after.checked_sub(1).and_then(|i| self.sealed.get(i)) {
+            Some(at) => Part {
+                at,
+                is_active: false,
+            },
+            None => Part {
+                at: &self.active,
+                is_active: true,
+            },
+        }
+    }
+
+    fn check(&self, offset: Offset) -> Result<(), ReadError> {
+        if offset < self.log_start || offset > self.log_end() {
+            let (start, end) = (self.log_start, self.log_end());
+            return Err(ReadError::OutOfRange { offset, start, end });
+        }
+        Ok(())
+    }
+
+    fn file(part: &Part<'_>) -> Result<Arc<dyn File>, ReadError> {
+        part.at.segment.log_file().map_err(|e| {
+            // Only a removed segment has no file.
+            if e.is_not_found() {
+                ReadError::Stale
+            } else {
+                e.into()
+            }
+        })
+    }
+
+    /// Reads whole batches from the one that holds `offset` on: at most `max_bytes` of them, all below
+    /// `upto` (exclusive) and from one segment. With `min_one` the first batch is returned even if it is
+    /// larger than `max_bytes`. Nothing at or past `upto` gives an empty slice.
+    ///
+    /// # Errors
+    /// [`ReadError::OutOfRange`] outside `log_start..=log_end`; [`ReadError::Stale`] when the log was
+    /// changed under the view; else what the disk or the bytes say.
+    pub fn read(
+        &self,
+        offset: Offset,
+        max_bytes: usize,
+        upto: Offset,
+        min_one: bool,
+        mode: ReadMode,
+        cursor: Option<&Cursor>,
+    ) -> Result<ReadOutcome, ReadError> {
+        self.check(offset)?;
+        let upto = upto.min(self.log_end());
+        if offset >= upto {
+            return Ok(ReadOutcome::Slice(empty(offset)));
+        }
+        let part = self.part(offset);
+        let file = Self::file(&part)?;
+        let (position, slack) = self.start_of(&part, offset, cursor);
+        let want = slack.saturating_add(max_bytes.max(HEADER_BYTES) as u64);
+        let len = want.min(part.at.size.saturating_sub(position));
+        let mut fetch = Fetch {
+            file: &*file,
+            position,
+            limit: part.at.size,
+            mode,
+            buf: Vec::new(),
+        };
+        if !fetch.load(usize::try_from(len).unwrap_or(usize::MAX))? {
+            return Ok(ReadOutcome::WouldBlock);
+        }
+        let outcome = fetch.collect(offset, max_bytes, upto, min_one);
+        part.at.check_unchanged()?;
+        Ok(match outcome? {
+            Some(mut found) => {
+                if let Some(cursor) = &mut found.cursor {
+                    cursor.segment_id = part.at.segment.id;
+                    cursor.generation = part.at.segment.generation();
+                }
+                ReadOutcome::Slice(found)
+            }
+            None => ReadOutcome::WouldBlock,
+        })
+    }
+
+    /// Where to start reading, and how many bytes the batch that holds `offset` may be away.
+    fn start_of(&self, part: &Part<'_>, offset: Offset, cursor: Option<&Cursor>) -> (u64, u64) {
+        let segment = &part.at.segment;
+        if let Some(c) = cursor
+            && (c.segment_id, c.offset) == (segment.id, offset)
+            && c.generation == segment.generation()
+            && c.position < part.at.size
+        {
+            return (c.position, 0);
+        }
+        if offset == segment.base {
+            return (0, 0);
+        }
+        if part.is_active
+            && let Some((first, position)) = self.open_run
+            && offset >= first
+        {
+            return (
+                position,
+                part.at.size.saturating_sub(position).min(SLACK_BYTES),
+            );
+        }
+        let place = segment.find(offset);
+        // A view older than the index must not be led past its own end.
+        let position = place.position.min(part.at.size);
+        let run = place.next.unwrap_or(part.at.size).saturating_sub(position);
+        (position, run.min(SLACK_BYTES))
+    }
+
+    /// The first record at or after the log start, and below `upto`, whose timestamp is `timestamp`
+    /// (milliseconds) or later: its offset and its timestamp. `None` when there is no such record.
+    ///
+    /// # Errors
+    /// As for [`ReadView::read`].
+    pub fn offset_for_timestamp(
+        &self,
+        timestamp: i64,
+        upto: Offset,
+    ) -> Result<Option<(Offset, i64)>, ReadError> {
+        let upto = upto.min(self.log_end());
+        let sealed = self.sealed.iter().map(|at| Part {
+            at,
+            is_active: false,
+        });
+        let active = Part {
+            at: &self.active,
+            is_active: true,
+        };
+        for part in sealed.chain(std::iter::once(active)) {
+            if part.at.max_timestamp < timestamp || part.at.end <= self.log_start {
+                continue;
+            }
+            if part.at.segment.base >= upto {
+                break;
+            }
+            let found = self.time_in(&part, timestamp, upto);
+            part.at.check_unchanged()?;
+            if let Some(found) = found? {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+
+    fn time_in(
+        &self,
+        part: &Part<'_>,
+        timestamp: i64,
+        upto: Offset,
+    ) -> Result<Option<(Offset, i64)>, ReadError> {
+        let open = self
+            .open_run
+            .filter(|_| part.is_active)
+            .map(|(_, position)| position);
+        let Some(position) = part.at.segment.find_time(timestamp).or(open) else {
+            return Ok(None);
+        };
+        let mut position = match open {
+            Some(open) => position.min(open),
+            None => position,
+        };
+        let file = Self::file(part)?;
+        let mut scan = HeaderScan::new(file, part.at.size);
+        while position < part.at.size {
+            let header = scan.header_at(position)?;
+            if header.base_offset >= upto {
+                return Ok(None);
+            }
+            if header.max_timestamp >= timestamp && header.last_offset() >= self.log_start {
+                let from = self.log_start;
+                if let Some(found) = scan.record_at(position, &header, timestamp, from, upto)? {
+                    return Ok(Some(found));
+                }
+            }
+            position += header.size() as u64;
+        }
+        Ok(None)
+    }
+
+    /// Headers of all batches from the one that holds `from` on, in order, over all segments. Reads
+    /// headers only. Ends after the first error.
+    #[must_use]
+    pub fn headers(&self, from: Offset) -> Headers<'_> {
+        Headers {
+            view: self,
+            next: from,
+            at: None,
+            failed: false,
+        }
+    }
+}
+
+fn empty(offset: Offset) -> Slice {
+    Slice {
+        bytes: Bytes::new(),
+        base_offset: offset,
+        next_offset: offset,
+        last_epoch: None,
+        batches: 0,
+        cursor: None,
+    }
+}
+
+/// One read in progress: a buffer that holds the file from `position` on.
+struct Fetch<'a> {
+    file: &'a dyn File,
+    position: u64,
+    limit: u64,
+    mode: ReadMode,
+    buf: Vec<u8>,
+}
+
+impl Fetch<'_> {
+    /// Extends the buffer to `len` bytes, or as many as there are. `false`: it would block, and the buffer
+    /// is as long as it was.
+    fn load(&mut self, len: usize) -> Result<bool, ReadError> {
+        let have = self.buf.len();
+        let at = self.position + have as u64;
+        let len = len
+            .saturating_sub(have)
+            .min(self.limit.saturating_sub(at) as usize);
+        if len == 0 {
+            return Ok(true);
+        }
+        match self.mode {
+            ReadMode::Blocking => {
+                self.file.read_into(at, len, &mut self.buf)?;
+                Ok(true)
+            }
+            ReadMode::NoWait => Ok(self
+                .file
+                .read_into_nowait(at, len, &mut self.buf)?
+                .is_some()),
+        }
+    }
+
+    fn corrupt(&self, at: usize, expected: String, found: String) -> ReadError {
+        let file = PathBuf::from(self.file.path());
+        ReadError::Corrupt {
+            file,
+            position: self.position + at as u64,
+            expected,
+            found,
+        }
+    }
+
+    /// The header at `at` in the buffer, loading more if it must. `None`: it would block.
+    fn header(
+        &mut self,
+        at: usize,
+        expected: Option<Offset>,
+    ) -> Result<Option<BatchHeader>, ReadError> {
+        if self.buf.len() < at + HEADER_BYTES {
+            let before = self.buf.len();
+            if !self.load(at + HEADER_BYTES)? || (self.buf.len() < at + HEADER_BYTES) {
+                if self.mode == ReadMode::NoWait {
+                    return Ok(None);
+                }
+                let found = format!("{} bytes", self.buf.len().max(before).saturating_sub(at));
+                return Err(self.corrupt(at, "a batch header of 61 bytes".into(), found));
+            }
+        }
+        let header = BatchHeader::parse(&self.buf[at..])
+            .map_err(|e| self.corrupt(at, "a batch header".into(), e.to_string()))?;
+        if let Some(offset) = expected
+            && header.base_offset != offset
+        {
+            let found = format!("one at offset {}", header.base_offset);
+            return Err(self.corrupt(at, format!("a batch at offset {offset}"), found));
+        }
+        Ok(Some(header))
+    }
+
+    /// Skips to the batch that holds `offset`. Batches in between that are larger than what was loaded are
+    /// jumped over, not read. `None`: it would block.
+    fn skip_to(&mut self, offset: Offset) -> Result<Option<(usize, BatchHeader)>, ReadError> {
+        let (mut at, mut expected) = (0, None);
+        loop {
+            let Some(header) = self.header(at, expected)? else {
+                return Ok(None);
+            };
+            if header.base_offset > offset {
+                let found = format!("one at offset {}", header.base_offset);
+                return Err(self.corrupt(at, format!("a batch with offset {offset}"), found));
+            }
+            if header.last_offset() >= offset {
+                return Ok(Some((at, header)));
+            }
+            expected = Some(header.next_offset());
+            at += header.size();
+            if at >= self.buf.len() {
+                self.position += at as u64;
+                self.buf.clear();
+                at = 0;
+            }
+        }
+    }
+
+    /// Cuts the slice out of the buffer. `None`: it would block.
+    fn collect(
+        &mut self,
+        offset: Offset,
+        max_bytes: usize,
+        upto: Offset,
+        min_one: bool,
+    ) -> Result<Option<Slice>, ReadError> {
+        let Some((start, first)) = self.skip_to(offset)? else {
+            return Ok(None);
+        };
+        if first.next_offset() > upto || (first.size() > max_bytes && !min_one) {
+            return Ok(Some(empty(offset)));
+        }
+        // One batch at least, and as much as is allowed, with one more read if the skip took its place.
+        let goal = start + first.size().max(max_bytes);
+        if self.buf.len() < goal && !self.load(goal)? && self.buf.len() < start + first.size() {
+            return Ok(None);
+        }
+        let (mut end, mut last, mut batches) = (start, first, 0);
+        loop {
+            let size = last.size();
+            if self.buf.len() < end + size {
+                break;
+            }
+            end += size;
+            batches += 1;
+            let next = last.next_offset();
+            let room = max_bytes.saturating_sub(end - start);
+            if next >= upto || room < HEADER_BYTES || self.buf.len() < end + HEADER_BYTES {
+                break;
+            }
+            let Some(header) = self.header(end, Some(next))? else {
+                break;
+            };
+            if header.next_offset() > upto || header.size() > room {
+                break;
+            }
+            if self.buf.len() < end + header.size() {
+                break;
+            }
+            last = header;
+        }
+        if batches == 0 {
+            if self.mode == ReadMode::NoWait {
+                return Ok(None);
+            }
+            let found = format!("{} bytes", self.buf.len().saturating_sub(start));
+            let expected = format!("a batch of {} bytes", first.size());
+            return Err(self.corrupt(start, expected, found));
+        }
+        let bytes = Bytes::from(std::mem::take(&mut self.buf)).slice(start..end);
+        let next_offset = last.next_offset();
+        let position = self.position + end as u64;
+        let cursor = Cursor {
+            segment_id: 0,
+            generation: 0,
+            offset: next_offset,
+            position,
+        };
+        Ok(Some(Slice {
+            bytes,
+            base_offset: first.base_offset,
+            next_offset,
+            last_epoch: Some(last.leader_epoch),
+            batches,
+            cursor: Some(cursor),
+        }))
+    }
+}
+
+/// Reads headers through a small window, so that small batches share a read and large ones are jumped.
+pub(crate) struct HeaderScan {
+    file: Arc<dyn File>,
+    size: u64,
+    window: Vec<u8>,
+    window_at: u64,
+}
+
+impl HeaderScan {
+    pub(crate) fn new(file: Arc<dyn File>, size: u64) -> Self {
+        Self {
+            file,
+            size,
+            window: Vec::new(),
+            window_at: 0,
+        }
+    }
+
+    fn corrupt(&self, position: u64, expected: &str, found: String) -> ReadError {
+        let file = PathBuf::from(self.file.path());
+        ReadError::Corrupt {
+            file,
+            position,
+            expected: expected.into(),
+            found,
+        }
+    }
+
+    /// The header of the batch at `position`.
+    pub(crate) fn header_at(&mut self, position: u64) -> Result<BatchHeader, ReadError> {
+        let inside = position >= self.window_at
+            && position + HEADER_BYTES as u64 <= self.window_at + self.window.len() as u64;
+        if !inside {
+            let len = HEADER_SCAN_BYTES.min(self.size.saturating_sub(position) as usize);
+            self.window.clear();
+            self.window_at = position;
+            self.file.read_into(position, len, &mut self.window)?;
+        }
+        let at = (position - self.window_at) as usize;
+        BatchHeader::parse(&self.window[at..])
+            .map_err(|e| self.corrupt(position, "a batch header", e.to_string()))
+    }
+
+    /// The first record of the batch at `position` with that timestamp or later, in `from..upto`.
+    fn record_at(
+        &self,
+        position: u64,
+        header: &BatchHeader,
+        timestamp: i64,
+        from: Offset,
+        upto: Offset,
+    ) -> Result<Option<(Offset, i64)>, ReadError> {
+        let mut bytes = Vec::new();
+        self.file.read_into(position, header.size(), &mut bytes)?;
+        let corrupt = |e: varve_record::BatchError| {
+            self.corrupt(position, "a batch whose records can be read", e.to_string())
+        };
+        let batch = StoredBatch::split_from(&Bytes::from(bytes)).map_err(corrupt)?;
+        batch.verify_crc().map_err(corrupt)?;
+        let mut records = batch.records().map_err(corrupt)?;
+        while let Some(record) = records.next_ref() {
+            let record = record.map_err(corrupt)?;
+            if record.offset >= upto {
+                break;
+            }
+            if record.timestamp >= timestamp && record.offset >= from {
+                return Ok(Some((record.offset, record.timestamp)));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Iterator over batch headers. See [`ReadView::headers`].
+pub struct Headers<'a> {
+    view: &'a ReadView,
+    next: Offset,
+    /// Scan of the current segment and the position of the next header in it.
+    at: Option<(HeaderScan, u64, Part<'a>)>,
+    failed: bool,
+}
+
+impl Headers<'_> {
+    fn step(&mut self) -> Result<Option<BatchHeader>, ReadError> {
+        loop {
+            if self.next >= self.view.log_end() {
+                return Ok(None);
+            }
+            if self
+                .at
+                .as_ref()
+                .is_none_or(|(_, position, part)| *position >= part.at.size)
+            {
+                self.view.check(self.next)?;
+                let part = self.view.part(self.next);
+                let file = ReadView::file(&part)?;
+                let (position, _) = self.view.start_of(&part, self.next, None);
+                self.at = Some((HeaderScan::new(file, part.at.size), position, part));
+            }
+            let Some((scan, position, part)) = &mut self.at else {
+                return Ok(None);
+            };
+            let header = scan.header_at(*position);
+            part.at.check_unchanged()?;
+            let header = header?;
+            if *position + header.size() as u64 > part.at.size || header.base_offset > self.next {
+                let found = format!("a batch at offset {}", header.base_offset);
+                let expected = format!("a batch with offset {}", self.next);
+                let file = part.at.segment.path(Kind::Log);
+                return Err(ReadError::Corrupt {
+                    file,
+                    position: *position,
+                    expected,
+                    found,
+                });
+            }
+            *position += header.size() as u64;
+            if header.last_offset() >= self.next {
+                self.next = header.next_offset();
+                return Ok(Some(header));
+            }
+        }
+    }
+}
+
+impl Iterator for Headers<'_> {
+    type Item = Result<BatchHeader, ReadError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.failed {
+            return None;
+        }
+        let step = self.step().transpose();
+        self.failed = matches!(step, Some(Err(_)));
+        step
+    }
+}

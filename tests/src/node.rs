@@ -1,0 +1,140 @@
+//! A node as a child process on ports of its own.
+
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use crate::wait;
+
+/// A running (or killed) node.
+#[derive(Debug)]
+pub struct Node {
+    child: Option<Child>,
+    dir: PathBuf,
+    client_port: u16,
+    http_port: u16,
+    env: Vec<(String, String)>,
+}
+
+#[allow(clippy::expect_used, reason = "test harness")]
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("an address").port()
+}
+
+#[allow(clippy::expect_used, reason = "test harness")]
+impl Node {
+    /// Starts a node on `dir` and waits until it is ready.
+    pub fn start(dir: &Path) -> Self {
+        Self::start_with(dir, &[])
+    }
+
+    /// Starts a node with further environment and waits until it is ready.
+    pub fn start_with(dir: &Path, env: &[(&str, &str)]) -> Self {
+        let mut node = Self {
+            child: None,
+            dir: dir.to_owned(),
+            client_port: free_port(),
+            http_port: free_port(),
+            env: env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+        };
+        node.restart();
+        node
+    }
+
+    /// The command that starts this node.
+    pub fn command(&self) -> Command {
+        let mut command = Command::new(crate::varve());
+        command
+            .arg("server")
+            .env("VARVE_NODE__ID", "1")
+            .env("VARVE_STORAGE__DATA_DIR", &self.dir)
+            .env("VARVE_STORAGE__MIN_FREE_BYTES", "0")
+            .env("VARVE_LISTENERS__CLIENT__ADDRESS", self.address())
+            .env("VARVE_HTTP__ADDRESS", format!("127.0.0.1:{}", self.http_port))
+            .envs(self.env.iter().map(|(k, v)| (k, v)))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null());
+        if std::env::var_os("VARVE_TEST_LOGS").is_none() {
+            command.stderr(Stdio::null());
+        }
+        command
+    }
+
+    /// Starts the node again on the same directory and ports, and waits until it is ready.
+    pub fn restart(&mut self) {
+        assert!(self.child.is_none(), "the node runs");
+        self.child = Some(self.command().spawn().expect("varve server starts"));
+        wait::until("the node to be ready", Duration::from_secs(60), || {
+            if let Some(child) = &mut self.child {
+                let ended = child.try_wait().expect("the state of the node");
+                assert!(ended.is_none(), "the node ended at start: {ended:?}");
+            }
+            (http_get(self.http_port, "/readyz")?.0 == 200).then_some(())
+        });
+    }
+
+    /// `host:port` for clients.
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.client_port)
+    }
+
+    /// Port of metrics and health.
+    pub fn http_port(&self) -> u16 {
+        self.http_port
+    }
+
+    /// Data directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Process id.
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("the node runs").id()
+    }
+
+    /// `kill -9`.
+    pub fn kill(&mut self) {
+        let mut child = self.child.take().expect("the node runs");
+        child.kill().expect("kill");
+        child.wait().expect("wait");
+    }
+
+    /// SIGTERM; waits for the end.
+    pub fn stop(&mut self) -> ExitStatus {
+        let mut child = self.child.take().expect("the node runs");
+        let pid = rustix::process::Pid::from_child(&child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("kill");
+        child.wait().expect("wait")
+    }
+
+    /// Status and body of a page of the HTTP port.
+    pub fn get(&self, path: &str) -> (u16, String) {
+        http_get(self.http_port, path).expect("the HTTP port answers")
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// A GET over a plain socket; `None` when nobody answers.
+pub fn http_get(port: u16, path: &str) -> Option<(u16, String)> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    let status = answer.split_whitespace().nth(1)?.parse().ok()?;
+    let body = answer.split_once("\r\n\r\n").map_or(String::new(), |(_, body)| body.to_owned());
+    Some((status, body))
+}

@@ -1,0 +1,224 @@
+//! The crates by layer: what each is for, what of ours it may use, what of others it must not.
+
+/// One crate.
+pub struct Row {
+    /// Folder and package name without prefix.
+    pub name: &'static str,
+    /// Edges point to lower layers only. `None`: not part of the product.
+    pub layer: Option<u8>,
+    /// What it is, in one sentence.
+    pub sentence: &'static str,
+    /// Crates of ours it may use; `*`: any.
+    pub uses: &'static [&'static str],
+    /// Crates of others it must not use.
+    pub must_not: &'static [&'static str],
+}
+
+impl Row {
+    /// Whether an edge to `other` is allowed.
+    pub fn may_use(&self, other: &str) -> bool {
+        self.uses.contains(&other) || (self.uses == ["*"] && other != self.name)
+    }
+}
+
+/// What layers 0 to 3 must not use: waiting, chance, wires.
+const PURE: &[&str] = &[
+    "tokio",
+    "tokio-util",
+    "tokio-stream",
+    "futures-util",
+    "async-trait",
+    "rand",
+    "getrandom",
+    "uuid",
+    "serde",
+    "serde_json",
+    "prost",
+    "prost-types",
+    "tonic",
+    "axum",
+    "openraft",
+    "rustix",
+    "memmap2",
+    "tracing",
+    "anyhow",
+];
+/// `vfs` is where the operating system is.
+const SEAM: &[&str] = &[
+    "tokio",
+    "tokio-util",
+    "tokio-stream",
+    "futures-util",
+    "async-trait",
+    "rand",
+    "getrandom",
+    "uuid",
+    "serde",
+    "serde_json",
+    "prost",
+    "prost-types",
+    "tonic",
+    "axum",
+    "openraft",
+    "tracing",
+    "anyhow",
+];
+/// The broker runs things and knows no protocol.
+const NO_PROTOCOL: &[&str] = &[
+    "prost",
+    "prost-types",
+    "tonic",
+    "tonic-prost",
+    "axum",
+    "hyper-util",
+    "http",
+    "openraft",
+    "serde",
+    "anyhow",
+    "clap",
+];
+const NO_ANYHOW: &[&str] = &["anyhow", "clap"];
+
+/// Every crate.
+pub const LAYERS: &[Row] = &[
+    Row {
+        name: "types",
+        layer: Some(0),
+        sentence: "the words of the field and every hard limit",
+        uses: &[],
+        must_not: PURE,
+    },
+    Row {
+        name: "record",
+        layer: Some(1),
+        sentence: "the one byte format of a batch",
+        uses: &["types"],
+        must_not: PURE,
+    },
+    Row {
+        name: "vfs",
+        layer: Some(1),
+        sentence: "the seam to the operating system: files, sync, time",
+        uses: &["types"],
+        must_not: SEAM,
+    },
+    Row {
+        name: "storage",
+        layer: Some(2),
+        sentence: "one partition's log as segment files: one writer, many readers",
+        uses: &["types", "record", "vfs"],
+        must_not: PURE,
+    },
+    Row {
+        name: "partition",
+        layer: Some(2),
+        sentence: "the replication state machine of one partition",
+        uses: &["types", "record"],
+        must_not: PURE,
+    },
+    Row {
+        name: "metadata",
+        layer: Some(2),
+        sentence: "cluster state as one pure apply(state, command)",
+        uses: &["types"],
+        must_not: PURE,
+    },
+    Row {
+        name: "groups",
+        layer: Some(2),
+        sentence: "consumer groups and committed offsets, without I/O",
+        uses: &["types"],
+        must_not: PURE,
+    },
+    Row {
+        name: "broker-api",
+        layer: Some(3),
+        sentence: "the protocol-neutral API: plain data and one trait",
+        uses: &["types", "record"],
+        must_not: PURE,
+    },
+    Row {
+        name: "broker",
+        layer: Some(4),
+        sentence: "runs the cores: lanes, flushers, readers, admission",
+        uses: &[
+            "types",
+            "record",
+            "vfs",
+            "storage",
+            "partition",
+            "metadata",
+            "groups",
+            "broker-api",
+        ],
+        must_not: NO_PROTOCOL,
+    },
+    Row {
+        name: "proto",
+        layer: Some(4),
+        sentence: "generated messages and services, nothing else",
+        uses: &[],
+        must_not: NO_ANYHOW,
+    },
+    Row {
+        name: "frontend-grpc",
+        layer: Some(5),
+        sentence: "the public gRPC protocol as a thin adapter",
+        uses: &["types", "record", "proto", "broker-api"],
+        must_not: NO_ANYHOW,
+    },
+    Row {
+        name: "client",
+        layer: Some(5),
+        sentence: "Rust client: batching, routing, retry",
+        uses: &["types", "record", "proto", "broker-api"],
+        must_not: NO_ANYHOW,
+    },
+    Row {
+        name: "server",
+        layer: Some(6),
+        sentence: "the node as a library: configuration, wiring, lifecycle, telemetry",
+        uses: &[
+            "types",
+            "vfs",
+            "storage",
+            "metadata",
+            "broker-api",
+            "broker",
+            "proto",
+            "frontend-grpc",
+            "client",
+        ],
+        must_not: &["clap"],
+    },
+    Row {
+        name: "cli",
+        layer: Some(7),
+        sentence: "the binary: server, producer, consumer and operator's tool",
+        uses: &[
+            "types", "record", "client", "proto", "server", "storage", "vfs",
+        ],
+        must_not: &[],
+    },
+    Row {
+        name: "xtask",
+        layer: Some(7),
+        sentence: "automation; needs nothing of the product",
+        uses: &[],
+        must_not: &[],
+    },
+    Row {
+        name: "tests",
+        layer: None,
+        sentence: "suites that need more than one crate",
+        uses: &["*"],
+        must_not: &[],
+    },
+    Row {
+        name: "benches",
+        layer: None,
+        sentence: "measurements",
+        uses: &["*"],
+        must_not: &[],
+    },
+];
