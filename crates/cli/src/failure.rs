@@ -1,0 +1,166 @@
+//! How a command ends when it does not end well: one line for people, an exit code for scripts.
+//!
+//! Codes: 0 done, 1 failed, 2 usage, 3 not found, 4 condition not met, 5 timeout, 130 interrupted twice.
+
+use std::io::{IsTerminal as _, Write as _};
+use std::process::ExitCode;
+
+use varve_client::ClientError;
+use varve_types::ErrorKind;
+
+/// Failed.
+pub const FAILED: u8 = 1;
+/// The command line is wrong.
+pub const USAGE: u8 = 2;
+/// A topic, group, partition or node does not exist.
+pub const NOT_FOUND: u8 = 3;
+/// A condition that was asked for is not met.
+pub const CONDITION: u8 = 4;
+/// Time ran out.
+pub const TIMEOUT: u8 = 5;
+/// Interrupted a second time.
+pub const INTERRUPTED: u8 = 130;
+
+/// Whether standard error is a terminal.
+#[must_use]
+pub fn stderr_is_terminal() -> bool {
+    std::io::stderr().is_terminal()
+}
+
+/// Why a command ends early.
+#[derive(Debug)]
+pub struct Failure {
+    /// Exit code.
+    pub code: u8,
+    /// One line.
+    pub message: String,
+    /// More lines, shown with `-v`.
+    pub details: Vec<String>,
+    /// The reader of our output is gone: say nothing.
+    quiet: bool,
+}
+
+impl Failure {
+    /// A failure with an exit code.
+    #[must_use]
+    pub fn new(code: u8, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+            details: Vec::new(),
+            quiet: false,
+        }
+    }
+
+    /// The command line asks for something that cannot be.
+    #[must_use]
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self::new(USAGE, message)
+    }
+
+    /// Puts what was attempted in front.
+    #[must_use]
+    pub fn context(mut self, what: &str) -> Self {
+        self.message = format!("{what}: {}", self.message);
+        self
+    }
+
+    /// Prints it, unless nobody is there, and gives the exit code.
+    #[must_use]
+    pub fn report(&self, verbose: bool) -> ExitCode {
+        if self.quiet {
+            return ExitCode::SUCCESS;
+        }
+        let mut stderr = std::io::stderr().lock();
+        let _ = writeln!(stderr, "error: {}", self.message);
+        if verbose {
+            for detail in &self.details {
+                let _ = writeln!(stderr, "  {detail}");
+            }
+        }
+        ExitCode::from(self.code)
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        let quiet = error.kind() == std::io::ErrorKind::BrokenPipe;
+        Self {
+            quiet,
+            ..Self::new(if quiet { 0 } else { FAILED }, error.to_string())
+        }
+    }
+}
+
+fn code_of(error: &ClientError) -> u8 {
+    match error.kind() {
+        Some(
+            ErrorKind::TopicNotFound
+            | ErrorKind::GroupNotFound
+            | ErrorKind::PartitionNotFound
+            | ErrorKind::NodeNotFound,
+        ) => NOT_FOUND,
+        _ if error.is_timeout() => TIMEOUT,
+        _ => FAILED,
+    }
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Self {
+        let message = match &error {
+            ClientError::TopicNotFound(_) => format!("{error} (NOT_FOUND/TOPIC_NOT_FOUND)"),
+            ClientError::PartitionNotFound { .. } => {
+                format!("{error} (NOT_FOUND/PARTITION_NOT_FOUND)")
+            }
+            other => other.to_string(),
+        };
+        let mut failure = Self::new(code_of(&error), message);
+        if let ClientError::Rpc(rpc) = &error {
+            let metadata = rpc
+                .metadata
+                .iter()
+                .map(|(name, value)| format!("{name}: {value}"));
+            failure.details.extend(metadata);
+            if let Some(leader) = &rpc.leader {
+                let (node, address) = (leader.node_id, &leader.address);
+                failure
+                    .details
+                    .push(format!("leader: node {node} at {address}"));
+            }
+        }
+        failure
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use varve_client::RpcError;
+
+    #[test]
+    fn codes_tell_scripts_what_happened() {
+        assert_eq!(
+            Failure::from(ClientError::TopicNotFound("t".into())).code,
+            NOT_FOUND
+        );
+        assert_eq!(Failure::from(ClientError::Closed).code, FAILED);
+        let mut slow = RpcError::transport("late");
+        slow.code = tonic::Code::DeadlineExceeded;
+        assert_eq!(
+            Failure::from(ClientError::Rpc(Arc::new(slow))).code,
+            TIMEOUT
+        );
+        let missing = Failure::from(ClientError::TopicNotFound("t".into()));
+        assert_eq!(
+            missing.message,
+            "topic \"t\" not found (NOT_FOUND/TOPIC_NOT_FOUND)"
+        );
+    }
+
+    #[test]
+    fn a_closed_pipe_is_no_failure() {
+        let failure = Failure::from(std::io::Error::from(std::io::ErrorKind::BrokenPipe));
+        assert!(failure.quiet && failure.code == 0);
+    }
+}

@@ -1,0 +1,482 @@
+//! `varve group`: list, describe, move and delete consumer groups.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::time::Duration;
+
+use varve_client::{Admin, RpcError, Start, proto as v1};
+
+use crate::args::{Global, GroupCommand, OutputArgs};
+use crate::connection::Settings;
+use crate::failure::{FAILED, Failure};
+use crate::offset::{self, From};
+use crate::output::{Output, print_line, print_message, print_table, print_value, to_json};
+use crate::topic::confirm;
+
+/// Pause between two looks with `--watch`.
+pub const WATCH_PAUSE: Duration = Duration::from_secs(2);
+
+/// Runs a command.
+///
+/// # Errors
+/// [`Failure`] of the first group that fails.
+pub async fn run(global: &Global, command: GroupCommand) -> Result<u8, Failure> {
+    let settings = Settings::resolve(global)?;
+    let admin = settings.admin()?;
+    match command {
+        GroupCommand::List { form } => list(&admin, form.output).await,
+        GroupCommand::Describe {
+            groups,
+            summary,
+            topics,
+            watch,
+            form,
+        } => loop {
+            for group in &groups {
+                describe(&admin, group, summary, topics, form.output).await?;
+            }
+            if !watch {
+                return Ok(0);
+            }
+            tokio::time::sleep(WATCH_PAUSE).await;
+            print_line("")?;
+        },
+        GroupCommand::Seek {
+            group,
+            to,
+            shift_by,
+            to_group,
+            to_file,
+            topics,
+            dry_run,
+            execute,
+            form,
+        } => {
+            if let Some(file) = to_file {
+                return seek_to_file(global, &admin, &group, &file, dry_run, execute).await;
+            }
+            let target = target(to.as_deref(), shift_by, to_group)?;
+            seek(
+                global, &admin, &group, target, topics, dry_run, execute, form,
+            )
+            .await
+        }
+        GroupCommand::Delete { groups } => {
+            confirm(
+                global,
+                &format!("Delete {} with all offsets?", groups.join(", ")),
+            )?;
+            for group in groups {
+                admin
+                    .delete_group(v1::DeleteGroupRequest {
+                        group: group.clone(),
+                    })
+                    .await?;
+                if !global.quiet {
+                    print_line(&format!("{group}: deleted"))?;
+                }
+            }
+            Ok(0)
+        }
+        GroupCommand::OffsetDelete { group, topic } => offset_delete(&admin, group, &topic).await,
+        GroupCommand::RemoveMember {
+            group,
+            members,
+            all,
+        } => {
+            if members.is_empty() && !all {
+                return Err(Failure::usage("name a member, or --all"));
+            }
+            let request = v1::RemoveMembersRequest {
+                group,
+                member_ids: members,
+            };
+            for member in admin.remove_members(request).await?.member_ids {
+                print_line(&format!("{member}: removed"))?;
+            }
+            Ok(0)
+        }
+    }
+}
+
+fn state_name(state: v1::GroupState) -> String {
+    state
+        .as_str_name()
+        .trim_start_matches("GROUP_STATE_")
+        .to_ascii_lowercase()
+}
+
+async fn list(admin: &Admin, output: Output) -> Result<u8, Failure> {
+    let groups = admin.all_groups().await?;
+    if !output.is_text() {
+        let response = v1::ListGroupsResponse {
+            groups,
+            ..Default::default()
+        };
+        print_message(output, "ListGroupsResponse", &response)?;
+        return Ok(0);
+    }
+    let rows = groups.into_iter().map(|group| {
+        let state = state_name(group.state());
+        let (members, coordinator) = (group.member_count, group.coordinator_node_id);
+        vec![
+            group.group,
+            state,
+            members.to_string(),
+            coordinator.to_string(),
+        ]
+    });
+    print_table(
+        &["GROUP", "STATE", "MEMBERS", "COORDINATOR"],
+        rows.collect(),
+    )?;
+    Ok(0)
+}
+
+async fn describe(
+    admin: &Admin,
+    name: &str,
+    summary: bool,
+    per_topic: bool,
+    output: Output,
+) -> Result<(), Failure> {
+    let request = v1::GetGroupRequest {
+        group: name.to_owned(),
+    };
+    let found = admin.get_group(request).await?;
+    let request = v1::GetOffsetsRequest {
+        group: name.to_owned(),
+        include_lag: true,
+        ..Default::default()
+    };
+    let offsets = admin.get_offsets(request).await?;
+    if !output.is_text() {
+        let mut value = to_json("GetGroupResponse", &found)?;
+        value["offsets"] = to_json("GetOffsetsResponse", &offsets)?["offsets"].take();
+        return print_value(output, &value);
+    }
+    let group = found.group.unwrap_or_default();
+    let lag: i64 = offsets.offsets.iter().filter_map(|offset| offset.lag).sum();
+    let rows = vec![vec![
+        group.name.clone(),
+        state_name(group.state()),
+        group.members.len().to_string(),
+        group.assignor.clone(),
+        group.group_epoch.to_string(),
+        lag.to_string(),
+    ]];
+    print_table(
+        &["GROUP", "STATE", "MEMBERS", "ASSIGNOR", "EPOCH", "LAG"],
+        rows,
+    )?;
+    if summary {
+        return Ok(());
+    }
+    print_line("")?;
+    if per_topic {
+        return lag_per_topic(&offsets);
+    }
+    partitions(&group, offsets)
+}
+
+fn lag_per_topic(offsets: &v1::GetOffsetsResponse) -> Result<(), Failure> {
+    let mut topics: BTreeMap<&str, (i64, i64)> = BTreeMap::new();
+    for offset in &offsets.offsets {
+        let Some(partition) = &offset.topic_partition else {
+            continue;
+        };
+        let entry = topics.entry(partition.topic.as_str()).or_default();
+        entry.0 += 1;
+        entry.1 += offset.lag.unwrap_or(0);
+    }
+    let rows = topics.into_iter().map(|(topic, (partitions, lag))| {
+        vec![topic.to_owned(), partitions.to_string(), lag.to_string()]
+    });
+    print_table(&["TOPIC", "PARTITIONS", "LAG"], rows.collect())
+}
+
+type Place = (String, i32);
+
+/// Committed partitions and owned ones, in order, each with who owns it.
+fn partitions(group: &v1::Group, offsets: v1::GetOffsetsResponse) -> Result<(), Failure> {
+    let mut owners: BTreeMap<Place, (String, String)> = BTreeMap::new();
+    for member in &group.members {
+        for partition in &member.owned {
+            let host = (member.member_id.clone(), member.client_address.clone());
+            owners.insert((partition.topic.clone(), partition.partition), host);
+        }
+    }
+    let mut committed: BTreeMap<Place, v1::CommittedOffset> = BTreeMap::new();
+    for offset in offsets.offsets {
+        let partition = offset.topic_partition.clone().unwrap_or_default();
+        committed.insert((partition.topic, partition.partition), offset);
+    }
+    let places: BTreeSet<Place> = owners.keys().chain(committed.keys()).cloned().collect();
+    let dash = || "-".to_owned();
+    let number = |number: Option<i64>| number.map_or_else(dash, |number| number.to_string());
+    let rows = places.into_iter().map(|place| {
+        let offset = committed.get(&place);
+        let (member, host) = owners
+            .get(&place)
+            .cloned()
+            .unwrap_or_else(|| (dash(), dash()));
+        vec![
+            place.0,
+            place.1.to_string(),
+            number(offset.map(|offset| offset.offset)),
+            number(offset.and_then(|offset| offset.high_watermark)),
+            number(offset.and_then(|offset| offset.lag)),
+            member,
+            host,
+        ]
+    });
+    let headings = [
+        "TOPIC",
+        "PARTITION",
+        "COMMITTED",
+        "END",
+        "LAG",
+        "MEMBER",
+        "HOST",
+    ];
+    print_table(&headings, rows.collect())
+}
+
+fn target(
+    to: Option<&str>,
+    shift_by: Option<i64>,
+    to_group: Option<String>,
+) -> Result<v1::reset_offsets_request::Target, Failure> {
+    use v1::reset_offsets_request::Target;
+    use v1::start_position::Position;
+    if let Some(shift) = shift_by {
+        return Ok(Target::ShiftBy(shift));
+    }
+    if let Some(group) = to_group {
+        return Ok(Target::FromGroup(group));
+    }
+    let text = to.ok_or_else(|| {
+        Failure::usage("where to? --to start|end|@TIME|OFFSET, --shift-by, --to-group or --to-file")
+    })?;
+    let now = jiff::Timestamp::now().as_millisecond();
+    let spec = offset::parse(text, now).map_err(Failure::usage)?;
+    let anchor = |anchor: v1::StartAnchor| Position::Anchor(anchor.into());
+    let position = match (spec.start, spec.end) {
+        (Some(From::Stored), None) => anchor(v1::StartAnchor::Committed),
+        (Some(From::Place(start)), None) => match start {
+            Start::Earliest => anchor(v1::StartAnchor::Earliest),
+            Start::Latest => anchor(v1::StartAnchor::Latest),
+            Start::Offset(offset) => Position::Offset(offset),
+            Start::Timestamp(ms) => Position::TimestampMs(ms),
+            Start::Last(count) => Position::Last(count),
+            Start::AfterEarliest(_) => {
+                return Err(Failure::usage(
+                    "+N is no target; --shift-by N moves forward",
+                ));
+            }
+        },
+        _ => return Err(Failure::usage(format!("{text:?} names no single place"))),
+    };
+    Ok(Target::Position(v1::StartPosition {
+        position: Some(position),
+    }))
+}
+
+fn offset_table(offsets: Vec<v1::CommittedOffset>) -> Result<(), Failure> {
+    let rows = offsets.into_iter().map(|offset| {
+        let partition = offset.topic_partition.unwrap_or_default();
+        vec![
+            partition.topic,
+            partition.partition.to_string(),
+            offset.offset.to_string(),
+        ]
+    });
+    print_table(&["TOPIC", "PARTITION", "NEW OFFSET"], rows.collect())
+}
+
+#[allow(clippy::too_many_arguments, reason = "each is a flag of the command")]
+async fn seek(
+    global: &Global,
+    admin: &Admin,
+    group: &str,
+    target: v1::reset_offsets_request::Target,
+    topics: Vec<String>,
+    dry_run: bool,
+    execute: bool,
+    form: OutputArgs,
+) -> Result<u8, Failure> {
+    let request = |validate_only| v1::ResetOffsetsRequest {
+        group: group.to_owned(),
+        topics: topics.clone(),
+        target: Some(target.clone()),
+        validate_only,
+        ..Default::default()
+    };
+    let print = |response: v1::ResetOffsetsResponse| {
+        if form.output.is_text() {
+            offset_table(response.offsets)
+        } else {
+            print_message(form.output, "ResetOffsetsResponse", &response)
+        }
+    };
+    if !execute && !global.yes || dry_run {
+        let planned = admin.reset_offsets(request(true)).await?;
+        print(planned)?;
+        if dry_run {
+            return Ok(0);
+        }
+        confirm(global, &format!("Write these offsets of {group}?"))?;
+        admin.reset_offsets(request(false)).await?;
+        return Ok(0);
+    }
+    print(admin.reset_offsets(request(false)).await?)?;
+    Ok(0)
+}
+
+/// Lines of `TOPIC PARTITION OFFSET`; empty lines and `#` comments are passed over.
+fn parse_offsets(text: &str) -> Result<Vec<v1::PartitionCommit>, String> {
+    let mut commits = Vec::new();
+    for (number, line) in text.lines().enumerate() {
+        let line = line.split('#').next().unwrap_or_default().trim();
+        if line.is_empty() {
+            continue;
+        }
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let parsed = match fields[..] {
+            [topic, partition, offset] => {
+                let (partition, offset) = (partition.parse(), offset.parse::<i64>());
+                partition
+                    .ok()
+                    .zip(offset.ok())
+                    .map(|(p, o)| (topic.to_owned(), p, o))
+            }
+            _ => None,
+        };
+        let Some((topic, partition, offset)) = parsed.filter(|(.., offset)| *offset >= 0) else {
+            return Err(format!(
+                "line {}: expected TOPIC PARTITION OFFSET",
+                number + 1
+            ));
+        };
+        let topic_partition = Some(v1::TopicPartition { topic, partition });
+        commits.push(v1::PartitionCommit {
+            topic_partition,
+            offset,
+            ..Default::default()
+        });
+    }
+    Ok(commits)
+}
+
+async fn seek_to_file(
+    global: &Global,
+    admin: &Admin,
+    group: &str,
+    file: &Path,
+    dry_run: bool,
+    execute: bool,
+) -> Result<u8, Failure> {
+    let name = file.display().to_string();
+    let text = std::fs::read_to_string(file).map_err(|e| Failure::from(e).context(&name))?;
+    let offsets = parse_offsets(&text).map_err(|error| Failure::usage(error).context(&name))?;
+    let planned = offsets.iter().map(|commit| v1::CommittedOffset {
+        topic_partition: commit.topic_partition.clone(),
+        offset: commit.offset,
+        ..Default::default()
+    });
+    offset_table(planned.collect())?;
+    if dry_run {
+        return Ok(0);
+    }
+    if !execute {
+        confirm(global, &format!("Write these offsets of {group}?"))?;
+    }
+    for offsets in offsets.chunks(varve_types::limits::REQUEST_MAX_PARTITIONS) {
+        let request = v1::CommitOffsetsRequest {
+            group: group.to_owned(),
+            offsets: offsets.to_vec(),
+            ..Default::default()
+        };
+        failures(admin.commit_offsets(request).await?.failures)?;
+    }
+    Ok(0)
+}
+
+fn failures(failures: Vec<v1::CommitFailure>) -> Result<(), Failure> {
+    let Some(failure) = failures.into_iter().next() else {
+        return Ok(());
+    };
+    let partition = failure.topic_partition.unwrap_or_default();
+    let error = RpcError::from_partition(failure.error.unwrap_or_default());
+    let what = format!("{}-{}: {error}", partition.topic, partition.partition);
+    Err(Failure::new(FAILED, what))
+}
+
+async fn offset_delete(admin: &Admin, group: String, topics: &[String]) -> Result<u8, Failure> {
+    let request = v1::GetOffsetsRequest {
+        group: group.clone(),
+        ..Default::default()
+    };
+    let committed = admin.get_offsets(request).await?.offsets;
+    let mut partitions = Vec::new();
+    for text in topics {
+        let (topic, partition) = match text.rsplit_once(':') {
+            None => (text.as_str(), None),
+            Some((topic, partition)) => {
+                let partition = partition.parse::<i32>().map_err(|_| {
+                    Failure::usage(format!("{text:?}: expected TOPIC or TOPIC:PARTITION"))
+                })?;
+                (topic, Some(partition))
+            }
+        };
+        let found = committed
+            .iter()
+            .filter_map(|offset| offset.topic_partition.clone());
+        partitions.extend(found.filter(|found| {
+            found.topic == topic && partition.is_none_or(|wanted| wanted == found.partition)
+        }));
+    }
+    if partitions.is_empty() {
+        return Err(Failure::new(
+            crate::failure::NOT_FOUND,
+            "no committed offset matches",
+        ));
+    }
+    let count = partitions.len();
+    let request = v1::DeleteOffsetsRequest { group, partitions };
+    failures(admin.delete_offsets(request).await?.failures)?;
+    print_line(&format!("{count} offsets deleted"))?;
+    Ok(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_of_offsets() {
+        let text = "# topic partition offset\norders 0 12\n\norders 1 0 # from the start\n";
+        let offsets = parse_offsets(text).unwrap();
+        assert_eq!(offsets.len(), 2);
+        assert_eq!(offsets[0].offset, 12);
+        for bad in ["orders 0", "orders x 1", "orders 0 -1", "a 0 1 2"] {
+            assert!(
+                parse_offsets(bad).unwrap_err().starts_with("line 1"),
+                "{bad}"
+            );
+        }
+    }
+
+    #[test]
+    fn targets() {
+        use v1::reset_offsets_request::Target;
+        assert_eq!(target(None, Some(-3), None).unwrap(), Target::ShiftBy(-3));
+        let Target::Position(at) = target(Some("42"), None, None).unwrap() else {
+            panic!()
+        };
+        assert_eq!(at.position, Some(v1::start_position::Position::Offset(42)));
+        for bad in [None, Some("+4"), Some("1:2"), Some("x")] {
+            assert!(target(bad, None, None).is_err());
+        }
+    }
+}

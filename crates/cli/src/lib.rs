@@ -1,0 +1,118 @@
+//! The command line as a library: arguments in, exit code out.
+//!
+//! Data goes to standard output, everything else to standard error. A reader that closes the pipe ends
+//! the command quietly. Exit codes are documented in [`failure`].
+
+pub mod args;
+pub mod cluster;
+pub mod completion;
+pub mod connection;
+pub mod consume;
+pub mod consume_group;
+pub mod demo;
+pub mod failure;
+pub mod format;
+pub mod group;
+pub mod input;
+pub mod inspect;
+pub mod json;
+pub mod kcat;
+pub mod offset;
+pub mod output;
+pub mod parse;
+pub mod produce;
+pub mod progress;
+pub mod serve;
+pub mod topic;
+pub mod topic_data;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::args::{Cli, Command};
+use crate::failure::Failure;
+
+/// Runs the command that `arguments` (with the program's name first) name.
+#[must_use]
+pub fn run(arguments: Vec<OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(kcat::translate(arguments)) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // A closed pipe while printing the help is nobody's problem.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() {
+                failure::USAGE
+            } else {
+                0
+            });
+        }
+    };
+    let verbose = cli.global.verbose;
+    // A node sets up its own log, as its configuration says.
+    if !matches!(cli.command, Command::Server(_)) {
+        start_log(&cli);
+    }
+    match dispatch(cli) {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => failure.report(verbose > 0),
+    }
+}
+
+fn start_log(cli: &Cli) {
+    let level = match cli.global.verbose {
+        0 => "warn",
+        1 => "info",
+        2 => "debug",
+        _ => "trace",
+    };
+    let level = if cli.global.quiet { "error" } else { level };
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| {
+        tracing_subscriber::EnvFilter::new(format!(
+            "varve={level},varve_client={level},varve_cli={level}"
+        ))
+    });
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(!cli.global.no_color && failure::stderr_is_terminal())
+        .try_init();
+}
+
+fn dispatch(cli: Cli) -> Result<u8, Failure> {
+    match cli.command {
+        Command::Completion { shell } => completion::print(shell),
+        Command::Version { json } => completion::version(json),
+        Command::Log { command } => inspect::run(&command),
+        Command::Config { command } => serve::config(&command),
+        command => {
+            if cli.global.list_settings() {
+                return connection::print_settings();
+            }
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .enable_all()
+                .build()?;
+            let result = runtime.block_on(network(cli.global, command));
+            // A thread that is blocked in a read of the terminal must not hold the exit up.
+            runtime.shutdown_background();
+            result
+        }
+    }
+}
+
+async fn network(global: args::Global, command: Command) -> Result<u8, Failure> {
+    match command {
+        Command::Produce(args) => Box::pin(produce::run(&global, args)).await,
+        Command::Consume(args) => Box::pin(consume::run(&global, args)).await,
+        Command::Topic { command } => Box::pin(topic::run(&global, command)).await,
+        Command::Group { command } => Box::pin(group::run(&global, command)).await,
+        Command::Cluster { command } => Box::pin(cluster::run(&global, command)).await,
+        Command::Server(args) => Box::pin(serve::server(*args)).await,
+        Command::Demo(args) => Box::pin(demo::run(&args)).await,
+        Command::Completion { .. }
+        | Command::Version { .. }
+        | Command::Log { .. }
+        | Command::Config { .. } => Ok(0),
+    }
+}

@@ -1,0 +1,477 @@
+//! `varve topic`: create, list, describe, configure, grow and delete topics.
+
+use std::collections::BTreeMap;
+use std::io::{IsTerminal as _, Write as _};
+
+use varve_client::{Admin, RpcError, proto as v1};
+use varve_types::ErrorKind;
+
+use crate::args::{Global, OutputArgs, TopicCommand};
+use crate::connection::{Settings, suggest_topic};
+use crate::consume::whole_name;
+use crate::failure::{FAILED, Failure};
+use crate::output::{Output, numbers, print_line, print_message, print_table, to_json};
+use crate::topic_data;
+
+/// Runs a command.
+///
+/// # Errors
+/// [`Failure`] of the first topic that fails.
+pub async fn run(global: &Global, command: TopicCommand) -> Result<u8, Failure> {
+    let settings = Settings::resolve(global)?;
+    let admin = settings.admin()?;
+    match command {
+        TopicCommand::Create {
+            topics,
+            partitions,
+            replicas,
+            configs,
+            if_not_exists,
+            dry_run,
+            compact,
+            form,
+        } => {
+            let mut configs: BTreeMap<String, String> = configs.into_iter().collect();
+            if compact {
+                configs.insert("cleanup.policy".to_owned(), "compact".to_owned());
+            }
+            let template = v1::CreateTopicRequest {
+                partition_count: partitions,
+                replication_factor: replicas,
+                configs: configs.into_iter().collect(),
+                validate_only: dry_run,
+                ..Default::default()
+            };
+            create(&admin, topics, template, if_not_exists, form, global.quiet).await
+        }
+        TopicCommand::List {
+            topics,
+            detailed,
+            internal,
+            regex,
+            form,
+        } => list(&admin, &topics, detailed, internal, regex.as_deref(), form).await,
+        TopicCommand::Describe {
+            topics,
+            summary,
+            configs,
+            partitions,
+            all,
+            under_replicated,
+            unavailable,
+            form,
+        } => {
+            let only = under_replicated || unavailable;
+            let nothing = !summary && !configs && !partitions && !all;
+            let what = Describe {
+                summary: !only && (summary || all || nothing),
+                configs: !only && (configs || all),
+                partitions: partitions || all || nothing || only,
+                under_replicated,
+                unavailable,
+            };
+            for topic in &topics {
+                describe(&admin, topic, &what, form.output).await?;
+            }
+            Ok(0)
+        }
+        TopicCommand::Config {
+            topic,
+            sets,
+            delete,
+            append,
+            dry_run,
+            form,
+        } => {
+            let mut changes = changes(sets, v1::ConfigOperation::Set);
+            changes.extend(self::changes(append, v1::ConfigOperation::Append));
+            let delete = delete
+                .into_iter()
+                .map(|name| (name, String::new()))
+                .collect();
+            changes.extend(self::changes(delete, v1::ConfigOperation::Delete));
+            config(&admin, &topic, changes, dry_run, form.output).await
+        }
+        TopicCommand::AddPartitions {
+            topic,
+            total,
+            dry_run,
+            form,
+        } => {
+            let request = v1::AddPartitionsRequest {
+                topic: topic.clone(),
+                partition_count: total,
+                validate_only: dry_run,
+                ..Default::default()
+            };
+            let response = match admin.add_partitions(request).await {
+                Ok(response) => response,
+                Err(error) => return Err(suggest_topic(&admin, &topic, error).await),
+            };
+            if !form.output.is_text() {
+                print_message(form.output, "AddPartitionsResponse", &response)?;
+            } else if !global.quiet {
+                print_line(&format!("{topic}: {total} partitions{}", dry(dry_run)))?;
+            }
+            Ok(0)
+        }
+        TopicCommand::Trim {
+            topic,
+            offset,
+            partition,
+            dry_run,
+            output,
+        } => {
+            let request = topic_data::Trim {
+                topic,
+                offset,
+                partitions: partition,
+                dry_run,
+                output,
+            };
+            topic_data::trim(global, &settings, &admin, request).await
+        }
+        TopicCommand::Delete { topics, regex } => delete(global, &admin, topics, regex).await,
+        TopicCommand::Offsets {
+            topics,
+            at,
+            partition,
+            form,
+        } => topic_data::offsets(&settings, &admin, &topics, at.as_deref(), &partition, form).await,
+    }
+}
+
+const fn dry(dry_run: bool) -> &'static str {
+    if dry_run { " (dry run)" } else { "" }
+}
+
+/// Asks a person at a terminal; `--yes` answers for scripts.
+///
+/// # Errors
+/// Usage, when nobody can be asked; failed, when the answer is no.
+pub fn confirm(global: &Global, question: &str) -> Result<(), Failure> {
+    if global.yes {
+        return Ok(());
+    }
+    if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
+        return Err(Failure::usage(format!("{question} Add --yes to confirm.")));
+    }
+    let mut stderr = std::io::stderr().lock();
+    write!(stderr, "{question} [y/N] ")?;
+    stderr.flush()?;
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer)?;
+    match answer.trim() {
+        "y" | "Y" | "yes" => Ok(()),
+        _ => Err(Failure::new(FAILED, "nothing was changed")),
+    }
+}
+
+async fn create(
+    admin: &Admin,
+    topics: Vec<String>,
+    template: v1::CreateTopicRequest,
+    if_not_exists: bool,
+    form: OutputArgs,
+    quiet: bool,
+) -> Result<u8, Failure> {
+    for topic in topics {
+        let request = v1::CreateTopicRequest {
+            topic: topic.clone(),
+            ..template.clone()
+        };
+        match admin.create_topic(request).await {
+            Ok(response) if !form.output.is_text() => {
+                print_message(form.output, "CreateTopicResponse", &response)?;
+            }
+            Ok(response) if !quiet => {
+                let created = response.topic.unwrap_or_default();
+                print_line(&format!(
+                    "{topic}: created, {} partitions, {} replicas{}",
+                    created.partition_count,
+                    created.replication_factor,
+                    dry(template.validate_only)
+                ))?;
+            }
+            Ok(_) => {}
+            Err(error) if if_not_exists && error.kind() == Some(ErrorKind::TopicAlreadyExists) => {
+                if !quiet && form.output.is_text() {
+                    print_line(&format!("{topic}: exists"))?;
+                }
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(0)
+}
+
+async fn list(
+    admin: &Admin,
+    only: &[String],
+    detailed: bool,
+    internal: bool,
+    regex: Option<&str>,
+    form: OutputArgs,
+) -> Result<u8, Failure> {
+    let pattern = match regex {
+        None => None,
+        Some(pattern) => {
+            Some(regex::Regex::new(pattern).map_err(|error| Failure::usage(error.to_string()))?)
+        }
+    };
+    let mut topics = admin.all_topics("", internal).await?;
+    topics.retain(|topic| {
+        (only.is_empty() || only.contains(&topic.name))
+            && pattern
+                .as_ref()
+                .is_none_or(|pattern| pattern.is_match(&topic.name))
+    });
+    if !form.output.is_text() {
+        let response = v1::ListTopicsResponse {
+            topics,
+            ..Default::default()
+        };
+        print_message(form.output, "ListTopicsResponse", &response)?;
+        return Ok(0);
+    }
+    let wide = form.output == Output::Wide || detailed;
+    let mut headings = vec!["TOPIC", "PARTITIONS", "REPLICAS"];
+    if wide {
+        headings.extend(["ID", "CONFIGS"]);
+    }
+    let rows = topics.into_iter().map(|topic| {
+        let mut row = vec![
+            topic.name,
+            topic.partition_count.to_string(),
+            topic.replication_factor.to_string(),
+        ];
+        if wide {
+            let configs: BTreeMap<_, _> = topic.configs.into_iter().collect();
+            let configs = configs
+                .iter()
+                .map(|(name, value)| format!("{name}={value}"));
+            row.extend([topic.topic_id, configs.collect::<Vec<_>>().join(" ")]);
+        }
+        row
+    });
+    print_table(&headings, rows.collect())?;
+    Ok(0)
+}
+
+struct Describe {
+    summary: bool,
+    configs: bool,
+    partitions: bool,
+    under_replicated: bool,
+    unavailable: bool,
+}
+
+impl Describe {
+    fn shows(&self, partition: &v1::Partition) -> bool {
+        let under = partition.in_sync_node_ids.len() < partition.replica_node_ids.len();
+        let missing = partition.leader_node_id.is_none();
+        !(self.under_replicated || self.unavailable)
+            || self.under_replicated && under
+            || self.unavailable && missing
+    }
+}
+
+async fn describe(
+    admin: &Admin,
+    topic: &str,
+    what: &Describe,
+    output: Output,
+) -> Result<(), Failure> {
+    let request = v1::GetTopicRequest {
+        topic: topic.to_owned(),
+    };
+    let found = match admin.get_topic(request).await {
+        Ok(found) => found,
+        Err(error) => return Err(suggest_topic(admin, topic, error).await),
+    };
+    let mut partitions = Vec::new();
+    if what.partitions {
+        partitions = admin.all_partitions(topic).await?;
+        partitions.retain(|partition| what.shows(partition));
+    }
+    let mut configs = Vec::new();
+    if what.configs {
+        let request = v1::GetTopicConfigsRequest {
+            topic: topic.to_owned(),
+            ..Default::default()
+        };
+        configs = admin.get_topic_configs(request).await?.configs;
+    }
+    if !output.is_text() {
+        let mut value = to_json("GetTopicResponse", &found)?;
+        let listed = v1::ListPartitionsResponse {
+            partitions,
+            ..Default::default()
+        };
+        value["partitions"] = to_json("ListPartitionsResponse", &listed)?["partitions"].take();
+        let listed = v1::GetTopicConfigsResponse { configs };
+        value["configs"] = to_json("GetTopicConfigsResponse", &listed)?["configs"].take();
+        return crate::output::print_value(output, &value);
+    }
+    if what.summary {
+        summary(&found.topic.unwrap_or_default())?;
+    }
+    if what.configs {
+        config_table(configs)?;
+    }
+    if what.partitions {
+        partition_table(partitions)?;
+    }
+    Ok(())
+}
+
+fn summary(topic: &v1::Topic) -> Result<(), Failure> {
+    let rows = vec![
+        vec!["NAME".to_owned(), topic.name.clone()],
+        vec!["ID".to_owned(), topic.topic_id.clone()],
+        vec!["PARTITIONS".to_owned(), topic.partition_count.to_string()],
+        vec!["REPLICAS".to_owned(), topic.replication_factor.to_string()],
+        vec!["INTERNAL".to_owned(), topic.internal.to_string()],
+    ];
+    print_table(&["SUMMARY", ""], rows)?;
+    print_line("")
+}
+
+fn partition_table(partitions: Vec<v1::Partition>) -> Result<(), Failure> {
+    let rows = partitions.into_iter().map(|partition| {
+        let leader = partition
+            .leader_node_id
+            .map_or_else(|| "-".to_owned(), |id| id.to_string());
+        let error = partition
+            .error
+            .map(|error| RpcError::from_partition(error).to_string());
+        vec![
+            partition.partition.to_string(),
+            leader,
+            partition.leader_epoch.to_string(),
+            numbers(&partition.replica_node_ids),
+            numbers(&partition.in_sync_node_ids),
+            partition.log_start_offset.to_string(),
+            partition.high_watermark.to_string(),
+            partition.size_bytes.to_string(),
+            error.unwrap_or_default(),
+        ]
+    });
+    let headings = [
+        "PARTITION",
+        "LEADER",
+        "EPOCH",
+        "REPLICAS",
+        "IN-SYNC",
+        "START",
+        "END",
+        "BYTES",
+        "ERROR",
+    ];
+    print_table(&headings, rows.collect())
+}
+
+fn config_table(configs: Vec<v1::ConfigEntry>) -> Result<(), Failure> {
+    let rows = configs.into_iter().map(|config| {
+        let source = config
+            .source()
+            .as_str_name()
+            .trim_start_matches("CONFIG_SOURCE_");
+        let source = source.to_ascii_lowercase();
+        vec![config.name, config.value, source]
+    });
+    print_table(&["CONFIG", "VALUE", "SOURCE"], rows.collect())?;
+    print_line("")
+}
+
+fn changes(pairs: Vec<(String, String)>, operation: v1::ConfigOperation) -> Vec<v1::ConfigChange> {
+    let change = |(name, value)| v1::ConfigChange {
+        name,
+        operation: operation.into(),
+        value,
+    };
+    pairs.into_iter().map(change).collect()
+}
+
+async fn config(
+    admin: &Admin,
+    topic: &str,
+    changes: Vec<v1::ConfigChange>,
+    dry_run: bool,
+    output: Output,
+) -> Result<u8, Failure> {
+    if !changes.is_empty() {
+        let request = v1::UpdateTopicConfigsRequest {
+            topic: topic.to_owned(),
+            changes,
+            validate_only: dry_run,
+        };
+        match admin.update_topic_configs(request).await {
+            Ok(response) if !output.is_text() => {
+                print_message(output, "UpdateTopicConfigsResponse", &response)?;
+                return Ok(0);
+            }
+            Ok(_) if dry_run => {
+                print_line(&format!("{topic}: the changes are valid (dry run)"))?;
+                return Ok(0);
+            }
+            Ok(_) => {}
+            Err(error) => return Err(suggest_topic(admin, topic, error).await),
+        }
+    }
+    let request = v1::GetTopicConfigsRequest {
+        topic: topic.to_owned(),
+        ..Default::default()
+    };
+    let response = match admin.get_topic_configs(request).await {
+        Ok(response) => response,
+        Err(error) => return Err(suggest_topic(admin, topic, error).await),
+    };
+    if output.is_text() {
+        config_table(response.configs)?;
+    } else {
+        print_message(output, "GetTopicConfigsResponse", &response)?;
+    }
+    Ok(0)
+}
+
+async fn delete(
+    global: &Global,
+    admin: &Admin,
+    topics: Vec<String>,
+    regex: bool,
+) -> Result<u8, Failure> {
+    let names = if regex {
+        let patterns = topics.iter().map(|pattern| whole_name(pattern));
+        let patterns = patterns.collect::<Result<Vec<_>, _>>()?;
+        let all = admin
+            .all_topics("", false)
+            .await?
+            .into_iter()
+            .map(|topic| topic.name);
+        all.filter(|name| patterns.iter().any(|pattern| pattern.is_match(name)))
+            .collect()
+    } else {
+        topics
+    };
+    if names.is_empty() {
+        return Err(Failure::new(crate::failure::NOT_FOUND, "no topic matches"));
+    }
+    confirm(
+        global,
+        &format!("Delete {} with all records?", names.join(", ")),
+    )?;
+    for topic in names {
+        let request = v1::DeleteTopicRequest {
+            topic: topic.clone(),
+            ..Default::default()
+        };
+        if let Err(error) = admin.delete_topic(request).await {
+            return Err(suggest_topic(admin, &topic, error).await);
+        }
+        if !global.quiet {
+            print_line(&format!("{topic}: deleted"))?;
+        }
+    }
+    Ok(0)
+}
