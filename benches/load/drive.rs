@@ -51,21 +51,29 @@ impl std::fmt::Display for Outcome {
 
 fn client(load: &Load) -> Result<Client> {
     let brokers = load.brokers.split(',').map(str::to_owned).collect();
-    Ok(Client::new(ClientConfig { brokers, ..ClientConfig::default() })?)
+    Ok(Client::new(ClientConfig {
+        brokers,
+        ..ClientConfig::default()
+    })?)
 }
 
 /// Makes the topic unless it is there.
 pub async fn ensure_topic(load: &Load) -> Result<TopicName> {
     let topic: TopicName = load.topic.parse()?;
     let admin = Admin::new(client(load)?);
-    let get = varve_client::proto::GetTopicRequest { topic: topic.to_string() };
+    let get = varve_client::proto::GetTopicRequest {
+        topic: topic.to_string(),
+    };
     if admin.get_topic(get.clone()).await.is_err() {
         let request = CreateTopicRequest {
             topic: topic.to_string(),
             partition_count: load.partitions,
             ..CreateTopicRequest::default()
         };
-        admin.create_topic(request).await.context("create the topic")?;
+        admin
+            .create_topic(request)
+            .await
+            .context("create the topic")?;
     }
     Ok(topic)
 }
@@ -81,15 +89,25 @@ pub async fn produce(load: &Load) -> Result<Outcome> {
     let mut clients = Vec::new();
     for _ in 0..load.clients {
         let (load, topic, latency) = (load.clone(), topic.clone(), Arc::clone(&latency));
-        clients.push(tokio::spawn(async move { one_producer(&load, &topic, &latency).await }));
+        clients.push(tokio::spawn(async move {
+            one_producer(&load, &topic, &latency).await
+        }));
     }
     let mut records = 0;
     for client in clients {
         records += client.await??;
     }
     let took = started.elapsed();
-    let latency = latency.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    Ok(Outcome { records, bytes: records * load.record_bytes as u64, took, latency })
+    let latency = latency
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .clone();
+    Ok(Outcome {
+        records,
+        bytes: records * load.record_bytes as u64,
+        took,
+        latency,
+    })
 }
 
 async fn one_producer(
@@ -103,7 +121,9 @@ async fn one_producer(
         let (intended, latency) = (Arc::clone(&intended), Arc::clone(latency));
         let report: varve_client::producer::OnBatch = Arc::new(move |report| {
             let partition = report.partition.0.unsigned_abs() as usize;
-            let mut times = intended[partition].lock().unwrap_or_else(PoisonError::into_inner);
+            let mut times = intended[partition]
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
             let mut latency = latency.lock().unwrap_or_else(PoisonError::into_inner);
             let now = Instant::now();
             for _ in 0..report.records {
@@ -121,9 +141,13 @@ async fn one_producer(
     };
     let producer = Producer::new(client(load)?, config)?;
     producer.prepare(topic).await?;
-    let value: Vec<u8> = (0..load.record_bytes).map(|n| (n * 31 % 251) as u8).collect();
+    let value: Vec<u8> = (0..load.record_bytes)
+        .map(|n| (n * 31 % 251) as u8)
+        .collect();
     let records = load.bytes / load.record_bytes as u64 / load.clients as u64;
-    let every = load.rate.map(|rate| Duration::from_secs_f64(load.clients as f64 / rate as f64));
+    let every = load
+        .rate
+        .map(|rate| Duration::from_secs_f64(load.clients as f64 / rate as f64));
     let started = Instant::now();
     // A run of records goes to one partition before the next, as sticky batching does.
     let run = (load.batch_bytes / (load.record_bytes as u64 + 16)).max(1);
@@ -137,8 +161,9 @@ async fn one_producer(
             if due > Instant::now() {
                 tokio::time::sleep_until(due.into()).await;
             }
-            let mut times =
-                intended[partition as usize].lock().unwrap_or_else(PoisonError::into_inner);
+            let mut times = intended[partition as usize]
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
             times.push_back(due);
         }
         let record = RecordRef {
@@ -175,20 +200,31 @@ pub async fn fetch(load: &Load) -> Result<Outcome> {
         }
     }
     ensure!(records > 0, "topic {topic} has no records");
-    Ok(Outcome { records, bytes, took: started.elapsed(), latency: stats::latencies() })
+    Ok(Outcome {
+        records,
+        bytes,
+        took: started.elapsed(),
+        latency: stats::latencies(),
+    })
 }
 
 /// Sends records one at a time, each after the answer to the one before.
 pub async fn latency(load: &Load) -> Result<Histogram<u64>> {
     let topic = ensure_topic(load).await?;
-    let config = ProducerConfig { linger: Duration::ZERO, ..ProducerConfig::default() };
+    let config = ProducerConfig {
+        linger: Duration::ZERO,
+        ..ProducerConfig::default()
+    };
     let producer = Producer::new(client(load)?, config)?;
     let value = vec![0x5au8; load.record_bytes];
     let mut histogram = stats::latencies();
     for n in 0..load.count + 100 {
         let started = Instant::now();
-        let record =
-            RecordRef { partition: Some(0), value: Some(&value), ..RecordRef::default() };
+        let record = RecordRef {
+            partition: Some(0),
+            value: Some(&value),
+            ..RecordRef::default()
+        };
         producer.send(&topic, record).await?.await?;
         // The first ones open connections and files.
         if n >= 100 {

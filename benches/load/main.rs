@@ -104,9 +104,17 @@ async fn main() -> Result<()> {
         }
         Command::Latency(load) => {
             let histogram = drive::latency(&load).await?;
-            println!("one in flight: {}", varve_benches::stats::summary(&histogram));
+            println!(
+                "one in flight: {}",
+                varve_benches::stats::summary(&histogram)
+            );
         }
-        Command::Share { rounds, bytes, dir, json } => {
+        Command::Share {
+            rounds,
+            bytes,
+            dir,
+            json,
+        } => {
             share::run(rounds, bytes, dir.as_deref(), json).await?;
         }
         Command::Memory { dir, seconds } => memory::run(dir.as_deref(), seconds).await?,

@@ -35,12 +35,19 @@ pub async fn run(dir: Option<&Path>, seconds: u64) -> Result<()> {
 
     let data = tempfile::tempdir_in(dir.path())?;
     let server = Server::start(data.path())?;
-    let idle = Load { brokers: server.address.clone(), partitions: 1_000, ..load };
+    let idle = Load {
+        brokers: server.address.clone(),
+        partitions: 1_000,
+        ..load
+    };
     drive::ensure_topic(&idle).await?;
     let before = server.cpu()?;
     tokio::time::sleep(Duration::from_secs(seconds)).await;
     let share = (server.cpu()? - before).as_secs_f64() / seconds as f64;
-    println!("1000 idle partitions: resident {:.0} MiB", mib(server.memory("VmRSS")?));
+    println!(
+        "1000 idle partitions: resident {:.0} MiB",
+        mib(server.memory("VmRSS")?)
+    );
     println!("  {:.2} % of one core over {seconds} s", share * 100.0);
     Ok(())
 }

@@ -33,7 +33,10 @@ impl Server {
             .stderr(Stdio::null())
             .spawn()
             .with_context(|| {
-                format!("start {} (build it with cargo build --release)", varve.display())
+                format!(
+                    "start {} (build it with cargo build --release)",
+                    varve.display()
+                )
             })?;
         let mut server = Self { child, address };
         let started = Instant::now();
@@ -50,14 +53,24 @@ impl Server {
     }
 
     fn proc(&self, file: &str) -> Result<String> {
-        Ok(std::fs::read_to_string(format!("/proc/{}/{file}", self.child.id()))?)
+        Ok(std::fs::read_to_string(format!(
+            "/proc/{}/{file}",
+            self.child.id()
+        ))?)
     }
 
     /// A field of `/proc/PID/status` in bytes: `VmRSS`, `VmHWM`.
     pub fn memory(&self, field: &str) -> Result<u64> {
         let status = self.proc("status")?;
-        let line = status.lines().find(|l| l.starts_with(field)).context("no such field")?;
-        let kib: u64 = line.split_whitespace().nth(1).context("no value")?.parse()?;
+        let line = status
+            .lines()
+            .find(|l| l.starts_with(field))
+            .context("no such field")?;
+        let kib: u64 = line
+            .split_whitespace()
+            .nth(1)
+            .context("no value")?
+            .parse()?;
         Ok(kib * 1024)
     }
 
@@ -68,7 +81,9 @@ impl Server {
         let rest = stat.rsplit_once(')').context("stat")?.1;
         let fields: Vec<&str> = rest.split_whitespace().collect();
         let ticks: u64 = fields[11].parse::<u64>()? + fields[12].parse::<u64>()?;
-        Ok(Duration::from_secs_f64(ticks as f64 / rustix::param::clock_ticks_per_second() as f64))
+        Ok(Duration::from_secs_f64(
+            ticks as f64 / rustix::param::clock_ticks_per_second() as f64,
+        ))
     }
 }
 

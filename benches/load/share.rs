@@ -20,12 +20,23 @@ struct Row {
 
 impl Row {
     fn new(what: String, unit: &'static str) -> Self {
-        Self { what, unit, floor: Vec::new(), ours: Vec::new(), cpu: Vec::new() }
+        Self {
+            what,
+            unit,
+            floor: Vec::new(),
+            ours: Vec::new(),
+            cpu: Vec::new(),
+        }
     }
 
     /// Median of the ratios round by round: noise that hits a round hits both.
     fn share(&self) -> f64 {
-        let shares: Vec<f64> = self.ours.iter().zip(&self.floor).map(|(o, f)| o / f).collect();
+        let shares: Vec<f64> = self
+            .ours
+            .iter()
+            .zip(&self.floor)
+            .map(|(o, f)| o / f)
+            .collect();
         median(&shares)
     }
 }
@@ -52,7 +63,10 @@ pub async fn run(rounds: usize, bytes: u64, dir: Option<&Path>, json: bool) -> R
     };
     let mut rows: Vec<Row> = Vec::new();
     for kib in [64, 256, 1000] {
-        rows.push(Row::new(format!("produce, acks=all, fsync, 8 partitions, {kib} KiB batches"), "MB/s"));
+        rows.push(Row::new(
+            format!("produce, acks=all, fsync, 8 partitions, {kib} KiB batches"),
+            "MB/s",
+        ));
     }
     let mut fetch = Row::new("fetch, hot, 8 partitions".to_owned(), "MB/s");
     let mut ack = Row::new("flushed ack, one in flight, p50".to_owned(), "ms");
@@ -79,33 +93,41 @@ async fn produce_round(row: &mut Row, dir: &Path, batch_bytes: u64, bytes: u64) 
         fsync: true,
     };
     rustix::fs::sync();
-    row.floor.push(blocking(dir, move |dir| floor.run(dir)).await? / 1e6);
+    row.floor
+        .push(blocking(dir, move |dir| floor.run(dir)).await? / 1e6);
     let data = tempfile::tempdir_in(dir)?;
     rustix::fs::sync();
     let server = Server::start(data.path())?;
     let before = server.cpu()?;
     let outcome = drive::produce(&load(&server.address, "load", batch_bytes, bytes)).await?;
     row.ours.push(outcome.bytes_per_second() / 1e6);
-    row.cpu.push((server.cpu()? - before).as_secs_f64() / (outcome.bytes as f64 / 1e9));
+    row.cpu
+        .push((server.cpu()? - before).as_secs_f64() / (outcome.bytes as f64 / 1e9));
     Ok(())
 }
 
 async fn fetch_round(row: &mut Row, dir: &Path, bytes: u64) -> Result<()> {
     let total = usize::try_from(bytes)?;
     let file = 256 << 20;
-    let raw = blocking(dir, move |dir| floor::fetch(dir, FetchBy::Sendfile, file, total, 1 << 20));
+    let raw = blocking(dir, move |dir| {
+        floor::fetch(dir, FetchBy::Sendfile, file, total, 1 << 20)
+    });
     row.floor.push(raw.await? / 1e6);
     let data = tempfile::tempdir_in(dir)?;
     let server = Server::start(data.path())?;
     let load = load(&server.address, "load", 256 * 1024, bytes);
     drive::produce(&load).await?;
-    let load = Load { bytes: u64::MAX, ..load };
+    let load = Load {
+        bytes: u64::MAX,
+        ..load
+    };
     // The first pass warms the cache; the second is the figure.
     drive::fetch(&load).await?;
     let before = server.cpu()?;
     let outcome = drive::fetch(&load).await?;
     row.ours.push(outcome.bytes_per_second() / 1e6);
-    row.cpu.push((server.cpu()? - before).as_secs_f64() / (outcome.bytes as f64 / 1e9));
+    row.cpu
+        .push((server.cpu()? - before).as_secs_f64() / (outcome.bytes as f64 / 1e9));
     Ok(())
 }
 
@@ -145,10 +167,16 @@ fn print(rows: &[Row], json: bool) {
         let (floor, ours) = (median(&row.floor), median(&row.ours));
         if row.unit == "ms" {
             let more = ours - floor;
-            println!("| {} | {floor:.3} ms | {ours:.3} ms | +{more:.3} ms | |", row.what);
+            println!(
+                "| {} | {floor:.3} ms | {ours:.3} ms | +{more:.3} ms | |",
+                row.what
+            );
         } else {
             let (share, cpu) = (row.share(), median(&row.cpu));
-            println!("| {} | {floor:.0} MB/s | {ours:.0} MB/s | {share:.2} | {cpu:.2} |", row.what);
+            println!(
+                "| {} | {floor:.0} MB/s | {ours:.0} MB/s | {share:.2} | {cpu:.2} |",
+                row.what
+            );
         }
     }
 }

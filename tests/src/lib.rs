@@ -25,10 +25,15 @@ fn build() -> PathBuf {
     }
     let exe = std::env::current_exe().expect("the path of the running test");
     // target/<profile>/deps/<test> is two below the directory of the binaries.
-    let dir = exe.ancestors().nth(2).expect("a test runs from target/<profile>/deps");
+    let dir = exe
+        .ancestors()
+        .nth(2)
+        .expect("a test runs from target/<profile>/deps");
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.args(["build", "--quiet", "--package", "varve-cli", "--bins"]);
-    cargo.arg("--target-dir").arg(dir.parent().expect("target directory"));
+    cargo
+        .arg("--target-dir")
+        .arg(dir.parent().expect("target directory"));
     if dir.ends_with("release") {
         cargo.arg("--release");
     }

@@ -38,7 +38,10 @@ impl Node {
             dir: dir.to_owned(),
             client_port: free_port(),
             http_port: free_port(),
-            env: env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+            env: env
+                .iter()
+                .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+                .collect(),
         };
         node.restart();
         node
@@ -53,7 +56,10 @@ impl Node {
             .env("VARVE_STORAGE__DATA_DIR", &self.dir)
             .env("VARVE_STORAGE__MIN_FREE_BYTES", "0")
             .env("VARVE_LISTENERS__CLIENT__ADDRESS", self.address())
-            .env("VARVE_HTTP__ADDRESS", format!("127.0.0.1:{}", self.http_port))
+            .env(
+                "VARVE_HTTP__ADDRESS",
+                format!("127.0.0.1:{}", self.http_port),
+            )
             .envs(self.env.iter().map(|(k, v)| (k, v)))
             .stdin(Stdio::null())
             .stdout(Stdio::null());
@@ -129,12 +135,16 @@ impl Drop for Node {
 /// A GET over a plain socket; `None` when nobody answers.
 pub fn http_get(port: u16, path: &str) -> Option<(u16, String)> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
-    stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
+    stream
+        .set_read_timeout(Some(Duration::from_secs(10)))
+        .ok()?;
     let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;
     let status = answer.split_whitespace().nth(1)?.parse().ok()?;
-    let body = answer.split_once("\r\n\r\n").map_or(String::new(), |(_, body)| body.to_owned());
+    let body = answer
+        .split_once("\r\n\r\n")
+        .map_or(String::new(), |(_, body)| body.to_owned());
     Some((status, body))
 }

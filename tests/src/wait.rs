@@ -12,7 +12,10 @@ pub fn until<T>(what: &str, deadline: Duration, mut condition: impl FnMut() -> O
         if let Some(value) = condition() {
             return value;
         }
-        assert!(started.elapsed() < deadline, "waited {deadline:?} in vain for {what}");
+        assert!(
+            started.elapsed() < deadline,
+            "waited {deadline:?} in vain for {what}"
+        );
         std::thread::sleep(Duration::from_millis(10));
     }
 }

@@ -35,6 +35,10 @@ impl Context {
     /// Context of the server's own writes.
     #[must_use]
     pub fn internal() -> Self {
-        Self { principal: Arc::from("varve"), internal: true, ..Self::anonymous() }
+        Self {
+            principal: Arc::from("varve"),
+            internal: true,
+            ..Self::anonymous()
+        }
     }
 }

@@ -51,7 +51,10 @@ impl Error {
     /// `InvalidRequest` about one field.
     #[must_use]
     pub fn invalid(field: &'static str, message: impl Into<String>) -> Self {
-        Self { field: Some(field), ..Self::new(ErrorKind::InvalidRequest, message) }
+        Self {
+            field: Some(field),
+            ..Self::new(ErrorKind::InvalidRequest, message)
+        }
     }
 
     /// Adds a value that the message mentions.

@@ -8,8 +8,11 @@ use varve_record::Compression;
 use varve_types::Acks;
 use varve_types::size::{parse_bytes, parse_duration};
 
+use crate::demo::DemoArgs;
+use crate::inspect::LogCommand;
 use crate::output::Output;
 use crate::parse;
+use crate::serve::{ConfigCommand, ServerArgs};
 
 fn size(text: &str) -> Result<usize, String> {
     usize::try_from(parse_bytes(text)?).map_err(|error| error.to_string())
@@ -120,6 +123,22 @@ pub enum Command {
         #[command(subcommand)]
         command: ClusterCommand,
     },
+    /// Read the files of a stopped node
+    Log {
+        /// What to do.
+        #[command(subcommand)]
+        command: LogCommand,
+    },
+    /// Run a node
+    Server(Box<ServerArgs>),
+    /// Look at the configuration of a node
+    Config {
+        /// What to do.
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
+    /// Run the whole path on real input, verify it, and leave nothing behind
+    Demo(DemoArgs),
     /// Print the completion script of a shell
     Completion {
         /// Shell

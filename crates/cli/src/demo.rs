@@ -6,9 +6,7 @@
 //! the records that came back, none is assumed.
 
 use std::collections::BTreeMap;
-use std::io::BufRead as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -20,7 +18,8 @@ use varve_client::{
 };
 use varve_types::{GroupName, TopicName};
 
-use crate::output::table::Table;
+use crate::failure::{FAILED, Failure};
+use crate::output::{print_line, print_table};
 use crate::progress::Progress;
 
 /// Name of the demo's topic.
@@ -62,11 +61,24 @@ struct Seen {
 ///
 /// # Errors
 /// Anything that keeps the node from doing its job, in a sentence.
-pub async fn run(args: &DemoArgs) -> Result<()> {
+pub async fn run(args: &DemoArgs) -> Result<u8, Failure> {
+    let (source, report) = demo(args)
+        .await
+        .map_err(|error| Failure::new(FAILED, format!("{error:#}")))?;
+    report.print(&source)?;
+    Ok(0)
+}
+
+async fn demo(args: &DemoArgs) -> Result<(String, Report)> {
     let (source, lines) = input(args)?;
-    ensure!(!lines.is_empty(), "{source} has no lines; give a file: varve demo FILE");
+    ensure!(
+        !lines.is_empty(),
+        "{source} has no lines; give a file: varve demo FILE"
+    );
     let dir = tempdir()?;
-    let node = varve_server::embedded::start(dir.path()).await.context("start the node")?;
+    let node = varve_server::embedded::start(dir.path())
+        .await
+        .context("start the node")?;
     let client = Client::new(ClientConfig {
         brokers: vec![node.client_address().to_string()],
         client_id: "varve-demo".to_owned(),
@@ -74,9 +86,7 @@ pub async fn run(args: &DemoArgs) -> Result<()> {
     })?;
     let report = play(&client, args.partitions, &lines).await;
     node.shutdown().await?;
-    let report = report?;
-    report.print(&source);
-    Ok(())
+    Ok((source, report?))
 }
 
 fn tempdir() -> Result<TempDir> {
@@ -109,7 +119,8 @@ fn input(args: &DemoArgs) -> Result<(String, Vec<Line>)> {
             Ok(("standard input".to_owned(), lines))
         }
         Some(path) => {
-            let file = std::fs::File::open(path).with_context(|| format!("open {}", path.display()))?;
+            let file =
+                std::fs::File::open(path).with_context(|| format!("open {}", path.display()))?;
             let lines = split_lines(std::io::BufReader::new(file), delim)
                 .with_context(|| format!("read {}", path.display()))?;
             Ok((path.display().to_string(), lines))
@@ -155,12 +166,21 @@ fn split(line: &[u8], delim: Option<&str>) -> Line {
         }
         None => {
             let word = line.iter().position(u8::is_ascii_whitespace);
-            return Line { key: line[..word.unwrap_or(line.len())].to_vec(), value: line.to_vec() };
+            return Line {
+                key: line[..word.unwrap_or(line.len())].to_vec(),
+                value: line.to_vec(),
+            };
         }
     };
     match at {
-        Some(at) => Line { key: line[..at].to_vec(), value: line[at + skip..].to_vec() },
-        None => Line { key: Vec::new(), value: line.to_vec() },
+        Some(at) => Line {
+            key: line[..at].to_vec(),
+            value: line[at + skip..].to_vec(),
+        },
+        None => Line {
+            key: Vec::new(),
+            value: line.to_vec(),
+        },
     }
 }
 
@@ -171,7 +191,10 @@ async fn play(client: &Client, partitions: i32, lines: &[Line]) -> Result<Report
         partition_count: partitions,
         ..CreateTopicRequest::default()
     };
-    Admin::new(client.clone()).create_topic(request).await.context("create the topic")?;
+    Admin::new(client.clone())
+        .create_topic(request)
+        .await
+        .context("create the topic")?;
 
     // Both members join before the first record, so that the table shows a shared group.
     let (seen, mut records) = mpsc::channel(4096);
@@ -185,14 +208,20 @@ async fn play(client: &Client, partitions: i32, lines: &[Line]) -> Result<Report
     drop((seen, joined));
     wait_for_assignment(partitions, &mut owned).await?;
 
-    let produce_took = produce(client, &topic, lines).await?;
-    let report = collect(lines, partitions, produce_took, &mut records).await;
+    let (produced, report) = tokio::join!(
+        produce(client, &topic, lines),
+        collect(lines, partitions, &mut records)
+    );
     // Closing the channel ends the members, which commit and leave.
     drop(records);
     for member in members {
         member.await??;
     }
-    report
+    let produce_took = produced?;
+    Ok(Report {
+        produce_took,
+        ..report?
+    })
 }
 
 async fn wait_for_assignment(
@@ -205,8 +234,9 @@ async fn wait_for_assignment(
         || (partitions > 1 && now.contains(&0))
     {
         let update = tokio::time::timeout_at(deadline, owned.recv()).await;
-        let (member, count) =
-            update.context("the group has not settled within 30 s")?.context("a member ended")?;
+        let (member, count) = update
+            .context("the group has not settled within 30 s")?
+            .context("a member ended")?;
         now[member] = count;
     }
     Ok(())
@@ -264,7 +294,6 @@ async fn member(
 async fn produce(client: &Client, topic: &TopicName, lines: &[Line]) -> Result<Duration> {
     let producer = Producer::new(client.clone(), ProducerConfig::default())?;
     producer.prepare(topic).await?;
-    let progress = Progress::new("produce", lines.len() as u64);
     let started = Instant::now();
     for (number, line) in lines.iter().enumerate() {
         let number = number.to_string();
@@ -276,11 +305,16 @@ async fn produce(client: &Client, topic: &TopicName, lines: &[Line]) -> Result<D
             ..RecordRef::default()
         };
         producer.enqueue(topic, record).await?;
-        progress.add(1);
     }
     producer.close().await?;
-    progress.finish();
     Ok(started.elapsed())
+}
+
+fn total_bytes(lines: &[Line]) -> u64 {
+    lines
+        .iter()
+        .map(|l| (l.key.len() + l.value.len()) as u64)
+        .sum()
 }
 
 /// What the table shows.
@@ -305,13 +339,13 @@ struct PartitionReport {
 async fn collect(
     lines: &[Line],
     partitions: i32,
-    produce_took: Duration,
     records: &mut mpsc::Receiver<Seen>,
 ) -> Result<Report> {
     let started = Instant::now();
-    let progress = Progress::new("consume", lines.len() as u64);
-    let mut table: Vec<PartitionReport> =
-        (0..partitions).map(|_| PartitionReport::default()).collect();
+    let progress = Progress::bytes(Some(total_bytes(lines)), true);
+    let mut table: Vec<PartitionReport> = (0..partitions)
+        .map(|_| PartitionReport::default())
+        .collect();
     let mut delivered = vec![false; lines.len()];
     let mut keys: BTreeMap<Vec<u8>, (i32, usize)> = BTreeMap::new();
     let mut left = lines.len();
@@ -325,19 +359,25 @@ async fn collect(
         ensure!(
             line.key == seen.key && line.value == seen.value,
             "line {} came back changed at partition {} offset {}",
-            seen.line, seen.partition, seen.offset
+            seen.line,
+            seen.partition,
+            seen.offset
         );
         if std::mem::replace(&mut delivered[seen.line], true) {
             // A group delivers at least once; after a rebalance some may come again.
             continue;
         }
         left -= 1;
-        progress.add(1);
+        progress.add((line.key.len() + line.value.len()) as u64);
         let report = &mut table[seen.partition.unsigned_abs() as usize];
         match keys.get_mut(&seen.key) {
             Some((partition, last)) => {
                 ensure!(*partition == seen.partition, "a key is in two partitions");
-                ensure!(*last < seen.line, "line {} came after line {last} of its key", seen.line);
+                ensure!(
+                    *last < seen.line,
+                    "line {} came after line {last} of its key",
+                    seen.line
+                );
                 *last = seen.line;
             }
             None => {
@@ -357,32 +397,38 @@ async fn collect(
         bytes,
         partitions: table,
         keys: keys.len(),
-        produce_took,
+        produce_took: Duration::ZERO,
         consume_took: started.elapsed(),
     })
 }
 
 impl Report {
-    fn print(&self, source: &str) {
-        let mut table = Table::new(&["PARTITION", "RECORDS", "BYTES", "KEYS", "MEMBER"]);
+    fn print(&self, source: &str) -> Result<(), Failure> {
+        let mut rows: Vec<Vec<String>> = Vec::new();
         for (number, p) in self.partitions.iter().enumerate() {
-            table.row([
+            let member = p
+                .member
+                .map_or("-".to_owned(), |m| format!("member-{}", m + 1));
+            rows.push(vec![
                 number.to_string(),
                 p.records.to_string(),
                 p.bytes.to_string(),
                 p.keys.to_string(),
-                p.member.map_or("-".to_owned(), |m| format!("member-{}", m + 1)),
+                member,
             ]);
         }
-        table.row([
+        rows.push(vec![
             "all".to_owned(),
             self.lines.to_string(),
             self.bytes.to_string(),
             self.keys.to_string(),
             "2 members".to_owned(),
         ]);
-        println!("{source}: {} records, {} keys", self.lines, self.keys);
-        println!("{table}");
+        print_line(&format!(
+            "{source}: {} records, {} keys",
+            self.lines, self.keys
+        ))?;
+        print_table(&["PARTITION", "RECORDS", "BYTES", "KEYS", "MEMBER"], rows)?;
         let rate = |took: Duration| {
             let seconds = took.as_secs_f64().max(1e-6);
             format!(
@@ -391,10 +437,18 @@ impl Report {
                 self.bytes as f64 / 1e6 / seconds
             )
         };
-        println!("every record      came back once, unchanged");
-        println!("order per key     verified for {} keys", self.keys);
-        println!("produced          {} (acks=all, flushed to disk)", rate(self.produce_took));
-        println!("consumed          {} (group of 2)", rate(self.consume_took));
+        print_line("every record      came back once, unchanged")?;
+        print_line(&format!(
+            "order per key     verified for {} keys",
+            self.keys
+        ))?;
+        let (produced, consumed) = (rate(self.produce_took), rate(self.consume_took));
+        print_line(&format!(
+            "produced          {produced} (acks=all, flushed to disk)"
+        ))?;
+        print_line(&format!(
+            "end to end        {consumed} (first line sent to last line read, group of 2)"
+        ))
     }
 }
 
@@ -403,13 +457,19 @@ mod tests {
     use super::*;
 
     fn line(key: &str, value: &str) -> Line {
-        Line { key: key.into(), value: value.into() }
+        Line {
+            key: key.into(),
+            value: value.into(),
+        }
     }
 
     #[test]
     fn lines_are_keyed_by_delimiter_or_first_word() {
         let by = |text: &str, delim| split_lines(text.as_bytes(), delim).unwrap();
-        assert_eq!(by("a\tb c\nd", Some("\t")), [line("a", "b c"), line("", "d")]);
+        assert_eq!(
+            by("a\tb c\nd", Some("\t")),
+            [line("a", "b c"), line("", "d")]
+        );
         assert_eq!(by("x y\nz\n", None), [line("x", "x y"), line("z", "z")]);
         assert_eq!(by("k::v\n", Some("::")), [line("k", "v")]);
         assert!(by("", None).is_empty());

@@ -9,10 +9,12 @@ pub mod completion;
 pub mod connection;
 pub mod consume;
 pub mod consume_group;
+pub mod demo;
 pub mod failure;
 pub mod format;
 pub mod group;
 pub mod input;
+pub mod inspect;
 pub mod json;
 pub mod kcat;
 pub mod offset;
@@ -20,6 +22,7 @@ pub mod output;
 pub mod parse;
 pub mod produce;
 pub mod progress;
+pub mod serve;
 pub mod topic;
 pub mod topic_data;
 
@@ -47,7 +50,10 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
         }
     };
     let verbose = cli.global.verbose;
-    start_log(&cli);
+    // A node sets up its own log, as its configuration says.
+    if !matches!(cli.command, Command::Server(_)) {
+        start_log(&cli);
+    }
     match dispatch(cli) {
         Ok(code) => ExitCode::from(code),
         Err(failure) => failure.report(verbose > 0),
@@ -78,6 +84,8 @@ fn dispatch(cli: Cli) -> Result<u8, Failure> {
     match cli.command {
         Command::Completion { shell } => completion::print(shell),
         Command::Version { json } => completion::version(json),
+        Command::Log { command } => inspect::run(&command),
+        Command::Config { command } => serve::config(&command),
         command => {
             if cli.global.list_settings() {
                 return connection::print_settings();
@@ -100,6 +108,11 @@ async fn network(global: args::Global, command: Command) -> Result<u8, Failure> 
         Command::Topic { command } => Box::pin(topic::run(&global, command)).await,
         Command::Group { command } => Box::pin(group::run(&global, command)).await,
         Command::Cluster { command } => Box::pin(cluster::run(&global, command)).await,
-        Command::Completion { .. } | Command::Version { .. } => Ok(0),
+        Command::Server(args) => Box::pin(serve::server(*args)).await,
+        Command::Demo(args) => Box::pin(demo::run(&args)).await,
+        Command::Completion { .. }
+        | Command::Version { .. }
+        | Command::Log { .. }
+        | Command::Config { .. } => Ok(0),
     }
 }

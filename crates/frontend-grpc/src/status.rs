@@ -293,20 +293,18 @@ mod tests {
                 }
                 continue;
             }
-            if let Some((name, _)) = line.split_once(" = ") {
-                if let Some(reason) = v1::ErrorReason::from_str_name(name) {
-                    let kind = ErrorKind::ALL.iter().find(|k| wire(**k).1 == reason);
-                    if let Some(kind) = kind {
-                        let promised: String = comment
-                            .chars()
-                            .take_while(|c| c.is_ascii_uppercase() || *c == '_')
-                            .filter(|c| *c != '_')
-                            .collect();
-                        let code = format!("{:?}", wire(*kind).0).to_uppercase();
-                        assert_eq!(promised, code, "{name}");
-                        checked += 1;
-                    }
-                }
+            let name = line.split_once(" = ").map_or("", |(name, _)| name);
+            let reason = v1::ErrorReason::from_str_name(name);
+            let kind = ErrorKind::ALL.iter().find(|k| Some(wire(**k).1) == reason);
+            if let Some(kind) = kind {
+                let promised: String = comment
+                    .chars()
+                    .take_while(|c| c.is_ascii_uppercase() || *c == '_')
+                    .filter(|c| *c != '_')
+                    .collect();
+                let code = format!("{:?}", wire(*kind).0).to_uppercase();
+                assert_eq!(promised, code, "{name}");
+                checked += 1;
             }
             comment.clear();
         }

@@ -280,7 +280,10 @@ pub fn with_producer(
 ) -> Result<Bytes, BatchError> {
     let header = BatchHeader::parse(batch)?;
     if batch.len() != header.size() {
-        return Err(BatchError::Truncated { needed: header.size(), found: batch.len() });
+        return Err(BatchError::Truncated {
+            needed: header.size(),
+            found: batch.len(),
+        });
     }
     let mut copy = batch.to_vec();
     copy[43..51].copy_from_slice(&producer.id.to_be_bytes());

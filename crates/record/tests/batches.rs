@@ -397,6 +397,9 @@ fn a_batch_moves_to_another_session() {
     let moved =
         varve_record::with_producer(&two_records(), producer, Sequence::new(40).unwrap()).unwrap();
     let batch = verify(moved).unwrap();
-    assert_eq!(batch.header().producer(), Some((producer, Sequence::new(40).unwrap())));
+    assert_eq!(
+        batch.header().producer(),
+        Some((producer, Sequence::new(40).unwrap()))
+    );
     assert_eq!(batch.record_count(), 2);
 }

@@ -40,7 +40,10 @@ pub async fn serve(
         .route("/healthz", get(healthz))
         .route("/version", get(version))
         .with_state(Seen { health, metrics })
-        .merge(extra);
+        .merge(extra)
+        // What is merged in answers every other path as a gRPC call, with status 200. A probe of a path
+        // that is not there must fail; gRPC reads 404 as "unimplemented".
+        .fallback(not_found);
     axum::serve(listener, router)
         .with_graceful_shutdown(shutdown.cancelled_owned())
         .await
@@ -51,6 +54,10 @@ fn answer(state: Result<(), String>) -> Response {
         Ok(()) => (StatusCode::OK, "ok\n".to_owned()).into_response(),
         Err(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")).into_response(),
     }
+}
+
+async fn not_found() -> Response {
+    (StatusCode::NOT_FOUND, "no such path\n").into_response()
 }
 
 async fn live(State(seen): State<Seen>) -> Response {

@@ -1,5 +1,5 @@
 //! A node as a library: configuration, data directory, wiring, lifecycle, telemetry. The binary in `cli` runs
-//! [`run`]; the demo, the tests and the benches run [`embedded`].
+//! [`run()`]; the demo, the tests and the benches run [`embedded`].
 //!
 //! Invariants: configuration is parsed once and passed by value; one process per data directory; the clean
 //! shutdown mark is removed before anything is served and written only after everything is on disk. No

@@ -32,6 +32,8 @@ pub struct Node {
     stop_http: CancellationToken,
     frontend: JoinHandle<Result<(), varve_frontend_grpc::ServeError>>,
     http: JoinHandle<std::io::Result<()>>,
+    /// A listener that ended by itself, and why: its task must not be waited for again.
+    ended: Option<anyhow::Error>,
     client_address: SocketAddr,
     http_address: SocketAddr,
 }
@@ -98,6 +100,7 @@ impl Node {
             stop_http,
             frontend,
             http,
+            ended: None,
             client_address,
             http_address,
         })
@@ -121,6 +124,28 @@ impl Node {
         &self.broker
     }
 
+    /// Resolves when a listener has ended by itself: the node serves nobody then and should be shut down,
+    /// which reports the reason. Safe to drop.
+    pub async fn failed(&mut self) {
+        let error = tokio::select! {
+            ended = &mut self.frontend => match ended {
+                Ok(Ok(())) => anyhow::anyhow!("the gRPC listener ended"),
+                Ok(Err(error)) => error.into(),
+                Err(error) => anyhow::Error::from(error).context("gRPC listener"),
+            },
+            ended = &mut self.http => match ended {
+                Ok(Ok(())) => anyhow::anyhow!("the HTTP listener ended"),
+                Ok(Err(error)) => anyhow::Error::from(error).context("HTTP listener"),
+                Err(error) => anyhow::Error::from(error).context("HTTP listener"),
+            },
+        };
+        tracing::error!(
+            error = format!("{error:#}"),
+            "a listener ended: the node stops"
+        );
+        self.ended = Some(error);
+    }
+
     /// Stops: not ready, drain, end streams, flush, mark. Returns whether all of it was clean.
     ///
     /// # Errors
@@ -134,23 +159,35 @@ impl Node {
         self.broker.drain().await;
         tracing::info!("stopping: ending streams");
         self.stop_frontends.cancel();
-        self.frontend
-            .await
-            .context("front end")?
-            .context("front end")?;
+        // Whatever became of the listeners, what was accepted goes to disk.
+        let served = match self.ended {
+            Some(error) => {
+                self.frontend.abort();
+                self.http.abort();
+                Err(error)
+            }
+            None => self
+                .frontend
+                .await
+                .map_err(anyhow::Error::from)
+                .and_then(|served| served.map_err(anyhow::Error::from))
+                .context("front end"),
+        };
         let safe = self.broker.shutdown().await;
         if safe {
             self.directory.mark_clean()?;
         }
         self.stop_http.cancel();
-        // A probe that keeps its connection open is not waited for.
-        let _ = tokio::time::timeout(HTTP_GRACE, self.http).await;
+        if served.is_ok() {
+            // A probe that keeps its connection open is not waited for.
+            let _ = tokio::time::timeout(HTTP_GRACE, self.http).await;
+        }
         anyhow::ensure!(
             safe,
             "some logs could not be closed; the next start recovers them"
         );
         tracing::info!("stopped: everything is on disk");
-        Ok(())
+        served
     }
 }
 
@@ -158,4 +195,60 @@ async fn bind(address: &str, key: &str) -> Result<TcpListener> {
     TcpListener::bind(address)
         .await
         .with_context(|| format!("cannot listen on {address} ({key})"))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+    use crate::embedded;
+
+    async fn status(address: SocketAddr, path: &str) -> String {
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer.lines().next().unwrap_or_default().to_owned()
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_node_serves_stops_and_starts_clean() {
+        let dir = tempfile::tempdir().unwrap();
+        let node = embedded::start(dir.path()).await.unwrap();
+        assert!(!node.directory.clean());
+        for path in ["/livez", "/readyz", "/startupz", "/metrics", "/version"] {
+            let line = status(node.http_address(), path).await;
+            assert_eq!(line, "HTTP/1.1 200 OK", "{path}");
+        }
+        let line = status(node.http_address(), "/nothing").await;
+        assert_eq!(line, "HTTP/1.1 404 Not Found");
+        let again = embedded::start(dir.path())
+            .await
+            .map(drop)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            again.contains(&format!("in use by pid {}", std::process::id())),
+            "{again}"
+        );
+        node.shutdown().await.unwrap();
+        let node = embedded::start(dir.path()).await.unwrap();
+        assert!(node.directory.clean(), "the first run ended in order");
+        node.shutdown().await.unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_listener_that_ends_stops_the_node_and_loses_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut node = embedded::start(dir.path()).await.unwrap();
+        node.frontend.abort();
+        node.failed().await;
+        let error = node.shutdown().await.unwrap_err();
+        assert!(format!("{error:#}").contains("gRPC listener"), "{error:#}");
+        let node = embedded::start(dir.path()).await.unwrap();
+        assert!(node.directory.clean(), "everything was on disk");
+        node.shutdown().await.unwrap();
+    }
 }

@@ -20,7 +20,7 @@ pub async fn run(config: Config, announce: impl FnOnce(&Node)) -> Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
     let timeout = config.shutdown_timeout;
-    let node = tokio::select! {
+    let mut node = tokio::select! {
         node = Node::start(config) => node?,
         _ = terminate.recv() => bail!("stopped before the start was complete"),
         _ = interrupt.recv() => bail!("stopped before the start was complete"),
@@ -31,6 +31,7 @@ pub async fn run(config: Config, announce: impl FnOnce(&Node)) -> Result<()> {
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
+            () = node.failed() => break,
             // Nothing can be reloaded yet; a hangup must not kill a node.
             _ = hangup.recv() => tracing::info!("SIGHUP: no setting can change while the node runs"),
         }

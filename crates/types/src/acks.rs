@@ -22,7 +22,9 @@ impl std::str::FromStr for Acks {
             "all" | "-1" => Ok(Self::All),
             "leader" | "1" => Ok(Self::Leader),
             "none" | "0" => Ok(Self::None),
-            _ => Err(format!("acks is one of all, leader, none (or -1, 1, 0); found {s:?}")),
+            _ => Err(format!(
+                "acks is one of all, leader, none (or -1, 1, 0); found {s:?}"
+            )),
         }
     }
 }

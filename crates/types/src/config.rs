@@ -172,10 +172,15 @@ pub fn find_key(name: &str) -> Result<&'static ConfigKey, ConfigError> {
         return Ok(key);
     }
     if NOT_SUPPORTED.contains(&name) {
-        return Err(ConfigError::NotSupported { key: name.to_owned() });
+        return Err(ConfigError::NotSupported {
+            key: name.to_owned(),
+        });
     }
     let nearest = nearest(name, KEYS.iter().map(|k| k.name));
-    Err(ConfigError::UnknownKey { key: name.to_owned(), nearest })
+    Err(ConfigError::UnknownKey {
+        key: name.to_owned(),
+        nearest,
+    })
 }
 
 /// The candidate closest to `name`, if any is close enough to be a slip of the finger.
@@ -189,7 +194,10 @@ pub fn nearest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> Opt
 
 /// Levenshtein distance over bytes. Inputs are cut at 64 bytes: this serves hints, not searches.
 fn edit_distance(a: &str, b: &str) -> usize {
-    let (a, b) = (&a.as_bytes()[..a.len().min(64)], &b.as_bytes()[..b.len().min(64)]);
+    let (a, b) = (
+        &a.as_bytes()[..a.len().min(64)],
+        &b.as_bytes()[..b.len().min(64)],
+    );
     let mut row: Vec<usize> = (0..=b.len()).collect();
     for (i, x) in a.iter().enumerate() {
         let mut diagonal = row[0];
@@ -235,7 +243,8 @@ impl Values<'_> {
     }
 
     fn limit(&self, name: &'static str) -> Result<Option<i64>, ConfigError> {
-        self.number(name, -1, i64::MAX).map(|n| (n >= 0).then_some(n))
+        self.number(name, -1, i64::MAX)
+            .map(|n| (n >= 0).then_some(n))
     }
 }
 
@@ -312,7 +321,10 @@ impl Default for TopicConfig {
 }
 
 fn parse_cleanup(text: &str) -> Option<CleanupPolicy> {
-    let mut policy = CleanupPolicy { delete: false, compact: false };
+    let mut policy = CleanupPolicy {
+        delete: false,
+        compact: false,
+    };
     for part in text.split(',').map(str::trim) {
         match part {
             "delete" => policy.delete = true,
@@ -328,7 +340,10 @@ mod tests {
     use super::*;
 
     fn resolve(pairs: &[(&str, &str)]) -> Result<TopicConfig, ConfigError> {
-        let given = pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let given = pairs
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect();
         TopicConfig::resolve(&given, &BTreeMap::new())
     }
 
@@ -347,7 +362,10 @@ mod tests {
             resolve(&[("retention.mss", "1")]).unwrap_err().to_string(),
             "unknown topic config \"retention.mss\"; did you mean \"retention.ms\"?"
         );
-        assert!(matches!(resolve(&[("preallocate", "true")]), Err(ConfigError::NotSupported { .. })));
+        assert!(matches!(
+            resolve(&[("preallocate", "true")]),
+            Err(ConfigError::NotSupported { .. })
+        ));
         assert!(matches!(
             resolve(&[("zzzzzzzz", "1")]),
             Err(ConfigError::UnknownKey { nearest: None, .. })
@@ -365,7 +383,10 @@ mod tests {
             ("max.message.bytes", "999999999"),
             ("min.cleanable.dirty.ratio", "1.5"),
         ] {
-            assert!(matches!(resolve(&[(key, value)]), Err(ConfigError::BadValue { .. })), "{key}");
+            assert!(
+                matches!(resolve(&[(key, value)]), Err(ConfigError::BadValue { .. })),
+                "{key}"
+            );
         }
     }
 
@@ -382,7 +403,17 @@ mod tests {
         let defaults = BTreeMap::from([("segment.bytes".to_owned(), "8192".to_owned())]);
         let given = BTreeMap::from([("segment.bytes".to_owned(), "16384".to_owned())]);
         let none = BTreeMap::new();
-        assert_eq!(TopicConfig::resolve(&none, &defaults).unwrap().segment_bytes, 8192);
-        assert_eq!(TopicConfig::resolve(&given, &defaults).unwrap().segment_bytes, 16384);
+        assert_eq!(
+            TopicConfig::resolve(&none, &defaults)
+                .unwrap()
+                .segment_bytes,
+            8192
+        );
+        assert_eq!(
+            TopicConfig::resolve(&given, &defaults)
+                .unwrap()
+                .segment_bytes,
+            16384
+        );
     }
 }

@@ -148,14 +148,23 @@ mod tests {
         let mut seen = std::collections::BTreeSet::new();
         for kind in ErrorKind::ALL {
             assert!(seen.insert(kind.reason()), "{} twice", kind.reason());
-            assert!(kind.reason().chars().all(|c| c.is_ascii_uppercase() || c == '_'));
+            assert!(
+                kind.reason()
+                    .chars()
+                    .all(|c| c.is_ascii_uppercase() || c == '_')
+            );
         }
     }
 
     #[test]
     fn only_uncertain_kinds_are_unknown() {
-        let unknown: Vec<_> =
-            ErrorKind::ALL.iter().filter(|k| k.outcome() == Outcome::Unknown).collect();
-        assert_eq!(unknown, [&ErrorKind::CommitTimeout, &ErrorKind::StorageError]);
+        let unknown: Vec<_> = ErrorKind::ALL
+            .iter()
+            .filter(|k| k.outcome() == Outcome::Unknown)
+            .collect();
+        assert_eq!(
+            unknown,
+            [&ErrorKind::CommitTimeout, &ErrorKind::StorageError]
+        );
     }
 }

@@ -30,7 +30,9 @@ pub enum NameError {
         what: &'static str,
     },
     /// A character outside `[A-Za-z0-9._-]`.
-    #[error("a {what} name has only letters, digits, '.', '_' and '-'; found {found:?} at byte {at}")]
+    #[error(
+        "a {what} name has only letters, digits, '.', '_' and '-'; found {found:?} at byte {at}"
+    )]
     BadCharacter {
         /// Kind of name.
         what: &'static str,
@@ -53,7 +55,10 @@ fn check_name(what: &'static str, name: &str) -> Result<(), NameError> {
         return Err(NameError::BadCharacter { what, found, at });
     }
     if name.len() > limits::NAME_MAX_BYTES {
-        return Err(NameError::TooLong { what, found: name.len() });
+        return Err(NameError::TooLong {
+            what,
+            found: name.len(),
+        });
     }
     Ok(())
 }
@@ -220,7 +225,14 @@ mod tests {
 
     #[test]
     fn legal_names() {
-        for name in ["a", "orders", "A.b_c-9", &"x".repeat(249), "...", "__consumer_offsets"] {
+        for name in [
+            "a",
+            "orders",
+            "A.b_c-9",
+            &"x".repeat(249),
+            "...",
+            "__consumer_offsets",
+        ] {
             assert!(TopicName::new(name).is_ok(), "{name}");
         }
         assert!(TopicName::new("__x").unwrap().is_internal());
@@ -235,7 +247,10 @@ mod tests {
             Err(NameError::TooLong { found: 250, .. })
         ));
         for bad in ["a/b", "a\0b", "ä", "a b", "a\n"] {
-            assert!(matches!(TopicName::new(bad), Err(NameError::BadCharacter { .. })), "{bad:?}");
+            assert!(
+                matches!(TopicName::new(bad), Err(NameError::BadCharacter { .. })),
+                "{bad:?}"
+            );
         }
     }
 

@@ -45,7 +45,11 @@ impl Offset {
     /// Records between `earlier` and this offset; 0 when `earlier` is not earlier.
     #[must_use]
     pub const fn since(self, earlier: Self) -> u64 {
-        if self.0 > earlier.0 { (self.0 - earlier.0) as u64 } else { 0 }
+        if self.0 > earlier.0 {
+            (self.0 - earlier.0) as u64
+        } else {
+            0
+        }
     }
 }
 

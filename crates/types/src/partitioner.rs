@@ -31,7 +31,10 @@ pub fn murmur2(data: &[u8]) -> i32 {
 /// When `partition_count` is not positive.
 #[must_use]
 pub fn partition_for_key(key: &[u8], partition_count: i32) -> crate::PartitionId {
-    assert!(partition_count > 0, "a topic has at least one partition, found {partition_count}");
+    assert!(
+        partition_count > 0,
+        "a topic has at least one partition, found {partition_count}"
+    );
     crate::PartitionId((murmur2(key) & 0x7fff_ffff) % partition_count)
 }
 

@@ -10,7 +10,9 @@ use std::time::Duration;
 /// A sentence that names what was found and what is accepted.
 pub fn parse_bytes(text: &str) -> Result<u64, String> {
     let text = text.trim();
-    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let split = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
     let (number, unit) = text.split_at(split);
     let bad = || {
         format!("a size is a number with B, KiB, MiB, GiB, TiB, kB, MB, GB or TB; found {text:?}")
@@ -28,7 +30,9 @@ pub fn parse_bytes(text: &str) -> Result<u64, String> {
         "TB" => 1_000_000_000_000,
         _ => return Err(bad()),
     };
-    number.checked_mul(factor).ok_or_else(|| format!("the size {text:?} is too large"))
+    number
+        .checked_mul(factor)
+        .ok_or_else(|| format!("the size {text:?} is too large"))
 }
 
 /// Parses a time span: a sum of numbers with `us`, `ms`, `s`, `m`, `h`, `d` or `w` (`1h30m`). Without
@@ -44,10 +48,14 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     }
     let mut total = Duration::ZERO;
     while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+        let digits = rest
+            .find(|c: char| !c.is_ascii_digit())
+            .unwrap_or(rest.len());
         let number: u64 = rest[..digits].parse().map_err(|_| bad())?;
         rest = &rest[digits..];
-        let letters = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
+        let letters = rest
+            .find(|c: char| c.is_ascii_digit())
+            .unwrap_or(rest.len());
         let micros: u64 = match rest[..letters].trim() {
             "us" => 1,
             "" | "ms" => 1_000,
@@ -60,7 +68,9 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
         };
         rest = &rest[letters..];
         let step = number.checked_mul(micros).ok_or_else(bad)?;
-        total = total.checked_add(Duration::from_micros(step)).ok_or_else(bad)?;
+        total = total
+            .checked_add(Duration::from_micros(step))
+            .ok_or_else(bad)?;
     }
     Ok(total)
 }

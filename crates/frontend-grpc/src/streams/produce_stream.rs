@@ -179,10 +179,7 @@ impl<B: Broker> ProduceStream<B> {
         let mut next = Some(first);
         while let Some((ticket, outcome)) = next {
             self.send(ticket, outcome).await?;
-            next = match self.receipts.next().now_or_never() {
-                Some(ready) => ready,
-                None => None,
-            };
+            next = self.receipts.next().now_or_never().flatten();
         }
         Ok(())
     }

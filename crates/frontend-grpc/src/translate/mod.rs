@@ -449,7 +449,7 @@ mod tests {
     fn pages_follow_each_other_to_the_end() {
         let items = ["a", "b", "c", "d", "e"];
         let mut token = String::new();
-        let mut seen = Vec::new();
+        let mut seen: Vec<&&str> = Vec::new();
         for _ in 0..10 {
             let (page, next) = page(items.iter(), |i| (**i).to_owned(), &token, 2).unwrap();
             seen.extend(page);

@@ -144,7 +144,8 @@ impl Settings {
     fn add_variable(&mut self, name: String, value: String) -> Result<(), ConfigError> {
         let ours = name.strip_prefix("VARVE_");
         let other = OTHER_VARIABLES.contains(&name.as_str())
-            || OTHER_PREFIXES.iter().any(|p| name.starts_with(p));
+            || OTHER_PREFIXES.iter().any(|p| name.starts_with(p))
+            || is_service_link(&name);
         let Some(path) = ours.filter(|_| !other) else {
             return Ok(());
         };
@@ -216,6 +217,16 @@ impl Settings {
         all.extend(self.values.clone());
         all.into_iter().map(|(k, (v, s))| (k, v, s)).collect()
     }
+}
+
+/// Whether Kubernetes made this variable: it describes a service named `varve...` to every pod, as
+/// `VARVE_SERVICE_HOST` or `VARVE_PORT_8278_TCP_ADDR`. A node must start beside its own service.
+fn is_service_link(name: &str) -> bool {
+    let numbered = name
+        .split_once("_PORT_")
+        .is_some_and(|(_, rest)| rest.starts_with(|c: char| c.is_ascii_digit()));
+    let service = name.ends_with("_SERVICE_HOST") || name.contains("_SERVICE_PORT");
+    !name.contains("__") && (numbered || service || name.ends_with("_PORT"))
 }
 
 fn flatten(
@@ -304,6 +315,30 @@ mod tests {
             .to_string();
         assert!(error.contains("topic.defaults.retention.ms"), "{error}");
         assert!(load("", &[("VARVE_BROKERS", "x"), ("VARVE_TLS_CA", "y")], &[]).is_ok());
+    }
+
+    #[test]
+    fn variables_of_kubernetes_services_are_not_ours() {
+        for name in [
+            "VARVE_PORT",
+            "VARVE_SERVICE_HOST",
+            "VARVE_SERVICE_PORT",
+            "VARVE_SERVICE_PORT_GRPC",
+            "VARVE_PORT_8278_TCP_ADDR",
+            "VARVE_HEADLESS_PORT_8278_TCP",
+        ] {
+            assert!(
+                load("", &[(name, "tcp://10.0.0.1:8278")], &[]).is_ok(),
+                "{name}"
+            );
+        }
+        for name in [
+            "VARVE_STORAGE_DATA_DIR",
+            "VARVE_HTTP__PORT",
+            "VARVE_NODE__PORT_1",
+        ] {
+            assert!(load("", &[(name, "1")], &[]).is_err(), "{name}");
+        }
     }
 
     #[test]

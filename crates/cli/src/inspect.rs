@@ -1,0 +1,219 @@
+//! `varve log dump` and `varve log verify`: the files of a stopped node, read and never changed. They need
+//! no server and no configuration, only the files.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::Subcommand;
+use varve_storage::inspect::{self, BatchSeen, Report};
+use varve_vfs::{RealVfs, Vfs, VfsError};
+
+use crate::args::OutputArgs;
+use crate::failure::{CONDITION, FAILED, Failure, NOT_FOUND};
+use crate::output::{Output, print_line, print_table};
+
+/// `varve log …`.
+#[derive(Debug, Clone, Subcommand)]
+pub enum LogCommand {
+    /// Print the batches of segment files, one line each
+    Dump {
+        /// A .log file, or the directory of a partition
+        #[arg(required = true, value_name = "PATH")]
+        paths: Vec<PathBuf>,
+        /// Form of the output.
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+    /// Check every batch, index and manifest; exit 4 when something is wrong
+    Verify {
+        /// Directories of partitions, or any directory above them, such as the data directory
+        #[arg(required = true, value_name = "DIR")]
+        paths: Vec<PathBuf>,
+        /// Form of the output.
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+}
+
+/// Runs `varve log …`.
+///
+/// # Errors
+/// What cannot be read; damage that was found is told on standard output, with exit code 4.
+pub fn run(command: &LogCommand) -> Result<u8, Failure> {
+    let vfs: Arc<dyn Vfs> = Arc::new(RealVfs);
+    match command {
+        LogCommand::Dump { paths, output } => {
+            let mut damaged = false;
+            for path in paths {
+                damaged |= dump(&vfs, output.output, path)?;
+            }
+            Ok(if damaged { CONDITION } else { 0 })
+        }
+        LogCommand::Verify { paths, output } => verify(&vfs, output.output, paths),
+    }
+}
+
+fn unreadable(error: &VfsError) -> Failure {
+    let code = if error.is_not_found() {
+        NOT_FOUND
+    } else {
+        FAILED
+    };
+    Failure::new(code, error.to_string())
+}
+
+fn dump(vfs: &Arc<dyn Vfs>, output: Output, path: &Path) -> Result<bool, Failure> {
+    let mut damaged = false;
+    for batch in inspect::dump(vfs, path).map_err(|e| unreadable(&e))? {
+        match batch {
+            Ok(batch) => {
+                damaged |= batch.fault.is_some();
+                print_batch(output, &batch)?;
+            }
+            Err(problem) => {
+                damaged = true;
+                let (file, at, what) = (problem.file.display(), problem.position, &problem.what);
+                print_line(&format!("{file} at byte {at}: {what}"))?;
+            }
+        }
+    }
+    Ok(damaged)
+}
+
+fn print_batch(output: Output, batch: &BatchSeen) -> Result<(), Failure> {
+    let h = &batch.header;
+    if !output.is_text() {
+        let value = serde_json::json!({
+            "file": batch.file.display().to_string(), "position": batch.position,
+            "base_offset": h.base_offset.get(), "last_offset": h.last_offset().get(),
+            "records": h.record_count, "bytes": h.size(), "leader_epoch": h.leader_epoch.get(),
+            "compression": h.compression().to_string(), "base_timestamp": h.base_timestamp,
+            "max_timestamp": h.max_timestamp, "producer_id": h.producer_id,
+            "producer_epoch": h.producer_epoch, "base_sequence": h.base_sequence,
+            "crc": format!("{:08x}", h.crc), "fault": batch.fault,
+        });
+        return print_line(&value.to_string());
+    }
+    let producer = match h.producer() {
+        Some((id, sequence)) => format!(" producer {}/{} sequence {sequence}", id.id, id.epoch),
+        None => String::new(),
+    };
+    let fault = batch
+        .fault
+        .as_ref()
+        .map_or(String::new(), |f| format!(" DAMAGED: {f}"));
+    print_line(&format!(
+        "{}:{} offsets {}..{} records {} bytes {} epoch {} {} crc {:08x}{producer}{fault}",
+        batch.file.display(),
+        batch.position,
+        h.base_offset,
+        h.next_offset(),
+        h.record_count,
+        h.size(),
+        h.leader_epoch,
+        h.compression(),
+        h.crc,
+    ))
+}
+
+/// Directories of partitions at or below `path`, in order.
+fn partitions(vfs: &dyn Vfs, path: &Path, found: &mut Vec<PathBuf>) -> Result<(), VfsError> {
+    let entries = vfs.list(path)?;
+    if entries
+        .iter()
+        .any(|e| !e.is_dir && (e.name == "manifest" || e.name.ends_with(".log")))
+    {
+        found.push(path.to_owned());
+        return Ok(());
+    }
+    for entry in entries.iter().filter(|e| e.is_dir) {
+        partitions(vfs, &path.join(&entry.name), found)?;
+    }
+    Ok(())
+}
+
+fn verify(vfs: &Arc<dyn Vfs>, output: Output, paths: &[PathBuf]) -> Result<u8, Failure> {
+    let mut dirs = Vec::new();
+    for path in paths {
+        partitions(&**vfs, path, &mut dirs).map_err(|e| unreadable(&e))?;
+    }
+    let mut reports = Vec::new();
+    for dir in dirs {
+        let report = inspect::verify(vfs, &dir).map_err(|e| unreadable(&e))?;
+        reports.push((dir, report));
+    }
+    let damaged = reports
+        .iter()
+        .filter(|(_, r)| !r.problems.is_empty())
+        .count();
+    if output.is_text() {
+        print_reports(&reports)?;
+    } else {
+        for (dir, report) in &reports {
+            print_line(&json(dir, report).to_string())?;
+        }
+    }
+    Ok(if damaged == 0 { 0 } else { CONDITION })
+}
+
+fn json(dir: &Path, report: &Report) -> serde_json::Value {
+    let problems: Vec<_> = report
+        .problems
+        .iter()
+        .map(|p| {
+            let file = p.file.display().to_string();
+            serde_json::json!({ "file": file, "position": p.position, "what": p.what })
+        })
+        .collect();
+    serde_json::json!({
+        "directory": dir.display().to_string(), "segments": report.segments,
+        "batches": report.batches, "records": report.records, "bytes": report.bytes,
+        "log_start": report.log_start.map(|o| o.get()), "log_end": report.log_end.map(|o| o.get()),
+        "problems": problems,
+    })
+}
+
+fn print_reports(reports: &[(PathBuf, Report)]) -> Result<(), Failure> {
+    let number = |o: Option<varve_types::Offset>| o.map_or("-".to_owned(), |o| o.to_string());
+    let rows = reports
+        .iter()
+        .map(|(dir, r)| {
+            let state = match r.problems.len() {
+                0 => "ok".to_owned(),
+                n => format!("{n} problems"),
+            };
+            vec![
+                dir.display().to_string(),
+                r.segments.to_string(),
+                r.batches.to_string(),
+                r.records.to_string(),
+                number(r.log_start),
+                number(r.log_end),
+                state,
+            ]
+        })
+        .collect();
+    print_table(
+        &[
+            "PARTITION",
+            "SEGMENTS",
+            "BATCHES",
+            "RECORDS",
+            "START",
+            "END",
+            "STATE",
+        ],
+        rows,
+    )?;
+    for (_, report) in reports {
+        for p in &report.problems {
+            print_line(&format!(
+                "{} at byte {}: {}",
+                p.file.display(),
+                p.position,
+                p.what
+            ))?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,196 @@
+//! `varve server` and `varve config`: the node, and what its configuration means.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use varve_server::config::{Settings, keys};
+use varve_server::{Config, Node};
+
+use crate::args::OutputArgs;
+use crate::failure::{FAILED, Failure, USAGE};
+use crate::output::{Output, print_line, print_table, print_value};
+
+/// Where a configuration file is looked for when none is named.
+const DEFAULT_FILE: &str = "/etc/varve/varve.toml";
+
+/// Arguments that say how a node is configured.
+#[derive(Debug, Clone, Args)]
+pub struct SettingsArgs {
+    /// Configuration file [default: /etc/varve/varve.toml, if it is there]
+    #[arg(
+        short = 'c',
+        long = "config-file",
+        visible_alias = "file",
+        value_name = "FILE",
+        env = "VARVE_CONFIG"
+    )]
+    file: Option<PathBuf>,
+    /// Where the data is
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<String>,
+    /// Number of this node
+    #[arg(long, value_name = "N")]
+    node_id: Option<String>,
+    /// Listener of the gRPC API
+    #[arg(long, value_name = "HOST:PORT")]
+    listen: Option<String>,
+    /// Listener of metrics and health
+    #[arg(long, value_name = "HOST:PORT")]
+    http: Option<String>,
+    /// Any other key of the configuration; may be given more than once
+    #[arg(long = "set-config", value_name = "KEY=VALUE")]
+    set: Vec<String>,
+}
+
+/// Arguments of `varve server`.
+#[derive(Debug, Clone, Args)]
+pub struct ServerArgs {
+    #[command(flatten)]
+    settings: SettingsArgs,
+    /// One node for trying things out: data in ./varve-data, listeners on loopback only
+    #[arg(long)]
+    dev: bool,
+}
+
+/// `varve config …`.
+#[derive(Debug, Clone, Subcommand)]
+pub enum ConfigCommand {
+    /// Print every key with its value
+    Show {
+        /// How the node is configured.
+        #[command(flatten)]
+        settings: SettingsArgs,
+        /// Also print where each value comes from
+        #[arg(long)]
+        effective: bool,
+        /// Form of the output.
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+    /// Check file, environment and flags, and change nothing
+    Check {
+        /// How the node is configured.
+        #[command(flatten)]
+        settings: SettingsArgs,
+    },
+    /// Print the documentation of every key as Markdown
+    Docs,
+}
+
+impl SettingsArgs {
+    fn load(&self, base: &[(&str, &str)]) -> Result<Settings, Failure> {
+        let default = PathBuf::from(DEFAULT_FILE);
+        let file = match &self.file {
+            Some(file) => Some(file.clone()),
+            None => default.exists().then_some(default),
+        };
+        let given = [
+            ("storage.data_dir", &self.data_dir),
+            ("node.id", &self.node_id),
+            ("listeners.client.address", &self.listen),
+            ("http.address", &self.http),
+        ];
+        let mut flags: Vec<(String, String)> = base
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect();
+        flags.extend(
+            given
+                .iter()
+                .filter_map(|(key, value)| Some(((*key).to_owned(), (*value).clone()?))),
+        );
+        for pair in &self.set {
+            let (key, value) = pair
+                .split_once('=')
+                .ok_or_else(|| Failure::usage(format!("{pair:?} is not KEY=VALUE")))?;
+            flags.push((key.to_owned(), value.to_owned()));
+        }
+        Settings::load(file.as_deref(), std::env::vars(), &flags)
+            .map_err(|error| Failure::new(USAGE, error.to_string()))
+    }
+}
+
+/// Runs a node until it is told to stop.
+///
+/// # Errors
+/// A sentence about what is wrong.
+pub async fn server(args: ServerArgs) -> Result<u8, Failure> {
+    let dev = [
+        ("node.id", "1"),
+        ("storage.data_dir", "./varve-data"),
+        ("storage.min_free_bytes", "256MiB"),
+        ("listeners.client.address", "127.0.0.1:8278"),
+        ("http.address", "127.0.0.1:8277"),
+        ("shutdown.drain_grace", "0s"),
+    ];
+    let settings = args.settings.load(if args.dev { &dev } else { &[] })?;
+    let config =
+        Config::resolve(&settings).map_err(|error| Failure::new(USAGE, error.to_string()))?;
+    varve_server::telemetry::install(config.log_format, &config.log_filter);
+    let announce = |node: &Node| {
+        if args.dev {
+            eprintln!("{}", dev_hint(node));
+        }
+    };
+    let ended = varve_server::run(config, announce).await;
+    ended
+        .map(|()| 0)
+        .map_err(|error| Failure::new(FAILED, format!("{error:#}")))
+}
+
+fn dev_hint(node: &Node) -> String {
+    let address = node.client_address();
+    let brokers = if address.port() == 8278 {
+        String::new()
+    } else {
+        format!(" -b {address}")
+    };
+    format!(
+        "\nvarve is ready on {address}; metrics and health on http://{http}\nTry, in another terminal:\n  \
+         varve{brokers} topic create hello -p 3 && echo 'k1:hello' | varve{brokers} produce hello -K :\n  \
+         varve{brokers} consume hello -e -f '%t[%p]@%o %k %v\\n'\n",
+        http = node.http_address()
+    )
+}
+
+/// Runs `varve config …`.
+///
+/// # Errors
+/// What is wrong with the configuration, in one line.
+pub fn config(command: &ConfigCommand) -> Result<u8, Failure> {
+    match command {
+        ConfigCommand::Docs => print_line(keys::docs().trim_end())?,
+        ConfigCommand::Check { settings } => {
+            let settings = settings.load(&[])?;
+            Config::resolve(&settings).map_err(|e| Failure::new(FAILED, e.to_string()))?;
+            print_line("ok")?;
+        }
+        ConfigCommand::Show {
+            settings,
+            effective,
+            output,
+        } => {
+            show(output.output, &settings.load(&[])?, *effective)?;
+        }
+    }
+    Ok(0)
+}
+
+fn show(output: Output, settings: &Settings, sources: bool) -> Result<(), Failure> {
+    let all = settings.effective();
+    if !output.is_text() {
+        let entry = |(key, value, source): &(String, String, varve_server::config::Source)| serde_json::json!({ "key": key, "value": value, "source": source.to_string() });
+        return print_value(output, &all.iter().map(entry).collect());
+    }
+    if !sources {
+        for (key, value, _) in all {
+            print_line(&format!("{key} = {value:?}"))?;
+        }
+        return Ok(());
+    }
+    let rows = all
+        .into_iter()
+        .map(|(k, v, s)| vec![k, v, s.to_string()])
+        .collect();
+    print_table(&["KEY", "VALUE", "SOURCE"], rows)
+}
