@@ -11,7 +11,9 @@ const T0: i64 = 1_600_000_000_000;
 /// A partition with the values 0 to 29, one second apart from [`T0`].
 fn thirty(node: &Node, topic: &str) {
     create(node, topic, 1);
-    let lines: String = (0..30).map(|n| format!("{} {n}\n", T0 + n * 1000)).collect();
+    let lines: String = (0..30)
+        .map(|n| format!("{} {n}\n", T0 + n * 1000))
+        .collect();
     feed(node, &["produce", topic, "-f", r"%T %v\n"], lines).ok();
 }
 
@@ -64,9 +66,20 @@ fn every_row_of_the_offset_grammar() {
     }
     // What names its end stops there without -e.
     for (spec, expected) in [("10:20", 10..20), (":end", 0..30), ("@:1600000003", 0..3)] {
-        assert_eq!(run(&node, &["consume", "c-grid", "-o", spec]).ok(), values(expected), "{spec}");
+        assert_eq!(
+            run(&node, &["consume", "c-grid", "-o", spec]).ok(),
+            values(expected),
+            "{spec}"
+        );
     }
-    let twice = ["consume", "c-grid", "-o", "s@1600000005000", "-o", "e@1600000010000"];
+    let twice = [
+        "consume",
+        "c-grid",
+        "-o",
+        "s@1600000005000",
+        "-o",
+        "e@1600000010000",
+    ];
     assert_eq!(run(&node, &twice).ok(), values(5..10));
 }
 
@@ -84,7 +97,11 @@ fn times_before_now() {
         ("@:-2h", "old\n"),
         ("@-1m", ""),
     ] {
-        assert_eq!(run(&node, &["consume", "c-ago", "-e", "-o", spec]).ok(), expected, "{spec}");
+        assert_eq!(
+            run(&node, &["consume", "c-ago", "-e", "-o", spec]).ok(),
+            expected,
+            "{spec}"
+        );
     }
 }
 
@@ -105,12 +122,19 @@ fn wrong_offsets_are_explained() {
     }
     let twice = run(&node, &["consume", "c-wrong", "-o", "1", "-o", "2"]).fails(2);
     assert!(twice.contains("twice"), "{twice}");
-    run(&node, &["consume", "c-wrong", "--from-beginning", "-o", "1"]).usage();
+    run(
+        &node,
+        &["consume", "c-wrong", "--from-beginning", "-o", "1"],
+    )
+    .usage();
     // An offset the log does not have (any more).
     run(&node, &["topic", "trim", "c-wrong", "-o", "10", "-y"]).ok();
     let error = run(&node, &["consume", "c-wrong", "-e", "-o", "3"]).fails(1);
     assert!(error.contains("c-wrong") && error.contains("10"), "{error}");
-    assert_eq!(run(&node, &["consume", "c-wrong", "-e", "-o", "+0", "-c", "1"]).ok(), "10\n");
+    assert_eq!(
+        run(&node, &["consume", "c-wrong", "-e", "-o", "+0", "-c", "1"]).ok(),
+        "10\n"
+    );
 }
 
 #[test]
@@ -148,14 +172,33 @@ fn partitions_topics_and_patterns() {
     let a = ["c-many-a 0", "c-many-a 1", "c-many-a 2"];
     let both = ["c-many-a 0", "c-many-a 1", "c-many-a 2", "c-many-b 0"];
     assert_eq!(sorted(&consume(&["c-many-a"]).ok()), a);
-    assert_eq!(sorted(&consume(&["c-many-a", "-p", "0,2"]).ok()), [a[0], a[2]]);
-    assert_eq!(sorted(&consume(&["c-many-a", "-p", "0", "-p", "1"]).ok()), a[..2]);
+    assert_eq!(
+        sorted(&consume(&["c-many-a", "-p", "0,2"]).ok()),
+        [a[0], a[2]]
+    );
+    assert_eq!(
+        sorted(&consume(&["c-many-a", "-p", "0", "-p", "1"]).ok()),
+        a[..2]
+    );
     assert_eq!(sorted(&consume(&["c-many-a", "c-many-b"]).ok()), both);
-    assert_eq!(sorted(&consume(&["-t", "c-many-a", "-t", "c-many-b"]).ok()), both);
+    assert_eq!(
+        sorted(&consume(&["-t", "c-many-a", "-t", "c-many-b"]).ok()),
+        both
+    );
     assert_eq!(sorted(&consume(&["-r", "c-many-."]).ok()), both);
-    assert_eq!(sorted(&consume(&["-r", "c-many"]).code.map_or(String::new(), |c| c.to_string())), ["3"]);
+    assert_eq!(
+        sorted(
+            &consume(&["-r", "c-many"])
+                .code
+                .map_or(String::new(), |c| c.to_string())
+        ),
+        ["3"]
+    );
     let error = consume(&["c-many-a", "-p", "3"]).fails(3);
-    assert!(error.contains("partition 3") && error.contains("c-many-a"), "{error}");
+    assert!(
+        error.contains("partition 3") && error.contains("c-many-a"),
+        "{error}"
+    );
     let error = consume(&["-r", "nothing-.*"]).fails(3);
     assert!(error.contains("no topic matches"), "{error}");
     let error = consume(&["-r", "("]).fails(2);
@@ -171,10 +214,17 @@ fn counts_under_every_name() {
     let node = node();
     thirty(&node, "c-count");
     for flag in ["-c", "-n", "--count", "--num", "--max-messages"] {
-        assert_eq!(run(&node, &["consume", "c-count", flag, "3"]).ok(), values(0..3), "{flag}");
+        assert_eq!(
+            run(&node, &["consume", "c-count", flag, "3"]).ok(),
+            values(0..3),
+            "{flag}"
+        );
     }
     assert_eq!(run(&node, &["consume", "c-count", "-c", "0"]).ok(), "");
-    assert_eq!(run(&node, &["consume", "c-count", "-o", "28", "-c", "9", "-e"]).ok(), values(28..30));
+    assert_eq!(
+        run(&node, &["consume", "c-count", "-o", "28", "-c", "9", "-e"]).ok(),
+        values(28..30)
+    );
 }
 
 #[test]
@@ -188,10 +238,22 @@ fn silence_and_what_was_required() {
     };
     assert_eq!(from(&["--idle-timeout", "300ms"]).ok(), values(27..30));
     assert_eq!(from(&["--timeout-ms", "300"]).ok(), values(27..30));
-    let begin = ["consume", "c-idle", "--from-beginning", "--timeout-ms", "300"];
+    let begin = [
+        "consume",
+        "c-idle",
+        "--from-beginning",
+        "--timeout-ms",
+        "300",
+    ];
     assert_eq!(run(&node, &begin).ok(), values(0..30));
-    assert_eq!(from(&["--idle-timeout", "300ms", "--require", "3"]).ok(), values(27..30));
-    for args in [&["--idle-timeout", "300ms", "--require", "4"][..], &["-e", "--require", "4"]] {
+    assert_eq!(
+        from(&["--idle-timeout", "300ms", "--require", "3"]).ok(),
+        values(27..30)
+    );
+    for args in [
+        &["--idle-timeout", "300ms", "--require", "4"][..],
+        &["-e", "--require", "4"],
+    ] {
         let ran = from(args);
         assert_eq!(ran.code, Some(4), "{ran:?}");
         assert_eq!(ran.out, values(27..30), "what came is printed");
@@ -203,7 +265,17 @@ fn silence_and_what_was_required() {
 fn the_simple_flags_of_printing() {
     let node = node();
     create(&node, "c-print", 1);
-    let time = ["produce", "c-print", "-K", ":", "-Z", "-H", "h=1", "--timestamp", "1600000000000"];
+    let time = [
+        "produce",
+        "c-print",
+        "-K",
+        ":",
+        "-Z",
+        "-H",
+        "h=1",
+        "--timestamp",
+        "1600000000000",
+    ];
     feed(&node, &time, "k:v\nnull:\nplain\n").ok();
     for (flags, expected) in [
         (&[][..], "v\n\nplain\n"),
@@ -212,10 +284,19 @@ fn the_simple_flags_of_printing() {
         (&["-K", r"\t", "-Z", "~"], "k\tv\nnull\t~\n~\tplain\n"),
         (&["-O"], "0\tv\n1\t\n2\tplain\n"),
         (&["-D", r"\0"], "v\0\0plain\0"),
-        (&["-D", "; ", "-O", "-K", "="], "0\tk=v; 1\tnull=; 2\t=plain; "),
+        (
+            &["-D", "; ", "-O", "-K", "="],
+            "0\tk=v; 1\tnull=; 2\t=plain; ",
+        ),
         (&["-u"], "v\n\nplain\n"),
-        (&["--meta-only", "-c", "1"], "c-print 0 0 1600000000000 k h=1\n"),
-        (&["--headers-only", "-f", r"%o %v|%h\n", "-c", "1"], "0 |h=1\n"),
+        (
+            &["--meta-only", "-c", "1"],
+            "c-print 0 0 1600000000000 k h=1\n",
+        ),
+        (
+            &["--headers-only", "-f", r"%o %v|%h\n", "-c", "1"],
+            "0 |h=1\n",
+        ),
     ] {
         let mut args = vec!["consume", "c-print", "-e"];
         args.extend(flags);
@@ -237,7 +318,10 @@ fn a_topic_that_is_deleted_while_it_is_read() {
     let output = child.wait_with_output().unwrap();
     let error = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(3), "{error}");
-    assert!(error.starts_with("error: ") && error.contains("c-gone"), "{error}");
+    assert!(
+        error.starts_with("error: ") && error.contains("c-gone"),
+        "{error}"
+    );
     assert_eq!(error.lines().count(), 1, "{error}");
     assert_eq!(alone(&["consume", "-g", "g", "-p", "1", "t"]).code, Some(2));
 }
@@ -248,6 +332,10 @@ fn an_empty_topic_ends_at_once() {
     create(&node, "c-empty", 3);
     assert_eq!(read(&node, "c-empty", "%v"), "");
     for spec in ["beginning", "end", "-5", "+5", ":end", "@-1h"] {
-        assert_eq!(run(&node, &["consume", "c-empty", "-e", "-o", spec]).ok(), "", "{spec}");
+        assert_eq!(
+            run(&node, &["consume", "c-empty", "-e", "-o", spec]).ok(),
+            "",
+            "{spec}"
+        );
     }
 }

@@ -7,7 +7,18 @@ use crate::{create, feed, node, read, run};
 fn one_record(node: &Node, topic: &str) {
     create(node, topic, 2);
     let args = [
-        "produce", topic, "-p", "1", "-k", "k1", "-H", "a=b", "-H", "n", "--timestamp", "1600000000123",
+        "produce",
+        topic,
+        "-p",
+        "1",
+        "-k",
+        "k1",
+        "-H",
+        "a=b",
+        "-H",
+        "n",
+        "--timestamp",
+        "1600000000123",
     ];
     feed(node, &args, "hello\n").ok();
 }
@@ -41,7 +52,10 @@ fn every_token_and_modifier() {
         ("%K{ascii}", "2"),
         ("%{", "error"),
     ] {
-        let ran = run(&node, &["consume", "f-tokens", "-e", "-Z", "NULL", "-f", format]);
+        let ran = run(
+            &node,
+            &["consume", "f-tokens", "-e", "-Z", "NULL", "-f", format],
+        );
         if expected == "error" {
             ran.fails(2);
         } else {
@@ -75,7 +89,10 @@ fn nulls_in_formats() {
     let node = node();
     create(&node, "f-null", 1);
     feed(&node, &["produce", "f-null", "-Z"], "\n").ok();
-    let ran = run(&node, &["consume", "f-null", "-e", "-f", r"[%k][%v] %K %V %v{hex}\n"]);
+    let ran = run(
+        &node,
+        &["consume", "f-null", "-e", "-f", r"[%k][%v] %K %V %v{hex}\n"],
+    );
     assert_eq!(ran.ok(), "[][] -1 -1 \n");
     assert_eq!(read(&node, "f-null", "[%k][%v]"), "[NULL][NULL]");
     let json = run(&node, &["consume", "f-null", "-e", "-J", "-Z", "x"]).ok();
@@ -97,11 +114,16 @@ fn json_is_a_contract() {
     );
     let pretty = run(&node, &["consume", "f-json", "-e", "--json-pretty"]).ok();
     assert!(pretty.lines().count() > 5, "{pretty}");
-    let (pretty, line): (serde_json::Value, serde_json::Value) =
-        (serde_json::from_str(&pretty).unwrap(), serde_json::from_str(&line).unwrap());
+    let (pretty, line): (serde_json::Value, serde_json::Value) = (
+        serde_json::from_str(&pretty).unwrap(),
+        serde_json::from_str(&line).unwrap(),
+    );
     assert_eq!(pretty, line);
     let meta = run(&node, &["consume", "f-json", "-e", "-J", "--meta-only"]).ok();
-    assert!(!meta.contains("value\":\"hello") && meta.contains("\"key\":\"k1\""), "{meta}");
+    assert!(
+        !meta.contains("value\":\"hello") && meta.contains("\"key\":\"k1\""),
+        "{meta}"
+    );
 }
 
 /// Every part in every state: null, empty, text with characters JSON escapes, bytes that are no text.
@@ -160,7 +182,10 @@ fn records_survive_the_round_trip_bit_by_bit() {
     assert_eq!(second, first.replace("f-trip-1", "f-trip-2"));
     // The same bytes in the log, not only in print.
     let bytes = r"%k{hex} %v{hex} %T %h{%v{hex}}\n";
-    assert_eq!(read(&node, "f-trip-1", bytes), read(&node, "f-trip-2", bytes));
+    assert_eq!(
+        read(&node, "f-trip-1", bytes),
+        read(&node, "f-trip-2", bytes)
+    );
     assert!(read(&node, "f-trip-1", bytes).contains("fffefdfc00"));
 }
 

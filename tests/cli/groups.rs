@@ -12,9 +12,16 @@ use crate::{PATIENCE, command, create, feed, node, run, sorted};
 fn ten(node: &Node, topic: &str, partitions: u32) {
     create(node, topic, partitions);
     for partition in 0..partitions {
-        let lines: String = (0..10).map(|n| format!("{} {n}\n", 1_600_000_000_000_i64 + n * 1000)).collect();
+        let lines: String = (0..10)
+            .map(|n| format!("{} {n}\n", 1_600_000_000_000_i64 + n * 1000))
+            .collect();
         let partition = partition.to_string();
-        feed(node, &["produce", topic, "-p", &partition, "-f", r"%T %v\n"], lines).ok();
+        feed(
+            node,
+            &["produce", topic, "-p", &partition, "-f", r"%T %v\n"],
+            lines,
+        )
+        .ok();
     }
 }
 
@@ -56,7 +63,9 @@ fn member(node: &Node, args: &[&str]) -> Child {
     let mut child = consume.spawn().unwrap();
     let mut line = String::new();
     let stdout = child.stdout.as_mut().unwrap();
-    std::io::BufReader::new(stdout).read_line(&mut line).unwrap();
+    std::io::BufReader::new(stdout)
+        .read_line(&mut line)
+        .unwrap();
     assert!(!line.is_empty(), "a member gets records");
     child
 }
@@ -72,15 +81,37 @@ fn a_group_goes_on_where_it_was() {
     };
     assert_eq!(consume(&["-g", "g-resume", "-c", "3"]), values(0..3));
     assert_eq!(committed(&node, "g-resume"), [at("g-resume", 0, 3)]);
-    assert_eq!(consume(&["-g", "g-resume", "-c", "2", "--no-commit"]), values(3..5));
-    assert_eq!(consume(&["-G", "g-resume", "-o", "stored", "-c", "2"]), values(3..5));
+    assert_eq!(
+        consume(&["-g", "g-resume", "-c", "2", "--no-commit"]),
+        values(3..5)
+    );
+    assert_eq!(
+        consume(&["-G", "g-resume", "-o", "stored", "-c", "2"]),
+        values(3..5)
+    );
     // A place to begin is for partitions without a committed offset.
-    assert_eq!(consume(&["-g", "g-resume", "-o", "beginning", "-c", "1"]), values(5..6));
+    assert_eq!(
+        consume(&["-g", "g-resume", "-o", "beginning", "-c", "1"]),
+        values(5..6)
+    );
     assert_eq!(consume(&["-g", "g-resume", "-e"]), values(6..10));
     assert_eq!(consume(&["-g", "g-resume", "-e"]), "");
     assert_eq!(committed(&node, "g-resume"), [at("g-resume", 0, 10)]);
     assert_eq!(consume(&["-g", "g-other", "-o", "-2", "-e"]), values(8..10));
-    assert_eq!(consume(&["-g", "g-new", "-o", "end", "--idle-timeout", "1s"]), "");
+    assert_eq!(
+        consume(&["-g", "g-new", "-o", "end", "--idle-timeout", "1s"]),
+        ""
+    );
+    assert_eq!(consume(&["-g", "g-newer", "-o", "end", "-e"]), "");
+    assert_eq!(consume(&["-g", "g-range", "-o", "2:4"]), values(2..4));
+    assert_eq!(
+        committed(&node, "g-range"),
+        [at("g-resume", 0, 4)],
+        "not what was left out"
+    );
+    assert_eq!(consume(&["-g", "g-range", "-e"]), values(4..10));
+    run(&node, &["topic", "trim", "g-resume", "-o", "end", "-y"]).ok();
+    assert_eq!(consume(&["-g", "g-late", "-e"]), "");
 }
 
 #[test]
@@ -89,10 +120,23 @@ fn a_member_by_pattern_stops_at_the_end_of_what_it_was_given() {
     ten(&node, "g-pat-a", 2);
     ten(&node, "g-pat-b", 1);
     create(&node, "g-pat-empty", 1);
-    let args = ["consume", "-r", "g-pat-.*", "-g", "g-pat", "-e", "-f", r"%t %p %v\n"];
+    let args = [
+        "consume",
+        "-r",
+        "g-pat-.*",
+        "-g",
+        "g-pat",
+        "-e",
+        "-f",
+        r"%t %p %v\n",
+    ];
     let read = run(&node, &args).ok();
     assert_eq!(sorted(&read).len(), 30, "{read}");
-    let expected = [at("g-pat-a", 0, 10), at("g-pat-a", 1, 10), at("g-pat-b", 0, 10)];
+    let expected = [
+        at("g-pat-a", 0, 10),
+        at("g-pat-a", 1, 10),
+        at("g-pat-b", 0, 10),
+    ];
     assert_eq!(committed(&node, "g-pat"), expected);
     assert_eq!(run(&node, &args).ok(), "");
 }
@@ -111,24 +155,60 @@ fn a_member_of_an_unknown_topic_is_told() {
 fn list_and_describe() {
     let node = node();
     ten(&node, "g-desc", 2);
-    let mut child = member(&node, &["g-desc", "-g", "g-desc", "--commit-interval", "100ms"]);
+    let mut child = member(
+        &node,
+        &["g-desc", "-g", "g-desc", "--commit-interval", "100ms"],
+    );
     wait::until("the commit of everything", PATIENCE, || {
         (committed(&node, "g-desc") == [at("g-desc", 0, 10), at("g-desc", 1, 10)]).then_some(())
     });
     feed(&node, &["produce", "g-desc", "-p", "0"], "x\n").ok();
     let table = run(&node, &["group", "list"]).ok();
-    let row = table.lines().find(|line| line.starts_with("g-desc ")).unwrap();
-    assert_eq!(row.split_whitespace().collect::<Vec<_>>()[1..3], ["stable", "1"], "{table}");
-    let listed: Value = serde_json::from_str(&run(&node, &["group", "list", "-o", "json"]).ok()).unwrap();
-    let group = listed["groups"].as_array().unwrap().iter().find(|g| g["group"] == "g-desc").unwrap();
-    assert_eq!((&group["state"], &group["memberCount"]), (&"GROUP_STATE_STABLE".into(), &1.into()));
+    let row = table
+        .lines()
+        .find(|line| line.starts_with("g-desc "))
+        .unwrap();
+    assert_eq!(
+        row.split_whitespace().collect::<Vec<_>>()[1..3],
+        ["stable", "1"],
+        "{table}"
+    );
+    let listed: Value =
+        serde_json::from_str(&run(&node, &["group", "list", "-o", "json"]).ok()).unwrap();
+    let group = listed["groups"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|g| g["group"] == "g-desc")
+        .unwrap();
+    assert_eq!(
+        (&group["state"], &group["memberCount"]),
+        (&"GROUP_STATE_STABLE".into(), &1.into())
+    );
     let text = run(&node, &["group", "describe", "g-desc"]).ok();
-    for word in ["ASSIGNOR", "COMMITTED", "END", "LAG", "MEMBER", "HOST", "127.0.0.1"] {
+    for word in [
+        "ASSIGNOR",
+        "COMMITTED",
+        "END",
+        "LAG",
+        "MEMBER",
+        "HOST",
+        "127.0.0.1",
+    ] {
         assert!(text.contains(word), "{word}\n{text}");
     }
-    assert_eq!(run(&node, &["group", "describe", "g-desc", "-s"]).ok().lines().count(), 2);
+    assert_eq!(
+        run(&node, &["group", "describe", "g-desc", "-s"])
+            .ok()
+            .lines()
+            .count(),
+        2
+    );
     let per_topic = run(&node, &["group", "describe", "g-desc", "-t"]).ok();
-    assert!(per_topic.contains("PARTITIONS") && per_topic.contains("g-desc"), "{per_topic}");
+    assert!(
+        per_topic.contains("PARTITIONS") && per_topic.contains("g-desc"),
+        "{per_topic}"
+    );
     let all = describe(&node, "g-desc");
     let owned = all["group"]["members"][0]["owned"].as_array().unwrap();
     assert_eq!(owned.len(), 2, "{all}");
@@ -149,14 +229,21 @@ fn seek_moves_a_group() {
     let node = node();
     ten(&node, "g-seek", 1);
     ten(&node, "g-seek-2", 1);
-    run(&node, &["consume", "g-seek", "g-seek-2", "-g", "g-seek", "-e", "-q"]).ok();
+    run(
+        &node,
+        &["consume", "g-seek", "g-seek-2", "-g", "g-seek", "-e", "-q"],
+    )
+    .ok();
     let both = |a, b| vec![at("g-seek", 0, a), at("g-seek-2", 0, b)];
     assert_eq!(committed(&node, "g-seek"), both(10, 10));
 
     // Without an answer from a person, and without --yes, it only shows what would be.
     let shown = seek(&node, "g-seek", &["--to", "start"]);
     assert_eq!(shown.code, Some(2), "{shown:?}");
-    assert!(shown.out.contains("NEW OFFSET") && shown.error_line().contains("--yes"), "{shown:?}");
+    assert!(
+        shown.out.contains("NEW OFFSET") && shown.error_line().contains("--yes"),
+        "{shown:?}"
+    );
     assert_eq!(committed(&node, "g-seek"), both(10, 10));
     let dry = seek(&node, "g-seek", &["--to", "start", "--dry-run", "-y"]).ok();
     assert!(dry.contains("NEW OFFSET"), "{dry}");
@@ -194,26 +281,46 @@ fn seek_moves_a_group() {
     let json = seek(&node, "g-seek", &["--to", "start", "-y", "-o", "json"]).ok();
     let json: Value = serde_json::from_str(&json).unwrap();
     assert_eq!(json["offsets"][0]["offset"], "0");
-    assert_eq!(run(&node, &["consume", "g-seek", "-g", "g-seek", "-c", "1"]).ok(), "0\n");
+    assert_eq!(
+        run(&node, &["consume", "g-seek", "-g", "g-seek", "-c", "1"]).ok(),
+        "0\n"
+    );
 }
 
 #[test]
 fn a_group_with_members_cannot_be_moved_or_deleted() {
     let node = node();
     ten(&node, "g-busy", 1);
-    let mut child = member(&node, &["g-busy", "-g", "g-busy", "--commit-interval", "50ms"]);
-    wait::until("a commit", PATIENCE, || (!committed(&node, "g-busy").is_empty()).then_some(()));
-    for args in [&["group", "seek", "g-busy", "--to", "start", "-y"][..], &["group", "delete", "g-busy", "-y"]] {
+    let mut child = member(
+        &node,
+        &["g-busy", "-g", "g-busy", "--commit-interval", "50ms"],
+    );
+    wait::until("a commit", PATIENCE, || {
+        (!committed(&node, "g-busy").is_empty()).then_some(())
+    });
+    for args in [
+        &["group", "seek", "g-busy", "--to", "start", "-y"][..],
+        &["group", "delete", "g-busy", "-y"],
+    ] {
         let error = run(&node, args).fails(1);
-        assert!(error.contains("g-busy") && error.contains("member"), "{error}");
+        assert!(
+            error.contains("g-busy") && error.contains("member"),
+            "{error}"
+        );
     }
     // Whoever is expelled comes back as a new member, so the child ends first.
     child.kill().unwrap();
     child.wait().unwrap();
-    let id = describe(&node, "g-busy")["group"]["members"][0]["memberId"].as_str().unwrap().to_owned();
+    let id = describe(&node, "g-busy")["group"]["members"][0]["memberId"]
+        .as_str()
+        .unwrap()
+        .to_owned();
     let error = run(&node, &["group", "remove-member", "g-busy"]).fails(2);
     assert!(error.contains("--all"), "{error}");
-    assert_eq!(run(&node, &["group", "remove-member", "g-busy", &id]).ok(), format!("{id}: removed\n"));
+    assert_eq!(
+        run(&node, &["group", "remove-member", "g-busy", &id]).ok(),
+        format!("{id}: removed\n")
+    );
     run(&node, &["group", "seek", "g-busy", "--to", "start", "-y"]).ok();
     assert_eq!(committed(&node, "g-busy"), [at("g-busy", 0, 0)]);
 }
@@ -223,19 +330,29 @@ fn offsets_and_groups_are_deleted() {
     let node = node();
     ten(&node, "g-del", 2);
     ten(&node, "g-del-2", 1);
-    run(&node, &["consume", "g-del", "g-del-2", "-g", "g-del", "-e", "-q"]).ok();
+    run(
+        &node,
+        &["consume", "g-del", "g-del-2", "-g", "g-del", "-e", "-q"],
+    )
+    .ok();
     let delete = |topics: &[&str]| {
         let mut args = vec!["group", "offset-delete", "g-del", "-t"];
         args.extend(topics);
         run(&node, &args)
     };
     assert_eq!(delete(&["g-del:1"]).ok(), "1 offsets deleted\n");
-    assert_eq!(committed(&node, "g-del"), [at("g-del", 0, 10), at("g-del-2", 0, 10)]);
+    assert_eq!(
+        committed(&node, "g-del"),
+        [at("g-del", 0, 10), at("g-del-2", 0, 10)]
+    );
     assert_eq!(delete(&["g-del-2"]).ok(), "1 offsets deleted\n");
     delete(&["g-del-2"]).fails(3);
     let error = run(&node, &["group", "delete", "g-del"]).fails(2);
     assert!(error.contains("--yes"), "{error}");
-    assert_eq!(run(&node, &["group", "delete", "g-del", "-y"]).ok(), "g-del: deleted\n");
+    assert_eq!(
+        run(&node, &["group", "delete", "g-del", "-y"]).ok(),
+        "g-del: deleted\n"
+    );
     run(&node, &["group", "describe", "g-del"]).fails(3);
     run(&node, &["group", "delete", "g-del", "-y"]).fails(3);
 }
@@ -253,7 +370,10 @@ fn two_members_share_and_one_takes_over() {
         wait::until("the shares", PATIENCE, || {
             let found = describe(&node, "g-share");
             let members = found["group"]["members"].as_array()?.clone();
-            let mut sizes: Vec<_> = members.iter().map(|m| m["owned"].as_array().map_or(0, Vec::len)).collect();
+            let mut sizes: Vec<_> = members
+                .iter()
+                .map(|m| m["owned"].as_array().map_or(0, Vec::len))
+                .collect();
             sizes.sort_unstable();
             (sizes == wanted).then_some(())
         });

@@ -54,7 +54,9 @@ impl Deref for Host {
 /// The node that tests share. It ends with the last test that holds it.
 pub fn node() -> Arc<Host> {
     static SHARED: Mutex<Weak<Host>> = Mutex::new(Weak::new());
-    let mut shared = SHARED.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let mut shared = SHARED
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner());
     shared.upgrade().unwrap_or_else(|| {
         let host = Arc::new(Host::start());
         *shared = Arc::downgrade(&host);
@@ -177,7 +179,20 @@ impl Ran {
 #[track_caller]
 pub fn create(node: &Node, topic: &str, partitions: u32) {
     let count = partitions.to_string();
-    run(node, &["topic", "create", topic, "-p", &count, "-c", "retention.ms=-1", "-q"]).ok();
+    run(
+        node,
+        &[
+            "topic",
+            "create",
+            topic,
+            "-p",
+            &count,
+            "-c",
+            "retention.ms=-1",
+            "-q",
+        ],
+    )
+    .ok();
 }
 
 /// All records of a topic, in a format.

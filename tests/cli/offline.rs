@@ -11,7 +11,9 @@ const CODECS: [&str; 5] = ["none", "gzip", "snappy", "lz4", "zstd"];
 /// A stopped node with one topic per codec.
 fn stopped() -> Host {
     let mut host = Host::start();
-    let text: String = (0..300).map(|n| format!("k{n}:line {n} of something that repeats\n")).collect();
+    let text: String = (0..300)
+        .map(|n| format!("k{n}:line {n} of something that repeats\n"))
+        .collect();
     for codec in CODECS {
         let topic = format!("l-{codec}");
         create(&host, &topic, 1);
@@ -57,7 +59,12 @@ fn dumped(host: &Host) -> Vec<(PathBuf, Vec<Value>)> {
         .into_iter()
         .map(|file| {
             let json = alone(&["log", "dump", &file.display().to_string(), "-o", "json"]).ok();
-            (file, json.lines().map(|line| serde_json::from_str(line).unwrap()).collect())
+            (
+                file,
+                json.lines()
+                    .map(|line| serde_json::from_str(line).unwrap())
+                    .collect(),
+            )
         })
         .collect()
 }
@@ -67,21 +74,29 @@ fn dump_and_verify_of_a_stopped_node() {
     let host = stopped();
     let dumps = dumped(&host);
     for codec in CODECS {
-        let of_codec = dumps.iter().filter(|(_, batches)| {
+        let mut of_codec = dumps.iter().filter(|(_, batches)| {
             let records: u64 = batches.iter().map(|b| b["records"].as_u64().unwrap()).sum();
             batches.iter().all(|batch| batch["compression"] == codec) && records == 300
         });
-        let (file, batches) = of_codec.last().unwrap_or_else(|| panic!("no log with {codec}"));
+        let (file, batches) = of_codec
+            .next_back()
+            .unwrap_or_else(|| panic!("no log with {codec}"));
         assert_eq!(batches[0]["base_offset"], 0);
         assert_eq!(batches.last().unwrap()["last_offset"], 299);
         assert!(batches[0]["fault"].is_null());
         let text = alone(&["log", "dump", &file.display().to_string()]).ok();
         assert_eq!(text.lines().count(), batches.len());
-        assert!(text.contains(codec) && text.contains("offsets 0..") && text.contains("crc "), "{text}");
+        assert!(
+            text.contains(codec) && text.contains("offsets 0..") && text.contains("crc "),
+            "{text}"
+        );
     }
     let data = host.dir().display().to_string();
     let verified = alone(&["log", "verify", &data]).ok();
-    assert!(verified.lines().count() >= 6 && verified.contains(" ok"), "{verified}");
+    assert!(
+        verified.lines().count() >= 6 && verified.contains(" ok"),
+        "{verified}"
+    );
     let json = alone(&["log", "verify", &data, "-o", "json"]).ok();
     for line in json.lines() {
         let report: Value = serde_json::from_str(line).unwrap();
@@ -97,36 +112,78 @@ fn damage_is_named_by_file_and_byte() {
     let host = stopped();
     let copy = tempfile::tempdir().unwrap();
     copy_dir(host.dir(), copy.path());
-    let (file, batches) = dumped(&host).into_iter().find(|(_, b)| b[0]["compression"] == "none").unwrap();
+    let (file, batches) = dumped(&host)
+        .into_iter()
+        .find(|(_, b)| b[0]["compression"] == "none")
+        .unwrap();
     let file = copy.path().join(file.strip_prefix(host.dir()).unwrap());
     let mut bytes = std::fs::read(&file).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 0x40;
     std::fs::write(&file, &bytes).unwrap();
-    let at = batches.iter().map(|b| b["position"].as_u64().unwrap()).filter(|p| *p <= middle as u64).max().unwrap();
+    let at = batches
+        .iter()
+        .map(|b| b["position"].as_u64().unwrap())
+        .filter(|p| *p <= middle as u64)
+        .max()
+        .unwrap();
     let name = file.display().to_string();
 
     let verified = alone(&["log", "verify", &copy.path().display().to_string()]);
     assert_eq!(verified.code, Some(4), "{verified:?}");
-    assert!(verified.out.contains(&format!("{name} at byte {at}")), "{verified:?}");
-    let json = alone(&["log", "verify", &copy.path().display().to_string(), "-o", "json"]);
-    let found = json.out.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-    let problems: Vec<Value> = found.flat_map(|r| r["problems"].as_array().unwrap().clone()).collect();
-    assert!(problems.iter().any(|p| p["file"] == name && p["position"] == at), "{problems:?}");
+    assert!(
+        verified.out.contains(&format!("{name} at byte {at}")),
+        "{verified:?}"
+    );
+    let json = alone(&[
+        "log",
+        "verify",
+        &copy.path().display().to_string(),
+        "-o",
+        "json",
+    ]);
+    let found = json
+        .out
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let problems: Vec<Value> = found
+        .flat_map(|r| r["problems"].as_array().unwrap().clone())
+        .collect();
+    assert!(
+        problems
+            .iter()
+            .any(|p| p["file"] == name && p["position"] == at),
+        "{problems:?}"
+    );
 
     let dump = alone(&["log", "dump", &name]);
     assert_eq!(dump.code, Some(4), "{dump:?}");
-    assert!(dump.out.contains(&format!("{name}:{at} ")) && dump.out.contains("DAMAGED"), "{dump:?}");
+    assert!(
+        dump.out.contains(&format!("{name}:{at} ")) && dump.out.contains("DAMAGED"),
+        "{dump:?}"
+    );
     let json = alone(&["log", "dump", &name, "-o", "json"]);
     assert_eq!(json.code, Some(4));
-    assert!(json.out.lines().all(|line| serde_json::from_str::<Value>(line).is_ok()), "{json:?}");
+    assert!(
+        json.out
+            .lines()
+            .all(|line| serde_json::from_str::<Value>(line).is_ok()),
+        "{json:?}"
+    );
 
     // Cut off in the middle of a batch.
     std::fs::write(&file, &bytes[..30]).unwrap();
     let dump = alone(&["log", "dump", &name, "-o", "json"]);
     assert_eq!(dump.code, Some(4), "{dump:?}");
-    let lines: Vec<Value> = dump.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert!(lines.iter().any(|line| line["fault"].is_string()), "{dump:?}");
+    let lines: Vec<Value> = dump
+        .out
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert!(
+        lines.iter().any(|line| line["fault"].is_string()),
+        "{dump:?}"
+    );
     // Neither command changed a byte.
     assert_eq!(std::fs::read(&file).unwrap(), bytes[..30]);
     let original = alone(&["log", "verify", &host.dir().display().to_string()]);
@@ -141,25 +198,54 @@ fn the_configuration_is_shown_checked_and_documented() {
     let file = file.display().to_string();
     let show = alone(&["config", "show", "-c", &file]).ok();
     assert!(show.contains("node.id = \"7\""), "{show}");
-    let effective = alone(&["config", "show", "--effective", "-c", &file, "--node-id", "8"]).ok();
+    let effective = alone(&[
+        "config",
+        "show",
+        "--effective",
+        "-c",
+        &file,
+        "--node-id",
+        "8",
+    ])
+    .ok();
     assert!(effective.contains("SOURCE"), "{effective}");
-    let row = effective.lines().find(|line| line.starts_with("node.id ")).unwrap();
+    let row = effective
+        .lines()
+        .find(|line| line.starts_with("node.id "))
+        .unwrap();
     assert!(row.contains('8'), "a flag wins over the file: {row}");
     let json = alone(&["config", "show", "-o", "json", "-c", &file]).ok();
     let json: Value = serde_json::from_str(&json).unwrap();
-    assert!(json.as_array().unwrap().iter().any(|e| e["key"] == "node.id" && e["value"] == "7"), "{json}");
+    assert!(
+        json.as_array()
+            .unwrap()
+            .iter()
+            .any(|e| e["key"] == "node.id" && e["value"] == "7"),
+        "{json}"
+    );
     assert_eq!(alone(&["config", "check", "-c", &file]).ok(), "ok\n");
 
     std::fs::write(dir.path().join("bad.toml"), "[node]\nidd = 7\n").unwrap();
     let bad = dir.path().join("bad.toml").display().to_string();
     let error = alone(&["config", "check", "-c", &bad]).fails(2);
-    assert!(error.contains("node.idd") && error.contains("did you mean \"node.id\"?"), "{error}");
+    assert!(
+        error.contains("node.idd") && error.contains("did you mean \"node.id\"?"),
+        "{error}"
+    );
     let error = alone(&["config", "check", "-c", "/nonexistent.toml"]).fails(2);
     assert!(error.contains("/nonexistent.toml"), "{error}");
     let error = alone(&["config", "check", "--set-config", "node.id=x"]);
-    assert!(matches!(error.code, Some(1 | 2)) && error.err.contains("node.id"), "{error:?}");
+    assert!(
+        matches!(error.code, Some(1 | 2)) && error.err.contains("node.id"),
+        "{error:?}"
+    );
     let docs = alone(&["config", "docs"]).ok();
-    for key in ["node.id", "storage.data_dir", "listeners.client.address", "http.address"] {
+    for key in [
+        "node.id",
+        "storage.data_dir",
+        "listeners.client.address",
+        "http.address",
+    ] {
         assert!(docs.contains(key), "{key}");
     }
 }
@@ -175,8 +261,14 @@ fn completions_know_the_commands() {
     alone(&["completion", "csh"]).usage();
     let script = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(script.path(), alone(&["completion", "bash"]).ok()).unwrap();
-    let checked = std::process::Command::new("bash").arg("-n").arg(script.path()).status();
-    assert!(checked.is_ok_and(|status| status.success()), "bash reads it");
+    let checked = std::process::Command::new("bash")
+        .arg("-n")
+        .arg(script.path())
+        .status();
+    assert!(
+        checked.is_ok_and(|status| status.success()),
+        "bash reads it"
+    );
 }
 
 #[test]
@@ -185,7 +277,10 @@ fn the_version_for_people_and_programs() {
     assert!(text.starts_with("varve "), "{text}");
     let json: Value = serde_json::from_str(&alone(&["version", "--json"]).ok()).unwrap();
     let version = json["version"].as_str().unwrap();
-    assert!(text.contains(version) && json["revision"].is_string(), "{json}");
+    assert!(
+        text.contains(version) && json["revision"].is_string(),
+        "{json}"
+    );
     let flag = alone(&["--version"]).ok();
     assert!(flag.contains(version), "{flag}");
     for name in ["varve-produce", "varve-consume"] {

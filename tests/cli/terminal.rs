@@ -11,7 +11,10 @@ use varve_tests::wait;
 use crate::{PATIENCE, create, feed, node, program, run};
 
 fn script_exists() -> bool {
-    Command::new("script").arg("--version").output().is_ok_and(|output| output.status.success())
+    Command::new("script")
+        .arg("--version")
+        .output()
+        .is_ok_and(|output| output.status.success())
 }
 
 /// Runs a shell line with a terminal on all three streams it does not redirect.
@@ -59,7 +62,10 @@ fn wait_for(shown: &mpsc::Receiver<Vec<u8>>, seen: &mut String, text: &str) {
 fn all(mut child: Child) -> (Option<i32>, String) {
     drop(child.stdin.take());
     let output = child.wait_with_output().unwrap();
-    (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+    (
+        output.status.code(),
+        String::from_utf8_lossy(&output.stdout).into_owned(),
+    )
 }
 
 #[test]
@@ -71,8 +77,18 @@ fn the_bar_is_for_terminals_and_on_standard_error() {
     create(&node, "t-bar", 1);
     let dir = tempfile::tempdir().unwrap();
     let (fifo, out) = (dir.path().join("fifo"), dir.path().join("out"));
-    assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
-    let line = format!("exec \"$V\" produce t-bar -T <{} >{}", fifo.display(), out.display());
+    assert!(
+        Command::new("mkfifo")
+            .arg(&fifo)
+            .status()
+            .unwrap()
+            .success()
+    );
+    let line = format!(
+        "exec \"$V\" produce t-bar -T <{} >{}",
+        fifo.display(),
+        out.display()
+    );
     let mut child = at_a_terminal(&node, &line, &[]);
     let shown = screen(&mut child);
     let mut input = std::fs::OpenOptions::new().write(true).open(&fifo).unwrap();
@@ -81,12 +97,19 @@ fn the_bar_is_for_terminals_and_on_standard_error() {
     wait_for(&shown, &mut seen, "11 B");
     drop(input);
     assert_eq!(child.wait().unwrap().code(), Some(0), "{seen}");
-    assert_eq!(std::fs::read_to_string(&out).unwrap(), "some input\n", "only data");
+    assert_eq!(
+        std::fs::read_to_string(&out).unwrap(),
+        "some input\n",
+        "only data"
+    );
 
     // The same without a terminal: not a byte. And with -q not even at a terminal.
     assert_eq!(feed(&node, &["produce", "t-bar"], "x\n").ok(), "");
     let line = format!("exec \"$V\" -q consume t-bar -e >{}", out.display());
-    assert_eq!(all(at_a_terminal(&node, &line, &[])), (Some(0), String::new()));
+    assert_eq!(
+        all(at_a_terminal(&node, &line, &[])),
+        (Some(0), String::new())
+    );
     assert_eq!(std::fs::read_to_string(&out).unwrap(), "some input\nx\n");
 }
 
@@ -114,8 +137,17 @@ fn a_person_is_asked_before_something_is_destroyed() {
         let shown = screen(&mut child);
         let mut seen = String::new();
         wait_for(&shown, &mut seen, "Delete t-ask with all records? [y/N]");
-        child.stdin.as_mut().unwrap().write_all(answer.as_bytes()).unwrap();
-        assert_eq!(child.wait().unwrap().code(), Some(code), "{answer:?} {seen}");
+        child
+            .stdin
+            .as_mut()
+            .unwrap()
+            .write_all(answer.as_bytes())
+            .unwrap();
+        assert_eq!(
+            child.wait().unwrap().code(),
+            Some(code),
+            "{answer:?} {seen}"
+        );
         let exists = run(&node, &["topic", "describe", "t-ask"]).code == Some(0);
         assert_eq!(exists, code != 0, "{answer:?}");
     }
@@ -128,7 +160,10 @@ fn colours_can_be_refused() {
     }
     let node = node();
     let (_, coloured) = all(at_a_terminal(&node, "exec \"$V\" --help", &[]));
-    assert!(coloured.contains("\u{1b}["), "a terminal gets colours: {coloured}");
+    assert!(
+        coloured.contains("\u{1b}["),
+        "a terminal gets colours: {coloured}"
+    );
     for (line, env) in [
         ("exec \"$V\" --help", &[("NO_COLOR", "1")][..]),
         ("exec \"$V\" --nonsense", &[("NO_COLOR", "1")]),
@@ -136,6 +171,9 @@ fn colours_can_be_refused() {
         ("exec \"$V\" -vvv topic list", &[("NO_COLOR", "1")]),
     ] {
         let (_, plain) = all(at_a_terminal(&node, line, env));
-        assert!(!plain.is_empty() && !plain.contains("\u{1b}["), "{line}: {plain:?}");
+        assert!(
+            !plain.is_empty() && !plain.contains("\u{1b}["),
+            "{line}: {plain:?}"
+        );
     }
 }
