@@ -20,6 +20,12 @@ use crate::translate::{corrupt_log, to_topic_partition};
 #[derive(Debug)]
 pub struct Consumer<B>(pub Arc<Shared<B>>);
 
+impl<B> Clone for Consumer<B> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
 #[tonic::async_trait]
 impl<B: Broker> ConsumerService for Consumer<B> {
     async fn list_offsets(
