@@ -10,7 +10,8 @@ use varve_proto::v1;
 use varve_types::{ErrorKind, NodeId, Offset, TopicId, limits};
 
 use super::{
-    at_most, missing, offset, to_timestamp, topic_name, topic_partition, unknown_enum, writable_topic,
+    at_most, missing, offset, to_timestamp, topic_name, topic_partition, unknown_enum,
+    writable_topic,
 };
 
 /// Most labels of a topic.
@@ -30,7 +31,9 @@ pub fn create(request: &v1::CreateTopicRequest) -> Result<CreateTopic, Error> {
     if topic.is_internal() {
         return Err(Error::invalid(
             "topic",
-            format!("names that begin with \"__\" belong to the server; found {topic}; nothing was created"),
+            format!(
+                "names that begin with \"__\" belong to the server; found {topic}; nothing was created"
+            ),
         ));
     }
     partitioner(request.partitioner)?;
