@@ -122,6 +122,7 @@ pub async fn server(args: ServerArgs) -> Result<u8, Failure> {
         ("listeners.client.address", "127.0.0.1:8278"),
         ("http.address", "127.0.0.1:8277"),
         ("shutdown.drain_grace", "0s"),
+        ("shutdown.stream_grace", "1s"),
     ];
     let settings = args.settings.load(if args.dev { &dev } else { &[] })?;
     let config =

@@ -18,6 +18,7 @@ use varve_broker_api::Broker;
 use varve_proto::v1;
 use varve_types::limits;
 
+use crate::frames::Uncopied;
 use crate::incoming::incoming;
 use crate::layer::ObserveLayer;
 use crate::metrics::Metrics;
@@ -261,7 +262,10 @@ fn routes<B: Broker>(shared: &Arc<Shared<B>>, health: &Health) -> Result<Routes,
         limits::REQUEST_MAX_BYTES,
         CONTROL_ANSWER_BYTES
     ))
-    .add_service(bounded!(consumer, control, READ_ANSWER_BYTES))
+    .add_service(Uncopied::new(
+        Arc::clone(shared),
+        bounded!(consumer, control, READ_ANSWER_BYTES),
+    ))
     .add_service(bounded!(groups, control, CONTROL_ANSWER_BYTES))
     .add_service(bounded!(topics, control, CONTROL_ANSWER_BYTES))
     .add_service(bounded!(cluster, control, CONTROL_ANSWER_BYTES))

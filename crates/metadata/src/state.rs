@@ -78,7 +78,6 @@ pub struct State {
     pub(crate) version: u64,
     pub(crate) nodes: BTreeMap<NodeId, Node>,
     pub(crate) topics: BTreeMap<TopicName, Topic>,
-    /// Read through [`State::next_producer_id`], which never gives 0.
     pub(crate) next_producer_id: i64,
     pub(crate) producers: BTreeMap<String, ProducerId>,
 }
@@ -146,14 +145,10 @@ impl State {
         self.producers.get(name).copied()
     }
 
-    /// The next producer id that nobody has.
+    /// The next producer id that nobody has. Ids begin at 1: clients may take 0 for none.
     #[must_use]
-    pub const fn next_producer_id(&self) -> i64 {
-        // On the wire an id of 0 means that there is no producer.
-        if self.next_producer_id < 1 {
-            return 1;
-        }
-        self.next_producer_id
+    pub fn next_producer_id(&self) -> i64 {
+        self.next_producer_id.max(1)
     }
 
     /// Checks what must hold of every state.
@@ -188,7 +183,7 @@ impl State {
             }
         }
         for (name, producer) in &self.producers {
-            if producer.id < 1 || producer.epoch < 0 || producer.id >= self.next_producer_id {
+            if producer.id < 0 || producer.epoch < 0 || producer.id >= self.next_producer_id {
                 return Err(format!(
                     "producer {name:?} has id {} and epoch {}, and the next id is {}",
                     producer.id, producer.epoch, self.next_producer_id

@@ -250,7 +250,7 @@ fn golden_state() -> State {
         Command::CreateTopic(topic),
         create("audit", 7, 1, 1),
         elect("orders", Some(0), &[0]),
-        Command::AllocateProducerIds { count: 999 },
+        Command::AllocateProducerIds { count: 1000 },
         Command::BumpProducerEpoch {
             name: "loader".to_owned(),
         },
