@@ -17,6 +17,7 @@ use crate::admission::Admission;
 use crate::config::BrokerConfig;
 use crate::coordinator::Groups;
 use crate::flusher::Flushers;
+use crate::group_metrics::GroupGauges;
 use crate::housekeeping::{self, Space};
 use crate::inbox::Inbox;
 use crate::lane::{self, Command};
@@ -54,6 +55,7 @@ pub(crate) struct Inner {
     pub(crate) registry: Arc<Registry>,
     pub(crate) admission: Admission,
     pub(crate) groups: Groups,
+    pub(crate) group_gauges: GroupGauges,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) space: Arc<Space>,
     pub(crate) lanes: Arc<[Arc<Inbox<Command>>]>,
@@ -140,6 +142,7 @@ impl Broker {
             config,
             registry,
             groups,
+            group_gauges: GroupGauges::default(),
             clock,
             space,
             lanes,
