@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use varve_broker_api::TopicInfo;
 use varve_partition::{Core, ProducerTable, Recovered};
-use varve_storage::{Log, LogConfig, LogIdentity, OpenMode};
+use varve_storage::{Log, LogConfig, LogIdentity, OpenMode, ReadBuffers};
 use varve_types::{LeaderEpoch, PartitionId, TopicConfig, TopicPartition};
 use varve_vfs::{Clock, Vfs};
 
@@ -31,6 +31,7 @@ pub(crate) struct Opener {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) lanes: Arc<[Arc<Inbox<Command>>]>,
     pub(crate) metrics: Metrics,
+    pub(crate) buffers: ReadBuffers,
 }
 
 impl Opener {
@@ -63,7 +64,8 @@ impl Opener {
                 let slot = slot();
                 let lane = Arc::clone(&self.lanes[slot as usize % self.lanes.len()]);
                 let id = TopicPartition::new(info.name.clone(), p);
-                let handle = Partition::new(id, slot, lane, config.clone(), &self.metrics);
+                let buffers = self.buffers.clone();
+                let handle = Partition::new(id, slot, lane, config.clone(), &self.metrics, buffers);
                 Arc::new(handle)
             })
             .collect();

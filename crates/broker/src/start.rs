@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use prometheus_client::registry::Registry as MetricsRegistry;
 use tokio::sync::oneshot;
 use varve_broker_api::PartitionInfo;
+use varve_storage::ReadBuffers;
 use varve_types::limits;
 use varve_vfs::{Clock, Vfs};
 
@@ -27,6 +28,9 @@ use crate::opener::Opener;
 use crate::partition::Partition;
 use crate::registry::Registry;
 use crate::scrape::Scrape;
+
+/// Buffers of reads that are kept for the next reads.
+const READ_BUFFERS_KEPT: usize = 16;
 
 /// Why a broker did not start. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
@@ -110,6 +114,7 @@ impl Broker {
             clock: Arc::clone(&clock),
             lanes: Arc::clone(&lanes),
             metrics: metrics.clone(),
+            buffers: ReadBuffers::new(READ_BUFFERS_KEPT),
         };
         let opened = tokio::task::spawn_blocking(move || Registry::open(opener));
         let registry = Arc::new(
