@@ -356,7 +356,7 @@ fn nobody_at_the_address() {
         &["cluster", "health"],
     ] {
         let mut given = args.to_vec();
-        given.extend(["--timeout", "1s"]);
+        given.extend(["--timeout", "200ms"]);
         let error = alone(&given).fails(1);
         assert!(
             error.contains("no broker answered at 127.0.0.1:1"),

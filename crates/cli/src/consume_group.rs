@@ -18,7 +18,7 @@ use crate::interrupt::Interrupts;
 use crate::offset::{From, Spec};
 
 /// How often a member that stops at the end looks whether it is there.
-const END_CHECK: Duration = Duration::from_millis(500);
+const END_CHECK: Duration = Duration::from_millis(200);
 
 /// Runs until the end, the count, silence or an interrupt.
 ///
