@@ -4,7 +4,7 @@
 //! Invariants: appends are handed to the log in the order the core decided them; a caller that goes away
 //! cancels its parked heartbeat and nothing else; offsets are answered only once they are durable.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -77,6 +77,7 @@ impl Groups {
             registry,
             offsets,
             clock,
+            unread: (BTreeSet::new(), 0),
         };
         tokio::spawn(task.run(inbox));
         Self {
@@ -138,6 +139,8 @@ struct Task {
     registry: Arc<Registry>,
     offsets: OffsetsTopic,
     clock: Arc<dyn Clock>,
+    /// Partitions of `__consumer_offsets` that could not be read at the start, and their number then.
+    unread: (BTreeSet<PartitionId>, i32),
 }
 
 impl Task {
@@ -191,7 +194,8 @@ impl Task {
         let now = Tick(0);
         let mut outputs = Vec::new();
         let mut loaded = 0u64;
-        self.offsets
+        self.unread = self
+            .offsets
             .replay(|key, value| {
                 loaded += 1;
                 core.step(now, Input::Load { key, value }, &mut outputs);
@@ -210,6 +214,10 @@ impl Task {
     fn take(&mut self, message: Message) {
         match message {
             Message::Call { input, reply } => {
+                if let Some(failure) = self.unreadable(&input) {
+                    let _ = reply.send(Reply::Failed(failure));
+                    return;
+                }
                 if let Some(ticket) = input.ticket() {
                     self.callers.insert(ticket, reply);
                 }
@@ -229,6 +237,27 @@ impl Task {
             }
             Message::Drain => self.step(Input::Drain),
         }
+    }
+
+    /// The answer to calls about a group whose offsets could not be read: not that there are none.
+    fn unreadable(&self, input: &Input) -> Option<Failure> {
+        let (unread, count) = &self.unread;
+        if unread.is_empty() {
+            return None;
+        }
+        let group = group_of(input)?;
+        let partition = codec::partition_of(group, *count);
+        unread.contains(&partition).then(|| {
+            Failure::new(
+                ErrorKind::LeaderNotAvailable,
+                format!(
+                    "the offsets of group {:?} are in {}-{partition}, which could not be read when this node \
+                     started; nothing was changed; repair that partition and restart",
+                    group.as_str(),
+                    crate::offsets_topic::NAME
+                ),
+            )
+        })
     }
 
     async fn perform(&mut self) {
@@ -272,6 +301,20 @@ impl Task {
                 result: Err(error),
             }),
         }
+    }
+}
+
+fn group_of(input: &Input) -> Option<&GroupName> {
+    match input {
+        Input::Heartbeat { heartbeat, .. } => Some(&heartbeat.group),
+        Input::Commit { group, .. }
+        | Input::SetOffsets { group, .. }
+        | Input::GetOffsets { group, .. }
+        | Input::DeleteOffsets { group, .. }
+        | Input::GetGroup { group, .. }
+        | Input::DeleteGroup { group, .. }
+        | Input::RemoveMembers { group, .. } => Some(group),
+        _ => None,
     }
 }
 

@@ -102,8 +102,10 @@ struct Owned {
     write_bytes: usize,
     /// A flush is under way.
     flushing: bool,
-    /// Since when and how many records wait for a flush by time (durability=replicated).
+    /// Since when and from which offset records wait for a flush by time (durability=replicated).
     unflushed: Option<(Tick, Offset)>,
+    /// The last flush found no space; it is tried again with the next tick.
+    flush_again: bool,
 }
 
 /// The state of a lane.
@@ -220,6 +222,7 @@ impl Lane {
             write_bytes: 0,
             flushing: false,
             unflushed: None,
+            flush_again: false,
         };
         let old = self.slots.insert(slot, owned);
         assert!(old.is_none(), "slot {slot} is owned twice");
@@ -415,10 +418,11 @@ impl Lane {
         let Some(owned) = self.slots.get_mut(&slot) else {
             return;
         };
-        if owned.flushing {
+        if owned.flushing || owned.partition.offline().is_some() {
             return;
         }
         owned.unflushed = None;
+        owned.flush_again = false;
         if let Some(target) = owned.log.flush_target() {
             owned.flushing = true;
             let job = FlushJob {
@@ -443,8 +447,11 @@ impl Lane {
                 owned.log.flush_failed(&error);
                 match owned.log.failure() {
                     Some(_) => Err(error.to_string()),
-                    // Nothing was lost, and the next flush covers it too.
-                    None => Ok(owned.log.flushed()),
+                    // No space for a small file: nothing was lost, and a later flush covers it too.
+                    None => {
+                        owned.flush_again = true;
+                        Ok(owned.log.flushed())
+                    }
                 }
             }
         };
@@ -460,8 +467,9 @@ impl Lane {
             .step(self.clock.wall_ms(), input, &mut self.outputs);
         let behind = owned.log.flushed() < owned.log.log_end();
         let fsync = owned.partition.config().durability == Durability::Fsync;
+        let now = !owned.flush_again;
         self.perform_outputs(slot);
-        if behind && fsync {
+        if behind && fsync && now {
             self.start_flush(slot);
         }
     }
@@ -472,9 +480,11 @@ impl Lane {
             .slots
             .iter()
             .filter(|(_, owned)| {
-                owned.unflushed.is_some_and(|(since, _)| {
-                    now.since(since).as_millis() >= u128::from(owned.partition.config().flush_ms)
-                })
+                owned.flush_again
+                    || owned.unflushed.is_some_and(|(since, _)| {
+                        now.since(since).as_millis()
+                            >= u128::from(owned.partition.config().flush_ms)
+                    })
             })
             .map(|(slot, _)| *slot)
             .collect();

@@ -1,7 +1,7 @@
 //! The internal topic `__consumer_offsets`: made when the first offset is committed, appended to with the
 //! guarantees of any `acks=all` write, replayed when the coordinator starts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use varve_broker_api::{CreateTopic, Error, FetchPartition};
@@ -103,26 +103,42 @@ impl OffsetsTopic {
         }
     }
 
-    /// Hands every record to `each`, oldest first per partition.
-    pub(crate) async fn replay(&self, mut each: impl FnMut(Vec<u8>, Option<Vec<u8>>)) {
+    /// Hands every record to `each`, oldest first per partition. Returns the partitions that could not be
+    /// read whole, and how many there are: what they hold is unknown, which is not the same as nothing.
+    pub(crate) async fn replay(
+        &self,
+        mut each: impl FnMut(Vec<u8>, Option<Vec<u8>>),
+    ) -> (BTreeSet<PartitionId>, i32) {
+        let mut unread = BTreeSet::new();
         let Ok(topic) = self.registry.topic(&Self::name()) else {
-            return;
+            return (unread, 0);
         };
         for partition in &topic.partitions {
-            let mut offset = partition.log_start();
-            while offset < partition.high_watermark() {
-                match replay_chunk(partition, offset, &mut each).await {
-                    Ok(next) if next > offset => offset = next,
-                    Ok(_) => break,
-                    Err(error) => {
-                        // Offsets that cannot be read are missing, loudly, not silently zero.
-                        tracing::error!(partition = %partition.id, %error, "offsets not replayed");
-                        break;
-                    }
-                }
+            if let Err(error) = replay_partition(partition, &mut each).await {
+                tracing::error!(partition = %partition.id, %error, "offsets could not be read");
+                unread.insert(partition.id.partition);
             }
         }
+        (unread, topic.info.partitions)
     }
+}
+
+async fn replay_partition(
+    partition: &Arc<Partition>,
+    each: &mut impl FnMut(Vec<u8>, Option<Vec<u8>>),
+) -> Result<(), Error> {
+    partition.view()?;
+    let mut offset = partition.log_start();
+    while offset < partition.high_watermark() {
+        let next = replay_chunk(partition, offset, each).await?;
+        if next <= offset {
+            return Err(internal(&format!(
+                "a read at offset {offset} made no progress"
+            )));
+        }
+        offset = next;
+    }
+    Ok(())
 }
 
 async fn replay_chunk(

@@ -540,3 +540,48 @@ async fn a_group_resumes_where_it_committed_after_a_crash() {
     let found = f.broker.committed_offsets(&ctx, get).await.unwrap();
     assert_eq!(found[0].offset, offset(0));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn offsets_that_cannot_be_read_are_not_taken_for_none() {
+    let f = Fixture::new().await;
+    let ctx = Context::anonymous();
+    let topic = f.create("orders", 1).await;
+    produce(&f.broker, &topic, 0, batch(&["a"])).await.unwrap();
+    let commit = |group: &str| CommitOffsets {
+        group: group.parse().unwrap(),
+        member: None,
+        member_epoch: 0,
+        offsets: vec![OffsetCommit {
+            partition: varve_types::TopicPartition::new(topic.clone(), PartitionId(0)),
+            offset: offset(1),
+            leader_epoch: None,
+            metadata: String::new(),
+        }],
+    };
+    let groups = ["a", "b", "c", "d", "e", "f"];
+    for group in groups {
+        f.broker.commit_offsets(&ctx, commit(group)).await.unwrap();
+    }
+    assert!(f.broker.shutdown().await);
+    f.remove_partition_dir("__consumer_offsets", 1);
+    let f = f.restart(true).await;
+    let (mut found, mut refused) = (0, 0);
+    for group in groups {
+        let get = GetOffsets {
+            group: group.parse().unwrap(),
+            partitions: vec![],
+            include_lag: false,
+        };
+        match f.broker.committed_offsets(&ctx, get).await {
+            Ok(offsets) => {
+                assert_eq!(offsets.len(), 1, "group {group}");
+                found += 1;
+            }
+            Err(error) => {
+                assert_eq!(error.kind, ErrorKind::LeaderNotAvailable, "{error}");
+                refused += 1;
+            }
+        }
+    }
+    assert!(found > 0 && refused > 0, "{found} found, {refused} refused");
+}

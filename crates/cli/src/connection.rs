@@ -294,7 +294,12 @@ impl Settings {
 pub async fn suggest_topic(admin: &Admin, topic: &str, error: ClientError) -> Failure {
     let missing = error.kind() == Some(ErrorKind::TopicNotFound);
     let mut failure = Failure::from(error);
-    if missing && let Ok(topics) = admin.all_topics("", false).await {
+    // Some calls carry the server's own hint.
+    let hinted = failure.message.contains("did you mean");
+    if missing
+        && !hinted
+        && let Ok(topics) = admin.all_topics("", false).await
+    {
         let names = topics.iter().map(|topic| topic.name.as_str());
         if let Some(near) = nearest(topic, names) {
             failure

@@ -18,13 +18,15 @@ use crate::connection::{Settings, suggest_topic};
 use crate::consume_group;
 use crate::failure::{CONDITION, Failure, NOT_FOUND};
 use crate::format::{Fields, Format};
+use crate::interrupt::Interrupts;
 use crate::json;
 use crate::offset::{self, From, Spec};
-use crate::produce::interrupted;
 use crate::progress::Progress;
 
 /// Buffered output is written out beyond this many bytes.
 const FLUSH_BYTES: usize = 256 * 1024;
+/// Said when a second interrupt ends a read.
+pub const ABORTED: &str = "interrupted twice: ended without a clean leave";
 
 /// Runs the command.
 ///
@@ -120,8 +122,16 @@ fn parse_names<'a>(names: impl Iterator<Item = &'a str>) -> Result<Vec<TopicName
 /// # Errors
 /// Usage, when it is wrong.
 pub fn whole_name(pattern: &str) -> Result<regex::Regex, Failure> {
-    regex::Regex::new(&format!("^(?:{pattern})$"))
-        .map_err(|error| Failure::usage(format!("{pattern:?}: {error}")))
+    regex::Regex::new(&format!("^(?:{pattern})$")).map_err(|error| bad_pattern(pattern, &error))
+}
+
+/// What is wrong with an expression, in one line: the parser draws a picture of several.
+#[must_use]
+pub fn bad_pattern(pattern: &str, error: &regex::Error) -> Failure {
+    let text = error.to_string();
+    let last = text.lines().next_back().unwrap_or_default();
+    let reason = last.trim_start_matches("error: ");
+    Failure::usage(format!("{pattern:?} is no regular expression: {reason}"))
 }
 
 /// Partitions of a topic: those asked for, or all.
@@ -199,7 +209,7 @@ async fn run_assigned(
     }
     let config = consumer_config(settings, args)?;
     let mut consumer = Consumer::open(settings.data_client()?, config, assignments).await?;
-    let stop = interrupted();
+    let stop = Interrupts::listen(ABORTED).first();
     tokio::pin!(stop);
     let idle = idle_timeout(args);
     while !printer.is_full() {
@@ -221,7 +231,7 @@ async fn run_assigned(
         match batch? {
             None => return Ok(()),
             Some(batch) => {
-                printer.print(&batch)?;
+                printer.print(&batch, i64::MAX)?;
             }
         }
         if stop.as_mut().now_or_never().is_some() {
@@ -291,12 +301,12 @@ impl Printer {
         self.left == 0
     }
 
-    /// Prints the batch's records, as many as are still wanted. Returns the offset after the last one
-    /// printed.
+    /// Prints the batch's records before `end`, as many as are still wanted. Returns the offset after the
+    /// last one printed.
     ///
     /// # Errors
     /// When the batch is damaged, or standard output cannot be written.
-    pub fn print(&mut self, batch: &FetchedBatch) -> Result<i64, Failure> {
+    pub fn print(&mut self, batch: &FetchedBatch, end: i64) -> Result<i64, Failure> {
         self.progress.add(batch.batch.bytes.len() as u64);
         let mut records = batch.records()?;
         let topic = self
@@ -307,8 +317,11 @@ impl Printer {
         let leader_epoch = batch.batch.header.leader_epoch.get();
         while self.left > 0 {
             let Some(record) = records.next_ref()? else {
-                return Ok(batch.next_offset);
+                return Ok(batch.next_offset.min(end));
             };
+            if record.offset.get() >= end {
+                return Ok(end);
+            }
             self.left -= 1;
             self.printed += 1;
             let fields = Fields {
@@ -337,7 +350,7 @@ impl Printer {
                 return Ok(record.offset.get() + 1);
             }
         }
-        Ok(batch.next_offset)
+        Ok(batch.next_offset.min(end))
     }
 
     /// Writes out what is buffered.

@@ -8,14 +8,14 @@ use futures_util::FutureExt as _;
 use varve_client::{
     Assignment, End, GroupConfig, GroupConsumer, Start, StartPolicy, consumer::resolve, proto as v1,
 };
-use varve_types::{GroupName, TopicName, TopicPartition};
+use varve_types::{GroupName, TopicPartition};
 
 use crate::args::ConsumeArgs;
 use crate::connection::{Settings, suggest_topic};
-use crate::consume::{Printer, consumer_config, idle_timeout, partitions_of, topics};
+use crate::consume::{ABORTED, Printer, consumer_config, idle_timeout, partitions_of, topics};
 use crate::failure::Failure;
+use crate::interrupt::Interrupts;
 use crate::offset::{From, Spec};
-use crate::produce::interrupted;
 
 /// How often a member that stops at the end looks whether it is there.
 const END_CHECK: Duration = Duration::from_millis(500);
@@ -31,9 +31,9 @@ pub async fn run(
     printer: &mut Printer,
 ) -> Result<(), Failure> {
     let config = group_config(settings, args, spec).await?;
-    let ends = match spec.end {
+    let mut ends = match spec.end {
         None | Some(End::Never) => None,
-        Some(end) => Some(ends(settings, &config.topics, end).await?),
+        Some(end) => Some(Ends::of(settings, &config, end).await?),
     };
     if config.topic_pattern.is_empty() {
         // A topic that is missing would be waited for without a word.
@@ -49,8 +49,12 @@ pub async fn run(
     }
     let group = config.group.clone();
     let mut member = GroupConsumer::join(settings.data_client()?, config)?;
-    let result = follow(settings, args, &group, &mut member, ends, printer).await;
-    printer.flush()?;
+    let result = follow(settings, args, &group, &mut member, ends.as_mut(), printer).await;
+    let result = result.and_then(|()| printer.flush());
+    if result.is_err() {
+        // Not all of it was written out, so it is not committed: whoever comes next gets it again.
+        member.not_processed();
+    }
     let closed = member.close().await;
     result?;
     closed?;
@@ -92,37 +96,84 @@ async fn group_config(
     Ok(config)
 }
 
-/// One past the last record to print, of every partition.
-async fn ends(
-    settings: &Settings,
-    topics: &[TopicName],
+/// One past the last record to print, of every partition this member has had so far. Topics that a
+/// pattern brings are looked up when they are assigned: their end is the one of that moment.
+struct Ends {
     end: End,
-) -> Result<BTreeMap<TopicPartition, i64>, Failure> {
-    let admin = settings.admin()?;
-    let mut assignments = Vec::new();
-    for topic in topics {
-        for partition in partitions_of(&admin, topic, &[]).await? {
-            let topic = topic.clone();
-            assignments.push(Assignment {
-                topic,
-                partition,
-                start: Start::Earliest,
-                end,
-            });
+    /// Where a partition without a committed offset is begun.
+    start: Start,
+    known: BTreeMap<TopicPartition, Bounds>,
+}
+
+#[derive(Clone, Copy)]
+struct Bounds {
+    /// Where the member begins if nothing is committed.
+    start: i64,
+    /// 0 when there is nothing to read at all.
+    end: i64,
+}
+
+impl Ends {
+    async fn of(settings: &Settings, config: &GroupConfig, end: End) -> Result<Self, Failure> {
+        let admin = settings.admin()?;
+        let mut partitions = Vec::new();
+        for topic in &config.topics {
+            for partition in partitions_of(&admin, topic, &[]).await? {
+                let partition = varve_types::PartitionId(partition);
+                partitions.push(TopicPartition::new(topic.clone(), partition));
+            }
         }
+        let mut ends = Self {
+            end,
+            start: config.start.0,
+            known: BTreeMap::new(),
+        };
+        ends.learn(settings, partitions).await?;
+        Ok(ends)
     }
-    let resolved = resolve(admin.client(), settings.timeout(), &assignments).await?;
-    let ends = assignments
-        .into_iter()
-        .zip(resolved)
-        .map(|(assignment, at)| {
-            let partition = varve_types::PartitionId(assignment.partition);
-            // A partition that is empty ends where it begins.
-            let end = at.end.unwrap_or(i64::MAX);
-            let end = if end <= at.start { 0 } else { end };
-            (TopicPartition::new(assignment.topic, partition), end)
-        });
-    Ok(ends.collect())
+
+    /// Looks up the ends of partitions that are new here.
+    async fn learn(
+        &mut self,
+        settings: &Settings,
+        partitions: impl IntoIterator<Item = TopicPartition>,
+    ) -> Result<(), Failure> {
+        let unknown = |partition: &TopicPartition| !self.known.contains_key(partition);
+        let new: Vec<TopicPartition> = partitions.into_iter().filter(unknown).collect();
+        if new.is_empty() {
+            return Ok(());
+        }
+        let from = |start: Start| {
+            let assignment = |partition: &TopicPartition| Assignment {
+                topic: partition.topic.clone(),
+                partition: partition.partition.0,
+                start,
+                end: self.end,
+            };
+            new.iter().map(assignment).collect::<Vec<_>>()
+        };
+        let admin = settings.admin()?;
+        let (client, within) = (admin.client(), settings.timeout());
+        let whole = resolve(client, within, &from(Start::Earliest)).await?;
+        let begun = resolve(client, within, &from(self.start)).await?;
+        for ((partition, whole), begun) in new.into_iter().zip(whole).zip(begun) {
+            let end = whole.end.unwrap_or(i64::MAX);
+            let bounds = Bounds {
+                start: begun.start,
+                end: if end <= whole.start { 0 } else { end },
+            };
+            self.known.insert(partition, bounds);
+        }
+        Ok(())
+    }
+
+    fn get(&self, partition: &TopicPartition) -> Bounds {
+        let unknown = Bounds {
+            start: 0,
+            end: i64::MAX,
+        };
+        self.known.get(partition).copied().unwrap_or(unknown)
+    }
 }
 
 async fn follow(
@@ -130,17 +181,27 @@ async fn follow(
     args: &ConsumeArgs,
     group: &GroupName,
     member: &mut GroupConsumer,
-    ends: Option<BTreeMap<TopicPartition, i64>>,
+    mut ends: Option<&mut Ends>,
     printer: &mut Printer,
 ) -> Result<(), Failure> {
-    let stop = interrupted();
+    let stop = Interrupts::listen(ABORTED).first();
     tokio::pin!(stop);
     let idle = idle_timeout(args);
     let mut reached: BTreeMap<TopicPartition, i64> = BTreeMap::new();
     let mut silent_since = tokio::time::Instant::now();
+    let mut checked = tokio::time::Instant::now();
     while !printer.is_full() {
         // What was taken must be written out before the next call counts it as processed.
         printer.flush()?;
+        // Also while records keep coming: what is behind the end must not keep this member here.
+        if let Some(ends) = ends.as_deref_mut()
+            && checked.elapsed() >= END_CHECK
+        {
+            checked = tokio::time::Instant::now();
+            if at_end(settings, group, member, ends, &reached).await? {
+                return Ok(());
+            }
+        }
         let batch = match member.next_batch().now_or_never() {
             Some(batch) => batch?,
             None => {
@@ -157,20 +218,22 @@ async fn follow(
                 match batch {
                     Ok(batch) => batch?,
                     Err(_) if silent_since.elapsed() >= idle => return Ok(()),
-                    Err(_) => {
-                        if let Some(ends) = &ends
-                            && at_end(settings, group, member, ends, &reached).await?
-                        {
-                            return Ok(());
-                        }
-                        continue;
-                    }
+                    Err(_) => continue,
                 }
             }
         };
         silent_since = tokio::time::Instant::now();
         let partition = TopicPartition::new(batch.topic.clone(), batch.partition);
-        let next = printer.print(&batch)?;
+        let mut end = i64::MAX;
+        if let Some(ends) = ends.as_deref_mut() {
+            ends.learn(settings, [partition.clone()]).await?;
+            end = ends.get(&partition).end;
+        }
+        if batch.batch.header.base_offset.get() >= end {
+            member.not_processed();
+            continue;
+        }
+        let next = printer.print(&batch, end)?;
         if next != batch.next_offset {
             printer.flush()?;
             member.processed_up_to(next);
@@ -188,19 +251,17 @@ async fn at_end(
     settings: &Settings,
     group: &GroupName,
     member: &GroupConsumer,
-    ends: &BTreeMap<TopicPartition, i64>,
+    ends: &mut Ends,
     reached: &BTreeMap<TopicPartition, i64>,
 ) -> Result<bool, Failure> {
     if member.owned().is_empty() {
         return Ok(false);
     }
+    ends.learn(settings, member.owned().iter().cloned()).await?;
     let mut open: Vec<&TopicPartition> = member
         .owned()
         .iter()
-        .filter(|partition| {
-            let end = ends.get(*partition).copied().unwrap_or(0);
-            end > reached.get(*partition).copied().unwrap_or(0)
-        })
+        .filter(|partition| ends.get(partition).end > reached.get(*partition).copied().unwrap_or(0))
         .collect();
     if open.is_empty() {
         return Ok(true);
@@ -221,7 +282,8 @@ async fn at_end(
             .iter()
             .find(|c| c.topic_partition == name)
             .map(|c| c.offset);
-        at.is_none_or(|at| at < ends.get(*partition).copied().unwrap_or(0))
+        let bounds = ends.get(partition);
+        at.unwrap_or(bounds.start) < bounds.end
     });
     Ok(open.is_empty())
 }

@@ -72,7 +72,10 @@ impl Failure {
             return ExitCode::SUCCESS;
         }
         let mut stderr = std::io::stderr().lock();
-        let _ = writeln!(stderr, "error: {}", self.message);
+        // One line, whatever the server said.
+        let lines = self.message.lines().map(str::trim);
+        let message = lines.filter(|line| !line.is_empty()).collect::<Vec<_>>();
+        let _ = writeln!(stderr, "error: {}", message.join("; "));
         if verbose {
             for detail in &self.details {
                 let _ = writeln!(stderr, "  {detail}");

@@ -64,6 +64,10 @@ fn unreadable(error: &VfsError) -> Failure {
 
 fn dump(vfs: &Arc<dyn Vfs>, output: Output, path: &Path) -> Result<bool, Failure> {
     let mut damaged = false;
+    if !vfs.exists(path).map_err(|e| unreadable(&e))? {
+        let path = path.display();
+        return Err(Failure::new(NOT_FOUND, format!("{path} does not exist")));
+    }
     for batch in inspect::dump(vfs, path).map_err(|e| unreadable(&e))? {
         match batch {
             Ok(batch) => {
@@ -73,7 +77,13 @@ fn dump(vfs: &Arc<dyn Vfs>, output: Output, path: &Path) -> Result<bool, Failure
             Err(problem) => {
                 damaged = true;
                 let (file, at, what) = (problem.file.display(), problem.position, &problem.what);
-                print_line(&format!("{file} at byte {at}: {what}"))?;
+                if output.is_text() {
+                    print_line(&format!("{file} at byte {at}: {what}"))?;
+                } else {
+                    let file = file.to_string();
+                    let value = serde_json::json!({"file": file, "position": at, "fault": what});
+                    print_line(&value.to_string())?;
+                }
             }
         }
     }

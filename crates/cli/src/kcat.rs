@@ -3,7 +3,36 @@
 
 use std::ffi::OsString;
 
-/// Replaces a mode letter among the arguments before a subcommand by the subcommand.
+/// Flags of kcat, and global ones of ours, whose value is the next argument.
+const WITH_VALUE: &[&str] = &[
+    "-b",
+    "-X",
+    "-F",
+    "-t",
+    "-p",
+    "-o",
+    "-c",
+    "-f",
+    "-s",
+    "-K",
+    "-D",
+    "-H",
+    "-k",
+    "-z",
+    "-G",
+    "-g",
+    "-a",
+    "--brokers",
+    "--bootstrap-server",
+    "--server",
+    "--client-set",
+    "--client-config",
+    "--context",
+    "--timeout",
+];
+
+/// Puts the subcommand in front that a mode letter stands for. The letter may be anywhere among flags, as
+/// kcat allows; with a subcommand in front of it, it is none of ours.
 #[must_use]
 pub fn translate(mut arguments: Vec<OsString>) -> Vec<OsString> {
     let mut at = 1;
@@ -12,19 +41,18 @@ pub fn translate(mut arguments: Vec<OsString>) -> Vec<OsString> {
             "-P" => &["produce"],
             "-C" => &["consume"],
             "-L" => &["cluster", "metadata"],
-            // A global flag with its value may stand in front.
-            "-b" | "-X" | "-F" | "--brokers" | "--client-set" | "--client-config" | "--context"
-            | "--timeout" => {
+            flag if WITH_VALUE.contains(&flag) => {
                 at += 2;
                 continue;
             }
-            argument if argument.starts_with('-') && argument != "--" => {
+            flag if flag.starts_with('-') && flag != "--" => {
                 at += 1;
                 continue;
             }
             _ => return arguments,
         };
-        arguments.splice(at..=at, command.iter().map(OsString::from));
+        arguments.remove(at);
+        arguments.splice(1..1, command.iter().map(OsString::from));
         return arguments;
     }
     arguments
@@ -49,10 +77,11 @@ mod tests {
             ("varve -P -t logs", "varve produce -t logs"),
             (
                 "varve -b h:1 -C -t logs -o -5",
-                "varve -b h:1 consume -t logs -o -5",
+                "varve consume -b h:1 -t logs -o -5",
             ),
-            ("varve -b h:1 -L", "varve -b h:1 cluster metadata"),
-            ("varve -v -L", "varve -v cluster metadata"),
+            ("varve -b h:1 -L", "varve cluster metadata -b h:1"),
+            ("varve -b h -t logs -e -C", "varve consume -b h -t logs -e"),
+            ("varve -v -L", "varve cluster metadata -v"),
             ("varve consume -t logs -C", "varve consume -t logs -C"),
             ("varve topic list", "varve topic list"),
             ("varve -b -C", "varve -b -C"),

@@ -15,6 +15,7 @@ pub mod format;
 pub mod group;
 pub mod input;
 pub mod inspect;
+pub mod interrupt;
 pub mod json;
 pub mod kcat;
 pub mod offset;

@@ -14,9 +14,10 @@ use varve_types::TopicName;
 
 use crate::args::{Global, ProduceArgs};
 use crate::connection::{Settings, suggest_topic};
-use crate::failure::{FAILED, Failure, INTERRUPTED};
+use crate::failure::{FAILED, Failure};
 use crate::format::{Fields, Format};
 use crate::input::{Cut, InputFormat, Next, Splitter, json_line};
+use crate::interrupt::Interrupts;
 use crate::json::JsonRecord;
 use crate::parse;
 use crate::progress::Progress;
@@ -25,6 +26,10 @@ use crate::progress::Progress;
 const CHUNK_BYTES: usize = 1024 * 1024;
 /// Longest record that is searched for its end.
 const RECORD_MAX_BYTES: usize = varve_types::limits::BATCH_MAX_BYTES;
+
+/// Said when a second interrupt ends the command.
+const ABORTED: &str =
+    "interrupted while records were on their way; they may or may not be in the log";
 
 /// What was acknowledged and what was not.
 #[derive(Debug, Default)]
@@ -54,6 +59,7 @@ struct Session {
     records: u64,
     bytes: u64,
     progress: Progress,
+    interrupts: Interrupts,
 }
 
 /// Where the input comes from.
@@ -102,6 +108,7 @@ pub async fn run(global: &Global, args: Box<ProduceArgs>) -> Result<u8, Failure>
         records: 0,
         bytes: 0,
         progress: Progress::bytes(size, !global.quiet && !by_hand),
+        interrupts: Interrupts::listen(ABORTED),
     };
     let started = Instant::now();
     let read = match source {
@@ -110,7 +117,7 @@ pub async fn run(global: &Global, args: Box<ProduceArgs>) -> Result<u8, Failure>
         Source::Lines(files) => session.stream(files).await,
     };
     session.progress.finish();
-    let flushed = flush_or_abort(&session.producer).await?;
+    let flushed = session.producer.flush().await;
     let seconds = started.elapsed().as_secs_f64();
     if global.verbose > 0 {
         summary(&tally, session.bytes, seconds);
@@ -118,17 +125,6 @@ pub async fn run(global: &Global, args: Box<ProduceArgs>) -> Result<u8, Failure>
     std::io::stdout().flush()?;
     read?;
     outcome(&tally, flushed)
-}
-
-/// Waits for the acknowledgements; a second interrupt gives up.
-async fn flush_or_abort(producer: &Producer) -> Result<Result<(), ClientError>, Failure> {
-    tokio::select! {
-        flushed = producer.flush() => Ok(flushed),
-        () = interrupted() => Err(Failure::new(
-            INTERRUPTED,
-            "interrupted while records were on their way; they may or may not be in the log",
-        )),
-    }
 }
 
 fn outcome(tally: &Tally, flushed: Result<(), ClientError>) -> Result<u8, Failure> {
@@ -164,21 +160,6 @@ fn summary(tally: &Tally, bytes: u64, seconds: f64) {
 
 fn is_terminal_input() -> bool {
     std::io::IsTerminal::is_terminal(&std::io::stdin())
-}
-
-/// Resolves on SIGINT or SIGTERM; never when signals cannot be had.
-pub async fn interrupted() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut interrupt), Ok(mut terminate)) = (
-        signal(SignalKind::interrupt()),
-        signal(SignalKind::terminate()),
-    ) else {
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-    }
 }
 
 /// With -t every argument is a file; otherwise the first is the topic.
@@ -382,7 +363,7 @@ impl Session {
     /// Sends every record of the stream. The first interrupt ends the input, not the command.
     async fn stream(&mut self, files: Vec<PathBuf>) -> Result<(), Failure> {
         let mut chunks = read_chunks(files);
-        let stop = interrupted();
+        let stop = self.interrupts.clone().first();
         tokio::pin!(stop);
         let mut carry: Vec<u8> = Vec::new();
         loop {
@@ -524,8 +505,10 @@ impl Session {
         Ok(())
     }
 
-    /// One record per file.
+    /// One record per file. The first interrupt ends the input, not the command.
     async fn whole_files(&mut self, files: Vec<PathBuf>) -> Result<(), Failure> {
+        let stop = self.interrupts.clone().first();
+        tokio::pin!(stop);
         for file in files {
             if self.left == 0 {
                 break;
@@ -540,9 +523,11 @@ impl Session {
                 value: Some(&value),
                 ..Cut::default()
             };
-            self.send(&cut)
-                .await
-                .map_err(|failure| failure.context(&name))?;
+            tokio::select! {
+                biased;
+                () = &mut stop => return Ok(()),
+                sent = self.send(&cut) => sent.map_err(|failure| failure.context(&name))?,
+            }
             if self.tee {
                 std::io::stdout().lock().write_all(&value)?;
             }

@@ -39,7 +39,7 @@ pub struct SettingsArgs {
     http: Option<String>,
     /// Any other key of the configuration; may be given more than once
     #[arg(long = "set-config", value_name = "KEY=VALUE")]
-    set: Vec<String>,
+    set_config: Vec<String>,
 }
 
 /// Arguments of `varve server`.
@@ -99,7 +99,7 @@ impl SettingsArgs {
                 .iter()
                 .filter_map(|(key, value)| Some(((*key).to_owned(), (*value).clone()?))),
         );
-        for pair in &self.set {
+        for pair in &self.set_config {
             let (key, value) = pair
                 .split_once('=')
                 .ok_or_else(|| Failure::usage(format!("{pair:?} is not KEY=VALUE")))?;
@@ -122,6 +122,7 @@ pub async fn server(args: ServerArgs) -> Result<u8, Failure> {
         ("listeners.client.address", "127.0.0.1:8278"),
         ("http.address", "127.0.0.1:8277"),
         ("shutdown.drain_grace", "0s"),
+        ("shutdown.stream_grace", "1s"),
     ];
     let settings = args.settings.load(if args.dev { &dev } else { &[] })?;
     let config =

@@ -8,7 +8,7 @@ use varve_types::ErrorKind;
 
 use crate::args::{Global, OutputArgs, TopicCommand};
 use crate::connection::{Settings, suggest_topic};
-use crate::consume::whole_name;
+use crate::consume::{bad_pattern, whole_name};
 use crate::failure::{FAILED, Failure};
 use crate::output::{Output, numbers, print_line, print_message, print_table, to_json};
 use crate::topic_data;
@@ -175,6 +175,11 @@ async fn create(
     form: OutputArgs,
     quiet: bool,
 ) -> Result<u8, Failure> {
+    for topic in &topics {
+        // The name is checked here too, so that a typing mistake is told with the name it is in.
+        varve_types::TopicName::new(topic)
+            .map_err(|error| Failure::usage(format!("{topic:?}: {error}")))?;
+    }
     for topic in topics {
         let request = v1::CreateTopicRequest {
             topic: topic.clone(),
@@ -216,7 +221,7 @@ async fn list(
     let pattern = match regex {
         None => None,
         Some(pattern) => {
-            Some(regex::Regex::new(pattern).map_err(|error| Failure::usage(error.to_string()))?)
+            Some(regex::Regex::new(pattern).map_err(|error| bad_pattern(pattern, &error))?)
         }
     };
     let mut topics = admin.all_topics("", internal).await?;

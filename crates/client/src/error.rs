@@ -90,6 +90,13 @@ impl RpcError {
     pub fn from_status(status: &tonic::Status) -> Self {
         let details = status.get_error_details();
         let info = details.error_info();
+        // The transport's own timer ends a call this way; to callers it is the deadline.
+        if status.code() == Code::Cancelled && status.message() == "Timeout expired" {
+            return Self {
+                code: Code::DeadlineExceeded,
+                ..Self::transport("no answer came in time")
+            };
+        }
         let message = if status.message().is_empty() {
             "the call failed without a message".to_owned()
         } else {

@@ -1,8 +1,8 @@
 //! Batches that have a sequence number and are not settled: sent, waiting to be sent again, or waiting
 //! for a new session. No I/O, no clock: the time is an argument, counted from any fixed moment.
 //!
-//! Order and exactly-once: per partition, batches are sent in sequence order, at most
-//! `max_in_flight` at a time. After a failure nothing more of the partition is sent until every
+//! Order and exactly-once: per partition, batches are sent in sequence order, and none is sent
+//! `max_in_flight` or more batches behind one that is not settled. After a failure nothing more of the partition is sent until every
 //! outstanding answer is in; then all that is unsettled goes again, in order, with the same sequences,
 //! and the leader recognises what it has. Only a leader that lost the session (or was never given an
 //! earlier batch) refuses a sequence; such a batch is certainly not in the log, so it moves to a new
@@ -49,6 +49,8 @@ struct Sent {
 #[derive(Debug)]
 struct Entry {
     id: u64,
+    /// Batches of the partition's session before this one.
+    ordinal: u64,
     bytes: Bytes,
     records: u32,
     delivery: Arc<Delivery>,
@@ -65,6 +67,7 @@ struct Partition {
     entries: VecDeque<Entry>,
     session: Option<ProducerId>,
     next_sequence: Sequence,
+    next_ordinal: u64,
     retry_at: Duration,
     failures: u32,
     needs_session: bool,
@@ -102,6 +105,17 @@ pub struct Flight {
     session: Option<ProducerId>,
     fenced: Option<Arc<RpcError>>,
     random: Random,
+}
+
+impl Partition {
+    /// Batches between the oldest unsettled one and the newest, both included, settled ones too. The
+    /// leader remembers that many batches: were the oldest further back, its repeat would not be
+    /// recognised.
+    fn span(&self) -> u64 {
+        self.entries
+            .front()
+            .map_or(0, |oldest| self.next_ordinal - oldest.ordinal)
+    }
 }
 
 impl Flight {
@@ -149,7 +163,12 @@ impl Flight {
             return false;
         }
         self.partitions.get(&slot).is_none_or(|partition| {
-            partition.entries.len() < self.config.max_in_flight
+            let taken = if self.config.idempotent {
+                partition.span()
+            } else {
+                partition.entries.len() as u64
+            };
+            taken < self.config.max_in_flight as u64
                 && partition.entries.iter().all(|entry| entry.sent.is_some())
                 && partition.retry_at <= now
                 && !partition.needs_session
@@ -179,8 +198,11 @@ impl Flight {
         match builder.build() {
             Ok(bytes) => {
                 partition.next_sequence = partition.next_sequence.plus(records);
+                let ordinal = partition.next_ordinal;
+                partition.next_ordinal += 1;
                 partition.entries.push_back(Entry {
                     id: batch.id,
+                    ordinal,
                     bytes,
                     records,
                     delivery: batch.delivery,
@@ -450,6 +472,7 @@ impl Flight {
             match with_producer(&entry.bytes, session, sequence) {
                 Ok(bytes) => {
                     entry.bytes = bytes;
+                    entry.ordinal = index as u64;
                     sequence = sequence.plus(entry.records);
                     index += 1;
                 }
@@ -463,6 +486,7 @@ impl Flight {
             }
         }
         partition.next_sequence = sequence;
+        partition.next_ordinal = partition.entries.len() as u64;
     }
 
     /// Earliest moment after `now` at which something here changes by itself.
@@ -539,6 +563,7 @@ fn take_entry(
 pub fn expired_unsent(batch: ClosedBatch, after: Duration) -> Settled {
     let entry = Entry {
         id: batch.id,
+        ordinal: 0,
         bytes: Bytes::new(),
         records: batch.builder.len(),
         delivery: batch.delivery,

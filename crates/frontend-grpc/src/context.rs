@@ -26,6 +26,8 @@ pub const NODE: &str = "varve-node";
 const TIMEOUT_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
 /// Most of a deadline that is kept back so that an answer still reaches the client.
 const MARGIN_MAX: Duration = Duration::from_millis(200);
+/// Least time a call without deadline has: the longest long poll, and some.
+const HELD_MAX: Duration = Duration::from_millis(limits::WAIT_MAX_MS + 5_000);
 
 /// A call's circumstances.
 #[derive(Debug, Clone)]
@@ -97,11 +99,22 @@ impl CallContext {
     pub fn work_until(&self, fallback: Duration) -> Instant {
         match self.broker.deadline {
             None => self.arrived + fallback.min(TIMEOUT_MAX),
-            Some(deadline) => {
-                let whole = deadline.saturating_duration_since(self.arrived);
-                deadline - (whole / 10).min(MARGIN_MAX).min(whole)
-            }
+            Some(deadline) => deadline - self.margin(deadline),
         }
+    }
+
+    /// Until when an answer may be waited for at all: a little after long polls have ended by themselves.
+    #[must_use]
+    pub fn answer_until(&self, fallback: Duration) -> Instant {
+        match self.broker.deadline {
+            None => self.arrived + fallback.clamp(HELD_MAX, TIMEOUT_MAX),
+            Some(deadline) => deadline - self.margin(deadline) / 2,
+        }
+    }
+
+    fn margin(&self, deadline: Instant) -> Duration {
+        let whole = deadline.saturating_duration_since(self.arrived);
+        (whole / 10).min(MARGIN_MAX)
     }
 
     /// How long a long poll may be held: at most `wanted`, the server's bound, and what the deadline
@@ -116,6 +129,13 @@ impl CallContext {
                     .saturating_duration_since(Instant::now()),
             ),
         }
+    }
+
+    /// The context of a stream: it lives until one side ends it, whatever deadline its call came with.
+    #[must_use]
+    pub fn without_deadline(mut self) -> Self {
+        self.broker.deadline = None;
+        self
     }
 
     /// Whether the client has already stopped waiting.
@@ -250,7 +270,11 @@ mod tests {
         let call = read(&[("grpc-timeout", "60S")]).unwrap();
         let left = call.work_until(Duration::from_secs(30)) - call.arrived;
         assert_eq!(left, Duration::from_millis(59_800));
+        let left = call.answer_until(Duration::from_secs(30)) - call.arrived;
+        assert_eq!(left, Duration::from_millis(59_900));
         let call = read(&[]).unwrap();
+        let left = call.answer_until(Duration::from_secs(30)) - call.arrived;
+        assert_eq!(left, Duration::from_secs(35));
         let left = call.work_until(Duration::from_secs(30)) - call.arrived;
         assert_eq!(left, Duration::from_secs(30));
         assert_eq!(call.hold(Duration::from_secs(300)), Duration::from_secs(30));

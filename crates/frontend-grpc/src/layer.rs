@@ -8,11 +8,15 @@ use std::time::Instant;
 
 use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body::{Body, Frame, SizeHint};
-use tonic::Code;
+use tonic::{Code, Status};
 use tower::{Layer, Service};
 
 use crate::context;
 use crate::metrics::{Metrics, Rpc};
+use crate::status;
+
+const GRPC_STATUS: &str = "grpc-status";
+const GRPC_MESSAGE: &str = "grpc-message";
 
 /// Makes [`Observed`] services.
 #[derive(Debug, Clone)]
@@ -67,9 +71,26 @@ where
             let mut response = answer.await?;
             response.headers_mut().insert(context::NODE, node);
             // An answer without body carries its status in the headers.
+            explain(response.headers_mut(), &call.metrics);
             call.read(response.headers());
             Ok(response.map(|inner| ObservedBody { inner, call }))
         })
+    }
+}
+
+/// Gives a reason to a status that the transport made on its own.
+fn explain(headers: &mut HeaderMap, metrics: &Metrics) {
+    let Some(made) = headers
+        .get(GRPC_STATUS)
+        .and_then(|_| Status::from_header_map(headers))
+    else {
+        return;
+    };
+    if let Some(error) = status::unreadable(&made) {
+        metrics.error(error.kind.reason());
+        headers.remove(GRPC_MESSAGE);
+        // Without room for the reason the status stays as it was.
+        let _ = status::to_status(&error).add_header(headers);
     }
 }
 
@@ -93,7 +114,7 @@ impl Call {
     }
 
     fn read(&mut self, headers: &HeaderMap) {
-        if let Some(value) = headers.get("grpc-status") {
+        if let Some(value) = headers.get(GRPC_STATUS) {
             self.code = Some(Code::from_bytes(value.as_bytes()));
         }
     }

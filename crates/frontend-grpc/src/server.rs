@@ -18,6 +18,7 @@ use varve_broker_api::Broker;
 use varve_proto::v1;
 use varve_types::limits;
 
+use crate::frames::Uncopied;
 use crate::incoming::incoming;
 use crate::layer::ObserveLayer;
 use crate::metrics::Metrics;
@@ -27,7 +28,6 @@ use crate::services::group::Groups;
 use crate::services::producer::Producer;
 use crate::services::topic::Topics;
 use crate::shared::Shared;
-use crate::streams::fetch_body::FetchService;
 
 /// Interval of the server's pings on a quiet connection.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
@@ -238,6 +238,7 @@ fn transport() -> tonic::transport::Server {
 fn routes<B: Broker>(shared: &Arc<Shared<B>>, health: &Health) -> Result<Routes, ServeError> {
     use tonic_health::pb::health_server::HealthServer;
     use v1::cluster_service_server::ClusterServiceServer;
+    use v1::consumer_service_server::ConsumerServiceServer;
     use v1::group_service_server::GroupServiceServer;
     use v1::producer_service_server::ProducerServiceServer;
     use v1::topic_service_server::TopicServiceServer;
@@ -250,7 +251,7 @@ fn routes<B: Broker>(shared: &Arc<Shared<B>>, health: &Health) -> Result<Routes,
     }
     let control = limits::CONTROL_REQUEST_MAX_BYTES;
     let producer = ProducerServiceServer::new(Producer(Arc::clone(shared)));
-    let consumer = FetchService::new(Consumer(Arc::clone(shared)), control, READ_ANSWER_BYTES);
+    let consumer = ConsumerServiceServer::new(Consumer(Arc::clone(shared)));
     let groups = GroupServiceServer::new(Groups(Arc::clone(shared)));
     let topics = TopicServiceServer::new(Topics(Arc::clone(shared)));
     let cluster = ClusterServiceServer::new(Cluster(Arc::clone(shared)));
@@ -261,7 +262,10 @@ fn routes<B: Broker>(shared: &Arc<Shared<B>>, health: &Health) -> Result<Routes,
         limits::REQUEST_MAX_BYTES,
         CONTROL_ANSWER_BYTES
     ))
-    .add_service(consumer)
+    .add_service(Uncopied::new(
+        Arc::clone(shared),
+        bounded!(consumer, control, READ_ANSWER_BYTES),
+    ))
     .add_service(bounded!(groups, control, CONTROL_ANSWER_BYTES))
     .add_service(bounded!(topics, control, CONTROL_ANSWER_BYTES))
     .add_service(bounded!(cluster, control, CONTROL_ANSWER_BYTES))

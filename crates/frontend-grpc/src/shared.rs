@@ -94,6 +94,31 @@ impl<B: Broker> Shared<B> {
         status::to_status(error)
     }
 
+    /// The status for a message of a stream that could not be read, counted.
+    pub fn unreadable(&self, status: Status) -> Status {
+        status::unreadable(&status).map_or(status, |error| self.fail(&error))
+    }
+
+    /// Waits for the answer to a call, for as long as its client does.
+    ///
+    /// # Errors
+    /// What the answer says; `CommitTimeout` when there is none in time: the outcome is not known.
+    pub async fn within<T>(
+        &self,
+        ctx: &CallContext,
+        answer: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        let until = ctx.answer_until(self.request_timeout);
+        tokio::time::timeout_at(until.into(), answer)
+            .await
+            .unwrap_or_else(|_| {
+                Err(Error::new(
+                    ErrorKind::CommitTimeout,
+                    "there was no answer in time: a change may or may not have been made",
+                ))
+            })
+    }
+
     /// The body of an error, counted.
     pub fn partition_error(&self, error: &Error) -> v1::PartitionError {
         self.metrics.error(error.kind.reason());

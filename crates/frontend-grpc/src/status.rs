@@ -101,6 +101,18 @@ pub fn to_status(error: &Error) -> Status {
     status
 }
 
+/// The error behind a status that the transport made because a message could not be read: too large, or
+/// not a message. The client's fault, so it must not look like one of ours. `None` for other statuses.
+#[must_use]
+pub fn unreadable(status: &Status) -> Option<Error> {
+    let ours = !status.details().is_empty();
+    if ours || !matches!(status.code(), Code::OutOfRange | Code::Internal) {
+        return None;
+    }
+    let text = format!("the request message cannot be read: {}", status.message());
+    Some(Error::new(ErrorKind::InvalidRequest, text))
+}
+
 /// The error of one item in a response body.
 #[must_use]
 pub fn to_partition_error(error: &Error) -> v1::PartitionError {

@@ -295,7 +295,7 @@ fn allocate(state: &mut State, count: u32) -> Result<Event, Rejection> {
         1,
         u32::MAX.into(),
     )?;
-    let first = state.next_producer_id;
+    let first = state.next_producer_id();
     let Some(next) = first.checked_add(count.into()) else {
         return Err(Rejection::Exhausted {
             what: "producer ids",
@@ -330,7 +330,7 @@ fn bump_producer(state: &mut State, name: String) -> Result<Event, Rejection> {
         },
         // New, or its epochs are used up: an id of its own from the start.
         _ => {
-            let id = state.next_producer_id;
+            let id = state.next_producer_id();
             let next = id.checked_add(1).ok_or(Rejection::Exhausted {
                 what: "producer ids",
             })?;

@@ -145,10 +145,10 @@ impl State {
         self.producers.get(name).copied()
     }
 
-    /// The next producer id that nobody has.
+    /// The next producer id that nobody has. Ids begin at 1: clients may take 0 for none.
     #[must_use]
-    pub const fn next_producer_id(&self) -> i64 {
-        self.next_producer_id
+    pub fn next_producer_id(&self) -> i64 {
+        self.next_producer_id.max(1)
     }
 
     /// Checks what must hold of every state.

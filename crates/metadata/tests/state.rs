@@ -205,24 +205,24 @@ fn producer_ids_are_given_out_once() {
     assert_eq!(
         apply(&mut s, Command::AllocateProducerIds { count: 1000 }).unwrap(),
         Event::ProducerIdsAllocated {
-            first: 0,
+            first: 1,
             count: 1000
         }
     );
-    assert_eq!(producer(&mut s), ProducerId { id: 1000, epoch: 0 });
+    assert_eq!(producer(&mut s), ProducerId { id: 1001, epoch: 0 });
     for _ in 0..i16::MAX {
         producer(&mut s);
     }
     assert_eq!(
         s.producer("loader"),
         Some(ProducerId {
-            id: 1000,
+            id: 1001,
             epoch: i16::MAX
         })
     );
     assert_eq!(
         producer(&mut s),
-        ProducerId { id: 1001, epoch: 0 },
+        ProducerId { id: 1002, epoch: 0 },
         "its epochs were used up"
     );
     assert!(matches!(

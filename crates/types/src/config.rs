@@ -90,7 +90,6 @@ keys! {
     "compression.type", "producer", "producer, none, gzip, snappy, lz4 or zstd", "Codec of stored batches; producer keeps what was sent.";
     "delete.retention.ms", "86400000", "milliseconds, >= 0", "How long a tombstone stays after compaction.";
     "durability", "fsync", "fsync or replicated", "What acks=all waits for on each replica: stable storage, or the page cache.";
-    "file.delete.delay.ms", "60000", "milliseconds, >= 0", "How long a removed segment stays on disk for readers that still use it.";
     "flush.messages", "9223372036854775807", "a number >= 1", "Records after which a topic with durability=replicated is flushed.";
     "flush.ms", "1000", "milliseconds, >= 1", "Time after which a topic with durability=replicated is flushed.";
     "index.interval.bytes", "4096", "bytes, >= 0", "Least distance between two entries of the offset index.";
@@ -111,6 +110,7 @@ keys! {
 
 /// Kafka's topic configs that have no meaning here, refused by name.
 const NOT_SUPPORTED: &[&str] = &[
+    "file.delete.delay.ms",
     "follower.replication.throttled.replicas",
     "leader.replication.throttled.replicas",
     "local.retention.bytes",
@@ -133,8 +133,6 @@ pub struct TopicConfig {
     pub compression: String,
     /// `durability`.
     pub durability: Durability,
-    /// `file.delete.delay.ms`.
-    pub file_delete_delay_ms: u64,
     /// `flush.messages`.
     pub flush_messages: u64,
     /// `flush.ms`.
@@ -284,7 +282,6 @@ impl TopicConfig {
                 "replicated" => Some(Durability::Replicated),
                 _ => None,
             })?,
-            file_delete_delay_ms: v.number("file.delete.delay.ms", 0, i64::MAX)? as u64,
             flush_messages: v.number("flush.messages", 1, i64::MAX)? as u64,
             flush_ms: v.number("flush.ms", 1, i64::MAX)? as u64,
             index_interval_bytes: v.number("index.interval.bytes", 0, i32::MAX.into())? as u64,

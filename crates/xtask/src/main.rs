@@ -10,6 +10,7 @@ Usage: cargo xtask <command>
 
 Commands:
   check [--skip-tests]  format, lints, tests, documentation, dependencies: what CI runs
+  long [NAME]           the long suites, each one command; without NAME all of them
   help                  this text
 
 check runs, in this order, and stops at the first failure:
@@ -18,7 +19,47 @@ check runs, in this order, and stops at the first failure:
   test    cargo test --workspace --locked (includes the tidy test of layers and absences)
   doc     cargo doc --workspace --no-deps --locked, warnings are errors
   deny    cargo deny check, if cargo-deny is installed
+
+long suites:
+  kill    1 GiB of real text through a node that is killed again and again, read back and compared
+  storage random histories with power cuts against a model, 20,000 cases
+  groups  random joins, leaves, timeouts and lost replies, 20,000 cases
 ";
+
+const LONG: [Step; 3] = [
+    Step {
+        name: "kill",
+        arguments: &[
+            "test",
+            "--release",
+            "--package",
+            "varve-tests",
+            "--test",
+            "cluster",
+            "killed::",
+            "--",
+            "--nocapture",
+        ],
+        environment: &[("VARVE_TEST_KILL_BYTES", "1GiB")],
+    },
+    Step {
+        name: "storage",
+        arguments: &[
+            "test",
+            "--release",
+            "--package",
+            "varve-storage",
+            "--test",
+            "model",
+        ],
+        environment: &[("PROPTEST_CASES", "20000")],
+    },
+    Step {
+        name: "groups",
+        arguments: &["test", "--release", "--package", "varve-groups", "--tests"],
+        environment: &[("PROPTEST_CASES", "20000")],
+    },
+];
 
 /// One thing to run.
 struct Step {
@@ -67,6 +108,14 @@ fn main() -> ExitCode {
     match words.as_slice() {
         ["check"] => check(false),
         ["check", "--skip-tests"] => check(true),
+        ["long"] => long(&LONG),
+        ["long", name] => match LONG.iter().position(|step| step.name == *name) {
+            Some(at) => long(&LONG[at..=at]),
+            None => {
+                eprintln!("error: unknown suite {name:?}\n\n{HELP}");
+                ExitCode::from(2)
+            }
+        },
         ["help" | "--help" | "-h"] => {
             print!("{HELP}");
             ExitCode::SUCCESS
@@ -117,6 +166,19 @@ fn check(skip_tests: bool) -> ExitCode {
             ", NOT ALL RAN"
         }
     );
+    ExitCode::SUCCESS
+}
+
+fn long(suites: &[Step]) -> ExitCode {
+    for step in suites {
+        match run(step) {
+            Ok(took) => eprintln!("xtask: {} passed in {:.0} s", step.name, took.as_secs_f64()),
+            Err(why) => {
+                eprintln!("\nxtask: {} failed: {why}", step.name);
+                return ExitCode::FAILURE;
+            }
+        }
+    }
     ExitCode::SUCCESS
 }
 

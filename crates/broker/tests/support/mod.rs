@@ -79,11 +79,20 @@ impl Fixture {
             .name
     }
 
-    pub fn remove_topic_dir(&self, topic: &str) {
+    fn topic_dir(&self, topic: &str) -> PathBuf {
         let topics = data_dir().join("topics");
         let entries = self.disk.list(&topics).unwrap();
         let dir = entries.iter().find(|e| e.name.starts_with(topic)).unwrap();
-        self.disk.remove_dir_all(&topics.join(&dir.name)).unwrap();
+        topics.join(&dir.name)
+    }
+
+    pub fn remove_topic_dir(&self, topic: &str) {
+        self.disk.remove_dir_all(&self.topic_dir(topic)).unwrap();
+    }
+
+    pub fn remove_partition_dir(&self, topic: &str, partition: i32) {
+        let dir = self.topic_dir(topic).join(partition.to_string());
+        self.disk.remove_dir_all(&dir).unwrap();
     }
 }
 

@@ -51,7 +51,7 @@ impl<B: Broker> ClusterService for Cluster<B> {
         &self,
         request: Request<v1::WatchMetadataRequest>,
     ) -> Result<Response<Self::WatchMetadataStream>, Status> {
-        let ctx = self.0.context(&request)?;
+        let ctx = self.0.context(&request)?.without_deadline();
         let v1::WatchMetadataRequest { topics, all_topics } = request.into_inner();
         let opened = watch::Wanted::new(&topics, all_topics)
             .and_then(|wanted| watch::open(&self.0, ctx, wanted));

@@ -20,12 +20,6 @@ use crate::translate::{corrupt_log, to_topic_partition};
 #[derive(Debug)]
 pub struct Consumer<B>(pub Arc<Shared<B>>);
 
-impl<B> Clone for Consumer<B> {
-    fn clone(&self) -> Self {
-        Self(Arc::clone(&self.0))
-    }
-}
-
 #[tonic::async_trait]
 impl<B: Broker> ConsumerService for Consumer<B> {
     async fn list_offsets(
@@ -39,7 +33,12 @@ impl<B: Broker> ConsumerService for Consumer<B> {
             .iter()
             .map(|q| to_topic_partition(&q.partition))
             .collect();
-        let found = self.0.broker.list_offsets(&ctx.broker, queries).await;
+        let asked = async { Ok(self.0.broker.list_offsets(&ctx.broker, queries).await) };
+        let found = self
+            .0
+            .within(&ctx, asked)
+            .await
+            .map_err(|e| self.0.fail(&e))?;
         let results = partitions
             .into_iter()
             .zip(found)
@@ -59,7 +58,10 @@ impl<B: Broker> ConsumerService for Consumer<B> {
         request: Request<v1::FetchRequest>,
     ) -> Result<Response<v1::FetchResponse>, Status> {
         let ctx = self.0.context(&request)?;
-        let answer = self.read(&ctx, request.get_ref()).await;
+        let answer = self
+            .0
+            .within(&ctx, self.read(&ctx, request.get_ref()))
+            .await;
         answer.map(Response::new).map_err(|e| self.0.fail(&e))
     }
 
@@ -69,7 +71,7 @@ impl<B: Broker> ConsumerService for Consumer<B> {
         &self,
         request: Request<v1::SubscribeRequest>,
     ) -> Result<Response<Self::SubscribeStream>, Status> {
-        let ctx = self.0.context(&request)?;
+        let ctx = self.0.context(&request)?.without_deadline();
         let opened = subscribe::plan(request.get_ref())
             .and_then(|plan| subscribe::open(&self.0, &ctx, plan));
         opened.map(Response::new).map_err(|e| self.0.fail(&e))
@@ -81,7 +83,7 @@ impl<B: Broker> ConsumerService for Consumer<B> {
         &self,
         request: Request<Streaming<v1::ConsumeRequest>>,
     ) -> Result<Response<Self::ConsumeStream>, Status> {
-        let ctx = self.0.context(&request)?;
+        let ctx = self.0.context(&request)?.without_deadline();
         Ok(Response::new(consume::open(
             &self.0,
             ctx,
@@ -95,7 +97,7 @@ impl<B: Broker> ConsumerService for Consumer<B> {
         &self,
         request: Request<Streaming<v1::FetchStreamRequest>>,
     ) -> Result<Response<Self::FetchStreamStream>, Status> {
-        let ctx = self.0.context(&request)?;
+        let ctx = self.0.context(&request)?.without_deadline();
         Ok(Response::new(fetch_stream::open(
             &self.0,
             ctx,

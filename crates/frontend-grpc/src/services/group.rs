@@ -192,7 +192,10 @@ impl<B: Broker> GroupService for Groups<B> {
         request: Request<v1::HeartbeatRequest>,
     ) -> Result<Response<v1::HeartbeatResponse>, Status> {
         let ctx = self.0.context(&request)?;
-        let answer = self.beat(&ctx, request.get_ref()).await;
+        let answer = self
+            .0
+            .within(&ctx, self.beat(&ctx, request.get_ref()))
+            .await;
         answer.map(Response::new).map_err(|e| self.0.fail(&e))
     }
 
@@ -201,7 +204,10 @@ impl<B: Broker> GroupService for Groups<B> {
         request: Request<v1::CommitOffsetsRequest>,
     ) -> Result<Response<v1::CommitOffsetsResponse>, Status> {
         let ctx = self.0.context(&request)?;
-        let answer = self.commit(&ctx, request.get_ref()).await;
+        let answer = self
+            .0
+            .within(&ctx, self.commit(&ctx, request.get_ref()))
+            .await;
         answer.map(Response::new).map_err(|e| self.0.fail(&e))
     }
 
@@ -210,7 +216,10 @@ impl<B: Broker> GroupService for Groups<B> {
         request: Request<v1::GetOffsetsRequest>,
     ) -> Result<Response<v1::GetOffsetsResponse>, Status> {
         let ctx = self.0.context(&request)?;
-        let answer = self.offsets(&ctx, request.get_ref()).await;
+        let answer = self
+            .0
+            .within(&ctx, self.offsets(&ctx, request.get_ref()))
+            .await;
         answer.map(Response::new).map_err(|e| self.0.fail(&e))
     }
 
@@ -219,7 +228,10 @@ impl<B: Broker> GroupService for Groups<B> {
         request: Request<v1::ResetOffsetsRequest>,
     ) -> Result<Response<v1::ResetOffsetsResponse>, Status> {
         let ctx = self.0.context(&request)?;
-        let answer = self.reset(&ctx, request.get_ref()).await;
+        let answer = self
+            .0
+            .within(&ctx, self.reset(&ctx, request.get_ref()))
+            .await;
         answer.map(Response::new).map_err(|e| self.0.fail(&e))
     }
 
@@ -228,7 +240,10 @@ impl<B: Broker> GroupService for Groups<B> {
         request: Request<v1::DeleteOffsetsRequest>,
     ) -> Result<Response<v1::DeleteOffsetsResponse>, Status> {
         let ctx = self.0.context(&request)?;
-        let answer = self.delete_offsets_of(&ctx, request.get_ref()).await;
+        let answer = self
+            .0
+            .within(&ctx, self.delete_offsets_of(&ctx, request.get_ref()))
+            .await;
         answer.map(Response::new).map_err(|e| self.0.fail(&e))
     }
 
@@ -237,7 +252,10 @@ impl<B: Broker> GroupService for Groups<B> {
         request: Request<v1::ListGroupsRequest>,
     ) -> Result<Response<v1::ListGroupsResponse>, Status> {
         let ctx = self.0.context(&request)?;
-        let answer = self.list(&ctx, request.get_ref()).await;
+        let answer = self
+            .0
+            .within(&ctx, self.list(&ctx, request.get_ref()))
+            .await;
         answer.map(Response::new).map_err(|e| self.0.fail(&e))
     }
 
@@ -246,7 +264,10 @@ impl<B: Broker> GroupService for Groups<B> {
         request: Request<v1::GetGroupRequest>,
     ) -> Result<Response<v1::GetGroupResponse>, Status> {
         let ctx = self.0.context(&request)?;
-        let answer = self.describe(&ctx, request.get_ref()).await;
+        let answer = self
+            .0
+            .within(&ctx, self.describe(&ctx, request.get_ref()))
+            .await;
         answer.map(Response::new).map_err(|e| self.0.fail(&e))
     }
 
@@ -255,7 +276,10 @@ impl<B: Broker> GroupService for Groups<B> {
         request: Request<v1::DeleteGroupRequest>,
     ) -> Result<Response<v1::DeleteGroupResponse>, Status> {
         let ctx = self.0.context(&request)?;
-        let answer = self.delete(&ctx, request.get_ref()).await;
+        let answer = self
+            .0
+            .within(&ctx, self.delete(&ctx, request.get_ref()))
+            .await;
         answer.map(Response::new).map_err(|e| self.0.fail(&e))
     }
 
@@ -264,7 +288,10 @@ impl<B: Broker> GroupService for Groups<B> {
         request: Request<v1::RemoveMembersRequest>,
     ) -> Result<Response<v1::RemoveMembersResponse>, Status> {
         let ctx = self.0.context(&request)?;
-        let answer = self.expel(&ctx, request.get_ref()).await;
+        let answer = self
+            .0
+            .within(&ctx, self.expel(&ctx, request.get_ref()))
+            .await;
         answer.map(Response::new).map_err(|e| self.0.fail(&e))
     }
 }

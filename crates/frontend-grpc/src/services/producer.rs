@@ -34,7 +34,10 @@ impl<B: Broker> ProducerService for Producer<B> {
         request: Request<v1::InitProducerRequest>,
     ) -> Result<Response<v1::InitProducerResponse>, Status> {
         let ctx = self.0.context(&request)?;
-        let opened = self.init(&ctx, request.into_inner()).await;
+        let opened = self
+            .0
+            .within(&ctx, self.init(&ctx, request.into_inner()))
+            .await;
         opened.map(Response::new).map_err(|e| self.0.fail(&e))
     }
 
@@ -53,7 +56,7 @@ impl<B: Broker> ProducerService for Producer<B> {
         &self,
         request: Request<Streaming<v1::ProduceStreamRequest>>,
     ) -> Result<Response<Self::ProduceStreamStream>, Status> {
-        let ctx = self.0.context(&request)?;
+        let ctx = self.0.context(&request)?.without_deadline();
         Ok(Response::new(produce_stream::open(
             &self.0,
             ctx,

@@ -187,7 +187,10 @@ impl<B: Broker> TopicService for Topics<B> {
         request: Request<v1::CreateTopicRequest>,
     ) -> Result<Response<v1::CreateTopicResponse>, Status> {
         let ctx = self.0.context(&request)?;
-        let answer = self.create(&ctx, request.get_ref()).await;
+        let answer = self
+            .0
+            .within(&ctx, self.create(&ctx, request.get_ref()))
+            .await;
         answer.map(Response::new).map_err(|e| self.0.fail(&e))
     }
 
@@ -236,7 +239,10 @@ impl<B: Broker> TopicService for Topics<B> {
         request: Request<v1::UpdateTopicConfigsRequest>,
     ) -> Result<Response<v1::UpdateTopicConfigsResponse>, Status> {
         let ctx = self.0.context(&request)?;
-        let answer = self.update(&ctx, request.get_ref()).await;
+        let answer = self
+            .0
+            .within(&ctx, self.update(&ctx, request.get_ref()))
+            .await;
         answer.map(Response::new).map_err(|e| self.0.fail(&e))
     }
 
@@ -245,7 +251,7 @@ impl<B: Broker> TopicService for Topics<B> {
         request: Request<v1::AddPartitionsRequest>,
     ) -> Result<Response<v1::AddPartitionsResponse>, Status> {
         let ctx = self.0.context(&request)?;
-        let answer = self.add(&ctx, request.get_ref()).await;
+        let answer = self.0.within(&ctx, self.add(&ctx, request.get_ref())).await;
         answer.map(Response::new).map_err(|e| self.0.fail(&e))
     }
 
@@ -254,7 +260,10 @@ impl<B: Broker> TopicService for Topics<B> {
         request: Request<v1::DeleteTopicRequest>,
     ) -> Result<Response<v1::DeleteTopicResponse>, Status> {
         let ctx = self.0.context(&request)?;
-        let answer = self.delete(&ctx, request.get_ref()).await;
+        let answer = self
+            .0
+            .within(&ctx, self.delete(&ctx, request.get_ref()))
+            .await;
         answer.map(Response::new).map_err(|e| self.0.fail(&e))
     }
 
@@ -263,7 +272,10 @@ impl<B: Broker> TopicService for Topics<B> {
         request: Request<v1::DeleteRecordsRequest>,
     ) -> Result<Response<v1::DeleteRecordsResponse>, Status> {
         let ctx = self.0.context(&request)?;
-        let answer = self.delete_before(&ctx, request.get_ref()).await;
+        let answer = self
+            .0
+            .within(&ctx, self.delete_before(&ctx, request.get_ref()))
+            .await;
         answer.map(Response::new).map_err(|e| self.0.fail(&e))
     }
 }

@@ -59,7 +59,7 @@ async fn run<B: Broker>(
         () = outlet.closed() => return,
         first = inbound.message() => match first {
             Ok(first) => joining(first),
-            Err(status) => return outlet.end(status).await,
+            Err(status) => return outlet.end(shared.unreadable(status)).await,
         },
         () = shared.drain.cancelled() => Err(Shared::<B>::shutting_down()),
     };
@@ -192,8 +192,9 @@ impl<B: Broker> Consume<B> {
                     },
                     // Half-closing does not leave.
                     Ok(None) => open = false,
-                    // The stream is lost: the member stays for its session timeout.
-                    Err(_) => return Err(Gone),
+                    // When the stream is lost nobody hears this, and the member stays for its session
+                    // timeout; a message that cannot be read ends the stream with a reason.
+                    Err(status) => return Ok(Some(self.shared.unreadable(status))),
                 },
                 reply = parked(&mut self.beat) => {
                     self.beat = None;

@@ -89,7 +89,7 @@ async fn run<B: Broker>(
         () = outlet.closed() => return,
         first = inbound.message() => match first {
             Ok(first) => opening(first),
-            Err(status) => return outlet.end(status).await,
+            Err(status) => return outlet.end(shared.unreadable(status)).await,
         },
         () = shared.drain.cancelled() => Err(Shared::<B>::shutting_down()),
     };
@@ -185,7 +185,7 @@ impl<B: Broker> FetchStream<B> {
                         Err(error) => return Ok(Some(self.shared.fail(&error))),
                     },
                     Ok(None) => open = false,
-                    Err(status) => return Ok(Some(status)),
+                    Err(status) => return Ok(Some(self.shared.unreadable(status))),
                 },
                 fetched = parked(&mut fetching) => {
                     fetching = None;

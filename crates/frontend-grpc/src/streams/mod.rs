@@ -6,7 +6,6 @@
 //! ends each stream itself when the grace is over; no error ends a stream without a reason.
 
 pub mod consume;
-pub mod fetch_body;
 pub mod fetch_stream;
 pub mod membership;
 pub mod produce_stream;

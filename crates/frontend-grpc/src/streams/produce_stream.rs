@@ -107,7 +107,7 @@ impl<B: Broker> ProduceStream<B> {
                         Err(error) => return Ok(Some(self.shared.fail(&error))),
                     },
                     Ok(None) => open = false,
-                    Err(status) => return Ok(Some(status)),
+                    Err(status) => return Ok(Some(self.shared.unreadable(status))),
                 },
             }
         }

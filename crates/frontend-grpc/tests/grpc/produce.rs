@@ -355,7 +355,8 @@ async fn bad_requests_are_refused_with_their_reason_and_change_nothing() {
     }
     // A request beyond the limit is refused before it is read; the connection stays usable.
     let huge = with_batch(2, vec![0; limits::REQUEST_MAX_BYTES + 1]);
-    assert!(soon(h.producer().produce(huge)).await.is_err());
+    let answer = soon(h.producer().produce(huge)).await;
+    assert_fails(answer, Code::InvalidArgument, "INVALID_REQUEST");
     assert_eq!(h.broker.total("orders"), 0);
     h.append("orders", 0, &["still here"]).await;
     assert_eq!(h.broker.total("orders"), 1);

@@ -205,7 +205,7 @@ async fn a_long_poll_wakes_with_the_first_record_and_ends_before_its_deadline() 
         start: start(Position::Offset(1)),
         ..fetch("orders")
     });
-    request.set_timeout(Duration::from_millis(600));
+    request.set_timeout(Duration::from_secs(3));
     let read = h
         .consumer()
         .fetch(request)

@@ -448,6 +448,53 @@ async fn a_fetch_stream_follows_seeks_and_removes() {
 }
 
 #[tokio::test]
+async fn large_runs_of_batches_arrive_as_they_were_stored() {
+    let h = Harness::start().await;
+    h.broker.topic("orders", 1);
+    let mut sent = Vec::new();
+    for n in 0..30_u8 {
+        let value: Vec<u8> = (0..150_000_u32).map(|i| n.wrapping_add(i as u8)).collect();
+        let one = batch(&[&value]);
+        sent.extend_from_slice(&one[16..]);
+        let request = v1::ProduceRequest {
+            batch: encoded(one),
+            ..fill(0, 1)
+        };
+        h.producer().produce(request).await.unwrap();
+    }
+    let mut pipe = Pipe::batches(&h).await;
+    pipe.add(1, 0, 1 << 40).await;
+    pipe.positioned().await;
+    let (mut next, mut read, mut messages) = (0, Vec::new(), 0);
+    while next < 30 {
+        let records = pipe.records().await;
+        let [one] = &records.batches[..] else {
+            panic!("one run of batches")
+        };
+        assert_eq!(
+            (one.format, records.credit_used),
+            (2, i64::try_from(one.data.len()).unwrap())
+        );
+        for stored in varve_record::iter_batches(one.data.clone()) {
+            let stored = stored.unwrap();
+            assert_eq!(stored.header.base_offset.get(), next);
+            next = stored.header.next_offset().get();
+            read.extend_from_slice(&stored.bytes[16..]);
+        }
+        assert_eq!(records.next_offset, next);
+        messages += 1;
+    }
+    assert!(
+        read == sent,
+        "every byte after the server's own fields is the producer's"
+    );
+    assert!(
+        messages <= 3,
+        "batches travel together, {messages} messages"
+    );
+}
+
+#[tokio::test]
 async fn records_come_decoded_when_asked_for() {
     let h = Harness::start().await;
     h.broker.topic("orders", 1);

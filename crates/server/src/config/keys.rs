@@ -113,6 +113,16 @@ mod tests {
     }
 
     #[test]
+    fn the_page_about_configuration_is_current() {
+        let page = include_str!("../../../../docs/configuration.md");
+        let docs = docs();
+        assert!(
+            page.trim_end().ends_with(docs.trim_end()),
+            "docs/configuration.md is out of date: append what `varve config docs` prints"
+        );
+    }
+
+    #[test]
     fn variables() {
         assert_eq!(
             variable("listeners.client.address"),

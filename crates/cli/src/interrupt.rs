@@ -1,0 +1,58 @@
+//! SIGINT and SIGTERM: the first ends a command cleanly, the second ends it at once with exit code 130,
+//! whatever it is waiting for.
+
+use std::io::Write as _;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::failure::INTERRUPTED;
+
+/// The interrupts of one command, from [`Interrupts::listen`] on.
+#[derive(Debug, Clone)]
+pub struct Interrupts {
+    first: watch::Receiver<bool>,
+}
+
+impl Interrupts {
+    /// Begins to listen; from here on a signal does not end the process by itself. `abort` is said when a
+    /// second one comes. Without signals (they cannot be had), [`Interrupts::first`] never resolves.
+    #[must_use]
+    pub fn listen(abort: &'static str) -> Self {
+        let (tell, first) = watch::channel(false);
+        if let (Ok(interrupt), Ok(terminate)) = (
+            signal(SignalKind::interrupt()),
+            signal(SignalKind::terminate()),
+        ) {
+            tokio::spawn(count(interrupt, terminate, tell, abort));
+        }
+        Self { first }
+    }
+
+    /// Resolves when the first signal has come.
+    pub async fn first(mut self) {
+        if self.first.wait_for(|come| *come).await.is_err() {
+            std::future::pending().await
+        }
+    }
+}
+
+async fn count(
+    mut interrupt: Signal,
+    mut terminate: Signal,
+    tell: watch::Sender<bool>,
+    abort: &'static str,
+) {
+    let mut next = async || {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    };
+    next().await;
+    let _ = tell.send(true);
+    next().await;
+    // The command may hang in a write that nobody reads: nothing but an exit ends that.
+    let _ = writeln!(std::io::stderr(), "error: {abort}");
+    std::process::exit(i32::from(INTERRUPTED));
+}

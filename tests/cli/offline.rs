@@ -1,0 +1,292 @@
+//! Commands without a node: the files of a stopped one, the configuration, completions, the version.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::{Host, alone, command, create, feed, finish, program};
+
+const CODECS: [&str; 5] = ["none", "gzip", "snappy", "lz4", "zstd"];
+
+/// A stopped node with one topic per codec.
+fn stopped() -> Host {
+    let mut host = Host::start();
+    let text: String = (0..300)
+        .map(|n| format!("k{n}:line {n} of something that repeats\n"))
+        .collect();
+    for codec in CODECS {
+        let topic = format!("l-{codec}");
+        create(&host, &topic, 1);
+        feed(&host, &["produce", &topic, "-z", codec, "-K", ":"], &text).ok();
+    }
+    assert_eq!(host.node.stop().code(), Some(0));
+    host
+}
+
+/// Segment files below a directory whose path mentions `part`, non-empty ones.
+fn logs(dir: &Path, part: &str, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            logs(&path, part, found);
+        } else if path.extension().is_some_and(|e| e == "log")
+            && path.display().to_string().contains(part)
+            && path.metadata().unwrap().len() > 0
+        {
+            found.push(path);
+        }
+    }
+}
+
+fn copy_dir(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let target = to.join(path.file_name().unwrap());
+        if path.is_dir() {
+            copy_dir(&path, &target);
+        } else {
+            std::fs::copy(&path, &target).unwrap();
+        }
+    }
+}
+
+/// The log whose batches have this codec and 300 records in all.
+fn dumped(host: &Host) -> Vec<(PathBuf, Vec<Value>)> {
+    let mut files = Vec::new();
+    logs(host.dir(), "", &mut files);
+    files
+        .into_iter()
+        .map(|file| {
+            let json = alone(&["log", "dump", &file.display().to_string(), "-o", "json"]).ok();
+            (
+                file,
+                json.lines()
+                    .map(|line| serde_json::from_str(line).unwrap())
+                    .collect(),
+            )
+        })
+        .collect()
+}
+
+#[test]
+fn dump_and_verify_of_a_stopped_node() {
+    let host = stopped();
+    let dumps = dumped(&host);
+    for codec in CODECS {
+        let mut of_codec = dumps.iter().filter(|(_, batches)| {
+            let records: u64 = batches.iter().map(|b| b["records"].as_u64().unwrap()).sum();
+            batches.iter().all(|batch| batch["compression"] == codec) && records == 300
+        });
+        let (file, batches) = of_codec
+            .next_back()
+            .unwrap_or_else(|| panic!("no log with {codec}"));
+        assert_eq!(batches[0]["base_offset"], 0);
+        assert_eq!(batches.last().unwrap()["last_offset"], 299);
+        assert!(batches[0]["fault"].is_null());
+        let text = alone(&["log", "dump", &file.display().to_string()]).ok();
+        assert_eq!(text.lines().count(), batches.len());
+        assert!(
+            text.contains(codec) && text.contains("offsets 0..") && text.contains("crc "),
+            "{text}"
+        );
+    }
+    let data = host.dir().display().to_string();
+    let verified = alone(&["log", "verify", &data]).ok();
+    assert!(
+        verified.lines().count() >= 6 && verified.contains(" ok"),
+        "{verified}"
+    );
+    let json = alone(&["log", "verify", &data, "-o", "json"]).ok();
+    for line in json.lines() {
+        let report: Value = serde_json::from_str(line).unwrap();
+        assert_eq!(report["problems"], serde_json::json!([]), "{report}");
+    }
+    let error = alone(&["log", "dump", "/nonexistent/00.log"]).fails(3);
+    assert!(error.contains("/nonexistent/00.log"), "{error}");
+    alone(&["log", "verify", "/nonexistent"]).fails(3);
+}
+
+#[test]
+fn damage_is_named_by_file_and_byte() {
+    let host = stopped();
+    let copy = tempfile::tempdir().unwrap();
+    copy_dir(host.dir(), copy.path());
+    let (file, batches) = dumped(&host)
+        .into_iter()
+        .find(|(_, b)| b[0]["compression"] == "none")
+        .unwrap();
+    let file = copy.path().join(file.strip_prefix(host.dir()).unwrap());
+    let mut bytes = std::fs::read(&file).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 0x40;
+    std::fs::write(&file, &bytes).unwrap();
+    let at = batches
+        .iter()
+        .map(|b| b["position"].as_u64().unwrap())
+        .filter(|p| *p <= middle as u64)
+        .max()
+        .unwrap();
+    let name = file.display().to_string();
+
+    let verified = alone(&["log", "verify", &copy.path().display().to_string()]);
+    assert_eq!(verified.code, Some(4), "{verified:?}");
+    assert!(
+        verified.out.contains(&format!("{name} at byte {at}")),
+        "{verified:?}"
+    );
+    let json = alone(&[
+        "log",
+        "verify",
+        &copy.path().display().to_string(),
+        "-o",
+        "json",
+    ]);
+    let found = json
+        .out
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let problems: Vec<Value> = found
+        .flat_map(|r| r["problems"].as_array().unwrap().clone())
+        .collect();
+    assert!(
+        problems
+            .iter()
+            .any(|p| p["file"] == name && p["position"] == at),
+        "{problems:?}"
+    );
+
+    let dump = alone(&["log", "dump", &name]);
+    assert_eq!(dump.code, Some(4), "{dump:?}");
+    assert!(
+        dump.out.contains(&format!("{name}:{at} ")) && dump.out.contains("DAMAGED"),
+        "{dump:?}"
+    );
+    let json = alone(&["log", "dump", &name, "-o", "json"]);
+    assert_eq!(json.code, Some(4));
+    assert!(
+        json.out
+            .lines()
+            .all(|line| serde_json::from_str::<Value>(line).is_ok()),
+        "{json:?}"
+    );
+
+    // Cut off in the middle of a batch.
+    std::fs::write(&file, &bytes[..30]).unwrap();
+    let dump = alone(&["log", "dump", &name, "-o", "json"]);
+    assert_eq!(dump.code, Some(4), "{dump:?}");
+    let lines: Vec<Value> = dump
+        .out
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert!(
+        lines.iter().any(|line| line["fault"].is_string()),
+        "{dump:?}"
+    );
+    // Neither command changed a byte.
+    assert_eq!(std::fs::read(&file).unwrap(), bytes[..30]);
+    let original = alone(&["log", "verify", &host.dir().display().to_string()]);
+    assert_eq!(original.code, Some(0), "{original:?}");
+}
+
+#[test]
+fn the_configuration_is_shown_checked_and_documented() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("varve.toml");
+    std::fs::write(&file, "[node]\nid = 7\n[http]\naddress = \"127.0.0.1:9\"\n").unwrap();
+    let file = file.display().to_string();
+    let show = alone(&["config", "show", "-c", &file]).ok();
+    assert!(show.contains("node.id = \"7\""), "{show}");
+    let effective = alone(&[
+        "config",
+        "show",
+        "--effective",
+        "-c",
+        &file,
+        "--node-id",
+        "8",
+    ])
+    .ok();
+    assert!(effective.contains("SOURCE"), "{effective}");
+    let row = effective
+        .lines()
+        .find(|line| line.starts_with("node.id "))
+        .unwrap();
+    assert!(row.contains('8'), "a flag wins over the file: {row}");
+    let json = alone(&["config", "show", "-o", "json", "-c", &file]).ok();
+    let json: Value = serde_json::from_str(&json).unwrap();
+    assert!(
+        json.as_array()
+            .unwrap()
+            .iter()
+            .any(|e| e["key"] == "node.id" && e["value"] == "7"),
+        "{json}"
+    );
+    assert_eq!(alone(&["config", "check", "-c", &file]).ok(), "ok\n");
+
+    std::fs::write(dir.path().join("bad.toml"), "[node]\nidd = 7\n").unwrap();
+    let bad = dir.path().join("bad.toml").display().to_string();
+    let error = alone(&["config", "check", "-c", &bad]).fails(2);
+    assert!(
+        error.contains("node.idd") && error.contains("did you mean \"node.id\"?"),
+        "{error}"
+    );
+    let error = alone(&["config", "check", "-c", "/nonexistent.toml"]).fails(2);
+    assert!(error.contains("/nonexistent.toml"), "{error}");
+    let error = alone(&["config", "check", "--set-config", "node.id=x"]);
+    assert!(
+        matches!(error.code, Some(1 | 2)) && error.err.contains("node.id"),
+        "{error:?}"
+    );
+    let docs = alone(&["config", "docs"]).ok();
+    for key in [
+        "node.id",
+        "storage.data_dir",
+        "listeners.client.address",
+        "http.address",
+    ] {
+        assert!(docs.contains(key), "{key}");
+    }
+}
+
+#[test]
+fn completions_know_the_commands() {
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let script = alone(&["completion", shell]).ok();
+        for word in ["produce", "consume", "add-partitions", "exit-at-end"] {
+            assert!(script.contains(word), "{shell} does not know {word}");
+        }
+    }
+    alone(&["completion", "csh"]).usage();
+    let script = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(script.path(), alone(&["completion", "bash"]).ok()).unwrap();
+    let checked = std::process::Command::new("bash")
+        .arg("-n")
+        .arg(script.path())
+        .status();
+    assert!(
+        checked.is_ok_and(|status| status.success()),
+        "bash reads it"
+    );
+}
+
+#[test]
+fn the_version_for_people_and_programs() {
+    let text = alone(&["version"]).ok();
+    assert!(text.starts_with("varve "), "{text}");
+    let json: Value = serde_json::from_str(&alone(&["version", "--json"]).ok()).unwrap();
+    let version = json["version"].as_str().unwrap();
+    assert!(
+        text.contains(version) && json["revision"].is_string(),
+        "{json}"
+    );
+    let flag = alone(&["--version"]).ok();
+    assert!(flag.contains(version), "{flag}");
+    for name in ["varve-produce", "varve-consume"] {
+        assert!(program(name).exists(), "{name}");
+        let mut version = command(name, "127.0.0.1:1");
+        version.arg("--help");
+        assert!(finish(version, None).ok().contains("Usage:"));
+    }
+}

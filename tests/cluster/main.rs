@@ -1,0 +1,12 @@
+//! Real processes: a node that is killed, members that die, directories that belong to others. Everything
+//! goes through the bundled commands, as a user has them.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test that cannot go on ends"
+)]
+
+mod directories;
+mod killed;
+mod takeover;
