@@ -65,9 +65,11 @@ async fn info(admin: &Admin, output: Output) -> Result<u8, Failure> {
         row(
             "ANSWERED BY",
             format!(
-                "node {}, varve {} ({})",
+                "node {}, varve {} {}",
                 info.node_id, info.version, info.revision
-            ),
+            )
+            .trim_end()
+            .to_owned(),
         ),
         row("CONTROLLER", controller),
         row("FEATURES", info.features.join(", ")),
