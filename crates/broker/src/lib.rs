@@ -9,6 +9,7 @@ mod api;
 mod config;
 mod coordinator;
 mod flusher;
+mod group_metrics;
 mod housekeeping;
 mod inbox;
 mod lane;

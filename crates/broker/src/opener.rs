@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use varve_broker_api::TopicInfo;
 use varve_partition::{Core, ProducerTable, Recovered};
-use varve_storage::{Log, LogConfig, LogIdentity, OpenMode};
+use varve_storage::{Log, LogConfig, LogIdentity, OpenMode, ReadBuffers};
 use varve_types::{LeaderEpoch, PartitionId, TopicConfig, TopicPartition};
 use varve_vfs::{Clock, Vfs};
 
@@ -18,6 +18,10 @@ use crate::partition::Partition;
 
 /// Threads that open logs at start: recovery waits for the disk more than for a core.
 const OPEN_THREADS: usize = 4;
+/// Longest topic name that the name of its directory holds whole, in bytes.
+const NAME_KEPT_WHOLE: usize = 240;
+/// Bytes of a longer one that it begins with.
+const LONG_NAME_KEPT: usize = 200;
 
 /// What opening needs.
 #[derive(Clone)]
@@ -27,12 +31,18 @@ pub(crate) struct Opener {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) lanes: Arc<[Arc<Inbox<Command>>]>,
     pub(crate) metrics: Metrics,
+    pub(crate) buffers: ReadBuffers,
 }
 
 impl Opener {
     /// Name of a topic's directory under `topics/`.
     pub(crate) fn dir_name(&self, info: &TopicInfo) -> String {
-        format!("{}-{:08x}", info.name, (info.id.0 >> 96) as u32)
+        let name = info.name.as_str();
+        match name.get(..LONG_NAME_KEPT) {
+            // A file name has at most 255 bytes; the whole id tells apart what begins alike.
+            Some(head) if name.len() > NAME_KEPT_WHOLE => format!("{head}-{:032x}", info.id.0),
+            _ => format!("{name}-{:08x}", (info.id.0 >> 96) as u32),
+        }
     }
 
     fn topics_dir(&self) -> PathBuf {
@@ -54,7 +64,8 @@ impl Opener {
                 let slot = slot();
                 let lane = Arc::clone(&self.lanes[slot as usize % self.lanes.len()]);
                 let id = TopicPartition::new(info.name.clone(), p);
-                let handle = Partition::new(id, slot, lane, config.clone(), &self.metrics);
+                let buffers = self.buffers.clone();
+                let handle = Partition::new(id, slot, lane, config.clone(), &self.metrics, buffers);
                 Arc::new(handle)
             })
             .collect();

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicU64, Ordering};
 use arc_swap::{ArcSwap, ArcSwapOption};
 use prometheus_client::metrics::counter::Counter;
 use varve_broker_api::Error;
-use varve_storage::ReadView;
+use varve_storage::{ReadBuffers, ReadView};
 use varve_types::{ErrorKind, LeaderEpoch, Offset, TopicConfig, TopicPartition};
 
 use crate::inbox::Inbox;
@@ -55,6 +55,8 @@ pub(crate) struct Partition {
     pub(crate) waiters: Waiters,
     pub(crate) counters: Counters,
     pub(crate) cursors: Cursors,
+    /// Shared by all partitions.
+    pub(crate) buffers: ReadBuffers,
     config: ArcSwap<TopicConfig>,
     view: ArcSwapOption<ReadView>,
     high_watermark: AtomicI64,
@@ -74,6 +76,7 @@ impl Partition {
         lane: Arc<Inbox<Command>>,
         config: TopicConfig,
         metrics: &Metrics,
+        buffers: ReadBuffers,
     ) -> Self {
         Self {
             counters: Counters::new(metrics, id.topic.as_str()),
@@ -82,6 +85,7 @@ impl Partition {
             lane,
             waiters: Waiters::default(),
             cursors: Cursors::default(),
+            buffers,
             config: ArcSwap::from_pointee(config),
             view: ArcSwapOption::empty(),
             high_watermark: AtomicI64::new(0),

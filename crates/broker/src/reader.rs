@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use varve_broker_api::{Error, Fetch, FetchPartition, Fetched, PartitionFetched};
-use varve_storage::{Cursor, ReadError, ReadMode, ReadOutcome, ReadView, Slice};
+use varve_storage::{Cursor, ReadError, ReadMode, ReadOutcome, ReadRange, ReadView, Slice};
 use varve_types::{ErrorKind, LeaderEpoch, Offset};
 
 use crate::partition::Partition;
@@ -103,7 +103,15 @@ async fn read_all(fetch: &Fetch, wanted: &[Wanted]) -> (Vec<PartitionFetched>, b
     let mut results = Vec::with_capacity(wanted.len());
     let (mut bytes, mut failed) = (0, false);
     for Wanted { request, partition } in wanted {
-        let left = fetch.max_bytes.saturating_sub(bytes).min(request.max_bytes);
+        // Once half of the answer is there, the next partition's batches would mostly be read in vain:
+        // what is left holds few of them or none. The others come first in the caller's next turn.
+        let full = bytes >= fetch.min_bytes && bytes > fetch.max_bytes / 2;
+        let left = if full {
+            0
+        } else {
+            fetch.max_bytes.saturating_sub(bytes)
+        };
+        let left = left.min(request.max_bytes);
         let result = match partition {
             Ok(partition) => read_one(partition, request, left, bytes == 0).await,
             Err(error) => Err(error.clone()),
@@ -138,7 +146,13 @@ pub(crate) async fn read_one(
     let slice = if offset == high_watermark || (max_bytes == 0 && !min_one) {
         None
     } else {
-        read(partition, &view, offset, max_bytes, high_watermark, min_one).await?
+        let range = ReadRange {
+            offset,
+            max_bytes,
+            upto: high_watermark,
+            min_one,
+        };
+        read(partition, &view, range).await?
     };
     let (batches, next_offset) = match slice {
         Some(slice) => {
@@ -185,32 +199,17 @@ fn check_epoch(partition: &Partition, wanted: Option<LeaderEpoch>) -> Result<(),
 async fn read(
     partition: &Arc<Partition>,
     view: &Arc<ReadView>,
-    offset: Offset,
-    max_bytes: usize,
-    upto: Offset,
-    min_one: bool,
+    range: ReadRange,
 ) -> Result<Option<Slice>, Error> {
+    let offset = range.offset;
     let cursor = partition.cursors.take(offset);
-    let hot = view.read(
-        offset,
-        max_bytes,
-        upto,
-        min_one,
-        ReadMode::NoWait,
-        cursor.as_ref(),
-    );
+    let buffers = &partition.buffers;
+    let hot = view.read_into(buffers, &range, ReadMode::NoWait, cursor.as_ref());
     let outcome = match hot {
         Ok(ReadOutcome::WouldBlock) => {
-            let view = Arc::clone(view);
+            let (view, buffers) = (Arc::clone(view), buffers.clone());
             let cold = tokio::task::spawn_blocking(move || {
-                view.read(
-                    offset,
-                    max_bytes,
-                    upto,
-                    min_one,
-                    ReadMode::Blocking,
-                    cursor.as_ref(),
-                )
+                view.read_into(&buffers, &range, ReadMode::Blocking, cursor.as_ref())
             });
             match cold.await {
                 Ok(outcome) => outcome,

@@ -111,11 +111,11 @@ impl Collector for Scrape {
                 .collect();
             family(e, name, help, &gauges)?;
         }
-        Ok(())
+        inner.group_gauges.encode(&inner.registry, e)
     }
 }
 
-type Labels = Vec<(&'static str, String)>;
+pub(crate) type Labels = Vec<(&'static str, String)>;
 type PerPartition = (
     &'static str,
     &'static str,
@@ -150,13 +150,18 @@ const PER_PARTITION: &[PerPartition] = &[
         "1 if this node leads the partition",
         |p| i64::from(p.offline().is_none()),
     ),
+    (
+        "partition_leader_is_preferred",
+        "1 if the preferred replica leads the partition",
+        |p| i64::from(p.offline().is_none()),
+    ),
 ];
 
 fn topic_label(topic: &str) -> Labels {
     vec![("topic", topic.to_owned())]
 }
 
-fn family(
+pub(crate) fn family(
     encoder: &mut DescriptorEncoder<'_>,
     name: &str,
     help: &str,

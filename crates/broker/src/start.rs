@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use prometheus_client::registry::Registry as MetricsRegistry;
 use tokio::sync::oneshot;
 use varve_broker_api::PartitionInfo;
+use varve_storage::ReadBuffers;
 use varve_types::limits;
 use varve_vfs::{Clock, Vfs};
 
@@ -16,6 +17,7 @@ use crate::admission::Admission;
 use crate::config::BrokerConfig;
 use crate::coordinator::Groups;
 use crate::flusher::Flushers;
+use crate::group_metrics::GroupGauges;
 use crate::housekeeping::{self, Space};
 use crate::inbox::Inbox;
 use crate::lane::{self, Command};
@@ -26,6 +28,9 @@ use crate::opener::Opener;
 use crate::partition::Partition;
 use crate::registry::Registry;
 use crate::scrape::Scrape;
+
+/// Buffers of reads that are kept for the next reads.
+const READ_BUFFERS_KEPT: usize = 16;
 
 /// Why a broker did not start. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +55,7 @@ pub(crate) struct Inner {
     pub(crate) registry: Arc<Registry>,
     pub(crate) admission: Admission,
     pub(crate) groups: Groups,
+    pub(crate) group_gauges: GroupGauges,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) space: Arc<Space>,
     pub(crate) lanes: Arc<[Arc<Inbox<Command>>]>,
@@ -108,6 +114,7 @@ impl Broker {
             clock: Arc::clone(&clock),
             lanes: Arc::clone(&lanes),
             metrics: metrics.clone(),
+            buffers: ReadBuffers::new(READ_BUFFERS_KEPT),
         };
         let opened = tokio::task::spawn_blocking(move || Registry::open(opener));
         let registry = Arc::new(
@@ -135,6 +142,7 @@ impl Broker {
             config,
             registry,
             groups,
+            group_gauges: GroupGauges::default(),
             clock,
             space,
             lanes,

@@ -22,7 +22,7 @@ use crate::error::ClientError;
 use crate::routing::Routing;
 
 /// Largest response a client accepts, in bytes.
-const MAX_DECODE_BYTES: usize = 64 * 1024 * 1024;
+pub(crate) const MAX_DECODE_BYTES: usize = 64 * 1024 * 1024;
 
 /// How to reach a cluster.
 #[derive(Debug, Clone)]
@@ -142,7 +142,12 @@ impl Client {
         Ok(channel)
     }
 
-    fn rpc(&self, address: &str, never_forward: bool) -> Result<Rpc, ClientError> {
+    /// The connection for calls that are written by hand. `never_forward`: the node must lead the
+    /// partition itself.
+    ///
+    /// # Errors
+    /// [`ClientError::Config`] when `address` is not `host:port`.
+    pub(crate) fn rpc(&self, address: &str, never_forward: bool) -> Result<Rpc, ClientError> {
         let metadata = CallMetadata {
             client_id: self.inner.client_id.clone(),
             never_forward,
@@ -218,7 +223,7 @@ fn endpoint(address: &str, config: &ClientConfig) -> Result<Endpoint, ClientErro
         .connect_timeout(config.connect_timeout)
         .initial_stream_window_size(limits::HTTP2_STREAM_WINDOW_BYTES)
         .initial_connection_window_size(limits::HTTP2_CONNECTION_WINDOW_BYTES)
-        .max_frame_size(limits::HTTP2_FRAME_BYTES)
+        .max_frame_size(limits::HTTP2_READ_FRAME_BYTES)
         .http2_adaptive_window(false)
         .tcp_nodelay(true)
         .http2_keep_alive_interval(Duration::from_secs(30))

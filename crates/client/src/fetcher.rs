@@ -10,7 +10,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
-use tokio_stream::wrappers::UnboundedReceiverStream;
 use varve_proto::v1::{
     self, fetch_stream_request::Command as Wire, fetch_stream_response::Event as WireEvent,
 };
@@ -19,6 +18,7 @@ use varve_types::{ErrorKind, TopicName};
 use crate::backoff::{Backoff, Random};
 use crate::connect::{Client, Rpc};
 use crate::error::{ClientError, RpcError};
+use crate::fetch_wire;
 
 /// Largest response message, in bytes.
 const MESSAGE_BYTES: i64 = 4 * 1024 * 1024;
@@ -341,9 +341,9 @@ impl Fetcher {
             },
         );
         let report = self.report.clone();
-        match self.client.consumer_service(address, true) {
-            Ok(service) => {
-                tokio::spawn(read_stream(id, service, receiver, report));
+        match self.client.rpc(address, true) {
+            Ok(rpc) => {
+                tokio::spawn(read_stream(id, rpc, receiver, report));
             }
             Err(error) => {
                 let error = RpcError::transport(error.to_string());
@@ -550,29 +550,23 @@ impl Fetcher {
 
 async fn read_stream(
     id: u64,
-    mut service: v1::consumer_service_client::ConsumerServiceClient<Rpc>,
+    rpc: Rpc,
     requests: mpsc::UnboundedReceiver<v1::FetchStreamRequest>,
     report: mpsc::UnboundedSender<Event>,
 ) {
-    let error = match service
-        .fetch_stream(UnboundedReceiverStream::new(requests))
-        .await
-    {
+    let error = match fetch_wire::open(rpc, requests).await {
         Err(status) => RpcError::from_status(&status),
-        Ok(response) => {
-            let mut messages = response.into_inner();
-            loop {
-                match messages.message().await {
-                    Ok(Some(message)) => {
-                        if report.send(Event::Message(id, message)).is_err() {
-                            return;
-                        }
+        Ok(mut answers) => loop {
+            match answers.next().await {
+                Ok(Some(message)) => {
+                    if report.send(Event::Message(id, message)).is_err() {
+                        return;
                     }
-                    Ok(None) => break RpcError::transport("the server ended the stream"),
-                    Err(status) => break RpcError::from_status(&status),
                 }
+                Ok(None) => break RpcError::transport("the server ended the stream"),
+                Err(status) => break RpcError::from_status(&status),
             }
-        }
+        },
     };
     let _ = report.send(Event::Ended(id, error));
 }

@@ -16,6 +16,7 @@ pub mod connect;
 pub mod consumer;
 pub mod delivery;
 pub mod error;
+mod fetch_wire;
 mod fetcher;
 pub mod flight;
 pub mod group;

@@ -1,12 +1,12 @@
-//! A layer around every call: counts it when its answer has ended, however it ends, and names the node
-//! that answered. It never reads or changes a message.
+//! A layer around every call: refuses what does not say that it is gRPC, counts a call when its answer has
+//! ended, however it ends, and names the node that answered. It never reads or changes a message.
 
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
-use http::{HeaderMap, HeaderValue, Request, Response};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use http_body::{Body, Frame, SizeHint};
 use tonic::{Code, Status};
 use tower::{Layer, Service};
@@ -51,8 +51,8 @@ impl<S, Req, Res> Service<Request<Req>> for Observed<S>
 where
     S: Service<Request<Req>, Response = Response<Res>>,
     S::Future: Send + 'static,
-    S::Error: 'static,
-    Res: 'static,
+    S::Error: Send + 'static,
+    Res: Default + Send + 'static,
 {
     type Response = Response<ObservedBody<Res>>;
     type Error = S::Error;
@@ -66,6 +66,12 @@ where
         let rpc = self.metrics.rpc(request.uri().path());
         let mut call = Call::new(self.metrics.clone(), rpc);
         let node = self.node.clone();
+        if !is_grpc(request.headers()) {
+            let inner = Res::default();
+            let mut response = Response::new(ObservedBody { inner, call });
+            *response.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+            return Box::pin(std::future::ready(Ok(response)));
+        }
         let answer = self.inner.call(request);
         Box::pin(async move {
             let mut response = answer.await?;
@@ -76,6 +82,15 @@ where
             Ok(response.map(|inner| ObservedBody { inner, call }))
         })
     }
+}
+
+/// Whether a request is a gRPC call: anything else could be made by a browser on behalf of somebody else.
+fn is_grpc(headers: &HeaderMap) -> bool {
+    let kind = headers
+        .get(header::CONTENT_TYPE)
+        .map_or(&[][..], HeaderValue::as_bytes);
+    kind.strip_prefix(b"application/grpc")
+        .is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
 }
 
 /// Gives a reason to a status that the transport made on its own.

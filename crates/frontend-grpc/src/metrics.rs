@@ -86,35 +86,35 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// Adds every metric to a registry, under its full name.
+    /// Adds every metric to a registry that has the prefix `varve`.
     pub fn register(&self, registry: &mut Registry) {
         registry.register(
-            "varve_rpc",
+            "rpc",
             "Finished gRPC calls by service, method and code",
             self.calls.clone(),
         );
         registry.register(
-            "varve_rpc_duration_seconds",
+            "rpc_duration_seconds",
             "Time from the arrival of a gRPC call to the end of its answer",
             self.durations.clone(),
         );
         registry.register(
-            "varve_rpc_errors",
+            "rpc_errors",
             "Errors sent to clients, in statuses and in bodies, by reason",
             self.errors.clone(),
         );
         registry.register(
-            "varve_connections",
+            "connections",
             "Open connections of the gRPC listener",
             self.connections.clone(),
         );
         registry.register(
-            "varve_connections_refused",
+            "connections_refused",
             "Connections closed at once because the limit of open connections was reached",
             self.connections_refused.clone(),
         );
         registry.register(
-            "varve_streams",
+            "streams",
             "Open streaming calls by method",
             self.streams.clone(),
         );
@@ -266,7 +266,7 @@ mod tests {
     #[test]
     fn metrics_have_the_promised_names() {
         let metrics = Metrics::default();
-        let mut registry = Registry::default();
+        let mut registry = Registry::with_prefix("varve");
         metrics.register(&mut registry);
         metrics.finished(
             metrics.rpc("/varve.v1.ConsumerService/Fetch"),

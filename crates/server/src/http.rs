@@ -82,6 +82,9 @@ async fn render(State(seen): State<Seen>, headers: HeaderMap) -> Response {
     } else {
         "text/plain; version=0.0.4; charset=utf-8"
     };
+    if let Ok(broker) = seen.health.startup() {
+        broker.refresh_group_metrics().await;
+    }
     match seen.metrics.render() {
         Ok(text) => ([(header::CONTENT_TYPE, kind)], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),

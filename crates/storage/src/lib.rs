@@ -38,12 +38,14 @@
 //! // The readers' side: an immutable snapshot, O(1) to make after every append.
 //! log.view()                         -> Arc<ReadView>
 //! view.read(offset, max_bytes, upto, min_one, ReadMode, Option<&Cursor>) -> Result<ReadOutcome, ReadError>
+//! view.read_into(&ReadBuffers, &ReadRange, ReadMode, Option<&Cursor>)  // the same, into pooled buffers
 //!   ReadOutcome::{Slice(Slice { bytes, base_offset, next_offset, last_epoch, batches, cursor }), WouldBlock}
 //! view.offset_for_timestamp(ts, upto) -> Result<Option<(Offset, i64)>, ReadError>
 //! view.headers(from)                 -> Headers: Iterator<Item = Result<BatchHeader, ReadError>>
 //! view.log_start() log_end()
 //! ```
 
+mod buffers;
 mod config;
 mod epoch_index;
 mod error;
@@ -58,11 +60,12 @@ mod snapshot;
 mod tail;
 mod truncate;
 
+pub use buffers::ReadBuffers;
 pub use config::{LogConfig, OpenMode};
 pub use epoch_index::EpochIndex;
 pub use error::{Corruption, LogError, ReadError};
 pub use flush::{FlushDone, FlushError, FlushTarget, Removal};
 pub use format::LogIdentity;
 pub use log::{Appended, Log};
-pub use read_view::{Cursor, Headers, ReadMode, ReadOutcome, ReadView, Slice};
+pub use read_view::{Cursor, Headers, ReadMode, ReadOutcome, ReadRange, ReadView, Slice};
 pub use recovery::{Decision, Reason, Recovery};

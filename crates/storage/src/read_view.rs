@@ -13,6 +13,7 @@ use varve_record::{BatchHeader, HEADER_BYTES, StoredBatch};
 use varve_types::{LeaderEpoch, Offset};
 use varve_vfs::File;
 
+use crate::buffers::ReadBuffers;
 use crate::error::ReadError;
 use crate::segment::{Kind, Segment};
 
@@ -28,6 +29,19 @@ pub enum ReadMode {
     NoWait,
     /// Wait for the disk.
     Blocking,
+}
+
+/// What to read: whole batches from the one that holds `offset` on, from one segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReadRange {
+    /// First offset wanted.
+    pub offset: Offset,
+    /// Most bytes.
+    pub max_bytes: usize,
+    /// Nothing at or past this offset is returned.
+    pub upto: Offset,
+    /// The first batch is returned even if it is larger than `max_bytes`.
+    pub min_one: bool,
 }
 
 /// Where a sequential reader goes on. A hint: one that no longer fits is ignored.
@@ -174,6 +188,32 @@ impl ReadView {
         mode: ReadMode,
         cursor: Option<&Cursor>,
     ) -> Result<ReadOutcome, ReadError> {
+        let range = ReadRange {
+            offset,
+            max_bytes,
+            upto,
+            min_one,
+        };
+        self.read_into(&ReadBuffers::default(), &range, mode, cursor)
+    }
+
+    /// As [`ReadView::read`], into buffers of a pool.
+    ///
+    /// # Errors
+    /// As for [`ReadView::read`].
+    pub fn read_into(
+        &self,
+        buffers: &ReadBuffers,
+        range: &ReadRange,
+        mode: ReadMode,
+        cursor: Option<&Cursor>,
+    ) -> Result<ReadOutcome, ReadError> {
+        let ReadRange {
+            offset,
+            max_bytes,
+            upto,
+            min_one,
+        } = *range;
         self.check(offset)?;
         let upto = upto.min(self.log_end());
         if offset >= upto {
@@ -184,14 +224,16 @@ impl ReadView {
         let (position, slack) = self.start_of(&part, offset, cursor);
         let want = slack.saturating_add(max_bytes.max(HEADER_BYTES) as u64);
         let len = want.min(part.at.size.saturating_sub(position));
+        let len = usize::try_from(len).unwrap_or(usize::MAX);
         let mut fetch = Fetch {
             file: &*file,
             position,
             limit: part.at.size,
             mode,
-            buf: Vec::new(),
+            buf: buffers.take(len),
+            buffers,
         };
-        if !fetch.load(usize::try_from(len).unwrap_or(usize::MAX))? {
+        if !fetch.load(len)? {
             return Ok(ReadOutcome::WouldBlock);
         }
         let outcome = fetch.collect(offset, max_bytes, upto, min_one);
@@ -338,6 +380,13 @@ struct Fetch<'a> {
     limit: u64,
     mode: ReadMode,
     buf: Vec<u8>,
+    buffers: &'a ReadBuffers,
+}
+
+impl Drop for Fetch<'_> {
+    fn drop(&mut self) {
+        self.buffers.give_back(std::mem::take(&mut self.buf));
+    }
 }
 
 impl Fetch<'_> {
@@ -477,7 +526,9 @@ impl Fetch<'_> {
             let expected = format!("a batch of {} bytes", first.size());
             return Err(self.corrupt(start, expected, found));
         }
-        let bytes = Bytes::from(std::mem::take(&mut self.buf)).slice(start..end);
+        let bytes = self
+            .buffers
+            .share(std::mem::take(&mut self.buf), start, end);
         let next_offset = last.next_offset();
         let position = self.position + end as u64;
         let cursor = Cursor {

@@ -57,8 +57,14 @@ pub const STREAM_MAX_IN_FLIGHT_BYTES: usize = 32 * 1024 * 1024;
 pub const HTTP2_STREAM_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
 /// HTTP/2 window of one connection, in bytes, both ends.
 pub const HTTP2_CONNECTION_WINDOW_BYTES: u32 = 32 * 1024 * 1024;
-/// Largest HTTP/2 frame, in bytes.
+/// Largest HTTP/2 frame that a server takes, in bytes.
 pub const HTTP2_FRAME_BYTES: u32 = 64 * 1024;
+/// Largest HTTP/2 frame that our client takes, in bytes. A whole read fits, so that a reader is woken once
+/// for it and finds it in one piece.
+pub const HTTP2_READ_FRAME_BYTES: u32 = READ_CHUNK_BYTES as u32;
+/// Most bytes a stream reads of one partition at a time, unless one batch is larger. Large enough that the
+/// price of a read is its copy, small enough that the copy is still in the cache when it is sent.
+pub const READ_CHUNK_BYTES: usize = 1024 * 1024;
 /// Streams of one connection.
 pub const HTTP2_MAX_STREAMS: u32 = 1024;
 /// Connections of one listener.
@@ -68,4 +74,6 @@ const _: () = assert!(MESSAGE_DEFAULT_MAX_BYTES <= BATCH_MAX_BYTES);
 const _: () = assert!(BATCH_MAX_BYTES < REQUEST_MAX_BYTES);
 const _: () = assert!(REQUEST_MAX_BYTES <= STREAM_MAX_IN_FLIGHT_BYTES);
 const _: () = assert!(RESPONSE_DEFAULT_MAX_BYTES < 4 * 1024 * 1024);
+const _: () = assert!(READ_CHUNK_BYTES < RESPONSE_DEFAULT_MAX_BYTES);
+const _: () = assert!(HTTP2_READ_FRAME_BYTES as usize == READ_CHUNK_BYTES);
 const _: () = assert!(HTTP2_STREAM_WINDOW_BYTES <= HTTP2_CONNECTION_WINDOW_BYTES);

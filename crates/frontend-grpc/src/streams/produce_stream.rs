@@ -1,9 +1,9 @@
 //! ProduceStream: pipelined appends. Requests are read, checked and handed to the broker one after the
 //! other, which keeps the order of each partition and makes the broker's admission hold the client back;
-//! results come back as their receipts resolve.
+//! results come back as their receipts resolve, those of one partition in the order of the requests.
 
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
@@ -24,12 +24,22 @@ use crate::translate::produce::to_appended;
 const WAITING: usize = limits::STREAM_MAX_IN_FLIGHT_REQUESTS;
 
 /// One request between its arrival and its result.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Ticket {
     request_id: i64,
+    topic: Arc<str>,
     partition: i32,
     bytes: usize,
 }
+
+impl Ticket {
+    fn lane(&self) -> Lane {
+        (Arc::clone(&self.topic), self.partition)
+    }
+}
+
+/// Requests whose results keep their order: those of one partition.
+type Lane = (Arc<str>, i32);
 
 type Accepted<R> = (Ticket, Result<(PartitionId, R), Error>);
 type Resolved = (Ticket, Result<Appended, Error>);
@@ -46,6 +56,7 @@ pub fn open<B: Broker>(
         ctx,
         outlet,
         receipts: FuturesUnordered::new(),
+        behind: BTreeMap::new(),
         requests: 0,
         bytes: 0,
     };
@@ -57,7 +68,10 @@ struct ProduceStream<B> {
     shared: Arc<Shared<B>>,
     ctx: CallContext,
     outlet: Outlet<v1::ProduceStreamResponse>,
+    /// The oldest result of each lane that is not sent yet.
     receipts: FuturesUnordered<Parked<Resolved>>,
+    /// Those behind it. A lane with an unsent result has an entry, be it empty.
+    behind: BTreeMap<Lane, VecDeque<Parked<Resolved>>>,
     /// Requests received and not yet answered.
     requests: usize,
     /// Their size.
@@ -99,7 +113,7 @@ impl<B: Broker> ProduceStream<B> {
                 Some(first) = self.receipts.next() => self.answer(first).await?,
                 accepted = parked(&mut accepting) => {
                     accepting = None;
-                    self.accepted(accepted).await?;
+                    self.accepted(accepted);
                 }
                 message = inbound.message(), if open && accepting.is_none() => match message {
                     Ok(Some(message)) => match self.admit(&message) {
@@ -132,14 +146,11 @@ impl<B: Broker> ProduceStream<B> {
                 ),
             ));
         }
-        let partition = message
-            .request
-            .as_ref()
-            .and_then(|r| r.partition)
-            .unwrap_or(0);
+        let request = message.request.as_ref();
         Ok(Ticket {
             request_id: message.request_id,
-            partition,
+            topic: request.map_or("", |r| r.topic.as_str()).into(),
+            partition: request.and_then(|r| r.partition).unwrap_or(0),
             bytes,
         })
     }
@@ -157,27 +168,41 @@ impl<B: Broker> ProduceStream<B> {
         Box::pin(async move { (ticket, take(&shared, &ctx, message.request).await) })
     }
 
-    async fn accepted(&mut self, accepted: Accepted<B::Receipt>) -> Result<(), Gone> {
+    /// Puts the outcome of a request behind those of its lane.
+    fn accepted(&mut self, accepted: Accepted<B::Receipt>) {
         let (ticket, outcome) = accepted;
-        let (partition, receipt) = match outcome {
-            Ok(accepted) => accepted,
-            Err(error) => return self.send(ticket, Err(error)).await,
-        };
-        let wait: Duration = self.shared.request_timeout();
-        self.receipts.push(Box::pin(async move {
-            let resolved = tokio::time::timeout(wait, receipt).await;
+        let wait = self.shared.request_timeout();
+        let until = tokio::time::Instant::now() + wait;
+        let lane = ticket.lane();
+        let resolved: Parked<Resolved> = Box::pin(async move {
+            let (partition, receipt) = match outcome {
+                Ok(accepted) => accepted,
+                Err(error) => return (ticket, Err(error)),
+            };
+            let resolved = tokio::time::timeout_at(until, receipt).await;
             (
                 ticket,
                 resolved.unwrap_or_else(|_| Err(append::commit_timeout(partition, wait))),
             )
-        }));
-        Ok(())
+        });
+        match self.behind.get_mut(&lane) {
+            Some(queue) => queue.push_back(resolved),
+            None => {
+                self.behind.insert(lane, VecDeque::new());
+                self.receipts.push(resolved);
+            }
+        }
     }
 
     /// Sends a result, and every other one that is ready: the transport then packs them into one frame.
     async fn answer(&mut self, first: Resolved) -> Result<(), Gone> {
         let mut next = Some(first);
         while let Some((ticket, outcome)) = next {
+            let lane = ticket.lane();
+            match self.behind.get_mut(&lane).and_then(VecDeque::pop_front) {
+                Some(resolved) => self.receipts.push(resolved),
+                None => drop(self.behind.remove(&lane)),
+            }
             self.send(ticket, outcome).await?;
             next = self.receipts.next().now_or_never().flatten();
         }

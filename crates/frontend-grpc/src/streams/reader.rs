@@ -403,6 +403,7 @@ impl<B: Broker, K: Ord + Clone + Send + 'static> Reader<B, K> {
         K: 'a,
     {
         let room = self.options.message_bytes - MESSAGE_OVERHEAD;
+        let most = room.min(limits::READ_CHUNK_BYTES);
         let (mut tickets, mut partitions) = (Vec::new(), Vec::new());
         for (key, cursor) in cursors.filter(|(_, c)| c.eligible(now) && !c.lost_place) {
             if tickets.len() == limits::REQUEST_MAX_PARTITIONS {
@@ -411,7 +412,7 @@ impl<B: Broker, K: Ord + Clone + Send + 'static> Reader<B, K> {
             }
             let credit = cursor
                 .credit
-                .map_or(room, |c| usize::try_from(c).unwrap_or(room));
+                .map_or(most, |c| usize::try_from(c).unwrap_or(most));
             tickets.push(Ticket {
                 key: key.clone(),
                 generation: cursor.generation,
@@ -420,7 +421,7 @@ impl<B: Broker, K: Ord + Clone + Send + 'static> Reader<B, K> {
                 topic: cursor.partition.topic.clone(),
                 partition: cursor.partition.partition,
                 offset: cursor.next,
-                max_bytes: credit.clamp(READ_MIN_BYTES.min(room), room),
+                max_bytes: credit.clamp(READ_MIN_BYTES.min(most), most),
                 leader_epoch: cursor.expected_epoch,
             });
         }

@@ -228,6 +228,8 @@ pub struct Decoder {
     end: Offset,
     until: Until,
     done: bool,
+    /// Damage behind what was delivered, told once that is out.
+    damage: Option<BatchError>,
 }
 
 impl Decoder {
@@ -250,6 +252,7 @@ impl Decoder {
             end,
             until,
             done,
+            damage: None,
         }
     }
 
@@ -297,11 +300,21 @@ impl Decoder {
         max_bytes: usize,
         max_records: u64,
     ) -> Result<Option<Chunk>, BatchError> {
+        if let Some(damage) = self.damage.take() {
+            return Err(damage);
+        }
         let mut chunk = Chunk::default();
         let (mut size, mut payload) = (0_usize, 0_usize);
         while chunk.record_count < max_records {
-            let Some(record) = self.take_record()? else {
-                break;
+            let record = match self.take_record() {
+                Ok(Some(record)) => record,
+                Ok(None) => break,
+                // What is sound in front of it is delivered first.
+                Err(damage) if chunk.record_count > 0 => {
+                    self.damage = Some(damage);
+                    break;
+                }
+                Err(damage) => return Err(damage),
             };
             let ended = self.until.offset.is_some_and(|u| record.offset >= u)
                 || self.until.timestamp.is_some_and(|t| record.timestamp >= t);
@@ -329,7 +342,8 @@ impl Decoder {
         if chunk.record_count == 0 {
             return Ok(None);
         }
-        if self.held.is_none() && self.open.is_none() && self.rest.is_empty() && !self.done {
+        let drained = self.held.is_none() && self.open.is_none() && self.rest.is_empty();
+        if drained && self.damage.is_none() && !self.done {
             self.position = self.position.max(self.end);
         }
         chunk.next_offset = self.position;
@@ -361,6 +375,8 @@ impl Decoder {
             let batch = StoredBatch::split_from(&self.rest)?;
             self.rest = self.rest.slice(batch.bytes.len()..);
             if !batch.header.is_control() && batch.header.last_offset() >= self.position {
+                // Who gets records has no checksum to check; who gets batches does it himself.
+                batch.verify_crc()?;
                 self.open = Some(batch.records()?);
             }
         }

@@ -10,7 +10,8 @@ use varve_proto::v1;
 use varve_types::{ErrorKind, NodeId, Offset, TopicId, limits};
 
 use super::{
-    at_most, missing, offset, to_timestamp, topic_partition, unknown_enum, writable_topic,
+    at_most, missing, offset, to_timestamp, topic_name, topic_partition, unknown_enum,
+    writable_topic,
 };
 
 /// Most labels of a topic.
@@ -23,10 +24,18 @@ const CONFIGS_MAX: usize = 256;
 /// Reads a CreateTopic.
 ///
 /// # Errors
-/// `InvalidRequest` naming the field; `PolicyViolation` for internal names; `UnsupportedFeature` for a
-/// partitioner that this server does not have.
+/// `InvalidRequest` naming the field, also for names that only the server may use; `UnsupportedFeature`
+/// for a partitioner that this server does not have.
 pub fn create(request: &v1::CreateTopicRequest) -> Result<CreateTopic, Error> {
-    let topic = writable_topic("topic", &request.topic)?;
+    let topic = topic_name("topic", &request.topic)?;
+    if topic.is_internal() {
+        return Err(Error::invalid(
+            "topic",
+            format!(
+                "names that begin with \"__\" belong to the server; found {topic}; nothing was created"
+            ),
+        ));
+    }
     partitioner(request.partitioner)?;
     at_most("configs", request.configs.len(), CONFIGS_MAX)?;
     labels(&request.labels)?;
@@ -360,6 +369,19 @@ mod tests {
                 ..request()
             })
             .is_err()
+        );
+    }
+
+    #[test]
+    fn reserved_names_are_bad_requests() {
+        let error = create(&v1::CreateTopicRequest {
+            topic: "__x".to_owned(),
+            ..request()
+        })
+        .unwrap_err();
+        assert_eq!(
+            (error.kind, error.field),
+            (ErrorKind::InvalidRequest, Some("topic"))
         );
     }
 

@@ -175,7 +175,17 @@ async fn a_topic_lives_from_create_to_delete() {
 #[tokio::test]
 async fn bad_names_never_become_topics() {
     let h = Harness::start().await;
-    for bad in ["", ".", "..", "a/b", "a\0b", "ä", "a b", &"x".repeat(250)] {
+    for bad in [
+        "",
+        ".",
+        "..",
+        "a/b",
+        "a\0b",
+        "ä",
+        "a b",
+        "__x",
+        &"x".repeat(250),
+    ] {
         let status = h.topics().create_topic(create(bad)).await.unwrap_err();
         let field = &status.get_details_bad_request().unwrap().field_violations[0].field;
         assert_eq!(field, "topic", "{bad:?}");
@@ -185,8 +195,6 @@ async fn bad_names_never_become_topics() {
             "INVALID_REQUEST",
         );
     }
-    let internal = h.topics().create_topic(create("__x")).await;
-    assert_fails(internal, Code::FailedPrecondition, "POLICY_VIOLATION");
     for count in [-1, 10_001, i32::MAX, i32::MIN] {
         let request = v1::CreateTopicRequest {
             partition_count: count,

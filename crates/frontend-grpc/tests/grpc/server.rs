@@ -334,7 +334,7 @@ async fn connections_are_bounded_and_the_bound_is_counted() {
     let mut client = HealthClient::new(second);
     assert!(client.check(HealthCheckRequest::default()).await.is_ok());
     assert_eq!(h.metrics.open_connections(), 2);
-    let mut registry = prometheus_client::registry::Registry::default();
+    let mut registry = prometheus_client::registry::Registry::with_prefix("varve");
     h.metrics.register(&mut registry);
     let mut text = String::new();
     prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();

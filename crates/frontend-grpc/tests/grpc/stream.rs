@@ -488,8 +488,9 @@ async fn large_runs_of_batches_arrive_as_they_were_stored() {
         read == sent,
         "every byte after the server's own fields is the producer's"
     );
+    // As many as fit a read travel together: six of these.
     assert!(
-        messages <= 3,
+        messages <= 5,
         "batches travel together, {messages} messages"
     );
 }
