@@ -253,6 +253,39 @@ async fn a_second_member_gets_its_share_and_no_record_comes_twice() {
 }
 
 #[tokio::test]
+async fn a_dropped_call_leaves_no_hand_over_half_done() {
+    let cluster = Cluster::start(4).await;
+    cluster.produce("events", 4, 0..30).await;
+    let mut first = cluster.join(|_| {});
+    until("the first round", &mut [&mut first], |m| {
+        m[0].count() == 120
+    })
+    .await;
+    let mut second = cluster.join(|_| {});
+    let work = async {
+        // So short that calls are dropped in the middle of the commit before the hand-over; then longer.
+        let mut patience = Duration::from_micros(200);
+        while (first.owned(), second.owned()) != (2, 2) {
+            let _ = timeout(patience, first.consumer.next_batch()).await;
+            patience += Duration::from_micros(500);
+            second.turn().await.unwrap();
+        }
+    };
+    timeout(PATIENCE, work).await.unwrap();
+    assert_eq!(second.count(), 0, "all was committed before");
+    cluster.produce("events", 4, 30..31).await;
+    until("one more of each", &mut [&mut first, &mut second], |m| {
+        m[0].count() + m[1].count() == 124
+    })
+    .await;
+    first.consumer.close().await.unwrap();
+    second.consumer.close().await.unwrap();
+    let all = BTreeMap::from([(0, 31), (1, 31), (2, 31), (3, 31)]);
+    assert_eq!(cluster.committed("events").await, all);
+    cluster.stop().await;
+}
+
+#[tokio::test]
 async fn a_member_that_vanishes_is_replaced_and_nothing_is_lost() {
     let cluster = Cluster::start(2).await;
     cluster.produce("events", 2, 0..20).await;

@@ -109,6 +109,9 @@ pub struct GroupConsumer {
     commit_at: Instant,
     membership: SharedMembership,
     control: mpsc::UnboundedReceiver<Control>,
+    /// What is being given up and not confirmed yet. Kept here, so that a caller who drops the call that
+    /// is committing it leaves nothing half done.
+    giving_up: Option<(BTreeSet<TopicPartition>, oneshot::Sender<()>)>,
     leave: Option<oneshot::Sender<()>>,
     task: JoinHandle<()>,
 }
@@ -162,6 +165,7 @@ impl GroupConsumer {
             member_id,
             membership,
             control,
+            giving_up: None,
         })
     }
 
@@ -185,6 +189,7 @@ impl GroupConsumer {
     pub async fn next_batch(&mut self) -> Result<FetchedBatch, ClientError> {
         self.mark_current();
         loop {
+            self.give_up().await;
             let commit_at = match self.config.auto_commit {
                 Some(_) if !self.dirty.is_empty() => self.commit_at,
                 _ => Instant::now() + Duration::from_secs(3600),
@@ -193,7 +198,7 @@ impl GroupConsumer {
                 biased;
                 control = self.control.recv() => match control {
                     None => return Err(ClientError::Closed),
-                    Some(control) => self.on_control(control).await?,
+                    Some(control) => self.on_control(control)?,
                 },
                 () = tokio::time::sleep_until(commit_at) => self.auto_commit().await,
                 batch = self.feed.next(), if !self.feed.is_done() => match batch {
@@ -234,7 +239,7 @@ impl GroupConsumer {
         self.current = None;
     }
 
-    async fn on_control(&mut self, control: Control) -> Result<(), ClientError> {
+    fn on_control(&mut self, control: Control) -> Result<(), ClientError> {
         match control {
             Control::Assigned(partitions) => {
                 let of = self.owned.len() + partitions.len();
@@ -248,11 +253,7 @@ impl GroupConsumer {
                 for partition in &partitions {
                     self.feed.remove(&partition.topic, partition.partition);
                 }
-                if self.config.auto_commit.is_some() {
-                    self.auto_commit().await;
-                }
-                self.forget(&partitions);
-                let _ = done.send(());
+                self.giving_up = Some((partitions, done));
             }
             Control::Lost(partitions) => {
                 for partition in &partitions {
@@ -263,6 +264,18 @@ impl GroupConsumer {
             Control::Fatal(error) => return Err(error),
         }
         Ok(())
+    }
+
+    /// Commits what is to be given up and confirms. May be dropped and called again, which begins the
+    /// commit again.
+    async fn give_up(&mut self) {
+        if self.giving_up.is_some() && self.config.auto_commit.is_some() {
+            self.auto_commit().await;
+        }
+        if let Some((partitions, done)) = self.giving_up.take() {
+            self.forget(&partitions);
+            let _ = done.send(());
+        }
     }
 
     fn forget(&mut self, partitions: &BTreeSet<TopicPartition>) {
