@@ -697,11 +697,13 @@ impl Coordinator {
         let Some(Some((name, member))) = self.open.get(&ticket).cloned() else {
             return;
         };
-        self.open.remove(&ticket);
-        if let Some(group) = self.groups.get_mut(&name) {
-            group.cancel(&member, ticket);
+        if let Some(group) = self.groups.get_mut(&name)
+            && group.cancel(&member, ticket)
+        {
+            self.open.remove(&ticket);
             self.touched.insert(name);
         }
+        // Otherwise it came due in this very step: it has its answer, and `finish` closes the ticket.
     }
 
     /// Settles the groups that changed, closes answered tickets and checks the invariants.

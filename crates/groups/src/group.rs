@@ -392,13 +392,11 @@ impl Group {
         }
     }
 
-    /// The caller of a parked heartbeat is gone; the session goes on counting from its arrival.
-    pub(crate) fn cancel(&mut self, id: &MemberId, ticket: Ticket) {
-        if let Some(member) = self.members.get_mut(id)
-            && member.parked.as_ref().is_some_and(|p| p.ticket == ticket)
-        {
-            member.parked = None;
-        }
+    /// The caller of a parked heartbeat is gone; the session goes on counting from its arrival. Returns
+    /// whether the heartbeat was still parked.
+    pub(crate) fn cancel(&mut self, id: &MemberId, ticket: Ticket) -> bool {
+        let parked = |member: &mut Member| member.parked.take_if(|p| p.ticket == ticket);
+        self.members.get_mut(id).and_then(parked).is_some()
     }
 
     fn leave(&mut self, env: Env<'_>, heartbeat: &Heartbeat, out: &mut Vec<Output>) {

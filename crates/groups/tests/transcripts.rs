@@ -448,3 +448,24 @@ fn transcripts_replay_as_written() {
         }
     }
 }
+
+#[test]
+fn a_call_given_up_when_its_answer_is_due_is_answered_once() {
+    let mut script = Script::new();
+    for line in [
+        "topics t=1",
+        "loaded",
+        "hb g a topics:t owned:",
+        "hb g a epoch:1 owned:t-0 wait:5000",
+    ] {
+        script.run(line);
+    }
+    // No tick comes between: the same step finds the wait over and the caller gone.
+    script.now = script.now.plus(5000);
+    let printed = script.run("cancel 2");
+    assert_eq!(
+        printed,
+        "#2 epoch=1 assignment=same interval=5000 session=45000\n"
+    );
+    assert_eq!(script.run("cancel 2"), "ok\n");
+}
