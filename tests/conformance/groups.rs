@@ -372,7 +372,12 @@ fn offsets_are_reset_dry_and_for_real() {
             target: Some(T::FromGroup(name.into())),
             ..Default::default()
         };
-        rpc.groups().reset_offsets(copy).await.ok();
+        let copied = rpc.groups().reset_offsets(copy).await.unwrap().into_inner();
+        assert_eq!(copied.offsets.len(), 2);
+        assert_eq!(
+            offsets(&rpc, "m-reset-copy").await,
+            offsets(&rpc, name).await
+        );
         let (code, reason) = (Code::InvalidArgument, "INVALID_REQUEST");
         let none = v1::ResetOffsetsRequest {
             group: name.into(),
