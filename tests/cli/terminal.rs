@@ -10,11 +10,16 @@ use varve_tests::wait;
 
 use crate::{PATIENCE, create, feed, node, program, run};
 
+/// Whether there is a terminal to be had; says loudly when a test is skipped for the lack of it.
 fn script_exists() -> bool {
-    Command::new("script")
+    let there = Command::new("script")
         .arg("--version")
         .output()
-        .is_ok_and(|output| output.status.success())
+        .is_ok_and(|output| output.status.success());
+    if !there {
+        eprintln!("SKIPPED: no `script` of util-linux here, so nothing at a terminal was tested");
+    }
+    there
 }
 
 /// Runs a shell line with a terminal on all three streams it does not redirect.
