@@ -2,6 +2,7 @@
 //! the work.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use varve_broker_api as api;
@@ -47,7 +48,8 @@ impl api::Broker for Broker {
         _ctx: &Context,
         request: api::InitProducer,
     ) -> Result<api::ProducerSession> {
-        self.inner.registry.init_producer(request.name).await
+        let registry = Arc::clone(&self.inner.registry);
+        owned(async move { registry.init_producer(request.name).await }).await
     }
 
     async fn fetch(
@@ -64,8 +66,7 @@ impl api::Broker for Broker {
             .into_iter()
             .map(|request| {
                 let topic = inner.registry.topic(&request.topic);
-                let partition =
-                    topic.and_then(|t| t.partition(request.partition).map(std::sync::Arc::clone));
+                let partition = topic.and_then(|t| t.partition(request.partition).map(Arc::clone));
                 Wanted { request, partition }
             })
             .collect();
@@ -98,7 +99,8 @@ impl api::Broker for Broker {
                 ),
             ));
         }
-        self.inner.registry.create_topic(request).await
+        let registry = Arc::clone(&self.inner.registry);
+        owned(async move { registry.create_topic(request).await }).await
     }
 
     async fn delete_topic(
@@ -108,7 +110,8 @@ impl api::Broker for Broker {
         id: Option<TopicId>,
     ) -> Result<()> {
         check_not_internal(ctx, topic)?;
-        self.inner.registry.delete_topic(topic, id).await
+        let (registry, topic) = (Arc::clone(&self.inner.registry), topic.clone());
+        owned(async move { registry.delete_topic(&topic, id).await }).await
     }
 
     fn topic(&self, _ctx: &Context, topic: &TopicName) -> Result<api::TopicInfo> {
@@ -145,7 +148,8 @@ impl api::Broker for Broker {
         request: api::UpdateConfigs,
     ) -> Result<api::TopicInfo> {
         check_not_internal(ctx, &request.topic)?;
-        self.inner.registry.update_configs(request).await
+        let registry = Arc::clone(&self.inner.registry);
+        owned(async move { registry.update_configs(request).await }).await
     }
 
     async fn add_partitions(
@@ -154,7 +158,8 @@ impl api::Broker for Broker {
         request: api::AddPartitions,
     ) -> Result<api::TopicInfo> {
         check_not_internal(ctx, &request.topic)?;
-        self.inner.registry.add_partitions(request).await
+        let registry = Arc::clone(&self.inner.registry);
+        owned(async move { registry.add_partitions(request).await }).await
     }
 
     async fn delete_records(
@@ -190,7 +195,7 @@ impl api::Broker for Broker {
             session_timeout_ms: h.session_timeout.map(millis),
             rebalance_timeout_ms: h.rebalance_timeout.map(millis),
             max_wait_ms: millis(h.max_wait),
-            client_id: std::sync::Arc::clone(&ctx.client_id),
+            client_id: Arc::clone(&ctx.client_id),
             peer: ctx.peer,
         });
         match self
@@ -493,6 +498,20 @@ impl Broker {
             Reply::Offsets(offsets) => Ok(offsets),
             other => Err(unexpected(&other)),
         }
+    }
+}
+
+/// Runs a change of metadata to its end, whoever still waits for it: a caller that is cancelled or runs out
+/// of time must not leave a change that is on disk and not in memory.
+async fn owned<T: Send + 'static>(
+    change: impl Future<Output = Result<T>> + Send + 'static,
+) -> Result<T> {
+    match tokio::spawn(change).await {
+        Ok(result) => result,
+        Err(error) => Err(Error::new(
+            ErrorKind::StorageError,
+            format!("the change ended early ({error}); whether it was made is unknown"),
+        )),
     }
 }
 

@@ -585,3 +585,36 @@ async fn offsets_that_cannot_be_read_are_not_taken_for_none() {
     }
     assert!(found > 0 && refused > 0, "{found} found, {refused} refused");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancelled_change_of_topics_is_whole_on_disk_and_in_memory() {
+    let f = Fixture::new().await;
+    let ctx = Context::anonymous();
+    let topic: varve_types::TopicName = "orders".parse().unwrap();
+    let exists = |f: &Fixture| f.broker.topic(&Context::anonymous(), &topic).is_ok();
+    let until = async |f: &Fixture, wanted: bool| {
+        let reached = async {
+            while exists(f) != wanted {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), reached)
+            .await
+            .expect("the change is made");
+    };
+    let request = support::new_topic("orders", 2);
+    let creating = f.broker.create_topic(&ctx, request).now_or_never();
+    assert!(creating.is_none(), "dropped before it was answered");
+    until(&f, true).await;
+    produce(&f.broker, &topic, 1, batch(&["a"])).await.unwrap();
+    let f = f.crash_and_restart().await;
+    assert_eq!(read_all(&f.broker, &topic, 1).await, ["a"]);
+
+    let deleting = f.broker.delete_topic(&ctx, &topic, None).now_or_never();
+    assert!(deleting.is_none(), "dropped before it was answered");
+    until(&f, false).await;
+    // Another change stores the metadata again: the topic must not come back with it.
+    f.create("others", 1).await;
+    let f = f.crash_and_restart().await;
+    assert!(!exists(&f), "a deleted topic stays deleted");
+}
