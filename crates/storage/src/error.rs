@@ -73,6 +73,16 @@ pub enum LogError {
         /// Its epoch.
         epoch: LeaderEpoch,
     },
+    /// The journal still holds records of the log, which a replay would bring back.
+    #[error(
+        "the log in {} was not truncated: the journal still holds records of it. Sync its files and make them \
+         void in the journal first",
+        dir.display()
+    )]
+    InJournal {
+        /// The log's directory.
+        dir: PathBuf,
+    },
     /// The offset is outside the log.
     #[error("offset {offset} is outside the log in {}, which has {start} to {end}. Nothing was changed", dir.display())]
     OutOfRange {

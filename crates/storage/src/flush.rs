@@ -8,6 +8,7 @@ use std::sync::Arc;
 use varve_types::Offset;
 use varve_vfs::{File, Vfs, VfsError};
 
+use crate::format::LogIdentity;
 use crate::segment::{Home, Replacement};
 
 /// Everything that must be synced before the log is durable up to [`FlushTarget::upto`].
@@ -31,11 +32,14 @@ pub struct FlushTarget {
 pub struct FlushDone {
     /// Everything below is on stable storage.
     pub upto: Offset,
+    pub(crate) identity: LogIdentity,
+    pub(crate) reach: Reach,
     pub(crate) generation: u64,
     pub(crate) manifest: u64,
     pub(crate) epochs: u64,
     pub(crate) position: u64,
     pub(crate) segment_id: u64,
+    pub(crate) segment_base: Offset,
     /// Index files numbered below this were synced.
     pub(crate) indexes_below: u64,
 }
@@ -51,11 +55,43 @@ pub struct FlushError {
     pub retry: bool,
 }
 
+/// What a flush makes durable, and whether acknowledgements follow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reach {
+    /// The files, and acknowledgements follow.
+    Files,
+    /// The files, so that the journal need not hold the records any more. Acknowledgements follow the journal
+    /// alone, which thereby knows exactly how far they may have come.
+    FilesOnly,
+    /// The journal.
+    Journal,
+}
+
+impl FlushDone {
+    /// The log.
+    #[must_use]
+    pub const fn identity(&self) -> LogIdentity {
+        self.identity
+    }
+}
+
 impl FlushTarget {
+    /// The log.
+    #[must_use]
+    pub fn identity(&self) -> LogIdentity {
+        self.home.identity
+    }
+
     /// The offset (exclusive) that will be durable.
     #[must_use]
     pub const fn upto(&self) -> Offset {
         self.done.upto
+    }
+
+    /// The segment that is written to; those before it are synced whole by this flush.
+    #[must_use]
+    pub const fn segment_id(&self) -> u64 {
+        self.done.segment_id
     }
 
     /// Bytes of batches that wait for this flush.

@@ -46,12 +46,15 @@
 //! ```
 
 mod buffers;
+mod closing;
 mod config;
 mod epoch_index;
 mod error;
 mod flush;
 pub mod format;
 pub mod inspect;
+pub mod journal;
+mod journaled;
 mod log;
 mod read_view;
 mod recovery;
@@ -66,6 +69,7 @@ pub use epoch_index::EpochIndex;
 pub use error::{Corruption, LogError, ReadError};
 pub use flush::{FlushDone, FlushError, FlushTarget, Removal};
 pub use format::LogIdentity;
+pub use journal::{Journal, JournalConfig, JournalEntry};
 pub use log::{Appended, Log};
 pub use read_view::{Cursor, Headers, ReadMode, ReadOutcome, ReadRange, ReadView, Slice};
 pub use recovery::{Decision, Reason, Recovery};

@@ -15,13 +15,13 @@ use varve_vfs::{Vfs, VfsError};
 use crate::config::{LogConfig, OpenMode};
 use crate::epoch_index::EpochIndex;
 use crate::error::LogError;
-use crate::flush::{FlushDone, FlushError, FlushTarget};
+use crate::flush::{FlushDone, FlushError, FlushTarget, Reach};
 use crate::format::{ListedSegment, LogIdentity, Manifest, SegmentHeader, encode_epochs};
+use crate::journal::{LogReplay, Replayed};
 use crate::read_view::{ReadView, Sealed};
 use crate::recovery::Recovery;
 use crate::recovery::open::{open, seal, view};
 use crate::segment::{Home, Kind, Replacement, Segment, SmallFile, SmallFiles};
-use crate::snapshot;
 use crate::tail::Tail;
 
 /// Positions and relative offsets in a segment are kept in 32 bits.
@@ -56,12 +56,14 @@ pub struct Log {
     pub(crate) epochs: EpochIndex,
     epochs_durable: u64,
     /// Segments whose index files got their last entries after their own flush.
-    unsynced_indexes: Vec<(u64, Arc<Segment>)>,
+    pub(crate) unsynced_indexes: Vec<(u64, Arc<Segment>)>,
     /// Numbers them, so that a flush says which ones it has synced.
     next_index_number: u64,
     /// Grows with each truncation, so that a flush from before it counts for nothing.
     pub(crate) generation: u64,
     failed: Option<Arc<str>>,
+    /// The journal may hold records of this log.
+    pub(crate) in_journal: bool,
     /// The latest time the owner has told.
     pub(crate) now_ms: i64,
 }
@@ -82,6 +84,26 @@ impl Log {
         mode: OpenMode,
         now_ms: i64,
     ) -> Result<(Self, Recovery), LogError> {
+        Self::open_replayed(vfs, dir, identity, config, mode, now_ms, None)
+    }
+
+    /// As [`Log::open`], and first puts back what the journal of the disk holds for the log.
+    ///
+    /// # Errors
+    /// As [`Log::open`]; a refusal has changed nothing but what was put back.
+    pub fn open_replayed(
+        vfs: Arc<dyn Vfs>,
+        dir: &Path,
+        identity: LogIdentity,
+        config: LogConfig,
+        mode: OpenMode,
+        now_ms: i64,
+        replay: Option<&LogReplay>,
+    ) -> Result<(Self, Recovery), LogError> {
+        let replayed = match replay {
+            Some(replay) => replay.apply(&*vfs, dir, &identity)?,
+            None => Replayed::default(),
+        };
         let small_files = Mutex::new(SmallFiles::default());
         let home = Arc::new(Home {
             vfs,
@@ -89,7 +111,7 @@ impl Log {
             identity,
             small_files,
         });
-        let opened = open(&home, &config, mode, now_ms)?;
+        let opened = open(&home, &config, mode, now_ms, replayed)?;
         let log = Self {
             home: opened.home,
             config,
@@ -108,6 +130,7 @@ impl Log {
             next_index_number: 0,
             generation: 0,
             failed: None,
+            in_journal: false,
             now_ms,
         };
         log.assert_sane();
@@ -503,13 +526,13 @@ impl Log {
         Ok(())
     }
 
-    /// What must be synced for the log to be durable up to its end. `None` when it is, or when the log has
-    /// failed. Cheap; taking several before the first has run is allowed.
+    /// What must be synced for the log's files to be durable up to its end, whatever a journal holds. `None`
+    /// when they are, or when the log has failed. Cheap; taking several before the first has run is allowed.
     #[must_use]
     pub fn flush_target(&self) -> Option<FlushTarget> {
         let manifest_due = self.manifest_version != self.manifest_durable;
         let epochs_due = self.epochs.version() != self.epochs_durable;
-        let clean = self.flushed == self.tail.next && !manifest_due && !epochs_due;
+        let clean = self.files_are_flushed() && !self.small_files_are_due();
         if clean || self.failed.is_some() {
             return None;
         }
@@ -530,16 +553,30 @@ impl Log {
             replace,
             active: active.then(|| self.tail.file.clone()),
             bytes: waiting + (self.tail.end - self.tail.flushed),
-            done: FlushDone {
-                upto: self.tail.next,
-                generation: self.generation,
-                manifest: self.manifest_version,
-                epochs: self.epochs.version(),
-                position: self.tail.end,
-                segment_id: self.tail.segment.id,
-                indexes_below: self.next_index_number,
-            },
+            done: self.done_at_end(Reach::Files),
         })
+    }
+
+    /// What is so after a flush of everything there is now.
+    pub(crate) fn done_at_end(&self, reach: Reach) -> FlushDone {
+        FlushDone {
+            upto: self.tail.next,
+            identity: self.home.identity,
+            reach,
+            generation: self.generation,
+            manifest: self.manifest_version,
+            epochs: self.epochs.version(),
+            position: self.tail.end,
+            segment_id: self.tail.segment.id,
+            segment_base: self.tail.segment.base,
+            indexes_below: self.next_index_number,
+        }
+    }
+
+    /// Whether a small file has to be replaced before what is written can count as durable.
+    pub(crate) fn small_files_are_due(&self) -> bool {
+        self.manifest_version != self.manifest_durable
+            || self.epochs.version() != self.epochs_durable
     }
 
     fn index_paths(&self) -> Vec<std::path::PathBuf> {
@@ -561,7 +598,14 @@ impl Log {
         if done.generation != self.generation {
             return Ok(self.flushed);
         }
-        self.flushed = self.flushed.max(done.upto);
+        if done.reach != Reach::FilesOnly {
+            self.flushed = self.flushed.max(done.upto);
+        }
+        if done.reach == Reach::Journal {
+            // The segment file is behind, and so are index entries: they speak of the file.
+            self.assert_sane();
+            return Ok(self.flushed);
+        }
         self.manifest_durable = self.manifest_durable.max(done.manifest);
         self.epochs_durable = self.epochs_durable.max(done.epochs);
         self.unsynced_indexes
@@ -658,83 +702,6 @@ impl Log {
             Err(error) if error.is_no_space() => Ok(()),
             Err(error) => Err(self.latch(error)),
         }
-    }
-
-    /// Writes a snapshot of a state that was derived from the log up to `offset` (exclusive). Replaces one
-    /// at the same offset; older ones but the newest are removed. Not durable, and need not be: a damaged
-    /// snapshot is ignored.
-    ///
-    /// # Errors
-    /// [`LogError::NoSpace`] or what the disk says. The log stays usable: a snapshot can be derived.
-    pub fn write_snapshot(&mut self, offset: Offset, payload: &[u8]) -> Result<(), LogError> {
-        self.check_usable()?;
-        assert!(
-            offset <= self.log_end(),
-            "a snapshot describes records of this log"
-        );
-        snapshot::write(&self.home, offset, payload).map_err(|e| {
-            if e.is_no_space() {
-                LogError::NoSpace(e)
-            } else {
-                LogError::Io(e)
-            }
-        })
-    }
-
-    /// The newest intact snapshot at or below `upto`: its offset and payload.
-    #[must_use]
-    pub fn latest_snapshot(&self, upto: Offset) -> Option<(Offset, Vec<u8>)> {
-        snapshot::latest(&self.home, upto)
-    }
-
-    /// Lets go of file handles of sealed segments. The next read of one opens it again.
-    pub fn release_idle(&self) {
-        for sealed in self.sealed.iter() {
-            if !self
-                .sealing
-                .iter()
-                .any(|t| t.segment.id == sealed.segment.id)
-            {
-                sealed.segment.release();
-            }
-        }
-    }
-
-    /// Ends the log. With `clean` everything is flushed and indexed first, and the next open may be told
-    /// that the stop was clean if, and only if, this returned `Ok`.
-    ///
-    /// # Errors
-    /// As [`Log::flush_now`]; the log must then be opened as after an unclean stop.
-    pub fn close(mut self, clean: bool) -> Result<(), LogError> {
-        if !clean {
-            return Ok(());
-        }
-        self.flush_now()?;
-        self.flush_index()?;
-        let waiting = std::mem::take(&mut self.unsynced_indexes);
-        let mut sync: Vec<Arc<Segment>> = waiting.into_iter().map(|(_, s)| s).collect();
-        sync.push(self.tail.segment.clone());
-        for segment in sync {
-            for kind in [Kind::Index, Kind::TimeIndex] {
-                match self.home.vfs.open_write(&segment.path(kind)) {
-                    Ok(file) => file.sync_data()?,
-                    Err(e) if e.is_not_found() => {}
-                    Err(e) => return Err(e.into()),
-                }
-            }
-        }
-        self.home.vfs.sync_dir(&self.home.dir)?;
-        let indexed = self.tail.indexed == self.tail.end && self.sealing.is_empty();
-        if indexed {
-            Ok(())
-        } else {
-            Err(self.index_incomplete())
-        }
-    }
-
-    fn index_incomplete(&self) -> LogError {
-        let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
-        LogError::NoSpace(VfsError::new("complete the index in", &self.home.dir, full))
     }
 
     /// A cursor after a truncation can only move back.

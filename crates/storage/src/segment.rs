@@ -78,9 +78,13 @@ impl Home {
 
     /// Path of a segment's file: its base offset with 20 digits, as in Kafka.
     pub(crate) fn segment_path(&self, base: Offset, kind: Kind) -> PathBuf {
-        self.dir
-            .join(format!("{:020}.{}", base.get(), kind.extension()))
+        self.dir.join(segment_file_name(base, kind))
     }
+}
+
+/// Name of a segment's file.
+pub(crate) fn segment_file_name(base: Offset, kind: Kind) -> String {
+    format!("{:020}.{}", base.get(), kind.extension())
 }
 
 /// The files of a segment.

@@ -25,8 +25,8 @@ impl Log {
     /// log ends before.
     ///
     /// # Errors
-    /// [`LogError::OutOfRange`] before the log start; [`LogError::NoSpace`] when nothing was changed; else
-    /// the log is latched.
+    /// [`LogError::OutOfRange`] before the log start; [`LogError::InJournal`], which changes nothing;
+    /// [`LogError::NoSpace`] when nothing was changed; else the log is latched.
     pub fn truncate_to(&mut self, offset: Offset) -> Result<Removal, LogError> {
         self.check_usable()?;
         if offset < self.log_start() {
@@ -35,6 +35,7 @@ impl Log {
         if offset >= self.log_end() {
             return Ok(Removal::none(&self.home.vfs));
         }
+        self.check_not_in_journal()?;
         // Records before the log start are deleted for good: a cut that would end there leaves an empty log.
         let boundary = self
             .batch_at(offset)
@@ -52,9 +53,11 @@ impl Log {
     /// Removes all records and starts the log anew at `offset`, wherever that is. Durable on return.
     ///
     /// # Errors
-    /// [`LogError::NoSpace`] when there was no space for the new segment; else the log is latched.
+    /// [`LogError::InJournal`], which changes nothing; [`LogError::NoSpace`] when there was no space for the
+    /// new segment; else the log is latched.
     pub fn reset_to(&mut self, offset: Offset) -> Result<Removal, LogError> {
         self.check_usable()?;
+        self.check_not_in_journal()?;
         let removal = self.reset(offset).map_err(|e| self.fail(e))?;
         self.assert_sane();
         Ok(removal)
@@ -132,6 +135,14 @@ impl Log {
             self.flush_now()?;
         }
         self.drop_front(start).map_err(|e| self.fail(e))
+    }
+
+    fn check_not_in_journal(&self) -> Result<(), LogError> {
+        if self.in_journal {
+            let dir = self.home.dir.clone();
+            return Err(LogError::InJournal { dir });
+        }
+        Ok(())
     }
 
     fn out_of_range(&self, offset: Offset) -> LogError {

@@ -5,11 +5,16 @@
 //! and the partition, so that a file that ends up in another directory is told from one that belongs there.
 
 mod index;
+mod journal;
 mod lists;
 
 pub use index::{
     Companion, ENTRY_BYTES, HEADER_BYTES, INDEX_MAGIC, SegmentHeader, TIME_ENTRY_BYTES,
     TIME_INDEX_MAGIC, TimeEntry, chain_start, chain_step,
+};
+pub use journal::{
+    GROUP_HEADER_BYTES, GROUP_MAGIC, Group, GroupPlace, JOURNAL_MAGIC, JournalFileHeader,
+    PAGE_BYTES, ROW_BYTES, Row, RowKind,
 };
 pub use lists::{
     ListedSegment, Manifest, decode_epochs, decode_snapshot, encode_epochs, encode_snapshot,
@@ -23,7 +28,7 @@ pub const VERSION: u32 = 1;
 pub const PREFIX_BYTES: usize = 32;
 
 /// Whose files these are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LogIdentity {
     /// The topic, by id: a topic that is deleted and created again is another one.
     pub topic_id: TopicId,
@@ -129,7 +134,7 @@ impl<'a> Reader<'a> {
         Some(head)
     }
 
-    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+    pub(crate) fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
         self.take(N)?.try_into().ok()
     }
 

@@ -398,6 +398,8 @@ pub struct Recovery {
     pub epochs_rebuilt: bool,
     /// Leftover files, to be unlinked when convenient.
     pub leftovers: crate::flush::Removal,
+    /// What the journal had for this log.
+    pub replayed: crate::journal::Replayed,
 }
 
 impl Recovery {

@@ -28,6 +28,7 @@ use crate::format::{
     Companion, FormatError, INDEX_MAGIC, ListedSegment, Manifest, SegmentHeader, decode_epochs,
     encode_epochs,
 };
+use crate::journal::Replayed;
 use crate::read_view::{HeaderScan, ReadView, Sealed};
 use crate::segment::{DELETED_SUFFIX, EPOCHS, Home, Kind, MANIFEST, Segment, parse_name};
 use crate::snapshot;
@@ -67,6 +68,7 @@ pub(crate) fn open(
     config: &LogConfig,
     mode: OpenMode,
     now_ms: i64,
+    replayed: Replayed,
 ) -> Result<Opened, LogError> {
     let vfs = &home.vfs;
     durable::create_dir_all(&**vfs, &home.dir)?;
@@ -86,7 +88,7 @@ pub(crate) fn open(
     match (decide_dir(fact, has_bytes), manifest) {
         (DirDecision::Create, _) => create(home, now_ms),
         (DirDecision::Open, Ok(manifest)) => {
-            Opening::new(home, config, mode, manifest, &entries).run()
+            Opening::new(home, config, mode, manifest, &entries, replayed).run()
         }
         (decision, manifest) => {
             let reason = match decision {
@@ -134,6 +136,7 @@ fn create(home: &Arc<Home>, now_ms: i64) -> Result<Opened, LogError> {
         indexes_rebuilt: 0,
         epochs_rebuilt: false,
         leftovers: Removal::none(&home.vfs),
+        replayed: Replayed::default(),
     };
     Ok(Opened {
         home: home.clone(),
@@ -177,6 +180,7 @@ impl<'a> Opening<'a> {
         mode: OpenMode,
         manifest: Manifest,
         entries: &[DirEntry],
+        replayed: Replayed,
     ) -> Self {
         let files = entries
             .iter()
@@ -193,6 +197,7 @@ impl<'a> Opening<'a> {
             indexes_rebuilt: 0,
             epochs_rebuilt: false,
             leftovers: Removal::none(&home.vfs),
+            replayed,
         };
         let scanned_epochs = Vec::new();
         Self {
@@ -355,6 +360,11 @@ impl<'a> Opening<'a> {
         let segment = Arc::new(Segment::new(self.home, header, None));
         let examined = self.look(&segment, role)?;
         // A segment that was begun and got no batch says nothing.
+        let behind = if self.never_acknowledged(&examined) {
+            &[]
+        } else {
+            behind
+        };
         let next = self.first_with_batch(behind)?;
         let meets_next = next.is_none_or(|h| h.base_offset == examined.tail.next);
         self.verdict(examined, role, meets_next, behind)
@@ -408,7 +418,8 @@ impl<'a> Opening<'a> {
         behind: &[SegmentHeader],
     ) -> Result<Verdict, LogError> {
         let damage = examined.damage_fact();
-        let batch_behind = self.first_with_batch(behind)?.is_some() || examined.batch_behind()?;
+        let batch_behind = self.first_with_batch(behind)?.is_some()
+            || (!self.never_acknowledged(&examined) && examined.batch_behind()?);
         let clean = self.mode.clean;
         let decision = decide(&Facts {
             role,
@@ -433,6 +444,15 @@ impl<'a> Opening<'a> {
             return Err(error);
         }
         Ok(Verdict::Examined(Box::new(examined)))
+    }
+
+    /// Whether the journal says that no acknowledgement came past the good bytes of this segment. Then it does
+    /// not matter what is behind them.
+    fn never_acknowledged(&self, examined: &Examined) -> bool {
+        let tail = &examined.tail;
+        let exact = self.recovery.replayed.acknowledged;
+        // A segment begun after the last flush that listed one has nothing that was acknowledged.
+        exact.is_some_and(|exact| (tail.segment.id, tail.end) >= exact)
     }
 
     fn settle(&mut self, mut examined: Examined) -> Result<Tail, LogError> {
