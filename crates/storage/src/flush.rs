@@ -8,6 +8,7 @@ use std::sync::Arc;
 use varve_types::Offset;
 use varve_vfs::{File, Vfs, VfsError};
 
+use crate::planted::{self, Plant};
 use crate::segment::{Home, Replacement};
 
 /// Everything that must be synced before the log is durable up to [`FlushTarget::upto`].
@@ -74,8 +75,13 @@ impl FlushTarget {
             error,
             retry: false,
         };
+        if planted::is(Plant::ManifestBeforeSegments) {
+            for next in &self.replace {
+                self.home.replace(next).map_err(fatal)?;
+            }
+        }
         for file in &self.sealed {
-            file.sync_data().map_err(fatal)?;
+            sync(file).map_err(fatal)?;
         }
         for path in &self.indexes {
             match self.home.vfs.open_write(path) {
@@ -91,10 +97,20 @@ impl FlushTarget {
                 FlushError { error, retry }
             })?;
         }
-        if let Some(file) = &self.active {
-            file.sync_data().map_err(fatal)?;
+        if let Some(file) = &self.active
+            && !planted::is(Plant::AckBeforeSync)
+        {
+            sync(file).map_err(fatal)?;
         }
         Ok(self.done)
+    }
+}
+
+/// Once, whatever it says.
+fn sync(file: &Arc<dyn File>) -> Result<(), VfsError> {
+    match file.sync_data() {
+        Err(_) if planted::is(Plant::RetrySync) => file.sync_data(),
+        result => result,
     }
 }
 

@@ -53,6 +53,10 @@ mod flush;
 pub mod format;
 pub mod inspect;
 mod log;
+#[cfg(feature = "planted")]
+pub mod planted;
+#[cfg(not(feature = "planted"))]
+mod planted;
 mod read_view;
 mod recovery;
 mod segment;

@@ -17,6 +17,7 @@ use crate::epoch_index::EpochIndex;
 use crate::error::LogError;
 use crate::flush::{FlushDone, FlushError, FlushTarget};
 use crate::format::{ListedSegment, LogIdentity, Manifest, SegmentHeader, encode_epochs};
+use crate::planted::{self, Plant};
 use crate::read_view::{ReadView, Sealed};
 use crate::recovery::Recovery;
 use crate::recovery::open::{open, seal, view};
@@ -334,6 +335,9 @@ impl Log {
         self.tail.file.write_all_at(&slices, self.tail.end)?;
         let written = end - self.tail.end;
         self.account(&batches[..count]);
+        if planted::is(Plant::IndexBeforeFlush) {
+            self.tail.write_index()?;
+        }
         Ok((count, written))
     }
 
@@ -388,6 +392,9 @@ impl Log {
         self.tail.restore(mark);
         let shown = self.tail.segment.points_below(self.tail.end);
         self.tail.segment.set_points(shown);
+        if planted::is(Plant::LeavePartialAppend) {
+            return Ok(());
+        }
         self.tail.file.set_len(self.tail.end)
     }
 
@@ -558,7 +565,7 @@ impl Log {
     /// only delays the entries.
     pub fn flush_done(&mut self, done: &FlushDone) -> Result<Offset, LogError> {
         self.check_usable()?;
-        if done.generation != self.generation {
+        if done.generation != self.generation && !planted::is(Plant::CountOldFlush) {
             return Ok(self.flushed);
         }
         self.flushed = self.flushed.max(done.upto);

@@ -13,6 +13,7 @@ use crate::format::{
     Companion, ENTRY_BYTES, HEADER_BYTES, INDEX_MAGIC, TIME_ENTRY_BYTES, TIME_INDEX_MAGIC,
     TimeEntry,
 };
+use crate::planted::{self, Plant};
 use crate::segment::{Home, Kind, Segment, index_bytes, intact_companions, time_index_bytes};
 use crate::tail::Tail;
 
@@ -235,7 +236,11 @@ impl Examined {
             tail.file.set_len(end)?;
         }
         let from = kept.last().map_or(0, |e| e.end);
-        let rewritten = rewrite(&tail.file, from, end)?;
+        let rewritten = if planted::is(Plant::TrustPageCache) {
+            0
+        } else {
+            rewrite(&tail.file, from, end)?
+        };
         if rewritten > 0 || log_len > end {
             tail.file.sync_data()?;
         }
