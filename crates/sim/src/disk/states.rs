@@ -158,18 +158,18 @@ impl Pending {
         }
     }
 
-    /// Whether some change of a `.log` file arrived while an earlier one of a `.log` file did not, or not
-    /// whole: only then may recovery find what no order of writes explains.
+    /// Whether some change of a `.log` file arrived while an earlier one of any file did not, or not whole:
+    /// only then may recovery find what no order of writes explains.
     #[must_use]
     pub fn reorders_log(&self, state: &CrashState) -> bool {
         let mut hole = false;
-        for change in self.changes.iter().filter(|c| c.in_log) {
+        for change in self.changes.iter().filter(|c| !c.is_name) {
             let fate = state.fate(change.when);
-            if hole && fate != Fate::Lose {
+            if hole && change.in_log && fate != Fate::Lose {
                 return true;
             }
             // The end of a write without its beginning is a hole in itself.
-            if let (Fate::Tail(n), Some(_)) = (fate, change.write)
+            if let (Fate::Tail(n), Some(_), true) = (fate, change.write, change.in_log)
                 && n > 0
             {
                 return true;

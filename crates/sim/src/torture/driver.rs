@@ -247,6 +247,10 @@ impl Driver {
 
     /// With `whole`, everything that was written must be there.
     fn open_as(&mut self, clean: bool, whole: bool) -> Result<(), Violation> {
+        if self.expect.log.is_empty() {
+            // A log that is being created: there is nothing in it at any time.
+            self.settle();
+        }
         let mut opened = self.try_open(clean);
         if matches!(&opened, Err(LogError::Io(_))) && self.kind != Disk::Good {
             // The failure hit the recovery; the next start gets another chance.
@@ -258,11 +262,6 @@ impl Driver {
                 self.kind == Disk::Failing && !whole && explained_by_reorder(found.reason);
         }
         let (log, recovery) = opened.map_err(|e| format!("the log was not opened: {e}"))?;
-        if self.expect.log.is_empty() {
-            self.log = Some(log);
-            self.settle();
-            return Ok(());
-        }
         let whole = whole && !self.failed;
         let expect = Expect {
             whole,

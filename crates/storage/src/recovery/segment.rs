@@ -222,8 +222,9 @@ impl Examined {
 
     /// Makes the file what was decided: cuts it after the last good batch, writes what no checkpoint
     /// covers once more and syncs it, and completes the index files. Returns the tail, the bytes
-    /// written again, and how many index files were built anew.
-    pub(crate) fn settle(self) -> Result<(Tail, u64, u32), VfsError> {
+    /// written again, and how many index files were built anew. After an unclean stop the length is made
+    /// durable as well: the process before may have cut the file and died before its sync.
+    pub(crate) fn settle(self, clean: bool) -> Result<(Tail, u64, u32), VfsError> {
         let Self {
             mut tail,
             seen,
@@ -232,7 +233,8 @@ impl Examined {
             ..
         } = self;
         let end = tail.end;
-        if log_len > end {
+        let durable = clean && log_len == end;
+        if !durable {
             tail.file.set_len(end)?;
         }
         let from = kept.last().map_or(0, |e| e.end);
@@ -241,7 +243,7 @@ impl Examined {
         } else {
             rewrite(&tail.file, from, end)?
         };
-        if rewritten > 0 || log_len > end {
+        if rewritten > 0 || !durable {
             tail.file.sync_data()?;
         }
         tail.flushed = end;
