@@ -8,7 +8,11 @@ fn main() {
         Effort::bounded()
     };
     for w in workloads::all() {
-        for f in [enumerate::k1, enumerate::k7] {
+        for f in if std::env::args().nth(2).is_some() {
+            [faults::k8, faults::k9]
+        } else {
+            [enumerate::k1, enumerate::k7]
+        } {
             let t0 = std::time::Instant::now();
             let t = f(w.as_ref(), effort);
             println!(

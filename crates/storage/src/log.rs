@@ -6,6 +6,7 @@
 
 use std::io::IoSlice;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use varve_record::Sequenced;
@@ -89,6 +90,7 @@ impl Log {
             dir: dir.to_owned(),
             identity,
             small_files,
+            failed: AtomicBool::new(false),
         });
         let opened = open(&home, &config, mode, now_ms)?;
         let log = Self {
@@ -223,6 +225,7 @@ impl Log {
     /// Refuses every change from now on.
     pub(crate) fn latch(&mut self, error: VfsError) -> LogError {
         self.failed.get_or_insert_with(|| error.to_string().into());
+        self.home.failed.store(true, Ordering::Release);
         LogError::Io(error)
     }
 
@@ -369,7 +372,8 @@ impl Log {
         self.tail.publish_points(pending);
     }
 
-    /// Takes back what an append that found no space has written.
+    /// Takes back what an append that found no space has written. For good: whoever is told that nothing
+    /// was appended must not find it after a power cut.
     fn undo(&mut self, segments: usize, mark: &crate::tail::Mark) -> Result<(), VfsError> {
         if self.sealing.len() > segments {
             // Segments begun by this append: not in any manifest on disk, so their files may just go.
@@ -382,6 +386,7 @@ impl Log {
             for tail in begun.chain(std::iter::once(dropped)) {
                 remove_files(&tail.segment)?;
             }
+            self.home.vfs.sync_dir(&self.home.dir)?;
             let keep = self
                 .sealed
                 .partition_point(|s| s.segment.id < self.tail.segment.id);
@@ -395,7 +400,8 @@ impl Log {
         if planted::is(Plant::LeavePartialAppend) {
             return Ok(());
         }
-        self.tail.file.set_len(self.tail.end)
+        self.tail.file.set_len(self.tail.end)?;
+        self.tail.file.sync_data()
     }
 
     /// Begins a new segment at the log's end. Nothing happens when the active one is empty.
@@ -487,7 +493,7 @@ impl Log {
     pub(crate) fn commit_manifest(&mut self) -> Result<(), VfsError> {
         for tail in &mut self.sealing {
             if tail.flushed < tail.end {
-                if let Err(error) = tail.file.sync_data() {
+                if let Err(error) = tail.sync_whole() {
                     // A failed sync is final, even if all it says is that the disk is full.
                     self.failed.get_or_insert_with(|| error.to_string().into());
                     return Err(error);
@@ -532,6 +538,7 @@ impl Log {
         let waiting: u64 = dirty.clone().map(|t| t.end - t.flushed).sum();
         Some(FlushTarget {
             home: self.home.clone(),
+            headers: dirty.clone().map(|t| t.segment.path(Kind::Index)).collect(),
             sealed: dirty.map(|t| t.file.clone()).collect(),
             indexes: self.index_paths(),
             replace,

@@ -174,6 +174,16 @@ impl Tail {
         self
     }
 
+    /// Syncs the segment, its index header first: without that, a segment that no manifest lists yet is not
+    /// known again.
+    pub(crate) fn sync_whole(&self) -> Result<(), VfsError> {
+        let home = &self.segment.home;
+        home.vfs
+            .open_write(&self.segment.path(Kind::Index))?
+            .sync_data()?;
+        self.file.sync_data()
+    }
+
     pub(crate) fn mark(&self) -> Mark {
         Mark {
             end: self.end,

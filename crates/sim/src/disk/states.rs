@@ -1,5 +1,5 @@
 //! What a power cut may leave of a disk with unsynced changes. A [`CrashState`] says of each change whether
-//! it arrived; [`Pending::states`] enumerates the interesting ones and [`Pending::random`] draws others.
+//! it arrived; [`Pending::states`] and [`Pending::wild`] enumerate the interesting ones, [`Pending::random`] draws others.
 //!
 //! Changes are numbered over the whole disk by when they were made. A state is *in order* when everything up
 //! to some change arrived, perhaps with the front of the next one, and nothing else.
@@ -13,7 +13,7 @@ use crate::rng::Rng;
 /// Unit of tearing, in bytes.
 pub const BLOCK: u64 = 512;
 /// Pairs are enumerated over this many of the newest changes.
-const PAIRS_OVER: usize = 14;
+const PAIRS_OVER: usize = 10;
 
 /// What became of the unsynced changes when the power went after `point` steps of a trace.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -179,44 +179,56 @@ impl Pending {
         false
     }
 
-    /// Every prefix of the changes; each single one dropped, and each kept alone; each pair with the earlier
-    /// lost and the later kept; each write torn at every block, from both ends, and at two random bytes, and
-    /// with its length only; names without data and data without names.
+    /// Every prefix of the changes; each single one dropped; each write torn at every block and at two random
+    /// bytes, and with its length only; names without data and data without names.
     #[must_use]
     pub fn states(&self, rng: &mut Rng) -> Vec<CrashState> {
-        let mut all = vec![
-            self.state(true, 0, Vec::new()),
-            self.state(false, 0, Vec::new()),
-        ];
+        let none = Vec::new;
+        let mut all = vec![self.state(true, 0, none()), self.state(false, 0, none())];
+        for change in &self.changes {
+            let when = change.when;
+            all.push(self.state(false, when, none()));
+            all.push(self.state(true, 0, vec![(when, Fate::Lose)]));
+            let Some((at, len)) = change.write else {
+                continue;
+            };
+            for n in tears(at, len, rng) {
+                all.push(self.state(false, when - 1, vec![(when, Fate::Tear(n))]));
+            }
+            // Nothing after it arrived, all of it did.
+            all.push(self.state(false, when - 1, vec![(when, Fate::Zeros)]));
+            all.push(self.state(true, 0, vec![(when, Fate::Zeros)]));
+        }
+        for names in [true, false] {
+            let chosen = self.changes.iter().filter(|c| c.is_name == names);
+            all.push(self.state(true, 0, chosen.map(|c| (c.when, Fate::Lose)).collect()));
+        }
+        all
+    }
+
+    /// Wilder ones: each change kept alone; each pair of the newest ones with the earlier lost and the later
+    /// kept, with and without what lies between; each write torn from either end while all others arrived.
+    #[must_use]
+    pub fn wild(&self, rng: &mut Rng) -> Vec<CrashState> {
+        let mut all = Vec::new();
         let newest = self.changes.len().saturating_sub(PAIRS_OVER);
         for (i, change) in self.changes.iter().enumerate() {
             let when = change.when;
-            all.push(self.state(false, when, Vec::new()));
-            all.push(self.state(true, 0, vec![(when, Fate::Lose)]));
             all.push(self.state(false, 0, vec![(when, Fate::Keep)]));
-            for later in self.changes[i + 1..]
-                .iter()
-                .skip(newest.saturating_sub(i + 1))
-            {
+            let later = self.changes[i + 1..].iter();
+            for later in later.skip(newest.saturating_sub(i + 1)) {
                 let pair = vec![(when, Fate::Lose), (later.when, Fate::Keep)];
-                all.push(self.state(false, when, pair.clone()));
+                all.push(self.state(false, when, pair));
                 all.push(self.state(false, later.when, vec![(when, Fate::Lose)]));
             }
             let Some((at, len)) = change.write else {
                 continue;
             };
-            let partial = tears(at, len, rng)
-                .into_iter()
-                .flat_map(|n| [Fate::Tear(n), Fate::Tail(n)]);
-            for fate in partial.chain([Fate::Zeros]) {
-                // Nothing after it arrived, all of it did.
-                all.push(self.state(false, when - 1, vec![(when, fate)]));
-                all.push(self.state(true, 0, vec![(when, fate)]));
+            for n in tears(at, len, rng) {
+                all.push(self.state(true, 0, vec![(when, Fate::Tear(n))]));
+                all.push(self.state(true, 0, vec![(when, Fate::Tail(n))]));
+                all.push(self.state(false, when - 1, vec![(when, Fate::Tail(n))]));
             }
-        }
-        for names in [true, false] {
-            let chosen = self.changes.iter().filter(|c| c.is_name == names);
-            all.push(self.state(true, 0, chosen.map(|c| (c.when, Fate::Lose)).collect()));
         }
         all
     }
@@ -255,11 +267,27 @@ fn tears(at: u64, len: usize, rng: &mut Rng) -> Vec<usize> {
 /// A number that stands for the content of a disk: equal disks have equal ones.
 #[must_use]
 pub fn fingerprint(disk: &MemVfs) -> u64 {
+    fingerprint_of(disk, &|_| true)
+}
+
+/// As [`fingerprint`], without index files, which a recovery may build anew before it refuses.
+#[must_use]
+pub fn fingerprint_of_data(disk: &MemVfs) -> u64 {
+    let derived = |path: &std::path::Path| {
+        path.extension()
+            .is_some_and(|e| e == "index" || e == "timeindex")
+    };
+    fingerprint_of(disk, &|path| !derived(path))
+}
+
+fn fingerprint_of(disk: &MemVfs, counts: &dyn Fn(&std::path::Path) -> bool) -> u64 {
     use std::hash::{DefaultHasher, Hash, Hasher};
     let mut hasher = DefaultHasher::new();
     disk.for_each_file(&mut |path, bytes| {
-        path.hash(&mut hasher);
-        bytes.hash(&mut hasher);
+        if counts(path) {
+            path.hash(&mut hasher);
+            bytes.hash(&mut hasher);
+        }
     });
     hasher.finish()
 }

@@ -4,6 +4,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use varve_record::{BatchBuilder, Compression, Sequenced};
 use varve_storage::{
@@ -74,6 +75,10 @@ pub struct Driver {
     /// What is promised now.
     expect: Arc<Expect>,
     failed: bool,
+    /// The flushed cursor when the log failed.
+    frozen: i64,
+    /// The driver itself reads: nothing shall fail.
+    quiet: Arc<AtomicBool>,
     /// Operations that found no space.
     pub refused: u64,
     /// A full disk has made the log refuse changes: allowed where a change was half done.
@@ -115,6 +120,8 @@ impl Driver {
             files: Vec::new(),
             expect: Arc::default(),
             failed: false,
+            frozen: 0,
+            quiet: Arc::default(),
             refused: 0,
             latched_by_full_disk: false,
             gave_up: false,
@@ -126,6 +133,12 @@ impl Driver {
     #[must_use]
     pub const fn recorder(&self) -> Option<&Recorder<Arc<Expect>>> {
         self.recorder.as_ref()
+    }
+
+    /// Set while the driver itself reads, which must not fail.
+    #[must_use]
+    pub fn quiet(&self) -> Arc<AtomicBool> {
+        self.quiet.clone()
     }
 
     /// What is promised now.
@@ -209,9 +222,10 @@ impl Driver {
         let half_done = matches!(what, "truncate" | "reset" | "trim" | "retention");
         match (&error, self.kind) {
             (LogError::Failed { .. }, Disk::Failing | Disk::Full) if self.failed => {}
-            (LogError::Io(_), Disk::Failing) => self.failed |= latched,
+            (LogError::Io(_), Disk::Failing) => self.fail(latched),
             (LogError::Io(e), Disk::Full) if half_done && e.is_no_space() => {
-                (self.failed, self.latched_by_full_disk) = (latched, true);
+                self.fail(latched);
+                self.latched_by_full_disk = true;
             }
             (LogError::NoSpace(_), Disk::Failing | Disk::Full) if !latched => {
                 self.no_space(what)?
@@ -219,6 +233,26 @@ impl Driver {
             _ => return Err(format!("{what} failed: {error}")),
         }
         Ok(None)
+    }
+
+    /// The log has failed, if it has. What its cursor says was flushed then must be there later, and from
+    /// now on the cursor stands still.
+    fn fail(&mut self, latched: bool) {
+        if !latched || self.failed {
+            return;
+        }
+        self.failed = true;
+        self.frozen = self.log.as_ref().map_or(0, |log| log.flushed().get());
+        let mut expect = (*self.expect).clone();
+        // A truncation that failed half-way promises nothing about what it was to take away.
+        let certain = expect.log.len() == 1;
+        for c in expect.log.iter_mut().filter(|_| certain) {
+            let end = c.content.end().unwrap_or(c.start);
+            if self.frozen <= end {
+                c.floor = c.floor.max(self.frozen);
+            }
+        }
+        self.set_expect(expect);
     }
 
     /// Notes an operation that found no space. After some of them there is space again.
@@ -267,6 +301,7 @@ impl Driver {
             whole,
             ..(*self.expect).clone()
         };
+        self.quiet.store(true, Ordering::Relaxed);
         let served = check(&log, &expect)?;
         // Whatever was in doubt is decided now.
         let fits = self.expect.log.iter().position(|c| {
@@ -276,6 +311,7 @@ impl Driver {
             };
             check(&log, &only).is_ok()
         });
+        self.quiet.store(false, Ordering::Relaxed);
         let chosen = self.expect.log[fits.unwrap_or(0)].clone();
         self.content = (*chosen.content).clone();
         self.content.cut(Some(served.end));
@@ -388,9 +424,9 @@ impl Driver {
 
     /// After a failure the flushed cursor stands still.
     fn check_cursor(&mut self) -> Result<(), Violation> {
-        let floor = self.floor;
+        let floor = self.frozen;
         let flushed = self.log()?.flushed().get();
-        if flushed > floor {
+        if self.failed && flushed > floor {
             return Err(format!(
                 "the flushed cursor went to {flushed} after a failure at {floor}: S4"
             ));
@@ -441,8 +477,11 @@ impl Driver {
                 }
                 let retry = error.retry;
                 self.log()?.flush_failed(&error);
-                self.failed |= !retry;
-                self.refused += u64::from(retry);
+                if retry {
+                    self.no_space("flush")?;
+                } else {
+                    self.fail(true);
+                }
                 Ok(None)
             }
         }
@@ -542,6 +581,7 @@ impl Driver {
     /// # Errors
     /// A violation.
     pub fn truncate(&mut self, to: i64) -> Result<(), Violation> {
+        let to = to.max(self.start);
         let log = self.log.as_ref();
         let entries = log
             .map(|log| log.epochs().entries().to_vec())
@@ -569,6 +609,7 @@ impl Driver {
     /// # Errors
     /// A violation.
     pub fn trim(&mut self, to: i64) -> Result<(), Violation> {
+        let to = to.min(self.end());
         self.change(
             "trim",
             |d| {
@@ -769,7 +810,17 @@ impl Driver {
     pub fn delete_topic(&mut self) -> Result<(), Violation> {
         self.log = None;
         self.promise(Vec::new());
-        let removed = self.vfs.remove_dir_all(&dir());
+        let parent = dir().parent().map(Path::to_owned).unwrap_or_default();
+        let remove = || {
+            self.vfs
+                .remove_dir_all(&dir())
+                .and_then(|()| self.vfs.sync_dir(&parent))
+        };
+        let removed = match remove() {
+            // A failed deletion is tried again.
+            Err(_) if self.kind != Disk::Good => remove(),
+            removed => removed,
+        };
         if self.kind == Disk::Good {
             removed.map_err(|e| format!("the directory was not removed: {e}"))?;
         }

@@ -17,17 +17,19 @@ use super::driver::{Disk, Driver, NOW, build, explained_by_reorder, offset, open
 use super::oracle::{Candidate, Expect, Served, check};
 use super::workloads::Workload;
 use super::{Effort, Tally};
-use crate::disk::states::{CrashState, Pending, fingerprint, listing};
+use crate::disk::states::{CrashState, Pending, fingerprint, fingerprint_of_data, listing};
 use crate::disk::trace::{Recorder, Replay, Step, Trace};
 use crate::plants;
 use crate::rng::Rng;
 
 /// Distinct states per workload that the full suite must visit.
 pub const FULL_STATES: u64 = 10_000;
-/// And what a test visits at most.
-const BOUNDED_STATES: u64 = 260;
+/// And what a test visits, of the systematic and of the wilder ones.
+const BOUNDED_STATES: usize = 130;
 /// Recovery is cut off at every step for one state in so many.
-const RECOVERY_EVERY: u64 = 16;
+const RECOVERY_EVERY: u64 = 64;
+/// Wilder states are thinned out to about so many per workload.
+const WILD_STATES: usize = 14_000;
 
 /// What came of one state.
 #[derive(Debug, PartialEq, Eq)]
@@ -88,11 +90,11 @@ pub fn visit(
     if expect.log.is_empty() {
         return Ok(Outcome::Fine);
     }
-    let before = fingerprint(left);
+    let before = left.fork();
     let log = match open(left, config, expect.clean) {
         Ok(log) => log,
         Err(LogError::Corrupt(found)) => {
-            if fingerprint(left) != before {
+            if fingerprint_of_data(left) != fingerprint_of_data(&before) {
                 return Err(format!("refused, and the files were changed: {found}"));
             }
             if may_refuse && explained_by_reorder(found.reason) {
@@ -203,13 +205,12 @@ struct Walk<'a> {
     effort: Effort,
     tally: Tally,
     seen: BTreeSet<(u64, usize)>,
-    limit: u64,
     rng: Rng,
 }
 
 impl Walk<'_> {
     fn is_over(&self) -> bool {
-        self.tally.violations.len() >= self.effort.stop_after || self.tally.states >= self.limit
+        self.tally.violations.len() >= self.effort.stop_after
     }
 
     /// Looks at one state unless an equal one was looked at already. `promise` numbers what is promised.
@@ -284,11 +285,6 @@ pub fn k1(workload: &dyn Workload, effort: Effort) -> Tally {
         effort,
         tally: Tally::new("k1", workload.name()),
         seen: BTreeSet::new(),
-        limit: if effort.full {
-            u64::MAX
-        } else {
-            BOUNDED_STATES
-        },
         rng: Rng::new(effort.seed),
     };
     let trace = match record(workload) {
@@ -298,18 +294,31 @@ pub fn k1(workload: &dyn Workload, effort: Effort) -> Tally {
             return walk.tally;
         }
     };
-    let stride = if effort.full { 1 } else { 9 };
-    let systematic = each_point(&trace, &mut |point, disk, expect, promise| {
+    let (mut core, mut wild) = (0, 0);
+    let counted = each_point(&trace, &mut |point, disk, _, _| {
         let pending = Pending::of(disk, point);
-        for (i, state) in pending.states(&mut walk.rng).iter().enumerate() {
-            if walk.is_over() {
-                return false;
-            }
-            if (i + point) % stride == 0 {
+        core += pending.states(&mut Rng::new(0)).len();
+        wild += pending.wild(&mut Rng::new(0)).len();
+        true
+    });
+    let (every, every_wild) = if effort.full {
+        (1, wild / WILD_STATES + 1)
+    } else {
+        (core / BOUNDED_STATES + 1, wild / BOUNDED_STATES + 1)
+    };
+    let systematic = counted.and_then(|()| {
+        each_point(&trace, &mut |point, disk, expect, promise| {
+            let pending = Pending::of(disk, point);
+            let core = thin(pending.states(&mut walk.rng), every, point);
+            let wild = thin(pending.wild(&mut walk.rng), every_wild, point * 7);
+            for state in core.iter().chain(&wild) {
+                if walk.is_over() {
+                    return false;
+                }
                 walk.look(disk, &pending, state, expect, promise);
             }
-        }
-        true
+            true
+        })
     });
     if let Err(e) = systematic {
         walk.tally.violations.push(e);
@@ -317,6 +326,15 @@ pub fn k1(workload: &dyn Workload, effort: Effort) -> Tally {
     walk.tally.note("systematic", walk.tally.states);
     fill(&mut walk, &trace);
     walk.tally
+}
+
+/// One state in so many.
+fn thin(states: Vec<CrashState>, every: usize, from: usize) -> Vec<CrashState> {
+    let chosen = states.into_iter().enumerate();
+    chosen
+        .filter(|(i, _)| (i + from).is_multiple_of(every))
+        .map(|(_, state)| state)
+        .collect()
 }
 
 /// Random states until there are enough.
@@ -411,7 +429,11 @@ pub fn k7(workload: &dyn Workload, effort: Effort) -> Tally {
 
 /// Kills the process on `disk`, lets the next one recover and acknowledge two batches, and cuts the power in
 /// several ways. Everything the second process acknowledged or called flushed must be there.
-fn kill_then_cut(disk: &MemVfs, config: LogConfig, expect: &Expect) -> Result<u64, String> {
+pub(super) fn kill_then_cut(
+    disk: &MemVfs,
+    config: LogConfig,
+    expect: &Expect,
+) -> Result<u64, String> {
     let next = disk.fork();
     next.kill_process();
     let vfs = plants::wrap(Arc::new(next.clone()));

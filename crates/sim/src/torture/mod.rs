@@ -3,6 +3,7 @@
 
 pub mod driver;
 pub mod enumerate;
+pub mod faults;
 pub mod oracle;
 pub mod workloads;
 

@@ -13,7 +13,7 @@ use varve_types::{LeaderEpoch, Offset, limits};
 use varve_vfs::{DirEntry, Vfs, VfsError, durable};
 
 use super::segment::{
-    Examined, examine, last_entry_if_complete, read_index, replace_time_index,
+    Examined, examine, last_entry_if_complete, read_index, replace_time_index, rewrite_and_sync,
     time_index_ends_right,
 };
 use super::{
@@ -217,6 +217,7 @@ impl<'a> Opening<'a> {
             _ => unreachable!("the last segment is always examined"),
         };
         self.note_epochs(&verdicts, &last)?;
+        self.sync_headers(&verdicts, &last)?;
         let sealed = self.settle_sealed(verdicts)?;
         let tail = self.settle(last)?;
         self.finish(sealed, tail, &swept)
@@ -521,6 +522,27 @@ impl<'a> Opening<'a> {
             epochs,
             recovery: self.recovery,
         })
+    }
+
+    /// A segment that no manifest lists is known by its index header alone: that is durable before the
+    /// segment's bytes are.
+    fn sync_headers(&self, verdicts: &[Verdict], last: &Examined) -> Result<(), VfsError> {
+        let examined = verdicts.iter().filter_map(|v| match v {
+            Verdict::Examined(e) => Some(&**e),
+            Verdict::Trusted(_) => None,
+        });
+        let listed = |id: u64| self.manifest.segments.iter().any(|s| s.id == id);
+        for e in examined
+            .chain([last])
+            .filter(|e| !listed(e.tail.segment.id))
+        {
+            let index = self
+                .home
+                .vfs
+                .open_write(&e.tail.segment.path(Kind::Index))?;
+            rewrite_and_sync(&index)?;
+        }
+        Ok(())
     }
 
     /// What the epoch file says, if it is good.

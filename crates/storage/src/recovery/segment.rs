@@ -288,6 +288,12 @@ fn rewrite(file: &Arc<dyn File>, from: u64, to: u64) -> Result<u64, VfsError> {
     Ok(at - from)
 }
 
+/// Makes a small file durable, whatever the process before has done with it.
+pub(crate) fn rewrite_and_sync(file: &Arc<dyn File>) -> Result<(), VfsError> {
+    rewrite(file, 0, file.len()?)?;
+    file.sync_data()
+}
+
 fn time_index_matches(
     home: &Home,
     segment: &Segment,
