@@ -1,10 +1,12 @@
 //! The torture suites. [`driver`] runs a workload and keeps the books, [`oracle`] says what a log may be,
 //! the others are the suites.
 
+pub mod damage;
 pub mod driver;
 pub mod enumerate;
 pub mod faults;
 pub mod oracle;
+pub mod planted;
 pub mod workloads;
 
 /// What a suite found on one workload.
