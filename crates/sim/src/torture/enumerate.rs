@@ -14,6 +14,7 @@ use varve_vfs::Vfs;
 use varve_vfs::mem::MemVfs;
 
 use super::driver::{Disk, Driver, NOW, build, explained_by_reorder, offset, open_log};
+use super::faults::caught;
 use super::oracle::{Candidate, Expect, Served, check};
 use super::workloads::Workload;
 use super::{Effort, Tally};
@@ -47,7 +48,7 @@ pub enum Outcome {
 pub fn record(workload: &dyn Workload) -> Result<Trace<Arc<Expect>>, String> {
     let disk = MemVfs::new();
     let mut driver = Driver::new(&disk, workload.config(), 3, Disk::Good, true);
-    workload.run(&mut driver)?;
+    caught(|| workload.run(&mut driver))?;
     driver.abandon();
     driver
         .recorder()
@@ -407,7 +408,7 @@ pub fn k7(workload: &dyn Workload, effort: Effort) -> Tally {
             return tally;
         }
     };
-    let stride = if effort.full { 1 } else { 5 };
+    let stride = if effort.full { 1 } else { 9 };
     let result = each_point(&trace, &mut |point, disk, expect, _| {
         if !point.is_multiple_of(stride) || expect.log.is_empty() {
             return true;

@@ -180,7 +180,7 @@ fn endings(
 #[must_use]
 pub fn k8(workload: &dyn Workload, effort: Effort) -> Tally {
     let mut tally = Tally::new("k8", workload.name());
-    let step = if effort.full { 1 } else { 13 };
+    let step = if effort.full { 1 } else { 43 };
     for (number, (kind, name)) in Kind::ALL.into_iter().enumerate() {
         let mut nth = if effort.full { 1 } else { 1 + number as u64 };
         loop {
