@@ -201,6 +201,23 @@ pub const LAYERS: &[Row] = &[
         must_not: &[],
     },
     Row {
+        name: "sim",
+        layer: Some(7),
+        sentence: "the simulated disk's suites: crash states, failing calls, damage, planted bugs",
+        uses: &[
+            "types",
+            "record",
+            "vfs",
+            "storage",
+            "partition",
+            "metadata",
+            "groups",
+            "broker-api",
+            "broker",
+        ],
+        must_not: &["tonic", "prost", "axum", "openraft", "rand", "anyhow"],
+    },
+    Row {
         name: "xtask",
         layer: Some(7),
         sentence: "automation; needs nothing of the product",

@@ -4,18 +4,26 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use varve_types::Offset;
 use varve_vfs::{File, Vfs, VfsError};
 
 use crate::format::LogIdentity;
+use crate::planted::{self, Plant};
 use crate::segment::{Home, Replacement};
+
+/// Why a flush that was taken before a failure does nothing.
+const GIVEN_UP: &str = "an earlier write or sync of this log has failed";
 
 /// Everything that must be synced before the log is durable up to [`FlushTarget::upto`].
 #[derive(Debug)]
 #[must_use = "nothing is durable until it has run"]
 pub struct FlushTarget {
     pub(crate) home: Arc<Home>,
+    /// Index files of these: without its header a segment that no manifest lists yet is not known again,
+    /// so the headers go first.
+    pub(crate) headers: Vec<PathBuf>,
     /// Segments that were rolled since the last flush: synced before the manifest may list their successor.
     pub(crate) sealed: Vec<Arc<dyn File>>,
     /// Index files of segments whose last entries were written after their own flush.
@@ -104,33 +112,75 @@ impl FlushTarget {
     /// files that declare them complete, then the active segment. Blocks.
     ///
     /// # Errors
-    /// The first step that failed. Nothing is repeated.
+    /// The first step that failed. Nothing is repeated, and after a failure of one flush no other of this log
+    /// does anything.
     pub fn run(self) -> Result<FlushDone, FlushError> {
+        let home = self.home.clone();
+        if home.failed.load(Ordering::Acquire) {
+            let error = VfsError::new("sync", &home.dir, std::io::Error::other(GIVEN_UP));
+            return Err(FlushError {
+                error,
+                retry: false,
+            });
+        }
+        let result = self.run_all();
+        if matches!(&result, Err(e) if !e.retry) {
+            home.failed.store(true, Ordering::Release);
+        }
+        result
+    }
+
+    fn run_all(self) -> Result<FlushDone, FlushError> {
         let fatal = |error| FlushError {
             error,
             retry: false,
         };
-        for file in &self.sealed {
-            file.sync_data().map_err(fatal)?;
-        }
-        for path in &self.indexes {
-            match self.home.vfs.open_write(path) {
-                Ok(file) => file.sync_data().map_err(fatal)?,
-                // Removed by retention meanwhile.
-                Err(e) if e.is_not_found() => {}
-                Err(e) => return Err(fatal(e)),
+        if planted::is(Plant::ManifestBeforeSegments) {
+            for next in &self.replace {
+                self.home.replace(next).map_err(fatal)?;
             }
         }
+        self.sync_files(&self.headers)?;
+        for file in &self.sealed {
+            sync(file).map_err(fatal)?;
+        }
+        self.sync_files(&self.indexes)?;
         for next in &self.replace {
             self.home.replace(next).map_err(|error| {
                 let retry = error.is_no_space();
                 FlushError { error, retry }
             })?;
         }
-        if let Some(file) = &self.active {
-            file.sync_data().map_err(fatal)?;
+        if let Some(file) = &self.active
+            && !planted::is(Plant::AckBeforeSync)
+        {
+            sync(file).map_err(fatal)?;
         }
         Ok(self.done)
+    }
+}
+
+impl FlushTarget {
+    fn sync_files(&self, paths: &[PathBuf]) -> Result<(), FlushError> {
+        let retry = false;
+        for path in paths {
+            let synced = match self.home.vfs.open_write(path) {
+                Ok(file) => file.sync_data(),
+                // Removed by retention meanwhile.
+                Err(e) if e.is_not_found() => Ok(()),
+                Err(e) => Err(e),
+            };
+            synced.map_err(|error| FlushError { error, retry })?;
+        }
+        Ok(())
+    }
+}
+
+/// Once, whatever it says.
+fn sync(file: &Arc<dyn File>) -> Result<(), VfsError> {
+    match file.sync_data() {
+        Err(_) if planted::is(Plant::RetrySync) => file.sync_data(),
+        result => result,
     }
 }
 

@@ -11,9 +11,10 @@ use varve_vfs::{File, Vfs, VfsError};
 
 use crate::format::{
     Companion, ENTRY_BYTES, HEADER_BYTES, INDEX_MAGIC, LogIdentity, Manifest, SegmentHeader,
-    TIME_INDEX_MAGIC, chain_start, chain_step, decode_epochs, decode_snapshot, identity_of,
+    TIME_INDEX_MAGIC, chain_start, decode_epochs, decode_snapshot, identity_of,
 };
 use crate::segment::{EPOCHS, Kind, MANIFEST, companion_at, parse_name, time_entry};
+use crate::tail::chain_after;
 
 /// Something that is not as it should be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -479,7 +480,7 @@ impl RunCheck {
     }
 
     fn batch(&mut self, header: &BatchHeader, position: u64) {
-        self.chain = chain_step(self.chain, header, position);
+        self.chain = chain_after(self.chain, header, position);
         self.max_timestamp = self.max_timestamp.max(header.max_timestamp);
         let end = position + header.size() as u64;
         let run = self.open.get_or_insert(Companion {

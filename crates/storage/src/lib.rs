@@ -56,6 +56,10 @@ pub mod inspect;
 pub mod journal;
 mod journaled;
 mod log;
+#[cfg(feature = "planted")]
+pub mod planted;
+#[cfg(not(feature = "planted"))]
+mod planted;
 mod read_view;
 mod recovery;
 mod segment;

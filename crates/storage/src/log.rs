@@ -6,6 +6,7 @@
 
 use std::io::IoSlice;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use varve_record::Sequenced;
@@ -18,6 +19,7 @@ use crate::error::LogError;
 use crate::flush::{FlushDone, FlushError, FlushTarget, Reach};
 use crate::format::{ListedSegment, LogIdentity, Manifest, SegmentHeader, encode_epochs};
 use crate::journal::{LogReplay, Replayed};
+use crate::planted::{self, Plant};
 use crate::read_view::{ReadView, Sealed};
 use crate::recovery::Recovery;
 use crate::recovery::open::{open, seal, view};
@@ -110,6 +112,7 @@ impl Log {
             dir: dir.to_owned(),
             identity,
             small_files,
+            failed: AtomicBool::new(false),
         });
         let opened = open(&home, &config, mode, now_ms, replayed)?;
         let log = Self {
@@ -245,6 +248,7 @@ impl Log {
     /// Refuses every change from now on.
     pub(crate) fn latch(&mut self, error: VfsError) -> LogError {
         self.failed.get_or_insert_with(|| error.to_string().into());
+        self.home.failed.store(true, Ordering::Release);
         LogError::Io(error)
     }
 
@@ -357,6 +361,9 @@ impl Log {
         self.tail.file.write_all_at(&slices, self.tail.end)?;
         let written = end - self.tail.end;
         self.account(&batches[..count]);
+        if planted::is(Plant::IndexBeforeFlush) {
+            self.tail.write_index()?;
+        }
         Ok((count, written))
     }
 
@@ -388,7 +395,8 @@ impl Log {
         self.tail.publish_points(pending);
     }
 
-    /// Takes back what an append that found no space has written.
+    /// Takes back what an append that found no space has written. For good: whoever is told that nothing
+    /// was appended must not find it after a power cut.
     fn undo(&mut self, segments: usize, mark: &crate::tail::Mark) -> Result<(), VfsError> {
         if self.sealing.len() > segments {
             // Segments begun by this append: not in any manifest on disk, so their files may just go.
@@ -401,6 +409,7 @@ impl Log {
             for tail in begun.chain(std::iter::once(dropped)) {
                 remove_files(&tail.segment)?;
             }
+            self.home.vfs.sync_dir(&self.home.dir)?;
             let keep = self
                 .sealed
                 .partition_point(|s| s.segment.id < self.tail.segment.id);
@@ -411,7 +420,11 @@ impl Log {
         self.tail.restore(mark);
         let shown = self.tail.segment.points_below(self.tail.end);
         self.tail.segment.set_points(shown);
-        self.tail.file.set_len(self.tail.end)
+        if planted::is(Plant::LeavePartialAppend) {
+            return Ok(());
+        }
+        self.tail.file.set_len(self.tail.end)?;
+        self.tail.file.sync_data()
     }
 
     /// Begins a new segment at the log's end. Nothing happens when the active one is empty.
@@ -503,7 +516,7 @@ impl Log {
     pub(crate) fn commit_manifest(&mut self) -> Result<(), VfsError> {
         for tail in &mut self.sealing {
             if tail.flushed < tail.end {
-                if let Err(error) = tail.file.sync_data() {
+                if let Err(error) = tail.sync_whole() {
                     // A failed sync is final, even if all it says is that the disk is full.
                     self.failed.get_or_insert_with(|| error.to_string().into());
                     return Err(error);
@@ -548,6 +561,7 @@ impl Log {
         let waiting: u64 = dirty.clone().map(|t| t.end - t.flushed).sum();
         Some(FlushTarget {
             home: self.home.clone(),
+            headers: dirty.clone().map(|t| t.segment.path(Kind::Index)).collect(),
             sealed: dirty.map(|t| t.file.clone()).collect(),
             indexes: self.index_paths(),
             replace,
@@ -595,7 +609,7 @@ impl Log {
     /// only delays the entries.
     pub fn flush_done(&mut self, done: &FlushDone) -> Result<Offset, LogError> {
         self.check_usable()?;
-        if done.generation != self.generation {
+        if done.generation != self.generation && !planted::is(Plant::CountOldFlush) {
             return Ok(self.flushed);
         }
         if done.reach != Reach::FilesOnly {

@@ -6,7 +6,7 @@
 //! files never shrink; the active one's may, and `generation` tells readers that it did.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use varve_types::Offset;
@@ -34,6 +34,9 @@ pub(crate) struct Home {
     /// What the small files on disk say. Held while one is written: a flush on another thread must never
     /// put an older manifest over a newer one.
     pub(crate) small_files: Mutex<SmallFiles>,
+    /// A write or sync has failed. Flushes that were taken before it must not go on: a sync after a failed
+    /// one proves nothing, and a manifest after it would declare complete what may be lost.
+    pub(crate) failed: AtomicBool,
 }
 
 /// Versions of the small files that are durable. A version is a count of changes in this process.

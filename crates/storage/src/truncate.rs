@@ -14,6 +14,7 @@ use crate::error::{LogError, ReadError};
 use crate::flush::Removal;
 use crate::format::Companion;
 use crate::log::Log;
+use crate::planted::{self, Plant};
 use crate::read_view::{HeaderScan, Sealed};
 use crate::segment::{Kind, Segment, index_bytes, intact_companions, time_index_bytes};
 use crate::snapshot;
@@ -168,6 +169,9 @@ impl Log {
         let before = (self.log_start, self.sealed.clone());
         self.log_start = start;
         let dropped: Vec<Sealed> = Arc::make_mut(&mut self.sealed).drain(..count).collect();
+        if planted::is(Plant::UnlinkBeforeManifest) {
+            self.retire(&dropped).run().map_err(Step::Within)?;
+        }
         if let Err(error) = self.commit_manifest() {
             (self.log_start, self.sealed) = before;
             return Err(Step::Before(error));

@@ -402,3 +402,132 @@ fn creation_may_be_interrupted_anywhere() {
         drop(mem);
     }
 }
+
+/// Runs `work` on a log whose process dies after the given number of changes of the disk, and returns that
+/// disk as the next process finds it.
+fn killed_after(changes: u64, config: LogConfig, work: impl Fn(&mut varve_storage::Log)) -> MemVfs {
+    let (mem, inner) = mem();
+    let faults = FaultVfs::new(inner);
+    let vfs: Arc<dyn Vfs> = faults.clone();
+    let (mut log, _) = open(&vfs, config, false);
+    faults.fail_after(Op::Any, changes, Errno::IO);
+    work(&mut log);
+    drop(log);
+    mem.kill_process();
+    mem
+}
+
+#[test]
+fn names_and_lengths_that_a_killed_process_left_unsynced_are_durable_after_recovery() {
+    let config = LogConfig {
+        segment_bytes: 1000,
+        ..config()
+    };
+    for changes in 1..60 {
+        let mem = killed_after(changes, config, |log| {
+            let made = batches(log.log_end(), 8);
+            let _ = log.append(&made, NOW);
+            let _ = log.flush_now();
+            let _ = log.begin_epoch(epoch(2));
+            let _ = log.truncate_to(o(9));
+            let _ = log.flush_now();
+        });
+        let vfs: Arc<dyn Vfs> = Arc::new(mem.clone());
+        let (log, _) = open(&vfs, config, false);
+        let (end, epochs) = (log.log_end(), log.epochs().entries().to_vec());
+        let bytes = read_all(&log.view(), Offset::ZERO, 4000);
+        drop(log);
+        mem.crash_losing_unsynced();
+        let (log, _) = open(&vfs, config, false);
+        assert_eq!(log.log_end(), end, "killed after {changes} changes");
+        assert_eq!(
+            log.epochs().entries(),
+            epochs,
+            "killed after {changes} changes"
+        );
+        assert_eq!(read_all(&log.view(), Offset::ZERO, 4000), bytes);
+    }
+}
+
+#[test]
+fn a_flush_taken_before_a_failure_does_nothing_after_it() {
+    let config = LogConfig {
+        segment_bytes: 1000,
+        ..config()
+    };
+    let (_, inner) = mem();
+    let faults = FaultVfs::new(inner);
+    let vfs: Arc<dyn Vfs> = faults.clone();
+    let (mut log, _) = open(&vfs, config, false);
+    fill(&mut log, 8);
+    let (first, second) = (log.flush_target().unwrap(), log.flush_target().unwrap());
+    faults.fail_once(Op::Sync, 1, Errno::IO);
+    let error = first.run().unwrap_err();
+    let before = faults.count(Op::Any);
+    assert!(second.run().is_err(), "it would prove nothing");
+    assert_eq!(faults.count(Op::Any), before, "and it touches nothing");
+    log.flush_failed(&error);
+    assert!(log.failure().is_some());
+}
+
+#[test]
+fn a_refused_append_stays_refused_after_a_power_cut() {
+    let (mem, inner) = mem();
+    let faults = FaultVfs::new(inner.clone());
+    let vfs: Arc<dyn Vfs> = faults.clone();
+    let (mut log, _) = open(&vfs, config(), false);
+    fill(&mut log, 2);
+    let end = log.log_end();
+    let made = batches(end, 3);
+    faults.set_budget(Some(made[0].size() as u64 + 70));
+    assert!(log.append(&made, NOW).unwrap_err().is_no_space());
+    drop(log);
+    let last = mem.changes() - 1;
+    mem.crash_in_order(last, 0);
+    let (log, _) = open(&inner, config(), false);
+    assert_eq!(
+        log.log_end(),
+        end,
+        "the cut was durable when it was refused"
+    );
+}
+
+#[test]
+fn an_interrupted_recovery_forgets_no_epoch() {
+    let config = LogConfig {
+        segment_bytes: 1000,
+        ..config()
+    };
+    let (mem, vfs) = mem();
+    let (mut log, _) = open(&vfs, config, false);
+    for e in 1..6 {
+        log.begin_epoch(epoch(e)).unwrap();
+        for _ in 0..2 {
+            let one = batch(log.log_end(), e, NOW, 3, 60);
+            log.append(&[one], NOW).unwrap();
+        }
+        if e == 1 {
+            log.flush_now().unwrap();
+        }
+    }
+    let right = log.epochs().entries().to_vec();
+    drop(log);
+    let image = mem.image();
+    let index: Arc<dyn Vfs> = Arc::new(image.clone());
+    put(&*index, &file(0, "index"), b"damaged");
+    for step in 1..80 {
+        let copy = image.fork();
+        let faults = FaultVfs::new(Arc::new(copy.clone()));
+        faults.fail_after(Op::Any, step, Errno::IO);
+        let failing: Arc<dyn Vfs> = faults;
+        let done = try_open(&failing, config, false).is_ok();
+        copy.crash(&mut |_| varve_vfs::mem::Fate::Keep);
+        let vfs: Arc<dyn Vfs> = Arc::new(copy);
+        let (log, _) = open(&vfs, config, false);
+        assert_eq!(log.epochs().entries(), right, "cut off after {step} steps");
+        if done {
+            return;
+        }
+    }
+    panic!("recovery never ended");
+}

@@ -65,7 +65,8 @@ fn write_temp(vfs: &dyn Vfs, path: &Path, bytes: &[u8], sync: bool) -> Result<()
     result
 }
 
-/// Creates a directory and its missing parents, each durable in its parent.
+/// Creates a directory and its missing parents, each durable in its parent. So is the deepest one that was
+/// there: whoever made it may have died before its name was synced.
 ///
 /// # Errors
 /// The step that failed.
@@ -78,6 +79,9 @@ pub fn create_dir_all(vfs: &dyn Vfs, dir: &Path) -> Result<(), VfsError> {
             Some(up) => at = up,
             None => break,
         }
+    }
+    if !at.as_os_str().is_empty() && at.parent().is_some() {
+        vfs.sync_dir(parent(at))?;
     }
     for made in missing.into_iter().rev() {
         vfs.create_dir_all(made)?;
@@ -117,6 +121,16 @@ mod tests {
             );
         }
         panic!("replace never succeeded");
+    }
+
+    #[test]
+    fn a_directory_that_a_dead_process_made_is_made_durable() {
+        let mem = MemVfs::new();
+        mem.create_dir_all(Path::new("/a")).unwrap();
+        mem.kill_process();
+        create_dir_all(&mem, Path::new("/a/b")).unwrap();
+        mem.crash_losing_unsynced();
+        assert!(mem.exists(Path::new("/a/b")).unwrap());
     }
 
     #[test]

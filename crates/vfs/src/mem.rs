@@ -2,13 +2,27 @@
 //! directory is synced; [`MemVfs::crash`] then asks for each pending change whether it reached the disk, so
 //! a test can walk through what a power cut may leave. A sync of a file does not make its name durable: that
 //! is the directory's sync. Handles from before a crash only fail.
+//!
+//! It is as bad as a disk may be: unsynced changes are lost, kept, torn or turned into zeros one by one;
+//! directories are independent of each other; after a failed sync the bytes it should have written stay
+//! readable and no later sync makes them durable ([`MemVfs::set_hook`]); bytes at rest change
+//! ([`MemVfs::damage`]). It never invents bytes that nobody wrote, and never loses what a sync covered.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use rustix::io::Errno;
+
+use crate::fault::Op;
 use crate::file::{DirEntry, File, LockError, LockGuard, Mapped, Space, Vfs, VfsError};
+
+mod content;
+#[cfg(test)]
+mod tests;
+
+use content::{Content, DataOp};
 
 /// A change that no sync had covered when the power went.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,51 +72,51 @@ impl Unsynced<'_> {
 pub enum Fate {
     /// It had reached the disk.
     Keep,
-    /// It is gone. For a name, all later unsynced names are gone too: directories are journaled in order.
+    /// It is gone. For a name, all later unsynced names of the same directory are gone too: a directory
+    /// is journaled in order.
     Lose,
     /// Only the first so many bytes of a write had reached the disk.
     Tear(usize),
+    /// All but the first so many bytes of a write had reached the disk. Where the file was shorter, the
+    /// missing ones read as zeros.
+    Tail(usize),
+    /// The length that a write gave the file had reached the disk and none of its bytes: what it added
+    /// reads as zeros.
+    Zeros,
 }
 
-#[derive(Debug, Clone)]
-enum DataOp {
-    Write(u64, Vec<u8>),
-    SetLen(u64),
+/// An operation that is about to happen.
+#[derive(Debug, Clone, Copy)]
+pub struct Call<'a> {
+    /// Its kind; never [`Op::Any`].
+    pub op: Op,
+    /// The file or directory.
+    pub path: &'a Path,
+    /// Bytes to be written or read; 0 for others.
+    pub len: usize,
 }
 
-impl DataOp {
-    fn apply(&self, data: &mut Vec<u8>, part: usize) {
-        match self {
-            Self::Write(at, bytes) => {
-                let bytes = &bytes[..part.min(bytes.len())];
-                let at = *at as usize;
-                if data.len() < at + bytes.len() {
-                    data.resize(at + bytes.len(), 0);
-                }
-                data[at..at + bytes.len()].copy_from_slice(bytes);
-            }
-            Self::SetLen(len) => data.resize(*len as usize, 0),
-        }
-    }
+/// What a hook decides about an operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    /// It happens.
+    Go,
+    /// It fails. A sync of a file that fails has lost its bytes: they stay readable, and only writing them
+    /// again and syncing that makes them durable, as on ext4 and XFS. Other operations change nothing.
+    Fail(Errno),
+    /// As [`Answer::Fail`], but the first so many bytes of a write arrive.
+    Short(usize, Errno),
 }
 
-#[derive(Debug, Default)]
-struct Content {
-    data: Vec<u8>,
-    durable: Vec<u8>,
-    pending: Vec<(u64, DataOp)>,
-}
+/// Is asked before each operation, without any lock held: it may count, fail or wait.
+pub type Hook = Arc<dyn Fn(&Call<'_>) -> Answer + Send + Sync>;
 
-impl Content {
-    fn push(&mut self, when: u64, op: DataOp) {
-        op.apply(&mut self.data, usize::MAX);
-        self.pending.push((when, op));
-    }
+#[derive(Clone, Default)]
+struct HookSlot(Option<Hook>);
 
-    fn sync(&mut self) {
-        for (_, op) in self.pending.drain(..) {
-            op.apply(&mut self.durable, usize::MAX);
-        }
+impl std::fmt::Debug for HookSlot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if self.0.is_some() { "Hook" } else { "no hook" })
     }
 }
 
@@ -113,6 +127,13 @@ struct Inode {
 }
 
 impl Inode {
+    fn new(path: &Path, content: Content) -> Arc<Self> {
+        Arc::new(Self {
+            path: path.to_owned(),
+            content: Mutex::new(content),
+        })
+    }
+
     fn content(&self) -> MutexGuard<'_, Content> {
         self.content.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -135,13 +156,18 @@ impl NameOp {
         }
     }
 
-    fn touches(&self, dir: &Path) -> bool {
+    /// The directories whose names it changes.
+    fn dirs(&self) -> impl Iterator<Item = &Path> {
         let from = if let Self::Rename(from, _) = self {
             from.parent()
         } else {
             None
         };
-        self.path().parent() == Some(dir) || from == Some(dir)
+        self.path().parent().into_iter().chain(from)
+    }
+
+    fn touches(&self, dir: &Path) -> bool {
+        self.dirs().any(|d| d == dir)
     }
 }
 
@@ -200,6 +226,7 @@ struct State {
     locks: BTreeSet<PathBuf>,
     /// Crashes so far; a handle of an older life is dead.
     life: u64,
+    hook: HookSlot,
 }
 
 impl State {
@@ -257,15 +284,15 @@ impl MemVfs {
     pub fn crash(&self, fate: &mut dyn FnMut(&Unsynced<'_>) -> Fate) {
         let mut state = self.state();
         let mut names = state.durable.clone();
+        let mut lost: BTreeSet<PathBuf> = BTreeSet::new();
         for (when, op) in std::mem::take(&mut state.pending) {
-            if fate(&Unsynced::Name {
-                path: op.path(),
-                when,
-            }) != Fate::Keep
-            {
-                break;
+            let path = op.path();
+            let broken = op.dirs().any(|d| lost.contains(d));
+            if broken || fate(&Unsynced::Name { path, when }) != Fate::Keep {
+                lost.extend(op.dirs().map(Path::to_owned));
+            } else {
+                names.apply(&op);
             }
-            names.apply(&op);
         }
         let mut fresh: BTreeMap<PathBuf, Arc<Inode>> = BTreeMap::new();
         for (path, inode) in &names.files {
@@ -274,7 +301,7 @@ impl MemVfs {
                 d.parent().is_none() || d.as_os_str().is_empty() || names.dirs.contains(d)
             });
             if reachable {
-                fresh.insert(path.clone(), Arc::new(surviving(inode, fate)));
+                fresh.insert(path.clone(), surviving(inode, fate));
             }
         }
         names.files = fresh;
@@ -321,16 +348,8 @@ impl MemVfs {
         let state = self.state();
         let mut names = state.now.clone();
         for (path, inode) in &mut names.files {
-            let data = inode.content().data.clone();
-            let content = Content {
-                durable: data.clone(),
-                data,
-                pending: Vec::new(),
-            };
-            *inode = Arc::new(Inode {
-                path: path.clone(),
-                content: Mutex::new(content),
-            });
+            let content = Content::durable(inode.content().data.clone());
+            *inode = Inode::new(path, content);
         }
         let state = State {
             now: names.clone(),
@@ -339,6 +358,76 @@ impl MemVfs {
         };
         Self {
             state: Arc::new(Mutex::new(state)),
+        }
+    }
+
+    /// Copy of this disk with all that is not durable yet. Without the hook, locks and handles.
+    #[must_use]
+    pub fn fork(&self) -> Self {
+        let state = self.state();
+        let mut copies: BTreeMap<usize, Arc<Inode>> = BTreeMap::new();
+        let mut copy = |inode: &Arc<Inode>| {
+            let key = Arc::as_ptr(inode) as usize;
+            let made = copies
+                .entry(key)
+                .or_insert_with(|| Inode::new(&inode.path, inode.content().clone()));
+            made.clone()
+        };
+        let mut names = |names: &Names| Names {
+            files: names
+                .files
+                .iter()
+                .map(|(p, i)| (p.clone(), copy(i)))
+                .collect(),
+            dirs: names.dirs.clone(),
+        };
+        let (now, durable) = (names(&state.now), names(&state.durable));
+        let pending = state.pending.iter().map(|(when, op)| match op {
+            NameOp::Link(path, inode) => (*when, NameOp::Link(path.clone(), copy(inode))),
+            other => (*when, other.clone()),
+        });
+        let state = State {
+            now,
+            durable,
+            pending: pending.collect(),
+            changes: state.changes,
+            ..State::default()
+        };
+        Self {
+            state: Arc::new(Mutex::new(state)),
+        }
+    }
+
+    /// Asks `hook` before each operation from now on; `None` for none. Not asked for opening, listing and
+    /// asking lengths.
+    pub fn set_hook(&self, hook: Option<Hook>) {
+        self.state().hook = HookSlot(hook);
+    }
+
+    /// Changes bytes at rest: what is readable and what is durable alike. Returns whether the file exists.
+    pub fn damage(&self, path: &Path, change: &mut dyn FnMut(&mut Vec<u8>)) -> bool {
+        let Some(inode) = self.state().now.files.get(path).cloned() else {
+            return false;
+        };
+        let mut content = inode.content();
+        change(&mut content.data);
+        change(&mut content.durable);
+        true
+    }
+
+    /// All files by path with what is readable, in order.
+    pub fn for_each_file(&self, look: &mut dyn FnMut(&Path, &[u8])) {
+        for (path, inode) in &self.state().now.files {
+            look(path, &inode.content().data);
+        }
+    }
+
+    /// Asks the hook.
+    fn ask(&self, verb: &'static str, op: Op, path: &Path) -> Result<(), VfsError> {
+        let hook = self.state().hook.clone();
+        match ask(&hook, op, path, 0) {
+            Answer::Go => Ok(()),
+            Answer::Fail(errno) | Answer::Short(_, errno) => Err(VfsError::new(verb, path, errno)),
         }
     }
 
@@ -360,40 +449,15 @@ impl MemVfs {
     }
 }
 
-fn surviving(inode: &Inode, fate: &mut dyn FnMut(&Unsynced<'_>) -> Fate) -> Inode {
-    let content = inode.content();
-    let path = &inode.path;
-    let mut data = content.durable.clone();
-    for (when, op) in &content.pending {
-        let when = *when;
-        let seen = match op {
-            DataOp::Write(at, bytes) => Unsynced::Write {
-                path,
-                at: *at,
-                len: bytes.len(),
-                when,
-            },
-            DataOp::SetLen(len) => Unsynced::SetLen {
-                path,
-                len: *len,
-                when,
-            },
-        };
-        match fate(&seen) {
-            Fate::Keep => op.apply(&mut data, usize::MAX),
-            Fate::Tear(part) => op.apply(&mut data, part),
-            Fate::Lose => {}
-        }
-    }
-    let content = Content {
-        durable: data.clone(),
-        data,
-        pending: Vec::new(),
-    };
-    Inode {
-        path: path.clone(),
-        content: Mutex::new(content),
-    }
+fn ask(hook: &HookSlot, op: Op, path: &Path, len: usize) -> Answer {
+    hook.0
+        .as_ref()
+        .map_or(Answer::Go, |hook| hook(&Call { op, path, len }))
+}
+
+fn surviving(inode: &Inode, fate: &mut dyn FnMut(&Unsynced<'_>) -> Fate) -> Arc<Inode> {
+    let content = inode.content().after_crash(&inode.path, fate);
+    Inode::new(&inode.path, content)
 }
 
 impl MemFile {
@@ -403,9 +467,25 @@ impl MemFile {
 
     fn content(&self, op: &'static str) -> Result<MutexGuard<'_, Content>, VfsError> {
         if lock_state(&self.disk).life != self.life {
-            return Err(VfsError::new(op, &self.path, rustix::io::Errno::IO));
+            return Err(VfsError::new(op, &self.path, Errno::IO));
         }
         Ok(self.inode.content())
+    }
+
+    fn ask(&self, op: Op, len: usize) -> Answer {
+        let hook = lock_state(&self.disk).hook.clone();
+        ask(&hook, op, &self.path, len)
+    }
+
+    fn write(&self, bytes: Vec<u8>, at: u64) -> Result<(), VfsError> {
+        let when = self.tick();
+        self.content("write")?
+            .push(when, DataOp::Write(at, bytes.into()));
+        Ok(())
+    }
+
+    fn err(&self, verb: &'static str, errno: Errno) -> VfsError {
+        VfsError::new(verb, &self.path, errno)
     }
 }
 
@@ -415,6 +495,9 @@ impl File for MemFile {
     }
 
     fn read_into(&self, at: u64, len: usize, buf: &mut Vec<u8>) -> Result<usize, VfsError> {
+        if let Answer::Fail(errno) | Answer::Short(_, errno) = self.ask(Op::Read, len) {
+            return Err(self.err("read", errno));
+        }
         let content = self.content("read")?;
         let at = usize::try_from(at)
             .unwrap_or(usize::MAX)
@@ -434,14 +517,28 @@ impl File for MemFile {
     }
 
     fn write_all_at(&self, bufs: &[IoSlice<'_>], at: u64) -> Result<(), VfsError> {
-        let bytes: Vec<u8> = bufs.iter().flat_map(|b| b.iter().copied()).collect();
-        let when = self.tick();
-        self.content("write")?.push(when, DataOp::Write(at, bytes));
-        Ok(())
+        let mut bytes: Vec<u8> = bufs.iter().flat_map(|b| b.iter().copied()).collect();
+        match self.ask(Op::Write, bytes.len()) {
+            Answer::Go => self.write(bytes, at),
+            Answer::Fail(errno) => Err(self.err("write", errno)),
+            Answer::Short(part, errno) => {
+                bytes.truncate(part);
+                if part > 0 {
+                    self.write(bytes, at)?;
+                }
+                Err(self.err("write", errno))
+            }
+        }
     }
 
     fn sync_data(&self) -> Result<(), VfsError> {
-        self.content("sync")?.sync();
+        match self.ask(Op::Sync, 0) {
+            Answer::Go => self.content("sync")?.sync(),
+            Answer::Fail(errno) | Answer::Short(_, errno) => {
+                self.content("sync")?.give_up();
+                return Err(self.err("sync", errno));
+            }
+        }
         Ok(())
     }
 
@@ -454,13 +551,19 @@ impl File for MemFile {
     }
 
     fn set_len(&self, len: u64) -> Result<(), VfsError> {
+        let verb = "set the length of";
+        if let Answer::Fail(errno) | Answer::Short(_, errno) = self.ask(Op::SetLen, 0) {
+            return Err(self.err(verb, errno));
+        }
         let when = self.tick();
-        self.content("set the length of")?
-            .push(when, DataOp::SetLen(len));
+        self.content(verb)?.push(when, DataOp::SetLen(len));
         Ok(())
     }
 
     fn map_read(&self) -> Result<Mapped, VfsError> {
+        if let Answer::Fail(errno) | Answer::Short(_, errno) = self.ask(Op::Read, 0) {
+            return Err(self.err("map", errno));
+        }
         Ok(Mapped::Owned(self.content("map")?.data.clone()))
     }
 }
@@ -482,6 +585,7 @@ impl Drop for MemLock {
 
 impl Vfs for MemVfs {
     fn create_new(&self, path: &Path) -> Result<Arc<dyn File>, VfsError> {
+        self.ask("create", Op::Create, path)?;
         {
             let mut state = self.state();
             if !path.parent().is_none_or(|d| state.has_dir(d)) {
@@ -491,11 +595,8 @@ impl Vfs for MemVfs {
                 let exists = io::Error::from(io::ErrorKind::AlreadyExists);
                 return Err(VfsError::new("create", path, exists));
             }
-            let inode = Inode {
-                path: path.to_owned(),
-                content: Mutex::default(),
-            };
-            state.push(NameOp::Link(path.to_owned(), Arc::new(inode)));
+            let inode = Inode::new(path, Content::default());
+            state.push(NameOp::Link(path.to_owned(), inode));
         }
         self.open(path)
     }
@@ -545,6 +646,7 @@ impl Vfs for MemVfs {
     }
 
     fn create_dir_all(&self, dir: &Path) -> Result<(), VfsError> {
+        self.ask("create", Op::Create, dir)?;
         let mut state = self.state();
         let mut missing: Vec<&Path> = dir.ancestors().filter(|d| !state.has_dir(d)).collect();
         missing.retain(|d| !d.as_os_str().is_empty());
@@ -555,6 +657,7 @@ impl Vfs for MemVfs {
     }
 
     fn remove_file(&self, path: &Path) -> Result<(), VfsError> {
+        self.ask("remove", Op::Remove, path)?;
         let mut state = self.state();
         if !state.now.files.contains_key(path) {
             return Err(not_found("remove", path));
@@ -564,6 +667,7 @@ impl Vfs for MemVfs {
     }
 
     fn remove_dir_all(&self, dir: &Path) -> Result<(), VfsError> {
+        self.ask("remove", Op::Remove, dir)?;
         let mut state = self.state();
         if !state.now.dirs.contains(dir) {
             return Err(not_found("remove", dir));
@@ -573,6 +677,7 @@ impl Vfs for MemVfs {
     }
 
     fn rename(&self, from: &Path, to: &Path) -> Result<(), VfsError> {
+        self.ask("rename", Op::Rename, from)?;
         let mut state = self.state();
         if !state.now.files.contains_key(from) && !state.now.dirs.contains(from) {
             return Err(not_found("rename", from));
@@ -582,6 +687,7 @@ impl Vfs for MemVfs {
     }
 
     fn sync_dir(&self, dir: &Path) -> Result<(), VfsError> {
+        self.ask("sync", Op::SyncDir, dir)?;
         let mut state = self.state();
         if !state.has_dir(dir) {
             return Err(not_found("sync", dir));
@@ -619,80 +725,5 @@ impl Vfs for MemVfs {
             disk: self.state.clone(),
             life,
         }))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn write(file: &dyn File, bytes: &[u8], at: u64) {
-        file.write_all_at(&[IoSlice::new(bytes)], at).unwrap();
-    }
-
-    #[test]
-    fn a_crash_keeps_only_what_was_synced() {
-        let disk = MemVfs::new();
-        let (a, b) = (Path::new("/a"), Path::new("/b"));
-        let file = disk.create_new(a).unwrap();
-        write(&*file, b"synced", 0);
-        file.sync_data().unwrap();
-        write(&*file, b"lost", 6);
-        disk.sync_dir(Path::new("/")).unwrap();
-        let unnamed = disk.create_new(b).unwrap();
-        write(&*unnamed, b"x", 0);
-        unnamed.sync_data().unwrap();
-        assert_eq!(disk.read(a).unwrap(), b"syncedlost");
-
-        disk.crash_losing_unsynced();
-        assert_eq!(disk.read(a).unwrap(), b"synced");
-        assert!(
-            !disk.exists(b).unwrap(),
-            "a synced file without a synced name is gone"
-        );
-        assert!(
-            file.sync_data().is_err(),
-            "handles of the old life are dead"
-        );
-    }
-
-    #[test]
-    fn the_chooser_may_tear_a_write() {
-        let disk = MemVfs::new();
-        let file = disk.create_new(Path::new("/a")).unwrap();
-        disk.sync_dir(Path::new("/")).unwrap();
-        write(&*file, b"first", 0);
-        write(&*file, b"second", 5);
-        let mut asked = 0;
-        disk.crash(&mut |_| {
-            asked += 1;
-            if asked == 1 {
-                Fate::Lose
-            } else {
-                Fate::Tear(3)
-            }
-        });
-        assert_eq!(disk.read(Path::new("/a")).unwrap(), b"\0\0\0\0\0sec");
-    }
-
-    #[test]
-    fn a_killed_process_leaves_its_writes_and_no_locks() {
-        let disk = MemVfs::new();
-        let file = disk.create_new(Path::new("/a")).unwrap();
-        let guard = disk.lock(Path::new("/LOCK")).unwrap();
-        assert!(matches!(
-            disk.lock(Path::new("/LOCK")),
-            Err(LockError::Held { .. })
-        ));
-        write(&*file, b"kept", 0);
-        disk.kill_process();
-        assert_eq!(disk.read(Path::new("/a")).unwrap(), b"kept");
-        let again = disk.lock(Path::new("/LOCK")).unwrap();
-        drop(guard);
-        assert!(
-            disk.lock(Path::new("/LOCK")).is_err(),
-            "an old guard releases nothing"
-        );
-        drop(again);
     }
 }

@@ -24,9 +24,10 @@ long suites:
   kill    1 GiB of real text through a node that is killed again and again, read back and compared
   storage random histories with power cuts against a model, 20,000 cases
   groups  random joins, leaves, timeouts and lost replies, 20,000 cases
+  torture crash states, failing calls, full disks, damage at rest and planted bugs, all of each
 ";
 
-const LONG: [Step; 3] = [
+const LONG: [Step; 4] = [
     Step {
         name: "kill",
         arguments: &[
@@ -58,6 +59,22 @@ const LONG: [Step; 3] = [
         name: "groups",
         arguments: &["test", "--release", "--package", "varve-groups", "--tests"],
         environment: &[("PROPTEST_CASES", "20000")],
+    },
+    Step {
+        name: "torture",
+        arguments: &[
+            "run",
+            "--release",
+            "--package",
+            "varve-sim",
+            "--features",
+            "planted",
+            "--",
+            "torture",
+            "--full",
+        ],
+        // A planted bug may well end in an assertion: that is caught and counted.
+        environment: &[("CARGO_PROFILE_RELEASE_PANIC", "unwind")],
     },
 ];
 

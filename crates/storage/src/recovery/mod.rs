@@ -7,6 +7,8 @@
 //! checkpoint is the last intact entry of the segment's index, because entries are written only after the
 //! bytes they cover were flushed.
 
+use crate::planted::{self, Plant};
+
 pub(crate) mod open;
 pub(crate) mod scan;
 pub(crate) mod segment;
@@ -372,6 +374,9 @@ fn row_matches(row: &VerdictRow, f: &Facts) -> bool {
 }
 
 pub(crate) fn decide(facts: &Facts) -> Decision {
+    if planted::is(Plant::CutAtFirstDamage) && facts.damage != DamageFact::None {
+        return Decision::CutTornTail;
+    }
     let row = VERDICT_ROWS.iter().find(|r| row_matches(r, facts));
     // The table is total, as its test proves; refusing is what errs on the safe side.
     row.map_or(Decision::Refuse(Reason::BelowCheckpoint), |r| r.5)

@@ -13,7 +13,7 @@ use varve_types::{LeaderEpoch, Offset, limits};
 use varve_vfs::{DirEntry, Vfs, VfsError, durable};
 
 use super::segment::{
-    Examined, examine, last_entry_if_complete, read_index, replace_time_index,
+    Examined, examine, last_entry_if_complete, read_index, replace_time_index, rewrite_and_sync,
     time_index_ends_right,
 };
 use super::{
@@ -71,7 +71,9 @@ pub(crate) fn open(
     replayed: Replayed,
 ) -> Result<Opened, LogError> {
     let vfs = &home.vfs;
-    durable::create_dir_all(&**vfs, &home.dir)?;
+    if !mode.clean || !vfs.exists(&home.dir)? {
+        durable::create_dir_all(&**vfs, &home.dir)?;
+    }
     let entries = vfs.list(&home.dir)?;
     let path = home.dir.join(MANIFEST);
     let (fact, manifest) = match vfs.read(&path) {
@@ -219,6 +221,8 @@ impl<'a> Opening<'a> {
             Some(Verdict::Examined(examined)) => *examined,
             _ => unreachable!("the last segment is always examined"),
         };
+        self.note_epochs(&verdicts, &last)?;
+        self.sync_headers(&verdicts, &last)?;
         let sealed = self.settle_sealed(verdicts)?;
         let tail = self.settle(last)?;
         self.finish(sealed, tail, &swept)
@@ -458,7 +462,7 @@ impl<'a> Opening<'a> {
     fn settle(&mut self, mut examined: Examined) -> Result<Tail, LogError> {
         self.scanned_epochs.append(&mut examined.epochs);
         self.recovery.bytes_cut += examined.log_len - examined.tail.end;
-        let (tail, rewritten, rebuilt) = examined.settle()?;
+        let (tail, rewritten, rebuilt) = examined.settle(self.mode.clean)?;
         self.recovery.bytes_persisted_again += rewritten;
         self.recovery.indexes_rebuilt += rebuilt;
         Ok(tail)
@@ -521,6 +525,10 @@ impl<'a> Opening<'a> {
         };
         if manifest != self.manifest {
             commit(self.home, &manifest)?;
+        } else if !self.mode.clean {
+            // The process before may have died between a rename and the sync of the directory: what the
+            // names say now counts only when it is durable.
+            self.home.vfs.sync_dir(&self.home.dir)?;
         }
         let epochs = self.epochs(&sealed, &tail)?;
         snapshot::remove_after(self.home, log_end)?;
@@ -536,14 +544,65 @@ impl<'a> Opening<'a> {
         })
     }
 
+    /// A segment that no manifest lists is known by its index header alone: that is durable before the
+    /// segment's bytes are.
+    fn sync_headers(&self, verdicts: &[Verdict], last: &Examined) -> Result<(), VfsError> {
+        let examined = verdicts.iter().filter_map(|v| match v {
+            Verdict::Examined(e) => Some(&**e),
+            Verdict::Trusted(_) => None,
+        });
+        let listed = |id: u64| self.manifest.segments.iter().any(|s| s.id == id);
+        for e in examined
+            .chain([last])
+            .filter(|e| !listed(e.tail.segment.id))
+        {
+            let index = self
+                .home
+                .vfs
+                .open_write(&e.tail.segment.path(Kind::Index))?;
+            rewrite_and_sync(&index)?;
+        }
+        Ok(())
+    }
+
+    /// What the epoch file says, if it is good.
+    fn stored_epochs(&self) -> Result<Option<Vec<(LeaderEpoch, Offset)>>, VfsError> {
+        match self.home.vfs.read(&self.home.dir.join(EPOCHS)) {
+            Ok(bytes) => Ok(decode_epochs(&self.home.identity, &bytes).ok()),
+            Err(e) if e.is_not_found() => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Brings a good epoch file up to what was scanned before anything says that these batches need no scan
+    /// any more. A recovery after this one would otherwise believe the file and look no further.
+    fn note_epochs(&mut self, verdicts: &[Verdict], last: &Examined) -> Result<(), LogError> {
+        let Some(stored) = self.stored_epochs()? else {
+            return Ok(());
+        };
+        let mut entries = stored.clone();
+        entries.retain(|(_, start)| *start <= last.tail.next);
+        let mut epochs = EpochIndex::new(entries);
+        let examined = verdicts.iter().filter_map(|v| match v {
+            Verdict::Examined(e) => Some(&**e),
+            Verdict::Trusted(_) => None,
+        });
+        for (epoch, start) in examined.chain([last]).flat_map(|e| &e.epochs) {
+            epochs.begin(*epoch, *start);
+        }
+        epochs.trim(self.manifest.log_start);
+        if stored != epochs.entries() {
+            self.recovery.epochs_rebuilt = true;
+            let bytes = encode_epochs(&self.home.identity, epochs.entries());
+            durable::replace(&*self.home.vfs, &self.home.dir.join(EPOCHS), &bytes)?;
+        }
+        Ok(())
+    }
+
     /// The epoch file, or what the batches say, made to agree with the log's end.
     fn epochs(&mut self, sealed: &[Sealed], tail: &Tail) -> Result<EpochIndex, LogError> {
         let path = self.home.dir.join(EPOCHS);
-        let stored = match self.home.vfs.read(&path) {
-            Ok(bytes) => decode_epochs(&self.home.identity, &bytes).ok(),
-            Err(e) if e.is_not_found() => None,
-            Err(e) => return Err(e.into()),
-        };
+        let stored = self.stored_epochs()?;
         // A flush writes the file before index entries, so a good one knows all that was not scanned.
         let from_batches = match &stored {
             Some(_) => std::mem::take(&mut self.scanned_epochs),

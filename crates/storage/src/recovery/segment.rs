@@ -13,6 +13,7 @@ use crate::format::{
     Companion, ENTRY_BYTES, HEADER_BYTES, INDEX_MAGIC, TIME_ENTRY_BYTES, TIME_INDEX_MAGIC,
     TimeEntry,
 };
+use crate::planted::{self, Plant};
 use crate::segment::{Home, Kind, Segment, index_bytes, intact_companions, time_index_bytes};
 use crate::tail::Tail;
 
@@ -221,8 +222,9 @@ impl Examined {
 
     /// Makes the file what was decided: cuts it after the last good batch, writes what no checkpoint
     /// covers once more and syncs it, and completes the index files. Returns the tail, the bytes
-    /// written again, and how many index files were built anew.
-    pub(crate) fn settle(self) -> Result<(Tail, u64, u32), VfsError> {
+    /// written again, and how many index files were built anew. After an unclean stop the length is made
+    /// durable as well: the process before may have cut the file and died before its sync.
+    pub(crate) fn settle(self, clean: bool) -> Result<(Tail, u64, u32), VfsError> {
         let Self {
             mut tail,
             seen,
@@ -231,12 +233,17 @@ impl Examined {
             ..
         } = self;
         let end = tail.end;
-        if log_len > end {
+        let durable = clean && log_len == end;
+        if !durable {
             tail.file.set_len(end)?;
         }
         let from = kept.last().map_or(0, |e| e.end);
-        let rewritten = rewrite(&tail.file, from, end)?;
-        if rewritten > 0 || log_len > end {
+        let rewritten = if planted::is(Plant::TrustPageCache) {
+            0
+        } else {
+            rewrite(&tail.file, from, end)?
+        };
+        if (rewritten > 0 || !durable) && !planted::is(Plant::TrustPageCache) {
             tail.file.sync_data()?;
         }
         tail.flushed = end;
@@ -279,6 +286,12 @@ fn rewrite(file: &Arc<dyn File>, from: u64, to: u64) -> Result<u64, VfsError> {
         at += n as u64;
     }
     Ok(at - from)
+}
+
+/// Makes a small file durable, whatever the process before has done with it.
+pub(crate) fn rewrite_and_sync(file: &Arc<dyn File>) -> Result<(), VfsError> {
+    rewrite(file, 0, file.len()?)?;
+    file.sync_data()
 }
 
 fn time_index_matches(

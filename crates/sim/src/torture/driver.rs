@@ -1,0 +1,871 @@
+//! Runs a workload against one log and keeps the books: what was written, what was reported as flushed,
+//! what is in doubt while an operation runs. With a recorder it marks each change of what is promised in
+//! the history of the disk; on a failing disk it checks that the log stops, or goes on, as it must.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use varve_record::{BatchBuilder, Compression, Sequenced};
+use varve_storage::{
+    FlushDone, FlushTarget, Log, LogConfig, LogError, LogIdentity, OpenMode, Reason, Recovery,
+};
+use varve_types::{LeaderEpoch, Offset, PartitionId, TopicId};
+use varve_vfs::mem::MemVfs;
+use varve_vfs::{Vfs, durable};
+
+use super::oracle::{Candidate, Content, Expect, check, serve};
+use crate::disk::trace::Recorder;
+use crate::plants;
+use crate::rng::Rng;
+
+/// The server's clock while a workload runs, in milliseconds since 1970.
+pub const NOW: i64 = 1_700_000_000_000;
+
+/// Refusals before a full disk gets space again.
+const REFUSALS: u64 = 3;
+
+/// What happened that must not; for people.
+pub type Violation = String;
+
+/// The log's directory.
+#[must_use]
+pub fn dir() -> PathBuf {
+    PathBuf::from("/data/topics/t-00112233/3")
+}
+
+/// Whose log it is, by partition.
+#[must_use]
+pub const fn identity(partition: i32) -> LogIdentity {
+    LogIdentity {
+        topic_id: TopicId(0x0011_2233_4455_6677_8899_aabb_ccdd_eeff),
+        partition: PartitionId(partition),
+    }
+}
+
+/// What failures of the disk the driver expects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Disk {
+    /// None.
+    Good,
+    /// Calls fail: the log must stop for ever, or not have noticed at all.
+    Failing,
+    /// Space runs out: what is refused is refused cleanly.
+    Full,
+}
+
+/// Runs one workload.
+#[derive(Debug)]
+pub struct Driver {
+    /// The disk itself.
+    pub disk: MemVfs,
+    vfs: Arc<dyn Vfs>,
+    recorder: Option<Recorder<Arc<Expect>>>,
+    log: Option<Log>,
+    config: LogConfig,
+    partition: i32,
+    kind: Disk,
+    content: Content,
+    start: i64,
+    floor: i64,
+    epoch: i32,
+    flushed_epoch: i32,
+    snapshots: Arc<Vec<(i64, Vec<u8>)>>,
+    files: Vec<(PathBuf, Vec<Option<Vec<u8>>>)>,
+    /// What is promised now.
+    expect: Arc<Expect>,
+    failed: bool,
+    /// The flushed cursor when the log failed.
+    frozen: i64,
+    /// The driver itself reads: nothing shall fail.
+    quiet: Arc<AtomicBool>,
+    /// Operations that found no space.
+    pub refused: u64,
+    /// A full disk has made the log refuse changes: allowed where a change was half done.
+    pub latched_by_full_disk: bool,
+    /// Recovery refused a log of which writes were lost out of order. Nothing can be said of it.
+    pub gave_up: bool,
+    rng: Rng,
+}
+
+/// Offset from a number that is known to be one.
+#[must_use]
+pub fn offset(at: i64) -> Offset {
+    Offset::new(at).unwrap_or(Offset::ZERO)
+}
+
+impl Driver {
+    /// A workload's log on an empty disk, recorded from the beginning if `record`.
+    #[must_use]
+    pub fn new(disk: &MemVfs, config: LogConfig, partition: i32, kind: Disk, record: bool) -> Self {
+        let recorder = record.then(|| Recorder::new(disk));
+        let inner: Arc<dyn Vfs> = match &recorder {
+            Some(recorder) => Arc::new(recorder.clone()),
+            None => Arc::new(disk.clone()),
+        };
+        Self {
+            disk: disk.clone(),
+            vfs: plants::wrap(inner),
+            recorder,
+            log: None,
+            config,
+            partition,
+            kind,
+            content: Content::default(),
+            start: 0,
+            floor: 0,
+            epoch: 1,
+            flushed_epoch: 0,
+            snapshots: Arc::default(),
+            files: Vec::new(),
+            expect: Arc::default(),
+            failed: false,
+            frozen: 0,
+            quiet: Arc::default(),
+            refused: 0,
+            latched_by_full_disk: false,
+            gave_up: false,
+            rng: Rng::new(partition as u64),
+        }
+    }
+
+    /// The recorder, if there is one.
+    #[must_use]
+    pub const fn recorder(&self) -> Option<&Recorder<Arc<Expect>>> {
+        self.recorder.as_ref()
+    }
+
+    /// Set while the driver itself reads, which must not fail.
+    #[must_use]
+    pub fn quiet(&self) -> Arc<AtomicBool> {
+        self.quiet.clone()
+    }
+
+    /// What is promised now.
+    #[must_use]
+    pub fn expect(&self) -> Arc<Expect> {
+        self.expect.clone()
+    }
+
+    /// The disk through which the log works.
+    #[must_use]
+    pub const fn vfs(&self) -> &Arc<dyn Vfs> {
+        &self.vfs
+    }
+
+    /// Offset after the last record written, as the books have it.
+    #[must_use]
+    pub fn end(&self) -> i64 {
+        self.content.end().unwrap_or(self.start).max(self.start)
+    }
+
+    /// First offset of the log.
+    #[must_use]
+    pub const fn start(&self) -> i64 {
+        self.start
+    }
+
+    fn candidate(&self) -> Candidate {
+        Candidate {
+            content: Arc::new(self.content.clone()),
+            start: self.start,
+            floor: self.floor,
+            epoch: self.flushed_epoch,
+        }
+    }
+
+    fn promise(&mut self, log: Vec<Candidate>) {
+        let expect = Expect {
+            log,
+            snapshots: self.snapshots.clone(),
+            files: self.files.clone(),
+            clean: false,
+            whole: false,
+        };
+        self.set_expect(expect);
+    }
+
+    fn set_expect(&mut self, expect: Expect) {
+        self.expect = Arc::new(expect);
+        if let Some(recorder) = &self.recorder {
+            recorder.mark(self.expect.clone());
+        }
+    }
+
+    /// The books are as they are: that is the promise.
+    fn settle(&mut self) {
+        let now = vec![self.candidate()];
+        self.promise(now);
+    }
+
+    fn log(&mut self) -> Result<&mut Log, Violation> {
+        self.log
+            .as_mut()
+            .ok_or_else(|| "the workload uses a log that is not open".to_owned())
+    }
+
+    /// Judges the result of an operation. `Ok(None)`: it failed as it may.
+    fn judge<T>(
+        &mut self,
+        what: &str,
+        result: Result<T, LogError>,
+    ) -> Result<Option<T>, Violation> {
+        let error = match result {
+            Ok(_) if self.failed => {
+                return Err(format!("{what} succeeded after a failure: S4"));
+            }
+            Ok(done) => return Ok(Some(done)),
+            Err(error) => error,
+        };
+        let latched = self.log.as_ref().is_some_and(|log| log.failure().is_some());
+        // What takes records away may be half done when space runs out; the rest may not.
+        let half_done = matches!(what, "truncate" | "reset" | "trim" | "retention");
+        match (&error, self.kind) {
+            (LogError::Failed { .. }, Disk::Failing | Disk::Full) if self.failed => {}
+            (LogError::Io(_), Disk::Failing) => self.fail(latched),
+            (LogError::Io(e), Disk::Full) if half_done && e.is_no_space() => {
+                self.fail(latched);
+                self.latched_by_full_disk = true;
+            }
+            (LogError::NoSpace(_), Disk::Failing | Disk::Full) if !latched => {
+                self.no_space(what)?
+            }
+            _ => return Err(format!("{what} failed: {error}")),
+        }
+        Ok(None)
+    }
+
+    /// The log has failed, if it has. What its cursor says was flushed then must be there later, and from
+    /// now on the cursor stands still.
+    fn fail(&mut self, latched: bool) {
+        if !latched || self.failed {
+            return;
+        }
+        self.failed = true;
+        self.frozen = self.log.as_ref().map_or(0, |log| log.flushed().get());
+        let mut expect = (*self.expect).clone();
+        // A truncation that failed half-way promises nothing about what it was to take away.
+        let certain = expect.log.len() == 1;
+        for c in expect.log.iter_mut().filter(|_| certain) {
+            let end = c.content.end().unwrap_or(c.start);
+            if self.frozen <= end {
+                c.floor = c.floor.max(self.frozen);
+            }
+        }
+        self.set_expect(expect);
+    }
+
+    /// Notes an operation that found no space. After some of them there is space again.
+    fn no_space(&mut self, what: &str) -> Result<(), Violation> {
+        self.refused += 1;
+        if self.kind == Disk::Full {
+            if self.refused > REFUSALS {
+                return Err(format!(
+                    "{what} found no space though there is some again: S7"
+                ));
+            }
+            if self.refused == REFUSALS {
+                self.disk.set_hook(None);
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens the log, or creates it.
+    ///
+    /// # Errors
+    /// When it is not what was promised.
+    pub fn open(&mut self, clean: bool) -> Result<(), Violation> {
+        self.open_as(clean, clean)
+    }
+
+    /// With `whole`, everything that was written must be there.
+    fn open_as(&mut self, clean: bool, whole: bool) -> Result<(), Violation> {
+        if self.expect.log.is_empty() {
+            // A log that is being created: there is nothing in it at any time.
+            self.settle();
+        }
+        let mut opened = self.try_open(clean);
+        if matches!(&opened, Err(LogError::Io(_))) && self.kind != Disk::Good {
+            // The failure hit the recovery; the next start gets another chance.
+            self.disk.set_hook(None);
+            opened = self.try_open(clean);
+        }
+        if let Err(LogError::Corrupt(found)) = &opened {
+            self.gave_up =
+                self.kind == Disk::Failing && !whole && explained_by_reorder(found.reason);
+        }
+        let (log, recovery) = opened.map_err(|e| format!("the log was not opened: {e}"))?;
+        let whole = whole && !self.failed;
+        let expect = Expect {
+            whole,
+            ..(*self.expect).clone()
+        };
+        self.quiet.store(true, Ordering::Relaxed);
+        let served = check(&log, &expect)?;
+        // Whatever was in doubt is decided now.
+        let fits = self.expect.log.iter().position(|c| {
+            let only = Expect {
+                log: vec![c.clone()],
+                ..(*self.expect).clone()
+            };
+            check(&log, &only).is_ok()
+        });
+        self.quiet.store(false, Ordering::Relaxed);
+        let chosen = self.expect.log[fits.unwrap_or(0)].clone();
+        self.content = (*chosen.content).clone();
+        self.content.cut(Some(served.end));
+        self.start = chosen.start;
+        self.floor = served.end;
+        self.flushed_epoch = log.last_epoch().map_or(0, LeaderEpoch::get);
+        self.failed = false;
+        self.log = Some(log);
+        self.settle();
+        let removed = recovery.leftovers.run();
+        if self.kind == Disk::Good {
+            removed.map_err(|e| format!("leftovers were not removed: {e}"))?;
+        }
+        Ok(())
+    }
+
+    fn try_open(&self, clean: bool) -> Result<(Log, Recovery), LogError> {
+        open_log(&self.vfs, self.config, self.partition, clean)
+    }
+
+    /// Batches that continue the log, with two records of each size, all of them different.
+    pub fn batches(&mut self, sizes: &[usize]) -> Vec<Sequenced> {
+        let mut next = self.end();
+        let mut made = Vec::new();
+        for size in sizes {
+            let batch = build(next, self.epoch, *size, &mut self.rng);
+            next = batch.header().next_offset().get();
+            made.push(batch);
+        }
+        made
+    }
+
+    /// Appends one batch of each size in one call.
+    ///
+    /// # Errors
+    /// A violation.
+    pub fn append(&mut self, sizes: &[usize]) -> Result<(), Violation> {
+        let made = self.batches(sizes);
+        self.append_batches(&made)
+    }
+
+    /// Appends these batches in one call.
+    ///
+    /// # Errors
+    /// A violation.
+    pub fn append_batches(&mut self, made: &[Sequenced]) -> Result<(), Violation> {
+        let before = self.candidate();
+        let old = self.content.clone();
+        for batch in made {
+            self.content.push(batch);
+        }
+        if !self.failed {
+            // Its epoch may be noted, and need not be.
+            let now = Candidate {
+                content: Arc::new(self.content.clone()),
+                ..before
+            };
+            self.promise(vec![now]);
+        }
+        let result = self.log()?.append(made, NOW);
+        let full = matches!(&result, Err(e) if e.is_no_space());
+        if self.judge("append", result)?.is_none() {
+            self.content = old;
+            if full {
+                self.settle();
+                self.check_readable()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads are as the books say.
+    fn check_readable(&mut self) -> Result<(), Violation> {
+        let view = self.log()?.view();
+        let served = serve(&view)?;
+        let (start, end) = (self.start, self.end());
+        if (served.start, served.end) != (start, end) {
+            return Err(format!(
+                "the log has {} to {} after a refusal, and had {start} to {end}",
+                served.start, served.end
+            ));
+        }
+        Ok(())
+    }
+
+    fn acked(&mut self, upto: i64, epoch: i32) {
+        self.floor = self.floor.max(upto);
+        self.flushed_epoch = self.flushed_epoch.max(epoch);
+        self.settle();
+    }
+
+    /// Flushes here and now.
+    ///
+    /// # Errors
+    /// A violation.
+    pub fn flush(&mut self) -> Result<(), Violation> {
+        let result = self.log()?.flush_now();
+        let epoch = self.known_epoch();
+        match self.judge("flush", result)? {
+            Some(upto) => self.acked(upto.get(), epoch),
+            None => self.check_cursor()?,
+        }
+        Ok(())
+    }
+
+    fn known_epoch(&self) -> i32 {
+        let log = self.log.as_ref();
+        log.and_then(Log::last_epoch).map_or(0, LeaderEpoch::get)
+    }
+
+    /// After a failure the flushed cursor stands still.
+    fn check_cursor(&mut self) -> Result<(), Violation> {
+        let floor = self.frozen;
+        let flushed = self.log()?.flushed().get();
+        if self.failed && flushed > floor {
+            return Err(format!(
+                "the flushed cursor went to {flushed} after a failure at {floor}: S4"
+            ));
+        }
+        Ok(())
+    }
+
+    /// Takes what must be synced, to be run later.
+    ///
+    /// # Errors
+    /// A violation.
+    pub fn target(&mut self) -> Result<Option<(FlushTarget, i32)>, Violation> {
+        let epoch = self.known_epoch();
+        let target = self.log()?.flush_target();
+        if target.is_some() && self.failed {
+            return Err("a log that has failed wants to be flushed: S4".to_owned());
+        }
+        Ok(target.map(|t| (t, epoch)))
+    }
+
+    /// Runs a flush on what another thread would be, and tells the log.
+    ///
+    /// # Errors
+    /// A violation.
+    pub fn run(&mut self, target: Option<(FlushTarget, i32)>) -> Result<(), Violation> {
+        if let Some(done) = self.sync(target)? {
+            self.done(&done)?;
+        }
+        Ok(())
+    }
+
+    /// Runs a flush and keeps the news from the log for now.
+    ///
+    /// # Errors
+    /// A violation.
+    pub fn sync(
+        &mut self,
+        target: Option<(FlushTarget, i32)>,
+    ) -> Result<Option<(FlushDone, i32)>, Violation> {
+        let Some((target, epoch)) = target else {
+            return Ok(None);
+        };
+        match target.run() {
+            Ok(done) => Ok(Some((done, epoch))),
+            Err(error) => {
+                if self.kind == Disk::Good {
+                    return Err(format!("a flush failed: {error}"));
+                }
+                let retry = error.retry;
+                self.log()?.flush_failed(&error);
+                if retry {
+                    self.no_space("flush")?;
+                } else {
+                    self.fail(true);
+                }
+                Ok(None)
+            }
+        }
+    }
+
+    /// Tells the log of a flush that succeeded.
+    ///
+    /// # Errors
+    /// A violation.
+    pub fn done(&mut self, done: &(FlushDone, i32)) -> Result<(), Violation> {
+        let result = self.log()?.flush_done(&done.0);
+        match self.judge("the end of a flush", result)? {
+            Some(upto) => self.acked(upto.get(), done.1.min(self.known_epoch())),
+            None => self.check_cursor()?,
+        }
+        Ok(())
+    }
+
+    /// Makes the checkpoint reach the flushed cursor.
+    ///
+    /// # Errors
+    /// A violation.
+    pub fn flush_index(&mut self) -> Result<(), Violation> {
+        let result = self.log()?.flush_index();
+        self.judge("the index", result).map(drop)
+    }
+
+    /// Begins a new segment.
+    ///
+    /// # Errors
+    /// A violation.
+    pub fn roll(&mut self) -> Result<(), Violation> {
+        let result = self.log()?.roll();
+        self.judge("roll", result).map(drop)
+    }
+
+    /// A new leader begins.
+    ///
+    /// # Errors
+    /// A violation.
+    pub fn begin_epoch(&mut self) -> Result<(), Violation> {
+        self.epoch += 1;
+        let epoch = LeaderEpoch::new(self.epoch).unwrap_or_default();
+        let result = self.log()?.begin_epoch(epoch);
+        self.judge("a new epoch", result).map(drop)
+    }
+
+    /// An operation that leaves the log as it was or as `after` says, durably when it returns.
+    fn change(
+        &mut self,
+        what: &str,
+        after: impl FnOnce(&mut Self),
+        run: impl FnOnce(&mut Log) -> Result<varve_storage::Removal, LogError>,
+    ) -> Result<(), Violation> {
+        let before = self.candidate();
+        let (content, start, floor, epoch) = (
+            self.content.clone(),
+            self.start,
+            self.floor,
+            self.flushed_epoch,
+        );
+        after(self);
+        let now = self.candidate();
+        if !self.failed {
+            // While it runs: either, and of what it takes away no part was promised to stay.
+            let loose = Candidate {
+                floor: before.floor.min(now.floor),
+                epoch: before.epoch.min(now.epoch),
+                ..before
+            };
+            self.promise(vec![now, loose]);
+        }
+        let result = run(self.log()?);
+        let full = matches!(&result, Err(e) if e.is_no_space());
+        match self.judge(what, result)? {
+            Some(removal) => {
+                self.settle();
+                let removed = removal.run();
+                if self.kind == Disk::Good {
+                    removed.map_err(|e| format!("removal after {what}: {e}"))?;
+                }
+            }
+            None => {
+                (self.content, self.start, self.floor, self.flushed_epoch) =
+                    (content, start, floor, epoch);
+                if full {
+                    self.settle();
+                    self.check_readable()?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Truncates the log to `to`.
+    ///
+    /// # Errors
+    /// A violation.
+    pub fn truncate(&mut self, to: i64) -> Result<(), Violation> {
+        let to = to.max(self.start);
+        let log = self.log.as_ref();
+        let entries = log
+            .map(|log| log.epochs().entries().to_vec())
+            .unwrap_or_default();
+        self.change(
+            "truncate",
+            |d| {
+                if to < d.end() {
+                    d.content.cut(Some(to));
+                    if d.content.end().is_none_or(|end| end <= d.start) {
+                        d.content.cut(None);
+                    }
+                    d.floor = d.floor.min(d.end());
+                    let end = d.end();
+                    let below = entries.iter().rev().find(|(_, start)| start.get() < end);
+                    d.flushed_epoch = d.flushed_epoch.min(below.map_or(0, |(e, _)| e.get()));
+                }
+            },
+            |log| log.truncate_to(offset(to)),
+        )
+    }
+
+    /// Moves the log's start.
+    ///
+    /// # Errors
+    /// A violation.
+    pub fn trim(&mut self, to: i64) -> Result<(), Violation> {
+        let to = to.min(self.end());
+        self.change(
+            "trim",
+            |d| {
+                d.start = d.start.max(to);
+                d.content.trim(d.start);
+                d.floor = d.floor.max(d.start);
+            },
+            |log| log.trim(offset(to)),
+        )
+    }
+
+    /// Starts the log anew.
+    ///
+    /// # Errors
+    /// A violation.
+    pub fn reset(&mut self, to: i64) -> Result<(), Violation> {
+        let before = self.candidate();
+        self.change(
+            "reset",
+            |d| {
+                d.content.cut(None);
+                (d.start, d.floor, d.flushed_epoch) = (to, to, 0);
+            },
+            |log| log.reset_to(offset(to)),
+        )
+        .map_err(|e| {
+            format!(
+                "{e} (before: {} to {:?})",
+                before.start,
+                before.content.end()
+            )
+        })
+    }
+
+    /// Retention by size.
+    ///
+    /// # Errors
+    /// A violation.
+    pub fn retain(&mut self, bytes: u64) -> Result<(), Violation> {
+        let config = LogConfig {
+            retention_bytes: Some(bytes),
+            ..self.config
+        };
+        // How far it goes depends on segments, which the books do not know: ask a copy of the log.
+        let to = self.retention_goes_to(config)?;
+        let upto = offset(self.end());
+        self.log()?.set_config(config);
+        self.change(
+            "retention",
+            |d| {
+                d.start = d.start.max(to);
+                d.content.trim(d.start);
+                d.floor = d.floor.max(d.start);
+            },
+            |log| log.apply_retention(NOW, upto),
+        )
+    }
+
+    fn retention_goes_to(&self, config: LogConfig) -> Result<i64, Violation> {
+        if self.failed {
+            return Ok(self.start);
+        }
+        let copy: Arc<dyn Vfs> = Arc::new(self.disk.image());
+        let opened = open_log(&copy, config, self.partition, false);
+        let (mut log, _) = opened.map_err(|e| format!("a copy was not opened: {e}"))?;
+        let end = log.log_end();
+        log.apply_retention(NOW, end)
+            .map(drop)
+            .map_err(|e| format!("retention of a copy: {e}"))?;
+        Ok(log.log_start().get())
+    }
+
+    /// Writes a snapshot at the log's end.
+    ///
+    /// # Errors
+    /// A violation.
+    pub fn snapshot(&mut self, bytes: usize) -> Result<(), Violation> {
+        let at = self.end();
+        let payload: Vec<u8> = (0..bytes).map(|i| (i as i64 * 31 + at) as u8).collect();
+        Arc::make_mut(&mut self.snapshots).push((at, payload.clone()));
+        if !self.failed {
+            let log = self.expect.log.clone();
+            self.promise(log);
+        }
+        let result = self.log()?.write_snapshot(offset(at), &payload);
+        self.judge("a snapshot", result).map(drop)
+    }
+
+    /// Closes the log cleanly and opens it as after a clean stop.
+    ///
+    /// # Errors
+    /// A violation.
+    pub fn close_and_reopen(&mut self) -> Result<(), Violation> {
+        let epoch = self.known_epoch();
+        let log = self
+            .log
+            .take()
+            .ok_or("the workload closes a log that is not open")?;
+        let result = log.close(true);
+        let closed = match result {
+            Ok(()) if self.failed => return Err("a clean close after a failure: S4".to_owned()),
+            Ok(()) => true,
+            Err(LogError::Io(_) | LogError::Failed { .. }) if self.kind == Disk::Failing => false,
+            Err(LogError::NoSpace(_)) if self.kind != Disk::Good => false,
+            Err(e) => return Err(format!("close failed: {e}")),
+        };
+        if closed {
+            self.floor = self.end();
+            self.flushed_epoch = epoch;
+            let expect = Expect {
+                clean: true,
+                ..(*self.expect).clone()
+            };
+            let expect = Expect {
+                log: vec![self.candidate()],
+                ..expect
+            };
+            self.set_expect(expect);
+        }
+        self.open(closed)
+    }
+
+    /// Kills the process and starts another one.
+    ///
+    /// # Errors
+    /// A violation.
+    pub fn kill(&mut self) -> Result<(), Violation> {
+        self.log = None;
+        match &self.recorder {
+            Some(recorder) => recorder.kill(),
+            None => self.disk.kill_process(),
+        }
+        self.open_as(false, true)
+    }
+
+    /// Cuts the power, on a disk that writes in order, so that the last `lost` changes are gone and of the
+    /// first of these only `torn` bytes arrived; then starts again.
+    ///
+    /// # Errors
+    /// A violation.
+    pub fn power_cut(&mut self, lost: u64, torn: usize) -> Result<(), Violation> {
+        self.log = None;
+        match &self.recorder {
+            Some(recorder) => recorder.power_cut(lost, torn),
+            None => self
+                .disk
+                .crash_in_order(self.disk.changes().saturating_sub(lost), torn),
+        }
+        self.open_as(false, false)
+    }
+
+    /// Lets go of the log without a word, as a crash does.
+    pub fn abandon(&mut self) {
+        self.log = None;
+    }
+
+    /// Replaces a file outside the log.
+    ///
+    /// # Errors
+    /// A violation.
+    pub fn replace(&mut self, path: &Path, bytes: &[u8]) -> Result<(), Violation> {
+        let at = match self.files.iter().position(|(p, _)| p == path) {
+            Some(at) => at,
+            None => {
+                self.files.push((path.to_owned(), vec![None]));
+                self.files.len() - 1
+            }
+        };
+        self.files[at].1.push(Some(bytes.to_vec()));
+        let log = self.expect.log.clone();
+        self.promise(log.clone());
+        match durable::replace(&*self.vfs, path, bytes) {
+            Ok(()) => {
+                self.files[at].1 = vec![Some(bytes.to_vec())];
+                self.promise(log);
+                Ok(())
+            }
+            Err(_) if self.kind != Disk::Good => Ok(()),
+            Err(e) => Err(format!("a file was not replaced: {e}")),
+        }
+    }
+
+    /// Makes a directory, durably.
+    ///
+    /// # Errors
+    /// A violation.
+    pub fn make_dir(&mut self, path: &Path) -> Result<(), Violation> {
+        match durable::create_dir_all(&*self.vfs, path) {
+            Err(e) if self.kind == Disk::Good => Err(format!("no directory: {e}")),
+            _ => Ok(()),
+        }
+    }
+
+    /// Deletes the topic: the log's directory, and then nothing is promised about it.
+    ///
+    /// # Errors
+    /// A violation.
+    pub fn delete_topic(&mut self) -> Result<(), Violation> {
+        self.log = None;
+        self.promise(Vec::new());
+        let parent = dir().parent().map(Path::to_owned).unwrap_or_default();
+        let remove = || {
+            self.vfs
+                .remove_dir_all(&dir())
+                .and_then(|()| self.vfs.sync_dir(&parent))
+        };
+        let removed = match remove() {
+            // A failed deletion is tried again.
+            Err(_) if self.kind != Disk::Good => remove(),
+            removed => removed,
+        };
+        if self.kind == Disk::Good {
+            removed.map_err(|e| format!("the directory was not removed: {e}"))?;
+        }
+        Ok(())
+    }
+
+    /// The log of a topic of the same name that is made anew after its deletion.
+    pub fn forget(&mut self) {
+        self.content.cut(None);
+        (self.start, self.floor, self.flushed_epoch) = (0, 0, 0);
+    }
+}
+
+/// Whether a disk that loses an earlier write and keeps a later one may lead to a refusal for this reason,
+/// though nothing that was promised is lost.
+#[must_use]
+pub const fn explained_by_reorder(reason: Reason) -> bool {
+    matches!(reason, Reason::BatchBehindDamage | Reason::Gap)
+}
+
+/// Opens a log the way the workloads do.
+///
+/// # Errors
+/// As [`Log::open`].
+pub fn open_log(
+    vfs: &Arc<dyn Vfs>,
+    config: LogConfig,
+    partition: i32,
+    clean: bool,
+) -> Result<(Log, Recovery), LogError> {
+    let mode = OpenMode { clean };
+    Log::open(vfs.clone(), &dir(), identity(partition), config, mode, NOW)
+}
+
+/// A batch of two records with values of `size` random bytes each. Equal sizes give equal lengths.
+pub fn build(base: i64, epoch: i32, size: usize, rng: &mut Rng) -> Sequenced {
+    let mut builder = BatchBuilder::new(Compression::None, None);
+    for i in 0..2 {
+        let value: Vec<u8> = (0..size).map(|_| rng.next() as u8).collect();
+        let added = builder.append(NOW + base + i, None, Some(&value), &[]);
+        assert!(added.is_ok(), "a record of {size} bytes fits into a batch");
+    }
+    let epoch = LeaderEpoch::new(epoch).unwrap_or_default();
+    match builder.build_batch() {
+        Ok(batch) => batch.sequence(offset(base), epoch),
+        Err(e) => unreachable!("two records make a batch: {e}"),
+    }
+}
