@@ -46,6 +46,7 @@
 //! ```
 
 mod buffers;
+mod check;
 mod config;
 mod epoch_index;
 mod error;

@@ -631,9 +631,15 @@ fn derive_epochs(sealed: &[Sealed], tail: &Tail) -> Result<Vec<(LeaderEpoch, Off
 }
 
 /// A view of the log as opened.
-pub(crate) fn view(log_start: Offset, sealed: &Arc<Vec<Sealed>>, tail: &Tail) -> ReadView {
+pub(crate) fn view(
+    log_start: Offset,
+    sealed: &Arc<Vec<Sealed>>,
+    tail: &Tail,
+    epochs: &EpochIndex,
+) -> ReadView {
     ReadView {
         log_start,
+        epochs: epochs.clone(),
         sealed: sealed.clone(),
         active: seal(tail),
         open_run: tail.run.map(|run| (run.first, run.position)),
