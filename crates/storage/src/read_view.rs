@@ -514,7 +514,8 @@ impl Fetch<'_> {
         let Some((start, first)) = self.skip_to(offset)? else {
             return Ok(None);
         };
-        if first.next_offset() > upto || (first.size() > max_bytes && !min_one) {
+        let past_upto = first.next_offset() > upto;
+        if !past_upto && first.size() > max_bytes && !min_one {
             return Ok(Some(empty(offset)));
         }
         // One batch at least, and as much as is allowed, with one more read if the skip took its place.
@@ -535,6 +536,10 @@ impl Fetch<'_> {
                 // What is sound is given; the next read begins with the damage and reports it.
                 Err(_) if batches > 0 => break,
                 Err(what) => return Err(self.corrupt(end, what.expected, what.found)),
+            }
+            if past_upto {
+                // It is so and not only stated by a damaged header, which would be waited for in vain.
+                return Ok(Some(empty(offset)));
             }
             end += size;
             batches += 1;

@@ -434,7 +434,7 @@ pub(crate) fn companion_at(map: &[u8], segment_id: u64, number: u32) -> Option<C
     Companion::decode(map.get(at..at + ENTRY_BYTES)?, segment_id, number)
 }
 
-fn time_entry_at(map: &[u8], segment_id: u64, number: u32) -> Option<TimeEntry> {
+pub(crate) fn time_entry_at(map: &[u8], segment_id: u64, number: u32) -> Option<TimeEntry> {
     let at = HEADER_BYTES + number as usize * TIME_ENTRY_BYTES;
     TimeEntry::decode(map.get(at..at + TIME_ENTRY_BYTES)?, segment_id, number)
 }
