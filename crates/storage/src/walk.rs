@@ -73,6 +73,8 @@ pub(crate) struct Walk {
     /// The run that grows, if it is known from its start.
     run: Option<Companion>,
     max_timestamp: Option<i64>,
+    /// Damage that was found with the last step and is not told yet.
+    pending: Option<Damage>,
     window: Vec<u8>,
     window_at: u64,
     /// Bytes read so far.
@@ -99,6 +101,7 @@ impl Walk {
             chain,
             run: None,
             max_timestamp: Some(i64::MIN),
+            pending: None,
             window: Vec::new(),
             window_at: 0,
             bytes: 0,
@@ -150,6 +153,9 @@ impl Walk {
 
     /// The next batch, or the next damage.
     pub(crate) fn step(&mut self) -> Result<Seen, VfsError> {
+        if let Some(damage) = self.pending.take() {
+            return Ok(Seen::Damage(damage));
+        }
         let (at, offset) = (self.position, self.next);
         if at >= self.limits.size || self.limits.upto.is_some_and(|upto| offset >= upto) {
             return Ok(self.last_words());
@@ -211,7 +217,8 @@ impl Walk {
             };
             self.chain = Some(stored.chain);
             if !same {
-                return Seen::Damage(Damage {
+                // The batch by itself is good, and so it is told first.
+                self.pending = Some(Damage {
                     file: self.file.path().to_owned(),
                     position: stored.position,
                     end: stored.end.max(end),
