@@ -45,6 +45,7 @@
 //! view.log_start() log_end() segments()
 //! view.scrub(base, flushed)          -> Result<Option<SegmentScrub>, ReadError>  // looks at every byte again
 //!   SegmentScrub::step(&mut self, budget) -> Result<ScrubStep { bytes, damage, done }, ReadError>
+//! view.readable_after(offset)        -> Offset   // where to go on behind damage
 //! view.scrub_small_files()           -> Result<ScrubStep, VfsError>
 //! ```
 

@@ -13,7 +13,7 @@ use varve_vfs::{Vfs, VfsError};
 use crate::error::ReadError;
 use crate::faults::{index_faults, missing, small_file_fault};
 use crate::format::{Companion, INDEX_MAGIC, chain_start};
-use crate::read_view::{ReadView, Sealed};
+use crate::read_view::{ReadMode, ReadOutcome, ReadView, Sealed};
 use crate::segment::{Kind, intact_companions};
 use crate::walk::{Damage, Limits, Seen, Walk};
 
@@ -98,6 +98,33 @@ impl ReadView {
             index_bytes: bytes(&index) + bytes(&times),
             found,
         }))
+    }
+
+    /// Where a reader can go on who met damage at `offset`: behind the damaged batch, if what follows can be
+    /// told from it, else at the next place that the index knows. Blocks.
+    #[must_use]
+    pub fn readable_after(&self, offset: Offset) -> Offset {
+        let mut all = self.sealed.iter().rev().chain(std::iter::once(&self.active));
+        let at = if offset >= self.active.segment.base {
+            &self.active
+        } else {
+            match all.find(|s| s.segment.base <= offset) {
+                Some(at) => at,
+                None => return self.log_start(),
+            }
+        };
+        let run = at.segment.next_run(offset).filter(|run| *run < at.end);
+        let next = run.unwrap_or(at.end).max(offset);
+        let behind = self.headers(offset).next().and_then(Result::ok);
+        match behind.map(|h| h.next_offset()) {
+            Some(behind) if behind > offset && behind < next => {
+                let upto = self.log_end();
+                let read = self.read(behind, 1, upto, true, ReadMode::Blocking, None);
+                let found = matches!(read, Ok(ReadOutcome::Slice(s)) if !s.bytes.is_empty());
+                if found { behind } else { next }
+            }
+            _ => next,
+        }
     }
 
     /// Looks at the files beside the segments: manifest, leader epochs, snapshots.

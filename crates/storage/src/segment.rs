@@ -409,6 +409,22 @@ impl Segment {
         }
     }
 
+    /// The first offset after `offset` at which an index entry begins, if there is one.
+    pub(crate) fn next_run(&self, offset: Offset) -> Option<Offset> {
+        if let Some([offsets, _]) = self.mapped() {
+            let map = offsets?;
+            let mut entries = intact_companions(&map, self.id).map(|(_, entry)| entry.first);
+            return entries.find(|first| *first > offset);
+        }
+        let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
+        let Index::Memory(points) = &*index else {
+            return None;
+        };
+        let relative = offset.since(self.base);
+        let after = points.partition_point(|p| u64::from(p.offset) <= relative);
+        points.get(after).map(|p| self.base.plus(u64::from(p.offset)))
+    }
+
     /// A position before which no record of this segment has a timestamp of `timestamp` or more.
     /// `None`: no indexed record has one, and the search begins after the last indexed run.
     pub(crate) fn find_time(&self, timestamp: i64) -> Option<u64> {
