@@ -61,6 +61,7 @@ pub mod inspect;
 mod log;
 mod read_view;
 mod recovery;
+pub mod repair;
 mod scrub;
 mod segment;
 mod snapshot;

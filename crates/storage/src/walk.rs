@@ -113,6 +113,11 @@ impl Walk {
         &self.epochs
     }
 
+    /// The last batch closed a run, and the index agrees with it.
+    pub(crate) fn at_run_end(&self) -> bool {
+        self.run.is_none() && self.pending.is_none()
+    }
+
     /// Index entries behind the end of the walk: bytes that were flushed and are not there.
     pub(crate) fn left_over(&self) -> Option<&Companion> {
         self.runs.back().filter(|run| run.end > self.position)
