@@ -25,7 +25,8 @@ impl DamageList {
     fn add(&self, damage: &Damage) -> bool {
         let mut found = self.found.lock();
         let known = |d: &Damage| {
-            let inside = d.position <= damage.position && damage.position < d.end.max(d.position + 1);
+            let inside =
+                d.position <= damage.position && damage.position < d.end.max(d.position + 1);
             d.file == damage.file && inside
         };
         if found.iter().any(known) || found.len() >= LISTED {

@@ -178,9 +178,7 @@ impl Partition {
 
     /// Where readers stop, if not at the high watermark.
     pub(crate) fn read_limit(&self) -> Option<Offset> {
-        self.failed
-            .load(Ordering::SeqCst)
-            .then(|| self.flushed())
+        self.failed.load(Ordering::SeqCst).then(|| self.flushed())
     }
 
     /// Takes the partition out of service; the first reason stays.

@@ -212,7 +212,9 @@ impl Scrubber {
         if matches!(error, ReadError::Stale) {
             let gone = partition.view().map_or(true, |view| {
                 let bases = view.segments();
-                place.base.is_none_or(|base| bases.iter().all(|(b, _)| *b != base))
+                place
+                    .base
+                    .is_none_or(|base| bases.iter().all(|(b, _)| *b != base))
             });
             if gone {
                 self.pass(place);
@@ -318,7 +320,9 @@ impl Scrubber {
         };
         self.metrics.progress.set(ratio);
         let last = self.progress.last_pass_ms;
-        self.metrics.last_pass.set(last.unwrap_or(0) as f64 / 1_000.0);
+        self.metrics
+            .last_pass
+            .set(last.unwrap_or(0) as f64 / 1_000.0);
         *self.standing.lock() = ScrubStatus {
             running: self.running,
             pass_bytes: self.progress.pass_bytes,

@@ -48,7 +48,11 @@ impl FlushWatch {
     }
 
     /// Partitions whose flush has stalled.
-    pub(crate) fn partitions(&self, now: Tick, registry: &Registry) -> Vec<(TopicPartition, Duration)> {
+    pub(crate) fn partitions(
+        &self,
+        now: Tick,
+        registry: &Registry,
+    ) -> Vec<(TopicPartition, Duration)> {
         let stalled = self.stalled(now);
         if stalled.is_empty() {
             return Vec::new();
@@ -66,7 +70,10 @@ impl FlushWatch {
     /// How long the flush of that slot has stalled.
     pub(crate) fn of(&self, slot: u32, now: Tick) -> Option<Duration> {
         let stalled = self.stalled(now);
-        stalled.iter().find(|(s, _)| *s == slot).map(|(_, span)| *span)
+        stalled
+            .iter()
+            .find(|(s, _)| *s == slot)
+            .map(|(_, span)| *span)
     }
 }
 

@@ -59,11 +59,18 @@ async fn a_failed_log_is_told_everywhere() {
     produce(&f.broker, &topic, 0, batch(&["a"])).await.unwrap();
     produce(&f.broker, &other, 0, batch(&["x"])).await.unwrap();
     assert!(f.broker.storage_health().is_good());
-    assert!(has(&f.broker, r#"varve_partition_offline{topic="orders",partition="0"} 0"#));
+    assert!(has(
+        &f.broker,
+        r#"varve_partition_offline{topic="orders",partition="0"} 0"#
+    ));
     f.faults.fail_once(Op::Sync, 1, Errno::IO);
-    let first = produce(&f.broker, &topic, 0, batch(&["b"])).await.unwrap_err();
+    let first = produce(&f.broker, &topic, 0, batch(&["b"]))
+        .await
+        .unwrap_err();
     assert_eq!(first.kind, ErrorKind::StorageError);
-    let error = produce(&f.broker, &topic, 0, batch(&["c"])).await.unwrap_err();
+    let error = produce(&f.broker, &topic, 0, batch(&["c"]))
+        .await
+        .unwrap_err();
     assert_eq!(error.kind, ErrorKind::LeaderNotAvailable);
     for part in [
         "partition orders-0 is offline",
@@ -86,7 +93,10 @@ async fn a_failed_log_is_told_everywhere() {
     }
     let health = f.broker.storage_health();
     assert_eq!(health.offline.len(), 1);
-    assert_eq!(health.offline[0].0, TopicPartition::new(topic.clone(), PartitionId(0)));
+    assert_eq!(
+        health.offline[0].0,
+        TopicPartition::new(topic.clone(), PartitionId(0))
+    );
     assert!(health.offline[0].1.contains("cannot sync"), "{health:?}");
     f.broker.liveness(Duration::from_secs(20)).await.unwrap();
     f.broker.readiness().unwrap();
@@ -109,7 +119,12 @@ async fn nothing_above_the_flushed_cursor_is_shown_after_a_failed_flush() {
     new.configs.insert("durability".into(), "replicated".into());
     new.configs.insert("flush.messages".into(), "2".into());
     new.configs.insert("flush.ms".into(), "100000000".into());
-    let topic = f.broker.create_topic(&Context::anonymous(), new).await.unwrap().name;
+    let topic = f
+        .broker
+        .create_topic(&Context::anonymous(), new)
+        .await
+        .unwrap()
+        .name;
     let partition = |f: &Fixture| described(&f.broker, &topic);
     let before = f.faults.count(Op::Sync);
     produce(&f.broker, &topic, 0, batch(&["a"])).await.unwrap();
@@ -119,10 +134,16 @@ async fn nothing_above_the_flushed_cursor_is_shown_after_a_failed_flush() {
     f.broker.liveness(Duration::from_secs(20)).await.unwrap();
     produce(&f.broker, &topic, 0, batch(&["c"])).await.unwrap();
     assert_eq!(partition(&f).high_watermark.get(), 3);
-    assert!(fetch_one(&f.broker, &topic, 0, 2).await.is_ok(), "shown before it is flushed");
+    assert!(
+        fetch_one(&f.broker, &topic, 0, 2).await.is_ok(),
+        "shown before it is flushed"
+    );
     f.faults.fail_after(Op::Sync, 1, Errno::IO);
     let _ = produce(&f.broker, &topic, 0, batch(&["d"])).await;
-    eventually("the failure", || !f.broker.storage_health().offline.is_empty()).await;
+    eventually("the failure", || {
+        !f.broker.storage_health().offline.is_empty()
+    })
+    .await;
     let error = fetch_one(&f.broker, &topic, 0, 2).await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::LeaderNotAvailable, "{error}");
     let kept = fetch_one(&f.broker, &topic, 0, 0).await.unwrap();
@@ -138,7 +159,9 @@ async fn a_log_that_fails_under_a_trim_is_offline_at_once() {
     let f = Fixture::new().await;
     let topic = f.create("orders", 1).await;
     for value in ["a", "b"] {
-        produce(&f.broker, &topic, 0, batch(&[value])).await.unwrap();
+        produce(&f.broker, &topic, 0, batch(&[value]))
+            .await
+            .unwrap();
     }
     f.faults.fail_after(Op::Any, 1, Errno::IO);
     let items = vec![DeleteBefore {
@@ -146,11 +169,20 @@ async fn a_log_that_fails_under_a_trim_is_offline_at_once() {
         before: Before::Offset(Offset::new(1).unwrap()),
     }];
     let results = f.broker.delete_records(&Context::anonymous(), items).await;
-    assert_eq!(results[0].as_ref().unwrap_err().kind, ErrorKind::StorageError);
+    assert_eq!(
+        results[0].as_ref().unwrap_err().kind,
+        ErrorKind::StorageError
+    );
     let health = f.broker.storage_health();
-    assert_eq!(health.offline.len(), 1, "told before anybody writes: {health:?}");
+    assert_eq!(
+        health.offline.len(),
+        1,
+        "told before anybody writes: {health:?}"
+    );
     f.faults.heal();
-    let error = produce(&f.broker, &topic, 0, batch(&["c"])).await.unwrap_err();
+    let error = produce(&f.broker, &topic, 0, batch(&["c"]))
+        .await
+        .unwrap_err();
     assert_eq!(error.kind, ErrorKind::LeaderNotAvailable, "{error}");
 }
 
@@ -161,9 +193,13 @@ fn first_log(f: &Fixture, topic: &str) -> PathBuf {
 /// Flips a bit of the record with that value.
 fn flip(disk: &MemVfs, path: &Path, value: &str) {
     let bytes = disk.read(path).unwrap();
-    let at = bytes.windows(value.len()).position(|w| w == value.as_bytes()).unwrap();
+    let at = bytes
+        .windows(value.len())
+        .position(|w| w == value.as_bytes())
+        .unwrap();
     let file = disk.open_write(path).unwrap();
-    file.write_all_at(&[IoSlice::new(&[bytes[at] ^ 4])], at as u64).unwrap();
+    file.write_all_at(&[IoSlice::new(&[bytes[at] ^ 4])], at as u64)
+        .unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -175,7 +211,9 @@ async fn damage_that_a_read_meets_is_noted_once_and_passed_around() {
     assert_eq!(f.broker.storage_health().scrub, None);
     let topic = f.create("orders", 1).await;
     for value in ["first", "second", "third"] {
-        produce(&f.broker, &topic, 0, batch(&[value])).await.unwrap();
+        produce(&f.broker, &topic, 0, batch(&[value]))
+            .await
+            .unwrap();
     }
     flip(&f.disk, &first_log(&f, "orders"), "second");
     let good = fetch_one(&f.broker, &topic, 0, 0).await.unwrap();
@@ -183,11 +221,26 @@ async fn damage_that_a_read_meets_is_noted_once_and_passed_around() {
     for _ in 0..3 {
         let error = fetch_one(&f.broker, &topic, 0, 1).await.unwrap_err();
         assert_eq!(error.kind, ErrorKind::CorruptLog);
-        assert!(error.message.contains("records from offset 2 on can be read"), "{error}");
-        let next = error.metadata.iter().find(|(k, _)| *k == "next_readable_offset");
+        assert!(
+            error
+                .message
+                .contains("records from offset 2 on can be read"),
+            "{error}"
+        );
+        let next = error
+            .metadata
+            .iter()
+            .find(|(k, _)| *k == "next_readable_offset");
         assert_eq!(next.map(|(_, v)| v.as_str()), Some("2"));
     }
-    assert_eq!(fetch_one(&f.broker, &topic, 0, 2).await.unwrap().next_offset.get(), 3);
+    assert_eq!(
+        fetch_one(&f.broker, &topic, 0, 2)
+            .await
+            .unwrap()
+            .next_offset
+            .get(),
+        3
+    );
     for line in [
         r#"varve_log_corrupt_batches_total{topic="orders"} 1"#,
         r#"varve_partition_damaged_ranges{topic="orders",partition="0"} 1"#,
@@ -198,7 +251,10 @@ async fn damage_that_a_read_meets_is_noted_once_and_passed_around() {
     let [damaged] = health.damaged.as_slice() else {
         panic!("{health:?}")
     };
-    assert!(damaged.file.ends_with("00000000000000000000.log"), "{damaged:?}");
+    assert!(
+        damaged.file.ends_with("00000000000000000000.log"),
+        "{damaged:?}"
+    );
     let range = damaged.offsets.unwrap();
     assert_eq!((range.start.get(), range.end.get()), (1, 2));
     let info = described(&f.broker, &topic);
@@ -206,12 +262,18 @@ async fn damage_that_a_read_meets_is_noted_once_and_passed_around() {
     let error = info.error.unwrap();
     assert!(error.message.contains("offsets 1 to 2"), "{error}");
     // The partition takes records, and is rid of the damage when the records are.
-    produce(&f.broker, &topic, 0, batch(&["fourth"])).await.unwrap();
+    produce(&f.broker, &topic, 0, batch(&["fourth"]))
+        .await
+        .unwrap();
     let items = vec![DeleteBefore {
         partition: TopicPartition::new(topic.clone(), PartitionId(0)),
         before: Before::Offset(Offset::new(2).unwrap()),
     }];
-    f.broker.delete_records(&Context::anonymous(), items).await.remove(0).unwrap();
+    f.broker
+        .delete_records(&Context::anonymous(), items)
+        .await
+        .remove(0)
+        .unwrap();
     assert!(f.broker.storage_health().is_good());
     assert!(described(&f.broker, &topic).error.is_none());
 }
@@ -229,11 +291,18 @@ async fn the_scrub_finds_damage_that_nobody_reads() {
     let f = Fixture::with(Arc::clone(&disk), Arc::clone(&clock), eager).await;
     let mut new = support::new_topic("orders", 1);
     new.configs.insert("segment.bytes".into(), "4096".into());
-    let topic = f.broker.create_topic(&Context::anonymous(), new).await.unwrap().name;
+    let topic = f
+        .broker
+        .create_topic(&Context::anonymous(), new)
+        .await
+        .unwrap()
+        .name;
     // A segment each: what is damaged at the very end of a log would keep it from being opened again.
     for value in ["first", "second", "third"] {
         let long = format!("{value}{}", " ".repeat(3_000));
-        produce(&f.broker, &topic, 0, batch(&[&long])).await.unwrap();
+        produce(&f.broker, &topic, 0, batch(&[&long]))
+            .await
+            .unwrap();
     }
     // Passes end in milliseconds of the same wall clock.
     let passes = |f: &Fixture| f.broker.storage_health().scrub.unwrap().last_pass_ms;
@@ -241,7 +310,10 @@ async fn the_scrub_finds_damage_that_nobody_reads() {
     assert!(f.broker.storage_health().is_good());
     let second = first_log(&f, "orders").with_file_name(format!("{:020}.log", 1));
     flip(&f.disk, &second, "second");
-    eventually("the flip to be found", || !f.broker.storage_health().is_good()).await;
+    eventually("the flip to be found", || {
+        !f.broker.storage_health().is_good()
+    })
+    .await;
     let health = f.broker.storage_health();
     assert_eq!(health.damaged.len(), 1, "{health:?}");
     let range = health.damaged[0].offsets.unwrap();
@@ -250,21 +322,32 @@ async fn the_scrub_finds_damage_that_nobody_reads() {
         metrics(&f.broker).contains("varve_scrub_damage_total 1")
     })
     .await;
-    assert!(has(&f.broker, r#"varve_log_corrupt_batches_total{topic="orders"} 1"#));
+    assert!(has(
+        &f.broker,
+        r#"varve_log_corrupt_batches_total{topic="orders"} 1"#
+    ));
     // A damaged file that can be derived is told as well and loses nothing.
     let epochs = f.topic_dir("orders").join("0").join("leader-epoch");
     let bytes = f.disk.read(&epochs).unwrap();
     let file = f.disk.open_write(&epochs).unwrap();
-    file.write_all_at(&[IoSlice::new(&[bytes[40] ^ 1])], 40).unwrap();
+    file.write_all_at(&[IoSlice::new(&[bytes[40] ^ 1])], 40)
+        .unwrap();
     eventually("the file to be found", || {
-        has(&f.broker, r#"varve_log_damaged_files_total{topic="orders"} 1"#)
+        has(
+            &f.broker,
+            r#"varve_log_damaged_files_total{topic="orders"} 1"#,
+        )
     })
     .await;
     assert_eq!(f.broker.storage_health().damaged.len(), 2);
-    file.write_all_at(&[IoSlice::new(&[bytes[40]])], 40).unwrap();
+    file.write_all_at(&[IoSlice::new(&[bytes[40]])], 40)
+        .unwrap();
     let scrub = Path::new("/data/scrub");
     assert!(f.broker.shutdown().await);
-    assert!(f.disk.exists(scrub).unwrap(), "where it was is written down");
+    assert!(
+        f.disk.exists(scrub).unwrap(),
+        "where it was is written down"
+    );
     // After a restart the damage is known before the first pass has come to it: here none is due.
     let slow = |config: &mut BrokerConfig| {
         config.clean_start = true;
@@ -272,15 +355,25 @@ async fn the_scrub_finds_damage_that_nobody_reads() {
         config.scrub_interval = Duration::from_secs(3600);
     };
     let f = Fixture::with(Arc::clone(&disk), Arc::clone(&clock), slow).await;
-    eventually("it to be remembered", || !f.broker.storage_health().is_good()).await;
+    eventually("it to be remembered", || {
+        !f.broker.storage_health().is_good()
+    })
+    .await;
     let health = f.broker.storage_health();
-    let starts: Vec<_> = health.damaged.iter().map(|d| d.offsets.map(|r| r.start.get())).collect();
+    let starts: Vec<_> = health
+        .damaged
+        .iter()
+        .map(|d| d.offsets.map(|r| r.start.get()))
+        .collect();
     assert_eq!(starts, [Some(1)], "{health:?}");
     assert!(f.broker.shutdown().await);
     // The file is a hint: garbage in its place costs a pass and no start.
     varve_vfs::durable::replace(&*disk, scrub, b"garbage").unwrap();
     let f = Fixture::with(disk, clock, eager).await;
-    eventually("it to be found again", || !f.broker.storage_health().is_good()).await;
+    eventually("it to be found again", || {
+        !f.broker.storage_health().is_good()
+    })
+    .await;
 }
 
 /// Syncs wait here while the gate is shut.
@@ -407,7 +500,11 @@ async fn a_disk_that_hangs_is_told_while_it_hangs() {
         .await
         .unwrap();
     let new = support::new_topic("orders", 1);
-    let topic = broker.create_topic(&Context::anonymous(), new).await.unwrap().name;
+    let topic = broker
+        .create_topic(&Context::anonymous(), new)
+        .await
+        .unwrap()
+        .name;
     gate.set(true);
     let waiting = {
         let (broker, topic) = (broker.clone(), topic.clone());
@@ -421,7 +518,11 @@ async fn a_disk_that_hangs_is_told_while_it_hangs() {
     let health = broker.storage_health();
     assert_eq!(health.stalled[0].0.to_string(), "orders-0");
     assert!(health.stalled[0].1 > Duration::from_secs(3));
-    assert!(has(&broker, "varve_log_flush_stalled 1"), "{}", metrics(&broker));
+    assert!(
+        has(&broker, "varve_log_flush_stalled 1"),
+        "{}",
+        metrics(&broker)
+    );
     let error = described(&broker, &topic).error.unwrap();
     assert!(error.message.contains("does not answer"), "{error}");
     assert!(!waiting.is_finished(), "nothing is acknowledged meanwhile");
@@ -436,8 +537,7 @@ async fn a_disk_that_hangs_is_told_while_it_hangs() {
 
 /// A batch of one record of that time.
 fn at(ms: i64) -> varve_record::Batch {
-    let mut builder =
-        varve_record::BatchBuilder::new(varve_record::Compression::None, None);
+    let mut builder = varve_record::BatchBuilder::new(varve_record::Compression::None, None);
     builder.append(ms, Some(b"k"), Some(b"v"), &[]).unwrap();
     builder.build_batch().unwrap()
 }

@@ -64,11 +64,19 @@ fn lock(vfs: &Arc<dyn Vfs>, dir: &Path) -> Result<Option<LockGuard>, Failure> {
     let data = dir.ancestors().nth(DEPTH);
     let data = data.filter(|data| vfs.exists(&data.join("meta.toml")).unwrap_or(false));
     let Some(data) = data else {
-        eprintln!("note: {} is not in a data directory, so nothing is locked", dir.display());
+        eprintln!(
+            "note: {} is not in a data directory, so nothing is locked",
+            dir.display()
+        );
         return Ok(None);
     };
     let lock = vfs.lock(&data.join("LOCK"));
-    let told = |e| Failure::new(FAILED, format!("{e}; stop the node first. Nothing was changed"));
+    let told = |e| {
+        Failure::new(
+            FAILED,
+            format!("{e}; stop the node first. Nothing was changed"),
+        )
+    };
     lock.map(Some).map_err(told)
 }
 
@@ -81,7 +89,12 @@ fn print(plan: &RepairPlan, done: Option<&Repaired>) -> Result<(), Failure> {
         ));
     }
     for p in &plan.damage {
-        print_line(&format!("{} at byte {}: {}", p.file.display(), p.position, p.what))?;
+        print_line(&format!(
+            "{} at byte {}: {}",
+            p.file.display(),
+            p.position,
+            p.what
+        ))?;
     }
     let (cut, end) = (plan.cut_at, plan.end_seen);
     print_line(&format!(

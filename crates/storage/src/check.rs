@@ -20,7 +20,9 @@ pub(crate) struct Mismatch {
 impl EpochIndex {
     /// The leader epoch of the batch at `offset`; `None` when the list does not reach back that far.
     pub(crate) fn epoch_at(&self, offset: Offset) -> Option<LeaderEpoch> {
-        let after = self.entries().partition_point(|(_, start)| *start <= offset);
+        let after = self
+            .entries()
+            .partition_point(|(_, start)| *start <= offset);
         let at = after.checked_sub(1)?;
         self.entries().get(at).map(|(epoch, _)| *epoch)
     }
@@ -73,8 +75,15 @@ mod tests {
     fn the_epoch_of_an_offset() {
         let at = |e, o| (LeaderEpoch::new(e).unwrap(), Offset::new(o).unwrap());
         let index = EpochIndex::new(vec![at(2, 10), at(5, 30)]);
-        let ask = |o| index.epoch_at(Offset::new(o).unwrap()).map(LeaderEpoch::get);
-        assert_eq!([ask(9), ask(10), ask(29), ask(30)], [None, Some(2), Some(2), Some(5)]);
+        let ask = |o| {
+            index
+                .epoch_at(Offset::new(o).unwrap())
+                .map(LeaderEpoch::get)
+        };
+        assert_eq!(
+            [ask(9), ask(10), ask(29), ask(30)],
+            [None, Some(2), Some(2), Some(5)]
+        );
         assert_eq!(EpochIndex::default().epoch_at(Offset::ZERO), None);
     }
 }

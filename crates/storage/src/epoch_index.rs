@@ -93,7 +93,11 @@ impl EpochIndex {
             Arc::make_mut(&mut self.entries).drain(..over - 1);
             self.version += 1;
         }
-        if self.entries.first().is_some_and(|first| first.1 < log_start) {
+        if self
+            .entries
+            .first()
+            .is_some_and(|first| first.1 < log_start)
+        {
             Arc::make_mut(&mut self.entries)[0].1 = log_start;
             self.version += 1;
         }

@@ -76,16 +76,23 @@ pub(crate) fn small_file_fault(name: &str) -> Option<Check> {
         MANIFEST => Some(|identity, path, bytes| {
             whole(path, bytes, Manifest::decode(identity, bytes).err())
         }),
-        EPOCHS => Some(|identity, path, bytes| {
-            whole(path, bytes, decode_epochs(identity, bytes).err())
-        }),
+        EPOCHS => {
+            Some(|identity, path, bytes| whole(path, bytes, decode_epochs(identity, bytes).err()))
+        }
         _ if name.ends_with(".snapshot") => Some(snapshot_fault),
         _ => None,
     }
 }
 
 fn whole(path: &Path, bytes: &[u8], error: Option<FormatError>) -> Option<Damage> {
-    error.map(|e| derived(path, 0..bytes.len(), "an intact file of this log", e.to_string()))
+    error.map(|e| {
+        derived(
+            path,
+            0..bytes.len(),
+            "an intact file of this log",
+            e.to_string(),
+        )
+    })
 }
 
 fn snapshot_fault(identity: &LogIdentity, path: &Path, bytes: &[u8]) -> Option<Damage> {

@@ -458,11 +458,7 @@ impl Fetch<'_> {
     }
 
     /// The header at `at` in the buffer, loading more if it must. `None`: it would block.
-    fn header(
-        &mut self,
-        at: usize,
-        expected: Offset,
-    ) -> Result<Option<BatchHeader>, ReadError> {
+    fn header(&mut self, at: usize, expected: Offset) -> Result<Option<BatchHeader>, ReadError> {
         if self.buf.len() < at + HEADER_BYTES {
             let before = self.buf.len();
             if !self.load(at + HEADER_BYTES)? || (self.buf.len() < at + HEADER_BYTES) {

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use varve_types::{LeaderEpoch, Offset};
 use varve_vfs::{Vfs, VfsError, durable};
 
+use crate::Log;
 use crate::config::{LogConfig, OpenMode};
 use crate::epoch_index::EpochIndex;
 use crate::error::LogError;
@@ -24,7 +25,6 @@ use crate::inspect::{Problem, Report, problem};
 use crate::segment::{EPOCHS, Kind, MANIFEST, intact_companions, parse_name};
 use crate::verify::verify;
 use crate::walk::{Limits, Seen, Walk};
-use crate::Log;
 
 /// Bytes copied at once.
 const COPY_BYTES: usize = 1 << 20;
@@ -137,7 +137,11 @@ pub fn plan(vfs: &Arc<dyn Vfs>, dir: &Path) -> Result<RepairPlan, RepairError> {
             let what = other.map_or("missing".to_owned(), |m| {
                 m.err().map_or_else(String::new, |e| e.to_string())
             });
-            planner.bad(&dir.join(MANIFEST), 0, format!("{what}; it is written anew from the segments"));
+            planner.bad(
+                &dir.join(MANIFEST),
+                0,
+                format!("{what}; it is written anew from the segments"),
+            );
             None
         }
     };
@@ -295,7 +299,9 @@ impl<'a> Planner<'a> {
         let header = header.filter(|h| h.base_offset == segment.base);
         let chain = header.map(|h| chain_start(identity, h.segment_id, h.base_offset));
         let runs = header.map_or_else(Vec::new, |h| {
-            intact_companions(&index, h.segment_id).map(|(_, c)| c).collect()
+            intact_companions(&index, h.segment_id)
+                .map(|(_, c)| c)
+                .collect()
         });
         let size = file.len()?;
         let limits = Limits {
@@ -354,7 +360,11 @@ impl<'a> Planner<'a> {
         let missing = walk.left_over().map(|run| run.end);
         self.keep(segment, size, faults.is_empty() && missing.is_none());
         if let Some(end) = missing {
-            self.bad(&path, 0, format!("bytes up to {end} were flushed; there are {size}"));
+            self.bad(
+                &path,
+                0,
+                format!("bytes up to {end} were flushed; there are {size}"),
+            );
             self.cut_at = Some(self.next);
         }
         Ok(())
@@ -454,7 +464,10 @@ pub fn execute(
         })
         .find(|path| vfs.exists(path).is_ok_and(|there| !there));
     let Some(backup) = backup else {
-        let (dir, what) = (plan.dir.clone(), "there is no name left for a backup".to_owned());
+        let (dir, what) = (
+            plan.dir.clone(),
+            "there is no name left for a backup".to_owned(),
+        );
         return Err(RepairError::Refused { dir, what });
     };
     vfs.rename(&plan.dir, &backup)?;
@@ -472,13 +485,20 @@ fn build(vfs: &Arc<dyn Vfs>, plan: &RepairPlan, to: &Path) -> Result<(), RepairE
             false => &[Kind::Log],
         };
         for kind in copies {
-            let limit = if *kind == Kind::Log { kept.bytes } else { u64::MAX };
+            let limit = if *kind == Kind::Log {
+                kept.bytes
+            } else {
+                u64::MAX
+            };
             let from = segment_path(&plan.dir, base, *kind);
             copy(vfs, &from, &segment_path(to, base, *kind), limit)?;
         }
     }
     for entry in vfs.list(&plan.dir)? {
-        let offset = entry.name.strip_suffix(".snapshot").and_then(|n| n.parse().ok());
+        let offset = entry
+            .name
+            .strip_suffix(".snapshot")
+            .and_then(|n| n.parse().ok());
         let from = plan.dir.join(&entry.name);
         let old = offset.is_some_and(|n: i64| n <= plan.cut_at.get());
         let sound = match (small_file_fault(&entry.name), old) {

@@ -104,7 +104,11 @@ impl ReadView {
     /// told from it, else at the next place that the index knows. Blocks.
     #[must_use]
     pub fn readable_after(&self, offset: Offset) -> Offset {
-        let mut all = self.sealed.iter().rev().chain(std::iter::once(&self.active));
+        let mut all = self
+            .sealed
+            .iter()
+            .rev()
+            .chain(std::iter::once(&self.active));
         let at = if offset >= self.active.segment.base {
             &self.active
         } else {

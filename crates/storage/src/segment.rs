@@ -422,7 +422,9 @@ impl Segment {
         };
         let relative = offset.since(self.base);
         let after = points.partition_point(|p| u64::from(p.offset) <= relative);
-        points.get(after).map(|p| self.base.plus(u64::from(p.offset)))
+        points
+            .get(after)
+            .map(|p| self.base.plus(u64::from(p.offset)))
     }
 
     /// A position before which no record of this segment has a timestamp of `timestamp` or more.

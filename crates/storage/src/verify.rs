@@ -194,14 +194,22 @@ impl Verify<'_> {
         let index_path = self.dir.join(format!("{stem}.index"));
         let index = self.read(&index_path)?;
         if index.is_none() && size > 0 {
-            self.note(&index_path, 0, "missing; it is built anew by the next start");
+            self.note(
+                &index_path,
+                0,
+                "missing; it is built anew by the next start",
+            );
         }
         let index = index.unwrap_or_default();
         let header = self.index_header(target, &index_path, &index);
         let (mut runs, mut chain) = (Vec::new(), None);
         if let (Some(identity), Some(header)) = (self.report.identity, header) {
             runs.extend(intact_companions(&index, header.segment_id).map(|(_, c)| c));
-            chain = Some(chain_start(&identity, header.segment_id, header.base_offset));
+            chain = Some(chain_start(
+                &identity,
+                header.segment_id,
+                header.base_offset,
+            ));
         }
         let companions = runs.clone();
         let limits = Limits {
@@ -220,7 +228,11 @@ impl Verify<'_> {
         }
         self.epochs = walk.epochs().clone();
         self.report.log_end = Some(walk.next);
-        self.time_index(&self.dir.join(format!("{stem}.timeindex")), header, &companions)
+        self.time_index(
+            &self.dir.join(format!("{stem}.timeindex")),
+            header,
+            &companions,
+        )
     }
 
     fn walk(&mut self, walk: &mut Walk) -> Result<(), VfsError> {
@@ -268,8 +280,8 @@ impl Verify<'_> {
         }
         self.half_entry(path, bytes, ENTRY_BYTES);
         let header = SegmentHeader::decode(INDEX_MAGIC, &identity, bytes).ok()?;
-        let ours = header.base_offset == target.base
-            && target.id.is_none_or(|id| id == header.segment_id);
+        let ours =
+            header.base_offset == target.base && target.id.is_none_or(|id| id == header.segment_id);
         ours.then_some(header)
     }
 
@@ -310,11 +322,7 @@ impl Verify<'_> {
     }
 }
 
-fn time_index(
-    identity: &LogIdentity,
-    header: &SegmentHeader,
-    companions: &[Companion],
-) -> Vec<u8> {
+fn time_index(identity: &LogIdentity, header: &SegmentHeader, companions: &[Companion]) -> Vec<u8> {
     let mut bytes = header.encode(TIME_INDEX_MAGIC, identity);
     let (mut number, mut highest) = (0, i64::MIN);
     for companion in companions {

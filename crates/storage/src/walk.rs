@@ -245,7 +245,10 @@ impl Walk {
         self.chain = self
             .chain
             .map(|chain| chain_step(chain, header, self.position));
-        let starts = self.runs.front().is_some_and(|run| run.position == self.position);
+        let starts = self
+            .runs
+            .front()
+            .is_some_and(|run| run.position == self.position);
         if starts && self.chain.is_some() && self.max_timestamp.is_some() {
             self.run = Some(Companion {
                 first: header.base_offset,

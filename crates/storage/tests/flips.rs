@@ -46,7 +46,8 @@ fn files(vfs: &dyn Vfs) -> Vec<(PathBuf, Vec<u8>)> {
 
 fn write(vfs: &dyn Vfs, path: &Path, at: usize, bytes: &[u8]) {
     let file = vfs.open_write(path).unwrap();
-    file.write_all_at(&[IoSlice::new(bytes)], at as u64).unwrap();
+    file.write_all_at(&[IoSlice::new(bytes)], at as u64)
+        .unwrap();
 }
 
 #[test]
@@ -58,7 +59,9 @@ fn the_offline_check_finds_every_bit_of_every_file() {
     let all = files(&*vfs);
     let kinds = ["log", "index", "timeindex", "snapshot"];
     for kind in kinds {
-        let some = all.iter().any(|(p, b)| p.extension().is_some_and(|e| e == kind) && !b.is_empty());
+        let some = all
+            .iter()
+            .any(|(p, b)| p.extension().is_some_and(|e| e == kind) && !b.is_empty());
         assert!(some, "no {kind} file to flip");
     }
     assert!(all.iter().any(|(p, _)| p.ends_with("manifest")));
@@ -98,8 +101,13 @@ fn readable(view: &ReadView, right: &[u8]) -> usize {
         match view.read(next, 1, view.log_end(), true, ReadMode::Blocking, None) {
             Ok(outcome) => {
                 let found = slice(outcome);
-                assert!(!found.bytes.is_empty(), "a reader would wait at {next} for ever");
-                let at = right.windows(found.bytes.len()).position(|w| w == found.bytes);
+                assert!(
+                    !found.bytes.is_empty(),
+                    "a reader would wait at {next} for ever"
+                );
+                let at = right
+                    .windows(found.bytes.len())
+                    .position(|w| w == found.bytes);
                 assert!(at.is_some(), "bytes at {next} that were never written");
                 good += found.bytes.len();
                 next = found.next_offset;
@@ -130,9 +138,17 @@ fn no_flipped_bit_of_a_log_file_is_ever_read() {
             for bit in 0..8 {
                 write(&*vfs, &path, at, &[byte ^ (1 << bit)]);
                 let good = readable(&view, &right);
-                assert!(good < right.len(), "{} byte {at} bit {bit} was served", path.display());
+                assert!(
+                    good < right.len(),
+                    "{} byte {at} bit {bit} was served",
+                    path.display()
+                );
                 // What is lost with one bit: its batch, or what lies up to the next index entry.
-                assert!(right.len() - good <= 600, "byte {at} bit {bit}: {good} of {}", right.len());
+                assert!(
+                    right.len() - good <= 600,
+                    "byte {at} bit {bit}: {good} of {}",
+                    right.len()
+                );
             }
             write(&*vfs, &path, at, &[*byte]);
         }
@@ -168,8 +184,7 @@ fn big_log(vfs: &Arc<dyn Vfs>, dir: &Path) -> Log {
         ..config()
     };
     let mode = varve_storage::OpenMode { clean: false };
-    let (mut log, _) =
-        Log::open(vfs.clone(), dir, common::identity(), config, mode, NOW).unwrap();
+    let (mut log, _) = Log::open(vfs.clone(), dir, common::identity(), config, mode, NOW).unwrap();
     for e in 0..40 {
         log.begin_epoch(epoch(e)).unwrap();
         for n in 0..20i64 {
@@ -204,14 +219,19 @@ fn plant_and_scrub(vfs: &Arc<dyn Vfs>, dir: &Path, log: &Log, count: usize, seed
             continue;
         }
         let mut byte = [0];
-        vfs.open_read(&path).unwrap().read_at(at, &mut byte).unwrap();
+        vfs.open_read(&path)
+            .unwrap()
+            .read_at(at, &mut byte)
+            .unwrap();
         let bit = dice.below(8);
         write(&**vfs, &path, at as usize, &[byte[0] ^ (1 << bit)]);
         planted.push((path, at, bit));
     }
     let (_, found) = scrub(log);
     for (path, at, bit) in &planted {
-        let hit = found.iter().any(|d| d.file == *path && (d.position..d.end).contains(at));
+        let hit = found
+            .iter()
+            .any(|d| d.file == *path && (d.position..d.end).contains(at));
         assert!(hit, "{} byte {at} bit {bit} was not found", path.display());
     }
     let lost: u64 = found
@@ -246,7 +266,10 @@ fn one_scrub_finds_every_bit_of_every_header() {
                 write(&*vfs, &path, at, &[bytes[at] ^ (1 << bit)]);
                 let mut segment = log.view().scrub(o(0), log.flushed()).unwrap().unwrap();
                 let step = segment.step(512 * 1024).unwrap();
-                let hit = step.damage.iter().any(|d| (d.position..d.end).contains(&(at as u64)));
+                let hit = step
+                    .damage
+                    .iter()
+                    .any(|d| (d.position..d.end).contains(&(at as u64)));
                 assert!(hit, "byte {at} bit {bit}: {:?}", step.damage);
             }
             write(&*vfs, &path, at, &[bytes[at]]);

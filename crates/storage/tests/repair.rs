@@ -37,14 +37,17 @@ fn whole() -> (MemVfs, Vec<u8>) {
 
 fn logs(vfs: &dyn Vfs) -> Vec<PathBuf> {
     let list = vfs.list(&dir()).unwrap();
-    let logs = list.iter().filter(|e| e.name.ends_with(".log") && e.len > 0);
+    let logs = list
+        .iter()
+        .filter(|e| e.name.ends_with(".log") && e.len > 0);
     logs.map(|e| dir().join(&e.name)).collect()
 }
 
 fn flip(vfs: &dyn Vfs, path: &Path, at: usize) {
     let byte = vfs.read(path).unwrap()[at];
     let file = vfs.open_write(path).unwrap();
-    file.write_all_at(&[IoSlice::new(&[byte ^ 1])], at as u64).unwrap();
+    file.write_all_at(&[IoSlice::new(&[byte ^ 1])], at as u64)
+        .unwrap();
 }
 
 fn backup() -> PathBuf {
@@ -59,7 +62,11 @@ fn repaired(vfs: &Arc<dyn Vfs>, right: &[u8]) -> i64 {
     assert!(!plan.is_needless());
     let done = repair::execute(vfs, &plan, NOW).unwrap();
     assert_eq!(done.backup, backup());
-    assert_eq!(content(vfs, &backup()), before, "the damaged log is kept whole");
+    assert_eq!(
+        content(vfs, &backup()),
+        before,
+        "the damaged log is kept whole"
+    );
     assert!(done.report.is_good(), "{:?}", done.report);
     assert_eq!(done.report.records, plan.records_kept);
     assert!(verify(vfs, &dir()).unwrap().is_good());
@@ -89,7 +96,14 @@ fn a_sound_log_needs_no_repair() {
     let plan = repair::plan(&vfs, &dir()).unwrap();
     assert!(plan.is_needless(), "{:?}", plan.damage);
     assert_eq!((plan.cut_at, plan.end_seen), (o(30), o(30)));
-    assert_eq!((plan.records_kept, plan.sound_records_given_up, plan.bytes_given_up), (30, 0, 0));
+    assert_eq!(
+        (
+            plan.records_kept,
+            plan.sound_records_given_up,
+            plan.bytes_given_up
+        ),
+        (30, 0, 0)
+    );
 }
 
 #[test]
@@ -102,7 +116,11 @@ fn what_lies_before_the_damage_is_kept_wherever_it_is() {
             flip(&*vfs, &path, at);
             let plan = repair::plan(&vfs, &dir()).unwrap();
             assert!(plan.cut_at < o(30), "{} byte {at}", path.display());
-            assert_eq!(plan.records_kept as i64, plan.cut_at.get(), "three records each, from 0");
+            assert_eq!(
+                plan.records_kept as i64,
+                plan.cut_at.get(),
+                "three records each, from 0"
+            );
             assert!(plan.sound_records_given_up + plan.records_kept <= 30);
             assert!(plan.bytes_given_up > 0);
             repaired(&vfs, &right);
@@ -115,7 +133,13 @@ fn a_missing_a_short_and_a_lost_segment() {
     let (mem, right) = whole();
     let all = logs(&mem);
     let second = all[1].clone();
-    let start: i64 = second.file_stem().unwrap().to_str().unwrap().parse().unwrap();
+    let start: i64 = second
+        .file_stem()
+        .unwrap()
+        .to_str()
+        .unwrap()
+        .parse()
+        .unwrap();
     for case in 0..4 {
         let vfs: Arc<dyn Vfs> = Arc::new(mem.image());
         let expected = match case {
@@ -139,7 +163,10 @@ fn a_missing_a_short_and_a_lost_segment() {
             }
         };
         let error = try_open(&vfs, small_segments(), true).err().unwrap();
-        assert!(matches!(error, LogError::Corrupt(_)), "case {case}: {error}");
+        assert!(
+            matches!(error, LogError::Corrupt(_)),
+            "case {case}: {error}"
+        );
         assert_eq!(repaired(&vfs, &right), expected, "case {case}");
     }
 }
@@ -157,7 +184,10 @@ fn a_manifest_is_written_anew_from_the_segments() {
         }
         match try_open(&vfs, small_segments(), true) {
             Err(LogError::Corrupt(c)) => assert!(
-                matches!(c.reason, Reason::ManifestMissing | Reason::ManifestUnreadable),
+                matches!(
+                    c.reason,
+                    Reason::ManifestMissing | Reason::ManifestUnreadable
+                ),
                 "{c}"
             ),
             other => panic!("{other:?}"),

@@ -202,7 +202,8 @@ fn open(op: &'static str, path: &Path, options: &OpenOptions) -> Result<Arc<dyn 
             file,
         })),
         Err(e) if e.raw_os_error() == Some(Errno::LOOP.raw_os_error()) => {
-            let text = "it is a symbolic link, and links are not followed; put the file itself there";
+            let text =
+                "it is a symbolic link, and links are not followed; put the file itself there";
             Err(VfsError::new(op, path, io::Error::other(text)))
         }
         Err(e) => Err(VfsError::new(op, path, e)),
@@ -377,7 +378,10 @@ mod tests {
         ] {
             assert!(error.to_string().contains("symbolic link"), "{error}");
         }
-        assert!(vfs.lock(&link).is_err(), "a lock behind a link locks another directory");
+        assert!(
+            vfs.lock(&link).is_err(),
+            "a lock behind a link locks another directory"
+        );
         assert!(vfs.is_link(&link).unwrap() && !vfs.is_link(&path).unwrap());
         assert!(!vfs.is_link(&dir.path().join("absent")).unwrap());
         let pipe = dir.path().join("pipe");
