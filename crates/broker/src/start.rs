@@ -202,7 +202,8 @@ impl Broker {
         let Some((lanes, mut flushers)) = self.inner.threads.lock().take() else {
             return false;
         };
-        if let Some(scrub) = self.inner.scrub_thread.lock().take() {
+        let scrub = self.inner.scrub_thread.lock().take();
+        if let Some(scrub) = scrub {
             // It ends with the step it is in, so a quarter of a MiB at most.
             let _ = tokio::task::spawn_blocking(move || scrub.stop()).await;
         }

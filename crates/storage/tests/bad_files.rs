@@ -484,7 +484,7 @@ fn a_real_directory_without_permissions() {
     let place = tempfile::tempdir().unwrap();
     let (dir, right) = on_disk(place.path());
     let manifest = dir.join("manifest");
-    std::fs::set_permissions(&manifest, std::fs::Permissions::from_mode(0)).unwrap();
+    std::fs::set_permissions(&manifest, std::fs::Permissions::from_mode(0o000)).unwrap();
     match open_real(&dir) {
         // Root may read everything.
         Ok(log) => assert_eq!(read_all(&log.view(), o(0), 500), right),
