@@ -62,7 +62,7 @@ impl Reason {
             _ => {
                 "If other replicas hold this partition, move the directory away and let it be fetched \
                  again; else keep it and decide which records can be given up (`varve log verify` \
-                 lists what is intact)"
+                 lists what is intact, `varve log repair` says what a cut would cost)"
             }
         }
     }
