@@ -195,7 +195,7 @@ fn a_damaged_log_is_cut_only_when_told_to() {
     let mut host = Host::start();
     create(&host, "cut", 1);
     for line in ["first", "second", "third"] {
-        feed(&host, &["produce", "cut"], &format!("{line}\n")).ok();
+        feed(&host, &["produce", "cut"], format!("{line}\n")).ok();
     }
     let mut found = Vec::new();
     logs(host.dir(), "/cut-", &mut found);

@@ -261,9 +261,9 @@ fn one_scrub_finds_every_bit_of_every_header() {
     }
     let bytes = vfs.read(&path).unwrap();
     for &at in positions.iter().take(12).step_by(3) {
-        for at in at..at + 61 {
+        for (at, byte) in bytes.iter().enumerate().skip(at).take(61) {
             for bit in 0..8 {
-                write(&*vfs, &path, at, &[bytes[at] ^ (1 << bit)]);
+                write(&*vfs, &path, at, &[byte ^ (1 << bit)]);
                 let mut segment = log.view().scrub(o(0), log.flushed()).unwrap().unwrap();
                 let step = segment.step(512 * 1024).unwrap();
                 let hit = step
@@ -272,7 +272,7 @@ fn one_scrub_finds_every_bit_of_every_header() {
                     .any(|d| (d.position..d.end).contains(&(at as u64)));
                 assert!(hit, "byte {at} bit {bit}: {:?}", step.damage);
             }
-            write(&*vfs, &path, at, &[bytes[at]]);
+            write(&*vfs, &path, at, &[*byte]);
         }
     }
 }
