@@ -211,6 +211,32 @@ fn a_segment_of_another_partition_with_its_index() {
     );
 }
 
+/// A flipped bit where a segment begins costs that batch, and not the log.
+#[test]
+fn damage_at_the_start_of_a_sealed_segment_keeps_nobody_from_the_rest() {
+    let (mem, right) = whole();
+    let vfs: Arc<dyn Vfs> = Arc::new(mem.image());
+    let mut bytes = vfs.read(&log_file(0)).unwrap();
+    bytes[100] ^= 1;
+    put(&*vfs, &log_file(0), &bytes);
+    let (log, _) = open(&vfs, small_segments(), true);
+    let view = log.view();
+    let read = view.read(
+        o(0),
+        100,
+        o(30),
+        true,
+        varve_storage::ReadMode::Blocking,
+        None,
+    );
+    assert!(
+        matches!(read, Err(varve_storage::ReadError::Corrupt { .. })),
+        "{read:?}"
+    );
+    assert_eq!(view.readable_after(o(0)), o(3));
+    assert!(right.ends_with(&read_all(&view, o(3), 500)));
+}
+
 #[test]
 fn an_index_cut_at_every_length() {
     let (mem, right) = whole();

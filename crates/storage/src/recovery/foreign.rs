@@ -29,12 +29,22 @@ pub(crate) fn owner(
     let Some((0, first)) = intact_companions(index, header.segment_id).next() else {
         return Ok(None);
     };
-    let theirs = first.end <= len && first_run_fits(&identity, &header, &first, file)?;
+    let theirs = first.end <= len && first_run(&identity, &header, &first, file)? == FirstRun::Fits;
     Ok(theirs.then_some((identity, header)))
 }
 
+/// What the first run of a segment is to an index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum FirstRun {
+    Fits,
+    /// Good batches that the index does not know.
+    Other,
+    Damaged,
+}
+
 /// Whether the first run of a segment whose index is trusted is the one that the index knows: a whole file
-/// that was put in the place of ours, with the same length and offsets, is told by that.
+/// that was put in the place of ours, with the same length and offsets, is told by that. A damaged run is still
+/// ours: reads refuse it and go on behind it.
 pub(crate) fn begins_right(segment: &Segment, len: u64) -> Result<bool, VfsError> {
     let (vfs, mut entry) = (&segment.home.vfs, Vec::new());
     let index = vfs.open_read(&segment.path(Kind::Index))?;
@@ -44,16 +54,17 @@ pub(crate) fn begins_right(segment: &Segment, len: u64) -> Result<bool, VfsError
     };
     let file = vfs.open_read(&segment.path(Kind::Log))?;
     let identity = &segment.home.identity;
-    Ok(first.end <= len && first_run_fits(identity, &segment.header(), &first, &file)?)
+    let run = first_run(identity, &segment.header(), &first, &file)?;
+    Ok(first.end <= len && run != FirstRun::Other)
 }
 
-/// Whether the batches up to the end of the first run have the running CRC that its index entry states.
-fn first_run_fits(
+/// Compares the batches up to the end of the first run with the running CRC that its index entry states.
+fn first_run(
     identity: &LogIdentity,
     header: &SegmentHeader,
     first: &Companion,
     file: &Arc<dyn File>,
-) -> Result<bool, VfsError> {
+) -> Result<FirstRun, VfsError> {
     let mut chain = chain_start(identity, header.segment_id, header.base_offset);
     let mut scanner = Scanner::new(file.clone(), 0, first.end);
     let mut next = header.base_offset;
@@ -64,8 +75,9 @@ fn first_run_fits(
                 chain = chain_step(chain, &batch, position);
                 next = batch.next_offset();
             }
-            Ok(None) => return Ok(chain == first.chain),
-            Err(_) => return Ok(false),
+            Ok(None) if chain == first.chain => return Ok(FirstRun::Fits),
+            Ok(None) => return Ok(FirstRun::Other),
+            Err(_) => return Ok(FirstRun::Damaged),
         }
     }
 }
