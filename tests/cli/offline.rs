@@ -191,6 +191,102 @@ fn damage_is_named_by_file_and_byte() {
 }
 
 #[test]
+fn a_damaged_log_is_cut_only_when_told_to() {
+    let mut host = Host::start();
+    create(&host, "cut", 1);
+    for line in ["first", "second", "third"] {
+        feed(&host, &["produce", "cut"], format!("{line}\n")).ok();
+    }
+    let mut found = Vec::new();
+    logs(host.dir(), "/cut-", &mut found);
+    let (file, dir) = (found[0].clone(), found[0].parent().unwrap().to_owned());
+    let path = dir.display().to_string();
+    let running = alone(&["log", "repair", &path, "--cut-at-damage"]).fails(1);
+    assert!(
+        running.contains("in use by") && running.contains("Nothing was changed"),
+        "{running}"
+    );
+    assert_eq!(host.node.stop().code(), Some(0));
+    alone(&["log", "repair", &path]).usage();
+    let sound = alone(&["log", "repair", &path, "--cut-at-damage", "--yes"]).ok();
+    assert!(
+        sound.contains("nothing to repair") && sound.contains("3 records"),
+        "{sound}"
+    );
+
+    let mut bytes = std::fs::read(&file).unwrap();
+    let at = bytes.windows(6).position(|w| w == b"second").unwrap();
+    bytes[at] ^= 1;
+    std::fs::write(&file, &bytes).unwrap();
+    let plan = alone(&["log", "repair", &path, "--cut-at-damage"]).ok();
+    for part in [
+        "kept:     1 records in 1 batches, offsets 0 to 1",
+        "given up: offsets 1 to 3",
+        "1 records among them are sound",
+        "nothing was changed; --yes does it",
+    ] {
+        assert!(plan.contains(part), "{part:?} is not in {plan}");
+    }
+    assert_eq!(
+        std::fs::read(&file).unwrap(),
+        bytes,
+        "a plan changes nothing"
+    );
+    let args = [
+        "log",
+        "repair",
+        &path,
+        "--cut-at-damage",
+        "--yes",
+        "-o",
+        "json",
+    ];
+    let done: Value = serde_json::from_str(&alone(&args).ok()).unwrap();
+    assert_eq!(
+        (&done["done"], &done["cut_at"]),
+        (&true.into(), &1.into()),
+        "{done}"
+    );
+    let backup = PathBuf::from(done["backup"].as_str().unwrap());
+    assert_eq!(
+        std::fs::read(backup.join(file.file_name().unwrap())).unwrap(),
+        bytes
+    );
+    // The data directory is right; what was moved aside is not, when it is asked for.
+    alone(&["log", "verify", &host.dir().display().to_string()]).ok();
+    let aside = alone(&["log", "verify", &backup.display().to_string()]);
+    assert_eq!(aside.code, Some(4), "{aside:?}");
+    let stranger = alone(&["log", "repair", "/nonexistent", "--cut-at-damage"]);
+    assert_eq!(stranger.code, Some(3), "{stranger:?}");
+}
+
+#[test]
+fn what_is_not_the_logs_is_noted() {
+    let host = stopped();
+    let mut found = Vec::new();
+    logs(host.dir(), "l-none", &mut found);
+    let dir = found[0].parent().unwrap();
+    std::fs::write(dir.join("README"), "mine").unwrap();
+    let path = dir.display().to_string();
+    let text = alone(&["log", "verify", &path]).ok();
+    assert!(
+        text.contains("note: ") && text.contains("README: not a file of the log"),
+        "{text}"
+    );
+    let json: Value =
+        serde_json::from_str(&alone(&["log", "verify", &path, "-o", "json"]).ok()).unwrap();
+    assert_eq!(json["notes"].as_array().unwrap().len(), 1, "{json}");
+    // A flipped bit in a file that can be derived is a flipped bit.
+    let index = found[0].with_extension("index");
+    let mut bytes = std::fs::read(&index).unwrap();
+    bytes[70] ^= 1;
+    std::fs::write(&index, bytes).unwrap();
+    let text = alone(&["log", "verify", &path]);
+    assert_eq!(text.code, Some(4), "{text:?}");
+    assert!(text.out.contains(".index at byte 64"), "{text:?}");
+}
+
+#[test]
 fn the_configuration_is_shown_checked_and_documented() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("varve.toml");

@@ -23,7 +23,7 @@ pub async fn get(port: u16, path: &str) -> Option<(u16, String)> {
 }
 
 /// Names of the metrics that mean something on one node. A promise to dashboards and alerts.
-const NAMES: [&str; 55] = [
+const NAMES: [&str; 64] = [
     "varve_build_info",
     "varve_cluster_nodes",
     "varve_cluster_topics",
@@ -66,6 +66,15 @@ const NAMES: [&str; 55] = [
     "varve_log_segments",
     "varve_log_deleted_bytes_total",
     "varve_log_corrupt_batches_total",
+    "varve_log_damaged_files_total",
+    "varve_log_failures_total",
+    "varve_log_flush_stalled",
+    "varve_partition_offline",
+    "varve_partition_damaged_ranges",
+    "varve_scrub_bytes_total",
+    "varve_scrub_damage_total",
+    "varve_scrub_pass_progress_ratio",
+    "varve_scrub_last_pass_timestamp_seconds",
     "varve_produce_in_flight_bytes",
     "varve_lane_queue_length",
     "process_resident_memory_bytes",

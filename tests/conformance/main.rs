@@ -12,6 +12,7 @@
 )]
 
 mod bad_batches;
+mod bad_files;
 mod bad_groups;
 mod bad_input;
 mod bad_produce;

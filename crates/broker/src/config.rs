@@ -39,6 +39,10 @@ pub struct BrokerConfig {
     pub min_free_bytes: u64,
     /// Free share of the disk, in percent, below which writes are refused.
     pub min_free_percent: u64,
+    /// Bytes that the scrub reads in a second; 0 turns it off.
+    pub scrub_bytes_per_second: u64,
+    /// Least time from the beginning of one scrub pass to the next.
+    pub scrub_interval: Duration,
     /// Deadline of calls that name none.
     pub request_timeout: Duration,
     /// Largest `max_bytes` of a fetch.
@@ -75,6 +79,8 @@ impl BrokerConfig {
             in_flight_bytes: 64 * 1024 * 1024,
             min_free_bytes: 5 * 1024 * 1024 * 1024,
             min_free_percent: 5,
+            scrub_bytes_per_second: 10 * 1024 * 1024,
+            scrub_interval: Duration::from_secs(24 * 60 * 60),
             request_timeout: Duration::from_secs(30),
             fetch_max_bytes: limits::FETCH_MAX_BYTES,
             offsets_partitions: 50,

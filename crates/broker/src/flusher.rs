@@ -13,6 +13,7 @@ use varve_vfs::Clock;
 use crate::inbox::Inbox;
 use crate::lane::Command;
 use crate::metrics::Metrics;
+use crate::stall::FlushWatch;
 
 /// One flush of one partition.
 #[derive(Debug)]
@@ -27,6 +28,7 @@ pub(crate) struct FlushJob {
 pub(crate) struct Flushers {
     pub(crate) jobs: Arc<Inbox<FlushJob>>,
     pub(crate) removals: Arc<Inbox<Removal>>,
+    pub(crate) watch: Arc<FlushWatch>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -38,11 +40,13 @@ impl Flushers {
     ) -> std::io::Result<Self> {
         let jobs: Arc<Inbox<FlushJob>> = Inbox::new();
         let removals: Arc<Inbox<Removal>> = Inbox::new();
+        let watch: Arc<FlushWatch> = Arc::default();
         let mut handles = Vec::new();
         for n in 0..threads.max(1) {
             let (jobs, clock, metrics) = (Arc::clone(&jobs), Arc::clone(clock), metrics.clone());
+            let watch = Arc::clone(&watch);
             let builder = std::thread::Builder::new().name(format!("varve-flush-{n}"));
-            handles.push(builder.spawn(move || flush_loop(&jobs, &*clock, &metrics))?);
+            handles.push(builder.spawn(move || flush_loop(&jobs, &*clock, &metrics, &watch))?);
         }
         let (queue, deleted) = (Arc::clone(&removals), metrics.deleted_bytes.clone());
         let builder = std::thread::Builder::new().name("varve-janitor".to_owned());
@@ -58,6 +62,7 @@ impl Flushers {
         Ok(Self {
             jobs,
             removals,
+            watch,
             threads: handles,
         })
     }
@@ -74,10 +79,12 @@ impl Flushers {
     }
 }
 
-fn flush_loop(jobs: &Inbox<FlushJob>, clock: &dyn Clock, metrics: &Metrics) {
+fn flush_loop(jobs: &Inbox<FlushJob>, clock: &dyn Clock, metrics: &Metrics, watch: &FlushWatch) {
     while let Some(FlushJob { lane, slot, target }) = jobs.take_one() {
         let started = clock.now();
+        watch.begin(slot, started);
         let result = target.run();
+        watch.end(slot);
         let took: Duration = clock.now().since(started);
         metrics.fsync_seconds.observe(took.as_secs_f64());
         // A lane that is gone no longer answers anybody.

@@ -211,6 +211,7 @@ impl Lane {
         assert!(outputs.is_empty(), "a new leader owes nobody anything");
         self.outputs = outputs;
         partition.set_leader_epoch(epoch);
+        partition.set_flushed(log.flushed());
         partition.publish(log.view(), log.size_bytes(), log.segments() as u64);
         partition.advance(core.high_watermark());
         let slot = partition.slot;
@@ -389,7 +390,7 @@ impl Lane {
                 Input::WriteRefused(owned.log.log_end())
             }
             Err(error) => {
-                owned.partition.set_offline(error.to_string());
+                owned.partition.set_failed(&error.to_string());
                 Input::StorageFailed
             }
         };
@@ -456,9 +457,12 @@ impl Lane {
             }
         };
         let input = match flushed {
-            Ok(upto) => Input::Flushed(upto),
+            Ok(upto) => {
+                owned.partition.set_flushed(upto);
+                Input::Flushed(upto)
+            }
             Err(reason) => {
-                owned.partition.set_offline(reason);
+                owned.partition.set_failed(&reason);
                 Input::StorageFailed
             }
         };
@@ -503,10 +507,14 @@ impl Lane {
         if to > owned.core.high_watermark() {
             return Err(reject::out_of_range(&owned.partition, to));
         }
-        let removal = owned
-            .log
-            .trim(to)
-            .map_err(|e| reject::storage(&owned.partition, &e))?;
+        let removal = match owned.log.trim(to) {
+            Ok(removal) => removal,
+            Err(error) => {
+                let answer = reject::storage(&owned.partition, &error);
+                self.check_latch(slot);
+                return Err(answer);
+            }
+        };
         let _ = self.removals.push(removal);
         let start = owned.log.log_start();
         owned.core.step(
@@ -557,10 +565,29 @@ impl Lane {
                         .step(now_ms, Input::LogStart(start), &mut self.outputs);
                     owned.publish();
                 }
-                Err(error) => owned.partition.set_offline(error.to_string()),
+                Err(error) => {
+                    tracing::warn!(partition = %owned.partition.id, %error, "retention failed");
+                    self.check_latch(slot);
+                }
             }
             self.perform_outputs(slot);
         }
+    }
+
+    /// Takes a partition whose log has latched out of service; what waits for an answer gets one.
+    fn check_latch(&mut self, slot: u32) {
+        let Some(owned) = self.slots.get_mut(&slot) else {
+            return;
+        };
+        let Some(reason) = owned.log.failure() else {
+            return;
+        };
+        owned.partition.set_failed(reason);
+        let now_ms = self.clock.wall_ms();
+        owned
+            .core
+            .step(now_ms, Input::StorageFailed, &mut self.outputs);
+        self.perform_outputs(slot);
     }
 
     fn close(&mut self, slot: u32) {

@@ -31,6 +31,9 @@ pub(crate) struct Metrics {
     pub(crate) append_seconds: Histogram,
     pub(crate) fsync_seconds: Histogram,
     pub(crate) corrupt_batches: Family<TopicLabel, Counter>,
+    /// Files beside the batches.
+    pub(crate) damaged_files: Family<TopicLabel, Counter>,
+    pub(crate) log_failures: Family<TopicLabel, Counter>,
     pub(crate) deleted_bytes: Counter,
     pub(crate) disk_total_bytes: Gauge,
     pub(crate) disk_free_bytes: Gauge,
@@ -53,6 +56,8 @@ impl Metrics {
             append_seconds: latency(),
             fsync_seconds: latency(),
             corrupt_batches: Family::default(),
+            damaged_files: Family::default(),
+            log_failures: Family::default(),
             deleted_bytes: Counter::default(),
             disk_total_bytes: Gauge::default(),
             disk_free_bytes: Gauge::default(),
@@ -96,6 +101,16 @@ impl Metrics {
             "log_corrupt_batches",
             "Stored batches that failed their checksum; must be 0",
             m.corrupt_batches,
+        );
+        r.register(
+            "log_damaged_files",
+            "Indexes and other files that can be derived and were found damaged; must be 0",
+            m.damaged_files,
+        );
+        r.register(
+            "log_failures",
+            "Logs that a failed write or sync took out of service; must be 0",
+            m.log_failures,
         );
         r.register(
             "log_deleted_bytes",

@@ -57,7 +57,7 @@ pub(crate) async fn resolve(
             match found.await {
                 Ok(Ok(Some((offset, time)))) => (offset, Some(time)),
                 Ok(Ok(None)) => (end, None),
-                Ok(Err(error)) => return Err(read_error(partition, start, &error)),
+                Ok(Err(error)) => return Err(read_error(partition, start, &error, None)),
                 Err(error) => return Err(reject::storage(partition, &error)),
             }
         }

@@ -89,6 +89,7 @@ impl Opener {
             Ok(opening) => {
                 let log = &opening.log;
                 partition.set_leader_epoch(opening.epoch);
+                partition.set_flushed(log.flushed());
                 partition.publish(log.view(), log.size_bytes(), log.segments() as u64);
                 partition.advance(opening.core.high_watermark());
                 // Lanes end only after the registry is closed.

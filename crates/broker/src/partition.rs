@@ -14,6 +14,7 @@ use varve_broker_api::Error;
 use varve_storage::{ReadBuffers, ReadView};
 use varve_types::{ErrorKind, LeaderEpoch, Offset, TopicConfig, TopicPartition};
 
+use crate::damage::DamageList;
 use crate::inbox::Inbox;
 use crate::lane::Command;
 use crate::metrics::{Metrics, TopicLabel};
@@ -28,6 +29,8 @@ pub(crate) struct Counters {
     pub(crate) bytes_fetched: Counter,
     pub(crate) records_fetched: Counter,
     pub(crate) corrupt_batches: Counter,
+    pub(crate) damaged_files: Counter,
+    pub(crate) log_failures: Counter,
 }
 
 impl Counters {
@@ -41,6 +44,8 @@ impl Counters {
             bytes_fetched: metrics.bytes_fetched.get_or_create_owned(&label),
             records_fetched: metrics.records_fetched.get_or_create_owned(&label),
             corrupt_batches: metrics.corrupt_batches.get_or_create_owned(&label),
+            damaged_files: metrics.damaged_files.get_or_create_owned(&label),
+            log_failures: metrics.log_failures.get_or_create_owned(&label),
         }
     }
 }
@@ -57,15 +62,20 @@ pub(crate) struct Partition {
     pub(crate) cursors: Cursors,
     /// Shared by all partitions.
     pub(crate) buffers: ReadBuffers,
+    /// What is known to be damaged.
+    pub(crate) damage: DamageList,
     config: ArcSwap<TopicConfig>,
     view: ArcSwapOption<ReadView>,
     high_watermark: AtomicI64,
     log_start: AtomicI64,
     log_end: AtomicI64,
+    flushed: AtomicI64,
     size_bytes: AtomicU64,
     segments: AtomicU64,
     leader_epoch: AtomicI32,
     offline: OnceLock<String>,
+    /// The log failed while it was open: nothing above the flushed cursor is shown from then on.
+    failed: AtomicBool,
     deleted: AtomicBool,
 }
 
@@ -86,15 +96,18 @@ impl Partition {
             waiters: Waiters::default(),
             cursors: Cursors::default(),
             buffers,
+            damage: DamageList::default(),
             config: ArcSwap::from_pointee(config),
             view: ArcSwapOption::empty(),
             high_watermark: AtomicI64::new(0),
             log_start: AtomicI64::new(0),
             log_end: AtomicI64::new(0),
+            flushed: AtomicI64::new(0),
             size_bytes: AtomicU64::new(0),
             segments: AtomicU64::new(0),
             leader_epoch: AtomicI32::new(0),
             offline: OnceLock::new(),
+            failed: AtomicBool::new(false),
             deleted: AtomicBool::new(false),
         }
     }
@@ -139,6 +152,33 @@ impl Partition {
     /// Why the partition takes no appends, if it does not.
     pub(crate) fn offline(&self) -> Option<&str> {
         self.offline.get().map(String::as_str)
+    }
+
+    /// Everything below is on stable storage.
+    pub(crate) fn flushed(&self) -> Offset {
+        load(&self.flushed)
+    }
+
+    pub(crate) fn set_flushed(&self, flushed: Offset) {
+        self.flushed.store(flushed.get(), Ordering::SeqCst);
+    }
+
+    /// A write or sync of the open log failed: what is not flushed may be in memory only and gone with the
+    /// next start, so readers see what is flushed and no more.
+    pub(crate) fn set_failed(&self, reason: &str) {
+        if !self.failed.swap(true, Ordering::SeqCst) {
+            self.counters.log_failures.inc();
+        }
+        self.set_offline(format!(
+            "{reason}. Its log takes no records until the node is started again; look at the disk first. \
+             Records below offset {} are on disk and are still read",
+            self.flushed()
+        ));
+    }
+
+    /// Where readers stop, if not at the high watermark.
+    pub(crate) fn read_limit(&self) -> Option<Offset> {
+        self.failed.load(Ordering::SeqCst).then(|| self.flushed())
     }
 
     /// Takes the partition out of service; the first reason stays.
@@ -191,7 +231,7 @@ impl Partition {
         Error::new(
             ErrorKind::LeaderNotAvailable,
             format!(
-                "partition {} is offline: {reason}; nothing was changed",
+                "partition {} is offline: {reason}; nothing was written now",
                 self.id
             ),
         )

@@ -11,8 +11,8 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use varve_broker_api::{Error, Fetch, FetchPartition, Fetched, PartitionFetched};
-use varve_storage::{Cursor, ReadError, ReadMode, ReadOutcome, ReadRange, ReadView, Slice};
-use varve_types::{ErrorKind, LeaderEpoch, Offset};
+use varve_storage::{Cursor, Damage, ReadError, ReadMode, ReadOutcome, ReadRange, ReadView, Slice};
+use varve_types::{ErrorKind, LeaderEpoch, Offset, OffsetRange};
 
 use crate::partition::Partition;
 use crate::reject;
@@ -143,13 +143,18 @@ pub(crate) async fn read_one(
     if offset < view.log_start() || offset > high_watermark {
         return Err(reject::out_of_range(partition, offset));
     }
+    // Nothing more will ever come, and what lies above may not be on the disk.
+    let limit = partition.read_limit();
+    if limit.is_some_and(|limit| offset >= limit) {
+        return Err(partition.offline_error());
+    }
     let slice = if offset == high_watermark || (max_bytes == 0 && !min_one) {
         None
     } else {
         let range = ReadRange {
             offset,
             max_bytes,
-            upto: high_watermark,
+            upto: limit.map_or(high_watermark, |limit| limit.min(high_watermark)),
             min_one,
         };
         read(partition, &view, range).await?
@@ -221,12 +226,27 @@ async fn read(
     match outcome {
         Ok(ReadOutcome::Slice(slice)) => Ok((!slice.bytes.is_empty()).then_some(slice)),
         Ok(ReadOutcome::WouldBlock) => Ok(None),
-        Err(error) => Err(read_error(partition, offset, &error)),
+        Err(error) => {
+            let resume = match &error {
+                ReadError::Corrupt { .. } => {
+                    let view = Arc::clone(view);
+                    let next = tokio::task::spawn_blocking(move || view.readable_after(offset));
+                    next.await.ok()
+                }
+                _ => None,
+            };
+            Err(read_error(partition, offset, &error, resume))
+        }
     }
 }
 
-/// The error of a failed read, counted where it means damage.
-pub(crate) fn read_error(partition: &Partition, offset: Offset, error: &ReadError) -> Error {
+/// The error of a failed read; damage is noted. `resume` is where sound records follow, if that is known.
+pub(crate) fn read_error(
+    partition: &Partition,
+    offset: Offset,
+    error: &ReadError,
+    resume: Option<Offset>,
+) -> Error {
     match error {
         ReadError::OutOfRange { .. } => reject::out_of_range(partition, offset),
         ReadError::Stale => Error::new(
@@ -236,18 +256,38 @@ pub(crate) fn read_error(partition: &Partition, offset: Offset, error: &ReadErro
                 partition.id
             ),
         ),
-        ReadError::Corrupt { .. } => {
-            partition.counters.corrupt_batches.inc();
-            Error::new(
-                ErrorKind::CorruptLog,
-                format!(
-                    "partition {} at offset {offset}: {error}; nothing was changed",
-                    partition.id
-                ),
-            )
-            .with("topic", &partition.id.topic)
-            .with("partition", partition.id.partition)
-            .with("offset", offset)
+        ReadError::Corrupt {
+            file,
+            position,
+            expected,
+            found,
+        } => {
+            partition.note_damage(&Damage {
+                file: file.clone(),
+                position: *position,
+                end: *position,
+                offsets: Some(OffsetRange {
+                    start: offset,
+                    end: resume.unwrap_or(offset.plus(1)),
+                }),
+                expected: expected.clone(),
+                found: found.clone(),
+            });
+            let next = resume.map_or(String::new(), |at| {
+                format!("; records from offset {at} on can be read")
+            });
+            let text = format!(
+                "partition {} at offset {offset}: {error}; nothing was changed{next}",
+                partition.id
+            );
+            let error = Error::new(ErrorKind::CorruptLog, text)
+                .with("topic", &partition.id.topic)
+                .with("partition", partition.id.partition)
+                .with("offset", offset);
+            match resume {
+                Some(at) => error.with("next_readable_offset", at),
+                None => error,
+            }
         }
         ReadError::Io(io) => reject::storage(partition, io),
     }

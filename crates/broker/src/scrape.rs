@@ -82,6 +82,12 @@ impl Collector for Scrape {
             "Commands that wait for a lane",
             queued,
         )?;
+        gauge(
+            e,
+            "log_flush_stalled",
+            "Flushes that run for more than 3 seconds; must be 0",
+            count(inner.watch.count(inner.clock.now())),
+        )?;
         let segments = partitions.iter().map(|p| p.segments()).sum::<u64>();
         gauge(
             e,
@@ -141,6 +147,16 @@ const PER_PARTITION: &[PerPartition] = &[
     ("partition_size_bytes", "Bytes on disk", |p| {
         p.size_bytes().cast_signed()
     }),
+    (
+        "partition_offline",
+        "1 if the partition takes no records; must be 0",
+        |p| i64::from(p.offline().is_some()),
+    ),
+    (
+        "partition_damaged_ranges",
+        "Damaged places that are known in the partition's files; must be 0",
+        |p| i64::try_from(p.damaged().len()).unwrap_or(i64::MAX),
+    ),
     ("partition_replicas", "Replicas", |_| 1),
     ("partition_in_sync_replicas", "Replicas in sync", |p| {
         i64::from(p.offline().is_none())

@@ -8,9 +8,9 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry as MetricsRegistry;
 use tokio::sync::oneshot;
-use varve_broker_api::PartitionInfo;
+use varve_broker_api::{Error, PartitionInfo};
 use varve_storage::ReadBuffers;
-use varve_types::limits;
+use varve_types::{ErrorKind, limits};
 use varve_vfs::{Clock, Vfs};
 
 use crate::admission::Admission;
@@ -28,6 +28,9 @@ use crate::opener::Opener;
 use crate::partition::Partition;
 use crate::registry::Registry;
 use crate::scrape::Scrape;
+use crate::scrub::{ScrubMetrics, ScrubThread, Scrubber};
+use crate::stall::{self, FlushWatch};
+use crate::storage_health::ScrubStatus;
 
 /// Buffers of reads that are kept for the next reads.
 const READ_BUFFERS_KEPT: usize = 16;
@@ -59,6 +62,11 @@ pub(crate) struct Inner {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) space: Arc<Space>,
     pub(crate) lanes: Arc<[Arc<Inbox<Command>>]>,
+    pub(crate) watch: Arc<FlushWatch>,
+    /// How the scrub stands; `None` when it is off.
+    pub(crate) scrub: Option<Arc<Mutex<ScrubStatus>>>,
+    scrub_thread: Mutex<Option<ScrubThread>>,
+    scrub_metrics: ScrubMetrics,
     metrics: Metrics,
     draining: AtomicBool,
     threads: Mutex<Option<(Vec<JoinHandle<()>>, Flushers)>>,
@@ -123,6 +131,18 @@ impl Broker {
                 .map_err(|e| StartError::Open(e.to_string()))??,
         );
         registry.finish_deletions().await;
+        let scrub_metrics = ScrubMetrics::default();
+        let scrubber = (config.scrub_bytes_per_second > 0).then(|| {
+            Scrubber::new(
+                Arc::clone(&vfs),
+                Arc::clone(&clock),
+                Arc::clone(&config),
+                Arc::clone(&registry),
+                scrub_metrics.clone(),
+            )
+        });
+        let scrub = scrubber.as_ref().map(Scrubber::standing);
+        let scrub_thread = scrubber.map(ScrubThread::start).transpose()?;
         let space = Arc::new(Space::new(vfs, Arc::clone(&config), metrics.clone()));
         let offsets = OffsetsTopic::new(
             Arc::clone(&registry),
@@ -135,8 +155,15 @@ impl Broker {
             offsets,
             Arc::clone(&clock),
         );
+        let watch = Arc::clone(&flushers.watch);
+        let by_time = housekeeping::run(Arc::clone(&lanes), Arc::clone(&space));
+        let stalls = stall::run(
+            Arc::clone(&watch),
+            Arc::clone(&registry),
+            Arc::clone(&clock),
+        );
         let housekeeping =
-            tokio::spawn(housekeeping::run(Arc::clone(&lanes), Arc::clone(&space))).abort_handle();
+            tokio::spawn(async move { tokio::join!(by_time, stalls) }).abort_handle();
         let inner = Inner {
             admission: Admission::new(config.in_flight_bytes),
             config,
@@ -146,6 +173,10 @@ impl Broker {
             clock,
             space,
             lanes,
+            watch,
+            scrub,
+            scrub_thread: Mutex::new(scrub_thread),
+            scrub_metrics,
             metrics,
             draining: AtomicBool::new(false),
             threads: Mutex::new(Some((threads, flushers))),
@@ -171,6 +202,11 @@ impl Broker {
         let Some((lanes, mut flushers)) = self.inner.threads.lock().take() else {
             return false;
         };
+        let scrub = self.inner.scrub_thread.lock().take();
+        if let Some(scrub) = scrub {
+            // It ends with the step it is in, so a quarter of a MiB at most.
+            let _ = tokio::task::spawn_blocking(move || scrub.stop()).await;
+        }
         let mut safe = true;
         for lane in self.inner.lanes.iter() {
             let (reply, done) = oneshot::channel();
@@ -187,6 +223,7 @@ impl Broker {
     /// Adds the broker's metrics to a registry whose prefix is `varve`.
     pub fn register_metrics(&self, registry: &mut MetricsRegistry) {
         self.inner.metrics.register(registry);
+        self.inner.scrub_metrics.register(registry);
         registry.register_collector(Box::new(Scrape(Arc::downgrade(&self.inner))));
     }
 
@@ -232,6 +269,18 @@ impl Inner {
         self.draining.load(Ordering::SeqCst)
     }
 
+    /// The error of a partition whose flush hangs.
+    fn stall_error(&self, partition: &Partition) -> Option<Error> {
+        let span = self.watch.of(partition.slot, self.clock.now())?;
+        let text = format!(
+            "a flush of partition {} runs for {} seconds: the disk does not answer; records wait and are not \
+             acknowledged",
+            partition.id,
+            span.as_secs()
+        );
+        Some(Error::new(ErrorKind::StorageError, text))
+    }
+
     pub(crate) fn describe(&self, partition: &Partition) -> PartitionInfo {
         let me = self.config.node;
         let offline = partition.offline().is_some();
@@ -245,7 +294,12 @@ impl Inner {
             high_watermark: partition.high_watermark(),
             log_end: partition.log_end(),
             size_bytes: partition.size_bytes(),
-            error: offline.then(|| partition.offline_error()),
+            error: if offline {
+                Some(partition.offline_error())
+            } else {
+                self.stall_error(partition)
+                    .or_else(|| partition.damage_error())
+            },
         }
     }
 }

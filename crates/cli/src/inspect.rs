@@ -1,16 +1,18 @@
 //! `varve log dump` and `varve log verify`: the files of a stopped node, read and never changed. They need
-//! no server and no configuration, only the files.
+//! no server and no configuration, only the files. `varve log repair` is in `repair`.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Subcommand;
-use varve_storage::inspect::{self, BatchSeen, Report};
+use varve_storage::inspect::{self, BatchSeen, Problem, Report};
 use varve_vfs::{RealVfs, Vfs, VfsError};
 
-use crate::args::OutputArgs;
+use crate::args::{Global, OutputArgs};
 use crate::failure::{CONDITION, FAILED, Failure, NOT_FOUND};
 use crate::output::{Output, print_line, print_table};
+use crate::progress::Progress;
+use crate::repair::{self, RepairArgs};
 
 /// `varve log …`.
 #[derive(Debug, Clone, Subcommand)]
@@ -24,7 +26,7 @@ pub enum LogCommand {
         #[command(flatten)]
         output: OutputArgs,
     },
-    /// Check every batch, index and manifest; exit 4 when something is wrong
+    /// Check every byte of batches, indexes, manifests and snapshots; exit 4 when something is wrong
     Verify {
         /// Directories of partitions, or any directory above them, such as the data directory
         #[arg(required = true, value_name = "DIR")]
@@ -33,13 +35,18 @@ pub enum LogCommand {
         #[command(flatten)]
         output: OutputArgs,
     },
+    /// Cut a damaged log at its first damage; says what would be given up, and does it with --yes
+    ///
+    /// For a log that the server refuses and that no other replica has. What lies before the first damage
+    /// is kept; offsets from there on are given again. The damaged directory is moved aside, whole.
+    Repair(RepairArgs),
 }
 
 /// Runs `varve log …`.
 ///
 /// # Errors
 /// What cannot be read; damage that was found is told on standard output, with exit code 4.
-pub fn run(command: &LogCommand) -> Result<u8, Failure> {
+pub fn run(command: &LogCommand, global: &Global) -> Result<u8, Failure> {
     let vfs: Arc<dyn Vfs> = Arc::new(RealVfs);
     match command {
         LogCommand::Dump { paths, output } => {
@@ -49,11 +56,12 @@ pub fn run(command: &LogCommand) -> Result<u8, Failure> {
             }
             Ok(if damaged { CONDITION } else { 0 })
         }
-        LogCommand::Verify { paths, output } => verify(&vfs, output.output, paths),
+        LogCommand::Verify { paths, output } => verify(&vfs, output.output, paths, !global.quiet),
+        LogCommand::Repair(args) => repair::run(&vfs, args, global.yes),
     }
 }
 
-fn unreadable(error: &VfsError) -> Failure {
+pub(crate) fn unreadable(error: &VfsError) -> Failure {
     let code = if error.is_not_found() {
         NOT_FOUND
     } else {
@@ -136,22 +144,31 @@ fn partitions(vfs: &dyn Vfs, path: &Path, found: &mut Vec<PathBuf>) -> Result<()
         found.push(path.to_owned());
         return Ok(());
     }
-    for entry in entries.iter().filter(|e| e.is_dir) {
+    // What a repair has moved aside is damaged and known to be; it is checked when it is named.
+    let live = |name: &str| !name.contains(".damaged");
+    for entry in entries.iter().filter(|e| e.is_dir && live(&e.name)) {
         partitions(vfs, &path.join(&entry.name), found)?;
     }
     Ok(())
 }
 
-fn verify(vfs: &Arc<dyn Vfs>, output: Output, paths: &[PathBuf]) -> Result<u8, Failure> {
+fn verify(
+    vfs: &Arc<dyn Vfs>,
+    output: Output,
+    paths: &[PathBuf],
+    progress: bool,
+) -> Result<u8, Failure> {
     let mut dirs = Vec::new();
     for path in paths {
         partitions(&**vfs, path, &mut dirs).map_err(|e| unreadable(&e))?;
     }
     let mut reports = Vec::new();
+    let progress = Progress::bytes(None, progress);
     for dir in dirs {
-        let report = inspect::verify(vfs, &dir).map_err(|e| unreadable(&e))?;
-        reports.push((dir, report));
+        let report = inspect::verify_with(vfs, &dir, &mut |bytes| progress.add(bytes));
+        reports.push((dir, report.map_err(|e| unreadable(&e))?));
     }
+    progress.finish();
     let damaged = reports
         .iter()
         .filter(|(_, r)| !r.problems.is_empty())
@@ -166,20 +183,20 @@ fn verify(vfs: &Arc<dyn Vfs>, output: Output, paths: &[PathBuf]) -> Result<u8, F
     Ok(if damaged == 0 { 0 } else { CONDITION })
 }
 
+pub(crate) fn problems_json(problems: &[Problem]) -> Vec<serde_json::Value> {
+    let json = |p: &Problem| {
+        let file = p.file.display().to_string();
+        serde_json::json!({ "file": file, "position": p.position, "what": p.what })
+    };
+    problems.iter().map(json).collect()
+}
+
 fn json(dir: &Path, report: &Report) -> serde_json::Value {
-    let problems: Vec<_> = report
-        .problems
-        .iter()
-        .map(|p| {
-            let file = p.file.display().to_string();
-            serde_json::json!({ "file": file, "position": p.position, "what": p.what })
-        })
-        .collect();
     serde_json::json!({
         "directory": dir.display().to_string(), "segments": report.segments,
         "batches": report.batches, "records": report.records, "bytes": report.bytes,
         "log_start": report.log_start.map(|o| o.get()), "log_end": report.log_end.map(|o| o.get()),
-        "problems": problems,
+        "problems": problems_json(&report.problems), "notes": problems_json(&report.notes),
     })
 }
 
@@ -223,6 +240,9 @@ fn print_reports(reports: &[(PathBuf, Report)]) -> Result<(), Failure> {
                 p.position,
                 p.what
             ))?;
+        }
+        for note in &report.notes {
+            print_line(&format!("note: {}: {}", note.file.display(), note.what))?;
         }
     }
     Ok(())

@@ -23,6 +23,7 @@ pub mod output;
 pub mod parse;
 pub mod produce;
 pub mod progress;
+pub mod repair;
 pub mod serve;
 pub mod topic;
 pub mod topic_data;
@@ -85,7 +86,7 @@ fn dispatch(cli: Cli) -> Result<u8, Failure> {
     match cli.command {
         Command::Completion { shell } => completion::print(shell),
         Command::Version { json } => completion::version(json),
-        Command::Log { command } => inspect::run(&command),
+        Command::Log { command } => inspect::run(&command, &cli.global),
         Command::Config { command } => serve::config(&command),
         command => {
             if cli.global.list_settings() {

@@ -114,12 +114,50 @@ async fn healthz(State(seen): State<Seen>) -> Response {
             "low_space_nodes": health.low_space.iter().map(|n| n.0).collect::<Vec<_>>(),
         })
     });
+    let storage = seen.health.startup().ok().map(storage);
     let body = serde_json::json!({
         "version": crate::VERSION,
         "startup": word(seen.health.startup().map(|_| ())),
         "live": word(seen.health.live().await),
         "ready": word(ready),
         "cluster": cluster,
+        "storage": storage,
     });
     (status, axum::Json(body)).into_response()
+}
+
+/// What is wrong with the disk. Liveness and readiness do not look at it: a restart repairs no file, and the
+/// other partitions serve.
+fn storage(broker: &varve_broker::Broker) -> serde_json::Value {
+    let health = broker.storage_health();
+    let offline = health.offline.iter().map(|(partition, reason)| {
+        let (topic, number) = (partition.topic.as_str(), partition.partition.0);
+        serde_json::json!({ "topic": topic, "partition": number, "reason": reason })
+    });
+    let damaged = health.damaged.iter().map(|d| {
+        serde_json::json!({
+            "topic": d.partition.topic.as_str(), "partition": d.partition.partition.0,
+            "file": d.file, "position": d.position,
+            "first_offset": d.offsets.map(|range| range.start.get()),
+            "next_offset": d.offsets.map(|range| range.end.get()),
+            "expected": d.expected, "found": d.found,
+        })
+    });
+    let stalled = health.stalled.iter().map(|(partition, span)| {
+        let (topic, number) = (partition.topic.as_str(), partition.partition.0);
+        serde_json::json!({ "topic": topic, "partition": number, "seconds": span.as_secs() })
+    });
+    let scrub = health.scrub.map(|s| {
+        serde_json::json!({
+            "running": s.running, "pass_bytes": s.pass_bytes, "pass_damage": s.pass_damage,
+            "last_pass_ms": s.last_pass_ms,
+        })
+    });
+    serde_json::json!({
+        "healthy": health.is_good(),
+        "offline_partitions": offline.collect::<Vec<_>>(),
+        "damaged": damaged.collect::<Vec<_>>(),
+        "stalled_flushes": stalled.collect::<Vec<_>>(),
+        "scrub": scrub,
+    })
 }

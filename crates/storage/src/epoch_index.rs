@@ -2,12 +2,15 @@
 //! a follower's history leaves the leader's. Lives in memory and in the `leader-epoch` file, which can be
 //! derived from the batches, except for an epoch in which nothing was written yet.
 
+use std::sync::Arc;
+
 use varve_types::{LeaderEpoch, Offset};
 
 /// Epochs and their first offsets, both growing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct EpochIndex {
-    entries: Vec<(LeaderEpoch, Offset)>,
+    /// Shared with the views that readers hold: changes are rare, views are made after every append.
+    entries: Arc<Vec<(LeaderEpoch, Offset)>>,
     /// Grows with every change, so that the file is written when it must be.
     version: u64,
 }
@@ -15,7 +18,7 @@ pub struct EpochIndex {
 impl EpochIndex {
     pub(crate) fn new(entries: Vec<(LeaderEpoch, Offset)>) -> Self {
         Self {
-            entries,
+            entries: Arc::new(entries),
             version: 0,
         }
     }
@@ -23,7 +26,7 @@ impl EpochIndex {
     /// All entries, oldest first.
     #[must_use]
     pub fn entries(&self) -> &[(LeaderEpoch, Offset)] {
-        &self.entries
+        self.entries.as_slice()
     }
 
     /// The newest epoch.
@@ -43,9 +46,9 @@ impl EpochIndex {
         }
         // An epoch in which nothing was written leaves no trace in the batches either.
         while self.entries.last().is_some_and(|(_, s)| *s >= start) {
-            self.entries.pop();
+            Arc::make_mut(&mut self.entries).pop();
         }
-        self.entries.push((epoch, start));
+        Arc::make_mut(&mut self.entries).push((epoch, start));
         self.version += 1;
     }
 
@@ -67,7 +70,7 @@ impl EpochIndex {
             {
                 return false;
             }
-            self.entries.truncate(written);
+            Arc::make_mut(&mut self.entries).truncate(written);
             self.version += 1;
             self.begin(epoch, start);
         }
@@ -77,7 +80,7 @@ impl EpochIndex {
     /// Forgets epochs that begin at or past `end`.
     pub(crate) fn truncate_to(&mut self, end: Offset) {
         let before = self.entries.len();
-        self.entries.retain(|(_, start)| *start < end);
+        Arc::make_mut(&mut self.entries).retain(|(_, start)| *start < end);
         self.version += u64::from(self.entries.len() != before);
     }
 
@@ -87,20 +90,22 @@ impl EpochIndex {
             .entries
             .partition_point(|(_, start)| *start <= log_start);
         if over > 1 {
-            self.entries.drain(..over - 1);
+            Arc::make_mut(&mut self.entries).drain(..over - 1);
             self.version += 1;
         }
-        if let Some(first) = self.entries.first_mut()
-            && first.1 < log_start
+        if self
+            .entries
+            .first()
+            .is_some_and(|first| first.1 < log_start)
         {
-            first.1 = log_start;
+            Arc::make_mut(&mut self.entries)[0].1 = log_start;
             self.version += 1;
         }
     }
 
     pub(crate) fn clear(&mut self) {
         self.version += u64::from(!self.entries.is_empty());
-        self.entries.clear();
+        Arc::make_mut(&mut self.entries).clear();
     }
 
     /// The largest epoch at or below `epoch` and the offset after its last record, which is the start of

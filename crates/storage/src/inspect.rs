@@ -5,16 +5,14 @@ use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use varve_record::{BatchHeader, HEADER_BYTES as BATCH_HEADER_BYTES, check_stored};
+use varve_record::{BatchHeader, HEADER_BYTES as BATCH_HEADER_BYTES};
 use varve_types::Offset;
 use varve_vfs::{File, Vfs, VfsError};
 
-use crate::format::{
-    Companion, ENTRY_BYTES, HEADER_BYTES, INDEX_MAGIC, LogIdentity, Manifest, SegmentHeader,
-    TIME_INDEX_MAGIC, chain_start, decode_epochs, decode_snapshot, identity_of,
-};
-use crate::segment::{EPOCHS, Kind, MANIFEST, companion_at, parse_name, time_entry};
-use crate::tail::chain_after;
+use crate::check::check_written;
+use crate::format::LogIdentity;
+use crate::segment::{Kind, parse_name};
+pub use crate::verify::{verify, verify_with};
 
 /// Something that is not as it should be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -58,9 +56,9 @@ pub struct Report {
     pub records: u64,
     /// Bytes of them.
     pub bytes: u64,
-    /// What would keep the log from being opened, or would make an answer wrong.
+    /// Bytes that are not what the log wrote, in files that can be derived too, and files that are missing.
     pub problems: Vec<Problem>,
-    /// What is not right and does not matter: files that can be derived, leftovers.
+    /// What is as a stop or a crash may leave it, and files that are not the log's.
     pub notes: Vec<Problem>,
 }
 
@@ -133,7 +131,7 @@ impl Dump {
                 let from = at + BATCH_HEADER_BYTES as u64;
                 file.read_into(from, rest, &mut bytes)
                     .map_err(|e| e.to_string())?;
-                let fault = check_stored(&bytes).err().map(|e| e.to_string());
+                let fault = check_written(&bytes).err();
                 Ok(BatchSeen {
                     file: path.clone(),
                     position: at,
@@ -164,345 +162,10 @@ impl Iterator for Dump {
     }
 }
 
-fn problem(file: &Path, position: u64, what: impl Into<String>) -> Problem {
+pub(crate) fn problem(file: &Path, position: u64, what: impl Into<String>) -> Problem {
     Problem {
         file: file.to_owned(),
         position,
         what: what.into(),
-    }
-}
-
-/// Checks everything in a log's directory: each batch's checksum, that offsets follow each other within and
-/// between segments, each index entry against the batches, the small files.
-///
-/// # Errors
-/// When the directory or a file cannot be read at all.
-pub fn verify(vfs: &Arc<dyn Vfs>, dir: &Path) -> Result<Report, VfsError> {
-    let mut check = Verify {
-        vfs: vfs.clone(),
-        dir: dir.to_owned(),
-        report: Report::default(),
-    };
-    check.run()?;
-    Ok(check.report)
-}
-
-struct Verify {
-    vfs: Arc<dyn Vfs>,
-    dir: PathBuf,
-    report: Report,
-}
-
-/// A segment to look at, and whose it is if that is known.
-struct Target {
-    base: Offset,
-    id: Option<u64>,
-}
-
-impl Verify {
-    fn read(&self, path: &Path) -> Result<Option<Vec<u8>>, VfsError> {
-        match self.vfs.read(path) {
-            Ok(bytes) => Ok(Some(bytes)),
-            Err(e) if e.is_not_found() => Ok(None),
-            Err(e) => Err(e),
-        }
-    }
-
-    fn bad(&mut self, file: &Path, position: u64, what: impl Into<String>) {
-        self.report.problems.push(problem(file, position, what));
-    }
-
-    fn note(&mut self, file: &Path, position: u64, what: impl Into<String>) {
-        self.report.notes.push(problem(file, position, what));
-    }
-
-    fn run(&mut self) -> Result<(), VfsError> {
-        let entries = self.vfs.list(&self.dir)?;
-        let mut targets = self.targets()?;
-        for (base, kind) in entries.iter().filter_map(|e| parse_name(&e.name)) {
-            if kind == Kind::Log && !targets.iter().any(|t| t.base == base) {
-                let path = self.dir.join(format!("{:020}.log", base.get()));
-                self.note(&path, 0, "the manifest does not list this segment");
-                if self.report.log_start.is_none() {
-                    targets.push(Target { base, id: None });
-                }
-            }
-        }
-        targets.sort_by_key(|t| t.base);
-        for target in targets {
-            if let Some(end) = self.report.log_end
-                && end != target.base
-            {
-                let path = self.dir.join(format!("{:020}.log", target.base.get()));
-                self.bad(&path, 0, format!("the segment before ends at offset {end}"));
-            }
-            self.segment(&target)?;
-        }
-        self.epochs()?;
-        for entry in entries.iter().filter(|e| e.name.ends_with(".snapshot")) {
-            self.snapshot(&self.dir.join(&entry.name))?;
-        }
-        Ok(())
-    }
-
-    /// The segments that the manifest lists.
-    fn targets(&mut self) -> Result<Vec<Target>, VfsError> {
-        let path = self.dir.join(MANIFEST);
-        let Some(bytes) = self.read(&path)? else {
-            self.bad(&path, 0, "there is no manifest");
-            return Ok(Vec::new());
-        };
-        self.report.identity = identity_of(&bytes);
-        let decoded = self
-            .report
-            .identity
-            .map(|identity| Manifest::decode(&identity, &bytes));
-        match decoded {
-            Some(Ok(manifest)) => {
-                self.report.log_start = Some(manifest.log_start);
-                let target = |s: &crate::format::ListedSegment| Target {
-                    base: s.base,
-                    id: Some(s.id),
-                };
-                Ok(manifest.segments.iter().map(target).collect())
-            }
-            Some(Err(e)) => {
-                self.bad(&path, 0, e.to_string());
-                Ok(Vec::new())
-            }
-            None => {
-                self.bad(&path, 0, "the manifest is damaged");
-                Ok(Vec::new())
-            }
-        }
-    }
-
-    fn segment(&mut self, target: &Target) -> Result<(), VfsError> {
-        let stem = format!("{:020}", target.base.get());
-        let path = self.dir.join(format!("{stem}.log"));
-        if !self.vfs.exists(&path)? {
-            self.bad(
-                &path,
-                0,
-                "the manifest lists this segment, and it is missing",
-            );
-            return Ok(());
-        }
-        self.report.segments += 1;
-        let index_path = self.dir.join(format!("{stem}.index"));
-        let index = self.read(&index_path)?.unwrap_or_default();
-        let header = self.index_header(target, &index_path, &index);
-        let mut runs = RunCheck::new(self.report.identity, header, &index);
-        let mut next = target.base;
-        let mut end = 0;
-        for seen in dump(&self.vfs, &path)? {
-            let batch = match seen {
-                Ok(batch) => batch,
-                Err(found) => {
-                    self.report.problems.push(found);
-                    break;
-                }
-            };
-            if let Some(fault) = batch.fault {
-                self.bad(&path, batch.position, fault);
-                break;
-            }
-            if batch.header.base_offset != next {
-                let found = batch.header.base_offset;
-                self.bad(
-                    &path,
-                    batch.position,
-                    format!("offset {found} follows offset {next}"),
-                );
-                break;
-            }
-            runs.batch(&batch.header, batch.position);
-            next = batch.header.next_offset();
-            end = batch.position + batch.header.size() as u64;
-            self.report.batches += 1;
-            self.report.records += batch.header.record_count as u64;
-            self.report.bytes += batch.header.size() as u64;
-        }
-        self.report.log_end = Some(next);
-        if let Some(header) = header {
-            self.index(&index_path, &index, header, &runs, end);
-            self.time_index(&self.dir.join(format!("{stem}.timeindex")), header, &index)?;
-        }
-        Ok(())
-    }
-
-    fn index_header(
-        &mut self,
-        target: &Target,
-        path: &Path,
-        bytes: &[u8],
-    ) -> Option<SegmentHeader> {
-        let identity = self
-            .report
-            .identity
-            .or_else(|| identity_of(bytes.get(..HEADER_BYTES)?))?;
-        self.report.identity = Some(identity);
-        match SegmentHeader::decode(INDEX_MAGIC, &identity, bytes) {
-            Ok(h)
-                if h.base_offset == target.base
-                    && target.id.is_none_or(|id| id == h.segment_id) =>
-            {
-                Some(h)
-            }
-            Ok(h) => {
-                let what = format!(
-                    "the index is of segment {} at {}",
-                    h.segment_id, h.base_offset
-                );
-                self.note(path, 0, what);
-                None
-            }
-            Err(e) => {
-                self.note(path, 0, format!("the index will be built anew: {e}"));
-                None
-            }
-        }
-    }
-
-    fn index(
-        &mut self,
-        path: &Path,
-        bytes: &[u8],
-        header: SegmentHeader,
-        runs: &RunCheck,
-        log_end: u64,
-    ) {
-        for (number, seen) in runs.seen.iter().enumerate() {
-            let at = (HEADER_BYTES + number * ENTRY_BYTES) as u64;
-            match (companion_at(bytes, header.segment_id, number as u32), seen) {
-                (None, _) => self.note(path, at, "a damaged entry; it will be passed over"),
-                (Some(entry), None) if entry.end > log_end => {
-                    let what =
-                        format!("bytes up to {} were flushed; {log_end} are good", entry.end);
-                    self.bad(path, at, what);
-                }
-                (Some(_), None) => self.bad(path, at, "the entry matches no run of batches"),
-                (Some(entry), Some(found)) if entry != *found => {
-                    self.bad(
-                        path,
-                        at,
-                        format!("the entry is {entry:?}, the batches are {found:?}"),
-                    );
-                }
-                _ => {}
-            }
-        }
-    }
-
-    fn time_index(
-        &mut self,
-        path: &Path,
-        header: SegmentHeader,
-        index: &[u8],
-    ) -> Result<(), VfsError> {
-        let Some(identity) = self.report.identity else {
-            return Ok(());
-        };
-        let mut right = header.encode(TIME_INDEX_MAGIC, &identity);
-        let (mut number, mut highest) = (0, i64::MIN);
-        for i in 0.. {
-            let Some(c) = companion_at(index, header.segment_id, i) else {
-                break;
-            };
-            if let Some(entry) = time_entry(&c, &mut highest) {
-                right.extend_from_slice(&entry.encode(header.segment_id, number));
-                number += 1;
-            }
-        }
-        let found = self.read(path)?.unwrap_or_default();
-        if found != right && !(found.is_empty() && number == 0) {
-            self.note(
-                path,
-                0,
-                "it differs from the offset index and will be built anew",
-            );
-        }
-        Ok(())
-    }
-
-    fn epochs(&mut self) -> Result<(), VfsError> {
-        let path = self.dir.join(EPOCHS);
-        if let (Some(identity), Some(bytes)) = (self.report.identity, self.read(&path)?)
-            && let Err(e) = decode_epochs(&identity, &bytes)
-        {
-            self.note(&path, 0, format!("it will be built anew: {e}"));
-        }
-        Ok(())
-    }
-
-    fn snapshot(&mut self, path: &Path) -> Result<(), VfsError> {
-        if let (Some(identity), Some(bytes)) = (self.report.identity, self.read(path)?)
-            && let Err(e) = decode_snapshot(&identity, &bytes)
-        {
-            self.note(path, 0, format!("it will be ignored: {e}"));
-        }
-        Ok(())
-    }
-}
-
-/// Rebuilds, from the batches, the runs that the index says there are.
-struct RunCheck {
-    ends: VecDeque<u64>,
-    seen: Vec<Option<Companion>>,
-    chain: u32,
-    open: Option<Companion>,
-    max_timestamp: i64,
-    done: usize,
-}
-
-impl RunCheck {
-    fn new(identity: Option<LogIdentity>, header: Option<SegmentHeader>, index: &[u8]) -> Self {
-        let (mut ends, mut chain) = (VecDeque::new(), 0);
-        if let (Some(identity), Some(header)) = (identity, header) {
-            chain = chain_start(&identity, header.segment_id, header.base_offset);
-            let count = index.len().saturating_sub(HEADER_BYTES) / ENTRY_BYTES;
-            for number in 0..count as u32 {
-                // The end of a damaged entry is where the next one begins.
-                let end = companion_at(index, header.segment_id, number).map(|c| c.end);
-                let next = companion_at(index, header.segment_id, number + 1).map(|c| c.position);
-                ends.push_back(end.or(next).unwrap_or(u64::MAX));
-            }
-        }
-        let seen = vec![None; ends.len()];
-        Self {
-            ends,
-            seen,
-            chain,
-            open: None,
-            max_timestamp: i64::MIN,
-            done: 0,
-        }
-    }
-
-    fn batch(&mut self, header: &BatchHeader, position: u64) {
-        self.chain = chain_after(self.chain, header, position);
-        self.max_timestamp = self.max_timestamp.max(header.max_timestamp);
-        let end = position + header.size() as u64;
-        let run = self.open.get_or_insert(Companion {
-            first: header.base_offset,
-            next: header.next_offset(),
-            position,
-            end,
-            max_timestamp: self.max_timestamp,
-            max_epoch: header.leader_epoch,
-            batches: 0,
-            chain: 0,
-        });
-        run.next = header.next_offset();
-        run.end = end;
-        run.max_timestamp = self.max_timestamp;
-        run.max_epoch = run.max_epoch.max(header.leader_epoch);
-        run.batches += 1;
-        run.chain = self.chain;
-        if self.ends.front().is_some_and(|e| *e <= end) {
-            self.ends.pop_front();
-            self.seen[self.done] = self.open.take();
-            self.done += 1;
-        }
     }
 }

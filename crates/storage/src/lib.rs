@@ -42,14 +42,20 @@
 //!   ReadOutcome::{Slice(Slice { bytes, base_offset, next_offset, last_epoch, batches, cursor }), WouldBlock}
 //! view.offset_for_timestamp(ts, upto) -> Result<Option<(Offset, i64)>, ReadError>
 //! view.headers(from)                 -> Headers: Iterator<Item = Result<BatchHeader, ReadError>>
-//! view.log_start() log_end()
+//! view.log_start() log_end() segments()
+//! view.scrub(base, flushed)          -> Result<Option<SegmentScrub>, ReadError>  // looks at every byte again
+//!   SegmentScrub::step(&mut self, budget) -> Result<ScrubStep { bytes, damage, done }, ReadError>
+//! view.readable_after(offset)        -> Offset   // where to go on behind damage
+//! view.scrub_small_files()           -> Result<ScrubStep, VfsError>
 //! ```
 
 mod buffers;
+mod check;
 mod closing;
 mod config;
 mod epoch_index;
 mod error;
+mod faults;
 mod flush;
 pub mod format;
 pub mod inspect;
@@ -62,10 +68,14 @@ pub mod planted;
 mod planted;
 mod read_view;
 mod recovery;
+pub mod repair;
+mod scrub;
 mod segment;
 mod snapshot;
 mod tail;
 mod truncate;
+mod verify;
+mod walk;
 
 pub use buffers::ReadBuffers;
 pub use config::{LogConfig, OpenMode};
@@ -77,3 +87,5 @@ pub use journal::{Journal, JournalConfig, JournalEntry};
 pub use log::{Appended, Log};
 pub use read_view::{Cursor, Headers, ReadMode, ReadOutcome, ReadRange, ReadView, Slice};
 pub use recovery::{Decision, Reason, Recovery};
+pub use scrub::{ScrubStep, SegmentScrub};
+pub use walk::Damage;

@@ -202,7 +202,7 @@ impl Log {
     /// An immutable view of the log as it is now. O(1).
     #[must_use]
     pub fn view(&self) -> Arc<ReadView> {
-        Arc::new(view(self.log_start, &self.sealed, &self.tail))
+        Arc::new(view(self.log_start, &self.sealed, &self.tail, &self.epochs))
     }
 
     /// Which leader wrote which offsets.

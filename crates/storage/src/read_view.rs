@@ -2,8 +2,9 @@
 //! one costs the same however many segments there are, and reading through one never waits for the writer.
 //!
 //! Invariants: bytes are returned as stored, whole batches only, never past the view's end or the caller's
-//! bound; a read that raced with a truncation is reported as [`ReadError::Stale`], not answered. Payload
-//! checksums are left to whoever receives the bytes; offsets are checked to be contiguous.
+//! bound; a read that raced with a truncation is reported as [`ReadError::Stale`], not answered. Every batch
+//! is checked on every read, checksum included: damaged bytes end the run before them, and a read that
+//! begins with them is an error.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,6 +15,8 @@ use varve_types::{LeaderEpoch, Offset};
 use varve_vfs::File;
 
 use crate::buffers::ReadBuffers;
+use crate::check::check_batch;
+use crate::epoch_index::EpochIndex;
 use crate::error::ReadError;
 use crate::segment::{Kind, Segment};
 
@@ -99,8 +102,19 @@ pub struct ReadView {
     pub(crate) log_start: Offset,
     pub(crate) sealed: Arc<Vec<Sealed>>,
     pub(crate) active: Sealed,
+    /// Which epoch each offset was written in.
+    pub(crate) epochs: EpochIndex,
     /// Start of the run that has no index point yet.
     pub(crate) open_run: Option<(Offset, u64)>,
+}
+
+/// Where a read begins.
+struct Start {
+    position: u64,
+    /// Offset of the batch there.
+    first: Offset,
+    /// Bytes that the batch that is wanted may be away from there.
+    slack: u64,
 }
 
 /// A segment within a view.
@@ -221,13 +235,19 @@ impl ReadView {
         }
         let part = self.part(offset);
         let file = Self::file(&part)?;
-        let (position, slack) = self.start_of(&part, offset, cursor);
+        let Start {
+            position,
+            first,
+            slack,
+        } = self.start_of(&part, offset, cursor);
         let want = slack.saturating_add(max_bytes.max(HEADER_BYTES) as u64);
         let len = want.min(part.at.size.saturating_sub(position));
         let len = usize::try_from(len).unwrap_or(usize::MAX);
         let mut fetch = Fetch {
             file: &*file,
+            epochs: &self.epochs,
             position,
+            first,
             limit: part.at.size,
             mode,
             buf: buffers.take(len),
@@ -250,33 +270,44 @@ impl ReadView {
         })
     }
 
-    /// Where to start reading, and how many bytes the batch that holds `offset` may be away.
-    fn start_of(&self, part: &Part<'_>, offset: Offset, cursor: Option<&Cursor>) -> (u64, u64) {
+    /// Where to start reading for the batch that holds `offset`.
+    fn start_of(&self, part: &Part<'_>, offset: Offset, cursor: Option<&Cursor>) -> Start {
         let segment = &part.at.segment;
+        let exactly = |position| Start {
+            position,
+            first: offset,
+            slack: 0,
+        };
         if let Some(c) = cursor
             && (c.segment_id, c.offset) == (segment.id, offset)
             && c.generation == segment.generation()
             && c.position < part.at.size
         {
-            return (c.position, 0);
+            return exactly(c.position);
         }
         if offset == segment.base {
-            return (0, 0);
+            return exactly(0);
         }
         if part.is_active
             && let Some((first, position)) = self.open_run
             && offset >= first
         {
-            return (
+            let slack = part.at.size.saturating_sub(position).min(SLACK_BYTES);
+            return Start {
                 position,
-                part.at.size.saturating_sub(position).min(SLACK_BYTES),
-            );
+                first,
+                slack,
+            };
         }
         let place = segment.find(offset);
         // A view older than the index must not be led past its own end.
         let position = place.position.min(part.at.size);
         let run = place.next.unwrap_or(part.at.size).saturating_sub(position);
-        (position, run.min(SLACK_BYTES))
+        Start {
+            position,
+            first: place.first,
+            slack: run.min(SLACK_BYTES),
+        }
     }
 
     /// The first record at or after the log start, and below `upto`, whose timestamp is `timestamp`
@@ -376,7 +407,10 @@ fn empty(offset: Offset) -> Slice {
 /// One read in progress: a buffer that holds the file from `position` on.
 struct Fetch<'a> {
     file: &'a dyn File,
+    epochs: &'a EpochIndex,
     position: u64,
+    /// Offset of the first batch in the buffer.
+    first: Offset,
     limit: u64,
     mode: ReadMode,
     buf: Vec<u8>,
@@ -424,11 +458,7 @@ impl Fetch<'_> {
     }
 
     /// The header at `at` in the buffer, loading more if it must. `None`: it would block.
-    fn header(
-        &mut self,
-        at: usize,
-        expected: Option<Offset>,
-    ) -> Result<Option<BatchHeader>, ReadError> {
+    fn header(&mut self, at: usize, expected: Offset) -> Result<Option<BatchHeader>, ReadError> {
         if self.buf.len() < at + HEADER_BYTES {
             let before = self.buf.len();
             if !self.load(at + HEADER_BYTES)? || (self.buf.len() < at + HEADER_BYTES) {
@@ -441,11 +471,9 @@ impl Fetch<'_> {
         }
         let header = BatchHeader::parse(&self.buf[at..])
             .map_err(|e| self.corrupt(at, "a batch header".into(), e.to_string()))?;
-        if let Some(offset) = expected
-            && header.base_offset != offset
-        {
+        if header.base_offset != expected {
             let found = format!("one at offset {}", header.base_offset);
-            return Err(self.corrupt(at, format!("a batch at offset {offset}"), found));
+            return Err(self.corrupt(at, format!("a batch at offset {expected}"), found));
         }
         Ok(Some(header))
     }
@@ -453,19 +481,15 @@ impl Fetch<'_> {
     /// Skips to the batch that holds `offset`. Batches in between that are larger than what was loaded are
     /// jumped over, not read. `None`: it would block.
     fn skip_to(&mut self, offset: Offset) -> Result<Option<(usize, BatchHeader)>, ReadError> {
-        let (mut at, mut expected) = (0, None);
+        let (mut at, mut expected) = (0, self.first);
         loop {
             let Some(header) = self.header(at, expected)? else {
                 return Ok(None);
             };
-            if header.base_offset > offset {
-                let found = format!("one at offset {}", header.base_offset);
-                return Err(self.corrupt(at, format!("a batch with offset {offset}"), found));
-            }
             if header.last_offset() >= offset {
                 return Ok(Some((at, header)));
             }
-            expected = Some(header.next_offset());
+            expected = header.next_offset();
             at += header.size();
             if at >= self.buf.len() {
                 self.position += at as u64;
@@ -486,7 +510,8 @@ impl Fetch<'_> {
         let Some((start, first)) = self.skip_to(offset)? else {
             return Ok(None);
         };
-        if first.next_offset() > upto || (first.size() > max_bytes && !min_one) {
+        let past_upto = first.next_offset() > upto;
+        if !past_upto && first.size() > max_bytes && !min_one {
             return Ok(Some(empty(offset)));
         }
         // One batch at least, and as much as is allowed, with one more read if the skip took its place.
@@ -495,10 +520,22 @@ impl Fetch<'_> {
             return Ok(None);
         }
         let (mut end, mut last, mut batches) = (start, first, 0);
+        let mut candidate = first;
         loop {
-            let size = last.size();
+            let size = candidate.size();
             if self.buf.len() < end + size {
                 break;
+            }
+            let bytes = &self.buf[end..end + size];
+            match check_batch(bytes, candidate.base_offset, self.epochs) {
+                Ok(header) => last = header,
+                // What is sound is given; the next read begins with the damage and reports it.
+                Err(_) if batches > 0 => break,
+                Err(what) => return Err(self.corrupt(end, what.expected, what.found)),
+            }
+            if past_upto {
+                // It is so and not only stated by a damaged header, which would be waited for in vain.
+                return Ok(Some(empty(offset)));
             }
             end += size;
             batches += 1;
@@ -507,7 +544,7 @@ impl Fetch<'_> {
             if next >= upto || room < HEADER_BYTES || self.buf.len() < end + HEADER_BYTES {
                 break;
             }
-            let Some(header) = self.header(end, Some(next))? else {
+            let Ok(Some(header)) = self.header(end, next) else {
                 break;
             };
             if header.next_offset() > upto || header.size() > room {
@@ -516,7 +553,7 @@ impl Fetch<'_> {
             if self.buf.len() < end + header.size() {
                 break;
             }
-            last = header;
+            candidate = header;
         }
         if batches == 0 {
             if self.mode == ReadMode::NoWait {
@@ -644,7 +681,7 @@ impl Headers<'_> {
                 self.view.check(self.next)?;
                 let part = self.view.part(self.next);
                 let file = ReadView::file(&part)?;
-                let (position, _) = self.view.start_of(&part, self.next, None);
+                let position = self.view.start_of(&part, self.next, None).position;
                 self.at = Some((HeaderScan::new(file, part.at.size), position, part));
             }
             let Some((scan, position, part)) = &mut self.at else {

@@ -136,6 +136,8 @@ impl Point {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Place {
     pub(crate) position: u64,
+    /// Offset of the batch at that position.
+    pub(crate) first: Offset,
     /// Start of the next run, if one is known: the batch begins before it.
     pub(crate) next: Option<u64>,
 }
@@ -388,9 +390,10 @@ impl Segment {
     pub(crate) fn find(&self, offset: Offset) -> Place {
         if let Some([offsets, _]) = self.mapped() {
             return match offsets {
-                Some(map) => find_on_disk(&map, self.id, offset),
+                Some(map) => find_on_disk(&map, self, offset),
                 None => Place {
                     position: 0,
+                    first: self.base,
                     next: None,
                 },
             };
@@ -399,18 +402,36 @@ impl Segment {
         let Index::Memory(points) = &*index else {
             return Place {
                 position: 0,
+                first: self.base,
                 next: None,
             };
         };
         let relative = offset.since(self.base);
         let after = points.partition_point(|p| u64::from(p.offset) <= relative);
-        let position = after
-            .checked_sub(1)
-            .map_or(0, |i| u64::from(points[i].position));
+        let at = after.checked_sub(1).map(|i| points[i]);
         Place {
-            position,
+            position: at.map_or(0, |p| u64::from(p.position)),
+            first: self.base.plus(at.map_or(0, |p| u64::from(p.offset))),
             next: points.get(after).map(|p| u64::from(p.position)),
         }
+    }
+
+    /// The first offset after `offset` at which an index entry begins, if there is one.
+    pub(crate) fn next_run(&self, offset: Offset) -> Option<Offset> {
+        if let Some([offsets, _]) = self.mapped() {
+            let map = offsets?;
+            let mut entries = intact_companions(&map, self.id).map(|(_, entry)| entry.first);
+            return entries.find(|first| *first > offset);
+        }
+        let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
+        let Index::Memory(points) = &*index else {
+            return None;
+        };
+        let relative = offset.since(self.base);
+        let after = points.partition_point(|p| u64::from(p.offset) <= relative);
+        points
+            .get(after)
+            .map(|p| self.base.plus(u64::from(p.offset)))
     }
 
     /// A position before which no record of this segment has a timestamp of `timestamp` or more.
@@ -438,7 +459,7 @@ pub(crate) fn companion_at(map: &[u8], segment_id: u64, number: u32) -> Option<C
     Companion::decode(map.get(at..at + ENTRY_BYTES)?, segment_id, number)
 }
 
-fn time_entry_at(map: &[u8], segment_id: u64, number: u32) -> Option<TimeEntry> {
+pub(crate) fn time_entry_at(map: &[u8], segment_id: u64, number: u32) -> Option<TimeEntry> {
     let at = HEADER_BYTES + number as usize * TIME_ENTRY_BYTES;
     TimeEntry::decode(map.get(at..at + TIME_ENTRY_BYTES)?, segment_id, number)
 }
@@ -462,9 +483,9 @@ fn partition<T>(
     Some(low)
 }
 
-fn find_on_disk(map: &[u8], segment_id: u64, offset: Offset) -> Place {
+fn find_on_disk(map: &[u8], segment: &Segment, offset: Offset) -> Place {
     let count = entry_count(map, ENTRY_BYTES);
-    let entry = |i: u32| companion_at(map, segment_id, i);
+    let entry = |i: u32| companion_at(map, segment.id, i);
     let floor = match partition(count, entry, |e| e.first <= offset) {
         Some(after) => after.checked_sub(1).and_then(entry),
         // A damaged entry is in the way: look at all of them, and use what is intact.
@@ -476,15 +497,18 @@ fn find_on_disk(map: &[u8], segment_id: u64, offset: Offset) -> Place {
     match floor {
         Some(e) if offset < e.next => Place {
             position: e.position,
+            first: e.first,
             next: Some(e.end),
         },
         // Between two runs lies a damaged entry; after the last lies what is not indexed.
         Some(e) => Place {
             position: e.end,
+            first: e.next,
             next: None,
         },
         None => Place {
             position: 0,
+            first: segment.base,
             next: None,
         },
     }

@@ -338,10 +338,15 @@ impl Tail {
     fn open_time_index(&self) -> Result<Arc<dyn File>, VfsError> {
         let home = &self.segment.home;
         let path = self.segment.path(Kind::TimeIndex);
-        if home.vfs.exists(&path)? {
-            return home.vfs.open_write(&path);
+        let file = if home.vfs.exists(&path)? {
+            home.vfs.open_write(&path)?
+        } else {
+            home.vfs.create_new(&path)?
+        };
+        // A power cut may have left the name of the file and none of its bytes.
+        if file.len()? >= HEADER_BYTES as u64 {
+            return Ok(file);
         }
-        let file = home.vfs.create_new(&path)?;
         let header = self
             .segment
             .header()

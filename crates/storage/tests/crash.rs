@@ -189,6 +189,21 @@ fn a_good_batch_of_another_log_in_the_place_of_ours_is_found() {
 }
 
 #[test]
+fn a_time_index_of_which_a_crash_left_the_name_gets_its_header() {
+    let (mem, vfs) = mem();
+    let (mut log, _) = open(&vfs, config(), false);
+    log.flush_now().unwrap();
+    drop(log);
+    mem.kill_process();
+    vfs.create_new(&file(0, "timeindex")).unwrap();
+    let (mut log, _) = open(&vfs, config(), false);
+    fill(&mut log, 5);
+    log.close(true).unwrap();
+    let report = verify(&vfs, &dir()).unwrap();
+    assert!(report.is_good(), "{:?}", report.problems);
+}
+
+#[test]
 fn damage_in_a_sealed_segment_is_refused() {
     let (mem, vfs) = mem();
     let config = LogConfig {

@@ -190,6 +190,12 @@ pub trait File: Send + Sync + std::fmt::Debug {
     /// What the system says.
     fn map_read(&self) -> Result<Mapped, VfsError>;
 
+    /// A hint: what is in memory of these bytes and not waiting to be written need not stay there. The next
+    /// read then asks the disk. Bytes that are being written are untouched. Does nothing where that is unknown.
+    fn drop_cache(&self, at: u64, len: u64) {
+        let _ = (at, len);
+    }
+
     /// Reads into `buf` from position `at` and returns how many bytes. Fewer only at the end of the file.
     ///
     /// # Errors
@@ -210,13 +216,13 @@ pub trait Vfs: Send + Sync + std::fmt::Debug {
     /// What the system says; `AlreadyExists` among it.
     fn create_new(&self, path: &Path) -> Result<Arc<dyn File>, VfsError>;
 
-    /// Opens an existing file for reading and writing.
+    /// Opens an existing file for reading and writing. A symbolic link is refused, not followed.
     ///
     /// # Errors
     /// What the system says.
     fn open_write(&self, path: &Path) -> Result<Arc<dyn File>, VfsError>;
 
-    /// Opens an existing file for reading.
+    /// Opens an existing file for reading. A symbolic link is refused, not followed.
     ///
     /// # Errors
     /// What the system says.
@@ -227,6 +233,15 @@ pub trait Vfs: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// What the system says.
     fn exists(&self, path: &Path) -> Result<bool, VfsError>;
+
+    /// Whether `path` itself is a symbolic link, wherever it leads.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn is_link(&self, path: &Path) -> Result<bool, VfsError> {
+        let _ = path;
+        Ok(false)
+    }
 
     /// Entries of a directory, ordered by name.
     ///

@@ -132,6 +132,15 @@ impl File for RealFile {
             .map_err(|e| VfsError::new("map", &self.path, e))
     }
 
+    fn drop_cache(&self, at: u64, len: u64) {
+        use rustix::fs::{Advice, fadvise};
+        // A length of 0 would mean "to the end".
+        if let Some(len) = std::num::NonZeroU64::new(len) {
+            // Advice: a file system that does not take it reads from memory, which is no failure.
+            let _ = fadvise(&self.file, at, Some(len), Advice::DontNeed);
+        }
+    }
+
     fn read_at(&self, at: u64, buf: &mut [u8]) -> Result<usize, VfsError> {
         let mut done = 0;
         while done < buf.len() {
@@ -177,12 +186,26 @@ impl RealFile {
     }
 }
 
+/// Options for files that exist: a link in the place of one of ours could lead anywhere, and a pipe in its
+/// place would block the open for ever.
+fn guarded() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
+    options.custom_flags(flags.bits().cast_signed());
+    options
+}
+
 fn open(op: &'static str, path: &Path, options: &OpenOptions) -> Result<Arc<dyn File>, VfsError> {
     match options.open(path) {
         Ok(file) => Ok(Arc::new(RealFile {
             path: path.to_owned(),
             file,
         })),
+        Err(e) if e.raw_os_error() == Some(Errno::LOOP.raw_os_error()) => {
+            let text =
+                "it is a symbolic link, and links are not followed; put the file itself there";
+            Err(VfsError::new(op, path, io::Error::other(text)))
+        }
         Err(e) => Err(VfsError::new(op, path, e)),
     }
 }
@@ -198,16 +221,24 @@ impl Vfs for RealVfs {
     }
 
     fn open_write(&self, path: &Path) -> Result<Arc<dyn File>, VfsError> {
-        open("open", path, OpenOptions::new().read(true).write(true))
+        open("open", path, guarded().read(true).write(true))
     }
 
     fn open_read(&self, path: &Path) -> Result<Arc<dyn File>, VfsError> {
-        open("open", path, OpenOptions::new().read(true))
+        open("open", path, guarded().read(true))
     }
 
     fn exists(&self, path: &Path) -> Result<bool, VfsError> {
         path.try_exists()
             .map_err(|e| VfsError::new("stat", path, e))
+    }
+
+    fn is_link(&self, path: &Path) -> Result<bool, VfsError> {
+        match fs::symlink_metadata(path) {
+            Ok(meta) => Ok(meta.is_symlink()),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(e) => Err(VfsError::new("stat", path, e)),
+        }
     }
 
     fn list(&self, dir: &Path) -> Result<Vec<DirEntry>, VfsError> {
@@ -267,7 +298,7 @@ impl Vfs for RealVfs {
 
     fn lock(&self, path: &Path) -> Result<LockGuard, LockError> {
         use rustix::fs::FlockOperation;
-        let mut options = OpenOptions::new();
+        let mut options = guarded();
         options
             .read(true)
             .write(true)
@@ -333,6 +364,43 @@ mod tests {
             Some(n) => assert_eq!((n, buf.as_slice()), (5, b"> hello".as_slice())),
             None => assert_eq!(buf, b"> "),
         }
+    }
+
+    #[test]
+    fn links_are_refused_and_pipes_do_not_block() {
+        let (dir, vfs) = vfs();
+        let (path, link) = (dir.path().join("f"), dir.path().join("link"));
+        vfs.create_new(&path).unwrap();
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        for error in [
+            vfs.open_read(&link).unwrap_err(),
+            vfs.open_write(&link).unwrap_err(),
+        ] {
+            assert!(error.to_string().contains("symbolic link"), "{error}");
+        }
+        assert!(
+            vfs.lock(&link).is_err(),
+            "a lock behind a link locks another directory"
+        );
+        assert!(vfs.is_link(&link).unwrap() && !vfs.is_link(&path).unwrap());
+        assert!(!vfs.is_link(&dir.path().join("absent")).unwrap());
+        let pipe = dir.path().join("pipe");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RUSR).unwrap();
+        assert!(vfs.read(&pipe).is_ok_and(|b| b.is_empty()) || vfs.read(&pipe).is_err());
+    }
+
+    #[test]
+    fn bytes_dropped_from_memory_are_read_from_the_disk() {
+        let (dir, vfs) = vfs();
+        let file = vfs.create_new(&dir.path().join("f")).unwrap();
+        file.write_all_at(&[IoSlice::new(&[7; 10_000])], 0).unwrap();
+        file.drop_cache(0, 10_000);
+        file.sync_data().unwrap();
+        file.drop_cache(0, 10_000);
+        file.drop_cache(0, 0);
+        let mut back = Vec::new();
+        assert_eq!(file.read_into(0, 20_000, &mut back).unwrap(), 10_000);
+        assert!(back.iter().all(|b| *b == 7));
     }
 
     #[test]

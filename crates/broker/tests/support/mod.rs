@@ -19,7 +19,7 @@ use varve_record::{Batch, BatchBuilder, Compression, iter_batches};
 use varve_types::{Acks, ClusterId, NodeId, Offset, PartitionId, ProducerId, Sequence, TopicName};
 use varve_vfs::fault::FaultVfs;
 use varve_vfs::mem::MemVfs;
-use varve_vfs::{SystemClock, Vfs};
+use varve_vfs::{Clock, SystemClock, Vfs};
 
 /// A broker, its disk, and the faults of that disk.
 pub struct Fixture {
@@ -40,15 +40,25 @@ impl Fixture {
     }
 
     async fn on(disk: Arc<MemVfs>, clean_start: bool) -> Self {
+        Self::with(disk, Arc::new(SystemClock::new()), |config| {
+            config.clean_start = clean_start;
+        })
+        .await
+    }
+
+    /// On that disk, by that clock, with another configuration.
+    pub async fn with(
+        disk: Arc<MemVfs>,
+        clock: Arc<dyn Clock>,
+        change: impl FnOnce(&mut BrokerConfig),
+    ) -> Self {
         let faults = FaultVfs::new(Arc::clone(&disk) as Arc<dyn Vfs>);
         let mut config = BrokerConfig::new(data_dir(), ClusterId(1), NodeId(1));
-        config.clean_start = clean_start;
         config.offsets_partitions = 3;
         config.min_free_bytes = 0;
+        change(&mut config);
         let vfs = Arc::clone(&faults) as Arc<dyn Vfs>;
-        let broker = Broker::start(config, vfs, Arc::new(SystemClock::new()))
-            .await
-            .unwrap();
+        let broker = Broker::start(config, vfs, clock).await.unwrap();
         Self {
             broker,
             disk,
@@ -79,7 +89,7 @@ impl Fixture {
             .name
     }
 
-    fn topic_dir(&self, topic: &str) -> PathBuf {
+    pub fn topic_dir(&self, topic: &str) -> PathBuf {
         let topics = data_dir().join("topics");
         let entries = self.disk.list(&topics).unwrap();
         let dir = entries.iter().find(|e| e.name.starts_with(topic)).unwrap();

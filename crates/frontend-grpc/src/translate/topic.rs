@@ -292,7 +292,9 @@ pub fn to_topic(info: &TopicInfo) -> v1::Topic {
 /// A partition in the words of the API. `error` is the partition's own, already translated.
 #[must_use]
 pub fn to_partition(info: &PartitionInfo, error: Option<v1::PartitionError>) -> v1::Partition {
-    let known = |offset: Offset| if error.is_some() { 0 } else { offset.get() };
+    // A partition that nobody leads tells nothing; one with damaged records does.
+    let unknown = error.is_some() && info.leader.is_none();
+    let known = |offset: Offset| if unknown { 0 } else { offset.get() };
     v1::Partition {
         partition: info.partition.0,
         leader_node_id: info.leader.map(|n| n.0),
@@ -302,7 +304,7 @@ pub fn to_partition(info: &PartitionInfo, error: Option<v1::PartitionError>) -> 
         log_start_offset: known(info.log_start),
         high_watermark: known(info.high_watermark),
         log_end_offset: known(info.log_end),
-        size_bytes: if error.is_some() {
+        size_bytes: if unknown {
             0
         } else {
             i64::try_from(info.size_bytes).unwrap_or(i64::MAX)

@@ -49,6 +49,8 @@ keys! {
     "offsets.retention.minutes", "10080", "minutes, >= 1", "Time an empty group keeps its offsets.";
     "offsets.topic.num.partitions", "50", "1 to 1000", "Partitions of __consumer_offsets; fixed once it exists.";
     "request.timeout.ms", "30000", "100 to 600000", "Deadline of calls that name none.";
+    "scrub.bytes.per.second", "10MiB", "a size; 0 turns it off", "Bytes that the background scrub reads in a second to find damage early.";
+    "scrub.interval", "24h", "a time", "Least time from the beginning of one scrub pass to the next.";
     "shutdown.drain_grace", "2s", "a time", "Time between not ready and refusing connections, for load balancers.";
     "shutdown.stream_grace", "10s", "a time", "Time open streams have to end once they are told to.";
     "shutdown.timeout", "60s", "a time", "Time after which a shutdown is given up; data is safe anyway.";

@@ -205,6 +205,8 @@ fn broker(r: &Reader<'_>, settings: &Settings, node: NodeId) -> Result<BrokerCon
         in_flight_bytes: size(r.bytes("broker.in_flight_bytes", 16 << 20, 1 << 40)?),
         min_free_bytes: r.bytes("storage.min_free_bytes", 0, u64::MAX)?,
         min_free_percent: r.number("storage.min_free_percent", 0, 50)?,
+        scrub_bytes_per_second: r.bytes("scrub.bytes.per.second", 0, 1 << 40)?,
+        scrub_interval: r.time("scrub.interval")?,
         request_timeout: r.millis("request.timeout.ms", 100, 600_000)?,
         fetch_max_bytes: size(r.bytes("fetch.max.bytes", 1024, limits::FETCH_MAX_BYTES as u64)?),
         offsets_partitions: r.number("offsets.topic.num.partitions", 1, 1_000)? as i32,

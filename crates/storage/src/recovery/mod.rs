@@ -9,6 +9,7 @@
 
 use crate::planted::{self, Plant};
 
+mod foreign;
 pub(crate) mod open;
 pub(crate) mod scan;
 pub(crate) mod segment;
@@ -22,6 +23,10 @@ pub enum Reason {
     ManifestUnreadable,
     /// The directory belongs to another log.
     ForeignDirectory,
+    /// A segment of another log lies in the directory.
+    ForeignSegment,
+    /// The directory is a symbolic link.
+    Link,
     /// A segment that the manifest lists has no file.
     SegmentMissing,
     /// The file ends before bytes that were flushed.
@@ -46,6 +51,12 @@ impl Reason {
             Self::ForeignDirectory => {
                 "Move the directory back to where it belongs; do not let the server write to it"
             }
+            Self::ForeignSegment => {
+                "Move its files back to where they belong, and this log's own in their place"
+            }
+            Self::Link => {
+                "Links are not followed: put the directory itself there, or mount the disk that holds it"
+            }
             Self::ManifestMissing | Self::ManifestUnreadable => {
                 "If other replicas hold this partition, move the directory away and let it be fetched \
                  again; else restore it from a backup, or use the program version that wrote it"
@@ -53,7 +64,7 @@ impl Reason {
             _ => {
                 "If other replicas hold this partition, move the directory away and let it be fetched \
                  again; else keep it and decide which records can be given up (`varve log verify` \
-                 lists what is intact)"
+                 lists what is intact, `varve log repair` says what a cut would cost)"
             }
         }
     }
@@ -65,6 +76,8 @@ impl std::fmt::Display for Reason {
             Self::ManifestMissing => "there are segments with data and no manifest",
             Self::ManifestUnreadable => "the manifest cannot be read",
             Self::ForeignDirectory => "the directory belongs to another log",
+            Self::ForeignSegment => "a segment of another log lies here",
+            Self::Link => "it is a symbolic link",
             Self::SegmentMissing => "a segment that the manifest lists is missing",
             Self::BytesMissing => "the segment is shorter than what was flushed",
             Self::BelowCheckpoint => "bytes that were flushed are damaged",

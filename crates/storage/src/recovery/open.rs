@@ -12,6 +12,7 @@ use varve_record::check_stored;
 use varve_types::{LeaderEpoch, Offset, limits};
 use varve_vfs::{DirEntry, Vfs, VfsError, durable};
 
+use super::foreign;
 use super::segment::{
     Examined, examine, last_entry_if_complete, read_index, replace_time_index, rewrite_and_sync,
     time_index_ends_right,
@@ -25,8 +26,8 @@ use crate::epoch_index::EpochIndex;
 use crate::error::{Corruption, LogError, ReadError};
 use crate::flush::Removal;
 use crate::format::{
-    Companion, FormatError, INDEX_MAGIC, ListedSegment, Manifest, SegmentHeader, decode_epochs,
-    encode_epochs,
+    Companion, FormatError, INDEX_MAGIC, ListedSegment, LogIdentity, Manifest, SegmentHeader,
+    decode_epochs, encode_epochs,
 };
 use crate::journal::Replayed;
 use crate::read_view::{HeaderScan, ReadView, Sealed};
@@ -71,10 +72,21 @@ pub(crate) fn open(
     replayed: Replayed,
 ) -> Result<Opened, LogError> {
     let vfs = &home.vfs;
+    if vfs.is_link(&home.dir)? {
+        let (expected, found) = ("a directory", "a symbolic link");
+        return Err(refuse(&home.dir, 0, Reason::Link, expected, found));
+    }
     if !mode.clean || !vfs.exists(&home.dir)? {
         durable::create_dir_all(&**vfs, &home.dir)?;
     }
     let entries = vfs.list(&home.dir)?;
+    for entry in &entries {
+        let ours = matches!(entry.name.as_str(), MANIFEST | EPOCHS);
+        let path = home.dir.join(&entry.name);
+        if (ours || parse_name(&entry.name).is_some()) && vfs.is_link(&path)? {
+            return Err(refuse(&path, 0, Reason::Link, "a file", "a symbolic link"));
+        }
+    }
     let path = home.dir.join(MANIFEST);
     let (fact, manifest) = match vfs.read(&path) {
         Err(e) if e.is_not_found() => (ManifestFact::Absent, Err(None)),
@@ -252,6 +264,12 @@ impl<'a> Opening<'a> {
         self.files.get(&format!("{:020}.log", base.get())).copied()
     }
 
+    fn foreign(&self, path: &Path, found: &LogIdentity) -> LogError {
+        let expected = format!("a segment of {}", self.home.identity);
+        let found = format!("one of {found}");
+        refuse(path, 0, Reason::ForeignSegment, expected, found)
+    }
+
     /// Segments that the manifest does not list and that may continue the log, by base offset.
     fn unlisted(&mut self) -> Result<Vec<SegmentHeader>, LogError> {
         let mut found = Vec::new();
@@ -261,7 +279,15 @@ impl<'a> Opening<'a> {
             }
             let path = self.home.segment_path(base, Kind::Index);
             let header = match self.home.vfs.read(&path) {
-                Ok(bytes) => SegmentHeader::decode(INDEX_MAGIC, &self.home.identity, &bytes).ok(),
+                Ok(bytes) => {
+                    match SegmentHeader::decode(INDEX_MAGIC, &self.home.identity, &bytes) {
+                        // Sweeping it would delete somebody else's records.
+                        Err(FormatError::Foreign { found }) => {
+                            return Err(self.foreign(&path, &found));
+                        }
+                        decoded => decoded.ok(),
+                    }
+                }
                 Err(e) if e.is_not_found() => None,
                 Err(e) => return Err(e.into()),
             };
@@ -320,6 +346,7 @@ impl<'a> Opening<'a> {
             && let Some(last) = last_entry_if_complete(&segment, len, next)?
             && plan(Role::Sealed, true, IndexFact::Reaches) == Plan::Trust
             && self.whole_indexes(&segment, &last)?
+            && foreign::begins_right(&segment, len)?
         {
             let max_timestamp = last.max_timestamp;
             let sealed = Sealed {
@@ -408,6 +435,16 @@ impl<'a> Opening<'a> {
         };
         let file = segment.open_for_write()?;
         let whole = planned == Plan::ScanAll;
+        if whole {
+            let path = segment.path(Kind::Index);
+            let index = match self.home.vfs.read(&path) {
+                Err(e) if e.is_not_found() => Vec::new(),
+                read => read?,
+            };
+            if let Some((identity, _)) = foreign::owner(&index, &file, len)? {
+                return Err(self.foreign(&segment.path(Kind::Log), &identity));
+            }
+        }
         let interval = self.config.index_interval_bytes;
         let examined = examine(segment, file, len, seen, whole, interval)?;
         self.recovery.batches_scanned += examined.batches;
@@ -630,7 +667,7 @@ impl<'a> Opening<'a> {
         for name in self.files.keys() {
             let leftover = match parse_name(name) {
                 Some((base, _)) => !listed(base),
-                None => name.ends_with(DELETED_SUFFIX) || name.ends_with(durable::TEMP_SUFFIX),
+                None => is_leftover(name),
             };
             if leftover {
                 paths.push(self.home.dir.join(name));
@@ -709,10 +746,32 @@ fn derive_epochs(sealed: &[Sealed], tail: &Tail) -> Result<Vec<(LeaderEpoch, Off
     Ok(epochs)
 }
 
+/// Whether a file is one that an interrupted change of this log has left: one of its own names with a suffix.
+/// Others' files are others' to remove.
+fn is_leftover(name: &str) -> bool {
+    if let Some(stem) = name.strip_suffix(durable::TEMP_SUFFIX) {
+        return matches!(stem, MANIFEST | EPOCHS)
+            || parse_name(stem).is_some()
+            || stem
+                .strip_suffix(".snapshot")
+                .is_some_and(|n| n.len() == 20 && n.bytes().all(|b| b.is_ascii_digit()));
+    }
+    // As `<segment file>.<id>.deleted`.
+    name.strip_suffix(DELETED_SUFFIX)
+        .and_then(|stem| stem.rsplit_once('.'))
+        .is_some_and(|(file, id)| parse_name(file).is_some() && id.parse::<u64>().is_ok())
+}
+
 /// A view of the log as opened.
-pub(crate) fn view(log_start: Offset, sealed: &Arc<Vec<Sealed>>, tail: &Tail) -> ReadView {
+pub(crate) fn view(
+    log_start: Offset,
+    sealed: &Arc<Vec<Sealed>>,
+    tail: &Tail,
+    epochs: &EpochIndex,
+) -> ReadView {
     ReadView {
         log_start,
+        epochs: epochs.clone(),
         sealed: sealed.clone(),
         active: seal(tail),
         open_run: tail.run.map(|run| (run.first, run.position)),

@@ -7,6 +7,8 @@ use varve_record::{BatchHeader, HEADER_BYTES, check_stored};
 use varve_types::{Offset, limits};
 use varve_vfs::{File, VfsError};
 
+use crate::check::check_written;
+
 /// Bytes read at once.
 const WINDOW_BYTES: usize = 1 << 20;
 
@@ -79,12 +81,12 @@ impl Scanner {
             Ok(header) => return damage(format!("one at offset {}", header.base_offset)),
             Err(e) => return damage(e.to_string()),
         };
-        match check_stored(self.bytes(size)?) {
+        match check_written(self.bytes(size)?) {
             Ok(header) => {
                 self.position += header.size() as u64;
                 Ok(Ok(Some(header)))
             }
-            Err(e) => damage(e.to_string()),
+            Err(found) => damage(found),
         }
     }
 }
