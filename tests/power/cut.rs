@@ -75,9 +75,10 @@ fn cut_under_load(data: &'static str, cuts: usize) {
         let mut lines = String::new();
         for generation in 1..=CUTS_IN_A_ROW.min(cuts - series * CUTS_IN_A_ROW) {
             let generation = u32::try_from(generation).expect("a small number");
+            let switch = disk.arm();
             let mut driver = Driver::start(&shape, &dir, generation, ENDLESS, false);
             assert!(driver.wait_lines(1 + random.below(1_500)), "the driver goes on");
-            disk.cut();
+            switch.cut(driver.pid());
             let said = driver.kill();
             lines.push_str(&said);
             disk.power_on();
@@ -109,6 +110,7 @@ fn cut_after_kill(data: &'static str, runs: usize) {
         let mut driver = Driver::start(&shape, &dir, 1, random.below(60), true);
         assert!(driver.wait_for(|line| line == "holding"), "it holds");
         let mut lines = driver.kill();
+        let switch = disk.arm();
         let mut driver = Driver::start(&shape, &dir, 2, ENDLESS, false);
         let mut opened = 0;
         let all = driver.wait_for(|line| {
@@ -119,7 +121,7 @@ fn cut_after_kill(data: &'static str, runs: usize) {
         if random.below(4) > 0 {
             driver.wait_lines(1 + random.below(200));
         }
-        disk.cut();
+        switch.cut(driver.pid());
         let said = driver.kill();
         lines.push_str(&said);
         disk.power_on();

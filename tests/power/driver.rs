@@ -71,8 +71,9 @@ impl Outcome {
         match self {
             Self::Right(text) => text,
             other => {
-                let tail: Vec<&str> = lines.lines().rev().take(40).collect();
-                panic!("{what}: {other:#?}\nlast lines, newest first: {tail:#?}")
+                let kept = std::env::temp_dir().join("varve-power-lines");
+                let _ = std::fs::write(&kept, lines);
+                panic!("{what}: {other:#?}\nwhat the runs said is in {}", kept.display())
             }
         }
     }
@@ -150,6 +151,11 @@ impl Driver {
             seen += 1;
             seen >= count
         })
+    }
+
+    /// Process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// `kill -9`; returns everything it has said.

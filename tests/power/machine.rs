@@ -4,6 +4,7 @@
 //! Nothing outlives a test: a [`Disk`] unmounts when it goes, a frozen one is thawed by a watchdog whatever
 //! happens, and what a killed run left behind is taken away by the next one.
 
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -24,8 +25,8 @@ const TOOLS: [&str; 7] = [
     "perl",
 ];
 /// `EXT4_IOC_SHUTDOWN` with flag 2: as if the power were cut now; not even the journal is written.
-const CUT: &str = r#"open(my $d, "<", $ARGV[0]) or die "open: $!";
-my $how = pack("I", 2); ioctl($d, 0x8004587d, $how) or die "shutdown: $!";"#;
+const CUT: &str = r#"open(my $d, "<", $ARGV[0]) or die "open: $!"; my $how = pack("I", 2);
+$| = 1; print "ready\n"; <STDIN>; ioctl($d, 0x8004587d, $how) or die "shutdown: $!";"#;
 
 /// Whether the full amount was asked for (`cargo xtask long power`).
 pub fn full() -> bool {
@@ -72,7 +73,7 @@ fn look() -> Option<String> {
     }
     sweep();
     match Disk::try_new(8, "ordered") {
-        Ok(disk) => disk.try_cut().err(),
+        Ok(disk) => disk.arm().cut_now().err(),
         Err(error) => Some(error),
     }
 }
@@ -158,13 +159,19 @@ impl Disk {
         self.dir.join("mount")
     }
 
-    /// Cuts the power: from now on every write and sync fails, and what was not synced is gone.
-    pub fn cut(&self) {
-        self.try_cut().expect("the power cut");
-    }
-
-    fn try_cut(&self) -> Result<(), String> {
-        run("perl", &["-e", CUT, str(&self.path())]).map(drop)
+    /// Makes a power cut ready to happen at once.
+    pub fn arm(&self) -> Switch {
+        let mut child = Command::new("perl")
+            .args(["-e", CUT, str(&self.path())])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("perl starts");
+        let mut ready = [0; 6];
+        let stdout = child.stdout.as_mut().expect("stdout is piped");
+        let _ = stdout.read_exact(&mut ready);
+        Switch(child)
     }
 
     /// The power is back: unmounts, mounts again, which replays the file system's journal. Whoever had files
@@ -197,6 +204,30 @@ impl Disk {
 impl Drop for Disk {
     fn drop(&mut self) {
         clear(&self.dir);
+    }
+}
+
+/// A power cut that is ready.
+#[derive(Debug)]
+pub struct Switch(std::process::Child);
+
+impl Switch {
+    /// Cuts the power under process `pid`, which gets no further, whatever its system calls say: one that is
+    /// under way in that moment may come back with success and have done nothing, which without power
+    /// nobody would ever learn.
+    pub fn cut(self, pid: u32) {
+        let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
+        let pid = pid.expect("a process id");
+        rustix::process::kill_process(pid, rustix::process::Signal::STOP).expect("stop");
+        self.cut_now().expect("the power cut");
+    }
+
+    fn cut_now(mut self) -> Result<(), String> {
+        self.0.stdin = None;
+        let output = self.0.wait_with_output().map_err(|e| e.to_string())?;
+        let error = String::from_utf8_lossy(&output.stderr);
+        let done = output.status.success();
+        done.then_some(()).ok_or_else(|| format!("power cut: {error}"))
     }
 }
 
