@@ -32,7 +32,8 @@ impl Tally {
         let mut ends: BTreeMap<&str, u64> = BTreeMap::new();
         for line in lines.lines() {
             let mut words = line.split(' ');
-            if let (Some("acked"), Some(p), Some(end)) = (words.next(), words.next(), words.next()) {
+            if let (Some("acked"), Some(p), Some(end)) = (words.next(), words.next(), words.next())
+            {
                 ends.insert(p, end.parse().expect("a number"));
             }
         }
@@ -77,7 +78,10 @@ fn cut_under_load(data: &'static str, cuts: usize) {
             let generation = u32::try_from(generation).expect("a small number");
             let switch = disk.arm();
             let mut driver = Driver::start(&shape, &dir, generation, ENDLESS, false);
-            assert!(driver.wait_lines(1 + random.below(1_500)), "the driver goes on");
+            assert!(
+                driver.wait_lines(1 + random.below(1_500)),
+                "the driver goes on"
+            );
             switch.cut(driver.pid());
             let said = driver.kill();
             lines.push_str(&said);

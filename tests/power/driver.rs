@@ -73,7 +73,10 @@ impl Outcome {
             other => {
                 let kept = std::env::temp_dir().join("varve-power-lines");
                 let _ = std::fs::write(&kept, lines);
-                panic!("{what}: {other:#?}\nwhat the runs said is in {}", kept.display())
+                panic!(
+                    "{what}: {other:#?}\nwhat the runs said is in {}",
+                    kept.display()
+                )
             }
         }
     }

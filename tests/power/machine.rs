@@ -49,11 +49,16 @@ fn run(program: &str, arguments: &[&str]) -> Result<String, String> {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
     let error = String::from_utf8_lossy(&output.stderr);
-    Err(format!("{program} {}: {}", arguments.join(" "), error.trim()))
+    Err(format!(
+        "{program} {}: {}",
+        arguments.join(" "),
+        error.trim()
+    ))
 }
 
 fn str(path: &Path) -> &str {
-    path.to_str().expect("temporary directories have plain names")
+    path.to_str()
+        .expect("temporary directories have plain names")
 }
 
 /// Why this machine cannot do it, if it cannot. Looked at once.
@@ -113,7 +118,10 @@ fn clear(dir: &Path) {
     if run("umount", &[str(&mount)]).is_err() {
         let _ = run("umount", &["-l", str(&mount)]);
     }
-    for line in run("losetup", &["-j", str(&image)]).unwrap_or_default().lines() {
+    for line in run("losetup", &["-j", str(&image)])
+        .unwrap_or_default()
+        .lines()
+    {
         if let Some((device, _)) = line.split_once(':') {
             let _ = run("losetup", &["-d", device]);
         }
@@ -216,7 +224,9 @@ impl Switch {
     /// under way in that moment may come back with success and have done nothing, which without power
     /// nobody would ever learn.
     pub fn cut(self, pid: u32) {
-        let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
+        let pid = i32::try_from(pid)
+            .ok()
+            .and_then(rustix::process::Pid::from_raw);
         let pid = pid.expect("a process id");
         rustix::process::kill_process(pid, rustix::process::Signal::STOP).expect("stop");
         self.cut_now().expect("the power cut");
@@ -227,7 +237,8 @@ impl Switch {
         let output = self.0.wait_with_output().map_err(|e| e.to_string())?;
         let error = String::from_utf8_lossy(&output.stderr);
         let done = output.status.success();
-        done.then_some(()).ok_or_else(|| format!("power cut: {error}"))
+        done.then_some(())
+            .ok_or_else(|| format!("power cut: {error}"))
     }
 }
 
@@ -287,4 +298,3 @@ impl Drop for Tracer {
         let _ = self.0.wait();
     }
 }
-

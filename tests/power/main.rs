@@ -12,4 +12,5 @@
 
 mod cut;
 mod driver;
+mod kill;
 mod machine;

@@ -24,9 +24,10 @@ long suites:
   kill    1 GiB of real text through a node that is killed again and again, read back and compared
   storage random histories with power cuts against a model, 20,000 cases
   groups  random joins, leaves, timeouts and lost replies, 20,000 cases
+  power   the real kernel: kills at every system call, 1,200 power cuts, failing, full and hung disks (root)
 ";
 
-const LONG: [Step; 3] = [
+const LONG: [Step; 4] = [
     Step {
         name: "kill",
         arguments: &[
@@ -58,6 +59,23 @@ const LONG: [Step; 3] = [
         name: "groups",
         arguments: &["test", "--release", "--package", "varve-groups", "--tests"],
         environment: &[("PROPTEST_CASES", "20000")],
+    },
+    Step {
+        name: "power",
+        arguments: &[
+            "test",
+            "--release",
+            "--package",
+            "varve-tests",
+            "--test",
+            "power",
+            "--",
+            "--nocapture",
+        ],
+        environment: &[
+            ("VARVE_TEST_POWER", "full"),
+            ("VARVE_TEST_REQUIRE_POWER", "1"),
+        ],
     },
 ];
 

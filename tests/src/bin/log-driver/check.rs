@@ -125,7 +125,9 @@ fn holds(options: &Options, partition: u32, log: &Log, model: &Model) -> Result<
             .get(&base)
             .ok_or_else(|| format!("a batch at {base}, where none was written"))?;
         if bytes != batch.bytes(options.seed, partition) {
-            return Err(format!("the batch at {base} is not what was written: {batch:?}"));
+            return Err(format!(
+                "the batch at {base} is not what was written: {batch:?}"
+            ));
         }
         sum = sum.rotate_left(1) ^ crc32c(&bytes);
         first_of_epoch.entry(batch.epoch).or_insert(base);
@@ -192,8 +194,14 @@ fn raw(options: &Options, disk: &Disk, partition: u32, model: &Model) -> Result<
     let acknowledged = |b: &&Described| b.next() <= model.least_end() && b.next() > model.start_max;
     for batch in model.batches.iter().filter(acknowledged) {
         let right = batch.bytes(options.seed, partition);
-        if !found.get(&batch.base).is_some_and(|all| all.contains(&right)) {
-            return Err(format!("LOST: the batch at {} is not in any file", batch.base));
+        if !found
+            .get(&batch.base)
+            .is_some_and(|all| all.contains(&right))
+        {
+            return Err(format!(
+                "LOST: the batch at {} is not in any file",
+                batch.base
+            ));
         }
     }
     Ok(())

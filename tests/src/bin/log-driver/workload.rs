@@ -172,16 +172,24 @@ impl Part {
         };
         let batch = batch.build(run.options.seed, self.number);
         let appended = self.log.append(&[batch], NOW);
-        assert!(matches!(appended, Err(LogError::Failed { .. })), "{appended:?}");
+        assert!(
+            matches!(appended, Err(LogError::Failed { .. })),
+            "{appended:?}"
+        );
         let flushed = self.log.flush_now();
-        assert!(matches!(flushed, Err(LogError::Failed { .. })), "{flushed:?}");
+        assert!(
+            matches!(flushed, Err(LogError::Failed { .. })),
+            "{flushed:?}"
+        );
         assert!(self.log.flush_target().is_none(), "nothing to flush");
     }
 
     fn truncate(&mut self, random: &mut Random) {
         let (start, end) = (self.log.log_start(), self.log.log_end());
         // Mostly a little, as a follower does.
-        let most = end.since(start).min(if random.below(4) == 0 { 2000 } else { 40 });
+        let most = end
+            .since(start)
+            .min(if random.below(4) == 0 { 2000 } else { 40 });
         let to = end.get() - i64::try_from(random.below(most + 1)).unwrap();
         self.say(Event::Truncate(to));
         let result = self.log.truncate_to(Offset::new(to).unwrap());
