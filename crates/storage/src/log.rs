@@ -64,6 +64,8 @@ pub struct Log {
     failed: Option<Arc<str>>,
     /// The latest time the owner has told.
     pub(crate) now_ms: i64,
+    /// The log's end, if everything was found as an orderly stop left it.
+    found_whole: Option<Offset>,
 }
 
 impl Log {
@@ -90,7 +92,9 @@ impl Log {
             small_files,
         });
         let opened = open(&home, &config, mode, now_ms)?;
+        let whole = opened.recovery.created || opened.recovery.found_whole();
         let log = Self {
+            found_whole: whole.then_some(opened.tail.next),
             home: opened.home,
             config,
             log_start: opened.log_start,
@@ -706,7 +710,7 @@ impl Log {
     /// # Errors
     /// As [`Log::flush_now`]; the log must then be opened as after an unclean stop.
     pub fn close(mut self, clean: bool) -> Result<(), LogError> {
-        if !clean {
+        if !clean || self.is_as_found() {
             return Ok(());
         }
         self.flush_now()?;
@@ -730,6 +734,17 @@ impl Log {
         } else {
             Err(self.index_incomplete())
         }
+    }
+
+    /// Whether the log is as an orderly stop had left it, so that there is nothing to write or sync. A leader
+    /// epoch that was begun and has no records is forgotten with it, as it would be by a crash.
+    fn is_as_found(&self) -> bool {
+        self.failed.is_none()
+            && self.found_whole == Some(self.tail.next)
+            && (self.generation, self.manifest_version) == (0, 0)
+            && self.flushed == self.tail.next
+            && self.tail.indexed == self.tail.end
+            && self.unsynced_indexes.is_empty()
     }
 
     fn index_incomplete(&self) -> LogError {
