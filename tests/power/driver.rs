@@ -71,7 +71,11 @@ impl Outcome {
         match self {
             Self::Right(text) => text,
             other => {
-                let kept = std::env::temp_dir().join("varve-power-lines");
+                let kept = std::env::temp_dir().join(format!(
+                    "varve-lines-{}-{}",
+                    std::process::id(),
+                    lines.len()
+                ));
                 let _ = std::fs::write(&kept, lines);
                 panic!(
                     "{what}: {other:#?}\nwhat the runs said is in {}",

@@ -157,6 +157,10 @@ impl Model {
 
     fn cut(&mut self, end: i64) {
         self.batches.retain(|b| b.next() <= end);
+        if self.batches.last().is_some_and(|b| b.next() != end) {
+            // Within the batch that holds the log's start: the log is empty there, as after a reset.
+            self.batches.clear();
+        }
         self.durable = self.durable.min(end);
         (self.truncating, self.resetting) = (None, None);
     }
