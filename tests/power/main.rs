@@ -14,3 +14,4 @@ mod cut;
 mod driver;
 mod kill;
 mod machine;
+mod server;
