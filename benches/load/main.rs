@@ -73,6 +73,9 @@ enum Command {
         /// Bytes in 200 partitions before the kill; 0 leaves it out.
         #[arg(long, default_value = "10GiB", value_parser = parse_bytes)]
         bytes: u64,
+        /// Bytes of one batch of those.
+        #[arg(long, default_value = "256KiB", value_parser = parse_bytes)]
+        batch_bytes: u64,
     },
 }
 
@@ -140,7 +143,11 @@ async fn main() -> Result<()> {
             rounds,
             partitions,
             bytes,
-        } => startup::run(dir.as_deref(), rounds, partitions, bytes).await?,
+            batch_bytes,
+        } => {
+            let dir = dir.as_deref();
+            startup::run(dir, rounds, partitions, bytes, batch_bytes).await?;
+        }
     }
     Ok(())
 }

@@ -16,7 +16,13 @@ const PARTITIONS_PER_TOPIC: usize = 1_000;
 const LOADED_PARTITIONS: i32 = 200;
 
 /// Measures and prints.
-pub async fn run(dir: Option<&Path>, rounds: usize, partitions: usize, bytes: u64) -> Result<()> {
+pub async fn run(
+    dir: Option<&Path>,
+    rounds: usize,
+    partitions: usize,
+    bytes: u64,
+    batch_bytes: u64,
+) -> Result<()> {
     let dir = match dir {
         Some(dir) => tempfile::tempdir_in(dir)?,
         None => tempfile::tempdir()?,
@@ -25,7 +31,7 @@ pub async fn run(dir: Option<&Path>, rounds: usize, partitions: usize, bytes: u6
         clean_start(dir.path(), rounds, partitions).await?;
     }
     if bytes > 0 {
-        start_after_kill(dir.path(), rounds, bytes).await?;
+        start_after_kill(dir.path(), rounds, bytes, batch_bytes).await?;
     }
     Ok(())
 }
@@ -55,10 +61,17 @@ async fn clean_start(dir: &Path, rounds: usize, partitions: usize) -> Result<()>
         let load = load(&server, &format!("t{topic}"), i32::try_from(some)?);
         drive::ensure_topic(&load).await?;
     }
-    println!("{partitions} partitions made: {}", seconds(started.elapsed()));
+    println!(
+        "{partitions} partitions made: {}",
+        seconds(started.elapsed())
+    );
     let started = Instant::now();
     for topic in 0..topics {
-        one_record_each(&load(&server, &format!("t{topic}"), 0), PARTITIONS_PER_TOPIC).await?;
+        one_record_each(
+            &load(&server, &format!("t{topic}"), 0),
+            PARTITIONS_PER_TOPIC,
+        )
+        .await?;
     }
     println!("a record to each: {}", seconds(started.elapsed()));
     let (mut stops, mut starts) = (Vec::new(), Vec::new());
@@ -75,12 +88,20 @@ async fn clean_start(dir: &Path, rounds: usize, partitions: usize) -> Result<()>
             seconds(server.cpu()?)
         );
     }
+    let first = stops.first().copied().unwrap_or_default();
+    println!("clean stop, a record written to each: {}", seconds(first));
     println!("clean stop with {partitions} partitions: {}", median(stops));
-    println!("clean start with {partitions} partitions: {}", median(starts));
+    println!(
+        "clean start with {partitions} partitions: {}",
+        median(starts)
+    );
     drop(server);
     // What a kill costs when nothing was being written.
     let (server, took) = Server::start_ready(data.path())?;
-    println!("start after a kill, nothing written since: {}", seconds(took));
+    println!(
+        "start after a kill, nothing written since: {}",
+        seconds(took)
+    );
     drop(server);
     Ok(())
 }
@@ -108,11 +129,12 @@ async fn one_record_each(load: &Load, partitions: usize) -> Result<()> {
     Ok(())
 }
 
-async fn start_after_kill(dir: &Path, rounds: usize, bytes: u64) -> Result<()> {
+async fn start_after_kill(dir: &Path, rounds: usize, bytes: u64, batch: u64) -> Result<()> {
     let data = tempfile::tempdir_in(dir)?;
     let (mut server, _) = Server::start_ready(data.path())?;
     let fill = Load {
         bytes,
+        batch_bytes: batch,
         ..load(&server, "loaded", LOADED_PARTITIONS)
     };
     println!("filled: {}", drive::produce(&fill).await?);
@@ -120,6 +142,7 @@ async fn start_after_kill(dir: &Path, rounds: usize, bytes: u64) -> Result<()> {
     for _ in 0..rounds {
         let more = Load {
             bytes: u64::MAX >> 1,
+            batch_bytes: batch,
             ..load(&server, "loaded", LOADED_PARTITIONS)
         };
         let before = server.io("wchar")?;
