@@ -68,13 +68,16 @@ fn shape(seed: u64) -> Shape {
 /// Power cuts under load, some in a row on the same logs.
 fn cut_under_load(data: &'static str, cuts: usize) {
     let mut tally = Tally::default();
-    for series in 0..cuts.div_ceil(CUTS_IN_A_ROW) {
-        let shape = shape(series as u64 + 1);
+    for series in 1.. {
+        if tally.cuts >= cuts {
+            break;
+        }
+        let shape = shape(series);
         let mut random = Random::new(shape.seed ^ data.len() as u64);
         let disk = Disk::new(DISK_MIB, data);
         let dir = disk.path().join("logs");
         let mut lines = String::new();
-        for generation in 1..=CUTS_IN_A_ROW.min(cuts - series * CUTS_IN_A_ROW) {
+        for generation in 1..=CUTS_IN_A_ROW.min(cuts - tally.cuts) {
             let generation = u32::try_from(generation).expect("a small number");
             let switch = disk.arm();
             let mut driver = Driver::start(&shape, &dir, generation, ENDLESS, false);
