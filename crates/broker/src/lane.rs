@@ -10,14 +10,15 @@ use std::thread::JoinHandle;
 
 use tokio::sync::oneshot;
 use varve_broker_api::{Appended, Error};
-use varve_partition::{Accepted, Append, Core, CoreConfig, Input, Output, ProducerTable, Ticket};
+use varve_partition::{Accepted, Append, Core, CoreConfig, Input, Output, Ticket};
 use varve_record::{Batch, Sequenced};
-use varve_storage::{FlushDone, FlushError, Log, LogConfig, LogError};
+use varve_storage::{FlushDone, FlushError, Log, LogConfig};
 use varve_types::config::Durability;
 use varve_types::{Acks, ErrorKind, LeaderEpoch, Offset, TopicConfig};
 use varve_vfs::{Clock, Tick};
 
 use crate::admission::Permit;
+use crate::closing::{Closing, Unsaved, close_all};
 use crate::flusher::{FlushJob, Flushers};
 use crate::inbox::Inbox;
 use crate::metrics::Metrics;
@@ -106,6 +107,8 @@ struct Owned {
     unflushed: Option<(Tick, Offset)>,
     /// The last flush found no space; it is tried again with the next tick.
     flush_again: bool,
+    /// What the next start would have to read.
+    unsaved: Unsaved,
 }
 
 /// The state of a lane.
@@ -224,6 +227,7 @@ impl Lane {
             flushing: false,
             unflushed: None,
             flush_again: false,
+            unsaved: Unsaved::new(),
         };
         let old = self.slots.insert(slot, owned);
         assert!(old.is_none(), "slot {slot} is owned twice");
@@ -383,6 +387,7 @@ impl Lane {
                 owned.partition.counters.records_produced.inc_by(records);
                 owned.partition.counters.bytes_produced.inc_by(bytes as u64);
                 owned.publish();
+                owned.unsaved.add(bytes);
                 Input::Written(owned.log.log_end())
             }
             Err(error) if error.is_no_space() => {
@@ -397,6 +402,12 @@ impl Lane {
         owned.core.step(now_ms, input, &mut self.outputs);
         self.perform_outputs(slot);
         self.want_flush(slot, started);
+        // Nothing is staged now, and the flush is already under way.
+        if let Some(owned) = self.slots.get_mut(&slot) {
+            owned
+                .unsaved
+                .save_if_due(&mut owned.log, owned.core.producers());
+        }
     }
 
     /// Starts a flush where the topic's durability asks for one now.
@@ -603,51 +614,40 @@ impl Lane {
         self.perform_outputs(slot);
     }
 
+    /// Saves what spares the next start work, flushes, and answers what waited for that.
     fn shutdown(&mut self) -> bool {
+        let all = std::mem::take(&mut self.slots).into_iter();
+        let logs = all.map(|(slot, owned)| Closing {
+            offline: owned.partition.offline().is_some(),
+            owner: (slot, owned.partition),
+            core: owned.core,
+            log: owned.log,
+            unsaved: owned.unsaved,
+        });
         let mut safe = true;
-        for (slot, owned) in std::mem::take(&mut self.slots) {
-            safe &= self.shut_partition(slot, owned);
+        for mut closed in close_all(logs.collect()) {
+            let (slot, partition) = closed.owner;
+            let input = match &closed.result {
+                Ok(()) => Input::Flushed(closed.end),
+                Err(_) => Input::StorageFailed,
+            };
+            let now_ms = self.clock.wall_ms();
+            closed.core.step(now_ms, input, &mut self.outputs);
+            safe &= closed.result.is_ok();
+            if let Err(reason) = closed.result {
+                partition.set_offline(reason);
+            }
+            for output in std::mem::take(&mut self.outputs) {
+                match output {
+                    Output::Answer { ticket, result } => self.answer(slot, ticket, result),
+                    Output::HighWatermark(offset) => partition.advance(offset),
+                    Output::Write { .. } => unreachable!("nothing is appended at shutdown"),
+                }
+            }
         }
         self.inbox.close();
         safe
     }
-
-    /// Saves what spares the next start work, flushes, and answers what waited for that.
-    fn shut_partition(&mut self, slot: u32, mut owned: Owned) -> bool {
-        let end = owned.log.log_end();
-        let result = if owned.partition.offline().is_some() {
-            Err("it is offline".to_owned())
-        } else {
-            save_producers(&mut owned.log, owned.core.producers())
-                .and_then(|()| owned.log.close(true))
-                .map_err(|e| e.to_string())
-        };
-        let input = match &result {
-            Ok(()) => Input::Flushed(end),
-            Err(_) => Input::StorageFailed,
-        };
-        owned
-            .core
-            .step(self.clock.wall_ms(), input, &mut self.outputs);
-        if let Err(reason) = &result {
-            owned.partition.set_offline(reason.clone());
-        }
-        for output in std::mem::take(&mut self.outputs) {
-            match output {
-                Output::Answer { ticket, result } => self.answer(slot, ticket, result),
-                Output::HighWatermark(offset) => owned.partition.advance(offset),
-                Output::Write { .. } => unreachable!("nothing is appended at shutdown"),
-            }
-        }
-        result.is_ok()
-    }
-}
-
-fn save_producers(log: &mut Log, producers: &ProducerTable) -> Result<(), LogError> {
-    if producers.is_empty() {
-        return Ok(());
-    }
-    log.write_snapshot(log.log_end(), &producers.encode())
 }
 
 impl Owned {

@@ -6,6 +6,7 @@
 
 mod admission;
 mod api;
+mod closing;
 mod config;
 mod coordinator;
 mod damage;

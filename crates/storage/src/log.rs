@@ -68,6 +68,8 @@ pub struct Log {
     pub(crate) in_journal: bool,
     /// The latest time the owner has told.
     pub(crate) now_ms: i64,
+    /// The log's end, if everything was found as an orderly stop left it.
+    pub(crate) found_whole: Option<Offset>,
 }
 
 impl Log {
@@ -115,7 +117,9 @@ impl Log {
             failed: AtomicBool::new(false),
         });
         let opened = open(&home, &config, mode, now_ms, replayed)?;
+        let whole = opened.recovery.created || opened.recovery.found_whole();
         let log = Self {
+            found_whole: whole.then_some(opened.tail.next),
             home: opened.home,
             config,
             log_start: opened.log_start,
