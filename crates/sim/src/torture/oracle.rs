@@ -23,7 +23,7 @@ impl Content {
     /// Adds a batch at the end.
     pub fn push(&mut self, batch: &Sequenced) {
         self.batches
-            .push((batch.header().clone(), batch.to_bytes()));
+            .push((*batch.header(), batch.to_bytes()));
     }
 
     /// Number of batches.
