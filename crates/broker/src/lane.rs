@@ -19,7 +19,8 @@ use varve_vfs::{Clock, Tick};
 
 use crate::admission::Permit;
 use crate::closing::{Closing, Unsaved, close_all};
-use crate::flusher::{FlushJob, Flushers};
+use crate::committer::{FILE_BYTES, FlushJob, Work};
+use crate::flusher::Flushers;
 use crate::inbox::Inbox;
 use crate::metrics::Metrics;
 use crate::partition::Partition;
@@ -49,6 +50,13 @@ pub(crate) enum Command {
     Produce { slot: u32, arrival: Arrival },
     /// A flush ended.
     Flushed {
+        slot: u32,
+        result: Result<FlushDone, FlushError>,
+    },
+    /// Sync the files, so that the journal need not hold the records any more.
+    Relieve { slot: u32 },
+    /// That has been done.
+    Relieved {
         slot: u32,
         result: Result<FlushDone, FlushError>,
     },
@@ -101,6 +109,9 @@ struct Owned {
     /// Batches with offsets, not written yet.
     writes: Vec<Sequenced>,
     write_bytes: usize,
+    /// Batches written since the last flush began, for the journal.
+    unjournaled: Vec<Sequenced>,
+    unjournaled_bytes: u64,
     /// A flush is under way.
     flushing: bool,
     /// Since when and from which offset records wait for a flush by time (durability=replicated).
@@ -124,7 +135,7 @@ pub(crate) struct Lane {
     dirty: Vec<u32>,
     group_bytes: usize,
     clock: Arc<dyn Clock>,
-    flush_jobs: Arc<Inbox<FlushJob>>,
+    flush_jobs: Arc<Inbox<Work>>,
     removals: Arc<Inbox<varve_storage::Removal>>,
     metrics: Metrics,
 }
@@ -176,7 +187,14 @@ impl Lane {
     fn perform(&mut self, command: Command) {
         match command {
             Command::Produce { slot, arrival } => self.produce(slot, arrival),
-            Command::Flushed { slot, result } => self.flushed(slot, result),
+            Command::Flushed { slot, result } => {
+                if let Some(owned) = self.slots.get_mut(&slot) {
+                    owned.flushing = false;
+                }
+                self.flushed(slot, result);
+            }
+            Command::Relieve { slot } => self.relieve(slot),
+            Command::Relieved { slot, result } => self.flushed(slot, result),
             Command::Open(opening) => self.open(*opening),
             Command::Trim { slot, to, reply } => {
                 self.write_group();
@@ -224,6 +242,8 @@ impl Lane {
             log,
             writes: Vec::new(),
             write_bytes: 0,
+            unjournaled: Vec::new(),
+            unjournaled_bytes: 0,
             flushing: false,
             unflushed: None,
             flush_again: false,
@@ -380,6 +400,10 @@ impl Lane {
             .iter()
             .map(|w| u64::from(w.header().record_count.unsigned_abs()))
             .sum();
+        let fsync = owned.partition.config().durability == Durability::Fsync;
+        if result.is_ok() && fsync {
+            owned.keep_for_journal();
+        }
         owned.writes.clear();
         let bytes = std::mem::take(&mut owned.write_bytes);
         let input = match result {
@@ -435,24 +459,49 @@ impl Lane {
         }
         owned.unflushed = None;
         owned.flush_again = false;
-        if let Some(target) = owned.log.flush_target() {
-            owned.flushing = true;
-            let job = FlushJob {
+        let batches = std::mem::take(&mut owned.unjournaled);
+        owned.unjournaled_bytes = 0;
+        if owned.log.needs_flush()
+            && let Some(target) = owned.log.flush_target()
+        {
+            let job = Box::new(FlushJob {
                 lane: Arc::clone(&self.inbox),
                 slot,
                 target,
-            };
-            if self.flush_jobs.push(job).is_err() {
-                owned.flushing = false;
-            }
+                entry: owned.log.journal_entry(batches),
+                relief: false,
+            });
+            owned.flushing = self.flush_jobs.push(Work::Flush(job)).is_ok();
         }
+    }
+
+    /// Has the files synced, if they are behind the journal.
+    fn relieve(&mut self, slot: u32) {
+        let Some(owned) = self.slots.get_mut(&slot) else {
+            return;
+        };
+        let work = match (owned.log.journal_relief(), owned.log.files_synced()) {
+            (Some(target), _) => Work::Flush(Box::new(FlushJob {
+                lane: Arc::clone(&self.inbox),
+                slot,
+                target,
+                entry: None,
+                relief: true,
+            })),
+            (None, Some(done)) => {
+                let follow = false;
+                Work::Synced { done, follow }
+            }
+            // The log has failed: only the journal is known to have its records.
+            (None, None) => return,
+        };
+        let _ = self.flush_jobs.push(work);
     }
 
     fn flushed(&mut self, slot: u32, result: Result<FlushDone, FlushError>) {
         let Some(owned) = self.slots.get_mut(&slot) else {
             return;
         };
-        owned.flushing = false;
         let flushed = match result {
             Ok(done) => owned.log.flush_done(&done).map_err(|e| e.to_string()),
             Err(error) => {
@@ -606,6 +655,8 @@ impl Lane {
             return;
         };
         owned.partition.mark_deleted();
+        let identity = *owned.log.identity();
+        let _ = self.flush_jobs.push(Work::Forget(identity));
         owned.core.step(
             self.clock.wall_ms(),
             Input::StorageFailed,
@@ -651,6 +702,16 @@ impl Lane {
 }
 
 impl Owned {
+    /// Keeps what was just written for the journal, unless it is so much that the file will be synced anyway.
+    fn keep_for_journal(&mut self) {
+        self.unjournaled_bytes += self.write_bytes as u64;
+        if self.unjournaled_bytes < FILE_BYTES {
+            self.unjournaled.append(&mut self.writes);
+        } else {
+            self.unjournaled.clear();
+        }
+    }
+
     fn publish(&self) {
         let segments = self.log.segments() as u64;
         self.partition

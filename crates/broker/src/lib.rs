@@ -7,6 +7,7 @@
 mod admission;
 mod api;
 mod closing;
+mod committer;
 mod config;
 mod coordinator;
 mod damage;

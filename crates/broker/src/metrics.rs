@@ -35,6 +35,11 @@ pub(crate) struct Metrics {
     pub(crate) damaged_files: Family<TopicLabel, Counter>,
     pub(crate) log_failures: Family<TopicLabel, Counter>,
     pub(crate) deleted_bytes: Counter,
+    pub(crate) journal_groups: Counter,
+    pub(crate) journal_bytes: Counter,
+    /// Groups that found no room and were flushed file by file.
+    pub(crate) journal_full: Counter,
+    pub(crate) journal_live_bytes: Gauge,
     pub(crate) disk_total_bytes: Gauge,
     pub(crate) disk_free_bytes: Gauge,
     /// 0 ok, 1 low, 2 writes refused.
@@ -59,6 +64,10 @@ impl Metrics {
             damaged_files: Family::default(),
             log_failures: Family::default(),
             deleted_bytes: Counter::default(),
+            journal_groups: Counter::default(),
+            journal_bytes: Counter::default(),
+            journal_full: Counter::default(),
+            journal_live_bytes: Gauge::default(),
             disk_total_bytes: Gauge::default(),
             disk_free_bytes: Gauge::default(),
             space_alert: Gauge::default(),
@@ -116,6 +125,26 @@ impl Metrics {
             "log_deleted_bytes",
             "Bytes removed by retention and trims",
             m.deleted_bytes,
+        );
+        r.register(
+            "journal_groups",
+            "Groups of appends that one sync of the journal made durable",
+            m.journal_groups,
+        );
+        r.register(
+            "journal_bytes",
+            "Bytes of batches written to the journal",
+            m.journal_bytes,
+        );
+        r.register(
+            "journal_full",
+            "Groups for which the journal had no room, so that each file was synced",
+            m.journal_full,
+        );
+        r.register(
+            "journal_live_bytes",
+            "Bytes of the journal that a start after a crash would read, at most",
+            m.journal_live_bytes,
         );
         r.register(
             "storage_disk_total_bytes",
