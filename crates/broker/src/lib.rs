@@ -13,7 +13,7 @@ mod group_metrics;
 mod housekeeping;
 mod inbox;
 mod lane;
-mod metadata_file;
+pub mod metadata_file;
 mod metrics;
 mod offsets;
 mod offsets_topic;

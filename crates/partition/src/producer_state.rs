@@ -282,7 +282,10 @@ impl ProducerTable {
                     records,
                 });
             }
-            if epoch < 0 || session.batches.len() > limits::PRODUCER_BATCHES_REMEMBERED {
+            // Ascending, each once: a table has exactly one encoding.
+            let rising = table.sessions.last_key_value().is_none_or(|(last, _)| *last < id);
+            let known = session.batches.len() <= limits::PRODUCER_BATCHES_REMEMBERED;
+            if epoch < 0 || !rising || !known {
                 return Err(r.damaged());
             }
             table.sessions.insert(id, session);

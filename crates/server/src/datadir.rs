@@ -169,6 +169,20 @@ fn check_mode(path: &Path, made: bool) -> Result<(), DataDirError> {
     Ok(())
 }
 
+fn parse_identity(bytes: &[u8]) -> Result<Meta, String> {
+    let text = std::str::from_utf8(bytes).map_err(|e| e.to_string())?;
+    toml::from_str(text).map_err(|e: toml::de::Error| e.message().to_owned())
+}
+
+/// Reads the bytes of a `meta.toml` and writes what they say as this program would. For tools and tests.
+///
+/// # Errors
+/// Why the bytes are refused.
+pub fn normal_identity(bytes: &[u8]) -> Result<String, String> {
+    let meta = parse_identity(bytes)?;
+    toml::to_string(&meta).map_err(|e| e.to_string())
+}
+
 fn identify(
     vfs: &dyn Vfs,
     path: &Path,
@@ -196,9 +210,7 @@ fn identify(
         path: file.clone(),
         what,
     };
-    let bytes = vfs.read(&file)?;
-    let text = std::str::from_utf8(&bytes).map_err(|e| bad(e.to_string()))?;
-    let meta: Meta = toml::from_str(text).map_err(|e| bad(e.message().to_owned()))?;
+    let meta = parse_identity(&vfs.read(&file)?).map_err(bad)?;
     if meta.format_version > FORMAT_VERSION {
         return Err(DataDirError::Newer {
             path: path.to_owned(),

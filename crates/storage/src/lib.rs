@@ -47,6 +47,7 @@
 
 mod buffers;
 mod config;
+mod disk_index;
 mod epoch_index;
 mod error;
 mod flush;

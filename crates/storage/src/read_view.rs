@@ -10,12 +10,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use varve_record::{BatchHeader, HEADER_BYTES, StoredBatch};
-use varve_types::{LeaderEpoch, Offset};
+use varve_types::{LeaderEpoch, Offset, limits};
 use varve_vfs::File;
 
 use crate::buffers::ReadBuffers;
 use crate::error::ReadError;
-use crate::segment::{Kind, Segment};
+use crate::segment::{Kind, Place, Segment};
 
 /// Bytes read at once when only headers are wanted.
 const HEADER_SCAN_BYTES: usize = 16 * 1024;
@@ -101,6 +101,38 @@ pub struct ReadView {
     pub(crate) active: Sealed,
     /// Start of the run that has no index point yet.
     pub(crate) open_run: Option<(Offset, u64)>,
+}
+
+/// Where a read begins.
+#[derive(Debug, Clone, Copy)]
+struct Start {
+    position: u64,
+    /// Bytes from there in which the batch that is looked for begins.
+    run: u64,
+    /// The run ends with a batch: the one looked for ends in it as well.
+    run_is_known: bool,
+}
+
+impl Start {
+    const fn exact(position: u64) -> Self {
+        Self {
+            position,
+            run: 0,
+            run_is_known: false,
+        }
+    }
+
+    /// Bytes to read at once so that, as a rule, no second read is needed.
+    fn bytes_for(&self, max_bytes: usize, min_one: bool) -> u64 {
+        let most = max_bytes.max(HEADER_BYTES) as u64;
+        let want = self.run.min(SLACK_BYTES).saturating_add(most);
+        match (min_one, self.run_is_known) {
+            (true, true) if self.run <= limits::BATCH_MAX_BYTES as u64 => want.max(self.run),
+            // The batch's size is not known: what most have costs less than asking twice.
+            (true, _) => want.max(SLACK_BYTES),
+            (false, _) => want,
+        }
+    }
 }
 
 /// A segment within a view.
@@ -220,15 +252,24 @@ impl ReadView {
             return Ok(ReadOutcome::Slice(empty(offset)));
         }
         let part = self.part(offset);
-        let file = Self::file(&part)?;
-        let (position, slack) = self.start_of(&part, offset, cursor);
-        let want = slack.saturating_add(max_bytes.max(HEADER_BYTES) as u64);
-        let len = want.min(part.at.size.saturating_sub(position));
+        let file = match mode {
+            ReadMode::Blocking => Some(Self::file(&part)?),
+            ReadMode::NoWait => part.at.segment.open_log_file(),
+        };
+        let start = self.start_of(&part, offset, mode, cursor);
+        let (Some(file), Some(start)) = (file, start) else {
+            return Ok(ReadOutcome::WouldBlock);
+        };
+        let position = start.position;
+        let len = start
+            .bytes_for(max_bytes, min_one)
+            .min(part.at.size.saturating_sub(position));
         let len = usize::try_from(len).unwrap_or(usize::MAX);
         let mut fetch = Fetch {
             file: &*file,
             position,
             limit: part.at.size,
+            end: part.at.end,
             mode,
             buf: buffers.take(len),
             buffers,
@@ -250,33 +291,44 @@ impl ReadView {
         })
     }
 
-    /// Where to start reading, and how many bytes the batch that holds `offset` may be away.
-    fn start_of(&self, part: &Part<'_>, offset: Offset, cursor: Option<&Cursor>) -> (u64, u64) {
+    /// Where to start reading. `None`: the index is not in memory, and `mode` does not wait.
+    fn start_of(
+        &self,
+        part: &Part<'_>,
+        offset: Offset,
+        mode: ReadMode,
+        cursor: Option<&Cursor>,
+    ) -> Option<Start> {
         let segment = &part.at.segment;
         if let Some(c) = cursor
             && (c.segment_id, c.offset) == (segment.id, offset)
             && c.generation == segment.generation()
             && c.position < part.at.size
         {
-            return (c.position, 0);
+            return Some(Start::exact(c.position));
         }
         if offset == segment.base {
-            return (0, 0);
+            return Some(Start::exact(0));
         }
         if part.is_active
             && let Some((first, position)) = self.open_run
             && offset >= first
         {
-            return (
+            return Some(Start {
                 position,
-                part.at.size.saturating_sub(position).min(SLACK_BYTES),
-            );
+                run: part.at.size.saturating_sub(position),
+                run_is_known: false,
+            });
         }
-        let place = segment.find(offset);
+        let place = segment.find(offset, mode)?;
         // A view older than the index must not be led past its own end.
         let position = place.position.min(part.at.size);
-        let run = place.next.unwrap_or(part.at.size).saturating_sub(position);
-        (position, run.min(SLACK_BYTES))
+        let end = place.next.unwrap_or(part.at.size).min(part.at.size);
+        Some(Start {
+            position,
+            run: end.saturating_sub(position),
+            run_is_known: place.next.is_some(),
+        })
     }
 
     /// The first record at or after the log start, and below `upto`, whose timestamp is `timestamp`
@@ -324,15 +376,20 @@ impl ReadView {
             .open_run
             .filter(|_| part.is_active)
             .map(|(_, position)| position);
-        let Some(position) = part.at.segment.find_time(timestamp).or(open) else {
+        let found = part.at.segment.find_time(timestamp);
+        let Some(place) = found.or(open.map(Place::from)) else {
             return Ok(None);
         };
         let mut position = match open {
-            Some(open) => position.min(open),
-            None => position,
+            Some(open) => place.position.min(open),
+            None => place.position,
         };
         let file = Self::file(part)?;
-        let mut scan = HeaderScan::new(file, part.at.size);
+        let mut scan = HeaderScan::new(file, part.at.size).ending_by(part.at.end);
+        if let Some(next) = place.next {
+            // The run has the record: its bytes come with the first header.
+            scan.read_ahead(next.saturating_sub(position));
+        }
         while position < part.at.size {
             let header = scan.header_at(position)?;
             if header.base_offset >= upto {
@@ -378,6 +435,8 @@ struct Fetch<'a> {
     file: &'a dyn File,
     position: u64,
     limit: u64,
+    /// Offset after the segment's last record, as the view knows it.
+    end: Offset,
     mode: ReadMode,
     buf: Vec<u8>,
     buffers: &'a ReadBuffers,
@@ -446,6 +505,10 @@ impl Fetch<'_> {
         {
             let found = format!("one at offset {}", header.base_offset);
             return Err(self.corrupt(at, format!("a batch at offset {offset}"), found));
+        }
+        if header.next_offset() > self.end {
+            let found = format!("one up to offset {}", header.next_offset());
+            return Err(self.corrupt(at, format!("a batch that ends by {}", self.end), found));
         }
         Ok(Some(header))
     }
@@ -552,18 +615,37 @@ impl Fetch<'_> {
 pub(crate) struct HeaderScan {
     file: Arc<dyn File>,
     size: u64,
+    /// Offset after the segment's last record, if it is known.
+    end: Option<Offset>,
     window: Vec<u8>,
     window_at: u64,
+    /// Bytes of the next read.
+    window_bytes: usize,
 }
 
 impl HeaderScan {
+    /// A scan of the first `size` bytes of a file.
     pub(crate) fn new(file: Arc<dyn File>, size: u64) -> Self {
         Self {
             file,
             size,
+            end: None,
             window: Vec::new(),
             window_at: 0,
+            window_bytes: HEADER_SCAN_BYTES,
         }
+    }
+
+    /// Every batch must end by `end`.
+    fn ending_by(mut self, end: Offset) -> Self {
+        self.end = Some(end);
+        self
+    }
+
+    /// Makes the next read one of so many bytes, if that is not too much.
+    fn read_ahead(&mut self, bytes: u64) {
+        let most = limits::BATCH_MAX_BYTES as u64;
+        self.window_bytes = self.window_bytes.max(bytes.min(most) as usize);
     }
 
     fn corrupt(&self, position: u64, expected: &str, found: String) -> ReadError {
@@ -581,14 +663,25 @@ impl HeaderScan {
         let inside = position >= self.window_at
             && position + HEADER_BYTES as u64 <= self.window_at + self.window.len() as u64;
         if !inside {
-            let len = HEADER_SCAN_BYTES.min(self.size.saturating_sub(position) as usize);
+            let len = self
+                .window_bytes
+                .min(self.size.saturating_sub(position) as usize);
+            self.window_bytes = HEADER_SCAN_BYTES;
             self.window.clear();
             self.window_at = position;
             self.file.read_into(position, len, &mut self.window)?;
         }
         let at = (position - self.window_at) as usize;
-        BatchHeader::parse(&self.window[at..])
-            .map_err(|e| self.corrupt(position, "a batch header", e.to_string()))
+        let header = BatchHeader::parse(&self.window[at..])
+            .map_err(|e| self.corrupt(position, "a batch header", e.to_string()))?;
+        if let Some(end) = self.end
+            && header.next_offset() > end
+        {
+            let found = format!("one up to offset {}", header.next_offset());
+            let expected = format!("a batch that ends by {end}");
+            return Err(self.corrupt(position, &expected, found));
+        }
+        Ok(header)
     }
 
     /// The first record of the batch at `position` with that timestamp or later, in `from..upto`.
@@ -600,8 +693,12 @@ impl HeaderScan {
         from: Offset,
         upto: Offset,
     ) -> Result<Option<(Offset, i64)>, ReadError> {
-        let mut bytes = Vec::new();
-        self.file.read_into(position, header.size(), &mut bytes)?;
+        let at = position.checked_sub(self.window_at).map(|at| at as usize);
+        let seen = at.and_then(|at| self.window.get(at..at + header.size()));
+        let mut bytes = seen.map(<[u8]>::to_vec).unwrap_or_default();
+        if bytes.is_empty() {
+            self.file.read_into(position, header.size(), &mut bytes)?;
+        }
         let corrupt = |e: varve_record::BatchError| {
             self.corrupt(position, "a batch whose records can be read", e.to_string())
         };
@@ -644,8 +741,12 @@ impl Headers<'_> {
                 self.view.check(self.next)?;
                 let part = self.view.part(self.next);
                 let file = ReadView::file(&part)?;
-                let (position, _) = self.view.start_of(&part, self.next, None);
-                self.at = Some((HeaderScan::new(file, part.at.size), position, part));
+                let start = self
+                    .view
+                    .start_of(&part, self.next, ReadMode::Blocking, None);
+                let position = start.map_or(0, |s| s.position);
+                let scan = HeaderScan::new(file, part.at.size).ending_by(part.at.end);
+                self.at = Some((scan, position, part));
             }
             let Some((scan, position, part)) = &mut self.at else {
                 return Ok(None);
