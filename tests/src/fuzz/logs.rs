@@ -86,7 +86,7 @@ pub fn recovery(data: &[u8]) {
     let served = serve(&first.view(), first.segments() == 1);
     look_around(&first);
     first.close(false).unwrap();
-    let settled = of_the_log(files(&*vfs));
+    let settled = files(&*vfs);
     // As the first time: what a clean start takes on trust, an unclean one may find damaged.
     let second = open(&vfs, image.flags & CLEAN != 0).expect("what was recovered opens");
     assert_eq!(
@@ -95,17 +95,11 @@ pub fn recovery(data: &[u8]) {
     );
     assert_eq!(serve(&second.view(), second.segments() == 1), served);
     assert_eq!(
-        of_the_log(files(&*vfs)),
+        files(&*vfs),
         settled,
         "recovery of a recovered log does nothing"
     );
     go_on(second, &vfs);
-}
-
-/// Without leftovers, which a log that is made anew keeps until its next start.
-fn of_the_log(mut files: Files) -> Files {
-    files.retain(|name, _| !name.ends_with(".deleted") && !name.ends_with(".tmp"));
-    files
 }
 
 /// A refusal changes nothing but what can be derived.

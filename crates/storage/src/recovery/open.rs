@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use varve_record::check_stored;
 use varve_types::{LeaderEpoch, Offset, limits};
-use varve_vfs::{DirEntry, Vfs, VfsError, durable};
+use varve_vfs::{DirEntry, VfsError, durable};
 
 use super::segment::{
     Examined, examine, last_entry_if_complete, read_index, replace_time_index,
@@ -84,7 +84,7 @@ pub(crate) fn open(
     let is_log = |e: &DirEntry| matches!(parse_name(&e.name), Some((_, Kind::Log)));
     let has_bytes = entries.iter().any(|e| is_log(e) && e.len > 0);
     match (decide_dir(fact, has_bytes), manifest) {
-        (DirDecision::Create, _) => create(home, now_ms),
+        (DirDecision::Create, _) => create(home, &entries, now_ms),
         (DirDecision::Open, Ok(manifest)) => {
             Opening::new(home, config, mode, manifest, &entries).run()
         }
@@ -103,8 +103,13 @@ pub(crate) fn open(
     }
 }
 
-/// A log without records.
-fn create(home: &Arc<Home>, now_ms: i64) -> Result<Opened, LogError> {
+/// A log without records. Whatever else is in the directory is not of this log: a snapshot or an epoch that
+/// stayed would be believed once the log is long enough.
+fn create(home: &Arc<Home>, found: &[DirEntry], now_ms: i64) -> Result<Opened, LogError> {
+    if found.iter().any(|e| e.name == EPOCHS && !e.is_dir) {
+        home.vfs.remove_file(&home.dir.join(EPOCHS))?;
+    }
+    snapshot::remove_after(home, Offset::ZERO)?;
     let header = SegmentHeader {
         segment_id: 0,
         base_offset: Offset::ZERO,
@@ -124,6 +129,9 @@ fn create(home: &Arc<Home>, now_ms: i64) -> Result<Opened, LogError> {
     };
     // Syncs the directory, so the segment's files are durable with it.
     commit(home, &manifest)?;
+    let names = found.iter().filter(|e| !e.is_dir).map(|e| &*e.name);
+    let mut leftovers = Removal::none(&home.vfs);
+    leftovers.paths = retire(home, leftovers_of(names, &manifest));
     let recovery = Recovery {
         created: true,
         clean: true,
@@ -133,7 +141,7 @@ fn create(home: &Arc<Home>, now_ms: i64) -> Result<Opened, LogError> {
         batches_scanned: 0,
         indexes_rebuilt: 0,
         epochs_rebuilt: false,
-        leftovers: Removal::none(&home.vfs),
+        leftovers,
     };
     Ok(Opened {
         home: home.clone(),
@@ -504,7 +512,8 @@ impl<'a> Opening<'a> {
         }
         let epochs = self.epochs(&sealed, &tail)?;
         snapshot::remove_after(self.home, log_end)?;
-        self.collect_leftovers(&manifest);
+        let names = self.files.keys().map(|name| &**name);
+        self.recovery.leftovers.paths = retire(self.home, leftovers_of(names, &manifest));
         Ok(Opened {
             home: self.home.clone(),
             log_start,
@@ -543,36 +552,29 @@ impl<'a> Opening<'a> {
         }
         Ok(epochs)
     }
+}
 
-    /// Files that are neither listed nor ours to keep.
-    fn collect_leftovers(&mut self, manifest: &Manifest) {
-        let listed = |base: Offset| manifest.segments.iter().any(|s| s.base == base);
-        let mut paths: Vec<PathBuf> = Vec::new();
-        for name in self.files.keys() {
-            let leftover = match parse_name(name) {
-                Some((base, _)) => !listed(base),
-                None => name.ends_with(DELETED_SUFFIX) || name.ends_with(durable::TEMP_SUFFIX),
-            };
-            if leftover {
-                paths.push(self.home.dir.join(name));
-            }
-        }
-        self.recovery.leftovers.paths = retire(&*self.home.vfs, paths);
-    }
+/// Names that are neither listed nor ours to keep.
+fn leftovers_of<'n>(names: impl Iterator<Item = &'n str>, manifest: &Manifest) -> Vec<String> {
+    let listed = |base: Offset| manifest.segments.iter().any(|s| s.base == base);
+    let leftover = |name: &&str| match parse_name(name) {
+        Some((base, _)) => !listed(base),
+        None => name.ends_with(DELETED_SUFFIX) || name.ends_with(durable::TEMP_SUFFIX),
+    };
+    names.filter(leftover).map(str::to_owned).collect()
 }
 
 /// Gives leftovers names that no new file will get, so that unlinking them can wait.
-fn retire(vfs: &dyn Vfs, paths: Vec<PathBuf>) -> Vec<PathBuf> {
+fn retire(home: &Home, names: Vec<String>) -> Vec<PathBuf> {
     let mut retired = Vec::new();
-    for (i, path) in paths.into_iter().enumerate() {
-        if path.to_string_lossy().ends_with(DELETED_SUFFIX) {
+    for (i, name) in names.into_iter().enumerate() {
+        let path = home.dir.join(&name);
+        if name.ends_with(DELETED_SUFFIX) {
             retired.push(path);
             continue;
         }
-        let mut name = path.clone().into_os_string();
-        name.push(format!(".left{i}{DELETED_SUFFIX}"));
-        let to = PathBuf::from(name);
-        if vfs.rename(&path, &to).is_ok() {
+        let to = home.dir.join(format!("{name}.left{i}{DELETED_SUFFIX}"));
+        if home.vfs.rename(&path, &to).is_ok() {
             retired.push(to);
         }
     }
