@@ -1,9 +1,6 @@
 //! The file that holds the cluster state of a node on its own: `<data>/metadata`.
 //!
-//! Layout, little-endian: magic `VRVMETA\0`, format version u16, reserved u16 (zero), CRC-32 (IEEE) u32 of
-//! what follows, length u64 of the state, the state as `varve_metadata::snapshot` encodes it, then the
-//! directories of deleted topics that are still to be removed: count u32, and for each its length u16 and
-//! its name in UTF-8.
+//! The layout is in `FORMAT.md`.
 //!
 //! Invariants: replaced as a whole (temporary file, fsync, rename, fsync of the directory), so it is either
 //! the old or the new state; a file that cannot be read stops the node, because guessing at metadata
@@ -152,6 +149,16 @@ mod tests {
     fn round_trip() {
         let back = decode(&encode(&stored())).unwrap();
         assert_eq!(back.deleting, stored().deleting);
+    }
+
+    /// Every later program must read this file as it reads it today.
+    #[test]
+    fn the_golden_file_is_read_and_written_as_it_is() {
+        let golden = include_bytes!("../testdata/metadata-1.bin");
+        let stored = decode(golden).unwrap();
+        assert_eq!(stored.deleting, ["a-0123abcd"]);
+        assert!(!stored.state.topics().is_empty());
+        assert_eq!(encode(&stored), golden);
     }
 
     #[test]

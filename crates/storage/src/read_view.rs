@@ -414,6 +414,7 @@ impl ReadView {
             view: self,
             next: from,
             at: None,
+            begun: false,
             failed: false,
         }
     }
@@ -637,7 +638,7 @@ impl HeaderScan {
     }
 
     /// Every batch must end by `end`.
-    fn ending_by(mut self, end: Offset) -> Self {
+    pub(crate) fn ending_by(mut self, end: Offset) -> Self {
         self.end = Some(end);
         self
     }
@@ -724,6 +725,8 @@ pub struct Headers<'a> {
     next: Offset,
     /// Scan of the current segment and the position of the next header in it.
     at: Option<(HeaderScan, u64, Part<'a>)>,
+    /// A header was given: the next batch begins where that one ends.
+    begun: bool,
     failed: bool,
 }
 
@@ -754,7 +757,11 @@ impl Headers<'_> {
             let header = scan.header_at(*position);
             part.at.check_unchanged()?;
             let header = header?;
-            if *position + header.size() as u64 > part.at.size || header.base_offset > self.next {
+            let follows = match self.begun {
+                true => header.base_offset == self.next,
+                false => header.base_offset <= self.next,
+            };
+            if *position + header.size() as u64 > part.at.size || !follows {
                 let found = format!("a batch at offset {}", header.base_offset);
                 let expected = format!("a batch with offset {}", self.next);
                 let file = part.at.segment.path(Kind::Log);
@@ -768,6 +775,7 @@ impl Headers<'_> {
             *position += header.size() as u64;
             if header.last_offset() >= self.next {
                 self.next = header.next_offset();
+                self.begun = true;
                 return Ok(Some(header));
             }
         }

@@ -109,8 +109,8 @@ pub fn offsets(data: &[u8]) {
 /// # Panics
 /// When a property is broken.
 pub fn identity_file(data: &[u8]) {
-    if let Ok(text) = varve_server::datadir::normal_identity(data) {
-        let again = varve_server::datadir::normal_identity(text.as_bytes());
+    if let Ok(text) = varve_server::identity::normal_form(data) {
+        let again = varve_server::identity::normal_form(text.as_bytes());
         assert_eq!(again, Ok(text));
     }
 }

@@ -5,7 +5,7 @@
 use bytes::Bytes;
 use varve_groups::codec;
 use varve_partition::ProducerTable;
-use varve_record::{BatchBuilder, BatchHeader, Compression};
+use varve_record::{BatchBuilder, Compression};
 use varve_types::{
     GroupName, Offset, PartitionId, ProducerId, Sequence, TopicName, TopicPartition,
 };
@@ -79,23 +79,23 @@ pub fn all() -> Vec<(&'static str, String, Vec<u8>)> {
         add("recovery", name, image.encode());
         add("inspect", name, image.encode());
     }
-    add("producers", "two-sessions", producers());
+    let producers = golden!("partition/testdata/producers-1.bin");
+    add("producers", "two-sessions", producers.to_vec());
     add("producers", "empty", ProducerTable::default().encode());
     let state = golden!("metadata/testdata/snapshot-1.bin").to_vec();
-    add("metadata_file", "one-deleted", metadata_file(&state));
     add("metadata", "golden", state);
+    let file = golden!("broker/testdata/metadata-1.bin").to_vec();
+    add("metadata_file", "one-deleted", file);
     let (key, value) = offset_record();
     add("offsets", "key", key);
     add("offsets", "value", value);
-    add("identity", "one", IDENTITY.as_bytes().to_vec());
+    add(
+        "identity",
+        "one",
+        golden!("server/testdata/meta.toml").to_vec(),
+    );
     seeds
 }
-
-const IDENTITY: &str = "format_version = 1\n\
-    cluster_id = \"4f9c1c1e-5d0b-4c3c-9d3a-2f8f6f0f7a11\"\n\
-    node_id = 1\n\
-    directory_id = \"0d6f3a52-7a0c-4a55-8e0b-3f1f1d0f6c22\"\n\
-    created_by = \"varve 0.1.0\"\n";
 
 fn one_batch(codec: Compression) -> Bytes {
     let mut builder = BatchBuilder::new(codec, None);
@@ -153,34 +153,6 @@ fn images(golden: &Image) -> Vec<(&'static str, Image)> {
         ("unlisted-segment", unlisted),
         ("nothing", without(&[0, 1, 2, 3, 4, 5, 6, 7, 8])),
     ]
-}
-
-fn producers() -> Vec<u8> {
-    let mut table = ProducerTable::default();
-    for (id, first) in [(7, 0), (7, 3), (9, 0)] {
-        let mut builder = BatchBuilder::new(Compression::None, None);
-        for _ in 0..3 {
-            builder.append(5, None, Some(b"v"), &[]).unwrap();
-        }
-        builder.set_producer(ProducerId { id, epoch: 1 }, Sequence::new(first).unwrap());
-        let bytes = builder.build().unwrap();
-        table.replay(&BatchHeader::parse(&bytes).unwrap());
-    }
-    table.encode()
-}
-
-fn metadata_file(state: &[u8]) -> Vec<u8> {
-    let mut body = (state.len() as u64).to_le_bytes().to_vec();
-    body.extend_from_slice(state);
-    body.extend_from_slice(&1_u32.to_le_bytes());
-    body.extend_from_slice(&10_u16.to_le_bytes());
-    body.extend_from_slice(b"a-0123abcd");
-    let mut file = b"VRVMETA\0".to_vec();
-    file.extend_from_slice(&1_u16.to_le_bytes());
-    file.extend_from_slice(&[0; 2]);
-    file.extend_from_slice(&crc32fast::hash(&body).to_le_bytes());
-    file.extend_from_slice(&body);
-    file
 }
 
 fn offset_record() -> (Vec<u8>, Vec<u8>) {

@@ -166,6 +166,14 @@ enum Verdict {
     Examined(Box<Examined>),
 }
 
+/// First offsets of the leader epochs.
+enum KnownEpochs {
+    /// As the epoch file says.
+    Stored(Vec<(LeaderEpoch, Offset)>),
+    /// There is no good file: as the batches of all segments say.
+    Derived(Vec<(LeaderEpoch, Offset)>),
+}
+
 struct Opening<'a> {
     home: &'a Arc<Home>,
     config: &'a LogConfig,
@@ -218,13 +226,15 @@ impl<'a> Opening<'a> {
         let candidates = self.unlisted()?;
         let (mut verdicts, swept) = self.judge(&candidates)?;
         self.check_log_start(verdicts.last())?;
+        // Reading batches for the epochs may find damage too: before anything is changed.
+        let epochs = self.epochs_before(&verdicts)?;
         let last = match verdicts.pop() {
             Some(Verdict::Examined(examined)) => *examined,
             _ => unreachable!("the last segment is always examined"),
         };
         let sealed = self.settle_sealed(verdicts)?;
         let tail = self.settle(last)?;
-        self.finish(sealed, tail, &swept)
+        self.finish(sealed, tail, &swept, epochs)
     }
 
     /// Records are deleted from the front only after they were flushed.
@@ -475,6 +485,7 @@ impl<'a> Opening<'a> {
         sealed: Vec<Sealed>,
         tail: Tail,
         swept: &[SegmentHeader],
+        epochs: KnownEpochs,
     ) -> Result<Opened, LogError> {
         self.recovery.bytes_cut += swept
             .iter()
@@ -510,7 +521,7 @@ impl<'a> Opening<'a> {
         if manifest != self.manifest {
             commit(self.home, &manifest)?;
         }
-        let epochs = self.epochs(&sealed, &tail)?;
+        let epochs = self.epochs(epochs, &tail)?;
         snapshot::remove_after(self.home, log_end)?;
         let names = self.files.keys().map(|name| &**name);
         self.recovery.leftovers.paths = retire(self.home, leftovers_of(names, &manifest));
@@ -525,18 +536,34 @@ impl<'a> Opening<'a> {
         })
     }
 
-    /// The epoch file, or what the batches say, made to agree with the log's end.
-    fn epochs(&mut self, sealed: &[Sealed], tail: &Tail) -> Result<EpochIndex, LogError> {
-        let path = self.home.dir.join(EPOCHS);
-        let stored = match self.home.vfs.read(&path) {
-            Ok(bytes) => decode_epochs(&self.home.identity, &bytes).ok(),
-            Err(e) if e.is_not_found() => None,
+    /// The epoch file, or, without a good one, what the batches of all segments say.
+    fn epochs_before(&self, verdicts: &[Verdict]) -> Result<KnownEpochs, LogError> {
+        match self.home.vfs.read(&self.home.dir.join(EPOCHS)) {
+            Ok(bytes) => {
+                if let Ok(stored) = decode_epochs(&self.home.identity, &bytes) {
+                    return Ok(KnownEpochs::Stored(stored));
+                }
+            }
+            Err(e) if e.is_not_found() => {}
             Err(e) => return Err(e.into()),
-        };
+        }
+        let parts: Vec<Sealed> = verdicts
+            .iter()
+            .map(|verdict| match verdict {
+                Verdict::Trusted(sealed) => sealed.clone(),
+                Verdict::Examined(examined) => seal(&examined.tail),
+            })
+            .collect();
+        derive_epochs(&parts).map(KnownEpochs::Derived)
+    }
+
+    /// What is known of the epochs, made to agree with the log's end.
+    fn epochs(&mut self, known: KnownEpochs, tail: &Tail) -> Result<EpochIndex, LogError> {
+        let path = self.home.dir.join(EPOCHS);
         // A flush writes the file before index entries, so a good one knows all that was not scanned.
-        let from_batches = match &stored {
-            Some(_) => std::mem::take(&mut self.scanned_epochs),
-            None => derive_epochs(sealed, tail)?,
+        let (stored, from_batches) = match known {
+            KnownEpochs::Stored(stored) => (Some(stored), std::mem::take(&mut self.scanned_epochs)),
+            KnownEpochs::Derived(derived) => (None, derived),
         };
         let mut entries = stored.clone().unwrap_or_default();
         entries.retain(|(_, start)| *start <= tail.next);
@@ -594,14 +621,17 @@ pub(crate) fn seal(tail: &Tail) -> Sealed {
 
 /// The first offset of each epoch, from the batches. Runs whose largest epoch is not new are skipped by
 /// their index entry, so that only the batches at a change of leader are read.
-fn derive_epochs(sealed: &[Sealed], tail: &Tail) -> Result<Vec<(LeaderEpoch, Offset)>, LogError> {
+fn derive_epochs(parts: &[Sealed]) -> Result<Vec<(LeaderEpoch, Offset)>, LogError> {
     let mut epochs: Vec<(LeaderEpoch, Offset)> = Vec::new();
-    let active = seal(tail);
-    for part in sealed.iter().chain(std::iter::once(&active)) {
+    for (i, part) in parts.iter().enumerate() {
         let seen = read_index(&part.segment, part.size)?;
         let file = part.segment.log_file()?;
-        let mut scan = HeaderScan::new(file, part.size);
-        let mut position = 0;
+        let mut scan = HeaderScan::new(file, part.size).ending_by(part.end);
+        let (mut position, mut next) = (0, part.segment.base);
+        let refused = |position: u64, expected: String, found: String| {
+            let path = part.segment.path(Kind::Log);
+            refuse(&path, position, Reason::BelowCheckpoint, expected, found)
+        };
         let mut runs = seen.entries.iter().peekable();
         while position < part.size {
             let newest = epochs.last().map(|(epoch, _)| *epoch);
@@ -609,23 +639,25 @@ fn derive_epochs(sealed: &[Sealed], tail: &Tail) -> Result<Vec<(LeaderEpoch, Off
             if let Some(run) = runs.next_if(|r| r.position == position)
                 && Some(run.max_epoch) == newest
             {
-                position = run.end;
+                (position, next) = (run.end, run.next);
                 continue;
             }
             let header = scan.header_at(position).map_err(|e| match e {
                 ReadError::Io(e) => LogError::Io(e),
-                e => {
-                    let path = part.segment.path(Kind::Log);
-                    let reason = Reason::BelowCheckpoint;
-                    refuse(&path, position, reason, "a batch header", e.to_string())
-                }
+                e => refused(position, "a batch header".into(), e.to_string()),
             })?;
+            if header.base_offset < next {
+                let expected = format!("a batch at offset {next} or later");
+                let found = format!("one at offset {}", header.base_offset);
+                return Err(refused(position, expected, found));
+            }
+            next = header.next_offset();
             if newest.is_none_or(|newest| header.leader_epoch > newest) {
                 epochs.push((header.leader_epoch, header.base_offset));
             }
             position += header.size() as u64;
         }
-        if part.segment.id != tail.segment.id {
+        if i + 1 < parts.len() {
             part.segment.release();
         }
     }
