@@ -4,12 +4,15 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use bytes::Bytes;
+use varve_record::Batch;
+use varve_storage::Log;
 
 use super::log::{BATCH_BYTES, NOW_MS, batch, group, open};
-use super::{Bench, Better, Row};
+use super::{Bench, Better, Round, Row};
 
 const SEGMENT_BYTES: u64 = 1 << 30;
 
@@ -29,7 +32,7 @@ pub fn append(bench: &Bench<'_>) -> Result<Vec<Row>> {
         };
         let name = match batches {
             1 => "append 64 KiB, a flush each".to_owned(),
-            n => format!("append 64 KiB, a flush per {} MiB", n * BATCH_BYTES >> 20),
+            n => format!("append 64 KiB, a flush per {} MiB", (n * BATCH_BYTES) >> 20),
         };
         rows.push(load.row(bench, name)?.target(0.9));
     }
@@ -60,12 +63,33 @@ struct Load {
 }
 
 impl Load {
+    /// Floor and ours take turns group by group, so that whatever else this disk does meets both alike.
     fn row(self, bench: &Bench<'_>, name: String) -> Result<Row> {
-        let bytes = batch()?.into_bytes();
-        let rounds = bench.rounds(
-            || self.raw(bench.fresh("floor")?.path(), &bytes),
-            || self.ours(bench.fresh("varve")?.path()),
-        )?;
+        let mut rounds = Vec::new();
+        for _ in 0..bench.rounds {
+            let (floor_dir, our_dir) = (bench.fresh("floor")?, bench.fresh("varve")?);
+            let mut floor = Raw::new(self, floor_dir.path())?;
+            let mut ours = Ours::new(self, our_dir.path())?;
+            rustix::fs::sync();
+            let (mut floor_took, mut our_time) = (Duration::ZERO, Duration::ZERO);
+            for n in 0..self.groups() {
+                for turn in [n % 2, (n + 1) % 2] {
+                    let started = Instant::now();
+                    if turn == 0 {
+                        floor.group()?;
+                        floor_took += started.elapsed();
+                    } else {
+                        ours.group()?;
+                        our_time += started.elapsed();
+                    }
+                }
+            }
+            let rate = |took: Duration| self.bytes() as f64 / took.as_secs_f64() / 1e6;
+            rounds.push(Round {
+                floor: rate(floor_took),
+                ours: rate(our_time),
+            });
+        }
         Ok(Row::new(name, "MB/s", Better::More, &rounds))
     }
 
@@ -73,60 +97,88 @@ impl Load {
         (self.total / BATCH_BYTES / self.group).max(1)
     }
 
-    fn rate(self, started: Instant) -> f64 {
-        let bytes = self.groups() * self.group * BATCH_BYTES;
-        bytes as f64 / started.elapsed().as_secs_f64() / 1e6
+    fn bytes(self) -> usize {
+        self.groups() * self.group * BATCH_BYTES
     }
+}
 
-    fn raw(self, dir: &Path, bytes: &[u8]) -> Result<f64> {
+/// One file per partition, one `pwrite` per batch, one `fdatasync` per dirty file and group.
+struct Raw {
+    load: Load,
+    bytes: Bytes,
+    files: Vec<File>,
+    ends: Vec<u64>,
+    turn: usize,
+}
+
+impl Raw {
+    fn new(load: Load, dir: &Path) -> Result<Self> {
         let create = |n: usize| File::create_new(dir.join(format!("{n}.log")));
-        let files: Vec<File> = (0..self.files)
-            .map(create)
-            .collect::<std::io::Result<_>>()?;
-        let mut ends = vec![0_u64; self.files];
-        let mut turn = 0;
-        let started = Instant::now();
-        for _ in 0..self.groups() {
-            let mut dirty = vec![false; self.files];
-            for _ in 0..self.group {
-                let at = turn % self.files;
-                turn += 1;
-                files[at].write_all_at(bytes, ends[at])?;
-                ends[at] += bytes.len() as u64;
-                dirty[at] = true;
-            }
-            for (file, _) in files.iter().zip(&dirty).filter(|(_, dirty)| **dirty) {
-                file.sync_data()?;
-            }
-        }
-        Ok(self.rate(started))
+        Ok(Self {
+            load,
+            bytes: batch()?.into_bytes(),
+            files: (0..load.files)
+                .map(create)
+                .collect::<std::io::Result<_>>()?,
+            ends: vec![0; load.files],
+            turn: 0,
+        })
     }
 
-    fn ours(self, dir: &Path) -> Result<f64> {
-        let batch = batch()?;
+    fn group(&mut self) -> Result<()> {
+        let mut dirty = vec![false; self.files.len()];
+        for _ in 0..self.load.group {
+            let at = self.turn % self.files.len();
+            self.turn += 1;
+            self.files[at].write_all_at(&self.bytes, self.ends[at])?;
+            self.ends[at] += self.bytes.len() as u64;
+            dirty[at] = true;
+        }
+        for (file, _) in self.files.iter().zip(&dirty).filter(|(_, d)| **d) {
+            file.sync_data()?;
+        }
+        Ok(())
+    }
+}
+
+/// The same with logs.
+struct Ours {
+    load: Load,
+    batch: Batch,
+    logs: Vec<Log>,
+    turn: usize,
+}
+
+impl Ours {
+    fn new(load: Load, dir: &Path) -> Result<Self> {
         let mut logs = Vec::new();
-        for n in 0..self.files {
+        for n in 0..load.files {
             let mut log = open(&dir.join(n.to_string()), n, SEGMENT_BYTES)?;
             // The epoch file is written here, not in the first group.
             log.flush_now()?;
             logs.push(log);
         }
-        let mut turn = 0;
-        let started = Instant::now();
-        for _ in 0..self.groups() {
-            let mut counts = vec![0; self.files];
-            for _ in 0..self.group {
-                counts[turn % self.files] += 1;
-                turn += 1;
-            }
-            for (log, count) in logs.iter_mut().zip(&counts).filter(|(_, c)| **c > 0) {
-                let batches = group(log, &batch, *count);
-                log.append(&batches, NOW_MS)?;
-            }
-            for (log, _) in logs.iter_mut().zip(&counts).filter(|(_, c)| **c > 0) {
-                log.flush_now()?;
-            }
+        Ok(Self {
+            load,
+            batch: batch()?,
+            logs,
+            turn: 0,
+        })
+    }
+
+    fn group(&mut self) -> Result<()> {
+        let mut counts = vec![0; self.logs.len()];
+        for _ in 0..self.load.group {
+            counts[self.turn % self.logs.len()] += 1;
+            self.turn += 1;
         }
-        Ok(self.rate(started))
+        for (log, count) in self.logs.iter_mut().zip(&counts).filter(|(_, c)| **c > 0) {
+            let batches = group(log, &self.batch, *count);
+            log.append(&batches, NOW_MS)?;
+        }
+        for (log, _) in self.logs.iter_mut().zip(&counts).filter(|(_, c)| **c > 0) {
+            log.flush_now()?;
+        }
+        Ok(())
     }
 }

@@ -1,7 +1,6 @@
 //! The storage engine against this machine, in one table: `cargo bench -p varve-benches --bench storage`.
 //!
-//! Each row alternates rounds of the floor (the same bytes by plain system calls) and of ours on the same
-//! disk, and prints the median of the ratios round by round. Shares are of throughput, or of latency turned
+//! Each row alternates the floor (the same bytes by plain system calls) and ours on the same disk, and prints the median of the ratios round by round. Shares are of throughput, or of latency turned
 //! over, so that 1.00 is the floor and more is better. `-- --help` lists the options.
 
 mod append;

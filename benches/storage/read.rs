@@ -108,8 +108,7 @@ impl Reading {
     }
 
     fn raw_batch(&self, n: u64) -> Result<()> {
-        let mut buffer = Vec::with_capacity(BATCH_BYTES);
-        buffer.resize(BATCH_BYTES, 0);
+        let mut buffer = vec![0; BATCH_BYTES];
         self.file
             .read_exact_at(&mut buffer, self.scattered(n) * BATCH_BYTES as u64)?;
         std::hint::black_box(&buffer);

@@ -1,6 +1,8 @@
 //! Automation: `cargo xtask check` is everything that must hold before a change lands, the same here and
 //! in CI. Needs nothing of the product and nothing but the standard library; never needed to build.
 
+mod fuzz;
+
 use std::ffi::OsString;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
@@ -24,6 +26,8 @@ long suites:
   kill    1 GiB of real text through a node that is killed again and again, read back and compared
   storage random histories with power cuts against a model, 20,000 cases
   groups  random joins, leaves, timeouts and lost replies, 20,000 cases
+  fuzz    every fuzz target, each for $VARVE_FUZZ_SECONDS (default 300); $VARVE_FUZZ_TARGETS names some.
+          Needs a nightly toolchain and cargo-fuzz; not part of `long` without a name
 ";
 
 const LONG: [Step; 3] = [
@@ -109,6 +113,7 @@ fn main() -> ExitCode {
         ["check"] => check(false),
         ["check", "--skip-tests"] => check(true),
         ["long"] => long(&LONG),
+        ["long", "fuzz"] => fuzz::run(),
         ["long", name] => match LONG.iter().position(|step| step.name == *name) {
             Some(at) => long(&LONG[at..=at]),
             None => {
