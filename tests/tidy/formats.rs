@@ -14,7 +14,7 @@ const WRITES: [&str; 3] = [
 ];
 
 /// Crates that write files for others, or files of somebody else's choice.
-const NOT_WRITERS: [&str; 2] = ["vfs", "cli"];
+const NOT_WRITERS: [&str; 3] = ["vfs", "cli", "sim"];
 
 fn read(path: &str) -> Option<String> {
     std::fs::read_to_string(root().join(path)).ok()

@@ -222,7 +222,8 @@ pub fn inspect(data: &[u8]) {
         .expect("a directory is listed")
         .filter(|seen| matches!(seen, Ok(batch) if batch.fault.is_none()))
         .count();
-    assert!(report.batches <= good as u64);
+    // Behind damage the check goes on where an index says that a batch begins; a dump knows no index.
+    assert!(report.batches <= good as u64 || !report.problems.is_empty());
     assert_eq!(files(&*vfs), before, "looking changes nothing");
 }
 
