@@ -8,6 +8,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod formats;
 mod layers;
 mod source;
 

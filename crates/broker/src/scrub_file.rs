@@ -1,10 +1,6 @@
 //! The file that remembers how far the scrub has come: `<data>/scrub`.
 //!
-//! Layout, little-endian: magic `VRVSCRB\0`, format version u32, CRC-32 (IEEE) u32 of what follows; then the start
-//! of the pass in ms since 1970 i64, its bytes u64 and its finds u64 so far; the place where it goes on: topic id
-//! (16 bytes, big-endian), partition i32, base offset of the segment i64, or -1 for the files beside the
-//! segments; the end of the last whole pass in ms since 1970 i64, or -1; then damaged places: count u32, and for
-//! each topic id (16 bytes, big-endian), partition i32, first offset i64.
+//! The layout is in `FORMAT.md`.
 //!
 //! Invariant: only a hint. A file that is missing, damaged or of another version counts as none: a new pass
 //! begins, and finds what there is to find. It is written without a sync.
@@ -94,6 +90,13 @@ pub(crate) fn store(vfs: &dyn Vfs, data_dir: &Path, progress: &Progress) -> Resu
     durable::replace_unsynced(vfs, &path(data_dir), &encode(progress))
 }
 
+/// Reads the bytes of such a file and writes what they say again. For tools and tests: a file of this program
+/// gives the same bytes. `None` when they count as no file.
+#[must_use]
+pub fn recode(bytes: &[u8]) -> Option<Vec<u8>> {
+    decode(bytes).map(|progress| encode(&progress))
+}
+
 fn encode(p: &Progress) -> Vec<u8> {
     let mut body = Vec::with_capacity(128);
     body.extend(p.pass_began_ms.to_le_bytes());
@@ -156,10 +159,20 @@ fn decode(bytes: &[u8]) -> Option<Progress> {
     let mut f = Fields(body);
     let (pass_began_ms, pass_bytes, pass_damage) = (f.i64()?, f.u64()?, f.u64()?);
     let (topic, partition) = f.place()?;
-    let base = Offset::new(f.i64()?);
-    let last_pass_ms = Some(f.i64()?).filter(|ms| *ms >= 0);
+    let base = match f.i64()? {
+        -1 => None,
+        base => Some(Offset::new(base)?),
+    };
+    let last_pass_ms = match f.i64()? {
+        -1 => None,
+        ms => Some(ms).filter(|ms| *ms >= 0).map(Some)?,
+    };
+    let count = f.u32()?;
+    if count as usize > REMEMBERED {
+        return None;
+    }
     let mut damaged = Vec::new();
-    for _ in 0..f.u32()? {
+    for _ in 0..count {
         let (topic, partition) = f.place()?;
         damaged.push((topic, partition, Offset::new(f.i64()?)?));
     }
@@ -206,6 +219,14 @@ mod tests {
         assert_eq!(bytes.len(), 16 + 24 + 28 + 8 + 4 + 28);
         assert_eq!(&bytes[..12], b"VRVSCRB\0\x01\0\0\0");
         assert_eq!(bytes[40..56], progress().next.topic.0.to_be_bytes());
+    }
+
+    /// Every later program must read this file as it reads it today.
+    #[test]
+    fn the_golden_file_is_read_and_written_as_it_is() {
+        let golden = include_bytes!("../testdata/scrub-1.bin");
+        assert_eq!(decode(golden), Some(progress()));
+        assert_eq!(recode(golden).as_deref(), Some(&golden[..]));
     }
 
     #[test]

@@ -13,9 +13,11 @@ pub mod input;
 mod invariants;
 pub mod output;
 mod pending_acks;
+mod producer_codec;
 pub mod producer_state;
 
 pub use crate::core::{Core, CoreConfig, Recovered};
 pub use input::{Append, Input, Ticket};
 pub use output::{Accepted, Output, Rejection};
-pub use producer_state::{ProducerTable, SnapshotError};
+pub use producer_codec::SnapshotError;
+pub use producer_state::ProducerTable;

@@ -14,18 +14,18 @@ use crate::output::Rejection;
 
 /// A remembered batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Remembered {
-    first: Sequence,
-    base_offset: Offset,
-    records: u32,
+pub(crate) struct Remembered {
+    pub(crate) first: Sequence,
+    pub(crate) base_offset: Offset,
+    pub(crate) records: u32,
 }
 
 /// A session.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Session {
-    epoch: i16,
-    last_used_ms: i64,
-    batches: VecDeque<Remembered>,
+pub(crate) struct Session {
+    pub(crate) epoch: i16,
+    pub(crate) last_used_ms: i64,
+    pub(crate) batches: VecDeque<Remembered>,
 }
 
 impl Session {
@@ -51,30 +51,10 @@ pub(crate) enum Verdict {
 /// Every session of a partition.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ProducerTable {
-    sessions: BTreeMap<i64, Session>,
+    pub(crate) sessions: BTreeMap<i64, Session>,
     /// Sessions as they were before appends that are not written yet, newest last.
     undo: Vec<(i64, Option<Session>)>,
 }
-
-/// Why a snapshot cannot be used. It is derivable: read the log instead.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum SnapshotError {
-    /// Shorter than its own lengths say, or with a value out of range.
-    #[error("producer snapshot is damaged at byte {at}")]
-    Damaged {
-        /// Where.
-        at: usize,
-    },
-    /// Made by another version.
-    #[error("producer snapshot has version {found}; this program reads version {VERSION}")]
-    Version {
-        /// Found.
-        found: u16,
-    },
-}
-
-/// Version of the snapshot's bytes.
-const VERSION: u16 = 1;
 
 impl ProducerTable {
     /// Judges a batch. Changes nothing.
@@ -227,89 +207,6 @@ impl ProducerTable {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.sessions.is_empty()
-    }
-
-    /// Bytes for a snapshot: version, count, then each session, little-endian. The file that holds them
-    /// adds checksum and identity.
-    #[must_use]
-    pub fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(6 + self.sessions.len() * 120);
-        out.extend(VERSION.to_le_bytes());
-        out.extend((self.sessions.len() as u32).to_le_bytes());
-        for (id, session) in &self.sessions {
-            out.extend(id.to_le_bytes());
-            out.extend(session.epoch.to_le_bytes());
-            out.extend(session.last_used_ms.to_le_bytes());
-            out.push(session.batches.len() as u8);
-            for batch in &session.batches {
-                out.extend(batch.first.get().to_le_bytes());
-                out.extend(batch.base_offset.get().to_le_bytes());
-                out.extend(batch.records.to_le_bytes());
-            }
-        }
-        out
-    }
-
-    /// Reads what [`Self::encode`] wrote.
-    ///
-    /// # Errors
-    /// [`SnapshotError`]; the caller then rebuilds the table from the log.
-    pub fn decode(bytes: &[u8]) -> Result<Self, SnapshotError> {
-        let mut r = Reader { bytes, at: 0 };
-        let found = u16::from_le_bytes(r.take()?);
-        if found != VERSION {
-            return Err(SnapshotError::Version { found });
-        }
-        let count = u32::from_le_bytes(r.take()?);
-        let mut table = Self::default();
-        for _ in 0..count {
-            let id = i64::from_le_bytes(r.take()?);
-            let epoch = i16::from_le_bytes(r.take()?);
-            let last_used_ms = i64::from_le_bytes(r.take()?);
-            let [batches] = r.take()?;
-            let mut session = Session {
-                epoch,
-                last_used_ms,
-                batches: VecDeque::new(),
-            };
-            for _ in 0..batches {
-                let first = Sequence::new(i32::from_le_bytes(r.take()?)).ok_or(r.damaged())?;
-                let base = Offset::new(i64::from_le_bytes(r.take()?)).ok_or(r.damaged())?;
-                let records = u32::from_le_bytes(r.take()?);
-                session.batches.push_back(Remembered {
-                    first,
-                    base_offset: base,
-                    records,
-                });
-            }
-            if epoch < 0 || session.batches.len() > limits::PRODUCER_BATCHES_REMEMBERED {
-                return Err(r.damaged());
-            }
-            table.sessions.insert(id, session);
-        }
-        if r.at == bytes.len() {
-            Ok(table)
-        } else {
-            Err(r.damaged())
-        }
-    }
-}
-
-struct Reader<'a> {
-    bytes: &'a [u8],
-    at: usize,
-}
-
-impl Reader<'_> {
-    fn take<const N: usize>(&mut self) -> Result<[u8; N], SnapshotError> {
-        let end = self.at + N;
-        let slice = self.bytes.get(self.at..end).ok_or(self.damaged())?;
-        self.at = end;
-        slice.try_into().map_err(|_| self.damaged())
-    }
-
-    const fn damaged(&self) -> SnapshotError {
-        SnapshotError::Damaged { at: self.at }
     }
 }
 

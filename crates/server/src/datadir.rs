@@ -9,12 +9,10 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
 use varve_types::{ClusterId, NodeId};
 use varve_vfs::{LockError, LockGuard, Vfs, VfsError, durable};
 
-/// Version of the directory's layout.
-const FORMAT_VERSION: u32 = 1;
+use crate::identity::{FORMAT_VERSION, Meta};
 
 /// Why a directory was refused. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
@@ -69,17 +67,6 @@ pub enum DataDirError {
         /// Its version.
         found: u32,
     },
-}
-
-/// What `meta.toml` says.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Meta {
-    format_version: u32,
-    cluster_id: String,
-    node_id: i32,
-    directory_id: String,
-    created_by: String,
 }
 
 /// A data directory in use. The lock goes with the value.
@@ -185,9 +172,9 @@ fn identify(
             directory_id: uuid::Uuid::new_v4().to_string(),
             created_by: format!("varve {}", crate::VERSION),
         };
-        let text = toml::to_string(&meta).map_err(|e| DataDirError::BadIdentity {
+        let text = meta.text().map_err(|what| DataDirError::BadIdentity {
             path: file.clone(),
-            what: e.to_string(),
+            what,
         })?;
         durable::replace(vfs, &file, text.as_bytes())?;
         return Ok(cluster);
@@ -196,9 +183,7 @@ fn identify(
         path: file.clone(),
         what,
     };
-    let bytes = vfs.read(&file)?;
-    let text = std::str::from_utf8(&bytes).map_err(|e| bad(e.to_string()))?;
-    let meta: Meta = toml::from_str(text).map_err(|e| bad(e.message().to_owned()))?;
+    let meta = Meta::parse(&vfs.read(&file)?).map_err(bad)?;
     if meta.format_version > FORMAT_VERSION {
         return Err(DataDirError::Newer {
             path: path.to_owned(),
@@ -235,6 +220,21 @@ mod tests {
             NodeId(node),
             cluster.map(ClusterId),
         )
+    }
+
+    /// Every later program must read this file as it reads it today.
+    #[test]
+    fn the_golden_identity_is_read_and_written_as_it_is() {
+        let golden = include_str!("../testdata/meta.toml");
+        let meta = Meta::parse(golden.as_bytes()).unwrap();
+        assert_eq!(meta.text().as_deref(), Ok(golden));
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("data");
+        std::fs::create_dir(&path).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o750)).unwrap();
+        std::fs::write(path.join("meta.toml"), golden).unwrap();
+        let cluster = "4f9c1c1e-5d0b-4c3c-9d3a-2f8f6f0f7a11".parse();
+        assert_eq!(Ok(open(&path, 1, None).unwrap().cluster()), cluster);
     }
 
     #[test]

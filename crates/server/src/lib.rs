@@ -10,6 +10,7 @@ pub mod datadir;
 pub mod embedded;
 pub mod health;
 pub mod http;
+pub mod identity;
 pub mod metrics;
 pub mod node;
 pub mod notify;

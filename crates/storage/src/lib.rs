@@ -11,6 +11,43 @@
 //! It never starts a thread, reads a clock, looks at a high watermark on its own, or decides what an
 //! acknowledgement means.
 //!
+//! # Alone, without a server
+//!
+//! ```
+//! use std::sync::Arc;
+//! use varve_record::{BatchBuilder, Compression, iter_batches};
+//! use varve_storage::{Log, LogConfig, LogIdentity, OpenMode, ReadMode, ReadOutcome};
+//! use varve_types::{LeaderEpoch, PartitionId, TopicId};
+//! use varve_vfs::RealVfs;
+//!
+//! # let home = tempfile::tempdir()?;
+//! # let dir = home.path().join("log");
+//! let identity = LogIdentity { topic_id: TopicId(7), partition: PartitionId(0) };
+//! let (config, mode) = (LogConfig::default(), OpenMode { clean: false });
+//! let (mut log, _) = Log::open(Arc::new(RealVfs), &dir, identity, config, mode, 0)?;
+//!
+//! let mut builder = BatchBuilder::new(Compression::None, None);
+//! builder.append(1, Some(b"key"), Some(b"value"), &[])?;
+//! let batch = builder.build_batch()?.sequence(log.log_end(), LeaderEpoch::ZERO);
+//! let appended = log.append(&[batch], 0)?; // written, and visible to readers
+//! assert_eq!(log.flush_now()?, appended.range.end); // durable
+//! drop(log); // as after a kill
+//!
+//! let (log, recovery) = Log::open(Arc::new(RealVfs), &dir, identity, config, mode, 0)?;
+//! assert_eq!(recovery.bytes_cut, 0);
+//! let (start, end) = (log.log_start(), log.log_end());
+//! let ReadOutcome::Slice(slice) = log.view().read(start, 1 << 20, end, true, ReadMode::Blocking, None)?
+//! else { unreachable!("a blocking read does not block") };
+//! for batch in iter_batches(slice.bytes) {
+//!     for record in batch?.records()? {
+//!         assert_eq!(record?.value.as_deref(), Some(&b"value"[..]));
+//!     }
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! `examples/log.rs` is the same as a program, with many batches read.
+//!
 //! # The API in short
 //!
 //! ```text
@@ -53,11 +90,13 @@ mod buffers;
 mod check;
 mod closing;
 mod config;
+mod disk_index;
 mod epoch_index;
 mod error;
 mod faults;
 mod flush;
 pub mod format;
+mod header_scan;
 pub mod inspect;
 pub mod journal;
 mod journaled;

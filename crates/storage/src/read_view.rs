@@ -10,18 +10,17 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use varve_record::{BatchHeader, HEADER_BYTES, StoredBatch};
-use varve_types::{LeaderEpoch, Offset};
+use varve_record::{BatchHeader, HEADER_BYTES};
+use varve_types::{LeaderEpoch, Offset, limits};
 use varve_vfs::File;
 
 use crate::buffers::ReadBuffers;
 use crate::check::check_batch;
 use crate::epoch_index::EpochIndex;
 use crate::error::ReadError;
-use crate::segment::{Kind, Segment};
+use crate::header_scan::HeaderScan;
+use crate::segment::{Kind, Place, Segment};
 
-/// Bytes read at once when only headers are wanted.
-const HEADER_SCAN_BYTES: usize = 16 * 1024;
 /// Bytes read beyond `max_bytes` when it is not known where in its run a batch begins.
 const SLACK_BYTES: u64 = 64 * 1024;
 
@@ -109,12 +108,38 @@ pub struct ReadView {
 }
 
 /// Where a read begins.
+#[derive(Debug, Clone, Copy)]
 struct Start {
     position: u64,
     /// Offset of the batch there.
     first: Offset,
-    /// Bytes that the batch that is wanted may be away from there.
-    slack: u64,
+    /// Bytes from there in which the batch that is looked for begins.
+    run: u64,
+    /// The run ends with a batch: the one looked for ends in it as well.
+    run_is_known: bool,
+}
+
+impl Start {
+    const fn exact(position: u64, offset: Offset) -> Self {
+        Self {
+            position,
+            first: offset,
+            run: 0,
+            run_is_known: false,
+        }
+    }
+
+    /// Bytes to read at once so that, as a rule, no second read is needed.
+    fn bytes_for(&self, max_bytes: usize, min_one: bool) -> u64 {
+        let most = max_bytes.max(HEADER_BYTES) as u64;
+        let want = self.run.min(SLACK_BYTES).saturating_add(most);
+        match (min_one, self.run_is_known) {
+            (true, true) if self.run <= limits::BATCH_MAX_BYTES as u64 => want.max(self.run),
+            // The batch's size is not known: what most have costs less than asking twice.
+            (true, _) => want.max(SLACK_BYTES),
+            (false, _) => want,
+        }
+    }
 }
 
 /// A segment within a view.
@@ -234,21 +259,26 @@ impl ReadView {
             return Ok(ReadOutcome::Slice(empty(offset)));
         }
         let part = self.part(offset);
-        let file = Self::file(&part)?;
-        let Start {
-            position,
-            first,
-            slack,
-        } = self.start_of(&part, offset, cursor);
-        let want = slack.saturating_add(max_bytes.max(HEADER_BYTES) as u64);
-        let len = want.min(part.at.size.saturating_sub(position));
+        let file = match mode {
+            ReadMode::Blocking => Some(Self::file(&part)?),
+            ReadMode::NoWait => part.at.segment.open_log_file(),
+        };
+        let start = self.start_of(&part, offset, mode, cursor);
+        let (Some(file), Some(start)) = (file, start) else {
+            return Ok(ReadOutcome::WouldBlock);
+        };
+        let position = start.position;
+        let len = start
+            .bytes_for(max_bytes, min_one)
+            .min(part.at.size.saturating_sub(position));
         let len = usize::try_from(len).unwrap_or(usize::MAX);
         let mut fetch = Fetch {
             file: &*file,
             epochs: &self.epochs,
             position,
-            first,
+            first: start.first,
             limit: part.at.size,
+            end: part.at.end,
             mode,
             buf: buffers.take(len),
             buffers,
@@ -270,44 +300,46 @@ impl ReadView {
         })
     }
 
-    /// Where to start reading for the batch that holds `offset`.
-    fn start_of(&self, part: &Part<'_>, offset: Offset, cursor: Option<&Cursor>) -> Start {
+    /// Where to start reading. `None`: the index is not in memory, and `mode` does not wait.
+    fn start_of(
+        &self,
+        part: &Part<'_>,
+        offset: Offset,
+        mode: ReadMode,
+        cursor: Option<&Cursor>,
+    ) -> Option<Start> {
         let segment = &part.at.segment;
-        let exactly = |position| Start {
-            position,
-            first: offset,
-            slack: 0,
-        };
         if let Some(c) = cursor
             && (c.segment_id, c.offset) == (segment.id, offset)
             && c.generation == segment.generation()
             && c.position < part.at.size
         {
-            return exactly(c.position);
+            return Some(Start::exact(c.position, offset));
         }
         if offset == segment.base {
-            return exactly(0);
+            return Some(Start::exact(0, offset));
         }
         if part.is_active
             && let Some((first, position)) = self.open_run
             && offset >= first
         {
-            let slack = part.at.size.saturating_sub(position).min(SLACK_BYTES);
-            return Start {
+            return Some(Start {
                 position,
                 first,
-                slack,
-            };
+                run: part.at.size.saturating_sub(position),
+                run_is_known: false,
+            });
         }
-        let place = segment.find(offset);
+        let place = segment.find(offset, mode)?;
         // A view older than the index must not be led past its own end.
         let position = place.position.min(part.at.size);
-        let run = place.next.unwrap_or(part.at.size).saturating_sub(position);
-        Start {
+        let end = place.next.unwrap_or(part.at.size).min(part.at.size);
+        Some(Start {
             position,
             first: place.first,
-            slack: run.min(SLACK_BYTES),
-        }
+            run: end.saturating_sub(position),
+            run_is_known: place.next.is_some(),
+        })
     }
 
     /// The first record at or after the log start, and below `upto`, whose timestamp is `timestamp`
@@ -354,16 +386,24 @@ impl ReadView {
         let open = self
             .open_run
             .filter(|_| part.is_active)
-            .map(|(_, position)| position);
-        let Some(position) = part.at.segment.find_time(timestamp).or(open) else {
+            .map(|(first, position)| Place {
+                position,
+                first,
+                next: None,
+            });
+        let Some(place) = part.at.segment.find_time(timestamp).or(open) else {
             return Ok(None);
         };
         let mut position = match open {
-            Some(open) => position.min(open),
-            None => position,
+            Some(open) => place.position.min(open.position),
+            None => place.position,
         };
         let file = Self::file(part)?;
-        let mut scan = HeaderScan::new(file, part.at.size);
+        let mut scan = HeaderScan::new(file, part.at.size).ending_by(part.at.end);
+        if let Some(next) = place.next {
+            // The run has the record: its bytes come with the first header.
+            scan.read_ahead(next.saturating_sub(position));
+        }
         while position < part.at.size {
             let header = scan.header_at(position)?;
             if header.base_offset >= upto {
@@ -388,6 +428,7 @@ impl ReadView {
             view: self,
             next: from,
             at: None,
+            begun: false,
             failed: false,
         }
     }
@@ -412,6 +453,8 @@ struct Fetch<'a> {
     /// Offset of the first batch in the buffer.
     first: Offset,
     limit: u64,
+    /// Offset after the segment's last record, as the view knows it.
+    end: Offset,
     mode: ReadMode,
     buf: Vec<u8>,
     buffers: &'a ReadBuffers,
@@ -474,6 +517,10 @@ impl Fetch<'_> {
         if header.base_offset != expected {
             let found = format!("one at offset {}", header.base_offset);
             return Err(self.corrupt(at, format!("a batch at offset {expected}"), found));
+        }
+        if header.next_offset() > self.end {
+            let found = format!("one up to offset {}", header.next_offset());
+            return Err(self.corrupt(at, format!("a batch that ends by {}", self.end), found));
         }
         Ok(Some(header))
     }
@@ -585,85 +632,14 @@ impl Fetch<'_> {
     }
 }
 
-/// Reads headers through a small window, so that small batches share a read and large ones are jumped.
-pub(crate) struct HeaderScan {
-    file: Arc<dyn File>,
-    size: u64,
-    window: Vec<u8>,
-    window_at: u64,
-}
-
-impl HeaderScan {
-    pub(crate) fn new(file: Arc<dyn File>, size: u64) -> Self {
-        Self {
-            file,
-            size,
-            window: Vec::new(),
-            window_at: 0,
-        }
-    }
-
-    fn corrupt(&self, position: u64, expected: &str, found: String) -> ReadError {
-        let file = PathBuf::from(self.file.path());
-        ReadError::Corrupt {
-            file,
-            position,
-            expected: expected.into(),
-            found,
-        }
-    }
-
-    /// The header of the batch at `position`.
-    pub(crate) fn header_at(&mut self, position: u64) -> Result<BatchHeader, ReadError> {
-        let inside = position >= self.window_at
-            && position + HEADER_BYTES as u64 <= self.window_at + self.window.len() as u64;
-        if !inside {
-            let len = HEADER_SCAN_BYTES.min(self.size.saturating_sub(position) as usize);
-            self.window.clear();
-            self.window_at = position;
-            self.file.read_into(position, len, &mut self.window)?;
-        }
-        let at = (position - self.window_at) as usize;
-        BatchHeader::parse(&self.window[at..])
-            .map_err(|e| self.corrupt(position, "a batch header", e.to_string()))
-    }
-
-    /// The first record of the batch at `position` with that timestamp or later, in `from..upto`.
-    fn record_at(
-        &self,
-        position: u64,
-        header: &BatchHeader,
-        timestamp: i64,
-        from: Offset,
-        upto: Offset,
-    ) -> Result<Option<(Offset, i64)>, ReadError> {
-        let mut bytes = Vec::new();
-        self.file.read_into(position, header.size(), &mut bytes)?;
-        let corrupt = |e: varve_record::BatchError| {
-            self.corrupt(position, "a batch whose records can be read", e.to_string())
-        };
-        let batch = StoredBatch::split_from(&Bytes::from(bytes)).map_err(corrupt)?;
-        batch.verify_crc().map_err(corrupt)?;
-        let mut records = batch.records().map_err(corrupt)?;
-        while let Some(record) = records.next_ref() {
-            let record = record.map_err(corrupt)?;
-            if record.offset >= upto {
-                break;
-            }
-            if record.timestamp >= timestamp && record.offset >= from {
-                return Ok(Some((record.offset, record.timestamp)));
-            }
-        }
-        Ok(None)
-    }
-}
-
 /// Iterator over batch headers. See [`ReadView::headers`].
 pub struct Headers<'a> {
     view: &'a ReadView,
     next: Offset,
     /// Scan of the current segment and the position of the next header in it.
     at: Option<(HeaderScan, u64, Part<'a>)>,
+    /// A header was given: the next batch begins where that one ends.
+    begun: bool,
     failed: bool,
 }
 
@@ -681,8 +657,12 @@ impl Headers<'_> {
                 self.view.check(self.next)?;
                 let part = self.view.part(self.next);
                 let file = ReadView::file(&part)?;
-                let position = self.view.start_of(&part, self.next, None).position;
-                self.at = Some((HeaderScan::new(file, part.at.size), position, part));
+                let start = self
+                    .view
+                    .start_of(&part, self.next, ReadMode::Blocking, None);
+                let position = start.map_or(0, |s| s.position);
+                let scan = HeaderScan::new(file, part.at.size).ending_by(part.at.end);
+                self.at = Some((scan, position, part));
             }
             let Some((scan, position, part)) = &mut self.at else {
                 return Ok(None);
@@ -690,7 +670,11 @@ impl Headers<'_> {
             let header = scan.header_at(*position);
             part.at.check_unchanged()?;
             let header = header?;
-            if *position + header.size() as u64 > part.at.size || header.base_offset > self.next {
+            let follows = match self.begun {
+                true => header.base_offset == self.next,
+                false => header.base_offset <= self.next,
+            };
+            if *position + header.size() as u64 > part.at.size || !follows {
                 let found = format!("a batch at offset {}", header.base_offset);
                 let expected = format!("a batch with offset {}", self.next);
                 let file = part.at.segment.path(Kind::Log);
@@ -704,6 +688,7 @@ impl Headers<'_> {
             *position += header.size() as u64;
             if header.last_offset() >= self.next {
                 self.next = header.next_offset();
+                self.begun = true;
                 return Ok(Some(header));
             }
         }

@@ -1,7 +1,7 @@
 //! One segment as its readers see it: its files, opened when first needed and shared, and the lookup from
 //! offset or timestamp to a byte position. The writer's side of the active segment is `tail`.
 //!
-//! Invariants: a position that a lookup returns is the start of a batch at or before the one asked for; a
+//! Invariants: a place that a lookup returns is the start of a batch at or before the one asked for; a
 //! damaged index entry is never used, only skipped, so it costs time and no answer. A sealed segment's
 //! files never shrink; the active one's may, and `generation` tells readers that it did.
 
@@ -10,12 +10,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use varve_types::Offset;
-use varve_vfs::{File, Mapped, Vfs, VfsError, durable};
+use varve_vfs::{File, Vfs, VfsError, durable};
 
+use crate::disk_index::{Fences, Owner};
 use crate::format::{
     Companion, ENTRY_BYTES, HEADER_BYTES, INDEX_MAGIC, LogIdentity, SegmentHeader,
     TIME_ENTRY_BYTES, TIME_INDEX_MAGIC, TimeEntry,
 };
+use crate::read_view::ReadMode;
 
 /// Suffix of a file that was removed from its log and waits to be unlinked.
 pub(crate) const DELETED_SUFFIX: &str = ".deleted";
@@ -142,24 +144,42 @@ pub(crate) struct Place {
     pub(crate) next: Option<u64>,
 }
 
-#[derive(Debug, Default)]
-enum Mapping {
-    #[default]
-    NotYet,
-    /// The file's header is right.
-    Good(Arc<Mapped>),
-    /// Missing or not of this segment: lookups go without.
-    Unusable,
+impl Place {
+    /// Behind a run, without knowledge of what follows.
+    pub(crate) const fn after(run: &Companion) -> Self {
+        Self {
+            position: run.end,
+            first: run.next,
+            next: None,
+        }
+    }
+}
+
+/// An index that is wholly in its file.
+#[derive(Debug, Default, Clone)]
+struct DiskIndex {
+    /// Closed when the segment is idle.
+    file: Option<Arc<dyn File>>,
+    /// `None` until the first lookup, if the segment was not written by this process.
+    fences: Option<Arc<Fences>>,
+    /// Missing or not of this segment: lookups go without, until the segment is idle again.
+    unusable: bool,
 }
 
 #[derive(Debug)]
 enum Index {
     /// The active segment, and sealed ones until all their entries are on disk.
     Memory(Vec<Point>),
-    Disk {
-        offsets: Mapping,
-        times: Mapping,
-    },
+    Disk(DiskIndex),
+}
+
+/// An index that a lookup can use.
+enum Usable {
+    Memory,
+    Disk(Arc<dyn File>, Arc<Fences>),
+    None,
+    /// It would have to wait for the disk.
+    Wait,
 }
 
 #[derive(Debug)]
@@ -189,10 +209,7 @@ impl Segment {
     ) -> Self {
         let index = match log {
             Some(_) => Index::Memory(Vec::new()),
-            None => Index::Disk {
-                offsets: Mapping::NotYet,
-                times: Mapping::NotYet,
-            },
+            None => Index::Disk(DiskIndex::default()),
         };
         Self {
             home: home.clone(),
@@ -250,6 +267,11 @@ impl Segment {
         Ok(file)
     }
 
+    /// The `.log` file if it is open: finding a name may have to wait for the disk.
+    pub(crate) fn open_log_file(&self) -> Option<Arc<dyn File>> {
+        self.files().log.clone()
+    }
+
     /// Opens the `.log` file for writing and shares that handle from now on.
     pub(crate) fn open_for_write(&self) -> Result<Arc<dyn File>, VfsError> {
         let mut files = self.files();
@@ -261,12 +283,13 @@ impl Segment {
         Ok(file)
     }
 
-    /// Lets go of the file handle and the mapped indexes; the next read opens them again.
+    /// Lets go of the file handles; the next read opens them again.
     pub(crate) fn release(&self) {
         self.files().log = None;
         let mut index = self.index.write().unwrap_or_else(PoisonError::into_inner);
-        if let Index::Disk { offsets, times } = &mut *index {
-            (*offsets, *times) = (Mapping::NotYet, Mapping::NotYet);
+        if let Index::Disk(disk) = &mut *index {
+            disk.file = None;
+            disk.unusable = false;
         }
     }
 
@@ -307,7 +330,7 @@ impl Segment {
         let mut index = self.index.write().unwrap_or_else(PoisonError::into_inner);
         match &mut *index {
             Index::Memory(all) => all.extend_from_slice(points),
-            Index::Disk { .. } => unreachable!("only a segment with its index in memory grows"),
+            Index::Disk(_) => unreachable!("only a segment with its index in memory grows"),
         }
     }
 
@@ -320,7 +343,7 @@ impl Segment {
                 .copied()
                 .filter(|p| u64::from(p.position) < end)
                 .collect(),
-            Index::Disk { .. } => Vec::new(),
+            Index::Disk(_) => Vec::new(),
         }
     }
 
@@ -333,19 +356,14 @@ impl Segment {
     /// From now on the index is read from disk, where all of it is.
     pub(crate) fn index_is_on_disk(&self) {
         let mut index = self.index.write().unwrap_or_else(PoisonError::into_inner);
-        *index = Index::Disk {
-            offsets: Mapping::NotYet,
-            times: Mapping::NotYet,
+        let fences = match &*index {
+            Index::Memory(points) => Some(Arc::new(Fences::of(points))),
+            Index::Disk(disk) => disk.fences.clone(),
         };
-    }
-
-    fn map(&self, kind: Kind, magic: &[u8; 8]) -> Mapping {
-        let path = self.path(kind);
-        let map = || -> Result<Mapped, VfsError> { self.home.vfs.open_read(&path)?.map_read() };
-        match map() {
-            Ok(map) if self.owns(magic, &map) => Mapping::Good(Arc::new(map)),
-            _ => Mapping::Unusable,
-        }
+        *index = Index::Disk(DiskIndex {
+            fences,
+            ..DiskIndex::default()
+        });
     }
 
     /// Whether these bytes start with the header of this very segment.
@@ -354,74 +372,102 @@ impl Segment {
         header.is_ok_and(|h| h.segment_id == self.id && h.base_offset == self.base)
     }
 
-    /// The mapped index files, mapped now if they are not yet. `None`: the index is in memory.
-    fn mapped(&self) -> Option<[Option<Arc<Mapped>>; 2]> {
-        let good = |m: &Mapping| {
-            if let Mapping::Good(map) = m {
-                Some(map.clone())
-            } else {
-                None
-            }
-        };
-        {
+    const fn owner(&self) -> Owner {
+        Owner {
+            id: self.id,
+            base: self.base,
+        }
+    }
+
+    /// The index, opened and swept now if it is not yet and `mode` allows.
+    fn usable(&self, mode: ReadMode) -> Usable {
+        let known = {
             let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
             match &*index {
-                Index::Memory(_) => return None,
-                Index::Disk {
-                    offsets: Mapping::NotYet,
-                    ..
-                } => {}
-                Index::Disk { offsets, times } => return Some([good(offsets), good(times)]),
+                Index::Memory(_) => return Usable::Memory,
+                Index::Disk(disk) => disk.clone(),
             }
+        };
+        match known {
+            DiskIndex { unusable: true, .. } => return Usable::None,
+            DiskIndex {
+                file: Some(file),
+                fences: Some(fences),
+                ..
+            } => return Usable::Disk(file, fences),
+            _ if mode == ReadMode::NoWait => return Usable::Wait,
+            _ => {}
         }
-        let fresh_offsets = self.map(Kind::Index, INDEX_MAGIC);
-        let fresh_times = self.map(Kind::TimeIndex, TIME_INDEX_MAGIC);
+        let opened = self.open_index(known.fences);
         let mut index = self.index.write().unwrap_or_else(PoisonError::into_inner);
-        match &mut *index {
-            Index::Memory(_) => None,
-            Index::Disk { offsets, times } => {
-                (*offsets, *times) = (fresh_offsets, fresh_times);
-                Some([good(offsets), good(times)])
+        let Index::Disk(disk) = &mut *index else {
+            return Usable::Memory;
+        };
+        match opened {
+            Some((file, fences)) => {
+                disk.file = Some(file.clone());
+                disk.fences = Some(fences.clone());
+                Usable::Disk(file, fences)
+            }
+            None => {
+                disk.unusable = true;
+                Usable::None
             }
         }
     }
 
-    /// Where to start looking for the batch that holds `offset`.
-    pub(crate) fn find(&self, offset: Offset) -> Place {
-        if let Some([offsets, _]) = self.mapped() {
-            return match offsets {
-                Some(map) => find_on_disk(&map, self, offset),
-                None => Place {
-                    position: 0,
-                    first: self.base,
-                    next: None,
-                },
-            };
+    fn open_index(&self, fences: Option<Arc<Fences>>) -> Option<(Arc<dyn File>, Arc<Fences>)> {
+        let file = self.home.vfs.open_read(&self.path(Kind::Index)).ok()?;
+        if let Some(fences) = fences {
+            // Every entry proves by its checksum whose it is.
+            return Some((file, fences));
         }
+        let mut header = Vec::new();
+        file.read_into(0, HEADER_BYTES, &mut header).ok()?;
+        if !self.owns(INDEX_MAGIC, &header) {
+            return None;
+        }
+        let fences = Fences::sweep(&*file, self.owner()).ok()?;
+        Some((file, Arc::new(fences)))
+    }
+
+    /// Where to start looking for the batch that holds `offset`. `None`: it would block.
+    pub(crate) fn find(&self, offset: Offset, mode: ReadMode) -> Option<Place> {
+        match self.usable(mode) {
+            Usable::Disk(file, fences) => fences
+                .find(&*file, self.owner(), offset, mode)
+                // What cannot be read is searched for in the log itself.
+                .unwrap_or(Some(self.owner().start())),
+            Usable::None => Some(self.owner().start()),
+            Usable::Wait => None,
+            Usable::Memory => Some(self.find_in_memory(offset)),
+        }
+    }
+
+    fn find_in_memory(&self, offset: Offset) -> Place {
         let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
         let Index::Memory(points) = &*index else {
-            return Place {
-                position: 0,
-                first: self.base,
-                next: None,
-            };
+            return self.owner().start();
         };
         let relative = offset.since(self.base);
         let after = points.partition_point(|p| u64::from(p.offset) <= relative);
-        let at = after.checked_sub(1).map(|i| points[i]);
+        let at = after.checked_sub(1).and_then(|i| points.get(i));
+        let owner = self.owner();
         Place {
-            position: at.map_or(0, |p| u64::from(p.position)),
-            first: self.base.plus(at.map_or(0, |p| u64::from(p.offset))),
             next: points.get(after).map(|p| u64::from(p.position)),
+            ..at.map_or(owner.start(), |p| owner.place_of(p))
         }
     }
 
-    /// The first offset after `offset` at which an index entry begins, if there is one.
+    /// The first offset after `offset` at which an index entry begins, if there is one. Waits for the disk.
     pub(crate) fn next_run(&self, offset: Offset) -> Option<Offset> {
-        if let Some([offsets, _]) = self.mapped() {
-            let map = offsets?;
-            let mut entries = intact_companions(&map, self.id).map(|(_, entry)| entry.first);
-            return entries.find(|first| *first > offset);
+        match self.usable(ReadMode::Blocking) {
+            Usable::Disk(file, fences) => {
+                let next = fences.next_run(&*file, self.owner(), offset);
+                return next.ok().flatten();
+            }
+            Usable::None | Usable::Wait => return None,
+            Usable::Memory => {}
         }
         let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
         let Index::Memory(points) = &*index else {
@@ -429,27 +475,63 @@ impl Segment {
         };
         let relative = offset.since(self.base);
         let after = points.partition_point(|p| u64::from(p.offset) <= relative);
-        points
-            .get(after)
-            .map(|p| self.base.plus(u64::from(p.offset)))
+        points.get(after).map(|p| self.owner().place_of(p).first)
     }
 
-    /// A position before which no record of this segment has a timestamp of `timestamp` or more.
-    /// `None`: no indexed record has one, and the search begins after the last indexed run.
-    pub(crate) fn find_time(&self, timestamp: i64) -> Option<u64> {
-        if let Some([offsets, times]) = self.mapped() {
-            return find_time_on_disk(offsets.as_deref(), times.as_deref(), self.id, timestamp);
+    /// A place before which no record of this segment has a timestamp of `timestamp` or more. `None`: no
+    /// indexed record has one, and the search begins after the last indexed run. Waits for the disk.
+    pub(crate) fn find_time(&self, timestamp: i64) -> Option<Place> {
+        match self.usable(ReadMode::Blocking) {
+            Usable::Disk(file, fences) => {
+                let mode = ReadMode::Blocking;
+                let found = fences.find_time(&*file, self.owner(), timestamp, mode);
+                Some(found.ok().flatten().unwrap_or(self.owner().start()))
+            }
+            Usable::None | Usable::Wait => Some(self.find_in_time_index(timestamp)),
+            Usable::Memory => {
+                let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
+                let Index::Memory(points) = &*index else {
+                    return Some(self.owner().start());
+                };
+                let at = points.partition_point(|p| p.max_timestamp < timestamp);
+                let next = points.get(at + 1).map(|p| u64::from(p.position));
+                points.get(at).map(|p| Place {
+                    next,
+                    ..self.owner().place_of(p)
+                })
+            }
         }
-        let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
-        let Index::Memory(points) = &*index else {
-            return Some(0);
+    }
+
+    /// The time index, for when the offset index, which knows times as well, cannot be used.
+    fn find_in_time_index(&self, timestamp: i64) -> Place {
+        let Ok(bytes) = self.home.vfs.read(&self.path(Kind::TimeIndex)) else {
+            return self.owner().start();
         };
-        let at = points.partition_point(|p| p.max_timestamp < timestamp);
-        points.get(at).map(|p| u64::from(p.position))
+        if !self.owns(TIME_INDEX_MAGIC, &bytes) {
+            return self.owner().start();
+        }
+        let mut last = self.owner().start();
+        for entry in
+            (0..entry_count(&bytes, TIME_ENTRY_BYTES)).map(|i| time_entry_at(&bytes, self.id, i))
+        {
+            // What a damaged one said is not known: begin at the last run before it.
+            let Some(e) = entry else { break };
+            let place = Place {
+                position: u64::from(e.position),
+                first: e.offset,
+                next: None,
+            };
+            if e.timestamp >= timestamp {
+                return place;
+            }
+            last = place;
+        }
+        last
     }
 }
 
-/// Entries of a mapped index file, whole ones only.
+/// Entries of an index file, whole ones only.
 fn entry_count(map: &[u8], entry_bytes: usize) -> u32 {
     u32::try_from(map.len().saturating_sub(HEADER_BYTES) / entry_bytes).unwrap_or(u32::MAX)
 }
@@ -462,85 +544,6 @@ pub(crate) fn companion_at(map: &[u8], segment_id: u64, number: u32) -> Option<C
 pub(crate) fn time_entry_at(map: &[u8], segment_id: u64, number: u32) -> Option<TimeEntry> {
     let at = HEADER_BYTES + number as usize * TIME_ENTRY_BYTES;
     TimeEntry::decode(map.get(at..at + TIME_ENTRY_BYTES)?, segment_id, number)
-}
-
-/// Number of entries for which `before` holds, given that it holds for a prefix. `None`: a damaged entry
-/// was met.
-fn partition<T>(
-    count: u32,
-    entry: impl Fn(u32) -> Option<T>,
-    before: impl Fn(&T) -> bool,
-) -> Option<u32> {
-    let (mut low, mut high) = (0, count);
-    while low < high {
-        let middle = low + (high - low) / 2;
-        if before(&entry(middle)?) {
-            low = middle + 1;
-        } else {
-            high = middle;
-        }
-    }
-    Some(low)
-}
-
-fn find_on_disk(map: &[u8], segment: &Segment, offset: Offset) -> Place {
-    let count = entry_count(map, ENTRY_BYTES);
-    let entry = |i: u32| companion_at(map, segment.id, i);
-    let floor = match partition(count, entry, |e| e.first <= offset) {
-        Some(after) => after.checked_sub(1).and_then(entry),
-        // A damaged entry is in the way: look at all of them, and use what is intact.
-        None => (0..count)
-            .filter_map(entry)
-            .take_while(|e| e.first <= offset)
-            .last(),
-    };
-    match floor {
-        Some(e) if offset < e.next => Place {
-            position: e.position,
-            first: e.first,
-            next: Some(e.end),
-        },
-        // Between two runs lies a damaged entry; after the last lies what is not indexed.
-        Some(e) => Place {
-            position: e.end,
-            first: e.next,
-            next: None,
-        },
-        None => Place {
-            position: 0,
-            first: segment.base,
-            next: None,
-        },
-    }
-}
-
-fn find_time_on_disk(
-    offsets: Option<&Mapped>,
-    times: Option<&Mapped>,
-    segment_id: u64,
-    timestamp: i64,
-) -> Option<u64> {
-    if let Some(map) = times {
-        let count = entry_count(map, TIME_ENTRY_BYTES);
-        let entry = |i: u32| time_entry_at(map, segment_id, i);
-        if let Some(at) = partition(count, entry, |e| e.timestamp < timestamp)
-            && at < count
-        {
-            return entry(at).map(|e| u64::from(e.position));
-        }
-        // Past the end, or damaged: the other index has the same knowledge and more entries.
-    }
-    let Some(map) = offsets else { return Some(0) };
-    let count = entry_count(map, ENTRY_BYTES);
-    let mut from = 0;
-    for e in (0..count).filter_map(|i| companion_at(map, segment_id, i)) {
-        if e.max_timestamp >= timestamp {
-            // A damaged entry just before may have held it: begin where intact knowledge ends.
-            return Some(e.position.min(from));
-        }
-        from = e.end;
-    }
-    Some(from)
 }
 
 /// Builds the bytes of a `.timeindex` file from all companions of a segment.

@@ -707,3 +707,40 @@ fn readers_never_see_bytes_that_a_truncation_replaced() {
         done.store(true, Ordering::Relaxed);
     });
 }
+
+/// A snapshot or an epoch of a log that was here before is not believed by the one that is made in its place.
+#[test]
+fn a_new_log_believes_nothing_that_lies_in_its_directory() {
+    let (mem, vfs) = mem();
+    vfs.create_dir_all(&dir()).unwrap();
+    let golden = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata");
+    for name in [
+        "leader-epoch",
+        "00000000000000000024.snapshot",
+        "00000000000000000021.index",
+    ] {
+        let bytes = RealVfs.read(&golden.join(name)).unwrap();
+        vfs.create_new(&dir().join(name)).unwrap();
+        put(&*vfs, &dir().join(name), &bytes);
+    }
+    let (mut log, recovery) = open(&vfs, config(), false);
+    assert!(recovery.created);
+    recovery.leftovers.run().unwrap();
+    let names: Vec<String> = mem
+        .list(&dir())
+        .unwrap()
+        .into_iter()
+        .map(|e| e.name)
+        .collect();
+    let made = [
+        "00000000000000000000.index",
+        "00000000000000000000.log",
+        "manifest",
+    ];
+    assert_eq!(names, made);
+    fill(&mut log, 20);
+    log.close(true).unwrap();
+    let (log, _) = open(&vfs, config(), true);
+    assert_eq!(log.latest_snapshot(log.log_end()), None);
+    assert_eq!(log.epochs().entries(), [(epoch(1), o(0))]);
+}

@@ -95,12 +95,12 @@ pub struct Space {
     pub available: u64,
 }
 
-/// Bytes of a file, read-only. The file must not be shortened while this lives: a mapped page past the
-/// end is a SIGBUS.
+/// Bytes of a file, read-only, as they were at one moment. Whatever becomes of the file, these bytes stay: a
+/// mapping of the file itself would turn a cut by another process, or a bad sector, into a SIGBUS.
 pub enum Mapped {
-    /// A mapping of the page cache.
+    /// A mapping of sealed memory.
     Mmap(memmap2::Mmap),
-    /// A copy, for file systems that cannot map and for empty files.
+    /// A copy in memory of the process, for small files and disks that are not real.
     Owned(Vec<u8>),
 }
 
@@ -184,7 +184,9 @@ pub trait File: Send + Sync + std::fmt::Debug {
     /// What the system says.
     fn set_len(&self, len: u64) -> Result<(), VfsError>;
 
-    /// The whole file, read-only. The caller promises that the file is not shortened meanwhile.
+    /// The whole file as it is now, read-only. What happens to the file later is not seen. Large files are
+    /// copied by the kernel into memory that goes back to the system with the last use; for reads of parts,
+    /// [`File::read_into`] is cheaper.
     ///
     /// # Errors
     /// What the system says.

@@ -7,12 +7,15 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::io::{Errno, ReadWriteFlags};
 
 use crate::file::{DirEntry, File, LockError, LockGuard, Mapped, Space, Vfs, VfsError};
 
 /// Most buffers the kernel takes in one call.
 const IOV_MAX: usize = 1024;
+/// Smaller files are copied into memory of the process instead of being mapped.
+const MAPPED_MIN_BYTES: u64 = 256 * 1024;
 
 /// The file system of this machine.
 #[derive(Debug, Clone, Copy, Default)]
@@ -121,15 +124,13 @@ impl File for RealFile {
     }
 
     fn map_read(&self) -> Result<Mapped, VfsError> {
-        if self.len()? == 0 {
-            return Ok(Mapped::Owned(Vec::new()));
+        let len = self.len()?;
+        if len < MAPPED_MIN_BYTES {
+            let mut bytes = Vec::new();
+            self.read_into(0, usize::try_from(len).unwrap_or(usize::MAX), &mut bytes)?;
+            return Ok(Mapped::Owned(bytes));
         }
-        // SAFETY: read-only; the caller promises that the file is not shortened while the map lives.
-        // Bytes that change under the map would be a bug of ours: only files written to their end are
-        // mapped, and what is read from them is checked before use.
-        let map = unsafe { memmap2::Mmap::map(&self.file) };
-        map.map(Mapped::Mmap)
-            .map_err(|e| VfsError::new("map", &self.path, e))
+        self.sealed_copy(len).map(Mapped::Mmap)
     }
 
     fn drop_cache(&self, at: u64, len: u64) {
@@ -156,6 +157,28 @@ impl File for RealFile {
 }
 
 impl RealFile {
+    /// The first `len` bytes in memory that has no name and is sealed: no process can shorten or change it.
+    fn sealed_copy(&self, len: u64) -> Result<memmap2::Mmap, VfsError> {
+        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+        let memory = rustix::fs::memfd_create("varve", flags).map_err(self.err("copy"))?;
+        let mut at = 0;
+        while at < len {
+            let left = usize::try_from(len - at).unwrap_or(usize::MAX);
+            match rustix::fs::sendfile(&memory, &self.file, Some(&mut at), left) {
+                // The file was cut since its length was asked for.
+                Ok(0) => break,
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(errno) => return Err(self.err("copy")(errno)),
+            }
+        }
+        let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE | SealFlags::SEAL;
+        rustix::fs::fcntl_add_seals(&memory, seals).map_err(self.err("copy"))?;
+        // SAFETY: the mapping is read-only, and the seals, which cannot be taken off, keep the memory behind it
+        // as long and as it is: no page of it can go away, and no byte of it can change.
+        let map = unsafe { memmap2::Mmap::map(&fs::File::from(memory)) };
+        map.map_err(|e| VfsError::new("map", &self.path, e))
+    }
+
     /// Writes at most `IOV_MAX` buffers, continuing where a short write stopped.
     fn write_chunk(&self, chunk: &[IoSlice<'_>], at: &mut u64) -> Result<(), VfsError> {
         let total: usize = chunk.iter().map(|b| b.len()).sum();
@@ -332,6 +355,28 @@ impl Vfs for RealVfs {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_mapping_outlives_what_others_do_to_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        for len in [0, 100, MAPPED_MIN_BYTES as usize, 3 << 20] {
+            let path = dir.path().join(format!("{len}"));
+            let content: Vec<u8> = (0..len).map(|i| (i % 251) as u8).collect();
+            let file = RealVfs.create_new(&path).unwrap();
+            file.write_all_at(&[IoSlice::new(&content)], 0).unwrap();
+            let map = file.map_read().unwrap();
+            let is_mapped = matches!(map, Mapped::Mmap(_));
+            assert_eq!(is_mapped, len as u64 >= MAPPED_MIN_BYTES);
+            // As another process would: overwritten, then cut to nothing. Pages of a mapped file would be
+            // other bytes now, and then a SIGBUS.
+            let other = RealVfs.open_write(&path).unwrap();
+            other
+                .write_all_at(&[IoSlice::new(&vec![0xff; len])], 0)
+                .unwrap();
+            other.set_len(0).unwrap();
+            assert!(map[..] == content[..], "{len} bytes");
+        }
+    }
 
     fn vfs() -> (tempfile::TempDir, RealVfs) {
         (tempfile::tempdir().unwrap(), RealVfs)

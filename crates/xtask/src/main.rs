@@ -1,6 +1,8 @@
 //! Automation: `cargo xtask check` is everything that must hold before a change lands, the same here and
 //! in CI. Needs nothing of the product and nothing but the standard library; never needed to build.
 
+mod fuzz;
+
 use std::ffi::OsString;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
@@ -26,6 +28,8 @@ long suites:
   groups  random joins, leaves, timeouts and lost replies, 20,000 cases
   torture crash states, failing calls, full disks, damage at rest and planted bugs, all of each
   power   the real kernel: kills at every system call, 1,200 power cuts, failing, full and hung disks (root)
+  fuzz    every fuzz target, each for $VARVE_FUZZ_SECONDS (default 300); $VARVE_FUZZ_TARGETS names some.
+          Needs a nightly toolchain and cargo-fuzz; not part of `long` without a name
 ";
 
 const LONG: [Step; 5] = [
@@ -144,6 +148,7 @@ fn main() -> ExitCode {
         ["check"] => check(false),
         ["check", "--skip-tests"] => check(true),
         ["long"] => long(&LONG),
+        ["long", "fuzz"] => fuzz::run(),
         ["long", name] => match LONG.iter().position(|step| step.name == *name) {
             Some(at) => long(&LONG[at..=at]),
             None => {

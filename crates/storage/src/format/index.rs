@@ -62,8 +62,11 @@ impl SegmentHeader {
         };
         let head = bytes.get(..HEADER_BYTES).ok_or_else(|| short.clone())?;
         let mut r = unseal(*magic, identity, head)?;
-        let fields = (|| Some((r.u64()?, r.i64()?, r.i64()?)))();
-        let (segment_id, base, created_ms) = fields.ok_or(short)?;
+        let fields = (|| Some((r.u64()?, r.i64()?, r.i64()?, r.u32()?)))();
+        let (segment_id, base, created_ms, reserved) = fields.ok_or(short)?;
+        if reserved != 0 {
+            return Err(FormatError::Value("reserved bytes are not 0"));
+        }
         let base_offset = Offset::new(base).ok_or(FormatError::Value("negative base offset"))?;
         Ok(Self {
             segment_id,
@@ -143,6 +146,9 @@ impl Companion {
             batches: r.u32()?,
             chain: r.u32()?,
         };
+        if r.u64()? != 0 {
+            return None;
+        }
         (entry.first < entry.next && entry.position < entry.end).then_some(entry)
     }
 }

@@ -55,7 +55,9 @@ impl Manifest {
     /// [`FormatError`] says what does not fit.
     pub fn decode(identity: &LogIdentity, bytes: &[u8]) -> Result<Self, FormatError> {
         let mut r = unseal(*MANIFEST_MAGIC, identity, bytes)?;
-        let manifest = Self::fields(&mut r).ok_or(FormatError::Value("fields are missing"))?;
+        let manifest = Self::fields(&mut r).ok_or(FormatError::Value(
+            "fields are missing or reserved bytes are not 0",
+        ))?;
         let rising = manifest
             .segments
             .windows(2)
@@ -74,7 +76,9 @@ impl Manifest {
         let log_start = Offset::new(r.i64()?)?;
         let next_segment_id = r.u64()?;
         let count = r.u32()?;
-        r.u32()?;
+        if r.u32()? != 0 {
+            return None;
+        }
         let mut segments = Vec::new();
         for _ in 0..count {
             let (id, base, created_ms) = (r.u64()?, Offset::new(r.i64()?)?, r.i64()?);

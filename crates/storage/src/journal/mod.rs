@@ -249,8 +249,12 @@ impl Journal {
             free: Vec::new(),
             old: Vec::new(),
             making: false,
-            files_made: found.iter().map(|f| f.header.file + 1).max().unwrap_or(0),
-            next_group: scanned.newest + 1,
+            files_made: found
+                .iter()
+                .map(|f| f.header.file.saturating_add(1))
+                .max()
+                .unwrap_or(0),
+            next_group: scanned.newest.saturating_add(1),
             followers: BTreeMap::new(),
             position: PAGE_BYTES,
             failed: false,

@@ -263,7 +263,7 @@ fn verify_row(row: &Row, bytes: &[u8]) -> Result<(), String> {
         if header.base_offset != next {
             return Err(format!("a batch at offset {}", header.base_offset));
         }
-        chain = chain_step(chain, &header, row.position + at as u64);
+        chain = chain_step(chain, &header, row.position.saturating_add(at as u64));
         next = header.next_offset();
         at += header.size();
         batches += 1;
@@ -396,11 +396,11 @@ impl LogReplay {
         };
         let mut len = file.len()?;
         for kept in self.entries.iter().filter(|k| k.row.segment_id == last.id) {
-            let end = kept.row.position + u64::from(kept.row.bytes);
             if kept.row.position > len {
                 // Only a truncation explains it, and it came after the record.
                 break;
             }
+            let end = kept.row.position + u64::from(kept.row.bytes);
             if kept.row.kind == RowKind::Batches {
                 done.entries += 1;
                 kept.put_back(&*file)?;

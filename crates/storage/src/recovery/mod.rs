@@ -9,7 +9,9 @@
 
 use crate::planted::{self, Plant};
 
+mod epochs;
 mod foreign;
+mod leftovers;
 pub(crate) mod open;
 pub(crate) mod scan;
 pub(crate) mod segment;

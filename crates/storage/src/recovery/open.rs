@@ -5,14 +5,16 @@
 //! by the caller. Doing it again after a crash in between comes to the same result.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use varve_record::check_stored;
 use varve_types::{LeaderEpoch, Offset, limits};
-use varve_vfs::{DirEntry, Vfs, VfsError, durable};
+use varve_vfs::{DirEntry, VfsError, durable};
 
+use super::epochs::{KnownEpochs, derive_epochs, stored_epochs};
 use super::foreign;
+use super::leftovers::{leftovers_of, retire};
 use super::segment::{
     Examined, examine, last_entry_if_complete, read_index, replace_time_index, rewrite_and_sync,
     time_index_ends_right,
@@ -23,15 +25,15 @@ use super::{
 };
 use crate::config::{LogConfig, OpenMode};
 use crate::epoch_index::EpochIndex;
-use crate::error::{Corruption, LogError, ReadError};
+use crate::error::{Corruption, LogError};
 use crate::flush::Removal;
 use crate::format::{
     Companion, FormatError, INDEX_MAGIC, ListedSegment, LogIdentity, Manifest, SegmentHeader,
-    decode_epochs, encode_epochs,
+    encode_epochs,
 };
 use crate::journal::Replayed;
-use crate::read_view::{HeaderScan, ReadView, Sealed};
-use crate::segment::{DELETED_SUFFIX, EPOCHS, Home, Kind, MANIFEST, Segment, parse_name};
+use crate::read_view::{ReadView, Sealed};
+use crate::segment::{EPOCHS, Home, Kind, MANIFEST, Segment, parse_name};
 use crate::snapshot;
 use crate::tail::Tail;
 
@@ -47,7 +49,7 @@ pub(crate) struct Opened {
 }
 
 /// Refuses: nothing has been changed when this is returned.
-fn refuse(
+pub(super) fn refuse(
     file: &Path,
     position: u64,
     reason: Reason,
@@ -100,7 +102,7 @@ pub(crate) fn open(
     let is_log = |e: &DirEntry| matches!(parse_name(&e.name), Some((_, Kind::Log)));
     let has_bytes = entries.iter().any(|e| is_log(e) && e.len > 0);
     match (decide_dir(fact, has_bytes), manifest) {
-        (DirDecision::Create, _) => create(home, now_ms),
+        (DirDecision::Create, _) => create(home, &entries, now_ms),
         (DirDecision::Open, Ok(manifest)) => {
             Opening::new(home, config, mode, manifest, &entries, replayed).run()
         }
@@ -119,8 +121,13 @@ pub(crate) fn open(
     }
 }
 
-/// A log without records.
-fn create(home: &Arc<Home>, now_ms: i64) -> Result<Opened, LogError> {
+/// A log without records. Whatever else is in the directory is not of this log: a snapshot or an epoch that
+/// stayed would be believed once the log is long enough.
+fn create(home: &Arc<Home>, found: &[DirEntry], now_ms: i64) -> Result<Opened, LogError> {
+    if found.iter().any(|e| e.name == EPOCHS && !e.is_dir) {
+        home.vfs.remove_file(&home.dir.join(EPOCHS))?;
+    }
+    snapshot::remove_after(home, Offset::ZERO)?;
     let header = SegmentHeader {
         segment_id: 0,
         base_offset: Offset::ZERO,
@@ -140,6 +147,9 @@ fn create(home: &Arc<Home>, now_ms: i64) -> Result<Opened, LogError> {
     };
     // Syncs the directory, so the segment's files are durable with it.
     commit(home, &manifest)?;
+    let names = found.iter().filter(|e| !e.is_dir).map(|e| &*e.name);
+    let mut leftovers = Removal::none(&home.vfs);
+    leftovers.paths = retire(home, leftovers_of(names, &manifest));
     let recovery = Recovery {
         created: true,
         clean: true,
@@ -149,7 +159,7 @@ fn create(home: &Arc<Home>, now_ms: i64) -> Result<Opened, LogError> {
         batches_scanned: 0,
         indexes_rebuilt: 0,
         epochs_rebuilt: false,
-        leftovers: Removal::none(&home.vfs),
+        leftovers,
         replayed: Replayed::default(),
     };
     Ok(Opened {
@@ -229,15 +239,17 @@ impl<'a> Opening<'a> {
         let candidates = self.unlisted()?;
         let (mut verdicts, swept) = self.judge(&candidates)?;
         self.check_log_start(verdicts.last())?;
+        // Reading batches for the epochs may find damage too: before anything is changed.
+        let mut epochs = self.epochs_before(&verdicts)?;
         let last = match verdicts.pop() {
             Some(Verdict::Examined(examined)) => *examined,
             _ => unreachable!("the last segment is always examined"),
         };
-        self.note_epochs(&verdicts, &last)?;
+        self.note_epochs(&mut epochs, &verdicts, &last)?;
         self.sync_headers(&verdicts, &last)?;
         let sealed = self.settle_sealed(verdicts)?;
         let tail = self.settle(last)?;
-        self.finish(sealed, tail, &swept)
+        self.finish(sealed, tail, &swept, epochs)
     }
 
     /// Records are deleted from the front only after they were flushed.
@@ -528,6 +540,7 @@ impl<'a> Opening<'a> {
         sealed: Vec<Sealed>,
         tail: Tail,
         swept: &[SegmentHeader],
+        epochs: KnownEpochs,
     ) -> Result<Opened, LogError> {
         self.recovery.bytes_cut += swept
             .iter()
@@ -567,9 +580,10 @@ impl<'a> Opening<'a> {
             // names say now counts only when it is durable.
             self.home.vfs.sync_dir(&self.home.dir)?;
         }
-        let epochs = self.epochs(&sealed, &tail)?;
+        let epochs = self.epochs(epochs, &tail)?;
         snapshot::remove_after(self.home, log_end)?;
-        self.collect_leftovers(&manifest);
+        let names = self.files.keys().map(|name| &**name);
+        self.recovery.leftovers.paths = retire(self.home, leftovers_of(names, &manifest));
         Ok(Opened {
             home: self.home.clone(),
             log_start,
@@ -584,12 +598,8 @@ impl<'a> Opening<'a> {
     /// A segment that no manifest lists is known by its index header alone: that is durable before the
     /// segment's bytes are.
     fn sync_headers(&self, verdicts: &[Verdict], last: &Examined) -> Result<(), VfsError> {
-        let examined = verdicts.iter().filter_map(|v| match v {
-            Verdict::Examined(e) => Some(&**e),
-            Verdict::Trusted(_) => None,
-        });
         let listed = |id: u64| self.manifest.segments.iter().any(|s| s.id == id);
-        for e in examined
+        for e in examined_of(verdicts)
             .chain([last])
             .filter(|e| !listed(e.tail.segment.id))
         {
@@ -602,29 +612,21 @@ impl<'a> Opening<'a> {
         Ok(())
     }
 
-    /// What the epoch file says, if it is good.
-    fn stored_epochs(&self) -> Result<Option<Vec<(LeaderEpoch, Offset)>>, VfsError> {
-        match self.home.vfs.read(&self.home.dir.join(EPOCHS)) {
-            Ok(bytes) => Ok(decode_epochs(&self.home.identity, &bytes).ok()),
-            Err(e) if e.is_not_found() => Ok(None),
-            Err(e) => Err(e),
-        }
-    }
-
     /// Brings a good epoch file up to what was scanned before anything says that these batches need no scan
     /// any more. A recovery after this one would otherwise believe the file and look no further.
-    fn note_epochs(&mut self, verdicts: &[Verdict], last: &Examined) -> Result<(), LogError> {
-        let Some(stored) = self.stored_epochs()? else {
+    fn note_epochs(
+        &mut self,
+        known: &mut KnownEpochs,
+        verdicts: &[Verdict],
+        last: &Examined,
+    ) -> Result<(), LogError> {
+        let KnownEpochs::Stored(stored) = known else {
             return Ok(());
         };
         let mut entries = stored.clone();
         entries.retain(|(_, start)| *start <= last.tail.next);
         let mut epochs = EpochIndex::new(entries);
-        let examined = verdicts.iter().filter_map(|v| match v {
-            Verdict::Examined(e) => Some(&**e),
-            Verdict::Trusted(_) => None,
-        });
-        for (epoch, start) in examined.chain([last]).flat_map(|e| &e.epochs) {
+        for (epoch, start) in examined_of(verdicts).chain([last]).flat_map(|e| &e.epochs) {
             epochs.begin(*epoch, *start);
         }
         epochs.trim(self.manifest.log_start);
@@ -632,18 +634,33 @@ impl<'a> Opening<'a> {
             self.recovery.epochs_rebuilt = true;
             let bytes = encode_epochs(&self.home.identity, epochs.entries());
             durable::replace(&*self.home.vfs, &self.home.dir.join(EPOCHS), &bytes)?;
+            *stored = epochs.entries().to_vec();
         }
         Ok(())
     }
 
-    /// The epoch file, or what the batches say, made to agree with the log's end.
-    fn epochs(&mut self, sealed: &[Sealed], tail: &Tail) -> Result<EpochIndex, LogError> {
+    /// The epoch file, or, without a good one, what the batches of all segments say.
+    fn epochs_before(&self, verdicts: &[Verdict]) -> Result<KnownEpochs, LogError> {
+        if let Some(stored) = stored_epochs(self.home)? {
+            return Ok(KnownEpochs::Stored(stored));
+        }
+        let parts: Vec<Sealed> = verdicts
+            .iter()
+            .map(|verdict| match verdict {
+                Verdict::Trusted(sealed) => sealed.clone(),
+                Verdict::Examined(examined) => seal(&examined.tail),
+            })
+            .collect();
+        derive_epochs(&parts).map(KnownEpochs::Derived)
+    }
+
+    /// What is known of the epochs, made to agree with the log's end.
+    fn epochs(&mut self, known: KnownEpochs, tail: &Tail) -> Result<EpochIndex, LogError> {
         let path = self.home.dir.join(EPOCHS);
-        let stored = self.stored_epochs()?;
         // A flush writes the file before index entries, so a good one knows all that was not scanned.
-        let from_batches = match &stored {
-            Some(_) => std::mem::take(&mut self.scanned_epochs),
-            None => derive_epochs(sealed, tail)?,
+        let (stored, from_batches) = match known {
+            KnownEpochs::Stored(stored) => (Some(stored), std::mem::take(&mut self.scanned_epochs)),
+            KnownEpochs::Derived(derived) => (None, derived),
         };
         let mut entries = stored.clone().unwrap_or_default();
         entries.retain(|(_, start)| *start <= tail.next);
@@ -659,40 +676,14 @@ impl<'a> Opening<'a> {
         }
         Ok(epochs)
     }
-
-    /// Files that are neither listed nor ours to keep.
-    fn collect_leftovers(&mut self, manifest: &Manifest) {
-        let listed = |base: Offset| manifest.segments.iter().any(|s| s.base == base);
-        let mut paths: Vec<PathBuf> = Vec::new();
-        for name in self.files.keys() {
-            let leftover = match parse_name(name) {
-                Some((base, _)) => !listed(base),
-                None => is_leftover(name),
-            };
-            if leftover {
-                paths.push(self.home.dir.join(name));
-            }
-        }
-        self.recovery.leftovers.paths = retire(&*self.home.vfs, paths);
-    }
 }
 
-/// Gives leftovers names that no new file will get, so that unlinking them can wait.
-fn retire(vfs: &dyn Vfs, paths: Vec<PathBuf>) -> Vec<PathBuf> {
-    let mut retired = Vec::new();
-    for (i, path) in paths.into_iter().enumerate() {
-        if path.to_string_lossy().ends_with(DELETED_SUFFIX) {
-            retired.push(path);
-            continue;
-        }
-        let mut name = path.clone().into_os_string();
-        name.push(format!(".left{i}{DELETED_SUFFIX}"));
-        let to = PathBuf::from(name);
-        if vfs.rename(&path, &to).is_ok() {
-            retired.push(to);
-        }
-    }
-    retired
+/// The segments that were looked at.
+fn examined_of(verdicts: &[Verdict]) -> impl Iterator<Item = &Examined> {
+    verdicts.iter().filter_map(|v| match v {
+        Verdict::Examined(e) => Some(&**e),
+        Verdict::Trusted(_) => None,
+    })
 }
 
 /// What a tail becomes when it is sealed.
@@ -704,62 +695,6 @@ pub(crate) fn seal(tail: &Tail) -> Sealed {
         max_timestamp: tail.max_timestamp,
         generation: tail.segment.generation(),
     }
-}
-
-/// The first offset of each epoch, from the batches. Runs whose largest epoch is not new are skipped by
-/// their index entry, so that only the batches at a change of leader are read.
-fn derive_epochs(sealed: &[Sealed], tail: &Tail) -> Result<Vec<(LeaderEpoch, Offset)>, LogError> {
-    let mut epochs: Vec<(LeaderEpoch, Offset)> = Vec::new();
-    let active = seal(tail);
-    for part in sealed.iter().chain(std::iter::once(&active)) {
-        let seen = read_index(&part.segment, part.size)?;
-        let file = part.segment.log_file()?;
-        let mut scan = HeaderScan::new(file, part.size);
-        let mut position = 0;
-        let mut runs = seen.entries.iter().peekable();
-        while position < part.size {
-            let newest = epochs.last().map(|(epoch, _)| *epoch);
-            while runs.next_if(|r| r.position < position).is_some() {}
-            if let Some(run) = runs.next_if(|r| r.position == position)
-                && Some(run.max_epoch) == newest
-            {
-                position = run.end;
-                continue;
-            }
-            let header = scan.header_at(position).map_err(|e| match e {
-                ReadError::Io(e) => LogError::Io(e),
-                e => {
-                    let path = part.segment.path(Kind::Log);
-                    let reason = Reason::BelowCheckpoint;
-                    refuse(&path, position, reason, "a batch header", e.to_string())
-                }
-            })?;
-            if newest.is_none_or(|newest| header.leader_epoch > newest) {
-                epochs.push((header.leader_epoch, header.base_offset));
-            }
-            position += header.size() as u64;
-        }
-        if part.segment.id != tail.segment.id {
-            part.segment.release();
-        }
-    }
-    Ok(epochs)
-}
-
-/// Whether a file is one that an interrupted change of this log has left: one of its own names with a suffix.
-/// Others' files are others' to remove.
-fn is_leftover(name: &str) -> bool {
-    if let Some(stem) = name.strip_suffix(durable::TEMP_SUFFIX) {
-        return matches!(stem, MANIFEST | EPOCHS)
-            || parse_name(stem).is_some()
-            || stem
-                .strip_suffix(".snapshot")
-                .is_some_and(|n| n.len() == 20 && n.bytes().all(|b| b.is_ascii_digit()));
-    }
-    // As `<segment file>.<id>.deleted`.
-    name.strip_suffix(DELETED_SUFFIX)
-        .and_then(|stem| stem.rsplit_once('.'))
-        .is_some_and(|(file, id)| parse_name(file).is_some() && id.parse::<u64>().is_ok())
 }
 
 /// A view of the log as opened.

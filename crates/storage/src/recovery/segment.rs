@@ -5,7 +5,7 @@ use std::io::IoSlice;
 use std::sync::Arc;
 
 use varve_types::{LeaderEpoch, Offset};
-use varve_vfs::{File, VfsError, durable};
+use varve_vfs::{File, Mapped, VfsError, durable};
 
 use super::scan::{Damage, Scanner, batch_behind};
 use super::{DamageFact, IndexFact};
@@ -93,10 +93,11 @@ pub(crate) fn last_entry_if_complete(
     Ok(last.filter(|e| e.end == log_len && e.next == next))
 }
 
-fn read_or_empty(segment: &Segment, kind: Kind) -> Result<Vec<u8>, VfsError> {
-    match segment.home.vfs.read(&segment.path(kind)) {
-        Err(e) if e.is_not_found() => Ok(Vec::new()),
-        other => other,
+fn read_or_empty(segment: &Segment, kind: Kind) -> Result<Mapped, VfsError> {
+    match segment.home.vfs.open_read(&segment.path(kind)) {
+        Ok(file) => file.map_read(),
+        Err(e) if e.is_not_found() => Ok(Mapped::Owned(Vec::new())),
+        Err(e) => Err(e),
     }
 }
 
@@ -303,7 +304,7 @@ fn time_index_matches(
     let right = time_index_bytes(home, &segment.header(), companions);
     // A segment without entries needs no file.
     let none = bytes.is_empty() && right.len() == HEADER_BYTES;
-    Ok(none || bytes == right)
+    Ok(none || bytes[..] == right[..])
 }
 
 pub(crate) fn replace_time_index(

@@ -1,0 +1,137 @@
+//! Files that are read as a whole, and the payloads in them. Decoding then encoding gives the same bytes.
+
+use varve_groups::codec;
+use varve_partition::ProducerTable;
+use varve_storage::format::{
+    Manifest, decode_epochs, decode_snapshot, encode_epochs, encode_snapshot,
+};
+
+use super::image::{identity, sealed};
+
+/// A partition's manifest.
+///
+/// # Panics
+/// When a property is broken.
+pub fn manifest(data: &[u8]) {
+    for bytes in [data.to_vec(), sealed(*b"VARVEMAN", data)] {
+        if let Ok(manifest) = Manifest::decode(&identity(), &bytes) {
+            assert_eq!(manifest.encode(&identity()), bytes);
+            assert!(!manifest.segments.is_empty());
+        }
+    }
+}
+
+/// A partition's leader epochs.
+///
+/// # Panics
+/// When a property is broken.
+pub fn epochs(data: &[u8]) {
+    for bytes in [data.to_vec(), sealed(*b"VARVEEPO", data)] {
+        if let Ok(epochs) = decode_epochs(&identity(), &bytes) {
+            assert_eq!(encode_epochs(&identity(), &epochs), bytes);
+        }
+    }
+}
+
+/// A partition's snapshot file.
+///
+/// # Panics
+/// When a property is broken.
+pub fn snapshot(data: &[u8]) {
+    for bytes in [data.to_vec(), sealed(*b"VARVESNP", data)] {
+        if let Ok((offset, payload)) = decode_snapshot(&identity(), &bytes) {
+            assert_eq!(encode_snapshot(&identity(), offset, &payload), bytes);
+        }
+    }
+}
+
+/// The payload of a snapshot: the table of producers.
+///
+/// # Panics
+/// When a property is broken.
+pub fn producers(data: &[u8]) {
+    if let Ok(mut table) = ProducerTable::decode(data) {
+        assert_eq!(table.encode(), data);
+        table.expire(i64::MAX);
+        table.expire(i64::MIN);
+    }
+}
+
+/// The cluster's state.
+///
+/// # Panics
+/// When a property is broken.
+pub fn metadata(data: &[u8]) {
+    if let Ok(state) = varve_metadata::snapshot::decode(data) {
+        assert_eq!(varve_metadata::snapshot::encode(&state), data);
+        state.check().expect("what decodes keeps the rules");
+    }
+}
+
+/// The file that holds the cluster's state on a node.
+///
+/// # Panics
+/// When a property is broken.
+pub fn metadata_file(data: &[u8]) {
+    const CRC_AT: usize = 12;
+    const BODY_AT: usize = 16;
+    let mut right = data.to_vec();
+    if right.len() >= BODY_AT {
+        right[..8].copy_from_slice(b"VRVMETA\0");
+        right[8..10].copy_from_slice(&1_u16.to_le_bytes());
+        let crc = crc32fast::hash(&right[BODY_AT..]);
+        right[CRC_AT..BODY_AT].copy_from_slice(&crc.to_le_bytes());
+    }
+    for bytes in [data.to_vec(), right] {
+        if let Ok(again) = varve_broker::metadata_file::recode(&bytes) {
+            assert_eq!(again, bytes);
+        }
+    }
+}
+
+/// The file that remembers how far the scrub has come.
+///
+/// # Panics
+/// When a property is broken.
+pub fn scrub_file(data: &[u8]) {
+    const CRC_AT: usize = 12;
+    const BODY_AT: usize = 16;
+    let mut right = data.to_vec();
+    if right.len() >= BODY_AT {
+        right[..8].copy_from_slice(b"VRVSCRB\0");
+        right[8..12].copy_from_slice(&1_u32.to_le_bytes());
+        let crc = crc32fast::hash(&right[BODY_AT..]);
+        right[CRC_AT..BODY_AT].copy_from_slice(&crc.to_le_bytes());
+    }
+    for bytes in [data.to_vec(), right] {
+        if let Some(again) = varve_broker::scrub_file::recode(&bytes) {
+            assert_eq!(again, bytes);
+        }
+    }
+}
+
+/// Keys and values of committed offsets.
+///
+/// # Panics
+/// When a property is broken.
+pub fn offsets(data: &[u8]) {
+    if let Ok((group, partition)) = codec::decode_key(data) {
+        assert_eq!(codec::encode_key(&group, &partition), data);
+        let place = codec::partition_of(&group, 50);
+        assert!((0..50).contains(&place.0));
+    }
+    if let Ok(committed) = codec::decode_value(data) {
+        assert_eq!(codec::encode_value(&committed), data);
+    }
+}
+
+/// A data directory's `meta.toml`. Text may be laid out in many ways, so what is compared is its meaning.
+///
+/// # Panics
+/// When a property is broken.
+pub fn identity_file(data: &[u8]) {
+    if let Ok(text) = varve_server::identity::normal_form(data) {
+        let again = varve_server::identity::normal_form(text.as_bytes());
+        assert_eq!(again, Ok(text));
+    }
+}

@@ -1,0 +1,172 @@
+//! Where fuzzing begins: inputs that every target accepts, and a few that it must refuse. They are committed
+//! in `tests/fuzz/corpus` with what fuzzing has found; `VARVE_BLESS=1 cargo test -p varve-tests --test replay`
+//! writes them again.
+
+use bytes::Bytes;
+use varve_groups::codec;
+use varve_partition::ProducerTable;
+use varve_record::{BatchBuilder, Compression};
+use varve_types::{
+    GroupName, Offset, PartitionId, ProducerId, Sequence, TopicName, TopicPartition,
+};
+
+use super::image::{CLEAN, Image, SEAL};
+
+/// A file of `testdata` of a crate.
+macro_rules! golden {
+    ($name:literal) => {
+        include_bytes!(concat!("../../../crates/", $name))
+    };
+}
+
+/// The golden log of `storage`: two segments, three epochs, one snapshot, closed cleanly.
+#[must_use]
+pub fn golden_image() -> Image {
+    let files: [(u8, &[u8]); 9] = [
+        (0, golden!("storage/testdata/00000000000000000000.log")),
+        (1, golden!("storage/testdata/00000000000000000000.index")),
+        (
+            2,
+            golden!("storage/testdata/00000000000000000000.timeindex"),
+        ),
+        (3, golden!("storage/testdata/manifest")),
+        (4, golden!("storage/testdata/leader-epoch")),
+        (5, golden!("storage/testdata/00000000000000000024.snapshot")),
+        (6, golden!("storage/testdata/00000000000000000021.log")),
+        (7, golden!("storage/testdata/00000000000000000021.index")),
+        (
+            8,
+            golden!("storage/testdata/00000000000000000021.timeindex"),
+        ),
+    ];
+    Image {
+        flags: CLEAN,
+        files: files.map(|(n, content)| (n, content.to_vec())).into(),
+    }
+}
+
+fn content(image: &Image, number: u8) -> Vec<u8> {
+    let found = image.files.iter().find(|(n, _)| *n == number);
+    found
+        .map(|(_, content)| content.clone())
+        .unwrap_or_default()
+}
+
+/// Inputs by target and name.
+#[must_use]
+pub fn all() -> Vec<(&'static str, String, Vec<u8>)> {
+    let mut seeds = Vec::new();
+    let mut add = |target: &'static str, name: &str, bytes: Vec<u8>| {
+        seeds.push((target, name.to_owned(), bytes));
+    };
+    for codec in [
+        Compression::None,
+        Compression::Gzip,
+        Compression::Snappy,
+        Compression::Lz4,
+        Compression::Zstd,
+    ] {
+        add("batch", &codec.to_string(), one_batch(codec).to_vec());
+    }
+    let golden = golden_image();
+    add("batch", "stored-run", content(&golden, 0));
+    add("index", "golden", content(&golden, 1));
+    add("timeindex", "golden", content(&golden, 2));
+    add("manifest", "golden", content(&golden, 3));
+    add("epochs", "golden", content(&golden, 4));
+    add("snapshot", "golden", content(&golden, 5));
+    for (name, image) in images(&golden) {
+        add("recovery", name, image.encode());
+        add("inspect", name, image.encode());
+    }
+    let producers = golden!("partition/testdata/producers-1.bin");
+    add("producers", "two-sessions", producers.to_vec());
+    add("producers", "empty", ProducerTable::default().encode());
+    let state = golden!("metadata/testdata/snapshot-1.bin").to_vec();
+    add("metadata", "golden", state);
+    let file = golden!("broker/testdata/metadata-1.bin").to_vec();
+    add("metadata_file", "one-deleted", file);
+    let file = golden!("broker/testdata/scrub-1.bin").to_vec();
+    add("scrub_file", "half-way", file);
+    add("journal", "two-logs", super::journal::seed());
+    let (key, value) = offset_record();
+    add("offsets", "key", key);
+    add("offsets", "value", value);
+    add(
+        "identity",
+        "one",
+        golden!("server/testdata/meta.toml").to_vec(),
+    );
+    seeds
+}
+
+fn one_batch(codec: Compression) -> Bytes {
+    let mut builder = BatchBuilder::new(codec, None);
+    let headers = [("trace", Some(&b"abc"[..])), ("none", None)];
+    let value = "hello ".repeat(20);
+    builder
+        .append(1_700_000_000_000, Some(b"user-1"), Some(b"hello"), &headers)
+        .unwrap();
+    builder
+        .append(1_700_000_000_005, None, Some(value.as_bytes()), &[])
+        .unwrap();
+    builder
+        .append(1_699_999_999_999, Some(b"user-1"), None, &[])
+        .unwrap();
+    builder.set_producer(ProducerId { id: 4242, epoch: 3 }, Sequence::new(7).unwrap());
+    builder.build().unwrap()
+}
+
+/// The golden log as it is and as crashes and accidents leave it.
+fn images(golden: &Image) -> Vec<(&'static str, Image)> {
+    let without = |gone: &[u8]| {
+        let mut image = golden.clone();
+        image.files.retain(|(n, _)| !gone.contains(n));
+        image.flags = 0;
+        image
+    };
+    let mut torn = without(&[]);
+    let mut unsealed = without(&[]);
+    unsealed.flags = SEAL;
+    for (number, content) in &mut torn.files {
+        if *number == 6 {
+            content.truncate(content.len() - 20);
+        }
+        if *number == 7 {
+            content.truncate(64);
+        }
+    }
+    let mut leftovers = without(&[]);
+    leftovers.files.push((11, b"half a manifest".to_vec()));
+    leftovers.files.push((12, content(golden, 0)));
+    leftovers.files.push((13, content(golden, 5)));
+    let mut unlisted = without(&[]);
+    unlisted.files.push((9, Vec::new()));
+    unlisted.files.push((10, content(golden, 7)));
+    vec![
+        ("clean", golden.clone()),
+        ("unclean", without(&[])),
+        ("sealed-anew", unsealed),
+        ("torn-tail", torn),
+        ("no-indexes", without(&[1, 2, 7, 8])),
+        ("no-epochs", without(&[4])),
+        ("no-manifest", without(&[3])),
+        ("no-first-segment", without(&[0, 1, 2])),
+        ("leftovers", leftovers),
+        ("unlisted-segment", unlisted),
+        ("nothing", without(&[0, 1, 2, 3, 4, 5, 6, 7, 8])),
+    ]
+}
+
+fn offset_record() -> (Vec<u8>, Vec<u8>) {
+    let group = GroupName::new("billing").unwrap();
+    let topic = TopicName::new("orders").unwrap();
+    let key = codec::encode_key(&group, &TopicPartition::new(topic, PartitionId(7)));
+    let mut value = 3_i16.to_be_bytes().to_vec();
+    value.extend_from_slice(&Offset::new(1_234).unwrap().get().to_be_bytes());
+    value.extend_from_slice(&5_i32.to_be_bytes());
+    value.extend_from_slice(&2_i16.to_be_bytes());
+    value.extend_from_slice(b"ok");
+    value.extend_from_slice(&1_700_000_000_000_i64.to_be_bytes());
+    (key, value)
+}
