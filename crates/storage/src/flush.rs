@@ -8,7 +8,44 @@ use std::sync::Arc;
 use varve_types::Offset;
 use varve_vfs::{File, Vfs, VfsError};
 
-use crate::segment::{Home, Replacement};
+use crate::segment::{Home, Replacement, Segment};
+
+/// What a thread has to do to make a change of the manifest durable. Give the result to
+/// [`crate::Log::change_done`] or [`crate::Log::change_failed`].
+#[derive(Debug)]
+#[must_use = "nothing is changed until it has run"]
+pub struct ChangeTarget {
+    pub(crate) home: Arc<Home>,
+    /// What must be on disk before the manifest may say what it says.
+    pub(crate) flush: Option<FlushTarget>,
+    pub(crate) replace: Replacement,
+}
+
+/// A change that is durable.
+#[derive(Debug, Clone)]
+pub struct ChangeDone {
+    pub(crate) flush: Option<FlushDone>,
+    pub(crate) manifest: u64,
+}
+
+impl ChangeTarget {
+    /// Flushes what must be flushed, then replaces the manifest. Blocks.
+    ///
+    /// # Errors
+    /// The first step that failed. With [`FlushError::retry`] the disk is full and nothing is lost: the
+    /// change stays pending, and another target may be run later.
+    pub fn run(self) -> Result<ChangeDone, FlushError> {
+        let flush = self.flush.map(FlushTarget::run).transpose()?;
+        self.home.replace(&self.replace).map_err(|error| {
+            let retry = error.is_no_space();
+            FlushError { error, retry }
+        })?;
+        Ok(ChangeDone {
+            flush,
+            manifest: self.replace.version,
+        })
+    }
+}
 
 /// Everything that must be synced before the log is durable up to [`FlushTarget::upto`].
 #[derive(Debug)]
@@ -98,14 +135,17 @@ impl FlushTarget {
     }
 }
 
-/// Files that are no longer part of the log. They have names of their own, so they are in nobody's way;
-/// unlinking them takes over a second per GiB on some disks. Dropped without running, they are swept when
+/// Files that are no longer part of the log. They have names of their own, or get them first, so they are
+/// in nobody's way; unlinking them takes over a second per GiB on some disks. Dropped without running, they are swept when
 /// the log is opened next.
 #[derive(Debug)]
 #[must_use = "the disk space comes back when it runs"]
 pub struct Removal {
     pub(crate) vfs: Arc<dyn Vfs>,
     pub(crate) paths: Vec<PathBuf>,
+    /// Segments whose files are renamed when it runs. A log that is about to use one of their names again
+    /// renames them before.
+    pub(crate) retired: Vec<Arc<Segment>>,
     /// Number of segments.
     pub segments: usize,
     /// Bytes of batches in them.
@@ -117,6 +157,7 @@ impl Removal {
         Self {
             vfs: vfs.clone(),
             paths: Vec::new(),
+            retired: Vec::new(),
             segments: 0,
             bytes: 0,
         }
@@ -125,12 +166,13 @@ impl Removal {
     /// Whether there is nothing to remove.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.paths.is_empty()
+        self.paths.is_empty() && self.retired.is_empty()
     }
 
     /// Takes over the files of `other`.
     pub fn merge(&mut self, other: Self) {
         self.paths.extend(other.paths);
+        self.retired.extend(other.retired);
         self.segments += other.segments;
         self.bytes += other.bytes;
     }
@@ -141,7 +183,12 @@ impl Removal {
     /// The first file that could not be removed; the others are tried all the same.
     pub fn run(self) -> Result<u64, VfsError> {
         let mut first = None;
-        for path in &self.paths {
+        let renamed = self.retired.iter().flat_map(|s| {
+            s.mark_removed();
+            s.removed_paths()
+        });
+        let paths: Vec<PathBuf> = self.paths.iter().cloned().chain(renamed).collect();
+        for path in &paths {
             match self.vfs.remove_file(path) {
                 Err(e) if !e.is_not_found() => first = first.or(Some(e)),
                 _ => {}

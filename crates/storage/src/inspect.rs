@@ -10,8 +10,9 @@ use varve_types::Offset;
 use varve_vfs::{File, Vfs, VfsError};
 
 use crate::format::{
-    Companion, ENTRY_BYTES, HEADER_BYTES, INDEX_MAGIC, LogIdentity, Manifest, SegmentHeader,
-    TIME_INDEX_MAGIC, chain_start, chain_step, decode_epochs, decode_snapshot, identity_of,
+    Companion, ENTRY_BYTES, HEADER_BYTES, INDEX_MAGIC, ListedSegment, LogIdentity, Manifest,
+    SegmentHeader, TIME_INDEX_MAGIC, chain_start, chain_step, decode_epochs, decode_snapshot,
+    identity_of,
 };
 use crate::segment::{EPOCHS, Kind, MANIFEST, companion_at, parse_name, time_entry};
 
@@ -84,7 +85,7 @@ pub struct Dump {
 /// # Errors
 /// When the directory cannot be listed.
 pub fn dump(vfs: &Arc<dyn Vfs>, path: &Path) -> Result<Dump, VfsError> {
-    let is_log = |name: &str| matches!(parse_name(name), Some((_, Kind::Log)));
+    let is_log = |name: &str| parse_name(name).is_some_and(|n| n.kind == Kind::Log);
     let files = if path.extension().is_some_and(|e| e == "log") {
         VecDeque::from([path.to_owned()])
     } else {
@@ -195,7 +196,39 @@ struct Verify {
 /// A segment to look at, and whose it is if that is known.
 struct Target {
     base: Offset,
+    /// Name of its files without the extension.
+    stem: String,
     id: Option<u64>,
+    /// Written by a compaction: offsets have gaps.
+    gaps: bool,
+    /// What the manifest says where it ends, in offsets and bytes.
+    end: Option<(Offset, u64)>,
+}
+
+impl Target {
+    fn listed(segment: &ListedSegment) -> Self {
+        let base = format!("{:020}", segment.base.get());
+        Self {
+            base: segment.base,
+            stem: match segment.compacted {
+                Some(_) => format!("{base}-{}", segment.id),
+                None => base,
+            },
+            id: Some(segment.id),
+            gaps: segment.compacted.is_some(),
+            end: segment.compacted.map(|c| (c.end, c.size)),
+        }
+    }
+
+    const fn unlisted(base: Offset, stem: String, compacted: Option<u64>) -> Self {
+        Self {
+            base,
+            stem,
+            id: compacted,
+            gaps: compacted.is_some(),
+            end: None,
+        }
+    }
 }
 
 impl Verify {
@@ -218,12 +251,17 @@ impl Verify {
     fn run(&mut self) -> Result<(), VfsError> {
         let entries = self.vfs.list(&self.dir)?;
         let mut targets = self.targets()?;
-        for (base, kind) in entries.iter().filter_map(|e| parse_name(&e.name)) {
-            if kind == Kind::Log && !targets.iter().any(|t| t.base == base) {
-                let path = self.dir.join(format!("{:020}.log", base.get()));
+        for entry in &entries {
+            let Some(name) = parse_name(&entry.name).filter(|n| n.kind == Kind::Log) else {
+                continue;
+            };
+            let stem = entry.name.trim_end_matches(".log").to_owned();
+            if !targets.iter().any(|t| t.stem == stem) {
+                let path = self.dir.join(&entry.name);
                 self.note(&path, 0, "the manifest does not list this segment");
                 if self.report.log_start.is_none() {
-                    targets.push(Target { base, id: None });
+                    let target = Target::unlisted(name.base, stem, name.compacted);
+                    targets.push(target);
                 }
             }
         }
@@ -232,7 +270,7 @@ impl Verify {
             if let Some(end) = self.report.log_end
                 && end != target.base
             {
-                let path = self.dir.join(format!("{:020}.log", target.base.get()));
+                let path = self.dir.join(format!("{}.log", target.stem));
                 self.bad(&path, 0, format!("the segment before ends at offset {end}"));
             }
             self.segment(&target)?;
@@ -259,11 +297,7 @@ impl Verify {
         match decoded {
             Some(Ok(manifest)) => {
                 self.report.log_start = Some(manifest.log_start);
-                let target = |s: &crate::format::ListedSegment| Target {
-                    base: s.base,
-                    id: Some(s.id),
-                };
-                Ok(manifest.segments.iter().map(target).collect())
+                Ok(manifest.segments.iter().map(Target::listed).collect())
             }
             Some(Err(e)) => {
                 self.bad(&path, 0, e.to_string());
@@ -277,7 +311,7 @@ impl Verify {
     }
 
     fn segment(&mut self, target: &Target) -> Result<(), VfsError> {
-        let stem = format!("{:020}", target.base.get());
+        let stem = &target.stem;
         let path = self.dir.join(format!("{stem}.log"));
         if !self.vfs.exists(&path)? {
             self.bad(
@@ -295,6 +329,10 @@ impl Verify {
         let mut next = target.base;
         let mut end = 0;
         for seen in dump(&self.vfs, &path)? {
+            if target.end.is_some_and(|(_, size)| end >= size) {
+                // What follows was cut, and goes at the next start.
+                break;
+            }
             let batch = match seen {
                 Ok(batch) => batch,
                 Err(found) => {
@@ -306,7 +344,9 @@ impl Verify {
                 self.bad(&path, batch.position, fault);
                 break;
             }
-            if batch.header.base_offset != next {
+            let follows = batch.header.base_offset == next
+                || (target.gaps && batch.header.base_offset > next);
+            if !follows {
                 let found = batch.header.base_offset;
                 self.bad(
                     &path,
@@ -321,6 +361,14 @@ impl Verify {
             self.report.batches += 1;
             self.report.records += batch.header.record_count as u64;
             self.report.bytes += batch.header.size() as u64;
+        }
+        if let Some((offset, size)) = target.end {
+            if end != size || next > offset {
+                let what =
+                    format!("{end} good bytes up to offset {next}, not {size} up to {offset}");
+                self.bad(&path, end, what);
+            }
+            next = offset;
         }
         self.report.log_end = Some(next);
         if let Some(header) = header {

@@ -46,6 +46,7 @@
 //! ```
 
 mod buffers;
+mod change;
 mod config;
 mod epoch_index;
 mod error;
@@ -64,7 +65,7 @@ pub use buffers::ReadBuffers;
 pub use config::{LogConfig, OpenMode};
 pub use epoch_index::EpochIndex;
 pub use error::{Corruption, LogError, ReadError};
-pub use flush::{FlushDone, FlushError, FlushTarget, Removal};
+pub use flush::{ChangeDone, ChangeTarget, FlushDone, FlushError, FlushTarget, Removal};
 pub use format::LogIdentity;
 pub use log::{Appended, Log};
 pub use read_view::{Cursor, Headers, ReadMode, ReadOutcome, ReadRange, ReadView, Slice};

@@ -15,6 +15,7 @@ use varve_vfs::File;
 
 use crate::buffers::ReadBuffers;
 use crate::error::ReadError;
+use crate::format::{CompactedSegment, ListedSegment};
 use crate::segment::{Kind, Segment};
 
 /// Bytes read at once when only headers are wanted.
@@ -91,6 +92,8 @@ pub(crate) struct Sealed {
     pub(crate) max_timestamp: i64,
     /// The segment's generation when this was true.
     pub(crate) generation: u64,
+    /// When the first of its tombstones may go; `i64::MAX` when none waits.
+    pub(crate) horizon_ms: i64,
 }
 
 /// A snapshot of the log.
@@ -104,12 +107,26 @@ pub struct ReadView {
 }
 
 /// A segment within a view.
+#[derive(Clone, Copy)]
 struct Part<'a> {
     at: &'a Sealed,
     is_active: bool,
 }
 
 impl Sealed {
+    /// What the manifest says of it.
+    pub(crate) fn listed(&self) -> ListedSegment {
+        let compacted = self.segment.compacted.then_some(CompactedSegment {
+            end: self.end,
+            size: self.size,
+            horizon_ms: self.horizon_ms,
+        });
+        ListedSegment {
+            compacted,
+            ..self.segment.listed()
+        }
+    }
+
     /// A read is only good if the segment lost no bytes since the view was made.
     fn check_unchanged(&self) -> Result<(), ReadError> {
         if self.segment.generation() == self.generation {
@@ -173,8 +190,9 @@ impl ReadView {
     }
 
     /// Reads whole batches from the one that holds `offset` on: at most `max_bytes` of them, all below
-    /// `upto` (exclusive) and from one segment. With `min_one` the first batch is returned even if it is
-    /// larger than `max_bytes`. Nothing at or past `upto` gives an empty slice.
+    /// `upto` (exclusive) and from one segment. Where compaction has removed that batch, they begin with the
+    /// next one. With `min_one` the first batch is returned even if it is larger than `max_bytes`. Nothing
+    /// below `upto` gives an empty slice, which says to go on at `upto` if there were records once.
     ///
     /// # Errors
     /// [`ReadError::OutOfRange`] outside `log_start..=log_end`; [`ReadError::Stale`] when the log was
@@ -216,38 +234,45 @@ impl ReadView {
         } = *range;
         self.check(offset)?;
         let upto = upto.min(self.log_end());
-        if offset >= upto {
-            return Ok(ReadOutcome::Slice(empty(offset)));
-        }
-        let part = self.part(offset);
-        let file = Self::file(&part)?;
-        let (position, slack) = self.start_of(&part, offset, cursor);
-        let want = slack.saturating_add(max_bytes.max(HEADER_BYTES) as u64);
-        let len = want.min(part.at.size.saturating_sub(position));
-        let len = usize::try_from(len).unwrap_or(usize::MAX);
-        let mut fetch = Fetch {
-            file: &*file,
-            position,
-            limit: part.at.size,
-            mode,
-            buf: buffers.take(len),
-            buffers,
-        };
-        if !fetch.load(len)? {
-            return Ok(ReadOutcome::WouldBlock);
-        }
-        let outcome = fetch.collect(offset, max_bytes, upto, min_one);
-        part.at.check_unchanged()?;
-        Ok(match outcome? {
-            Some(mut found) => {
-                if let Some(cursor) = &mut found.cursor {
-                    cursor.segment_id = part.at.segment.id;
-                    cursor.generation = part.at.segment.generation();
+        let mut from = offset;
+        while from < upto {
+            let part = self.part(from);
+            let (position, slack) = self.start_of(&part, from, cursor);
+            let len = slack.saturating_add(max_bytes.max(HEADER_BYTES) as u64);
+            let len = len.min(part.at.size.saturating_sub(position));
+            let len = usize::try_from(len).unwrap_or(usize::MAX);
+            let found = if len == 0 && part.at.segment.compacted {
+                Ok(Found::Gap)
+            } else {
+                let mut fetch = Fetch {
+                    file: &*Self::file(&part)?,
+                    position,
+                    limit: part.at.size,
+                    gaps: part.at.segment.compacted,
+                    mode,
+                    buf: buffers.take(len),
+                    buffers,
+                };
+                if !fetch.load(len)? {
+                    return Ok(ReadOutcome::WouldBlock);
                 }
-                ReadOutcome::Slice(found)
+                fetch.collect(from, max_bytes, upto, min_one)
+            };
+            part.at.check_unchanged()?;
+            match found? {
+                Found::Slice(mut found) => {
+                    if let Some(cursor) = &mut found.cursor {
+                        cursor.segment_id = part.at.segment.id;
+                        cursor.generation = part.at.segment.generation();
+                    }
+                    return Ok(ReadOutcome::Slice(found));
+                }
+                Found::WouldBlock => return Ok(ReadOutcome::WouldBlock),
+                // What was there was compacted away: the next record is in a later segment.
+                Found::Gap => from = part.at.end.max(from),
             }
-            None => ReadOutcome::WouldBlock,
-        })
+        }
+        Ok(ReadOutcome::Slice(empty(from.min(upto).max(offset))))
     }
 
     /// Where to start reading, and how many bytes the batch that holds `offset` may be away.
@@ -373,11 +398,28 @@ fn empty(offset: Offset) -> Slice {
     }
 }
 
+/// What one segment gave.
+enum Found {
+    Slice(Slice),
+    WouldBlock,
+    /// No batch that ends past the offset asked for.
+    Gap,
+}
+
+/// Where the batch that was looked for begins.
+enum Skipped {
+    To(usize, BatchHeader),
+    WouldBlock,
+    Gap,
+}
+
 /// One read in progress: a buffer that holds the file from `position` on.
 struct Fetch<'a> {
     file: &'a dyn File,
     position: u64,
     limit: u64,
+    /// Offsets may be missing between batches.
+    gaps: bool,
     mode: ReadMode,
     buf: Vec<u8>,
     buffers: &'a ReadBuffers,
@@ -443,6 +485,7 @@ impl Fetch<'_> {
             .map_err(|e| self.corrupt(at, "a batch header".into(), e.to_string()))?;
         if let Some(offset) = expected
             && header.base_offset != offset
+            && !(self.gaps && header.base_offset > offset)
         {
             let found = format!("one at offset {}", header.base_offset);
             return Err(self.corrupt(at, format!("a batch at offset {offset}"), found));
@@ -451,19 +494,22 @@ impl Fetch<'_> {
     }
 
     /// Skips to the batch that holds `offset`. Batches in between that are larger than what was loaded are
-    /// jumped over, not read. `None`: it would block.
-    fn skip_to(&mut self, offset: Offset) -> Result<Option<(usize, BatchHeader)>, ReadError> {
+    /// jumped over, not read.
+    fn skip_to(&mut self, offset: Offset) -> Result<Skipped, ReadError> {
         let (mut at, mut expected) = (0, None);
         loop {
+            if self.gaps && self.position + at as u64 >= self.limit {
+                return Ok(Skipped::Gap);
+            }
             let Some(header) = self.header(at, expected)? else {
-                return Ok(None);
+                return Ok(Skipped::WouldBlock);
             };
-            if header.base_offset > offset {
+            if header.base_offset > offset && !self.gaps {
                 let found = format!("one at offset {}", header.base_offset);
                 return Err(self.corrupt(at, format!("a batch with offset {offset}"), found));
             }
             if header.last_offset() >= offset {
-                return Ok(Some((at, header)));
+                return Ok(Skipped::To(at, header));
             }
             expected = Some(header.next_offset());
             at += header.size();
@@ -475,24 +521,27 @@ impl Fetch<'_> {
         }
     }
 
-    /// Cuts the slice out of the buffer. `None`: it would block.
+    /// Cuts the slice out of the buffer.
     fn collect(
         &mut self,
         offset: Offset,
         max_bytes: usize,
         upto: Offset,
         min_one: bool,
-    ) -> Result<Option<Slice>, ReadError> {
-        let Some((start, first)) = self.skip_to(offset)? else {
-            return Ok(None);
+    ) -> Result<Found, ReadError> {
+        let (start, first) = match self.skip_to(offset)? {
+            Skipped::To(start, first) => (start, first),
+            Skipped::WouldBlock => return Ok(Found::WouldBlock),
+            Skipped::Gap => return Ok(Found::Gap),
         };
         if first.next_offset() > upto || (first.size() > max_bytes && !min_one) {
-            return Ok(Some(empty(offset)));
+            let from = first.base_offset.min(upto).max(offset);
+            return Ok(Found::Slice(empty(from)));
         }
         // One batch at least, and as much as is allowed, with one more read if the skip took its place.
         let goal = start + first.size().max(max_bytes);
         if self.buf.len() < goal && !self.load(goal)? && self.buf.len() < start + first.size() {
-            return Ok(None);
+            return Ok(Found::WouldBlock);
         }
         let (mut end, mut last, mut batches) = (start, first, 0);
         loop {
@@ -520,7 +569,7 @@ impl Fetch<'_> {
         }
         if batches == 0 {
             if self.mode == ReadMode::NoWait {
-                return Ok(None);
+                return Ok(Found::WouldBlock);
             }
             let found = format!("{} bytes", self.buf.len().saturating_sub(start));
             let expected = format!("a batch of {} bytes", first.size());
@@ -537,7 +586,7 @@ impl Fetch<'_> {
             offset: next_offset,
             position,
         };
-        Ok(Some(Slice {
+        Ok(Found::Slice(Slice {
             bytes,
             base_offset: first.base_offset,
             next_offset,
@@ -636,16 +685,23 @@ impl Headers<'_> {
             if self.next >= self.view.log_end() {
                 return Ok(None);
             }
-            if self
-                .at
-                .as_ref()
-                .is_none_or(|(_, position, part)| *position >= part.at.size)
+            let over = |at: &(HeaderScan, u64, Part<'_>)| at.1 >= at.2.at.size;
+            if let Some((_, _, part)) = self.at.take_if(|at| over(at))
+                && part.at.segment.compacted
             {
+                // The rest of the segment was compacted away.
+                self.next = self.next.max(part.at.end);
+                continue;
+            }
+            if self.at.is_none() {
                 self.view.check(self.next)?;
                 let part = self.view.part(self.next);
                 let file = ReadView::file(&part)?;
                 let (position, _) = self.view.start_of(&part, self.next, None);
                 self.at = Some((HeaderScan::new(file, part.at.size), position, part));
+                if part.at.segment.compacted {
+                    continue;
+                }
             }
             let Some((scan, position, part)) = &mut self.at else {
                 return Ok(None);
@@ -653,7 +709,8 @@ impl Headers<'_> {
             let header = scan.header_at(*position);
             part.at.check_unchanged()?;
             let header = header?;
-            if *position + header.size() as u64 > part.at.size || header.base_offset > self.next {
+            let behind = header.base_offset > self.next && !part.at.segment.compacted;
+            if *position + header.size() as u64 > part.at.size || behind {
                 let found = format!("a batch at offset {}", header.base_offset);
                 let expected = format!("a batch with offset {}", self.next);
                 let file = part.at.segment.path(Kind::Log);

@@ -25,11 +25,13 @@ use crate::epoch_index::EpochIndex;
 use crate::error::{Corruption, LogError, ReadError};
 use crate::flush::Removal;
 use crate::format::{
-    Companion, FormatError, INDEX_MAGIC, ListedSegment, Manifest, SegmentHeader, decode_epochs,
-    encode_epochs,
+    CompactedSegment, Companion, FormatError, INDEX_MAGIC, ListedSegment, Manifest, SegmentHeader,
+    decode_epochs, encode_epochs,
 };
 use crate::read_view::{HeaderScan, ReadView, Sealed};
-use crate::segment::{DELETED_SUFFIX, EPOCHS, Home, Kind, MANIFEST, Segment, parse_name};
+use crate::segment::{
+    DELETED_SUFFIX, EPOCHS, Home, Kind, MANIFEST, Segment, SegmentName, parse_name,
+};
 use crate::snapshot;
 use crate::tail::Tail;
 
@@ -37,6 +39,8 @@ use crate::tail::Tail;
 pub(crate) struct Opened {
     pub(crate) home: Arc<Home>,
     pub(crate) log_start: Offset,
+    /// Compaction is done below this offset.
+    pub(crate) clean_upto: Offset,
     pub(crate) sealed: Vec<Sealed>,
     pub(crate) tail: Tail,
     pub(crate) next_segment_id: u64,
@@ -81,7 +85,7 @@ pub(crate) fn open(
             Err(e) => (ManifestFact::Unreadable, Err(Some(e))),
         },
     };
-    let is_log = |e: &DirEntry| matches!(parse_name(&e.name), Some((_, Kind::Log)));
+    let is_log = |e: &DirEntry| parse_name(&e.name).is_some_and(|n| n.kind == Kind::Log);
     let has_bytes = entries.iter().any(|e| is_log(e) && e.len > 0);
     match (decide_dir(fact, has_bytes), manifest) {
         (DirDecision::Create, _) => create(home, now_ms),
@@ -111,16 +115,13 @@ fn create(home: &Arc<Home>, now_ms: i64) -> Result<Opened, LogError> {
         created_ms: now_ms,
     };
     let tail = Tail::create(home, &header)?;
-    let listed = ListedSegment {
-        id: 0,
-        base: Offset::ZERO,
-        created_ms: now_ms,
-    };
     let log_start = Offset::ZERO;
     let manifest = Manifest {
         log_start,
         next_segment_id: 1,
-        segments: vec![listed],
+        segments: vec![tail.segment.listed()],
+        clean_upto: Offset::ZERO,
+        epochs: Vec::new(),
     };
     // Syncs the directory, so the segment's files are durable with it.
     commit(home, &manifest)?;
@@ -138,6 +139,7 @@ fn create(home: &Arc<Home>, now_ms: i64) -> Result<Opened, LogError> {
     Ok(Opened {
         home: home.clone(),
         log_start,
+        clean_upto: Offset::ZERO,
         sealed: Vec::new(),
         tail,
         next_segment_id: 1,
@@ -156,6 +158,8 @@ fn commit(home: &Home, manifest: &Manifest) -> Result<(), VfsError> {
 enum Verdict {
     Trusted(Sealed),
     Examined(Box<Examined>),
+    /// A segment of a compaction that had to be looked at.
+    Compacted(Box<Examined>, CompactedSegment),
 }
 
 struct Opening<'a> {
@@ -239,15 +243,24 @@ impl<'a> Opening<'a> {
         }
     }
 
+    /// Length of the `.log` file of a segment that no compaction wrote.
     fn log_len(&self, base: Offset) -> Option<u64> {
-        self.files.get(&format!("{:020}.log", base.get())).copied()
+        self.len_of(&self.home.segment_path(base, Kind::Log))
+    }
+
+    fn len_of(&self, path: &Path) -> Option<u64> {
+        self.files.get(path.file_name()?.to_str()?).copied()
     }
 
     /// Segments that the manifest does not list and that may continue the log, by base offset.
     fn unlisted(&mut self) -> Result<Vec<SegmentHeader>, LogError> {
         let mut found = Vec::new();
-        for (base, kind) in self.files.keys().filter_map(|name| parse_name(name)) {
-            if kind != Kind::Log || self.manifest.segments.iter().any(|s| s.base == base) {
+        for name in self.files.keys().filter_map(|name| parse_name(name)) {
+            let base = name.base;
+            let same = |s: &ListedSegment| s.base == base && s.compacted.is_none();
+            // What a compaction wrote is part of the log only if the manifest says so.
+            let plain = name.kind == Kind::Log && name.compacted.is_none();
+            if !plain || self.manifest.segments.iter().any(same) {
                 continue;
             }
             let path = self.home.segment_path(base, Kind::Index);
@@ -286,9 +299,10 @@ impl<'a> Opening<'a> {
                 base_offset: segment.base,
                 created_ms: segment.created_ms,
             };
-            verdicts.push(match listed.get(i + 1) {
-                Some(next) => self.judge_sealed(&header, next.base)?,
-                None => self.judge_growing(&header, Role::Last, candidates)?,
+            verdicts.push(match (listed.get(i + 1), segment.compacted) {
+                (_, Some(compacted)) => self.judge_compacted(&header, compacted)?,
+                (Some(next), None) => self.judge_sealed(&header, next.base)?,
+                (None, None) => self.judge_growing(&header, Role::Last, candidates)?,
             });
         }
         for (i, header) in candidates.iter().enumerate() {
@@ -319,12 +333,59 @@ impl<'a> Opening<'a> {
                 size: len,
                 max_timestamp,
                 generation: 0,
+                horizon_ms: i64::MAX,
             };
             return Ok(Verdict::Trusted(sealed));
         }
-        let examined = self.look(&segment, Role::Sealed)?;
+        let len = self.log_len(header.base_offset);
+        let examined = self.look(&segment, Role::Sealed, len)?;
         let meets_next = examined.tail.next == next;
         self.verdict(examined, Role::Sealed, meets_next, &[])
+    }
+
+    /// A segment that a compaction wrote. It was synced, index and all, before the manifest listed it. Its
+    /// file is longer than the manifest says when a truncation was interrupted, and is cut then.
+    fn judge_compacted(
+        &mut self,
+        header: &SegmentHeader,
+        listed: CompactedSegment,
+    ) -> Result<Verdict, LogError> {
+        let segment = Arc::new(Segment::new_compacted(self.home, header, None));
+        let CompactedSegment { end, size, .. } = listed;
+        let len = self.len_of(&segment.path(Kind::Log));
+        if len == Some(size) {
+            let last = last_entry_if_complete(&segment, size, end)?;
+            let whole = match &last {
+                Some(last) => self.whole_indexes(&segment, last)?,
+                None => size == 0,
+            };
+            if whole {
+                let sealed = Sealed {
+                    segment,
+                    end,
+                    size,
+                    max_timestamp: last.map_or(i64::MIN, |l| l.max_timestamp),
+                    generation: 0,
+                    horizon_ms: listed.horizon_ms,
+                };
+                return Ok(Verdict::Trusted(sealed));
+            }
+        }
+        if let Some(len) = len
+            && len < size
+        {
+            let (expected, found) = (format!("a file of {size} bytes"), format!("{len} bytes"));
+            let (path, reason) = (segment.path(Kind::Log), Reason::BytesMissing);
+            return Err(refuse(&path, len, reason, expected, found));
+        }
+        let mut examined = self.look(&segment, Role::Sealed, len.map(|_| size))?;
+        examined.log_len = len.unwrap_or(size);
+        let meets_next = examined.tail.end == size && examined.tail.next <= end;
+        let Verdict::Examined(examined) = self.verdict(examined, Role::Sealed, meets_next, &[])?
+        else {
+            unreachable!("a look is no trust")
+        };
+        Ok(Verdict::Compacted(examined, listed))
     }
 
     /// Whether the index of a sealed segment can be used as it is. Its last entries are synced by the flush
@@ -353,7 +414,7 @@ impl<'a> Opening<'a> {
         behind: &[SegmentHeader],
     ) -> Result<Verdict, LogError> {
         let segment = Arc::new(Segment::new(self.home, header, None));
-        let examined = self.look(&segment, role)?;
+        let examined = self.look(&segment, role, self.log_len(segment.base))?;
         // A segment that was begun and got no batch says nothing.
         let next = self.first_with_batch(behind)?;
         let meets_next = next.is_none_or(|h| h.base_offset == examined.tail.next);
@@ -379,8 +440,13 @@ impl<'a> Opening<'a> {
         Ok(None)
     }
 
-    fn look(&mut self, segment: &Arc<Segment>, role: Role) -> Result<Examined, LogError> {
-        let len = self.log_len(segment.base);
+    /// Looks at the first `len` bytes of a segment; `None` when it has no file.
+    fn look(
+        &mut self,
+        segment: &Arc<Segment>,
+        role: Role,
+        len: Option<u64>,
+    ) -> Result<Examined, LogError> {
         let seen = read_index(segment, len.unwrap_or(u64::MAX))?;
         let planned = plan(role, len.is_some(), seen.fact);
         let (Some(len), Plan::VerifyTail | Plan::ScanAll | Plan::Trust) = (len, planned) else {
@@ -437,7 +503,9 @@ impl<'a> Opening<'a> {
 
     fn settle(&mut self, mut examined: Examined) -> Result<Tail, LogError> {
         self.scanned_epochs.append(&mut examined.epochs);
-        self.recovery.bytes_cut += examined.log_len - examined.tail.end;
+        if !examined.tail.segment.compacted {
+            self.recovery.bytes_cut += examined.log_len - examined.tail.end;
+        }
         let (tail, rewritten, rebuilt) = examined.settle()?;
         self.recovery.bytes_persisted_again += rewritten;
         self.recovery.indexes_rebuilt += rebuilt;
@@ -449,17 +517,24 @@ impl<'a> Opening<'a> {
         for verdict in verdicts {
             sealed.push(match verdict {
                 Verdict::Trusted(sealed) => sealed,
-                Verdict::Examined(examined) => {
-                    let mut tail = self.settle(*examined)?;
-                    tail.close_run();
-                    tail.write_index()?;
-                    tail.segment.index_is_on_disk();
-                    tail.segment.release();
-                    seal(&tail)
-                }
+                Verdict::Examined(examined) => seal(&self.settle_one(*examined)?),
+                Verdict::Compacted(examined, listed) => Sealed {
+                    end: listed.end,
+                    horizon_ms: listed.horizon_ms,
+                    ..seal(&self.settle_one(*examined)?)
+                },
             });
         }
         Ok(sealed)
+    }
+
+    fn settle_one(&mut self, examined: Examined) -> Result<Tail, LogError> {
+        let mut tail = self.settle(examined)?;
+        tail.close_run();
+        tail.write_index()?;
+        tail.segment.index_is_on_disk();
+        tail.segment.release();
+        Ok(tail)
     }
 
     fn finish(
@@ -477,13 +552,8 @@ impl<'a> Opening<'a> {
         let log_start = self.manifest.log_start.max(first).min(log_end);
         let segments: Vec<ListedSegment> = sealed
             .iter()
-            .map(|s| &s.segment)
-            .chain(std::iter::once(&tail.segment))
-            .map(|s| ListedSegment {
-                id: s.id,
-                base: s.base,
-                created_ms: s.created_ms,
-            })
+            .map(Sealed::listed)
+            .chain(std::iter::once(tail.segment.listed()))
             .collect();
         let next_id = swept
             .iter()
@@ -498,6 +568,8 @@ impl<'a> Opening<'a> {
             log_start,
             next_segment_id,
             segments,
+            clean_upto: self.manifest.clean_upto.min(log_end),
+            epochs: self.manifest.epochs.clone(),
         };
         if manifest != self.manifest {
             commit(self.home, &manifest)?;
@@ -508,6 +580,7 @@ impl<'a> Opening<'a> {
         Ok(Opened {
             home: self.home.clone(),
             log_start,
+            clean_upto: manifest.clean_upto,
             sealed,
             tail,
             next_segment_id,
@@ -527,7 +600,7 @@ impl<'a> Opening<'a> {
         // A flush writes the file before index entries, so a good one knows all that was not scanned.
         let from_batches = match &stored {
             Some(_) => std::mem::take(&mut self.scanned_epochs),
-            None => derive_epochs(sealed, tail)?,
+            None => derive_epochs(self.manifest.epochs.clone(), sealed, tail)?,
         };
         let mut entries = stored.clone().unwrap_or_default();
         entries.retain(|(_, start)| *start <= tail.next);
@@ -546,11 +619,16 @@ impl<'a> Opening<'a> {
 
     /// Files that are neither listed nor ours to keep.
     fn collect_leftovers(&mut self, manifest: &Manifest) {
-        let listed = |base: Offset| manifest.segments.iter().any(|s| s.base == base);
+        let listed = |name: SegmentName| {
+            manifest.segments.iter().any(|s| {
+                let id = s.compacted.map(|_| s.id);
+                (s.base, id) == (name.base, name.compacted)
+            })
+        };
         let mut paths: Vec<PathBuf> = Vec::new();
         for name in self.files.keys() {
             let leftover = match parse_name(name) {
-                Some((base, _)) => !listed(base),
+                Some(name) => !listed(name),
                 None => name.ends_with(DELETED_SUFFIX) || name.ends_with(durable::TEMP_SUFFIX),
             };
             if leftover {
@@ -587,15 +665,21 @@ pub(crate) fn seal(tail: &Tail) -> Sealed {
         size: tail.end,
         max_timestamp: tail.max_timestamp,
         generation: tail.segment.generation(),
+        horizon_ms: i64::MAX,
     }
 }
 
-/// The first offset of each epoch, from the batches. Runs whose largest epoch is not new are skipped by
+/// The first offset of each epoch, from the batches, and from the manifest for those in compacted segments:
+/// there the first batch of an epoch may be gone. Runs whose largest epoch is not new are skipped by
 /// their index entry, so that only the batches at a change of leader are read.
-fn derive_epochs(sealed: &[Sealed], tail: &Tail) -> Result<Vec<(LeaderEpoch, Offset)>, LogError> {
-    let mut epochs: Vec<(LeaderEpoch, Offset)> = Vec::new();
+fn derive_epochs(
+    mut epochs: Vec<(LeaderEpoch, Offset)>,
+    sealed: &[Sealed],
+    tail: &Tail,
+) -> Result<Vec<(LeaderEpoch, Offset)>, LogError> {
     let active = seal(tail);
-    for part in sealed.iter().chain(std::iter::once(&active)) {
+    let plain = sealed.iter().filter(|s| !s.segment.compacted);
+    for part in plain.chain(std::iter::once(&active)) {
         let seen = read_index(&part.segment, part.size)?;
         let file = part.segment.log_file()?;
         let mut scan = HeaderScan::new(file, part.size);
