@@ -39,6 +39,8 @@ pub struct BrokerConfig {
     pub min_free_bytes: u64,
     /// Free share of the disk, in percent, below which writes are refused.
     pub min_free_percent: u64,
+    /// How often retention is applied and compaction looks for work; rounded to half seconds.
+    pub housekeeping_interval: Duration,
     /// Deadline of calls that name none.
     pub request_timeout: Duration,
     /// Largest `max_bytes` of a fetch.
@@ -75,6 +77,7 @@ impl BrokerConfig {
             in_flight_bytes: 64 * 1024 * 1024,
             min_free_bytes: 5 * 1024 * 1024 * 1024,
             min_free_percent: 5,
+            housekeeping_interval: Duration::from_secs(30),
             request_timeout: Duration::from_secs(30),
             fetch_max_bytes: limits::FETCH_MAX_BYTES,
             offsets_partitions: 50,

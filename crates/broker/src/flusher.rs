@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use varve_storage::{FlushTarget, Removal};
+use varve_storage::{ChangeTarget, FlushTarget, Removal};
 use varve_vfs::Clock;
 
 use crate::inbox::Inbox;
@@ -22,10 +22,19 @@ pub(crate) struct FlushJob {
     pub(crate) target: FlushTarget,
 }
 
-/// The flusher threads and the janitor of one disk.
+/// One change of what a log consists of.
+#[derive(Debug)]
+pub(crate) struct ChangeJob {
+    pub(crate) lane: Arc<Inbox<Command>>,
+    pub(crate) slot: u32,
+    pub(crate) target: ChangeTarget,
+}
+
+/// The flusher threads, the thread that makes changes of manifests durable, and the janitor of one disk.
 #[derive(Debug)]
 pub(crate) struct Flushers {
     pub(crate) jobs: Arc<Inbox<FlushJob>>,
+    pub(crate) changes: Arc<Inbox<ChangeJob>>,
     pub(crate) removals: Arc<Inbox<Removal>>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -44,6 +53,15 @@ impl Flushers {
             let builder = std::thread::Builder::new().name(format!("varve-flush-{n}"));
             handles.push(builder.spawn(move || flush_loop(&jobs, &*clock, &metrics))?);
         }
+        let changes: Arc<Inbox<ChangeJob>> = Inbox::new();
+        let queue = Arc::clone(&changes);
+        let builder = std::thread::Builder::new().name("varve-change".to_owned());
+        handles.push(builder.spawn(move || {
+            while let Some(ChangeJob { lane, slot, target }) = queue.take_one() {
+                let result = target.run();
+                let _ = lane.push(Command::Changed { slot, result });
+            }
+        })?);
         let (queue, deleted) = (Arc::clone(&removals), metrics.deleted_bytes.clone());
         let builder = std::thread::Builder::new().name("varve-janitor".to_owned());
         handles.push(builder.spawn(move || {
@@ -57,6 +75,7 @@ impl Flushers {
         })?);
         Ok(Self {
             jobs,
+            changes,
             removals,
             threads: handles,
         })
@@ -65,6 +84,7 @@ impl Flushers {
     /// Finishes what is queued and ends the threads.
     pub(crate) fn stop(&mut self) {
         self.jobs.close();
+        self.changes.close();
         self.removals.close();
         for thread in self.threads.drain(..) {
             if thread.join().is_err() {

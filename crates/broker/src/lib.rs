@@ -6,6 +6,7 @@
 
 mod admission;
 mod api;
+mod changes;
 mod config;
 mod coordinator;
 mod flusher;
