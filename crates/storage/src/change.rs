@@ -239,6 +239,26 @@ impl Log {
         );
     }
 
+    /// Whether these segments stand side by side in what the log will be.
+    pub(crate) fn has_neighbours(&self, ids: &[u64]) -> bool {
+        let sealed = self.intended().sealed;
+        let at = sealed
+            .iter()
+            .position(|s| ids.first() == Some(&s.segment.id));
+        at.is_some_and(|at| {
+            let found = sealed[at..].iter().map(|s| s.segment.id).take(ids.len());
+            found.eq(ids.iter().copied())
+        })
+    }
+
+    /// Adds the result of a compaction to the pending change.
+    pub(crate) fn pend_install(&mut self, install: Option<Install>, clean_upto: Option<Offset>) {
+        self.pend(|p| {
+            p.installs.extend(install);
+            p.clean_upto = clean_upto.map_or(p.clean_upto, |upto| upto.max(p.clean_upto));
+        });
+    }
+
     fn intended_start(&self) -> Offset {
         self.pending
             .as_ref()

@@ -47,6 +47,7 @@
 
 mod buffers;
 mod change;
+mod compaction;
 mod config;
 mod epoch_index;
 mod error;
@@ -62,6 +63,9 @@ mod tail;
 mod truncate;
 
 pub use buffers::ReadBuffers;
+pub use compaction::{
+    Compacted, Compaction, CompactionConfig, CompactionError, CompactionStats, Dirt,
+};
 pub use config::{LogConfig, OpenMode};
 pub use epoch_index::EpochIndex;
 pub use error::{Corruption, LogError, ReadError};
