@@ -7,9 +7,10 @@
 
 use varve_broker_api::Error;
 use varve_partition::Input;
-use varve_storage::{ChangeDone, FlushError};
+use varve_storage::{ChangeDone, CompactionConfig, FlushError};
 use varve_types::{ErrorKind, Offset};
 
+use crate::cleaner::{Candidate, InstallReply, MAP_BYTES, Part, RunReply};
 use crate::flusher::ChangeJob;
 use crate::lane::{Lane, Owned};
 use crate::partition::Partition;
@@ -27,6 +28,10 @@ pub(crate) struct Changing {
     pub(crate) again: bool,
     /// Trims that wait for the log start to reach an offset.
     trims: Vec<(Offset, TrimReply)>,
+    /// Parts of compactions that wait to be part of the log.
+    installs: Vec<InstallReply>,
+    /// The cleaner knows that the log is due, or has it.
+    offered: bool,
 }
 
 impl Changing {
@@ -172,7 +177,13 @@ impl Lane {
             () if offline => Some(Err(partition.offline_error())),
             () => None,
         });
-        let more = owned.log.change_pending() && !owned.changing.again;
+        let pending = owned.log.change_pending();
+        if offline || !pending {
+            for reply in owned.changing.installs.drain(..) {
+                let _ = reply.try_send(!offline);
+            }
+        }
+        let more = pending && !owned.changing.again;
         self.perform_outputs(slot);
         if more {
             self.start_change(slot);
@@ -199,6 +210,84 @@ impl Owned {
                 Err(Error::new(ErrorKind::StorageError, text))
             })
         });
+        self.changing.installs.clear();
         self.log.take_removed()
+    }
+}
+
+impl Lane {
+    /// Tells the cleaner if the log should be compacted.
+    pub(crate) fn offer(&mut self, slot: u32, now_ms: i64) {
+        let Some(owned) = self.slots.get_mut(&slot) else {
+            return;
+        };
+        let config = owned.partition.config();
+        if owned.partition.offline().is_some() || !config.cleanup.compact || owned.changing.offered
+        {
+            return;
+        }
+        let compaction = CompactionConfig::from(&*config);
+        if owned.log.active_is_late(&compaction, now_ms) {
+            // No space for a segment: there is nothing more to compact, then.
+            if let Err(error) = owned.log.roll()
+                && !error.is_no_space()
+            {
+                owned.partition.set_offline(error.to_string());
+                return;
+            }
+            self.start_flush(slot);
+        }
+        let Some(owned) = self.slots.get_mut(&slot) else {
+            return;
+        };
+        let upto = owned.core.high_watermark();
+        let dirt = owned.log.dirt(&compaction, now_ms, upto);
+        if dirt.due {
+            let candidate = Candidate {
+                partition: std::sync::Arc::clone(&owned.partition),
+                ratio: dirt.ratio(),
+            };
+            owned.changing.offered = self.candidates.push(candidate).is_ok();
+        }
+    }
+
+    pub(crate) fn compact(&mut self, slot: u32, reply: &RunReply) {
+        let now_ms = self.clock.wall_ms();
+        let run = self.slots.get_mut(&slot).and_then(|owned| {
+            let config = owned.partition.config();
+            let wanted = config.cleanup.compact && owned.partition.offline().is_none();
+            let upto = owned.core.high_watermark();
+            let config = CompactionConfig::from(&*config);
+            wanted
+                .then(|| {
+                    owned
+                        .log
+                        .prepare_compaction(&config, now_ms, upto, MAP_BYTES)
+                })
+                .flatten()
+        });
+        let _ = reply.try_send(run);
+    }
+
+    pub(crate) fn install(&mut self, slot: u32, part: Part, reply: InstallReply) {
+        let Some(owned) = self.slots.get_mut(&slot) else {
+            return;
+        };
+        match owned.log.prepare_install(*part) {
+            Ok(()) => {
+                owned.changing.installs.push(reply);
+                self.start_change(slot);
+            }
+            Err(removal) => {
+                let _ = self.removals.push(removal);
+                let _ = reply.try_send(false);
+            }
+        }
+    }
+
+    pub(crate) fn compaction_over(&mut self, slot: u32) {
+        if let Some(owned) = self.slots.get_mut(&slot) {
+            owned.changing.offered = false;
+        }
     }
 }

@@ -19,6 +19,7 @@ use varve_vfs::{Clock, Tick};
 
 use crate::admission::Permit;
 use crate::changes::Changing;
+use crate::cleaner::{Candidate, Cleaner, InstallReply, Part, RunReply};
 use crate::flusher::{ChangeJob, FlushJob, Flushers};
 use crate::inbox::Inbox;
 use crate::metrics::Metrics;
@@ -57,6 +58,16 @@ pub(crate) enum Command {
         slot: u32,
         result: Result<ChangeDone, FlushError>,
     },
+    /// Hand out a compaction.
+    Compact { slot: u32, reply: RunReply },
+    /// Make a part of a compaction part of the log.
+    Install {
+        slot: u32,
+        part: Part,
+        reply: InstallReply,
+    },
+    /// The cleaner is done with the partition.
+    CompactionOver { slot: u32 },
     /// Move the log start.
     Trim {
         slot: u32,
@@ -131,6 +142,7 @@ pub(crate) struct Lane {
     flush_jobs: Arc<Inbox<FlushJob>>,
     pub(crate) change_jobs: Arc<Inbox<ChangeJob>>,
     pub(crate) removals: Arc<Inbox<varve_storage::Removal>>,
+    pub(crate) candidates: Arc<Inbox<Candidate>>,
     metrics: Metrics,
 }
 
@@ -140,6 +152,7 @@ pub(crate) fn spawn(
     inbox: Arc<Inbox<Command>>,
     clock: Arc<dyn Clock>,
     flushers: &Flushers,
+    cleaner: &Cleaner,
     metrics: Metrics,
 ) -> std::io::Result<JoinHandle<()>> {
     let mut lane = Lane {
@@ -155,6 +168,7 @@ pub(crate) fn spawn(
         flush_jobs: Arc::clone(&flushers.jobs),
         change_jobs: Arc::clone(&flushers.changes),
         removals: Arc::clone(&flushers.removals),
+        candidates: Arc::clone(&cleaner.candidates),
         metrics,
     };
     std::thread::Builder::new()
@@ -189,6 +203,9 @@ impl Lane {
                 self.trim(slot, to, reply);
             }
             Command::Changed { slot, result } => self.changed(slot, result),
+            Command::Compact { slot, reply } => self.compact(slot, &reply),
+            Command::Install { slot, part, reply } => self.install(slot, part, reply),
+            Command::CompactionOver { slot } => self.compaction_over(slot),
             Command::Configure { slot, config } => self.configure(slot, &config),
             Command::Close { slot, reply } => {
                 self.write_group();
@@ -425,7 +442,7 @@ impl Lane {
         self.start_flush(slot);
     }
 
-    fn start_flush(&mut self, slot: u32) {
+    pub(crate) fn start_flush(&mut self, slot: u32) {
         let Some(owned) = self.slots.get_mut(&slot) else {
             return;
         };
@@ -534,6 +551,7 @@ impl Lane {
             };
             owned.core.expire_producers(now_ms);
             self.retain(slot, now_ms);
+            self.offer(slot, now_ms);
             self.perform_outputs(slot);
         }
     }

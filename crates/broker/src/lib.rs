@@ -7,6 +7,7 @@
 mod admission;
 mod api;
 mod changes;
+mod cleaner;
 mod config;
 mod coordinator;
 mod flusher;

@@ -14,6 +14,7 @@ use varve_types::limits;
 use varve_vfs::{Clock, Vfs};
 
 use crate::admission::Admission;
+use crate::cleaner::Cleaner;
 use crate::config::BrokerConfig;
 use crate::coordinator::Groups;
 use crate::flusher::Flushers;
@@ -61,7 +62,7 @@ pub(crate) struct Inner {
     pub(crate) lanes: Arc<[Arc<Inbox<Command>>]>,
     metrics: Metrics,
     draining: AtomicBool,
-    threads: Mutex<Option<(Vec<JoinHandle<()>>, Flushers)>>,
+    threads: Mutex<Option<(Vec<JoinHandle<()>>, Flushers, Cleaner)>>,
     housekeeping: tokio::task::AbortHandle,
 }
 
@@ -95,6 +96,7 @@ impl Broker {
         let config = Arc::new(config);
         let metrics = Metrics::new();
         let flushers = Flushers::start(config.flush_threads, &clock, &metrics)?;
+        let cleaner = Cleaner::start(&clock, &metrics)?;
         let lanes: Arc<[_]> = (0..config.lanes.max(1)).map(|_| Inbox::new()).collect();
         let mut threads = Vec::new();
         for (number, inbox) in lanes.iter().enumerate() {
@@ -105,6 +107,7 @@ impl Broker {
                 inbox,
                 clock,
                 &flushers,
+                &cleaner,
                 metrics.clone(),
             )?);
         }
@@ -148,7 +151,7 @@ impl Broker {
             lanes,
             metrics,
             draining: AtomicBool::new(false),
-            threads: Mutex::new(Some((threads, flushers))),
+            threads: Mutex::new(Some((threads, flushers, cleaner))),
             housekeeping,
         };
         Ok(Self {
@@ -168,10 +171,11 @@ impl Broker {
         self.drain().await;
         self.inner.admission.close();
         self.inner.housekeeping.abort();
-        let Some((lanes, mut flushers)) = self.inner.threads.lock().take() else {
+        let Some((lanes, mut flushers, mut cleaner)) = self.inner.threads.lock().take() else {
             return false;
         };
-        let mut safe = true;
+        let stopped = tokio::task::spawn_blocking(move || cleaner.stop()).await;
+        let mut safe = stopped.is_ok();
         for lane in self.inner.lanes.iter() {
             let (reply, done) = oneshot::channel();
             let told = lane.push(Command::Shutdown { reply }).is_ok();
