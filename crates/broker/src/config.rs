@@ -47,6 +47,8 @@ pub struct BrokerConfig {
     pub fetch_max_bytes: usize,
     /// Partitions of `__consumer_offsets`.
     pub offsets_partitions: i32,
+    /// Size of their segments, in bytes.
+    pub offsets_segment_bytes: u64,
     /// Time an empty group keeps its offsets.
     pub offsets_retention: Duration,
     /// Session timeout of group members that name none.
@@ -81,6 +83,7 @@ impl BrokerConfig {
             request_timeout: Duration::from_secs(30),
             fetch_max_bytes: limits::FETCH_MAX_BYTES,
             offsets_partitions: 50,
+            offsets_segment_bytes: 100 * 1024 * 1024,
             offsets_retention: Duration::from_secs(10_080 * 60),
             group_session_timeout: Duration::from_secs(45),
             group_heartbeat_interval: Duration::from_secs(5),

@@ -127,11 +127,7 @@ impl Broker {
         );
         registry.finish_deletions().await;
         let space = Arc::new(Space::new(vfs, Arc::clone(&config), metrics.clone()));
-        let offsets = OffsetsTopic::new(
-            Arc::clone(&registry),
-            Arc::clone(&clock),
-            config.offsets_partitions,
-        );
+        let offsets = OffsetsTopic::new(Arc::clone(&registry), Arc::clone(&clock), &config);
         let groups = Groups::start(
             groups_config(&config),
             Arc::clone(&registry),

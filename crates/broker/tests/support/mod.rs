@@ -120,6 +120,12 @@ pub async fn watched(disk: &Arc<MemVfs>) -> (Broker, watch::WatchVfs, Arc<FaultV
     config.offsets_partitions = 3;
     config.min_free_bytes = 0;
     config.housekeeping_interval = Duration::from_millis(500);
+    config.offsets_segment_bytes = 4096;
+    let eager = [
+        ("min.cleanable.dirty.ratio", "0.1"),
+        ("delete.retention.ms", "0"),
+    ];
+    config.topic_defaults = eager.map(|(k, v)| (k.to_owned(), v.to_owned())).into();
     let broker = Broker::start(
         config,
         Arc::new(watch.clone()),
