@@ -7,10 +7,10 @@
 
 use varve_broker_api::Error;
 use varve_partition::Input;
-use varve_storage::{ChangeDone, CompactionConfig, FlushError};
+use varve_storage::{ChangeDone, Compacted, CompactionConfig, FlushError};
 use varve_types::{ErrorKind, Offset};
 
-use crate::cleaner::{Candidate, InstallReply, MAP_BYTES, Part, RunReply};
+use crate::cleaner::{Candidate, InstallReply, MAP_BYTES, RunReply};
 use crate::flusher::ChangeJob;
 use crate::lane::{Lane, Owned};
 use crate::partition::Partition;
@@ -269,11 +269,11 @@ impl Lane {
         let _ = reply.try_send(run);
     }
 
-    pub(crate) fn install(&mut self, slot: u32, part: Part, reply: InstallReply) {
+    pub(crate) fn install(&mut self, slot: u32, part: Compacted, reply: InstallReply) {
         let Some(owned) = self.slots.get_mut(&slot) else {
             return;
         };
-        match owned.log.prepare_install(*part) {
+        match owned.log.prepare_install(part) {
             Ok(()) => {
                 owned.changing.installs.push(reply);
                 self.start_change(slot);

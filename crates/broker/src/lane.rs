@@ -204,7 +204,7 @@ impl Lane {
             }
             Command::Changed { slot, result } => self.changed(slot, result),
             Command::Compact { slot, reply } => self.compact(slot, &reply),
-            Command::Install { slot, part, reply } => self.install(slot, part, reply),
+            Command::Install { slot, part, reply } => self.install(slot, *part, reply),
             Command::CompactionOver { slot } => self.compaction_over(slot),
             Command::Configure { slot, config } => self.configure(slot, &config),
             Command::Close { slot, reply } => {

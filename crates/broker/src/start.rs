@@ -50,6 +50,9 @@ pub enum StartError {
     Open(String),
 }
 
+/// What a shutdown ends: lanes, flushers, the cleaner.
+type Threads = (Vec<JoinHandle<()>>, Flushers, Cleaner);
+
 /// The parts of a running broker.
 pub(crate) struct Inner {
     pub(crate) config: Arc<BrokerConfig>,
@@ -62,7 +65,7 @@ pub(crate) struct Inner {
     pub(crate) lanes: Arc<[Arc<Inbox<Command>>]>,
     metrics: Metrics,
     draining: AtomicBool,
-    threads: Mutex<Option<(Vec<JoinHandle<()>>, Flushers, Cleaner)>>,
+    threads: Mutex<Option<Threads>>,
     housekeeping: tokio::task::AbortHandle,
 }
 

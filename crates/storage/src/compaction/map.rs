@@ -65,7 +65,7 @@ impl OffsetMap {
 
     /// Where the hash is, or the free place where it would go.
     fn place(&self, hash: KeyHash) -> usize {
-        let mut at = (u128::from(hash.0) * self.slots.len() as u128 >> 64) as usize;
+        let mut at = ((u128::from(hash.0) * self.slots.len() as u128) >> 64) as usize;
         loop {
             let slot = &self.slots[at];
             if slot.offset < 0 || slot.hash == hash {
