@@ -44,7 +44,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => Just(Step::Flush),
         3 => Just(Step::Roll),
         1 => Just(Step::BeginEpoch),
-        5 => (any::<u8>(), 0u8..4, 0u16..1500)
+        8 => (prop_oneof![0u8..14, any::<u8>()], 0u8..4, 0u16..1500)
             .prop_map(|(slots, parts, later)| Step::Compact { slots, parts, later }),
         2 => (1u64..60, any::<u8>()).prop_map(|(at, kept)| Step::CompactAndCrash { at, kept }),
         1 => any::<u8>().prop_map(Step::Truncate),
