@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use varve_storage::{FlushTarget, Removal};
+use varve_storage::{ChangeTarget, FlushTarget, Removal};
 use varve_vfs::Clock;
 
 use crate::inbox::Inbox;
@@ -23,10 +23,19 @@ pub(crate) struct FlushJob {
     pub(crate) target: FlushTarget,
 }
 
-/// The flusher threads and the janitor of one disk.
+/// One change of what a log consists of.
+#[derive(Debug)]
+pub(crate) struct ChangeJob {
+    pub(crate) lane: Arc<Inbox<Command>>,
+    pub(crate) slot: u32,
+    pub(crate) target: ChangeTarget,
+}
+
+/// The flusher threads, the thread that makes changes of manifests durable, and the janitor of one disk.
 #[derive(Debug)]
 pub(crate) struct Flushers {
     pub(crate) jobs: Arc<Inbox<FlushJob>>,
+    pub(crate) changes: Arc<Inbox<ChangeJob>>,
     pub(crate) removals: Arc<Inbox<Removal>>,
     pub(crate) watch: Arc<FlushWatch>,
     threads: Vec<JoinHandle<()>>,
@@ -48,6 +57,15 @@ impl Flushers {
             let builder = std::thread::Builder::new().name(format!("varve-flush-{n}"));
             handles.push(builder.spawn(move || flush_loop(&jobs, &*clock, &metrics, &watch))?);
         }
+        let changes: Arc<Inbox<ChangeJob>> = Inbox::new();
+        let queue = Arc::clone(&changes);
+        let builder = std::thread::Builder::new().name("varve-change".to_owned());
+        handles.push(builder.spawn(move || {
+            while let Some(ChangeJob { lane, slot, target }) = queue.take_one() {
+                let result = target.run();
+                let _ = lane.push(Command::Changed { slot, result });
+            }
+        })?);
         let (queue, deleted) = (Arc::clone(&removals), metrics.deleted_bytes.clone());
         let builder = std::thread::Builder::new().name("varve-janitor".to_owned());
         handles.push(builder.spawn(move || {
@@ -61,6 +79,7 @@ impl Flushers {
         })?);
         Ok(Self {
             jobs,
+            changes,
             removals,
             watch,
             threads: handles,
@@ -70,6 +89,7 @@ impl Flushers {
     /// Finishes what is queued and ends the threads.
     pub(crate) fn stop(&mut self) {
         self.jobs.close();
+        self.changes.close();
         self.removals.close();
         for thread in self.threads.drain(..) {
             if thread.join().is_err() {
