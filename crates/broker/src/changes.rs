@@ -57,6 +57,17 @@ fn no_space(partition: &Partition) -> Error {
         .with("partition", partition.id.partition)
 }
 
+fn not_noted(partition: &Partition, reason: &str) -> Error {
+    let text = format!(
+        "the disk failed when the new log start of {} was to be noted: {reason}. Whether it moved is told \
+         by the next start; the partition takes no writes until then",
+        partition.id
+    );
+    Error::new(ErrorKind::StorageError, text)
+        .with("topic", &partition.id.topic)
+        .with("partition", partition.id.partition)
+}
+
 impl Lane {
     pub(crate) fn trim(&mut self, slot: u32, to: Offset, reply: TrimReply) {
         let Some(owned) = self.slots.get_mut(&slot) else {
@@ -142,6 +153,8 @@ impl Lane {
             }
             Some(reason) => {
                 owned.partition.set_failed(&reason);
+                let error = not_noted(&owned.partition, &reason);
+                owned.changing.answer(|_| Some(Err(error.clone())));
                 Input::StorageFailed
             }
         };

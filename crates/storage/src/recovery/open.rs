@@ -572,7 +572,7 @@ impl<'a> Opening<'a> {
         let tail = &examined.tail;
         let exact = self.recovery.replayed.acknowledged;
         // A segment begun after the last flush that listed one has nothing that was acknowledged.
-        exact.is_some_and(|exact| (tail.segment.id, tail.end) >= exact)
+        !tail.segment.compacted && exact.is_some_and(|exact| (tail.segment.id, tail.end) >= exact)
     }
 
     fn settle(&mut self, mut examined: Examined) -> Result<Tail, LogError> {
