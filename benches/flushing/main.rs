@@ -108,9 +108,20 @@ async fn round(args: &Args, way: &str, partitions: i32, batch_bytes: usize) -> R
     let topic = create(&broker, partitions).await?;
     let batch = batch(batch_bytes)?;
     // Every log has its first flush behind it, and the journal its first files.
-    drive(&broker, &topic, &batch, partitions, (2 * partitions as usize).max(64)).await?;
+    drive(
+        &broker,
+        &topic,
+        &batch,
+        partitions,
+        (2 * partitions as usize).max(64),
+    )
+    .await?;
     tokio::task::spawn_blocking(rustix::fs::sync).await?;
-    let mib = if batch_bytes < 64 * 1024 { args.mib / 4 } else { args.mib };
+    let mib = if batch_bytes < 64 * 1024 {
+        args.mib / 4
+    } else {
+        args.mib
+    };
     let count = ((mib << 20) / batch_bytes).max(1);
     let started = Instant::now();
     let latency = drive(&broker, &topic, &batch, partitions, count).await?;

@@ -45,12 +45,16 @@ pub struct BrokerConfig {
     pub scrub_bytes_per_second: u64,
     /// Least time from the beginning of one scrub pass to the next.
     pub scrub_interval: Duration,
+    /// How often retention is applied and compaction looks for work; rounded to half seconds.
+    pub housekeeping_interval: Duration,
     /// Deadline of calls that name none.
     pub request_timeout: Duration,
     /// Largest `max_bytes` of a fetch.
     pub fetch_max_bytes: usize,
     /// Partitions of `__consumer_offsets`.
     pub offsets_partitions: i32,
+    /// Size of their segments, in bytes.
+    pub offsets_segment_bytes: u64,
     /// Time an empty group keeps its offsets.
     pub offsets_retention: Duration,
     /// Session timeout of group members that name none.
@@ -84,9 +88,11 @@ impl BrokerConfig {
             journal_max_bytes: 0,
             scrub_bytes_per_second: 10 * 1024 * 1024,
             scrub_interval: Duration::from_secs(24 * 60 * 60),
+            housekeeping_interval: Duration::from_secs(30),
             request_timeout: Duration::from_secs(30),
             fetch_max_bytes: limits::FETCH_MAX_BYTES,
             offsets_partitions: 50,
+            offsets_segment_bytes: 100 * 1024 * 1024,
             offsets_retention: Duration::from_secs(10_080 * 60),
             group_session_timeout: Duration::from_secs(45),
             group_heartbeat_interval: Duration::from_secs(5),

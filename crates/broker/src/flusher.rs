@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use varve_storage::{Journal, Removal};
+use varve_storage::{ChangeTarget, Journal, Removal};
 use varve_vfs::Clock;
 
 use crate::committer::{Background, Committer, FlushJob, Work};
@@ -18,13 +18,22 @@ use crate::lane::Command;
 use crate::metrics::Metrics;
 use crate::stall::FlushWatch;
 
-/// The flusher threads and the janitor of one disk.
+/// One change of what a log consists of.
+#[derive(Debug)]
+pub(crate) struct ChangeJob {
+    pub(crate) lane: Arc<Inbox<Command>>,
+    pub(crate) slot: u32,
+    pub(crate) target: ChangeTarget,
+}
+
+/// The flusher threads, the thread that makes changes of manifests durable, and the janitor of one disk.
 #[derive(Debug)]
 pub(crate) struct Flushers {
     /// To the committer.
     pub(crate) jobs: Arc<Inbox<Work>>,
     direct: Arc<Inbox<FlushJob>>,
     background: Arc<Inbox<Background>>,
+    pub(crate) changes: Arc<Inbox<ChangeJob>>,
     pub(crate) removals: Arc<Inbox<Removal>>,
     pub(crate) watch: Arc<FlushWatch>,
     threads: Vec<JoinHandle<()>>,
@@ -52,6 +61,15 @@ impl Flushers {
         let (behind, told) = (Arc::clone(&background), Arc::clone(&jobs));
         let builder = std::thread::Builder::new().name("varve-relief".to_owned());
         handles.push(builder.spawn(move || background_loop(&behind, &told))?);
+        let changes: Arc<Inbox<ChangeJob>> = Inbox::new();
+        let queue = Arc::clone(&changes);
+        let builder = std::thread::Builder::new().name("varve-change".to_owned());
+        handles.push(builder.spawn(move || {
+            while let Some(ChangeJob { lane, slot, target }) = queue.take_one() {
+                let result = target.run();
+                let _ = lane.push(Command::Changed { slot, result });
+            }
+        })?);
         let (queue, deleted) = (Arc::clone(&removals), metrics.deleted_bytes.clone());
         let builder = std::thread::Builder::new().name("varve-janitor".to_owned());
         handles.push(builder.spawn(move || {
@@ -67,6 +85,7 @@ impl Flushers {
             jobs,
             direct,
             background,
+            changes,
             removals,
             watch,
             threads: handles,
@@ -106,6 +125,7 @@ impl Flushers {
         }
         self.direct.close();
         self.background.close();
+        self.changes.close();
         self.removals.close();
         for thread in self.threads.drain(..) {
             if thread.join().is_err() {

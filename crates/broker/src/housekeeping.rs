@@ -18,8 +18,6 @@ use crate::partition::Partition;
 const TICK: Duration = Duration::from_millis(500);
 /// Ticks between looks at the disk.
 const SPACE_TICKS: u64 = 4;
-/// Ticks between applications of retention.
-const HOUSEKEEPING_TICKS: u64 = 60;
 
 /// Whether writes are refused for lack of space. Reads never are.
 #[derive(Debug)]
@@ -101,6 +99,8 @@ impl Space {
 /// Runs until dropped.
 pub(crate) async fn run(lanes: Arc<[Arc<Inbox<Command>>]>, space: Arc<Space>) {
     let mut ticks = 0u64;
+    let every = space.config.housekeeping_interval.as_millis() / TICK.as_millis();
+    let every = u64::try_from(every).unwrap_or(u64::MAX).max(1);
     let mut interval = tokio::time::interval(TICK);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -108,7 +108,7 @@ pub(crate) async fn run(lanes: Arc<[Arc<Inbox<Command>>]>, space: Arc<Space>) {
         ticks += 1;
         for lane in lanes.iter() {
             let _ = lane.push(Command::Tick);
-            if ticks.is_multiple_of(HOUSEKEEPING_TICKS) {
+            if ticks.is_multiple_of(every) {
                 let _ = lane.push(Command::Housekeeping);
             }
         }

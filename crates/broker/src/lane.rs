@@ -12,15 +12,17 @@ use tokio::sync::oneshot;
 use varve_broker_api::{Appended, Error};
 use varve_partition::{Accepted, Append, Core, CoreConfig, Input, Output, Ticket};
 use varve_record::{Batch, Sequenced};
-use varve_storage::{FlushDone, FlushError, Log, LogConfig};
+use varve_storage::{ChangeDone, FlushDone, FlushError, Log, LogConfig};
 use varve_types::config::Durability;
 use varve_types::{Acks, ErrorKind, LeaderEpoch, Offset, TopicConfig};
 use varve_vfs::{Clock, Tick};
 
 use crate::admission::Permit;
+use crate::changes::Changing;
+use crate::cleaner::{Candidate, Cleaner, InstallReply, Part, RunReply};
 use crate::closing::{Closing, Unsaved, close_all};
 use crate::committer::{FILE_BYTES, FlushJob, Work};
-use crate::flusher::Flushers;
+use crate::flusher::{ChangeJob, Flushers};
 use crate::inbox::Inbox;
 use crate::metrics::Metrics;
 use crate::partition::Partition;
@@ -60,6 +62,21 @@ pub(crate) enum Command {
         slot: u32,
         result: Result<FlushDone, FlushError>,
     },
+    /// A change of what a log consists of came back.
+    Changed {
+        slot: u32,
+        result: Result<ChangeDone, FlushError>,
+    },
+    /// Hand out a compaction.
+    Compact { slot: u32, reply: RunReply },
+    /// Make a part of a compaction part of the log.
+    Install {
+        slot: u32,
+        part: Part,
+        reply: InstallReply,
+    },
+    /// The cleaner is done with the partition.
+    CompactionOver { slot: u32 },
     /// Move the log start.
     Trim {
         slot: u32,
@@ -102,10 +119,10 @@ struct Owed {
 }
 
 /// A partition and what only its lane knows about it.
-struct Owned {
-    partition: Arc<Partition>,
-    core: Core,
-    log: Log,
+pub(crate) struct Owned {
+    pub(crate) partition: Arc<Partition>,
+    pub(crate) core: Core,
+    pub(crate) log: Log,
     /// Batches with offsets, not written yet.
     writes: Vec<Sequenced>,
     write_bytes: usize,
@@ -120,23 +137,26 @@ struct Owned {
     flush_again: bool,
     /// What the next start would have to read.
     unsaved: Unsaved,
+    pub(crate) changing: Changing,
 }
 
 /// The state of a lane.
 pub(crate) struct Lane {
-    inbox: Arc<Inbox<Command>>,
-    slots: BTreeMap<u32, Owned>,
+    pub(crate) inbox: Arc<Inbox<Command>>,
+    pub(crate) slots: BTreeMap<u32, Owned>,
     owed: BTreeMap<Ticket, Owed>,
     next_ticket: u64,
     /// Batches offered to a core in this step.
     offered: Option<(Ticket, Batch)>,
-    outputs: Vec<Output>,
+    pub(crate) outputs: Vec<Output>,
     /// Partitions with something to write in this group.
     dirty: Vec<u32>,
     group_bytes: usize,
-    clock: Arc<dyn Clock>,
+    pub(crate) clock: Arc<dyn Clock>,
     flush_jobs: Arc<Inbox<Work>>,
-    removals: Arc<Inbox<varve_storage::Removal>>,
+    pub(crate) change_jobs: Arc<Inbox<ChangeJob>>,
+    pub(crate) removals: Arc<Inbox<varve_storage::Removal>>,
+    pub(crate) candidates: Arc<Inbox<Candidate>>,
     metrics: Metrics,
 }
 
@@ -146,6 +166,7 @@ pub(crate) fn spawn(
     inbox: Arc<Inbox<Command>>,
     clock: Arc<dyn Clock>,
     flushers: &Flushers,
+    cleaner: &Cleaner,
     metrics: Metrics,
 ) -> std::io::Result<JoinHandle<()>> {
     let mut lane = Lane {
@@ -159,7 +180,9 @@ pub(crate) fn spawn(
         group_bytes: 0,
         clock,
         flush_jobs: Arc::clone(&flushers.jobs),
+        change_jobs: Arc::clone(&flushers.changes),
         removals: Arc::clone(&flushers.removals),
+        candidates: Arc::clone(&cleaner.candidates),
         metrics,
     };
     std::thread::Builder::new()
@@ -198,8 +221,12 @@ impl Lane {
             Command::Open(opening) => self.open(*opening),
             Command::Trim { slot, to, reply } => {
                 self.write_group();
-                let _ = reply.send(self.trim(slot, to));
+                self.trim(slot, to, reply);
             }
+            Command::Changed { slot, result } => self.changed(slot, result),
+            Command::Compact { slot, reply } => self.compact(slot, &reply),
+            Command::Install { slot, part, reply } => self.install(slot, *part, reply),
+            Command::CompactionOver { slot } => self.compaction_over(slot),
             Command::Configure { slot, config } => self.configure(slot, &config),
             Command::Close { slot, reply } => {
                 self.write_group();
@@ -248,6 +275,7 @@ impl Lane {
             unflushed: None,
             flush_again: false,
             unsaved: Unsaved::new(),
+            changing: Changing::default(),
         };
         let old = self.slots.insert(slot, owned);
         assert!(old.is_none(), "slot {slot} is owned twice");
@@ -299,7 +327,7 @@ impl Lane {
         self.offered = None;
     }
 
-    fn perform_outputs(&mut self, slot: u32) {
+    pub(crate) fn perform_outputs(&mut self, slot: u32) {
         let mut outputs = std::mem::take(&mut self.outputs);
         for output in outputs.drain(..) {
             match output {
@@ -450,7 +478,7 @@ impl Lane {
         self.start_flush(slot);
     }
 
-    fn start_flush(&mut self, slot: u32) {
+    pub(crate) fn start_flush(&mut self, slot: u32) {
         let Some(owned) = self.slots.get_mut(&slot) else {
             return;
         };
@@ -533,6 +561,8 @@ impl Lane {
         let fsync = owned.partition.config().durability == Durability::Fsync;
         let now = !owned.flush_again;
         self.perform_outputs(slot);
+        // A manifest that the flush wrote may have had a change in it.
+        self.after_change(slot);
         if behind && fsync && now {
             self.start_flush(slot);
         }
@@ -555,36 +585,12 @@ impl Lane {
         for slot in due {
             self.start_flush(slot);
         }
-    }
-
-    fn trim(&mut self, slot: u32, to: Offset) -> Result<Offset, Error> {
-        let Some(owned) = self.slots.get_mut(&slot) else {
-            return Err(Error::new(
-                ErrorKind::TopicNotFound,
-                "the topic was deleted",
-            ));
-        };
-        if to > owned.core.high_watermark() {
-            return Err(reject::out_of_range(&owned.partition, to));
+        let waits = |owned: &Owned| owned.changing.again;
+        let again = self.slots.iter().filter(|(_, o)| waits(o));
+        let again: Vec<u32> = again.map(|(slot, _)| *slot).collect();
+        for slot in again {
+            self.start_change(slot);
         }
-        let removal = match owned.log.trim(to) {
-            Ok(removal) => removal,
-            Err(error) => {
-                let answer = reject::storage(&owned.partition, &error);
-                self.check_latch(slot);
-                return Err(answer);
-            }
-        };
-        let _ = self.removals.push(removal);
-        let start = owned.log.log_start();
-        owned.core.step(
-            self.clock.wall_ms(),
-            Input::LogStart(start),
-            &mut self.outputs,
-        );
-        owned.publish();
-        self.perform_outputs(slot);
-        Ok(start)
     }
 
     fn configure(&mut self, slot: u32, config: &TopicConfig) {
@@ -608,34 +614,14 @@ impl Lane {
                 continue;
             };
             owned.core.expire_producers(now_ms);
-            if owned.partition.offline().is_some() || !owned.partition.config().cleanup.delete {
-                continue;
-            }
-            match owned
-                .log
-                .apply_retention(now_ms, owned.core.high_watermark())
-            {
-                Ok(removal) if removal.is_empty() => {}
-                Ok(removal) => {
-                    let _ = self.removals.push(removal);
-                    let start = owned.log.log_start();
-                    tracing::info!(partition = %owned.partition.id, log_start = %start, "retention");
-                    owned
-                        .core
-                        .step(now_ms, Input::LogStart(start), &mut self.outputs);
-                    owned.publish();
-                }
-                Err(error) => {
-                    tracing::warn!(partition = %owned.partition.id, %error, "retention failed");
-                    self.check_latch(slot);
-                }
-            }
+            self.retain(slot, now_ms);
+            self.offer(slot, now_ms);
             self.perform_outputs(slot);
         }
     }
 
     /// Takes a partition whose log has latched out of service; what waits for an answer gets one.
-    fn check_latch(&mut self, slot: u32) {
+    pub(crate) fn check_latch(&mut self, slot: u32) {
         let Some(owned) = self.slots.get_mut(&slot) else {
             return;
         };
@@ -657,6 +643,7 @@ impl Lane {
         owned.partition.mark_deleted();
         let identity = *owned.log.identity();
         let _ = self.flush_jobs.push(Work::Forget(identity));
+        drop(owned.finish_changes(false));
         owned.core.step(
             self.clock.wall_ms(),
             Input::StorageFailed,
@@ -667,8 +654,12 @@ impl Lane {
 
     /// Saves what spares the next start work, flushes, and answers what waited for that.
     fn shutdown(&mut self) -> bool {
-        let all = std::mem::take(&mut self.slots).into_iter();
-        let logs = all.map(|(slot, owned)| Closing {
+        let mut all = std::mem::take(&mut self.slots);
+        for owned in all.values_mut() {
+            let online = owned.partition.offline().is_none();
+            let _ = self.removals.push(owned.finish_changes(online));
+        }
+        let logs = all.into_iter().map(|(slot, owned)| Closing {
             offline: owned.partition.offline().is_some(),
             owner: (slot, owned.partition),
             core: owned.core,
@@ -712,7 +703,7 @@ impl Owned {
         }
     }
 
-    fn publish(&self) {
+    pub(crate) fn publish(&self) {
         let segments = self.log.segments() as u64;
         self.partition
             .publish(self.log.view(), self.log.size_bytes(), segments);

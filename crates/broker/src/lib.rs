@@ -6,6 +6,8 @@
 
 mod admission;
 mod api;
+mod changes;
+mod cleaner;
 mod closing;
 mod committer;
 mod config;

@@ -20,6 +20,12 @@ pub(crate) struct AcksLabel {
     pub(crate) acks: String,
 }
 
+/// Label of how something ended.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct ResultLabel {
+    pub(crate) result: String,
+}
+
 /// What the broker counts.
 #[derive(Debug, Clone)]
 pub(crate) struct Metrics {
@@ -40,6 +46,11 @@ pub(crate) struct Metrics {
     /// Groups that found no room and were flushed file by file.
     pub(crate) journal_full: Counter,
     pub(crate) journal_live_bytes: Gauge,
+    pub(crate) compaction_runs: Family<ResultLabel, Counter>,
+    pub(crate) compaction_read_bytes: Counter,
+    pub(crate) compaction_written_bytes: Counter,
+    pub(crate) compaction_removed_records: Counter,
+    pub(crate) compaction_seconds: Histogram,
     pub(crate) disk_total_bytes: Gauge,
     pub(crate) disk_free_bytes: Gauge,
     /// 0 ok, 1 low, 2 writes refused.
@@ -68,6 +79,11 @@ impl Metrics {
             journal_bytes: Counter::default(),
             journal_full: Counter::default(),
             journal_live_bytes: Gauge::default(),
+            compaction_runs: Family::default(),
+            compaction_read_bytes: Counter::default(),
+            compaction_written_bytes: Counter::default(),
+            compaction_removed_records: Counter::default(),
+            compaction_seconds: Histogram::new(exponential_buckets(0.01, 2.0, 18)),
             disk_total_bytes: Gauge::default(),
             disk_free_bytes: Gauge::default(),
             space_alert: Gauge::default(),
@@ -126,6 +142,7 @@ impl Metrics {
             "Bytes removed by retention and trims",
             m.deleted_bytes,
         );
+        self.register_compaction(r);
         r.register(
             "journal_groups",
             "Groups of appends that one sync of the journal made durable",
@@ -160,6 +177,35 @@ impl Metrics {
             "storage_free_space_alert",
             "0 ok, 1 low, 2 writes refused",
             m.space_alert,
+        );
+    }
+    fn register_compaction(&self, r: &mut Registry) {
+        let m = self.clone();
+        r.register(
+            "compaction_runs",
+            "Compactions of one partition: ok, stopped or failed",
+            m.compaction_runs,
+        );
+        r.register(
+            "compaction_read_bytes",
+            "Bytes of segments that compaction rewrote",
+            m.compaction_read_bytes,
+        );
+        r.register(
+            "compaction_written_bytes",
+            "Bytes of the segments that took their place",
+            m.compaction_written_bytes,
+        );
+        r.register(
+            "compaction_removed_records",
+            "Records that compaction dropped",
+            m.compaction_removed_records,
+        );
+        r.register_with_unit(
+            "compaction_duration",
+            "Time of one compaction of one partition",
+            Unit::Seconds,
+            m.compaction_seconds,
         );
     }
 }

@@ -10,6 +10,7 @@ use varve_types::{Acks, ErrorKind, Offset, PartitionId, TopicName};
 use varve_vfs::Clock;
 
 use crate::admission::Admission;
+use crate::config::BrokerConfig;
 use crate::partition::Partition;
 use crate::produce::{Receipt, enqueue};
 use crate::reader;
@@ -30,15 +31,21 @@ pub(crate) struct OffsetsTopic {
     clock: Arc<dyn Clock>,
     admission: Admission,
     partitions: i32,
+    segment_bytes: u64,
 }
 
 impl OffsetsTopic {
-    pub(crate) fn new(registry: Arc<Registry>, clock: Arc<dyn Clock>, partitions: i32) -> Self {
+    pub(crate) fn new(
+        registry: Arc<Registry>,
+        clock: Arc<dyn Clock>,
+        config: &BrokerConfig,
+    ) -> Self {
         Self {
             registry,
             clock,
             admission: Admission::new(IN_FLIGHT_BYTES),
-            partitions,
+            partitions: config.offsets_partitions,
+            segment_bytes: config.offsets_segment_bytes,
         }
     }
 
@@ -84,14 +91,14 @@ impl OffsetsTopic {
 
     async fn create(&self, topic: TopicName) -> Result<(), Error> {
         let configs = [
-            ("cleanup.policy", "compact"),
-            ("segment.bytes", "104857600"),
+            ("cleanup.policy", "compact".to_owned()),
+            ("segment.bytes", self.segment_bytes.to_string()),
         ];
         let request = CreateTopic {
             topic,
             partitions: Some(self.partitions),
             replication_factor: None,
-            configs: configs.map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
+            configs: configs.map(|(k, v)| (k.to_owned(), v)).into(),
             labels: BTreeMap::new(),
             placement: BTreeMap::new(),
             validate_only: false,

@@ -197,6 +197,10 @@ impl Partition {
         self.waiters.wake();
     }
 
+    pub(crate) fn is_deleted(&self) -> bool {
+        self.deleted.load(Ordering::Acquire)
+    }
+
     /// Publishes what the log holds now.
     pub(crate) fn publish(&self, view: Arc<ReadView>, size_bytes: u64, segments: u64) {
         self.log_end.store(view.log_end().get(), Ordering::Release);

@@ -101,7 +101,7 @@ impl Drop for Parked<'_> {
 /// One pass over all partitions; also whether the answer is worth giving now.
 async fn read_all(fetch: &Fetch, wanted: &[Wanted]) -> (Vec<PartitionFetched>, bool) {
     let mut results = Vec::with_capacity(wanted.len());
-    let (mut bytes, mut failed) = (0, false);
+    let (mut bytes, mut failed, mut passed) = (0, false, false);
     for Wanted { request, partition } in wanted {
         // Once half of the answer is there, the next partition's batches would mostly be read in vain:
         // what is left holds few of them or none. The others come first in the caller's next turn.
@@ -117,7 +117,11 @@ async fn read_all(fetch: &Fetch, wanted: &[Wanted]) -> (Vec<PartitionFetched>, b
             Err(error) => Err(error.clone()),
         };
         match &result {
-            Ok(fetched) => bytes += fetched.batches.len(),
+            Ok(fetched) => {
+                bytes += fetched.batches.len();
+                // All that was there was compacted away: the reader goes on behind it at once.
+                passed |= fetched.batches.is_empty() && fetched.next_offset > request.offset;
+            }
             Err(_) => failed = true,
         }
         results.push(PartitionFetched {
@@ -126,7 +130,8 @@ async fn read_all(fetch: &Fetch, wanted: &[Wanted]) -> (Vec<PartitionFetched>, b
             result,
         });
     }
-    (results, failed || (bytes > 0 && bytes >= fetch.min_bytes))
+    let enough = bytes > 0 && bytes >= fetch.min_bytes;
+    (results, failed || passed || enough)
 }
 
 pub(crate) async fn read_one(
@@ -224,7 +229,10 @@ async fn read(
         outcome => outcome,
     };
     match outcome {
-        Ok(ReadOutcome::Slice(slice)) => Ok((!slice.bytes.is_empty()).then_some(slice)),
+        // Nothing may be left of what was there, and then the reader has to go on behind it.
+        Ok(ReadOutcome::Slice(slice)) => {
+            Ok((!slice.bytes.is_empty() || slice.next_offset > offset).then_some(slice))
+        }
         Ok(ReadOutcome::WouldBlock) => Ok(None),
         Err(error) => {
             let resume = match &error {

@@ -15,6 +15,7 @@ use varve_types::{ErrorKind, limits};
 use varve_vfs::{Clock, Vfs};
 
 use crate::admission::Admission;
+use crate::cleaner::Cleaner;
 use crate::config::BrokerConfig;
 use crate::coordinator::Groups;
 use crate::flusher::Flushers;
@@ -65,6 +66,9 @@ pub enum StartError {
     Open(String),
 }
 
+/// What a shutdown ends: lanes, flushers, the cleaner.
+type Threads = (Vec<JoinHandle<()>>, Flushers, Cleaner);
+
 /// The parts of a running broker.
 pub(crate) struct Inner {
     pub(crate) config: Arc<BrokerConfig>,
@@ -82,7 +86,7 @@ pub(crate) struct Inner {
     scrub_metrics: ScrubMetrics,
     metrics: Metrics,
     draining: AtomicBool,
-    threads: Mutex<Option<(Vec<JoinHandle<()>>, Flushers)>>,
+    threads: Mutex<Option<Threads>>,
     housekeeping: tokio::task::AbortHandle,
 }
 
@@ -116,6 +120,7 @@ impl Broker {
         let config = Arc::new(config);
         let metrics = Metrics::new();
         let mut flushers = Flushers::start(config.flush_threads, &clock, &metrics)?;
+        let cleaner = Cleaner::start(&clock, &metrics)?;
         let lanes: Arc<[_]> = (0..config.lanes.max(1)).map(|_| Inbox::new()).collect();
         let mut threads = Vec::new();
         for (number, inbox) in lanes.iter().enumerate() {
@@ -126,6 +131,7 @@ impl Broker {
                 inbox,
                 clock,
                 &flushers,
+                &cleaner,
                 metrics.clone(),
             )?);
         }
@@ -175,11 +181,7 @@ impl Broker {
         let scrub = scrubber.as_ref().map(Scrubber::standing);
         let scrub_thread = scrubber.map(ScrubThread::start).transpose()?;
         let space = Arc::new(Space::new(vfs, Arc::clone(&config), metrics.clone()));
-        let offsets = OffsetsTopic::new(
-            Arc::clone(&registry),
-            Arc::clone(&clock),
-            config.offsets_partitions,
-        );
+        let offsets = OffsetsTopic::new(Arc::clone(&registry), Arc::clone(&clock), &config);
         let groups = Groups::start(
             groups_config(&config),
             Arc::clone(&registry),
@@ -210,7 +212,7 @@ impl Broker {
             scrub_metrics,
             metrics,
             draining: AtomicBool::new(false),
-            threads: Mutex::new(Some((threads, flushers))),
+            threads: Mutex::new(Some((threads, flushers, cleaner))),
             housekeeping,
         };
         Ok(Self {
@@ -230,7 +232,7 @@ impl Broker {
         self.drain().await;
         self.inner.admission.close();
         self.inner.housekeeping.abort();
-        let Some((lanes, mut flushers)) = self.inner.threads.lock().take() else {
+        let Some((lanes, mut flushers, mut cleaner)) = self.inner.threads.lock().take() else {
             return false;
         };
         let scrub = self.inner.scrub_thread.lock().take();
@@ -238,7 +240,8 @@ impl Broker {
             // It ends with the step it is in, so a quarter of a MiB at most.
             let _ = tokio::task::spawn_blocking(move || scrub.stop()).await;
         }
-        let mut safe = true;
+        let stopped = tokio::task::spawn_blocking(move || cleaner.stop()).await;
+        let mut safe = stopped.is_ok();
         for lane in self.inner.lanes.iter() {
             let (reply, done) = oneshot::channel();
             let told = lane.push(Command::Shutdown { reply }).is_ok();

@@ -587,7 +587,10 @@ async fn offsets_that_cannot_be_read_are_not_taken_for_none() {
 }
 
 /// Holds every operation of a disk until it is dropped.
-struct Hold(std::sync::Arc<varve_vfs::mem::MemVfs>, std::sync::mpsc::Sender<()>);
+struct Hold {
+    disk: std::sync::Arc<varve_vfs::mem::MemVfs>,
+    _release: std::sync::mpsc::Sender<()>,
+}
 
 impl Hold {
     fn on(disk: &std::sync::Arc<varve_vfs::mem::MemVfs>) -> Self {
@@ -599,14 +602,17 @@ impl Hold {
             varve_vfs::mem::Answer::Go
         };
         disk.set_hook(Some(std::sync::Arc::new(hook)));
-        Self(disk.clone(), release)
+        Self {
+            disk: disk.clone(),
+            _release: release,
+        }
     }
 }
 
 impl Drop for Hold {
     fn drop(&mut self) {
         // The sender goes with this value, after the hook is out of the way of new operations.
-        self.0.set_hook(None);
+        self.disk.set_hook(None);
     }
 }
 

@@ -314,6 +314,12 @@ pub struct Sequenced {
 }
 
 impl Sequenced {
+    /// A batch that has its place already.
+    pub(crate) fn placed(header: BatchHeader, body: Bytes) -> Self {
+        let head = header.encode();
+        Self { header, head, body }
+    }
+
     /// The header, with its place.
     #[must_use]
     pub const fn header(&self) -> &BatchHeader {

@@ -24,6 +24,7 @@ pub(crate) const ATTR_COMPRESSION: i16 = 0x07;
 pub(crate) const ATTR_LOG_APPEND_TIME: i16 = 0x08;
 pub(crate) const ATTR_TRANSACTIONAL: i16 = 0x10;
 pub(crate) const ATTR_CONTROL: i16 = 0x20;
+pub(crate) const ATTR_DELETE_HORIZON: i16 = 0x40;
 
 /// Which clock the timestamps of a batch come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -46,11 +47,12 @@ pub struct BatchHeader {
     pub leader_epoch: LeaderEpoch,
     /// CRC-32C of the bytes from the attributes on.
     pub crc: u32,
-    /// Bits 0-2 codec, 3 timestamp type, 4 transactional, 5 control.
+    /// Bits 0-2 codec, 3 timestamp type, 4 transactional, 5 control, 6 delete horizon (by compaction only).
     pub attributes: i16,
     /// Offset of the last record, relative to the base offset. Kept when records are compacted away.
     pub last_offset_delta: i32,
-    /// Timestamp that the records' deltas refer to, in milliseconds since the epoch.
+    /// Timestamp that the records' deltas refer to, in milliseconds since the epoch; with bit 6 also when
+    /// tombstones and markers may go.
     pub base_timestamp: i64,
     /// Largest timestamp of the batch, in milliseconds since the epoch.
     pub max_timestamp: i64,

@@ -15,6 +15,7 @@ pub mod crc;
 pub mod error;
 pub mod header;
 pub mod record;
+pub mod rewrite;
 pub mod stored;
 pub mod varint;
 
@@ -24,4 +25,5 @@ pub use compress::Compression;
 pub use error::{BatchError, RecordFault};
 pub use header::{BatchHeader, HEADER_BYTES, TimestampType, check_stored};
 pub use record::{HeadersRef, RecordRef, RecordView, Records};
+pub use rewrite::{Filtered, Marker, seal};
 pub use stored::{StoredBatch, StoredBatches, iter_batches};

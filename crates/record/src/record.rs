@@ -223,6 +223,11 @@ impl Records {
         }
     }
 
+    /// Byte position of the next record in the payload.
+    pub(crate) const fn position(&self) -> usize {
+        self.at
+    }
+
     /// Records not read yet.
     #[must_use]
     pub const fn remaining(&self) -> usize {

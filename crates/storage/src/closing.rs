@@ -61,6 +61,7 @@ impl Log {
             return Ok(());
         }
         self.flush_now()?;
+        self.change_now()?;
         self.flush_index()?;
         let waiting = std::mem::take(&mut self.unsynced_indexes);
         let mut sync: Vec<Arc<Segment>> = waiting.into_iter().map(|(_, s)| s).collect();

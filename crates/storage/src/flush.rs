@@ -11,7 +11,69 @@ use varve_vfs::{File, Vfs, VfsError};
 
 use crate::format::LogIdentity;
 use crate::planted::{self, Plant};
-use crate::segment::{Home, Replacement};
+use crate::segment::{Home, Replacement, Segment};
+
+/// What a thread has to do to make a change of the manifest durable. Give the result to
+/// [`crate::Log::change_done`] or [`crate::Log::change_failed`].
+#[derive(Debug)]
+#[must_use = "nothing is changed until it has run"]
+pub struct ChangeTarget {
+    pub(crate) home: Arc<Home>,
+    /// What must be on disk before the manifest may say what it says.
+    pub(crate) flush: Option<FlushTarget>,
+    pub(crate) replace: Replacement,
+}
+
+/// A change that is durable.
+#[derive(Debug, Clone)]
+pub struct ChangeDone {
+    pub(crate) flush: Option<FlushDone>,
+    pub(crate) manifest: u64,
+}
+
+impl ChangeTarget {
+    /// The log.
+    #[must_use]
+    pub fn identity(&self) -> LogIdentity {
+        self.home.identity
+    }
+
+    /// Flushes what must be flushed, then replaces the manifest. Blocks.
+    ///
+    /// # Errors
+    /// The first step that failed. With [`FlushError::retry`] the disk is full and nothing is lost: the
+    /// change stays pending, and another target may be run later. After a failure of a flush of this log it
+    /// does nothing.
+    pub fn run(self) -> Result<ChangeDone, FlushError> {
+        let flush = self.flush.map(FlushTarget::run).transpose()?;
+        self.home.check_not_failed()?;
+        self.home.replace(&self.replace).map_err(|error| {
+            let retry = error.is_no_space();
+            if !retry {
+                self.home.failed.store(true, Ordering::Release);
+            }
+            FlushError { error, retry }
+        })?;
+        Ok(ChangeDone {
+            flush,
+            manifest: self.replace.version,
+        })
+    }
+}
+
+impl Home {
+    /// A sync after a failed one proves nothing.
+    fn check_not_failed(&self) -> Result<(), FlushError> {
+        if self.failed.load(Ordering::Acquire) {
+            let error = VfsError::new("sync", &self.dir, std::io::Error::other(GIVEN_UP));
+            return Err(FlushError {
+                error,
+                retry: false,
+            });
+        }
+        Ok(())
+    }
+}
 
 /// Why a flush that was taken before a failure does nothing.
 const GIVEN_UP: &str = "an earlier write or sync of this log has failed";
@@ -24,7 +86,8 @@ pub struct FlushTarget {
     /// Index files of these: without its header a segment that no manifest lists yet is not known again,
     /// so the headers go first.
     pub(crate) headers: Vec<PathBuf>,
-    /// Segments that were rolled since the last flush: synced before the manifest may list their successor.
+    /// Segments that were rolled since the last flush, and the active one if the manifest will say that the
+    /// log starts within what waits in it: synced before the manifest may list their successor.
     pub(crate) sealed: Vec<Arc<dyn File>>,
     /// Index files of segments whose last entries were written after their own flush.
     pub(crate) indexes: Vec<PathBuf>,
@@ -122,13 +185,7 @@ impl FlushTarget {
     /// does anything.
     pub fn run(self) -> Result<FlushDone, FlushError> {
         let home = self.home.clone();
-        if home.failed.load(Ordering::Acquire) {
-            let error = VfsError::new("sync", &home.dir, std::io::Error::other(GIVEN_UP));
-            return Err(FlushError {
-                error,
-                retry: false,
-            });
-        }
+        home.check_not_failed()?;
         let result = self.run_all();
         if matches!(&result, Err(e) if !e.retry) {
             home.failed.store(true, Ordering::Release);
@@ -190,14 +247,17 @@ fn sync(file: &Arc<dyn File>) -> Result<(), VfsError> {
     }
 }
 
-/// Files that are no longer part of the log. They have names of their own, so they are in nobody's way;
-/// unlinking them takes over a second per GiB on some disks. Dropped without running, they are swept when
-/// the log is opened next.
+/// Files that are no longer part of the log. They have names of their own, or get them first, so they are
+/// in nobody's way; unlinking them takes over a second per GiB on some disks. Dropped without running, they
+/// are swept when the log is opened next.
 #[derive(Debug)]
 #[must_use = "the disk space comes back when it runs"]
 pub struct Removal {
     pub(crate) vfs: Arc<dyn Vfs>,
     pub(crate) paths: Vec<PathBuf>,
+    /// Segments whose files are renamed when it runs. A log that is about to use one of their names again
+    /// renames them before.
+    pub(crate) retired: Vec<Arc<Segment>>,
     /// Number of segments.
     pub segments: usize,
     /// Bytes of batches in them.
@@ -209,6 +269,7 @@ impl Removal {
         Self {
             vfs: vfs.clone(),
             paths: Vec::new(),
+            retired: Vec::new(),
             segments: 0,
             bytes: 0,
         }
@@ -217,12 +278,13 @@ impl Removal {
     /// Whether there is nothing to remove.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.paths.is_empty()
+        self.paths.is_empty() && self.retired.is_empty()
     }
 
     /// Takes over the files of `other`.
     pub fn merge(&mut self, other: Self) {
         self.paths.extend(other.paths);
+        self.retired.extend(other.retired);
         self.segments += other.segments;
         self.bytes += other.bytes;
     }
@@ -233,7 +295,12 @@ impl Removal {
     /// The first file that could not be removed; the others are tried all the same.
     pub fn run(self) -> Result<u64, VfsError> {
         let mut first = None;
-        for path in &self.paths {
+        let renamed = self.retired.iter().flat_map(|s| {
+            s.mark_removed();
+            s.removed_paths()
+        });
+        let paths: Vec<PathBuf> = self.paths.iter().cloned().chain(renamed).collect();
+        for path in &paths {
             match self.vfs.remove_file(path) {
                 Err(e) if !e.is_not_found() => first = first.or(Some(e)),
                 _ => {}

@@ -83,7 +83,7 @@ pub struct Dump {
 /// # Errors
 /// When the directory cannot be listed.
 pub fn dump(vfs: &Arc<dyn Vfs>, path: &Path) -> Result<Dump, VfsError> {
-    let is_log = |name: &str| matches!(parse_name(name), Some((_, Kind::Log)));
+    let is_log = |name: &str| parse_name(name).is_some_and(|n| n.kind == Kind::Log);
     let files = if path.extension().is_some_and(|e| e == "log") {
         VecDeque::from([path.to_owned()])
     } else {

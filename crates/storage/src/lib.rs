@@ -65,8 +65,13 @@
 //! log.roll()                         -> Result<(), LogError>
 //! log.truncate_to(Offset)            -> Result<Removal, LogError>  // keeps whole batches below; durable on return
 //! log.reset_to(Offset)               -> Result<Removal, LogError>  // empty log that starts there; durable on return
-//! log.trim(Offset)                   -> Result<Removal, LogError>  // DeleteRecords; durable on return
-//! log.apply_retention(now_ms, high_watermark) -> Result<Removal, LogError>
+//! log.trim(Offset), log.apply_retention(now_ms, high_watermark) -> Result<Removal, LogError>  // durable on return
+//! log.prepare_trim(Offset), log.prepare_retention(now_ms, high_watermark) -> Result<bool, LogError>  // in two phases
+//! log.prepare_compaction(&CompactionConfig, now_ms, upto, map_bytes) -> Option<Compaction>
+//!   Compaction::next(&mut self, go_on) -> Result<Option<Compacted>, CompactionError>   // on another thread
+//! log.prepare_install(Compacted)     -> Result<(), Removal>
+//! log.change_target()                -> Option<ChangeTarget>    // what to make durable; run it on another thread
+//! log.change_done(&ChangeDone), log.change_failed(&FlushError), log.take_removed() -> Removal
 //!   Removal::run(self)               -> Result<u64, VfsError>   // unlinks; slow; on another thread, maybe later
 //! log.write_snapshot(Offset, &[u8]), log.latest_snapshot(upto) -> Option<(Offset, Vec<u8>)>
 //! log.close(clean)                   -> Result<(), LogError>
@@ -87,8 +92,10 @@
 //! ```
 
 mod buffers;
+mod change;
 mod check;
 mod closing;
+mod compaction;
 mod config;
 mod disk_index;
 mod epoch_index;
@@ -117,10 +124,13 @@ mod verify;
 mod walk;
 
 pub use buffers::ReadBuffers;
+pub use compaction::{
+    Compacted, Compaction, CompactionConfig, CompactionError, CompactionStats, Dirt,
+};
 pub use config::{LogConfig, OpenMode};
 pub use epoch_index::EpochIndex;
 pub use error::{Corruption, LogError, ReadError};
-pub use flush::{FlushDone, FlushError, FlushTarget, Removal};
+pub use flush::{ChangeDone, ChangeTarget, FlushDone, FlushError, FlushTarget, Removal};
 pub use format::LogIdentity;
 pub use journal::{Journal, JournalConfig, JournalEntry};
 pub use log::{Appended, Log};

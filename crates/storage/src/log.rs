@@ -7,17 +7,18 @@
 use std::io::IoSlice;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 
 use varve_record::Sequenced;
 use varve_types::{LeaderEpoch, Offset, OffsetRange};
 use varve_vfs::{Vfs, VfsError};
 
+use crate::change::Pending;
 use crate::config::{LogConfig, OpenMode};
 use crate::epoch_index::EpochIndex;
 use crate::error::LogError;
-use crate::flush::{FlushDone, FlushError, FlushTarget, Reach};
-use crate::format::{ListedSegment, LogIdentity, Manifest, SegmentHeader, encode_epochs};
+use crate::flush::{FlushDone, FlushError, FlushTarget, Reach, Removal};
+use crate::format::{LogIdentity, SegmentHeader, encode_epochs};
 use crate::journal::{LogReplay, Replayed};
 use crate::planted::{self, Plant};
 use crate::read_view::{ReadView, Sealed};
@@ -44,6 +45,8 @@ pub struct Log {
     pub(crate) home: Arc<Home>,
     pub(crate) config: LogConfig,
     pub(crate) log_start: Offset,
+    /// Compaction is done below this offset.
+    pub(crate) clean_upto: Offset,
     flushed: Offset,
     pub(crate) sealed: Arc<Vec<Sealed>>,
     /// Bytes in sealed segments.
@@ -54,7 +57,15 @@ pub struct Log {
     pub(crate) next_segment_id: u64,
     /// Changes of the manifest so far, and how many of them are durable.
     pub(crate) manifest_version: u64,
-    manifest_durable: u64,
+    pub(crate) manifest_durable: u64,
+    /// The manifest that first listed the newest segment: a flush waits for that one, not for others.
+    rolled_version: u64,
+    /// What is to change once a manifest that says so is durable.
+    pub(crate) pending: Option<Pending>,
+    /// What such changes took out of the log; nobody has fetched it yet.
+    pub(crate) removed: Removal,
+    /// Segments whose files may still have their names, until a [`Removal`] renames them.
+    pub(crate) retired: Vec<Weak<Segment>>,
     pub(crate) epochs: EpochIndex,
     epochs_durable: u64,
     /// Segments whose index files got their last entries after their own flush.
@@ -120,9 +131,13 @@ impl Log {
         let whole = opened.recovery.created || opened.recovery.found_whole();
         let log = Self {
             found_whole: whole.then_some(opened.tail.next),
+            pending: None,
+            removed: Removal::none(&opened.home.vfs),
+            retired: Vec::new(),
             home: opened.home,
             config,
             log_start: opened.log_start,
+            clean_upto: opened.clean_upto,
             flushed: opened.tail.next,
             sealed_bytes: opened.sealed.iter().map(|s| s.size).sum(),
             sealed: Arc::new(opened.sealed),
@@ -131,6 +146,7 @@ impl Log {
             next_segment_id: opened.next_segment_id,
             manifest_version: 0,
             manifest_durable: 0,
+            rolled_version: 0,
             epochs_durable: opened.epochs.version(),
             epochs: opened.epochs,
             unsynced_indexes: Vec::new(),
@@ -416,7 +432,7 @@ impl Log {
             self.home.vfs.sync_dir(&self.home.dir)?;
             let keep = self
                 .sealed
-                .partition_point(|s| s.segment.id < self.tail.segment.id);
+                .partition_point(|s| s.segment.base < self.tail.segment.base);
             Arc::make_mut(&mut self.sealed).truncate(keep);
             self.sealed_bytes = self.sealed.iter().map(|s| s.size).sum();
         }
@@ -456,6 +472,7 @@ impl Log {
         Arc::make_mut(&mut self.sealed).push(seal(&old));
         self.sealing.push(old);
         self.manifest_version += 1;
+        self.rolled_version = self.manifest_version;
         Ok(())
     }
 
@@ -479,7 +496,7 @@ impl Log {
         made
     }
 
-    fn next_manifest(&self) -> Replacement {
+    pub(crate) fn next_manifest(&self) -> Replacement {
         let bytes = self.manifest().encode(&self.home.identity);
         Replacement {
             file: SmallFile::Manifest,
@@ -494,24 +511,6 @@ impl Log {
             file: SmallFile::Epochs,
             version: self.epochs.version(),
             bytes,
-        }
-    }
-
-    /// What the manifest should say now.
-    fn manifest(&self) -> Manifest {
-        let sealed = self.sealed.iter().map(|s| &s.segment);
-        let segments = sealed
-            .chain(std::iter::once(&self.tail.segment))
-            .map(|s| ListedSegment {
-                id: s.id,
-                base: s.base,
-                created_ms: s.created_ms,
-            })
-            .collect();
-        Manifest {
-            log_start: self.log_start,
-            next_segment_id: self.next_segment_id,
-            segments,
         }
     }
 
@@ -547,7 +546,7 @@ impl Log {
     /// when they are, or when the log has failed. Cheap; taking several before the first has run is allowed.
     #[must_use]
     pub fn flush_target(&self) -> Option<FlushTarget> {
-        let manifest_due = self.manifest_version != self.manifest_durable;
+        let manifest_due = self.rolled_version > self.manifest_durable;
         let epochs_due = self.epochs.version() != self.epochs_durable;
         let clean = self.files_are_flushed() && !self.small_files_are_due();
         if clean || self.failed.is_some() {
@@ -562,11 +561,15 @@ impl Log {
         }
         let dirty = self.sealing.iter().filter(|t| t.flushed < t.end);
         let active = self.tail.end > self.tail.flushed;
+        // A log start must never be past what a power cut leaves.
+        let starts_past = |p: &Pending| manifest_due && p.log_start > self.flushed;
+        let early = self.pending.as_ref().filter(|p| active && starts_past(p));
+        let early = early.map(|_| &self.tail.file);
         let waiting: u64 = dirty.clone().map(|t| t.end - t.flushed).sum();
         Some(FlushTarget {
             home: self.home.clone(),
             headers: dirty.clone().map(|t| t.segment.path(Kind::Index)).collect(),
-            sealed: dirty.map(|t| t.file.clone()).collect(),
+            sealed: dirty.map(|t| &t.file).chain(early).cloned().collect(),
             indexes: self.index_paths(),
             replace,
             active: active.then(|| self.tail.file.clone()),
@@ -582,7 +585,12 @@ impl Log {
             identity: self.home.identity,
             reach,
             generation: self.generation,
-            manifest: self.manifest_version,
+            // A manifest that is only wanted for a pending change is not written by a flush.
+            manifest: if self.rolled_version > self.manifest_durable {
+                self.manifest_version
+            } else {
+                self.manifest_durable
+            },
             epochs: self.epochs.version(),
             position: self.tail.end,
             segment_id: self.tail.segment.id,
@@ -593,8 +601,7 @@ impl Log {
 
     /// Whether a small file has to be replaced before what is written can count as durable.
     pub(crate) fn small_files_are_due(&self) -> bool {
-        self.manifest_version != self.manifest_durable
-            || self.epochs.version() != self.epochs_durable
+        self.rolled_version > self.manifest_durable || self.epochs.version() != self.epochs_durable
     }
 
     fn index_paths(&self) -> Vec<std::path::PathBuf> {
@@ -639,6 +646,7 @@ impl Log {
             self.tail.flushed = self.tail.flushed.max(done.position);
         }
         self.write_due_indexes()?;
+        self.settle_change();
         self.assert_sane();
         Ok(self.flushed)
     }
@@ -732,9 +740,9 @@ impl Log {
         self.flushed = self.tail.next;
     }
 
-    /// Forgets index files that wait for a sync, of segments at or past `id`.
-    pub(crate) fn forget_indexes_from(&mut self, id: u64) {
-        self.unsynced_indexes.retain(|(_, s)| s.id < id);
+    /// Forgets index files that wait for a sync, of segments at or past `base`.
+    pub(crate) fn forget_indexes_from(&mut self, base: Offset) {
+        self.unsynced_indexes.retain(|(_, s)| s.base < base);
     }
 }
 

@@ -18,6 +18,7 @@ use crate::buffers::ReadBuffers;
 use crate::check::check_batch;
 use crate::epoch_index::EpochIndex;
 use crate::error::ReadError;
+use crate::format::{CompactedSegment, ListedSegment};
 use crate::header_scan::HeaderScan;
 use crate::segment::{Kind, Place, Segment};
 
@@ -93,6 +94,8 @@ pub(crate) struct Sealed {
     pub(crate) max_timestamp: i64,
     /// The segment's generation when this was true.
     pub(crate) generation: u64,
+    /// When the first of its tombstones may go; `i64::MAX` when none waits.
+    pub(crate) horizon_ms: i64,
 }
 
 /// A snapshot of the log.
@@ -143,12 +146,26 @@ impl Start {
 }
 
 /// A segment within a view.
+#[derive(Clone, Copy)]
 struct Part<'a> {
     at: &'a Sealed,
     is_active: bool,
 }
 
 impl Sealed {
+    /// What the manifest says of it.
+    pub(crate) fn listed(&self) -> ListedSegment {
+        let compacted = self.segment.compacted.then_some(CompactedSegment {
+            end: self.end,
+            size: self.size,
+            horizon_ms: self.horizon_ms,
+        });
+        ListedSegment {
+            compacted,
+            ..self.segment.listed()
+        }
+    }
+
     /// A read is only good if the segment lost no bytes since the view was made.
     fn check_unchanged(&self) -> Result<(), ReadError> {
         if self.segment.generation() == self.generation {
@@ -212,8 +229,9 @@ impl ReadView {
     }
 
     /// Reads whole batches from the one that holds `offset` on: at most `max_bytes` of them, all below
-    /// `upto` (exclusive) and from one segment. With `min_one` the first batch is returned even if it is
-    /// larger than `max_bytes`. Nothing at or past `upto` gives an empty slice.
+    /// `upto` (exclusive) and from one segment. Where compaction has removed that batch, they begin with the
+    /// next one. With `min_one` the first batch is returned even if it is larger than `max_bytes`. Nothing
+    /// below `upto` gives an empty slice, which says to go on at `upto` if there were records once.
     ///
     /// # Errors
     /// [`ReadError::OutOfRange`] outside `log_start..=log_end`; [`ReadError::Stale`] when the log was
@@ -255,49 +273,56 @@ impl ReadView {
         } = *range;
         self.check(offset)?;
         let upto = upto.min(self.log_end());
-        if offset >= upto {
-            return Ok(ReadOutcome::Slice(empty(offset)));
-        }
-        let part = self.part(offset);
-        let file = match mode {
-            ReadMode::Blocking => Some(Self::file(&part)?),
-            ReadMode::NoWait => part.at.segment.open_log_file(),
-        };
-        let start = self.start_of(&part, offset, mode, cursor);
-        let (Some(file), Some(start)) = (file, start) else {
-            return Ok(ReadOutcome::WouldBlock);
-        };
-        let position = start.position;
-        let len = start
-            .bytes_for(max_bytes, min_one)
-            .min(part.at.size.saturating_sub(position));
-        let len = usize::try_from(len).unwrap_or(usize::MAX);
-        let mut fetch = Fetch {
-            file: &*file,
-            epochs: &self.epochs,
-            position,
-            first: start.first,
-            limit: part.at.size,
-            end: part.at.end,
-            mode,
-            buf: buffers.take(len),
-            buffers,
-        };
-        if !fetch.load(len)? {
-            return Ok(ReadOutcome::WouldBlock);
-        }
-        let outcome = fetch.collect(offset, max_bytes, upto, min_one);
-        part.at.check_unchanged()?;
-        Ok(match outcome? {
-            Some(mut found) => {
-                if let Some(cursor) = &mut found.cursor {
-                    cursor.segment_id = part.at.segment.id;
-                    cursor.generation = part.at.segment.generation();
+        let mut from = offset;
+        while from < upto {
+            let part = self.part(from);
+            let file = match mode {
+                ReadMode::Blocking => Some(Self::file(&part)?),
+                ReadMode::NoWait => part.at.segment.open_log_file(),
+            };
+            let start = self.start_of(&part, from, mode, cursor);
+            let (Some(file), Some(start)) = (file, start) else {
+                return Ok(ReadOutcome::WouldBlock);
+            };
+            let len = start
+                .bytes_for(max_bytes, min_one)
+                .min(part.at.size.saturating_sub(start.position));
+            let len = usize::try_from(len).unwrap_or(usize::MAX);
+            let found = if len == 0 && part.at.segment.compacted {
+                Ok(Found::Gap)
+            } else {
+                let mut fetch = Fetch {
+                    file: &*file,
+                    epochs: &self.epochs,
+                    position: start.position,
+                    first: start.first,
+                    limit: part.at.size,
+                    end: part.at.end,
+                    gaps: part.at.segment.compacted,
+                    mode,
+                    buf: buffers.take(len),
+                    buffers,
+                };
+                if !fetch.load(len)? {
+                    return Ok(ReadOutcome::WouldBlock);
                 }
-                ReadOutcome::Slice(found)
+                fetch.collect(from, max_bytes, upto, min_one)
+            };
+            part.at.check_unchanged()?;
+            match found? {
+                Found::Slice(mut found) => {
+                    if let Some(cursor) = &mut found.cursor {
+                        cursor.segment_id = part.at.segment.id;
+                        cursor.generation = part.at.segment.generation();
+                    }
+                    return Ok(ReadOutcome::Slice(found));
+                }
+                Found::WouldBlock => return Ok(ReadOutcome::WouldBlock),
+                // What was there was compacted away: the next record is in a later segment.
+                Found::Gap => from = part.at.end.max(from),
             }
-            None => ReadOutcome::WouldBlock,
-        })
+        }
+        Ok(ReadOutcome::Slice(empty(from.min(upto).max(offset))))
     }
 
     /// Where to start reading. `None`: the index is not in memory, and `mode` does not wait.
@@ -445,6 +470,21 @@ fn empty(offset: Offset) -> Slice {
     }
 }
 
+/// What one segment gave.
+enum Found {
+    Slice(Slice),
+    WouldBlock,
+    /// No batch that ends past the offset asked for.
+    Gap,
+}
+
+/// Where the batch that was looked for begins.
+enum Skipped {
+    To(usize, BatchHeader),
+    WouldBlock,
+    Gap,
+}
+
 /// One read in progress: a buffer that holds the file from `position` on.
 struct Fetch<'a> {
     file: &'a dyn File,
@@ -455,6 +495,8 @@ struct Fetch<'a> {
     limit: u64,
     /// Offset after the segment's last record, as the view knows it.
     end: Offset,
+    /// Offsets may be missing between batches.
+    gaps: bool,
     mode: ReadMode,
     buf: Vec<u8>,
     buffers: &'a ReadBuffers,
@@ -514,7 +556,9 @@ impl Fetch<'_> {
         }
         let header = BatchHeader::parse(&self.buf[at..])
             .map_err(|e| self.corrupt(at, "a batch header".into(), e.to_string()))?;
-        if header.base_offset != expected {
+        let follows =
+            header.base_offset == expected || (self.gaps && header.base_offset > expected);
+        if !follows {
             let found = format!("one at offset {}", header.base_offset);
             return Err(self.corrupt(at, format!("a batch at offset {expected}"), found));
         }
@@ -526,15 +570,18 @@ impl Fetch<'_> {
     }
 
     /// Skips to the batch that holds `offset`. Batches in between that are larger than what was loaded are
-    /// jumped over, not read. `None`: it would block.
-    fn skip_to(&mut self, offset: Offset) -> Result<Option<(usize, BatchHeader)>, ReadError> {
+    /// jumped over, not read.
+    fn skip_to(&mut self, offset: Offset) -> Result<Skipped, ReadError> {
         let (mut at, mut expected) = (0, self.first);
         loop {
+            if self.gaps && self.position + at as u64 >= self.limit {
+                return Ok(Skipped::Gap);
+            }
             let Some(header) = self.header(at, expected)? else {
-                return Ok(None);
+                return Ok(Skipped::WouldBlock);
             };
             if header.last_offset() >= offset {
-                return Ok(Some((at, header)));
+                return Ok(Skipped::To(at, header));
             }
             expected = header.next_offset();
             at += header.size();
@@ -546,25 +593,28 @@ impl Fetch<'_> {
         }
     }
 
-    /// Cuts the slice out of the buffer. `None`: it would block.
+    /// Cuts the slice out of the buffer.
     fn collect(
         &mut self,
         offset: Offset,
         max_bytes: usize,
         upto: Offset,
         min_one: bool,
-    ) -> Result<Option<Slice>, ReadError> {
-        let Some((start, first)) = self.skip_to(offset)? else {
-            return Ok(None);
+    ) -> Result<Found, ReadError> {
+        let (start, first) = match self.skip_to(offset)? {
+            Skipped::To(start, first) => (start, first),
+            Skipped::WouldBlock => return Ok(Found::WouldBlock),
+            Skipped::Gap => return Ok(Found::Gap),
         };
         let past_upto = first.next_offset() > upto;
         if !past_upto && first.size() > max_bytes && !min_one {
-            return Ok(Some(empty(offset)));
+            let from = first.base_offset.min(upto).max(offset);
+            return Ok(Found::Slice(empty(from)));
         }
         // One batch at least, and as much as is allowed, with one more read if the skip took its place.
         let goal = start + first.size().max(max_bytes);
         if self.buf.len() < goal && !self.load(goal)? && self.buf.len() < start + first.size() {
-            return Ok(None);
+            return Ok(Found::WouldBlock);
         }
         let (mut end, mut last, mut batches) = (start, first, 0);
         let mut candidate = first;
@@ -582,7 +632,8 @@ impl Fetch<'_> {
             }
             if past_upto {
                 // It is so and not only stated by a damaged header, which would be waited for in vain.
-                return Ok(Some(empty(offset)));
+                let from = candidate.base_offset.min(upto).max(offset);
+                return Ok(Found::Slice(empty(from)));
             }
             end += size;
             batches += 1;
@@ -604,7 +655,7 @@ impl Fetch<'_> {
         }
         if batches == 0 {
             if self.mode == ReadMode::NoWait {
-                return Ok(None);
+                return Ok(Found::WouldBlock);
             }
             let found = format!("{} bytes", self.buf.len().saturating_sub(start));
             let expected = format!("a batch of {} bytes", first.size());
@@ -621,7 +672,7 @@ impl Fetch<'_> {
             offset: next_offset,
             position,
         };
-        Ok(Some(Slice {
+        Ok(Found::Slice(Slice {
             bytes,
             base_offset: first.base_offset,
             next_offset,
@@ -649,11 +700,15 @@ impl Headers<'_> {
             if self.next >= self.view.log_end() {
                 return Ok(None);
             }
-            if self
-                .at
-                .as_ref()
-                .is_none_or(|(_, position, part)| *position >= part.at.size)
+            let over = |at: &(HeaderScan, u64, Part<'_>)| at.1 >= at.2.at.size;
+            if let Some((_, _, part)) = self.at.take_if(|at| over(at))
+                && part.at.segment.compacted
             {
+                // The rest of the segment was compacted away.
+                self.next = self.next.max(part.at.end);
+                continue;
+            }
+            if self.at.is_none() {
                 self.view.check(self.next)?;
                 let part = self.view.part(self.next);
                 let file = ReadView::file(&part)?;
@@ -663,6 +718,9 @@ impl Headers<'_> {
                 let position = start.map_or(0, |s| s.position);
                 let scan = HeaderScan::new(file, part.at.size).ending_by(part.at.end);
                 self.at = Some((scan, position, part));
+                if part.at.segment.compacted {
+                    continue;
+                }
             }
             let Some((scan, position, part)) = &mut self.at else {
                 return Ok(None);
@@ -670,11 +728,13 @@ impl Headers<'_> {
             let header = scan.header_at(*position);
             part.at.check_unchanged()?;
             let header = header?;
-            let follows = match self.begun {
-                true => header.base_offset == self.next,
-                false => header.base_offset <= self.next,
+            let follows = if self.begun {
+                header.base_offset == self.next
+            } else {
+                header.base_offset <= self.next
             };
-            if *position + header.size() as u64 > part.at.size || !follows {
+            let in_gap = part.at.segment.compacted && header.base_offset > self.next;
+            if *position + header.size() as u64 > part.at.size || !(follows || in_gap) {
                 let found = format!("a batch at offset {}", header.base_offset);
                 let expected = format!("a batch with offset {}", self.next);
                 let file = part.at.segment.path(Kind::Log);

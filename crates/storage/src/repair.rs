@@ -18,11 +18,13 @@ use crate::epoch_index::EpochIndex;
 use crate::error::LogError;
 use crate::faults::{index_faults, small_file_fault};
 use crate::format::{
-    HEADER_BYTES, INDEX_MAGIC, ListedSegment, LogIdentity, Manifest, SegmentHeader, chain_start,
-    decode_epochs, encode_epochs, identity_of,
+    CompactedSegment, Companion, HEADER_BYTES, INDEX_MAGIC, ListedSegment, LogIdentity, Manifest,
+    SegmentHeader, chain_start, decode_epochs, encode_epochs, identity_of,
 };
 use crate::inspect::{Problem, Report, problem};
-use crate::segment::{EPOCHS, Kind, MANIFEST, intact_companions, parse_name};
+use crate::segment::{
+    EPOCHS, Kind, MANIFEST, intact_companions, parse_name, segment_file_name, segment_stem,
+};
 use crate::verify::verify;
 use crate::walk::{Limits, Seen, Walk};
 
@@ -84,6 +86,9 @@ pub struct RepairPlan {
     kept: Vec<Kept>,
     next_segment_id: u64,
     epochs: Vec<(LeaderEpoch, Offset)>,
+    /// What the manifest says of compaction.
+    clean_upto: Offset,
+    compacted_epochs: Vec<(LeaderEpoch, Offset)>,
 }
 
 impl RepairPlan {
@@ -121,7 +126,7 @@ pub fn plan(vfs: &Arc<dyn Vfs>, dir: &Path) -> Result<RepairPlan, RepairError> {
     let bases = log_files(vfs, dir)?;
     let mut identity = manifest_bytes.as_deref().and_then(identity_of);
     for base in &bases {
-        let index = read(vfs, &segment_path(dir, *base, Kind::Index))?.unwrap_or_default();
+        let index = read(vfs, &plain_path(dir, *base, Kind::Index))?.unwrap_or_default();
         identity = identity.or_else(|| index.get(..HEADER_BYTES).and_then(identity_of));
     }
     let Some(identity) = identity else {
@@ -145,6 +150,12 @@ pub fn plan(vfs: &Arc<dyn Vfs>, dir: &Path) -> Result<RepairPlan, RepairError> {
             None
         }
     };
+    if manifest.is_none() && has_compacted(vfs, dir)? {
+        return Err(refused(
+            "the manifest is lost, and only it can tell which of the compacted segments belong to the log"
+                .into(),
+        ));
+    }
     let epochs = read(vfs, &dir.join(EPOCHS))?
         .and_then(|bytes| decode_epochs(&identity, &bytes).ok())
         .unwrap_or_default();
@@ -167,8 +178,19 @@ fn read(vfs: &Arc<dyn Vfs>, path: &Path) -> Result<Option<Vec<u8>>, VfsError> {
     }
 }
 
-fn segment_path(dir: &Path, base: Offset, kind: Kind) -> PathBuf {
-    dir.join(format!("{:020}.{}", base.get(), kind.extension()))
+/// A file of a segment that no compaction wrote.
+fn plain_path(dir: &Path, base: Offset, kind: Kind) -> PathBuf {
+    dir.join(segment_file_name(base, kind))
+}
+
+fn segment_path(dir: &Path, segment: &ListedSegment, kind: Kind) -> PathBuf {
+    dir.join(format!("{}.{}", segment_stem(segment), kind.extension()))
+}
+
+fn has_compacted(vfs: &Arc<dyn Vfs>, dir: &Path) -> Result<bool, VfsError> {
+    let entries = vfs.list(dir)?;
+    let mut named = entries.iter().filter_map(|e| parse_name(&e.name));
+    Ok(named.any(|n| n.compacted.is_some()))
 }
 
 fn log_files(vfs: &Arc<dyn Vfs>, dir: &Path) -> Result<Vec<Offset>, VfsError> {
@@ -176,8 +198,8 @@ fn log_files(vfs: &Arc<dyn Vfs>, dir: &Path) -> Result<Vec<Offset>, VfsError> {
     let logs = entries.iter().filter(|e| !e.is_dir);
     let named = logs.filter_map(|e| parse_name(&e.name));
     let mut bases: Vec<Offset> = named
-        .filter(|(_, kind)| *kind == Kind::Log)
-        .map(|(base, _)| base)
+        .filter(|n| n.kind == Kind::Log && n.compacted.is_none())
+        .map(|n| n.base)
         .collect();
     bases.sort();
     Ok(bases)
@@ -235,7 +257,7 @@ impl<'a> Planner<'a> {
             if all.iter().any(|s| s.base == *base) {
                 continue;
             }
-            let index = read(self.vfs, &segment_path(self.dir, *base, Kind::Index))?;
+            let index = read(self.vfs, &plain_path(self.dir, *base, Kind::Index))?;
             let header = index
                 .and_then(|bytes| SegmentHeader::decode(INDEX_MAGIC, &self.identity, &bytes).ok())
                 .filter(|h| h.base_offset == *base);
@@ -249,13 +271,14 @@ impl<'a> Planner<'a> {
                     id: header.as_ref().map_or(0, |h| h.segment_id),
                     base: *base,
                     created_ms: header.as_ref().map_or(0, |h| h.created_ms),
+                    compacted: None,
                 });
             }
         }
         all.sort_by_key(|s| s.base);
         // Without an index a number is lost; any that grows will do.
         let mut least = 0;
-        for segment in &mut all {
+        for segment in all.iter_mut().filter(|s| s.compacted.is_none()) {
             segment.id = segment.id.max(least);
             least = segment.id + 1;
         }
@@ -265,7 +288,7 @@ impl<'a> Planner<'a> {
     fn run(&mut self, segments: &[ListedSegment]) -> Result<(), VfsError> {
         self.next = segments.first().map_or(Offset::ZERO, |s| s.base);
         for segment in segments {
-            let path = segment_path(self.dir, segment.base, Kind::Log);
+            let path = segment_path(self.dir, segment, Kind::Log);
             let file = match self.vfs.open_read(&path) {
                 Ok(file) => Some(file),
                 Err(e) if e.is_not_found() => None,
@@ -291,22 +314,28 @@ impl<'a> Planner<'a> {
         segment: &ListedSegment,
         file: Arc<dyn varve_vfs::File>,
     ) -> Result<(), VfsError> {
-        let path = segment_path(self.dir, segment.base, Kind::Index);
+        let path = segment_path(self.dir, segment, Kind::Index);
         let index = read(self.vfs, &path)?.unwrap_or_default();
         let (identity, id) = (&self.identity, Some(segment.id));
         let faults = index_faults(Kind::Index, &path, identity, segment.base, id, &index);
         let header = SegmentHeader::decode(INDEX_MAGIC, identity, &index).ok();
         let header = header.filter(|h| h.base_offset == segment.base);
         let chain = header.map(|h| chain_start(identity, h.segment_id, h.base_offset));
-        let runs = header.map_or_else(Vec::new, |h| {
+        let mut runs: Vec<Companion> = header.map_or_else(Vec::new, |h| {
             intact_companions(&index, h.segment_id)
                 .map(|(_, c)| c)
                 .collect()
         });
-        let size = file.len()?;
+        let len = file.len()?;
+        let size = segment.compacted.map_or(len, |c| c.size);
+        if segment.compacted.is_some() {
+            // What is behind was cut.
+            runs.retain(|c| c.end <= size);
+        }
         let limits = Limits {
             size,
-            end: None,
+            end: segment.compacted.map(|c| c.end),
+            gaps: segment.compacted.is_some(),
             upto: None,
             past_cache: false,
             learn_epochs: true,
@@ -343,7 +372,7 @@ impl<'a> Planner<'a> {
                         }
                         sound = (d.position.min(sound.0), start);
                         self.cut_at = Some(start);
-                        self.keep(segment, sound.0, false);
+                        self.keep_until(segment, sound.0, start);
                     }
                 }
                 Seen::End => break,
@@ -352,7 +381,8 @@ impl<'a> Planner<'a> {
         self.end_seen = self.end_seen.max(walk.next);
         if self.cut_at.is_some() {
             let kept = self.kept.last().filter(|k| k.listed.base == segment.base);
-            self.lost_bytes += size - kept.map_or(0, |k| k.bytes);
+            let kept = kept.map_or(0, |k| k.bytes);
+            self.lost_bytes += len.min(size).saturating_sub(kept);
             return Ok(());
         }
         self.epochs = walk.epochs().clone();
@@ -368,6 +398,25 @@ impl<'a> Planner<'a> {
             self.cut_at = Some(self.next);
         }
         Ok(())
+    }
+
+    /// Keeps what lies before a cut.
+    fn keep_until(&mut self, segment: &ListedSegment, bytes: u64, end: Offset) {
+        let Some(compacted) = segment.compacted else {
+            return self.keep(segment, bytes, false);
+        };
+        if end > segment.base {
+            let size = bytes;
+            let listed = ListedSegment {
+                compacted: Some(CompactedSegment {
+                    end,
+                    size,
+                    ..compacted
+                }),
+                ..*segment
+            };
+            self.keep(&listed, bytes, false);
+        }
     }
 
     fn keep(&mut self, segment: &ListedSegment, bytes: u64, with_indexes: bool) {
@@ -387,18 +436,30 @@ impl<'a> Planner<'a> {
         let cut_at = self.cut_at.unwrap_or(self.next);
         let highest = self.kept.last().map_or(0, |k| k.listed.id + 1);
         let mut next_segment_id = manifest.map_or(highest, |m| m.next_segment_id.max(highest));
-        if cut_at < log_start || self.kept.is_empty() {
+        let visible = cut_at >= log_start && !self.kept.is_empty();
+        if !visible {
             // Nothing that readers may see is left: an empty log that goes on at the right offset.
+            self.kept.clear();
+            (self.batches, self.records) = (0, 0);
+        }
+        // A compacted segment never grows.
+        let last = self.kept.last();
+        if last.is_none_or(|k| k.listed.compacted.is_some()) {
             let listed = ListedSegment {
                 id: next_segment_id,
                 base: cut_at.max(log_start),
                 created_ms: 0,
+                compacted: None,
             };
-            self.kept.clear();
-            (self.batches, self.records) = (0, 0);
             self.keep(&listed, 0, false);
             next_segment_id += 1;
         }
+        let compacted = self.kept.iter().rfind(|k| k.listed.compacted.is_some());
+        let covered = compacted.map_or(Offset::ZERO, |k| {
+            k.listed.compacted.map_or(k.listed.base, |c| c.end)
+        });
+        let clean_upto = manifest.map_or(Offset::ZERO, |m| m.clean_upto);
+        let compacted_epochs = manifest.map_or_else(Vec::new, |m| m.epochs.clone());
         RepairPlan {
             dir: self.dir.to_owned(),
             identity: self.identity,
@@ -413,6 +474,11 @@ impl<'a> Planner<'a> {
             kept: self.kept,
             next_segment_id,
             epochs: epochs.into_iter().filter(|(_, s)| *s <= cut_at).collect(),
+            clean_upto: clean_upto.min(cut_at),
+            compacted_epochs: compacted_epochs
+                .into_iter()
+                .filter(|(_, start)| *start < covered)
+                .collect(),
         }
     }
 }
@@ -479,7 +545,6 @@ pub fn execute(
 /// Writes the kept log into an empty directory.
 fn build(vfs: &Arc<dyn Vfs>, plan: &RepairPlan, to: &Path) -> Result<(), RepairError> {
     for kept in &plan.kept {
-        let base = kept.listed.base;
         let copies = match kept.with_indexes {
             true => &Kind::ALL[..],
             false => &[Kind::Log],
@@ -490,8 +555,8 @@ fn build(vfs: &Arc<dyn Vfs>, plan: &RepairPlan, to: &Path) -> Result<(), RepairE
             } else {
                 u64::MAX
             };
-            let from = segment_path(&plan.dir, base, *kind);
-            copy(vfs, &from, &segment_path(to, base, *kind), limit)?;
+            let from = segment_path(&plan.dir, &kept.listed, *kind);
+            copy(vfs, &from, &segment_path(to, &kept.listed, *kind), limit)?;
         }
     }
     for entry in vfs.list(&plan.dir)? {
@@ -517,6 +582,8 @@ fn build(vfs: &Arc<dyn Vfs>, plan: &RepairPlan, to: &Path) -> Result<(), RepairE
         log_start: plan.log_start,
         next_segment_id: plan.next_segment_id,
         segments: plan.kept.iter().map(|k| k.listed).collect(),
+        clean_upto: plan.clean_upto,
+        epochs: plan.compacted_epochs.clone(),
     };
     let bytes = manifest.encode(&plan.identity);
     Ok(durable::replace(&**vfs, &to.join(MANIFEST), &bytes)?)

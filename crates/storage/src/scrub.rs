@@ -87,6 +87,7 @@ impl ReadView {
         let limits = Limits {
             size: at.size,
             end: Some(at.end),
+            gaps: segment.compacted,
             upto: (flushed < at.end).then_some(flushed),
             past_cache: true,
             learn_epochs: false,

@@ -14,7 +14,7 @@ use varve_vfs::{File, Vfs, VfsError, durable};
 
 use crate::disk_index::{Fences, Owner};
 use crate::format::{
-    Companion, ENTRY_BYTES, HEADER_BYTES, INDEX_MAGIC, LogIdentity, SegmentHeader,
+    Companion, ENTRY_BYTES, HEADER_BYTES, INDEX_MAGIC, ListedSegment, LogIdentity, SegmentHeader,
     TIME_ENTRY_BYTES, TIME_INDEX_MAGIC, TimeEntry,
 };
 use crate::read_view::ReadMode;
@@ -85,11 +85,27 @@ impl Home {
     pub(crate) fn segment_path(&self, base: Offset, kind: Kind) -> PathBuf {
         self.dir.join(segment_file_name(base, kind))
     }
+
+    /// Path of a file of a segment that a compaction wrote: its id too, because the segment that it
+    /// replaces may have the same base offset.
+    pub(crate) fn compacted_path(&self, base: Offset, id: u64, kind: Kind) -> PathBuf {
+        self.dir
+            .join(format!("{:020}-{id}.{}", base.get(), kind.extension()))
+    }
 }
 
 /// Name of a segment's file.
 pub(crate) fn segment_file_name(base: Offset, kind: Kind) -> String {
     format!("{:020}.{}", base.get(), kind.extension())
+}
+
+/// Name of a listed segment's files without the extension.
+pub(crate) fn segment_stem(listed: &ListedSegment) -> String {
+    let base = format!("{:020}", listed.base.get());
+    match listed.compacted {
+        Some(_) => format!("{base}-{}", listed.id),
+        None => base,
+    }
 }
 
 /// The files of a segment.
@@ -195,6 +211,8 @@ pub(crate) struct Segment {
     pub(crate) id: u64,
     pub(crate) base: Offset,
     pub(crate) created_ms: i64,
+    /// Written by a compaction: offsets have gaps, and it never grows.
+    pub(crate) compacted: bool,
     files: Mutex<Files>,
     index: RwLock<Index>,
     /// Grows whenever bytes of the file are taken away.
@@ -216,12 +234,25 @@ impl Segment {
             id: header.segment_id,
             base: header.base_offset,
             created_ms: header.created_ms,
+            compacted: false,
             files: Mutex::new(Files {
                 log,
                 removed: false,
             }),
             index: RwLock::new(index),
             generation: AtomicU64::new(0),
+        }
+    }
+
+    /// As [`Segment::new`], for a segment that a compaction wrote.
+    pub(crate) fn new_compacted(
+        home: &Arc<Home>,
+        header: &SegmentHeader,
+        log: Option<Arc<dyn File>>,
+    ) -> Self {
+        Self {
+            compacted: true,
+            ..Self::new(home, header, log)
         }
     }
 
@@ -233,12 +264,26 @@ impl Segment {
         }
     }
 
+    /// What the manifest says of a segment that no compaction wrote.
+    pub(crate) fn listed(&self) -> ListedSegment {
+        ListedSegment {
+            id: self.id,
+            base: self.base,
+            created_ms: self.created_ms,
+            compacted: None,
+        }
+    }
+
     fn files(&self) -> MutexGuard<'_, Files> {
         self.files.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn path_when(&self, kind: Kind, removed: bool) -> PathBuf {
-        let path = self.home.segment_path(self.base, kind);
+        let path = if self.compacted {
+            self.home.compacted_path(self.base, self.id, kind)
+        } else {
+            self.home.segment_path(self.base, kind)
+        };
         if !removed {
             return path;
         }
@@ -314,6 +359,11 @@ impl Segment {
         }
         files.removed = true;
         paths
+    }
+
+    /// Names of the files once they are removed.
+    pub(crate) fn removed_paths(&self) -> [PathBuf; 3] {
+        Kind::ALL.map(|kind| self.path_when(kind, true))
     }
 
     pub(crate) fn generation(&self) -> u64 {
@@ -599,14 +649,39 @@ pub(crate) fn intact_companions(
         .filter_map(move |i| companion_at(bytes, segment_id, i).map(|c| (i, c)))
 }
 
+/// What the name of a segment's file says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SegmentName {
+    pub(crate) base: Offset,
+    /// The segment's id, in the name of a compacted one only.
+    pub(crate) compacted: Option<u64>,
+    pub(crate) kind: Kind,
+}
+
 /// Whether a directory entry's name is that of a segment file, and of which segment.
-pub(crate) fn parse_name(name: &str) -> Option<(Offset, Kind)> {
+pub(crate) fn parse_name(name: &str) -> Option<SegmentName> {
     let (stem, extension) = Path::new(name)
         .file_stem()?
         .to_str()
         .zip(name.rsplit('.').next())?;
     let kind = Kind::ALL.into_iter().find(|k| k.extension() == extension)?;
-    let digits = stem.len() == 20 && stem.bytes().all(|b| b.is_ascii_digit());
-    let base = Offset::new(stem.parse().ok().filter(|_| digits)?)?;
-    Some((base, kind))
+    let (base, id) = match stem.split_once('-') {
+        Some((base, id)) => (base, Some(id)),
+        None => (stem, None),
+    };
+    let digits = base.len() == 20 && base.bytes().all(|b| b.is_ascii_digit());
+    let base = Offset::new(base.parse().ok().filter(|_| digits)?)?;
+    let compacted = match id {
+        Some(id) => {
+            let number: u64 = id.parse().ok()?;
+            // Only the one way to write a number, so that a name means one segment.
+            Some(number).filter(|n| n.to_string() == id).map(Some)?
+        }
+        None => None,
+    };
+    Some(SegmentName {
+        base,
+        compacted,
+        kind,
+    })
 }

@@ -198,9 +198,10 @@ impl Tail {
 
     /// Accounts for one batch at the end. Returns the companion when it closed a run.
     pub(crate) fn note(&mut self, header: &BatchHeader, interval: u64) -> Option<Companion> {
-        assert_eq!(
-            header.base_offset, self.next,
-            "batches of a segment are contiguous"
+        assert!(
+            header.base_offset == self.next
+                || (self.segment.compacted && header.base_offset > self.next),
+            "batches of a segment are contiguous, and in order where some were compacted away"
         );
         self.chain = chain_after(self.chain, header, self.end);
         let run = self.run.get_or_insert(Run {

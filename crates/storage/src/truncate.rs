@@ -1,9 +1,11 @@
-//! Taking records away: from the end ([`Log::truncate_to`], [`Log::reset_to`]) and from the front
-//! ([`Log::trim`], [`Log::apply_retention`]). All are durable when they return.
+//! Taking records away from the end: [`Log::truncate_to`], [`Log::reset_to`]. Both are durable when they
+//! return. Taking them from the front is in `change`.
 //!
 //! Order, so that a crash at any step leaves a log that opens: the manifest is committed before files of
 //! dropped segments are renamed; index entries that cover bytes to be cut are removed before the bytes are,
-//! because an entry says that its bytes exist; epochs go with them; then the file is cut and synced.
+//! because an entry says that its bytes exist; epochs go with them; then the file is cut and synced. Of a
+//! compacted segment the manifest says how much belongs to the log, so it comes first there too; such a
+//! segment is never written to, and what follows the cut goes to a new one.
 
 use std::sync::Arc;
 
@@ -15,7 +17,6 @@ use crate::flush::Removal;
 use crate::format::Companion;
 use crate::header_scan::HeaderScan;
 use crate::log::Log;
-use crate::planted::{self, Plant};
 use crate::read_view::Sealed;
 use crate::segment::{Kind, Segment, index_bytes, intact_companions, time_index_bytes};
 use crate::snapshot;
@@ -38,6 +39,8 @@ impl Log {
             return Ok(Removal::none(&self.home.vfs));
         }
         self.check_not_in_journal()?;
+        self.change_now()?;
+        self.rename_retired();
         // Records before the log start are deleted for good: a cut that would end there leaves an empty log.
         let boundary = self
             .batch_at(offset)
@@ -60,83 +63,11 @@ impl Log {
     pub fn reset_to(&mut self, offset: Offset) -> Result<Removal, LogError> {
         self.check_usable()?;
         self.check_not_in_journal()?;
+        self.change_now()?;
+        self.rename_retired();
         let removal = self.reset(offset).map_err(|e| self.fail(e))?;
         self.assert_sane();
         Ok(removal)
-    }
-
-    /// Moves the log start to `offset` (DeleteRecords) and removes segments that lie before it. Durable on
-    /// return. Nothing happens when the log starts there or later.
-    ///
-    /// # Errors
-    /// [`LogError::OutOfRange`] past the log end; [`LogError::NoSpace`] when the log start did not move;
-    /// else the log is latched.
-    pub fn trim(&mut self, offset: Offset) -> Result<Removal, LogError> {
-        self.check_usable()?;
-        if offset > self.log_end() {
-            return Err(self.out_of_range(offset));
-        }
-        if offset <= self.log_start {
-            return Ok(Removal::none(&self.home.vfs));
-        }
-        // The log start must never be past what a power cut leaves.
-        if offset > self.flushed() {
-            self.flush_now()?;
-        }
-        if offset == self.log_end() {
-            self.roll()?;
-        }
-        self.drop_front(offset).map_err(|e| self.fail(e))
-    }
-
-    /// Removes the oldest segments that retention by size or time allows and that lie wholly below
-    /// `upto`, the high watermark. An active segment that is wholly out of date is rolled first. Durable
-    /// on return. Needs space for a new manifest only.
-    ///
-    /// # Errors
-    /// [`LogError::NoSpace`] when nothing was removed; else the log is latched.
-    pub fn apply_retention(&mut self, now_ms: i64, upto: Offset) -> Result<Removal, LogError> {
-        self.check_usable()?;
-        self.now_ms = now_ms;
-        let expired = |newest: i64, created: i64, limit: Option<i64>| {
-            // Batches without timestamps age from the segment's beginning.
-            let newest = if newest < 0 { created } else { newest };
-            limit.is_some_and(|limit| now_ms.saturating_sub(newest) > limit)
-        };
-        let limit = self.config.retention_ms;
-        let tail_is_old = self.tail.end > 0
-            && self.tail.next <= upto
-            && expired(self.tail.max_timestamp, self.tail.segment.created_ms, limit);
-        if tail_is_old {
-            self.flush_now()?;
-            match self.roll() {
-                // The disk is full, which is a reason to remove what can be removed.
-                Err(error) if error.is_no_space() => {}
-                rolled => rolled?,
-            }
-        }
-        let mut size = self.size_bytes();
-        let mut start = self.log_start;
-        for sealed in self.sealed.iter().filter(|s| s.end <= upto) {
-            let too_old = expired(sealed.max_timestamp, sealed.segment.created_ms, limit);
-            let too_much = self
-                .config
-                .retention_bytes
-                .is_some_and(|max| size.saturating_sub(sealed.size) >= max);
-            if !too_old && !too_much && sealed.end > self.log_start {
-                break;
-            }
-            size -= sealed.size;
-            start = start.max(sealed.end);
-        }
-        let first_end = self.sealed.first().map(|s| s.end);
-        if first_end.is_none_or(|end| end > start) {
-            return Ok(Removal::none(&self.home.vfs));
-        }
-        if start > self.flushed() {
-            self.flush_now()?;
-        }
-        self.drop_front(start).map_err(|e| self.fail(e))
     }
 
     fn check_not_in_journal(&self) -> Result<(), LogError> {
@@ -147,7 +78,7 @@ impl Log {
         Ok(())
     }
 
-    fn out_of_range(&self, offset: Offset) -> LogError {
+    pub(crate) fn out_of_range(&self, offset: Offset) -> LogError {
         LogError::OutOfRange {
             dir: self.home.dir.clone(),
             offset,
@@ -162,27 +93,6 @@ impl Log {
             Step::Before(e) if e.is_no_space() && self.failure().is_none() => LogError::NoSpace(e),
             Step::Before(e) | Step::Within(e) => self.latch(e),
         }
-    }
-
-    /// Moves the log start and drops the sealed segments before it.
-    fn drop_front(&mut self, start: Offset) -> Result<Removal, Step> {
-        let count = self.sealed.partition_point(|s| s.end <= start);
-        let before = (self.log_start, self.sealed.clone());
-        self.log_start = start;
-        let dropped: Vec<Sealed> = Arc::make_mut(&mut self.sealed).drain(..count).collect();
-        if planted::is(Plant::UnlinkBeforeManifest) {
-            self.retire(&dropped).run().map_err(Step::Within)?;
-        }
-        if let Err(error) = self.commit_manifest() {
-            (self.log_start, self.sealed) = before;
-            return Err(Step::Before(error));
-        }
-        self.sealed_bytes -= dropped.iter().map(|s| s.size).sum::<u64>();
-        let gone = |id: u64| dropped.iter().any(|s| s.segment.id == id);
-        self.sealing.retain(|t| !gone(t.segment.id));
-        self.epochs.trim(start);
-        self.assert_sane();
-        Ok(self.retire(&dropped))
     }
 
     /// Takes the files of dropped segments out of the way.
@@ -201,7 +111,8 @@ impl Log {
         let view = self.view();
         let first = view.headers(offset).next();
         match first {
-            Some(Ok(header)) => Ok(header.base_offset),
+            // In a gap that compaction left, the log may end anywhere.
+            Some(Ok(header)) => Ok(header.base_offset.min(offset)),
             Some(Err(ReadError::Io(error))) => Err(error),
             Some(Err(error)) => Err(unreadable(self.tail.file.path(), &error)),
             None => Ok(offset),
@@ -211,6 +122,13 @@ impl Log {
     /// Cuts at a batch boundary at or before `offset`, which is at least the first segment's base.
     fn truncate(&mut self, offset: Offset) -> Result<Removal, Step> {
         self.generation += 1;
+        self.clean_upto = self.clean_upto.min(offset);
+        if let Some(at) = self.compacted_at(offset) {
+            let dropped = self.cut_compacted(at, offset)?;
+            snapshot::remove_after(&self.home, self.tail.next).map_err(Step::Within)?;
+            self.clamp_flushed();
+            return Ok(self.retire(&dropped));
+        }
         let dropped = self.drop_segments_after(offset)?;
         self.cut_tail(offset).map_err(Step::Within)?;
         snapshot::remove_after(&self.home, self.tail.next).map_err(Step::Within)?;
@@ -231,8 +149,8 @@ impl Log {
         let mut dropped: Vec<Sealed> = Arc::make_mut(&mut self.sealed).drain(keep - 1..).collect();
         dropped.remove(0);
         dropped.push(crate::recovery::open::seal(&old_tail));
-        self.sealing.retain(|t| t.segment.id < last.segment.id);
-        self.forget_indexes_from(last.segment.id);
+        self.sealing.retain(|t| t.segment.base < last.segment.base);
+        self.forget_indexes_from(last.segment.base);
         self.sealed_bytes = self.sealed.iter().map(|s| s.size).sum();
         self.commit_manifest().map_err(Step::Within)?;
         Ok(dropped)
@@ -293,6 +211,51 @@ impl Log {
         Ok(())
     }
 
+    /// The sealed segment that holds `offset`, if a compaction wrote it.
+    fn compacted_at(&self, offset: Offset) -> Option<usize> {
+        let after = self.sealed.partition_point(|s| s.segment.base <= offset);
+        let at = after.checked_sub(1)?;
+        let sealed = self.sealed.get(at)?;
+        (sealed.segment.compacted && offset < sealed.end).then_some(at)
+    }
+
+    /// Cuts the compacted segment number `at` and begins a new one behind it. Returns what was dropped.
+    fn cut_compacted(&mut self, at: usize, offset: Offset) -> Result<Vec<Sealed>, Step> {
+        let old = self.sealed[at].clone();
+        let segment = old.segment.clone();
+        let cut = CompactedCut::plan(&old, offset, self.config.index_interval_bytes)
+            .map_err(Step::Before)?;
+        let tail = self.create_segment(cut.end).map_err(Step::Before)?;
+        let old_tail = std::mem::replace(&mut self.tail, tail);
+        let mut dropped: Vec<Sealed> = Arc::make_mut(&mut self.sealed).drain(at..).collect();
+        dropped.push(crate::recovery::open::seal(&old_tail));
+        let keeps = cut.end > segment.base;
+        if keeps {
+            dropped.remove(0);
+            let kept = Sealed {
+                end: cut.end,
+                size: cut.tail.end,
+                max_timestamp: cut.tail.max_timestamp,
+                ..old
+            };
+            Arc::make_mut(&mut self.sealed).push(kept);
+        }
+        self.sealing.retain(|t| t.segment.base < segment.base);
+        self.forget_indexes_from(segment.base);
+        self.sealed_bytes = self.sealed.iter().map(|s| s.size).sum();
+        self.commit_manifest().map_err(Step::Within)?;
+        self.epochs.truncate_to(cut.end);
+        self.commit_epochs().map_err(Step::Within)?;
+        if keeps {
+            segment.bump_generation();
+            cut.perform().map_err(Step::Within)?;
+            if let Some(kept) = Arc::make_mut(&mut self.sealed).last_mut() {
+                kept.generation = segment.generation();
+            }
+        }
+        Ok(dropped)
+    }
+
     fn reset(&mut self, offset: Offset) -> Result<Removal, Step> {
         let mut removal = Removal::none(&self.home.vfs);
         if self.sealed.iter().any(|s| s.segment.base == offset)
@@ -315,7 +278,8 @@ impl Log {
         self.sealed = Arc::new(Vec::new());
         self.sealed_bytes = 0;
         self.sealing.clear();
-        self.forget_indexes_from(0);
+        self.forget_indexes_from(Offset::ZERO);
+        self.clean_upto = self.clean_upto.min(offset);
         self.log_start = offset;
         self.epochs.clear();
         self.set_flushed_to_end();
@@ -324,6 +288,56 @@ impl Log {
         snapshot::remove_after(&self.home, offset).map_err(Step::Within)?;
         removal.merge(self.retire(&dropped));
         Ok(removal)
+    }
+}
+
+/// Where a compacted segment is cut.
+struct CompactedCut {
+    /// A tail that ends at the cut, with the companions of all runs before it.
+    tail: Tail,
+    companions: Vec<Companion>,
+    /// Where the log will end: at a batch, or within a gap.
+    end: Offset,
+}
+
+impl CompactedCut {
+    fn plan(old: &Sealed, offset: Offset, interval: u64) -> Result<Self, VfsError> {
+        let mut companions = stored_companions(&old.segment)?;
+        companions.retain(|c| c.next <= offset && c.end <= old.size);
+        let file = old.segment.open_for_write()?;
+        // A segment of its own, so that nothing changes for readers before the cut.
+        let home = &old.segment.home;
+        let twin = Arc::new(Segment::new_compacted(home, &old.segment.header(), None));
+        let mut tail = Tail::after(twin, file, &companions);
+        note_batches(&mut tail, old.size, offset, interval)?;
+        let mut end = offset;
+        if tail.end < old.size {
+            let mut scan = HeaderScan::new(tail.file.clone(), old.size);
+            let next = scan.header_at(tail.end).map_err(|e| match e {
+                ReadError::Io(e) => e,
+                other => unreadable(tail.file.path(), &other),
+            })?;
+            end = next.base_offset.min(offset);
+        }
+        tail.close_run();
+        companions.extend(tail.pending_companions());
+        Ok(Self {
+            tail,
+            companions,
+            end,
+        })
+    }
+
+    /// Rewrites the index files, then cuts the `.log` file.
+    fn perform(&self) -> Result<(), VfsError> {
+        let segment = &self.tail.segment;
+        let (home, header) = (&segment.home, segment.header());
+        let index = index_bytes(home, &header, &self.companions);
+        durable::replace(&*home.vfs, &segment.path(Kind::Index), &index)?;
+        let times = time_index_bytes(home, &header, &self.companions);
+        durable::replace(&*home.vfs, &segment.path(Kind::TimeIndex), &times)?;
+        self.tail.file.set_len(self.tail.end)?;
+        self.tail.file.sync_data()
     }
 }
 

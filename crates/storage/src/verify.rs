@@ -12,12 +12,13 @@ use varve_vfs::{DirEntry, Vfs, VfsError, durable};
 use crate::epoch_index::EpochIndex;
 use crate::faults::{index_faults, small_file_fault};
 use crate::format::{
-    Companion, ENTRY_BYTES, HEADER_BYTES, INDEX_MAGIC, LogIdentity, Manifest, SegmentHeader,
-    TIME_ENTRY_BYTES, TIME_INDEX_MAGIC, chain_start, decode_epochs, identity_of,
+    CompactedSegment, Companion, ENTRY_BYTES, HEADER_BYTES, INDEX_MAGIC, ListedSegment,
+    LogIdentity, Manifest, SegmentHeader, TIME_ENTRY_BYTES, TIME_INDEX_MAGIC, chain_start,
+    decode_epochs, identity_of,
 };
 use crate::inspect::{Report, problem};
 use crate::segment::{
-    DELETED_SUFFIX, EPOCHS, Kind, MANIFEST, intact_companions, parse_name, time_entry,
+    DELETED_SUFFIX, EPOCHS, Kind, MANIFEST, intact_companions, parse_name, segment_stem, time_entry,
 };
 use crate::walk::{Limits, Seen, Walk};
 
@@ -62,7 +63,25 @@ struct Verify<'a> {
 /// A segment to look at, and whose it is if that is known.
 struct Target {
     base: Offset,
+    /// Name of its files without the extension.
+    stem: String,
     id: Option<u64>,
+    /// Written by a compaction: offsets have gaps.
+    gaps: bool,
+    /// What the manifest says of it then.
+    compacted: Option<CompactedSegment>,
+}
+
+impl Target {
+    fn listed(segment: &ListedSegment) -> Self {
+        Self {
+            base: segment.base,
+            stem: segment_stem(segment),
+            id: Some(segment.id),
+            gaps: segment.compacted.is_some(),
+            compacted: segment.compacted,
+        }
+    }
 }
 
 impl Verify<'_> {
@@ -90,12 +109,22 @@ impl Verify<'_> {
     fn run(&mut self) -> Result<(), VfsError> {
         let entries = self.vfs.list(&self.dir)?;
         let mut targets = self.targets()?;
-        for (base, kind) in entries.iter().filter_map(|e| parse_name(&e.name)) {
-            if kind == Kind::Log && !targets.iter().any(|t| t.base == base) {
-                let path = self.dir.join(format!("{:020}.log", base.get()));
+        for entry in &entries {
+            let Some(name) = parse_name(&entry.name).filter(|n| n.kind == Kind::Log) else {
+                continue;
+            };
+            let stem = entry.name.trim_end_matches(".log").to_owned();
+            if !targets.iter().any(|t| t.stem == stem) {
+                let path = self.dir.join(&entry.name);
                 self.note(&path, 0, "the manifest does not list this segment");
                 if self.report.log_start.is_none() {
-                    targets.push(Target { base, id: None });
+                    targets.push(Target {
+                        base: name.base,
+                        stem,
+                        id: name.compacted,
+                        gaps: name.compacted.is_some(),
+                        compacted: None,
+                    });
                 }
             }
         }
@@ -124,11 +153,9 @@ impl Verify<'_> {
         match decoded {
             Some(Ok(manifest)) => {
                 self.report.log_start = Some(manifest.log_start);
-                let target = |s: &crate::format::ListedSegment| Target {
-                    base: s.base,
-                    id: Some(s.id),
-                };
-                Ok(manifest.segments.iter().map(target).collect())
+                // Without an epoch file they are all that tells of batches that are gone.
+                self.epochs = EpochIndex::new(manifest.epochs);
+                Ok(manifest.segments.iter().map(Target::listed).collect())
             }
             Some(Err(e)) => {
                 self.bad(&path, 0, e.to_string());
@@ -175,7 +202,7 @@ impl Verify<'_> {
     }
 
     fn segment(&mut self, target: &Target, next: Option<Offset>) -> Result<(), VfsError> {
-        let stem = format!("{:020}", target.base.get());
+        let stem = &target.stem;
         let path = self.dir.join(format!("{stem}.log"));
         if !self.vfs.exists(&path)? {
             self.bad(
@@ -190,7 +217,15 @@ impl Verify<'_> {
         }
         self.report.segments += 1;
         let file = self.vfs.open_read(&path)?;
-        let size = file.len()?;
+        let len = file.len()?;
+        let size = target.compacted.map_or(len, |c| c.size);
+        if len > size {
+            self.note(
+                &path,
+                size,
+                "bytes that were cut; they go at the next start",
+            );
+        }
         let index_path = self.dir.join(format!("{stem}.index"));
         let index = self.read(&index_path)?;
         if index.is_none() && size > 0 {
@@ -205,6 +240,9 @@ impl Verify<'_> {
         let (mut runs, mut chain) = (Vec::new(), None);
         if let (Some(identity), Some(header)) = (self.report.identity, header) {
             runs.extend(intact_companions(&index, header.segment_id).map(|(_, c)| c));
+            if target.gaps {
+                runs.retain(|c| c.end <= size);
+            }
             chain = Some(chain_start(
                 &identity,
                 header.segment_id,
@@ -214,7 +252,8 @@ impl Verify<'_> {
         let companions = runs.clone();
         let limits = Limits {
             size,
-            end: next,
+            end: target.compacted.map(|c| c.end).or(next),
+            gaps: target.gaps,
             upto: None,
             past_cache: false,
             learn_epochs: true,

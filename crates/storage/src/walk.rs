@@ -53,6 +53,8 @@ pub(crate) struct Limits {
     pub(crate) size: u64,
     /// Offset at `size`, if it is known.
     pub(crate) end: Option<Offset>,
+    /// A compaction wrote the segment: offsets may be missing between batches, and before `end`.
+    pub(crate) gaps: bool,
     /// Batches that reach past this offset are not looked at.
     pub(crate) upto: Option<Offset>,
     /// Read from the disk rather than from memory, and leave memory as it was.
@@ -172,11 +174,21 @@ impl Walk {
         };
         let header = match parsed {
             Ok(h) if h.base_offset == offset && self.reaches_past(&h) => return Ok(Seen::End),
+            Ok(h) if self.past_end(&h) => {
+                let expected = format!("a batch that ends by {:?}", self.limits.end);
+                let found = format!("one up to offset {}", h.next_offset());
+                return Ok(self.damage(None, expected, found));
+            }
             Ok(h) => h,
             Err(e) => {
                 let expected = format!("a batch header at offset {offset}");
                 return Ok(self.damage(None, expected, e.to_string()));
             }
+        };
+        let offset = if self.follows(&header) {
+            header.base_offset
+        } else {
+            offset
         };
         // A header that states too much must not make the walk read more than there is.
         let left = self.limits.size.saturating_sub(at);
@@ -199,6 +211,18 @@ impl Walk {
             Ok(header) => Ok(self.accept(header)),
             Err(Mismatch { expected, found }) => Ok(self.damage(Some(header), expected, found)),
         }
+    }
+
+    /// Whether the batch may be the next one.
+    fn follows(&self, header: &BatchHeader) -> bool {
+        let in_gap = self.limits.gaps && header.base_offset > self.next;
+        header.base_offset == self.next || in_gap
+    }
+
+    /// Whether a batch behind a gap reaches past the end of the segment.
+    fn past_end(&self, header: &BatchHeader) -> bool {
+        let end = self.limits.end.filter(|_| self.limits.gaps);
+        end.is_some_and(|end| header.next_offset() > end)
     }
 
     /// Whether part of the batch is not flushed yet.
@@ -275,6 +299,13 @@ impl Walk {
     /// The file ends: at the right offset, if that is known.
     fn last_words(&mut self) -> Seen {
         match self.limits.end {
+            Some(end) if self.limits.gaps => {
+                // The last records may be gone as well.
+                if self.position >= self.limits.size {
+                    self.next = self.next.max(end);
+                }
+                Seen::End
+            }
             Some(end) if self.position >= self.limits.size && self.next != end => {
                 let damage = Damage {
                     file: self.file.path().to_owned(),
@@ -334,15 +365,17 @@ impl Walk {
     /// Where the batch with this header ends, if what follows begins right there.
     fn past_one(&mut self, header: &BatchHeader) -> Option<(u64, Offset)> {
         let (end, next) = (self.position + header.size() as u64, header.next_offset());
-        if header.base_offset != self.next {
+        if !self.follows(header) {
             return None;
         }
+        let gaps = self.limits.gaps;
         if end == self.limits.size {
-            let fits = self.limits.end.is_none_or(|e| e == next);
-            return fits.then_some((end, next));
+            let fits = |e: Offset| e == next || (gaps && e > next);
+            return self.limits.end.is_none_or(fits).then_some((end, next));
         }
         let head = self.load(end, HEADER_BYTES).ok()?;
-        let follows = BatchHeader::parse(head).is_ok_and(|h| h.base_offset == next);
+        let behind = |h: BatchHeader| h.base_offset == next || (gaps && h.base_offset > next);
+        let follows = BatchHeader::parse(head).is_ok_and(behind);
         follows.then_some((end, next))
     }
 

@@ -131,6 +131,8 @@ pub struct TopicConfig {
     pub cleanup: CleanupPolicy,
     /// `compression.type` as given; `producer` keeps the batch as it came.
     pub compression: String,
+    /// `delete.retention.ms`.
+    pub delete_retention_ms: i64,
     /// `durability`.
     pub durability: Durability,
     /// `flush.messages`.
@@ -139,6 +141,8 @@ pub struct TopicConfig {
     pub flush_ms: u64,
     /// `index.interval.bytes`.
     pub index_interval_bytes: u64,
+    /// `max.compaction.lag.ms`.
+    pub max_compaction_lag_ms: i64,
     /// `max.message.bytes`.
     pub max_message_bytes: usize,
     /// `message.timestamp.type`.
@@ -147,6 +151,10 @@ pub struct TopicConfig {
     pub timestamp_before_max_ms: i64,
     /// `message.timestamp.after.max.ms`.
     pub timestamp_after_max_ms: i64,
+    /// `min.cleanable.dirty.ratio`, 0 to 1.
+    pub min_cleanable_dirty_ratio: f64,
+    /// `min.compaction.lag.ms`.
+    pub min_compaction_lag_ms: i64,
     /// `min.insync.replicas`.
     pub min_insync_replicas: usize,
     /// `retention.bytes`; `None` is no limit.
@@ -264,12 +272,6 @@ impl TopicConfig {
             "false" => Some(false),
             _ => None,
         };
-        v.number("delete.retention.ms", 0, i64::MAX)?;
-        v.number("max.compaction.lag.ms", 1, i64::MAX)?;
-        v.number("min.compaction.lag.ms", 0, i64::MAX)?;
-        v.parse("min.cleanable.dirty.ratio", |t| {
-            t.parse::<f64>().ok().filter(|r| (0.0..=1.0).contains(r))
-        })?;
         Ok(Self {
             cleanup: v.parse("cleanup.policy", parse_cleanup)?,
             compression: v.parse("compression.type", |t| {
@@ -277,6 +279,7 @@ impl TopicConfig {
                     .contains(&t)
                     .then(|| t.to_owned())
             })?,
+            delete_retention_ms: v.number("delete.retention.ms", 0, i64::MAX)?,
             durability: v.parse("durability", |t| match t {
                 "fsync" => Some(Durability::Fsync),
                 "replicated" => Some(Durability::Replicated),
@@ -285,6 +288,7 @@ impl TopicConfig {
             flush_messages: v.number("flush.messages", 1, i64::MAX)? as u64,
             flush_ms: v.number("flush.ms", 1, i64::MAX)? as u64,
             index_interval_bytes: v.number("index.interval.bytes", 0, i32::MAX.into())? as u64,
+            max_compaction_lag_ms: v.number("max.compaction.lag.ms", 1, i64::MAX)?,
             max_message_bytes: v.number(
                 "max.message.bytes",
                 1024,
@@ -297,6 +301,10 @@ impl TopicConfig {
             })?,
             timestamp_before_max_ms: v.number("message.timestamp.before.max.ms", 0, i64::MAX)?,
             timestamp_after_max_ms: v.number("message.timestamp.after.max.ms", 0, i64::MAX)?,
+            min_cleanable_dirty_ratio: v.parse("min.cleanable.dirty.ratio", |t| {
+                t.parse::<f64>().ok().filter(|r| (0.0..=1.0).contains(r))
+            })?,
+            min_compaction_lag_ms: v.number("min.compaction.lag.ms", 0, i64::MAX)?,
             min_insync_replicas: v.number("min.insync.replicas", 1, 7)? as usize,
             retention_bytes: v.limit("retention.bytes")?.map(|n| n as u64),
             retention_ms: v.limit("retention.ms")?,

@@ -7,6 +7,8 @@
     reason = "a test that cannot go on ends"
 )]
 
+pub mod watch;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -128,6 +130,53 @@ pub fn new_topic(name: &str, partitions: i32) -> CreateTopic {
         validate_only: false,
         request_id: None,
     }
+}
+
+/// A broker whose disk is watched, and whose housekeeping comes with every tick.
+pub async fn watched(disk: &Arc<MemVfs>) -> (Broker, watch::WatchVfs, Arc<FaultVfs>) {
+    varve_vfs::durable::create_dir_all(&**disk, &data_dir()).unwrap();
+    let faults = FaultVfs::new(Arc::clone(disk) as Arc<dyn Vfs>);
+    let watch = watch::WatchVfs::new(Arc::clone(&faults) as Arc<dyn Vfs>);
+    let mut config = BrokerConfig::new(data_dir(), ClusterId(1), NodeId(1));
+    config.offsets_partitions = 3;
+    config.min_free_bytes = 0;
+    config.housekeeping_interval = Duration::from_millis(500);
+    config.offsets_segment_bytes = 4096;
+    let eager = [
+        ("min.cleanable.dirty.ratio", "0.1"),
+        ("delete.retention.ms", "0"),
+    ];
+    config.topic_defaults = eager.map(|(k, v)| (k.to_owned(), v.to_owned())).into();
+    let broker = Broker::start(
+        config,
+        Arc::new(watch.clone()),
+        Arc::new(SystemClock::new()),
+    )
+    .await
+    .unwrap();
+    (broker, watch, faults)
+}
+
+/// A topic with these configs and one partition.
+pub async fn create_with(broker: &Broker, name: &str, configs: &[(&str, &str)]) -> TopicName {
+    let mut request = new_topic(name, 1);
+    request.configs = configs
+        .iter()
+        .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+        .collect();
+    let created = broker.create_topic(&Context::anonymous(), request).await;
+    created.unwrap().name
+}
+
+/// Waits until `what` holds.
+pub async fn until(why: &str, mut what: impl FnMut() -> bool) {
+    for _ in 0..400 {
+        if what() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("never: {why}");
 }
 
 fn builder(values: &[&str]) -> BatchBuilder {

@@ -17,13 +17,16 @@ pub use journal::{
     PAGE_BYTES, ROW_BYTES, Row, RowKind,
 };
 pub use lists::{
-    ListedSegment, Manifest, decode_epochs, decode_snapshot, encode_epochs, encode_snapshot,
+    CompactedSegment, ListedSegment, Manifest, decode_epochs, decode_snapshot, encode_epochs,
+    encode_snapshot,
 };
 
 use varve_types::{PartitionId, TopicId};
 
-/// Version of every layout in this module.
+/// Version of every layout in this module, but for a manifest that knows of compaction.
 pub const VERSION: u32 = 1;
+/// Version of the manifest of a log that was compacted.
+pub const MANIFEST_VERSION: u32 = 2;
 /// Bytes in front of a file's own fields: magic, version, topic id, partition.
 pub const PREFIX_BYTES: usize = 32;
 
@@ -62,7 +65,7 @@ pub enum FormatError {
         found: Vec<u8>,
     },
     /// Written by a newer program.
-    #[error("format version {found}; this program reads version {VERSION}")]
+    #[error("format version {found} is newer than this program reads")]
     Version {
         /// The file's version.
         found: u32,
@@ -92,9 +95,14 @@ pub(crate) struct Writer(pub(crate) Vec<u8>);
 impl Writer {
     /// Starts a file.
     pub(crate) fn file(magic: [u8; 8], identity: &LogIdentity) -> Self {
+        Self::file_of(VERSION, magic, identity)
+    }
+
+    /// Starts a file of another version.
+    pub(crate) fn file_of(version: u32, magic: [u8; 8], identity: &LogIdentity) -> Self {
         let mut w = Self(Vec::with_capacity(128));
         w.0.extend_from_slice(&magic);
-        w.u32(VERSION);
+        w.u32(version);
         w.0.extend_from_slice(&identity.topic_id.0.to_be_bytes());
         w.i32(identity.partition.0);
         w
@@ -187,7 +195,12 @@ pub(crate) fn unseal<'a>(
     }
     // The version comes before the checksum: a newer layout may place its checksum elsewhere.
     let found = reader.u32().ok_or_else(|| short.clone())?;
-    if found != VERSION {
+    let newest = if &magic == lists::MANIFEST_MAGIC {
+        MANIFEST_VERSION
+    } else {
+        VERSION
+    };
+    if !(VERSION..=newest).contains(&found) {
         return Err(FormatError::Version { found });
     }
     let (stated, computed) = (u32::from_le_bytes(*crc), crc32fast::hash(body));

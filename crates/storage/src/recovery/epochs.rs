@@ -31,11 +31,17 @@ pub(super) fn stored_epochs(home: &Home) -> Result<Option<Vec<(LeaderEpoch, Offs
     }
 }
 
-/// The first offset of each epoch, from the batches. Runs whose largest epoch is not new are skipped by
-/// their index entry, so that only the batches at a change of leader are read.
-pub(super) fn derive_epochs(parts: &[Sealed]) -> Result<Vec<(LeaderEpoch, Offset)>, LogError> {
-    let mut epochs: Vec<(LeaderEpoch, Offset)> = Vec::new();
+/// The first offset of each epoch, from the batches, and from the manifest (`epochs`) for those in compacted
+/// segments: there the first batch of an epoch may be gone. Runs whose largest epoch is not new are skipped
+/// by their index entry, so that only the batches at a change of leader are read.
+pub(super) fn derive_epochs(
+    mut epochs: Vec<(LeaderEpoch, Offset)>,
+    parts: &[Sealed],
+) -> Result<Vec<(LeaderEpoch, Offset)>, LogError> {
     for (i, part) in parts.iter().enumerate() {
+        if part.segment.compacted {
+            continue;
+        }
         let seen = read_index(&part.segment, part.size)?;
         let file = part.segment.log_file()?;
         let mut scan = HeaderScan::new(file, part.size).ending_by(part.end);

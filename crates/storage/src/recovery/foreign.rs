@@ -29,7 +29,8 @@ pub(crate) fn owner(
     let Some((0, first)) = intact_companions(index, header.segment_id).next() else {
         return Ok(None);
     };
-    let theirs = first.end <= len && first_run(&identity, &header, &first, file)? == FirstRun::Fits;
+    let theirs =
+        first.end <= len && first_run(&identity, &header, &first, file, true)? == FirstRun::Fits;
     Ok(theirs.then_some((identity, header)))
 }
 
@@ -54,19 +55,27 @@ pub(crate) fn begins_right(segment: &Segment, len: u64) -> Result<bool, VfsError
     };
     let file = vfs.open_read(&segment.path(Kind::Log))?;
     let identity = &segment.home.identity;
-    let run = first_run(identity, &segment.header(), &first, &file)?;
+    let run = first_run(
+        identity,
+        &segment.header(),
+        &first,
+        &file,
+        segment.compacted,
+    )?;
     Ok(first.end <= len && run != FirstRun::Other)
 }
 
-/// Compares the batches up to the end of the first run with the running CRC that its index entry states.
+/// Compares the batches up to the end of the first run with the running CRC that its index entry states. With
+/// `gaps`, offsets may be missing between them.
 fn first_run(
     identity: &LogIdentity,
     header: &SegmentHeader,
     first: &Companion,
     file: &Arc<dyn File>,
+    gaps: bool,
 ) -> Result<FirstRun, VfsError> {
     let mut chain = chain_start(identity, header.segment_id, header.base_offset);
-    let mut scanner = Scanner::new(file.clone(), 0, first.end);
+    let mut scanner = Scanner::new(file.clone(), 0, first.end, gaps);
     let mut next = header.base_offset;
     loop {
         let position = scanner.position;

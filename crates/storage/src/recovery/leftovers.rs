@@ -5,20 +5,22 @@
 
 use std::path::PathBuf;
 
-use varve_types::Offset;
 use varve_vfs::durable;
 
 use crate::format::Manifest;
-use crate::segment::{DELETED_SUFFIX, EPOCHS, Home, MANIFEST, parse_name};
+use crate::segment::{DELETED_SUFFIX, EPOCHS, Home, MANIFEST, SegmentName, parse_name};
 
 /// Names that are neither listed nor ours to keep.
 pub(super) fn leftovers_of<'n>(
     names: impl Iterator<Item = &'n str>,
     manifest: &Manifest,
 ) -> Vec<String> {
-    let listed = |base: Offset| manifest.segments.iter().any(|s| s.base == base);
+    let listed = |name: SegmentName| {
+        let mut segments = manifest.segments.iter();
+        segments.any(|s| (s.base, s.compacted.map(|_| s.id)) == (name.base, name.compacted))
+    };
     let leftover = |name: &&str| match parse_name(name) {
-        Some((base, _)) => !listed(base),
+        Some(name) => !listed(name),
         None => is_leftover(name),
     };
     names.filter(leftover).map(str::to_owned).collect()
@@ -74,6 +76,7 @@ mod tests {
             "00000000000000000007.snapshot.tmp",
             "00000000000000000007.log.3.deleted",
             "00000000000000000007.log.left0.deleted",
+            "00000000000000000007-12.log.12.deleted",
             "manifest.tmp.left12.deleted",
         ] {
             assert!(is_leftover(ours), "{ours}");

@@ -17,7 +17,7 @@ use super::foreign;
 use super::leftovers::{leftovers_of, retire};
 use super::segment::{
     Examined, examine, last_entry_if_complete, read_index, replace_time_index, rewrite_and_sync,
-    time_index_ends_right,
+    time_index_ends_right, time_index_matches,
 };
 use super::{
     Decision, DirDecision, Facts, IndexFact, ManifestFact, Plan, Reason, Recovery, Role,
@@ -28,8 +28,8 @@ use crate::epoch_index::EpochIndex;
 use crate::error::{Corruption, LogError};
 use crate::flush::Removal;
 use crate::format::{
-    Companion, FormatError, INDEX_MAGIC, ListedSegment, LogIdentity, Manifest, SegmentHeader,
-    encode_epochs,
+    CompactedSegment, Companion, FormatError, INDEX_MAGIC, ListedSegment, LogIdentity, Manifest,
+    SegmentHeader, encode_epochs,
 };
 use crate::journal::Replayed;
 use crate::read_view::{ReadView, Sealed};
@@ -41,6 +41,8 @@ use crate::tail::Tail;
 pub(crate) struct Opened {
     pub(crate) home: Arc<Home>,
     pub(crate) log_start: Offset,
+    /// Compaction is done below this offset.
+    pub(crate) clean_upto: Offset,
     pub(crate) sealed: Vec<Sealed>,
     pub(crate) tail: Tail,
     pub(crate) next_segment_id: u64,
@@ -99,7 +101,7 @@ pub(crate) fn open(
             Err(e) => (ManifestFact::Unreadable, Err(Some(e))),
         },
     };
-    let is_log = |e: &DirEntry| matches!(parse_name(&e.name), Some((_, Kind::Log)));
+    let is_log = |e: &DirEntry| parse_name(&e.name).is_some_and(|n| n.kind == Kind::Log);
     let has_bytes = entries.iter().any(|e| is_log(e) && e.len > 0);
     match (decide_dir(fact, has_bytes), manifest) {
         (DirDecision::Create, _) => create(home, &entries, now_ms),
@@ -134,16 +136,13 @@ fn create(home: &Arc<Home>, found: &[DirEntry], now_ms: i64) -> Result<Opened, L
         created_ms: now_ms,
     };
     let tail = Tail::create(home, &header)?;
-    let listed = ListedSegment {
-        id: 0,
-        base: Offset::ZERO,
-        created_ms: now_ms,
-    };
     let log_start = Offset::ZERO;
     let manifest = Manifest {
         log_start,
         next_segment_id: 1,
-        segments: vec![listed],
+        segments: vec![tail.segment.listed()],
+        clean_upto: Offset::ZERO,
+        epochs: Vec::new(),
     };
     // Syncs the directory, so the segment's files are durable with it.
     commit(home, &manifest)?;
@@ -165,6 +164,7 @@ fn create(home: &Arc<Home>, found: &[DirEntry], now_ms: i64) -> Result<Opened, L
     Ok(Opened {
         home: home.clone(),
         log_start,
+        clean_upto: Offset::ZERO,
         sealed: Vec::new(),
         tail,
         next_segment_id: 1,
@@ -183,6 +183,8 @@ fn commit(home: &Home, manifest: &Manifest) -> Result<(), VfsError> {
 enum Verdict {
     Trusted(Sealed),
     Examined(Box<Examined>),
+    /// A segment of a compaction that had to be looked at.
+    Compacted(Box<Examined>, CompactedSegment),
 }
 
 struct Opening<'a> {
@@ -272,8 +274,13 @@ impl<'a> Opening<'a> {
         }
     }
 
+    /// Length of the `.log` file of a segment that no compaction wrote.
     fn log_len(&self, base: Offset) -> Option<u64> {
-        self.files.get(&format!("{:020}.log", base.get())).copied()
+        self.len_of(&self.home.segment_path(base, Kind::Log))
+    }
+
+    fn len_of(&self, path: &Path) -> Option<u64> {
+        self.files.get(path.file_name()?.to_str()?).copied()
     }
 
     fn foreign(&self, path: &Path, found: &LogIdentity) -> LogError {
@@ -285,8 +292,12 @@ impl<'a> Opening<'a> {
     /// Segments that the manifest does not list and that may continue the log, by base offset.
     fn unlisted(&mut self) -> Result<Vec<SegmentHeader>, LogError> {
         let mut found = Vec::new();
-        for (base, kind) in self.files.keys().filter_map(|name| parse_name(name)) {
-            if kind != Kind::Log || self.manifest.segments.iter().any(|s| s.base == base) {
+        for name in self.files.keys().filter_map(|name| parse_name(name)) {
+            let base = name.base;
+            let same = |s: &ListedSegment| s.base == base && s.compacted.is_none();
+            // What a compaction wrote is part of the log only if the manifest says so.
+            let plain = name.kind == Kind::Log && name.compacted.is_none();
+            if !plain || self.manifest.segments.iter().any(same) {
                 continue;
             }
             let path = self.home.segment_path(base, Kind::Index);
@@ -333,9 +344,10 @@ impl<'a> Opening<'a> {
                 base_offset: segment.base,
                 created_ms: segment.created_ms,
             };
-            verdicts.push(match listed.get(i + 1) {
-                Some(next) => self.judge_sealed(&header, next.base)?,
-                None => self.judge_growing(&header, Role::Last, candidates)?,
+            verdicts.push(match (listed.get(i + 1), segment.compacted) {
+                (_, Some(compacted)) => self.judge_compacted(&header, compacted)?,
+                (Some(next), None) => self.judge_sealed(&header, next.base)?,
+                (None, None) => self.judge_growing(&header, Role::Last, candidates)?,
             });
         }
         for (i, header) in candidates.iter().enumerate() {
@@ -367,12 +379,61 @@ impl<'a> Opening<'a> {
                 size: len,
                 max_timestamp,
                 generation: 0,
+                horizon_ms: i64::MAX,
             };
             return Ok(Verdict::Trusted(sealed));
         }
-        let examined = self.look(&segment, Role::Sealed)?;
+        let len = self.log_len(header.base_offset);
+        let examined = self.look(&segment, Role::Sealed, len)?;
         let meets_next = examined.tail.next == next;
         self.verdict(examined, Role::Sealed, meets_next, &[])
+    }
+
+    /// A segment that a compaction wrote. It was synced, index and all, before the manifest listed it. Its
+    /// file is longer than the manifest says when a truncation was interrupted, and is cut then.
+    fn judge_compacted(
+        &mut self,
+        header: &SegmentHeader,
+        listed: CompactedSegment,
+    ) -> Result<Verdict, LogError> {
+        let segment = Arc::new(Segment::new_compacted(self.home, header, None));
+        let CompactedSegment { end, size, .. } = listed;
+        let len = self.len_of(&segment.path(Kind::Log));
+        if len == Some(size) {
+            let last = last_entry_if_complete(&segment, size, end)?;
+            let whole = match &last {
+                Some(last) => {
+                    self.whole_indexes(&segment, last)? && foreign::begins_right(&segment, size)?
+                }
+                None => size == 0,
+            };
+            if whole {
+                let sealed = Sealed {
+                    segment,
+                    end,
+                    size,
+                    max_timestamp: last.map_or(i64::MIN, |l| l.max_timestamp),
+                    generation: 0,
+                    horizon_ms: listed.horizon_ms,
+                };
+                return Ok(Verdict::Trusted(sealed));
+            }
+        }
+        if let Some(len) = len
+            && len < size
+        {
+            let (expected, found) = (format!("a file of {size} bytes"), format!("{len} bytes"));
+            let (path, reason) = (segment.path(Kind::Log), Reason::BytesMissing);
+            return Err(refuse(&path, len, reason, expected, found));
+        }
+        let mut examined = self.look(&segment, Role::Sealed, len.map(|_| size))?;
+        examined.log_len = len.unwrap_or(size);
+        let meets_next = examined.tail.end == size && examined.tail.next <= end;
+        let Verdict::Examined(examined) = self.verdict(examined, Role::Sealed, meets_next, &[])?
+        else {
+            unreachable!("a look is no trust")
+        };
+        Ok(Verdict::Compacted(examined, listed))
     }
 
     /// Whether the index of a sealed segment can be used as it is. Its last entries are synced by the flush
@@ -387,7 +448,8 @@ impl<'a> Opening<'a> {
         if !seen.exact || seen.fact != IndexFact::Reaches {
             return Ok(false);
         }
-        if !times_right {
+        // A power cut may leave holes anywhere in it.
+        if !times_right || !time_index_matches(self.home, segment, &seen.entries)? {
             replace_time_index(self.home, segment, &seen.entries)?;
             self.recovery.indexes_rebuilt += 1;
         }
@@ -401,7 +463,7 @@ impl<'a> Opening<'a> {
         behind: &[SegmentHeader],
     ) -> Result<Verdict, LogError> {
         let segment = Arc::new(Segment::new(self.home, header, None));
-        let examined = self.look(&segment, role)?;
+        let examined = self.look(&segment, role, self.log_len(segment.base))?;
         // A segment that was begun and got no batch says nothing.
         let behind = if self.never_acknowledged(&examined) {
             &[]
@@ -432,8 +494,13 @@ impl<'a> Opening<'a> {
         Ok(None)
     }
 
-    fn look(&mut self, segment: &Arc<Segment>, role: Role) -> Result<Examined, LogError> {
-        let len = self.log_len(segment.base);
+    /// Looks at the first `len` bytes of a segment; `None` when it has no file.
+    fn look(
+        &mut self,
+        segment: &Arc<Segment>,
+        role: Role,
+        len: Option<u64>,
+    ) -> Result<Examined, LogError> {
         let seen = read_index(segment, len.unwrap_or(u64::MAX))?;
         let planned = plan(role, len.is_some(), seen.fact);
         let (Some(len), Plan::VerifyTail | Plan::ScanAll | Plan::Trust) = (len, planned) else {
@@ -505,12 +572,14 @@ impl<'a> Opening<'a> {
         let tail = &examined.tail;
         let exact = self.recovery.replayed.acknowledged;
         // A segment begun after the last flush that listed one has nothing that was acknowledged.
-        exact.is_some_and(|exact| (tail.segment.id, tail.end) >= exact)
+        !tail.segment.compacted && exact.is_some_and(|exact| (tail.segment.id, tail.end) >= exact)
     }
 
     fn settle(&mut self, mut examined: Examined) -> Result<Tail, LogError> {
         self.scanned_epochs.append(&mut examined.epochs);
-        self.recovery.bytes_cut += examined.log_len - examined.tail.end;
+        if !examined.tail.segment.compacted {
+            self.recovery.bytes_cut += examined.log_len - examined.tail.end;
+        }
         let (tail, rewritten, rebuilt) = examined.settle(self.mode.clean)?;
         self.recovery.bytes_persisted_again += rewritten;
         self.recovery.indexes_rebuilt += rebuilt;
@@ -522,17 +591,24 @@ impl<'a> Opening<'a> {
         for verdict in verdicts {
             sealed.push(match verdict {
                 Verdict::Trusted(sealed) => sealed,
-                Verdict::Examined(examined) => {
-                    let mut tail = self.settle(*examined)?;
-                    tail.close_run();
-                    tail.write_index()?;
-                    tail.segment.index_is_on_disk();
-                    tail.segment.release();
-                    seal(&tail)
-                }
+                Verdict::Examined(examined) => seal(&self.settle_one(*examined)?),
+                Verdict::Compacted(examined, listed) => Sealed {
+                    end: listed.end,
+                    horizon_ms: listed.horizon_ms,
+                    ..seal(&self.settle_one(*examined)?)
+                },
             });
         }
         Ok(sealed)
+    }
+
+    fn settle_one(&mut self, examined: Examined) -> Result<Tail, LogError> {
+        let mut tail = self.settle(examined)?;
+        tail.close_run();
+        tail.write_index()?;
+        tail.segment.index_is_on_disk();
+        tail.segment.release();
+        Ok(tail)
     }
 
     fn finish(
@@ -551,13 +627,8 @@ impl<'a> Opening<'a> {
         let log_start = self.manifest.log_start.max(first).min(log_end);
         let segments: Vec<ListedSegment> = sealed
             .iter()
-            .map(|s| &s.segment)
-            .chain(std::iter::once(&tail.segment))
-            .map(|s| ListedSegment {
-                id: s.id,
-                base: s.base,
-                created_ms: s.created_ms,
-            })
+            .map(Sealed::listed)
+            .chain(std::iter::once(tail.segment.listed()))
             .collect();
         let next_id = swept
             .iter()
@@ -572,6 +643,8 @@ impl<'a> Opening<'a> {
             log_start,
             next_segment_id,
             segments,
+            clean_upto: self.manifest.clean_upto.min(log_end),
+            epochs: self.manifest.epochs.clone(),
         };
         if manifest != self.manifest {
             commit(self.home, &manifest)?;
@@ -587,6 +660,7 @@ impl<'a> Opening<'a> {
         Ok(Opened {
             home: self.home.clone(),
             log_start,
+            clean_upto: manifest.clean_upto,
             sealed,
             tail,
             next_segment_id,
@@ -648,10 +722,12 @@ impl<'a> Opening<'a> {
             .iter()
             .map(|verdict| match verdict {
                 Verdict::Trusted(sealed) => sealed.clone(),
-                Verdict::Examined(examined) => seal(&examined.tail),
+                Verdict::Examined(examined) | Verdict::Compacted(examined, _) => {
+                    seal(&examined.tail)
+                }
             })
             .collect();
-        derive_epochs(&parts).map(KnownEpochs::Derived)
+        derive_epochs(self.manifest.epochs.clone(), &parts).map(KnownEpochs::Derived)
     }
 
     /// What is known of the epochs, made to agree with the log's end.
@@ -681,7 +757,7 @@ impl<'a> Opening<'a> {
 /// The segments that were looked at.
 fn examined_of(verdicts: &[Verdict]) -> impl Iterator<Item = &Examined> {
     verdicts.iter().filter_map(|v| match v {
-        Verdict::Examined(e) => Some(&**e),
+        Verdict::Examined(e) | Verdict::Compacted(e, _) => Some(&**e),
         Verdict::Trusted(_) => None,
     })
 }
@@ -694,6 +770,7 @@ pub(crate) fn seal(tail: &Tail) -> Sealed {
         size: tail.end,
         max_timestamp: tail.max_timestamp,
         generation: tail.segment.generation(),
+        horizon_ms: i64::MAX,
     }
 }
 

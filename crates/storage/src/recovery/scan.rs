@@ -25,16 +25,19 @@ pub(crate) struct Scanner {
     file: Arc<dyn File>,
     end: u64,
     pub(crate) position: u64,
+    /// Offsets may be missing between batches.
+    gaps: bool,
     window: Vec<u8>,
     window_at: u64,
 }
 
 impl Scanner {
-    pub(crate) fn new(file: Arc<dyn File>, position: u64, end: u64) -> Self {
+    pub(crate) fn new(file: Arc<dyn File>, position: u64, end: u64, gaps: bool) -> Self {
         Self {
             file,
             end,
             position,
+            gaps,
             window: Vec::new(),
             window_at: position,
         }
@@ -58,7 +61,8 @@ impl Scanner {
         Ok(&self.window[(self.position - self.window_at) as usize..])
     }
 
-    /// The next batch, which must be whole, have a right checksum, and begin at `expected`. `Ok(None)` at
+    /// The next batch, which must be whole, have a right checksum, and begin at `expected`, or past it in a
+    /// compacted segment. `Ok(None)` at
     /// the end of the file.
     pub(crate) fn next(
         &mut self,
@@ -78,6 +82,7 @@ impl Scanner {
         };
         let size = match BatchHeader::parse(self.bytes(HEADER_BYTES)?) {
             Ok(header) if header.base_offset == expected => header.size(),
+            Ok(header) if self.gaps && header.base_offset > expected => header.size(),
             Ok(header) => return damage(format!("one at offset {}", header.base_offset)),
             Err(e) => return damage(e.to_string()),
         };

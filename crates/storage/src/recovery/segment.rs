@@ -34,7 +34,8 @@ pub(crate) struct IndexSeen {
     pub(crate) exact: bool,
 }
 
-/// Reads all of an index file.
+/// Reads all of an index file. `log_len` is the length of the `.log` file, or of the part of it that belongs
+/// to the log: entries of a compacted segment past that were cut, and do not count.
 pub(crate) fn read_index(segment: &Segment, log_len: u64) -> Result<IndexSeen, VfsError> {
     let bytes = read_or_empty(segment, Kind::Index)?;
     let mut seen = IndexSeen {
@@ -48,9 +49,13 @@ pub(crate) fn read_index(segment: &Segment, log_len: u64) -> Result<IndexSeen, V
     }
     let (mut position, mut next) = (0, segment.base);
     for (number, entry) in intact_companions(&bytes, segment.id) {
+        if segment.compacted && entry.end > log_len {
+            continue;
+        }
         seen.checkpoint = seen.checkpoint.max(entry.end);
-        let continues = number as usize == seen.entries.len()
-            && (entry.position, entry.first) == (position, next);
+        let follows = entry.first == next || (segment.compacted && entry.first > next);
+        let continues =
+            number as usize == seen.entries.len() && entry.position == position && follows;
         if continues {
             (position, next) = (entry.end, entry.next);
             seen.entries.push(entry);
@@ -90,7 +95,8 @@ pub(crate) fn last_entry_if_complete(
         return Ok(None);
     }
     let last = Companion::decode(&entry, segment.id, (entries - 1) as u32);
-    Ok(last.filter(|e| e.end == log_len && e.next == next))
+    let ends_at = |e: &Companion| e.next == next || (segment.compacted && e.next < next);
+    Ok(last.filter(|e| e.end == log_len && ends_at(e)))
 }
 
 fn read_or_empty(segment: &Segment, kind: Kind) -> Result<Mapped, VfsError> {
@@ -132,7 +138,7 @@ pub(crate) fn examine(
     };
     let kept = seen.entries[..trusted].to_vec();
     let tail = Tail::after(segment.clone(), file.clone(), &kept);
-    let scanner = Scanner::new(file, tail.end, log_len);
+    let scanner = Scanner::new(file, tail.end, log_len, segment.compacted);
     let mut examined = Examined {
         tail,
         seen,
@@ -295,7 +301,8 @@ pub(crate) fn rewrite_and_sync(file: &Arc<dyn File>) -> Result<(), VfsError> {
     file.sync_data()
 }
 
-fn time_index_matches(
+/// Whether the whole time index is what these companions make.
+pub(crate) fn time_index_matches(
     home: &Home,
     segment: &Segment,
     companions: &[Companion],

@@ -2,6 +2,8 @@
 #![allow(dead_code, reason = "each test file uses a part")]
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+pub mod keyed;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
