@@ -106,7 +106,6 @@ impl Committer {
 
     /// Commits until the queue is closed.
     pub(crate) fn run(mut self, queue: &Inbox<Work>) {
-        self.make_room();
         let mut work = VecDeque::new();
         while queue.take_all(&mut work) {
             self.round(&mut work);

@@ -118,6 +118,7 @@ fn transcripts() {
     let mut files: Vec<_> = std::fs::read_dir(dir)
         .unwrap()
         .map(|e| e.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|e| e == "txt"))
         .collect();
     files.sort();
     assert!(!files.is_empty());
