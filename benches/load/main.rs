@@ -2,12 +2,13 @@
 //!
 //! `load produce|fetch|latency` drive a server that is already there; `load share` starts one of its own,
 //! measures the floor and us in turn in the same run, and prints the table of `benches/README.md`;
-//! `load memory` watches what a server of its own uses.
+//! `load memory` watches what a server of its own uses; `load startup` starts one again after a stop and a kill.
 
 mod drive;
 mod memory;
 mod server;
 mod share;
+mod startup;
 
 use std::path::PathBuf;
 
@@ -56,6 +57,25 @@ enum Command {
         /// Seconds to watch the idle server.
         #[arg(long, default_value_t = 20)]
         seconds: u64,
+    },
+    /// How long a server takes to start: after a clean stop with many partitions, and after a kill under
+    /// load with many bytes.
+    Startup {
+        /// Directory for its data; default: a temporary one.
+        #[arg(long)]
+        dir: Option<PathBuf>,
+        /// Starts of each kind; figures are medians.
+        #[arg(long, default_value_t = 3)]
+        rounds: usize,
+        /// Partitions of the clean start, in topics of 1,000; 0 leaves it out.
+        #[arg(long, default_value_t = 10_000)]
+        partitions: usize,
+        /// Bytes in 200 partitions before the kill; 0 leaves it out.
+        #[arg(long, default_value = "10GiB", value_parser = parse_bytes)]
+        bytes: u64,
+        /// Bytes of one batch of those.
+        #[arg(long, default_value = "256KiB", value_parser = parse_bytes)]
+        batch_bytes: u64,
     },
 }
 
@@ -118,6 +138,16 @@ async fn main() -> Result<()> {
             share::run(rounds, bytes, dir.as_deref(), json).await?;
         }
         Command::Memory { dir, seconds } => memory::run(dir.as_deref(), seconds).await?,
+        Command::Startup {
+            dir,
+            rounds,
+            partitions,
+            bytes,
+            batch_bytes,
+        } => {
+            let dir = dir.as_deref();
+            startup::run(dir, rounds, partitions, bytes, batch_bytes).await?;
+        }
     }
     Ok(())
 }

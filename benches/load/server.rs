@@ -1,27 +1,46 @@
 //! A server of our own, as its own process, next to this program.
 
+use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 
 /// A server that ends with this value.
 #[derive(Debug)]
 pub struct Server {
     child: Child,
     pub address: String,
+    http: u16,
 }
 
 impl Server {
-    /// Starts `varve` from the directory of this program on `dir`.
+    /// Starts `varve` from the directory of this program on `dir`, and waits until its port is open.
     pub fn start(dir: &Path) -> Result<Self> {
+        let mut server = Self::launch(dir)?;
+        let address = server.address.clone();
+        server.wait(|| std::net::TcpStream::connect(&address).is_ok())?;
+        Ok(server)
+    }
+
+    /// As [`Server::start`], and waits until it is ready, which takes the time that is returned.
+    pub fn start_ready(dir: &Path) -> Result<(Self, Duration)> {
+        let started = Instant::now();
+        let mut server = Self::launch(dir)?;
+        let http = server.http;
+        server.wait(|| is_ready(http))?;
+        Ok((server, started.elapsed()))
+    }
+
+    fn launch(dir: &Path) -> Result<Self> {
         let exe = std::env::current_exe()?;
         let varve = exe.with_file_name("varve");
         let (client, http) = (free_port()?, free_port()?);
         let address = format!("127.0.0.1:{client}");
-        let child = Command::new(&varve)
+        let mut command = Command::new(&varve);
+        command
             .arg("server")
             .env("VARVE_NODE__ID", "1")
             .env("VARVE_STORAGE__DATA_DIR", dir)
@@ -29,27 +48,55 @@ impl Server {
             .env("VARVE_LISTENERS__CLIENT__ADDRESS", &address)
             .env("VARVE_HTTP__ADDRESS", format!("127.0.0.1:{http}"))
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .with_context(|| {
-                format!(
-                    "start {} (build it with cargo build --release)",
-                    varve.display()
-                )
-            })?;
-        let mut server = Self { child, address };
+            .stdout(Stdio::null());
+        if std::env::var_os("LOAD_SERVER_LOGS").is_none() {
+            command.stderr(Stdio::null());
+        }
+        let child = command.spawn().with_context(|| {
+            format!(
+                "start {} (build it with cargo build --release)",
+                varve.display()
+            )
+        })?;
+        Ok(Self {
+            child,
+            address,
+            http,
+        })
+    }
+
+    fn wait(&mut self, done: impl Fn() -> bool) -> Result<()> {
         let started = Instant::now();
-        while std::net::TcpStream::connect(&server.address).is_err() {
-            if let Some(status) = server.child.try_wait()? {
+        while !done() {
+            if let Some(status) = self.child.try_wait()? {
                 bail!("the server ended at start: {status}");
             }
-            if started.elapsed() > Duration::from_secs(30) {
-                bail!("the server did not open its port");
+            if started.elapsed() > Duration::from_secs(300) {
+                bail!("the server did not come up");
             }
-            std::thread::sleep(Duration::from_millis(20));
+            std::thread::sleep(Duration::from_millis(5));
         }
-        Ok(server)
+        Ok(())
+    }
+
+    /// SIGTERM; how long the server took to end.
+    pub fn stop(mut self) -> Result<Duration> {
+        let started = Instant::now();
+        rustix::process::kill_process(
+            rustix::process::Pid::from_child(&self.child),
+            rustix::process::Signal::TERM,
+        )?;
+        let status = self.child.wait()?;
+        ensure!(status.success(), "the server ended with {status}");
+        Ok(started.elapsed())
+    }
+
+    /// A field of `/proc/PID/io` in bytes: `rchar` (all reads), `read_bytes` (from the disk).
+    pub fn io(&self, field: &str) -> Result<u64> {
+        let io = self.proc("io")?;
+        let line = io.lines().find(|l| l.starts_with(field));
+        let line = line.context("no such field")?;
+        Ok(line.split_once(": ").context("no value")?.1.parse()?)
     }
 
     fn proc(&self, file: &str) -> Result<String> {
@@ -92,6 +139,18 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Whether `/readyz` says so.
+fn is_ready(port: u16) -> bool {
+    let ask = || -> std::io::Result<String> {
+        let mut stream = std::net::TcpStream::connect(("127.0.0.1", port))?;
+        stream.write_all(b"GET /readyz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
+    };
+    ask().is_ok_and(|answer| answer.split(' ').nth(1) == Some("200"))
 }
 
 fn free_port() -> Result<u16> {

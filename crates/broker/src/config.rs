@@ -39,6 +39,8 @@ pub struct BrokerConfig {
     pub min_free_bytes: u64,
     /// Free share of the disk, in percent, below which writes are refused.
     pub min_free_percent: u64,
+    /// Bytes of the journal at most, and never more than a sixteenth of the disk; below 1 MiB there is none.
+    pub journal_max_bytes: u64,
     /// Bytes that the scrub reads in a second; 0 turns it off.
     pub scrub_bytes_per_second: u64,
     /// Least time from the beginning of one scrub pass to the next.
@@ -83,6 +85,7 @@ impl BrokerConfig {
             in_flight_bytes: 64 * 1024 * 1024,
             min_free_bytes: 5 * 1024 * 1024 * 1024,
             min_free_percent: 5,
+            journal_max_bytes: 0,
             scrub_bytes_per_second: 10 * 1024 * 1024,
             scrub_interval: Duration::from_secs(24 * 60 * 60),
             housekeeping_interval: Duration::from_secs(30),

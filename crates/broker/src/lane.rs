@@ -10,9 +10,9 @@ use std::thread::JoinHandle;
 
 use tokio::sync::oneshot;
 use varve_broker_api::{Appended, Error};
-use varve_partition::{Accepted, Append, Core, CoreConfig, Input, Output, ProducerTable, Ticket};
+use varve_partition::{Accepted, Append, Core, CoreConfig, Input, Output, Ticket};
 use varve_record::{Batch, Sequenced};
-use varve_storage::{ChangeDone, FlushDone, FlushError, Log, LogConfig, LogError};
+use varve_storage::{ChangeDone, FlushDone, FlushError, Log, LogConfig};
 use varve_types::config::Durability;
 use varve_types::{Acks, ErrorKind, LeaderEpoch, Offset, TopicConfig};
 use varve_vfs::{Clock, Tick};
@@ -20,7 +20,9 @@ use varve_vfs::{Clock, Tick};
 use crate::admission::Permit;
 use crate::changes::Changing;
 use crate::cleaner::{Candidate, Cleaner, InstallReply, Part, RunReply};
-use crate::flusher::{ChangeJob, FlushJob, Flushers};
+use crate::closing::{Closing, Unsaved, close_all};
+use crate::committer::{FILE_BYTES, FlushJob, Work};
+use crate::flusher::{ChangeJob, Flushers};
 use crate::inbox::Inbox;
 use crate::metrics::Metrics;
 use crate::partition::Partition;
@@ -68,6 +70,13 @@ pub(crate) enum Command {
     },
     /// The cleaner is done with the partition.
     CompactionOver { slot: u32 },
+    /// Sync the files, so that the journal need not hold the records any more.
+    Relieve { slot: u32 },
+    /// That has been done.
+    Relieved {
+        slot: u32,
+        result: Result<FlushDone, FlushError>,
+    },
     /// Move the log start.
     Trim {
         slot: u32,
@@ -117,6 +126,9 @@ pub(crate) struct Owned {
     /// Batches with offsets, not written yet.
     writes: Vec<Sequenced>,
     write_bytes: usize,
+    /// Batches written since the last flush began, for the journal.
+    unjournaled: Vec<Sequenced>,
+    unjournaled_bytes: u64,
     /// A flush is under way.
     flushing: bool,
     /// Since when and from which offset records wait for a flush by time (durability=replicated).
@@ -124,6 +136,8 @@ pub(crate) struct Owned {
     /// The last flush found no space; it is tried again with the next tick.
     flush_again: bool,
     pub(crate) changing: Changing,
+    /// What the next start would have to read.
+    unsaved: Unsaved,
 }
 
 /// The state of a lane.
@@ -139,7 +153,7 @@ pub(crate) struct Lane {
     dirty: Vec<u32>,
     group_bytes: usize,
     pub(crate) clock: Arc<dyn Clock>,
-    flush_jobs: Arc<Inbox<FlushJob>>,
+    flush_jobs: Arc<Inbox<Work>>,
     pub(crate) change_jobs: Arc<Inbox<ChangeJob>>,
     pub(crate) removals: Arc<Inbox<varve_storage::Removal>>,
     pub(crate) candidates: Arc<Inbox<Candidate>>,
@@ -196,7 +210,14 @@ impl Lane {
     fn perform(&mut self, command: Command) {
         match command {
             Command::Produce { slot, arrival } => self.produce(slot, arrival),
-            Command::Flushed { slot, result } => self.flushed(slot, result),
+            Command::Flushed { slot, result } => {
+                if let Some(owned) = self.slots.get_mut(&slot) {
+                    owned.flushing = false;
+                }
+                self.flushed(slot, result);
+            }
+            Command::Relieve { slot } => self.relieve(slot),
+            Command::Relieved { slot, result } => self.flushed(slot, result),
             Command::Open(opening) => self.open(*opening),
             Command::Trim { slot, to, reply } => {
                 self.write_group();
@@ -248,10 +269,13 @@ impl Lane {
             log,
             writes: Vec::new(),
             write_bytes: 0,
+            unjournaled: Vec::new(),
+            unjournaled_bytes: 0,
             flushing: false,
             unflushed: None,
             flush_again: false,
             changing: Changing::default(),
+            unsaved: Unsaved::new(),
         };
         let old = self.slots.insert(slot, owned);
         assert!(old.is_none(), "slot {slot} is owned twice");
@@ -404,6 +428,10 @@ impl Lane {
             .iter()
             .map(|w| u64::from(w.header().record_count.unsigned_abs()))
             .sum();
+        let fsync = owned.partition.config().durability == Durability::Fsync;
+        if result.is_ok() && fsync {
+            owned.keep_for_journal();
+        }
         owned.writes.clear();
         let bytes = std::mem::take(&mut owned.write_bytes);
         let input = match result {
@@ -411,6 +439,7 @@ impl Lane {
                 owned.partition.counters.records_produced.inc_by(records);
                 owned.partition.counters.bytes_produced.inc_by(bytes as u64);
                 owned.publish();
+                owned.unsaved.add(bytes);
                 Input::Written(owned.log.log_end())
             }
             Err(error) if error.is_no_space() => {
@@ -425,6 +454,12 @@ impl Lane {
         owned.core.step(now_ms, input, &mut self.outputs);
         self.perform_outputs(slot);
         self.want_flush(slot, started);
+        // Nothing is staged now, and the flush is already under way.
+        if let Some(owned) = self.slots.get_mut(&slot) {
+            owned
+                .unsaved
+                .save_if_due(&mut owned.log, owned.core.producers());
+        }
     }
 
     /// Starts a flush where the topic's durability asks for one now.
@@ -452,24 +487,49 @@ impl Lane {
         }
         owned.unflushed = None;
         owned.flush_again = false;
-        if let Some(target) = owned.log.flush_target() {
-            owned.flushing = true;
-            let job = FlushJob {
+        let batches = std::mem::take(&mut owned.unjournaled);
+        owned.unjournaled_bytes = 0;
+        if owned.log.needs_flush()
+            && let Some(target) = owned.log.flush_target()
+        {
+            let job = Box::new(FlushJob {
                 lane: Arc::clone(&self.inbox),
                 slot,
                 target,
-            };
-            if self.flush_jobs.push(job).is_err() {
-                owned.flushing = false;
-            }
+                entry: owned.log.journal_entry(batches),
+                relief: false,
+            });
+            owned.flushing = self.flush_jobs.push(Work::Flush(job)).is_ok();
         }
+    }
+
+    /// Has the files synced, if they are behind the journal.
+    fn relieve(&mut self, slot: u32) {
+        let Some(owned) = self.slots.get_mut(&slot) else {
+            return;
+        };
+        let work = match (owned.log.journal_relief(), owned.log.files_synced()) {
+            (Some(target), _) => Work::Flush(Box::new(FlushJob {
+                lane: Arc::clone(&self.inbox),
+                slot,
+                target,
+                entry: None,
+                relief: true,
+            })),
+            (None, Some(done)) => {
+                let follow = false;
+                Work::Synced { done, follow }
+            }
+            // The log has failed: only the journal is known to have its records.
+            (None, None) => return,
+        };
+        let _ = self.flush_jobs.push(work);
     }
 
     fn flushed(&mut self, slot: u32, result: Result<FlushDone, FlushError>) {
         let Some(owned) = self.slots.get_mut(&slot) else {
             return;
         };
-        owned.flushing = false;
         let flushed = match result {
             Ok(done) => owned.log.flush_done(&done).map_err(|e| e.to_string()),
             Err(error) => {
@@ -582,6 +642,8 @@ impl Lane {
         };
         owned.partition.mark_deleted();
         drop(owned.finish_changes(false));
+        let identity = *owned.log.identity();
+        let _ = self.flush_jobs.push(Work::Forget(identity));
         owned.core.step(
             self.clock.wall_ms(),
             Input::StorageFailed,
@@ -590,56 +652,58 @@ impl Lane {
         self.perform_outputs(slot);
     }
 
+    /// Saves what spares the next start work, flushes, and answers what waited for that.
     fn shutdown(&mut self) -> bool {
+        let all = std::mem::take(&mut self.slots).into_iter();
+        let removals = Arc::clone(&self.removals);
+        let logs = all.map(|(slot, mut owned)| {
+            let offline = owned.partition.offline().is_some();
+            let _ = removals.push(owned.finish_changes(!offline));
+            Closing {
+                offline,
+                owner: (slot, owned.partition),
+                core: owned.core,
+                log: owned.log,
+                unsaved: owned.unsaved,
+            }
+        });
         let mut safe = true;
-        for (slot, owned) in std::mem::take(&mut self.slots) {
-            safe &= self.shut_partition(slot, owned);
+        for mut closed in close_all(logs.collect()) {
+            let (slot, partition) = closed.owner;
+            let input = match &closed.result {
+                Ok(()) => Input::Flushed(closed.end),
+                Err(_) => Input::StorageFailed,
+            };
+            let now_ms = self.clock.wall_ms();
+            closed.core.step(now_ms, input, &mut self.outputs);
+            safe &= closed.result.is_ok();
+            if let Err(reason) = closed.result {
+                partition.set_offline(reason);
+            }
+            for output in std::mem::take(&mut self.outputs) {
+                match output {
+                    Output::Answer { ticket, result } => self.answer(slot, ticket, result),
+                    Output::HighWatermark(offset) => partition.advance(offset),
+                    Output::Write { .. } => unreachable!("nothing is appended at shutdown"),
+                }
+            }
         }
         self.inbox.close();
         safe
     }
-
-    /// Saves what spares the next start work, flushes, and answers what waited for that.
-    fn shut_partition(&mut self, slot: u32, mut owned: Owned) -> bool {
-        let end = owned.log.log_end();
-        let online = owned.partition.offline().is_none();
-        let _ = self.removals.push(owned.finish_changes(online));
-        let result = if owned.partition.offline().is_some() {
-            Err("it is offline".to_owned())
-        } else {
-            save_producers(&mut owned.log, owned.core.producers())
-                .and_then(|()| owned.log.close(true))
-                .map_err(|e| e.to_string())
-        };
-        let input = match &result {
-            Ok(()) => Input::Flushed(end),
-            Err(_) => Input::StorageFailed,
-        };
-        owned
-            .core
-            .step(self.clock.wall_ms(), input, &mut self.outputs);
-        if let Err(reason) = &result {
-            owned.partition.set_offline(reason.clone());
-        }
-        for output in std::mem::take(&mut self.outputs) {
-            match output {
-                Output::Answer { ticket, result } => self.answer(slot, ticket, result),
-                Output::HighWatermark(offset) => owned.partition.advance(offset),
-                Output::Write { .. } => unreachable!("nothing is appended at shutdown"),
-            }
-        }
-        result.is_ok()
-    }
-}
-
-fn save_producers(log: &mut Log, producers: &ProducerTable) -> Result<(), LogError> {
-    if producers.is_empty() {
-        return Ok(());
-    }
-    log.write_snapshot(log.log_end(), &producers.encode())
 }
 
 impl Owned {
+    /// Keeps what was just written for the journal, unless it is so much that the file will be synced anyway.
+    fn keep_for_journal(&mut self) {
+        self.unjournaled_bytes += self.write_bytes as u64;
+        if self.unjournaled_bytes < FILE_BYTES {
+            self.unjournaled.append(&mut self.writes);
+        } else {
+            self.unjournaled.clear();
+        }
+    }
+
     pub(crate) fn publish(&self) {
         let segments = self.log.segments() as u64;
         self.partition

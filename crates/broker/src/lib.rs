@@ -8,6 +8,8 @@ mod admission;
 mod api;
 mod changes;
 mod cleaner;
+mod closing;
+mod committer;
 mod config;
 mod coordinator;
 mod damage;

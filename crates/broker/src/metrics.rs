@@ -46,6 +46,11 @@ pub(crate) struct Metrics {
     pub(crate) compaction_written_bytes: Counter,
     pub(crate) compaction_removed_records: Counter,
     pub(crate) compaction_seconds: Histogram,
+    pub(crate) journal_groups: Counter,
+    pub(crate) journal_bytes: Counter,
+    /// Groups that found no room and were flushed file by file.
+    pub(crate) journal_full: Counter,
+    pub(crate) journal_live_bytes: Gauge,
     pub(crate) disk_total_bytes: Gauge,
     pub(crate) disk_free_bytes: Gauge,
     /// 0 ok, 1 low, 2 writes refused.
@@ -75,6 +80,10 @@ impl Metrics {
             compaction_written_bytes: Counter::default(),
             compaction_removed_records: Counter::default(),
             compaction_seconds: Histogram::new(exponential_buckets(0.01, 2.0, 18)),
+            journal_groups: Counter::default(),
+            journal_bytes: Counter::default(),
+            journal_full: Counter::default(),
+            journal_live_bytes: Gauge::default(),
             disk_total_bytes: Gauge::default(),
             disk_free_bytes: Gauge::default(),
             space_alert: Gauge::default(),
@@ -134,6 +143,26 @@ impl Metrics {
             m.deleted_bytes,
         );
         self.register_compaction(r);
+        r.register(
+            "journal_groups",
+            "Groups of appends that one sync of the journal made durable",
+            m.journal_groups,
+        );
+        r.register(
+            "journal_bytes",
+            "Bytes of batches written to the journal",
+            m.journal_bytes,
+        );
+        r.register(
+            "journal_full",
+            "Groups for which the journal had no room, so that each file was synced",
+            m.journal_full,
+        );
+        r.register(
+            "journal_live_bytes",
+            "Bytes of the journal that a start after a crash would read, at most",
+            m.journal_live_bytes,
+        );
         r.register(
             "storage_disk_total_bytes",
             "Size of the data disk",

@@ -4,8 +4,10 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use varve_broker_api::TopicInfo;
 use varve_partition::{Core, ProducerTable, Recovered};
+use varve_storage::journal::Replay;
 use varve_storage::{Log, LogConfig, LogIdentity, OpenMode, ReadBuffers};
 use varve_types::{LeaderEpoch, PartitionId, TopicConfig, TopicPartition};
 use varve_vfs::{Clock, Vfs};
@@ -32,6 +34,8 @@ pub(crate) struct Opener {
     pub(crate) lanes: Arc<[Arc<Inbox<Command>>]>,
     pub(crate) metrics: Metrics,
     pub(crate) buffers: ReadBuffers,
+    /// What the journal holds of the last run; nothing once all logs of a start are open.
+    pub(crate) replay: Arc<Mutex<Replay>>,
 }
 
 impl Opener {
@@ -126,19 +130,27 @@ impl Opener {
             clean: self.config.clean_start || fresh,
         };
         let now_ms = self.clock.wall_ms();
-        let (mut log, recovery) = Log::open(
+        let replay = self.replay.lock().log(&identity).cloned();
+        let (mut log, recovery) = Log::open_replayed(
             Arc::clone(&self.vfs),
             &dir,
             identity,
             LogConfig::from(config),
             mode,
             now_ms,
+            replay.as_ref(),
         )
         .map_err(|e| e.to_string())?;
         if recovery.bytes_cut > 0 {
             tracing::warn!(
                 partition = %partition.id, cut_bytes = recovery.bytes_cut, log_end = %log.log_end(),
                 "torn tail cut: bytes after the last flush that were never acknowledged"
+            );
+        }
+        if recovery.replayed.entries > 0 {
+            tracing::info!(
+                partition = %partition.id, entries = recovery.replayed.entries,
+                bytes = recovery.replayed.bytes_written, "records put back from the journal"
             );
         }
         let producers = rebuild_producers(&mut log)?;

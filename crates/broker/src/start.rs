@@ -9,7 +9,8 @@ use parking_lot::Mutex;
 use prometheus_client::registry::Registry as MetricsRegistry;
 use tokio::sync::oneshot;
 use varve_broker_api::{Error, PartitionInfo};
-use varve_storage::ReadBuffers;
+use varve_storage::journal::{JournalError, Replay};
+use varve_storage::{Journal, JournalConfig, ReadBuffers};
 use varve_types::{ErrorKind, limits};
 use varve_vfs::{Clock, Vfs};
 
@@ -36,6 +37,15 @@ use crate::storage_health::ScrubStatus;
 /// Buffers of reads that are kept for the next reads.
 const READ_BUFFERS_KEPT: usize = 16;
 
+/// Files of the journal: the finer, the sooner one is free again.
+const JOURNAL_FILES: u64 = 16;
+/// Smallest journal that is of use.
+const JOURNAL_MIN_BYTES: u64 = 1 << 20;
+/// Files are made of whole pages.
+const JOURNAL_PAGE: u64 = 4096;
+/// The journal takes no more than this part of the disk.
+const JOURNAL_SHARE_OF_DISK: u64 = 16;
+
 /// Why a broker did not start. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -45,6 +55,9 @@ pub enum StartError {
     /// The metadata cannot be read.
     #[error(transparent)]
     Metadata(#[from] MetadataFileError),
+    /// The journal cannot be read.
+    #[error("{0}")]
+    Journal(#[from] JournalError),
     /// A thread could not be started.
     #[error("cannot start a thread: {0}")]
     Thread(#[from] std::io::Error),
@@ -106,7 +119,7 @@ impl Broker {
         varve_types::TopicConfig::resolve(&none, &config.topic_defaults)?;
         let config = Arc::new(config);
         let metrics = Metrics::new();
-        let flushers = Flushers::start(config.flush_threads, &clock, &metrics)?;
+        let mut flushers = Flushers::start(config.flush_threads, &clock, &metrics)?;
         let cleaner = Cleaner::start(&clock, &metrics)?;
         let lanes: Arc<[_]> = (0..config.lanes.max(1)).map(|_| Inbox::new()).collect();
         let mut threads = Vec::new();
@@ -122,7 +135,14 @@ impl Broker {
                 metrics.clone(),
             )?);
         }
+        let journal = open_journal(&config, &vfs)?;
+        let (mut journal, replay) = match journal {
+            Some((journal, replay)) => (Some(journal), replay),
+            None => (None, Replay::default()),
+        };
+        let replay = Arc::new(Mutex::new(replay));
         let opener = Opener {
+            replay: Arc::clone(&replay),
             config: Arc::clone(&config),
             vfs: Arc::clone(&vfs),
             clock: Arc::clone(&clock),
@@ -136,6 +156,17 @@ impl Broker {
                 .await
                 .map_err(|e| StartError::Open(e.to_string()))??,
         );
+        *replay.lock() = Replay::default();
+        if let Some(journal) = journal.as_mut() {
+            // Every log has what the journal held for it, or is offline and says why.
+            journal.begin(&[]).map_err(JournalError::Io)?;
+        }
+        if journal_bytes(&config, &vfs)?.is_none()
+            && let Some(unwanted) = journal.take()
+        {
+            unwanted.remove().map_err(JournalError::Io)?;
+        }
+        flushers.commit_with(journal, &clock, &metrics)?;
         registry.finish_deletions().await;
         let scrub_metrics = ScrubMetrics::default();
         let scrubber = (config.scrub_bytes_per_second > 0).then(|| {
@@ -305,6 +336,35 @@ impl Inner {
             },
         }
     }
+}
+
+/// Bytes the journal may take; `None` for no journal.
+fn journal_bytes(config: &BrokerConfig, vfs: &Arc<dyn Vfs>) -> Result<Option<u64>, JournalError> {
+    let share = vfs.free_space(&config.data_dir)?.total / JOURNAL_SHARE_OF_DISK;
+    let bytes = config.journal_max_bytes.min(share);
+    Ok((bytes >= JOURNAL_MIN_BYTES).then_some(bytes))
+}
+
+/// The journal, with what the last run left in it; `None` where there is none.
+fn open_journal(
+    config: &BrokerConfig,
+    vfs: &Arc<dyn Vfs>,
+) -> Result<Option<(Journal, Replay)>, JournalError> {
+    let dir = config.data_dir.join("journal");
+    let bytes = match journal_bytes(config, vfs)? {
+        Some(bytes) => bytes,
+        // It was wanted before: what it holds is needed all the same.
+        None if vfs.exists(&dir)? => JOURNAL_MIN_BYTES,
+        None => return Ok(None),
+    };
+    let file_bytes = bytes / JOURNAL_FILES;
+    let sizes = JournalConfig {
+        file_bytes: file_bytes / JOURNAL_PAGE * JOURNAL_PAGE,
+        files: JOURNAL_FILES as usize,
+    };
+    // Whose records these are: a directory that ends up at another node is refused.
+    let owner = config.cluster.0.rotate_left(32) ^ u128::from(config.node.0.unsigned_abs());
+    Journal::open(Arc::clone(vfs), &dir, owner, sizes, config.clean_start).map(Some)
 }
 
 fn groups_config(config: &BrokerConfig) -> varve_groups::Config {

@@ -57,7 +57,7 @@ impl Log {
     /// # Errors
     /// As [`Log::flush_now`]; the log must then be opened as after an unclean stop.
     pub fn close(mut self, clean: bool) -> Result<(), LogError> {
-        if !clean {
+        if !clean || self.is_as_found() {
             return Ok(());
         }
         self.flush_now()?;
@@ -82,6 +82,17 @@ impl Log {
         } else {
             Err(self.index_incomplete())
         }
+    }
+
+    /// Whether the log is as an orderly stop had left it, so that there is nothing to write or sync. A leader
+    /// epoch that was begun and has no records is forgotten with it, as it would be by a crash.
+    fn is_as_found(&self) -> bool {
+        self.failure().is_none()
+            && self.found_whole == Some(self.tail.next)
+            && (self.generation, self.manifest_version) == (0, 0)
+            && self.flushed() == self.tail.next
+            && self.tail.indexed == self.tail.end
+            && self.unsynced_indexes.is_empty()
     }
 
     fn index_incomplete(&self) -> LogError {

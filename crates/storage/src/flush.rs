@@ -159,6 +159,12 @@ impl FlushTarget {
         self.done.upto
     }
 
+    /// The log's directory.
+    #[must_use]
+    pub fn dir(&self) -> &std::path::Path {
+        &self.home.dir
+    }
+
     /// The segment that is written to; those before it are synced whole by this flush.
     #[must_use]
     pub const fn segment_id(&self) -> u64 {

@@ -79,6 +79,8 @@ pub struct Log {
     pub(crate) in_journal: bool,
     /// The latest time the owner has told.
     pub(crate) now_ms: i64,
+    /// The log's end, if everything was found as an orderly stop left it.
+    pub(crate) found_whole: Option<Offset>,
 }
 
 impl Log {
@@ -126,10 +128,12 @@ impl Log {
             failed: AtomicBool::new(false),
         });
         let opened = open(&home, &config, mode, now_ms, replayed)?;
+        let whole = opened.recovery.created || opened.recovery.found_whole();
         let log = Self {
             pending: None,
             removed: Removal::none(&opened.home.vfs),
             retired: Vec::new(),
+            found_whole: whole.then_some(opened.tail.next),
             home: opened.home,
             config,
             log_start: opened.log_start,
@@ -729,6 +733,11 @@ impl Log {
     /// A cursor after a truncation can only move back.
     pub(crate) fn clamp_flushed(&mut self) {
         self.flushed = self.flushed.min(self.tail.next);
+    }
+
+    /// Nothing before `offset` waits for a flush any more.
+    pub(crate) fn count_as_flushed(&mut self, offset: Offset) {
+        self.flushed = self.flushed.max(offset);
     }
 
     /// The log starts anew at its end: nothing is unflushed.

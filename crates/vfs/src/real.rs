@@ -370,7 +370,9 @@ mod tests {
             // As another process would: overwritten, then cut to nothing. Pages of a mapped file would be
             // other bytes now, and then a SIGBUS.
             let other = RealVfs.open_write(&path).unwrap();
-            other.write_all_at(&[IoSlice::new(&vec![0xff; len])], 0).unwrap();
+            other
+                .write_all_at(&[IoSlice::new(&vec![0xff; len])], 0)
+                .unwrap();
             other.set_len(0).unwrap();
             assert!(map[..] == content[..], "{len} bytes");
         }

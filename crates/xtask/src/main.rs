@@ -27,11 +27,12 @@ long suites:
   storage random histories with power cuts against a model, 20,000 cases
   groups  random joins, leaves, timeouts and lost replies, 20,000 cases
   torture crash states, failing calls, full disks, damage at rest and planted bugs, all of each
+  power   the real kernel: kills at every system call, 1,200 power cuts, failing, full and hung disks (root)
   fuzz    every fuzz target, each for $VARVE_FUZZ_SECONDS (default 300); $VARVE_FUZZ_TARGETS names some.
           Needs a nightly toolchain and cargo-fuzz; not part of `long` without a name
 ";
 
-const LONG: [Step; 4] = [
+const LONG: [Step; 5] = [
     Step {
         name: "kill",
         arguments: &[
@@ -79,6 +80,23 @@ const LONG: [Step; 4] = [
         ],
         // A planted bug may well end in an assertion: that is caught and counted.
         environment: &[("CARGO_PROFILE_RELEASE_PANIC", "unwind")],
+    },
+    Step {
+        name: "power",
+        arguments: &[
+            "test",
+            "--release",
+            "--package",
+            "varve-tests",
+            "--test",
+            "power",
+            "--",
+            "--nocapture",
+        ],
+        environment: &[
+            ("VARVE_TEST_POWER", "full"),
+            ("VARVE_TEST_REQUIRE_POWER", "1"),
+        ],
     },
 ];
 

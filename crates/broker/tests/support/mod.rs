@@ -77,6 +77,13 @@ impl Fixture {
         Self::on(left, false).await
     }
 
+    /// The process is killed, the disk keeps its power: a new process finds what the page cache has.
+    pub async fn kill_and_restart(self) -> Self {
+        let left = Arc::new(self.disk.image());
+        self.broker.shutdown().await;
+        Self::on(left, false).await
+    }
+
     /// Starts again on the same disk.
     pub async fn restart(self, clean: bool) -> Self {
         Self::on(self.disk, clean).await
@@ -100,6 +107,10 @@ impl Fixture {
 
     pub fn remove_topic_dir(&self, topic: &str) {
         self.disk.remove_dir_all(&self.topic_dir(topic)).unwrap();
+    }
+
+    pub fn partition_dir(&self, topic: &str, partition: i32) -> PathBuf {
+        self.topic_dir(topic).join(partition.to_string())
     }
 
     pub fn remove_partition_dir(&self, topic: &str, partition: i32) {

@@ -38,6 +38,7 @@ keys! {
     "group.max.size", "1000", "1 to 1000", "Most members of a group.";
     "group.session.timeout.ms", "45000", "500 to 1800000", "Silence after which a group member is expelled.";
     "http.address", "0.0.0.0:8277", "HOST:PORT", "Listener of metrics and health.";
+    "journal.max.bytes", "512MiB", "a size; 0 turns it off", "Size of the journal, which makes small appends to many partitions durable with one flush; at most a sixteenth of the disk.";
     "listeners.client.address", "0.0.0.0:8278", "HOST:PORT", "Listener of the gRPC API.";
     "listeners.client.advertised_address", "", "HOST:PORT", "Address clients are told to use; default: the host's name and the listener's port.";
     "log.filter", "info", "a tracing filter", "What is logged; RUST_LOG wins.";

@@ -205,6 +205,7 @@ fn broker(r: &Reader<'_>, settings: &Settings, node: NodeId) -> Result<BrokerCon
         in_flight_bytes: size(r.bytes("broker.in_flight_bytes", 16 << 20, 1 << 40)?),
         min_free_bytes: r.bytes("storage.min_free_bytes", 0, u64::MAX)?,
         min_free_percent: r.number("storage.min_free_percent", 0, 50)?,
+        journal_max_bytes: r.bytes("journal.max.bytes", 0, 1 << 40)?,
         scrub_bytes_per_second: r.bytes("scrub.bytes.per.second", 0, 1 << 40)?,
         scrub_interval: r.time("scrub.interval")?,
         request_timeout: r.millis("request.timeout.ms", 100, 600_000)?,

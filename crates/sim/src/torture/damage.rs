@@ -102,7 +102,7 @@ fn subject(size: Size, partition: i32, clean: bool) -> Result<Subject, String> {
         name: if clean { "clean" } else { "unclean" },
         disk: disk.image(),
         older,
-        expect: d.expected(),
+        expect: d.promised(),
         config,
         clean,
         checkpoint: active.len() as u64,

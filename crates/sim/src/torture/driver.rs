@@ -4,7 +4,7 @@
 
 mod changes;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -13,13 +13,16 @@ use varve_storage::{
     FlushDone, FlushTarget, Log, LogConfig, LogError, LogIdentity, OpenMode, Reason, Recovery,
 };
 use varve_types::{LeaderEpoch, Offset, PartitionId, TopicId};
+use varve_vfs::Vfs;
 use varve_vfs::mem::MemVfs;
-use varve_vfs::{Vfs, durable};
 
 use super::oracle::{Candidate, Content, Expect, check, serve};
 use crate::disk::trace::Recorder;
 use crate::plants;
 use crate::rng::Rng;
+
+mod ends;
+mod files;
 
 /// The server's clock while a workload runs, in milliseconds since 1970.
 pub const NOW: i64 = 1_700_000_000_000;
@@ -145,7 +148,7 @@ impl Driver {
 
     /// What is promised now.
     #[must_use]
-    pub fn expected(&self) -> Arc<Expect> {
+    pub fn promised(&self) -> Arc<Expect> {
         self.expect.clone()
     }
 
@@ -545,141 +548,6 @@ impl Driver {
         }
         let result = self.log()?.write_snapshot(offset(at), &payload);
         self.judge("a snapshot", result).map(drop)
-    }
-
-    /// Closes the log cleanly and opens it as after a clean stop.
-    ///
-    /// # Errors
-    /// A violation.
-    pub fn close_and_reopen(&mut self) -> Result<(), Violation> {
-        let epoch = self.known_epoch();
-        let log = self
-            .log
-            .take()
-            .ok_or("the workload closes a log that is not open")?;
-        let result = log.close(true);
-        let closed = match result {
-            Ok(()) if self.failed => return Err("a clean close after a failure: S4".to_owned()),
-            Ok(()) => true,
-            Err(LogError::Io(_) | LogError::Failed { .. }) if self.kind == Disk::Failing => false,
-            Err(LogError::NoSpace(_)) if self.kind != Disk::Good => false,
-            Err(e) => return Err(format!("close failed: {e}")),
-        };
-        if closed {
-            self.floor = self.end();
-            self.flushed_epoch = epoch;
-            let expect = Expect {
-                clean: true,
-                ..(*self.expect).clone()
-            };
-            let expect = Expect {
-                log: vec![self.candidate()],
-                ..expect
-            };
-            self.set_expect(expect);
-        }
-        self.open(closed)
-    }
-
-    /// Kills the process and starts another one.
-    ///
-    /// # Errors
-    /// A violation.
-    pub fn kill(&mut self) -> Result<(), Violation> {
-        self.log = None;
-        match &self.recorder {
-            Some(recorder) => recorder.kill(),
-            None => self.disk.kill_process(),
-        }
-        self.open_as(false, true)
-    }
-
-    /// Cuts the power, on a disk that writes in order, so that the last `lost` changes are gone and of the
-    /// first of these only `torn` bytes arrived; then starts again.
-    ///
-    /// # Errors
-    /// A violation.
-    pub fn power_cut(&mut self, lost: u64, torn: usize) -> Result<(), Violation> {
-        self.log = None;
-        match &self.recorder {
-            Some(recorder) => recorder.power_cut(lost, torn),
-            None => self
-                .disk
-                .crash_in_order(self.disk.changes().saturating_sub(lost), torn),
-        }
-        self.open_as(false, false)
-    }
-
-    /// Lets go of the log without a word, as a crash does.
-    pub fn abandon(&mut self) {
-        self.log = None;
-    }
-
-    /// Replaces a file outside the log.
-    ///
-    /// # Errors
-    /// A violation.
-    pub fn replace(&mut self, path: &Path, bytes: &[u8]) -> Result<(), Violation> {
-        let at = match self.files.iter().position(|(p, _)| p == path) {
-            Some(at) => at,
-            None => {
-                self.files.push((path.to_owned(), vec![None]));
-                self.files.len() - 1
-            }
-        };
-        self.files[at].1.push(Some(bytes.to_vec()));
-        let log = self.expect.log.clone();
-        self.promise(log.clone());
-        match durable::replace(&*self.vfs, path, bytes) {
-            Ok(()) => {
-                self.files[at].1 = vec![Some(bytes.to_vec())];
-                self.promise(log);
-                Ok(())
-            }
-            Err(_) if self.kind != Disk::Good => Ok(()),
-            Err(e) => Err(format!("a file was not replaced: {e}")),
-        }
-    }
-
-    /// Makes a directory, durably.
-    ///
-    /// # Errors
-    /// A violation.
-    pub fn make_dir(&mut self, path: &Path) -> Result<(), Violation> {
-        match durable::create_dir_all(&*self.vfs, path) {
-            Err(e) if self.kind == Disk::Good => Err(format!("no directory: {e}")),
-            _ => Ok(()),
-        }
-    }
-
-    /// Deletes the topic: the log's directory, and then nothing is promised about it.
-    ///
-    /// # Errors
-    /// A violation.
-    pub fn delete_topic(&mut self) -> Result<(), Violation> {
-        self.log = None;
-        self.promise(Vec::new());
-        let parent = dir().parent().map(Path::to_owned).unwrap_or_default();
-        let remove = || {
-            self.vfs
-                .remove_dir_all(&dir())
-                .and_then(|()| self.vfs.sync_dir(&parent))
-        };
-        let removed = match remove() {
-            // A failed deletion is tried again.
-            Err(_) if self.kind != Disk::Good => remove(),
-            removed => removed,
-        };
-        if self.kind == Disk::Good {
-            removed.map_err(|e| format!("the directory was not removed: {e}"))?;
-        }
-        Ok(())
-    }
-
-    /// The log of a topic of the same name that is made anew after its deletion.
-    pub fn forget(&mut self) {
-        self.content.cut(None);
-        (self.start, self.floor, self.flushed_epoch) = (0, 0, 0);
     }
 }
 

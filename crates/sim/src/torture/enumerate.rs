@@ -230,7 +230,11 @@ impl Walk<'_> {
         self.tally.states += 1;
         let config = self.workload.config();
         let may_refuse = pending.reorders_log(state);
-        let copy = (self.tally.states % RECOVERY_EVERY == 0).then(|| left.fork());
+        let copy = self
+            .tally
+            .states
+            .is_multiple_of(RECOVERY_EVERY)
+            .then(|| left.fork());
         let mut found = visit(&left, config, expect, may_refuse);
         if let (Ok(Outcome::Fine), Some(copy), false) = (&found, copy, expect.log.is_empty()) {
             match interrupt_recovery(&copy, config, expect) {

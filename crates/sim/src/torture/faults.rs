@@ -149,7 +149,7 @@ fn endings(
 ) -> Result<u64, String> {
     disk.set_hook(None);
     driver.abandon();
-    let expect = driver.expected();
+    let expect = driver.promised();
     if expect.log.is_empty() {
         return Ok(0);
     }

@@ -22,8 +22,7 @@ pub struct Content {
 impl Content {
     /// Adds a batch at the end.
     pub fn push(&mut self, batch: &Sequenced) {
-        self.batches
-            .push((batch.header().clone(), batch.to_bytes()));
+        self.batches.push((*batch.header(), batch.to_bytes()));
     }
 
     /// Number of batches.

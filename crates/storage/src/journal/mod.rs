@@ -31,7 +31,7 @@ use crate::format::{
 /// Suffix of a journal file.
 const SUFFIX: &str = ".journal";
 /// Zeros that are written at once when a file is made.
-const ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
+static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
 /// Records of one group at most: bounds what a start holds in memory of one group's table.
 pub const GROUP_MAX_ROWS: usize = 16 * 1024;
 
@@ -175,6 +175,16 @@ fn sign(kind: RowKind, identity: LogIdentity) -> Row {
         bytes: 0,
         batches: 0,
         chain: 0,
+    }
+}
+
+fn follow_row(done: &FlushDone) -> Row {
+    Row {
+        segment_id: done.segment_id,
+        segment_base: done.segment_base,
+        position: done.position,
+        first: done.upto,
+        ..sign(RowKind::Follows, done.identity)
     }
 }
 
@@ -329,20 +339,22 @@ impl Journal {
     /// As [`Journal::write`].
     pub fn follow(&mut self, logs: &[FlushDone]) -> Result<Written, VfsError> {
         assert!(!self.failed, "nothing is written after a failure");
-        let rows = logs.iter().map(|done| Row {
-            segment_id: done.segment_id,
-            segment_base: done.segment_base,
-            position: done.position,
-            first: done.upto,
-            ..sign(RowKind::Follows, done.identity)
-        });
-        let group = self.group(rows.collect());
+        let group = self.group(logs.iter().map(follow_row).collect());
         let written = self.write_group(group, &[], PAGE_BYTES)?;
         if written == Written::Synced {
             let of = logs.iter().map(|done| (done.identity, done.segment_id));
             self.followers.extend(of);
         }
         Ok(written)
+    }
+
+    /// Ends the journal for good: whoever opens its directory next finds nothing. To be called after
+    /// [`Journal::begin`].
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn remove(mut self) -> Result<(), VfsError> {
+        self.remove_files()
     }
 
     /// Removes all files. A crash in between must leave a journal that can be read: first those without live
@@ -366,14 +378,31 @@ impl Journal {
     /// # Panics
     /// After a failure, and for entries that no file has room for (see [`Journal::room`]).
     pub fn write(&mut self, entries: &[JournalEntry]) -> Result<Written, VfsError> {
+        self.write_following(entries, &[])
+    }
+
+    /// As [`Journal::write`], and first says of some logs that they follow (see [`Journal::follow`]).
+    ///
+    /// # Errors
+    /// As [`Journal::write`].
+    pub fn write_following(
+        &mut self,
+        entries: &[JournalEntry],
+        follows: &[FlushDone],
+    ) -> Result<Written, VfsError> {
         assert!(!self.failed, "nothing is written after a failure");
-        let group = self.group(entries.iter().map(|e| e.row).collect());
+        let rows = follows.iter().map(follow_row);
+        let group = self.group(rows.chain(entries.iter().map(|e| e.row)).collect());
         if group.payload_bytes() > self.room(group.rows.len()) || group.rows.len() > GROUP_MAX_ROWS
         {
             return Ok(Written::Full);
         }
         let batches: Vec<&Sequenced> = entries.iter().flat_map(|e| &e.batches).collect();
         let written = self.write_group(group, &batches, PAGE_BYTES)?;
+        if written == Written::Synced {
+            let of = follows.iter().map(|done| (done.identity, done.segment_id));
+            self.followers.extend(of);
+        }
         if written == Written::Synced
             && let Some(file) = self.used.back_mut()
         {

@@ -429,6 +429,15 @@ impl Recovery {
     pub const fn lost_bytes(&self) -> bool {
         self.bytes_cut > 0
     }
+
+    /// After an orderly stop, nothing had to be written to open the log.
+    pub(crate) const fn found_whole(&self) -> bool {
+        self.clean
+            && self.bytes_cut == 0
+            && self.bytes_persisted_again == 0
+            && self.indexes_rebuilt == 0
+            && !self.epochs_rebuilt
+    }
 }
 
 #[cfg(test)]

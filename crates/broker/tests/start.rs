@@ -1,0 +1,87 @@
+//! What a start has to read, and what a stop has to write.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
+
+mod support;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use support::{Fixture, batch, idempotent_batch, produce, read_all};
+use varve_broker_api::{Broker as _, Context, InitProducer};
+use varve_types::Sequence;
+use varve_vfs::Vfs;
+use varve_vfs::fault::Op;
+
+fn snapshots(disk: &dyn Vfs, dir: &Path) -> usize {
+    let files = disk.list(dir).unwrap();
+    files
+        .iter()
+        .filter(|f| f.name.ends_with(".snapshot"))
+        .count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sessions_are_saved_while_a_log_grows_so_that_a_kill_costs_no_scan_of_all_of_it() {
+    let f = Fixture::new().await;
+    let topic = f.create("orders", 1).await;
+    let (ctx, init) = (Context::anonymous(), InitProducer { name: None });
+    let session = f.broker.init_producer(&ctx, init).await.unwrap().producer;
+    let dir = f.partition_dir("orders", 0);
+    let large = "x".repeat(900 << 10);
+    let seq = |n| Sequence::new(n).unwrap();
+    for n in 0..11 {
+        let one = idempotent_batch(session, seq(n), &[&large]);
+        produce(&f.broker, &topic, 0, one).await.unwrap();
+    }
+    assert_eq!(snapshots(&*f.disk, &dir), 2, "one for each 4 MiB");
+
+    // Killed: the disk as it is, page cache and all, under a new process.
+    let f = f.kill_and_restart().await;
+    assert_eq!(
+        snapshots(&*f.disk, &f.partition_dir("orders", 0)),
+        2,
+        "they describe records that are there"
+    );
+    let again = idempotent_batch(session, seq(10), &[&large]);
+    let again = produce(&f.broker, &topic, 0, again).await.unwrap();
+    assert!(again.deduplicated, "the session goes on after its snapshot");
+    let next = idempotent_batch(session, seq(11), &["y"]);
+    let next = produce(&f.broker, &topic, 0, next).await.unwrap();
+    assert!(!next.deduplicated);
+    assert_eq!(read_all(&f.broker, &topic, 0).await.len(), 12);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_syncs_what_was_written_and_leaves_the_rest_alone() {
+    let f = Fixture::new().await;
+    let topic = f.create("orders", 40).await;
+    for partition in 0..40 {
+        let one = batch(&[&format!("in {partition}")]);
+        produce(&f.broker, &topic, partition, one).await.unwrap();
+    }
+    assert!(f.broker.shutdown().await);
+
+    let f = f.restart(true).await;
+    produce(&f.broker, &topic, 7, batch(&["more"]))
+        .await
+        .unwrap();
+    let before = f.faults.count(Op::Sync);
+    assert!(f.broker.shutdown().await);
+    let synced = f.faults.count(Op::Sync) - before;
+    assert!(
+        (1..10).contains(&synced),
+        "{synced} syncs for one partition"
+    );
+
+    let disk = Arc::clone(&f.disk);
+    disk.crash_losing_unsynced();
+    let f = f.restart(true).await;
+    for partition in 0..40 {
+        let mut expected = vec![format!("in {partition}")];
+        if partition == 7 {
+            expected.push("more".to_owned());
+        }
+        assert_eq!(read_all(&f.broker, &topic, partition).await, expected);
+    }
+}

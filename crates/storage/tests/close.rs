@@ -1,0 +1,96 @@
+//! What an orderly stop costs: as many syncs as there is something to sync, and none for a log that was only
+//! opened and read.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod common;
+
+use std::sync::Arc;
+
+use common::*;
+use varve_storage::Log;
+use varve_vfs::Vfs;
+use varve_vfs::fault::{FaultVfs, Op};
+
+const CHANGES: [Op; 7] = [
+    Op::Write,
+    Op::Sync,
+    Op::SyncDir,
+    Op::Create,
+    Op::Rename,
+    Op::Remove,
+    Op::SetLen,
+];
+
+/// Opens on a disk that counts.
+fn counted(vfs: &Arc<dyn Vfs>, clean: bool) -> (Arc<FaultVfs>, Log) {
+    let faults = FaultVfs::new(vfs.clone());
+    let counting: Arc<dyn Vfs> = faults.clone();
+    let (log, _) = open(&counting, config(), clean);
+    (faults, log)
+}
+
+fn changes(faults: &FaultVfs) -> u64 {
+    CHANGES.iter().map(|op| faults.count(*op)).sum()
+}
+
+#[test]
+fn a_log_that_nobody_wrote_is_opened_and_closed_without_a_change() {
+    let (_, vfs) = mem();
+    let (mut log, _) = open(&vfs, config(), false);
+    let made = fill(&mut log, 20);
+    log.close(true).unwrap();
+
+    let (faults, mut log) = counted(&vfs, true);
+    // A new leader that gets no records leaves no trace.
+    let next = log.last_epoch().unwrap().next();
+    log.begin_epoch(next).unwrap();
+    let end = log.log_end();
+    let all = slice(
+        log.view()
+            .read(
+                o(0),
+                1 << 20,
+                end,
+                true,
+                varve_storage::ReadMode::Blocking,
+                None,
+            )
+            .unwrap(),
+    );
+    assert_eq!(all.bytes, bytes_of(&made));
+    log.close(true).unwrap();
+    assert_eq!(changes(&faults), 0);
+
+    let (log, recovery) = open(&vfs, config(), true);
+    assert_eq!(log.log_end(), end);
+    assert_eq!(log.last_epoch().map(|e| e.next()), Some(next));
+    assert_eq!((recovery.bytes_cut, recovery.indexes_rebuilt), (0, 0));
+}
+
+#[test]
+fn a_log_that_was_written_rolled_or_recovered_is_synced_when_it_is_closed() {
+    type Change = fn(&mut Log);
+    let all: [(&str, bool, Change); 4] = [
+        ("appended", true, |log| drop(fill(log, 1))),
+        ("rolled", true, |log| log.roll().unwrap()),
+        ("trimmed", true, |log| drop(log.trim(o(3)).unwrap())),
+        ("recovered", false, |_| {}),
+    ];
+    for (what, clean, change) in all {
+        let (disk, vfs) = mem();
+        let (mut log, _) = open(&vfs, config(), false);
+        fill(&mut log, 20);
+        log.close(clean).unwrap();
+        let (faults, mut log) = counted(&vfs, clean);
+        change(&mut log);
+        let (end, before) = (log.log_end(), faults.count(Op::Sync));
+        log.close(true).unwrap();
+        assert!(faults.count(Op::Sync) > before, "{what}");
+        // What an orderly stop has synced needs no scan, even without power since.
+        disk.crash_losing_unsynced();
+        let (log, recovery) = open(&vfs, config(), true);
+        assert_eq!(log.log_end(), end, "{what}");
+        assert_eq!(recovery.indexes_rebuilt, 0, "{what}");
+    }
+}
