@@ -343,7 +343,7 @@ fn a_newer_format_version() {
     for name in names(&mem).into_iter().filter(|n| !n.ends_with(".log")) {
         let vfs: Arc<dyn Vfs> = Arc::new(mem.image());
         let mut bytes = vfs.read(&dir().join(&name)).unwrap();
-        bytes[8] = 2;
+        bytes[8] = 3;
         set(&*vfs, &name, &bytes);
         let error = match try_open(&vfs, small_segments(), true) {
             Err(e) => e.to_string(),
@@ -356,7 +356,7 @@ fn a_newer_format_version() {
             Outcome::Refused(reason) => {
                 assert_eq!(reason, Reason::ManifestUnreadable);
                 assert!(
-                    error.contains("format version 2; this program reads version 1"),
+                    error.contains("format version 3 is newer than this program reads"),
                     "{error}"
                 );
             }
