@@ -58,6 +58,9 @@ impl Flushers {
             let run = move || flush_loop(&direct, &jobs, &*clock, &metrics, &watch);
             handles.push(builder.spawn(run)?);
         }
+        let (behind, told) = (Arc::clone(&background), Arc::clone(&jobs));
+        let builder = std::thread::Builder::new().name("varve-relief".to_owned());
+        handles.push(builder.spawn(move || background_loop(&behind, &told))?);
         let changes: Arc<Inbox<ChangeJob>> = Inbox::new();
         let queue = Arc::clone(&changes);
         let builder = std::thread::Builder::new().name("varve-change".to_owned());
@@ -67,9 +70,6 @@ impl Flushers {
                 let _ = lane.push(Command::Changed { slot, result });
             }
         })?);
-        let (behind, told) = (Arc::clone(&background), Arc::clone(&jobs));
-        let builder = std::thread::Builder::new().name("varve-relief".to_owned());
-        handles.push(builder.spawn(move || background_loop(&behind, &told))?);
         let (queue, deleted) = (Arc::clone(&removals), metrics.deleted_bytes.clone());
         let builder = std::thread::Builder::new().name("varve-janitor".to_owned());
         handles.push(builder.spawn(move || {

@@ -55,6 +55,13 @@ pub(crate) enum Command {
         slot: u32,
         result: Result<FlushDone, FlushError>,
     },
+    /// Sync the files, so that the journal need not hold the records any more.
+    Relieve { slot: u32 },
+    /// That has been done.
+    Relieved {
+        slot: u32,
+        result: Result<FlushDone, FlushError>,
+    },
     /// A change of what a log consists of came back.
     Changed {
         slot: u32,
@@ -70,13 +77,6 @@ pub(crate) enum Command {
     },
     /// The cleaner is done with the partition.
     CompactionOver { slot: u32 },
-    /// Sync the files, so that the journal need not hold the records any more.
-    Relieve { slot: u32 },
-    /// That has been done.
-    Relieved {
-        slot: u32,
-        result: Result<FlushDone, FlushError>,
-    },
     /// Move the log start.
     Trim {
         slot: u32,
@@ -135,9 +135,9 @@ pub(crate) struct Owned {
     unflushed: Option<(Tick, Offset)>,
     /// The last flush found no space; it is tried again with the next tick.
     flush_again: bool,
-    pub(crate) changing: Changing,
     /// What the next start would have to read.
     unsaved: Unsaved,
+    pub(crate) changing: Changing,
 }
 
 /// The state of a lane.
@@ -274,8 +274,8 @@ impl Lane {
             flushing: false,
             unflushed: None,
             flush_again: false,
-            changing: Changing::default(),
             unsaved: Unsaved::new(),
+            changing: Changing::default(),
         };
         let old = self.slots.insert(slot, owned);
         assert!(old.is_none(), "slot {slot} is owned twice");
@@ -641,9 +641,9 @@ impl Lane {
             return;
         };
         owned.partition.mark_deleted();
-        drop(owned.finish_changes(false));
         let identity = *owned.log.identity();
         let _ = self.flush_jobs.push(Work::Forget(identity));
+        drop(owned.finish_changes(false));
         owned.core.step(
             self.clock.wall_ms(),
             Input::StorageFailed,
@@ -654,18 +654,17 @@ impl Lane {
 
     /// Saves what spares the next start work, flushes, and answers what waited for that.
     fn shutdown(&mut self) -> bool {
-        let all = std::mem::take(&mut self.slots).into_iter();
-        let removals = Arc::clone(&self.removals);
-        let logs = all.map(|(slot, mut owned)| {
-            let offline = owned.partition.offline().is_some();
-            let _ = removals.push(owned.finish_changes(!offline));
-            Closing {
-                offline,
-                owner: (slot, owned.partition),
-                core: owned.core,
-                log: owned.log,
-                unsaved: owned.unsaved,
-            }
+        let mut all = std::mem::take(&mut self.slots);
+        for owned in all.values_mut() {
+            let online = owned.partition.offline().is_none();
+            let _ = self.removals.push(owned.finish_changes(online));
+        }
+        let logs = all.into_iter().map(|(slot, owned)| Closing {
+            offline: owned.partition.offline().is_some(),
+            owner: (slot, owned.partition),
+            core: owned.core,
+            log: owned.log,
+            unsaved: owned.unsaved,
         });
         let mut safe = true;
         for mut closed in close_all(logs.collect()) {

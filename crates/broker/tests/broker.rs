@@ -586,6 +586,36 @@ async fn offsets_that_cannot_be_read_are_not_taken_for_none() {
     assert!(found > 0 && refused > 0, "{found} found, {refused} refused");
 }
 
+/// Holds every operation of a disk until it is dropped.
+struct Hold {
+    disk: std::sync::Arc<varve_vfs::mem::MemVfs>,
+    _release: std::sync::mpsc::Sender<()>,
+}
+
+impl Hold {
+    fn on(disk: &std::sync::Arc<varve_vfs::mem::MemVfs>) -> Self {
+        let (release, held) = std::sync::mpsc::channel::<()>();
+        let held = std::sync::Mutex::new(held);
+        let hook = move |_: &varve_vfs::mem::Call<'_>| {
+            // Nothing is ever sent: this returns when the other end is gone.
+            let _ = held.lock().unwrap_or_else(|e| e.into_inner()).recv();
+            varve_vfs::mem::Answer::Go
+        };
+        disk.set_hook(Some(std::sync::Arc::new(hook)));
+        Self {
+            disk: disk.clone(),
+            _release: release,
+        }
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        // The sender goes with this value, after the hook is out of the way of new operations.
+        self.disk.set_hook(None);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cancelled_change_of_topics_is_whole_on_disk_and_in_memory() {
     let f = Fixture::new().await;
@@ -603,15 +633,19 @@ async fn a_cancelled_change_of_topics_is_whole_on_disk_and_in_memory() {
             .expect("the change is made");
     };
     let request = support::new_topic("orders", 2);
+    let hold = Hold::on(&f.disk);
     let creating = f.broker.create_topic(&ctx, request).now_or_never();
     assert!(creating.is_none(), "dropped before it was answered");
+    drop(hold);
     until(&f, true).await;
     produce(&f.broker, &topic, 1, batch(&["a"])).await.unwrap();
     let f = f.crash_and_restart().await;
     assert_eq!(read_all(&f.broker, &topic, 1).await, ["a"]);
 
+    let hold = Hold::on(&f.disk);
     let deleting = f.broker.delete_topic(&ctx, &topic, None).now_or_never();
     assert!(deleting.is_none(), "dropped before it was answered");
+    drop(hold);
     until(&f, false).await;
     // Another change stores the metadata again: the topic must not come back with it.
     f.create("others", 1).await;

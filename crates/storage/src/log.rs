@@ -130,10 +130,10 @@ impl Log {
         let opened = open(&home, &config, mode, now_ms, replayed)?;
         let whole = opened.recovery.created || opened.recovery.found_whole();
         let log = Self {
+            found_whole: whole.then_some(opened.tail.next),
             pending: None,
             removed: Removal::none(&opened.home.vfs),
             retired: Vec::new(),
-            found_whole: whole.then_some(opened.tail.next),
             home: opened.home,
             config,
             log_start: opened.log_start,
