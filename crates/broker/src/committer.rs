@@ -296,6 +296,7 @@ impl Committer {
 }
 
 /// Tells lanes that their flush has failed for good.
+#[expect(clippy::vec_box, reason = "jobs are boxed where they come from")]
 fn fail(jobs: Vec<Box<FlushJob>>, why: &str) {
     for job in jobs {
         let io = std::io::Error::other(why.to_owned());

@@ -58,8 +58,9 @@ impl Log {
         // a power cut leaves.
         let incomplete = self.sealing.iter().any(|t| t.flushed < t.end);
         let unflushed = pending.log_start > self.flushed();
+        // Acknowledgements do not follow it: where a journal decides on those, it must know how far they came.
         let flush = (incomplete || unflushed)
-            .then(|| self.flush_target())
+            .then(|| self.journal_relief())
             .flatten();
         Some(ChangeTarget {
             home: self.home.clone(),
@@ -342,6 +343,8 @@ impl Log {
             .partition(|s| kept.contains(&s.segment.id));
         self.sealing.retain(|t| kept.contains(&t.segment.id));
         self.log_start = intended.log_start;
+        // What was before is gone, and was synced first.
+        self.count_as_flushed(intended.log_start);
         self.clean_upto = intended.clean_upto;
         self.sealed_bytes = intended.sealed.iter().map(|s| s.size).sum();
         self.sealed = Arc::new(intended.sealed);

@@ -735,6 +735,11 @@ impl Log {
         self.flushed = self.flushed.min(self.tail.next);
     }
 
+    /// Nothing before `offset` waits for a flush any more.
+    pub(crate) fn count_as_flushed(&mut self, offset: Offset) {
+        self.flushed = self.flushed.max(offset);
+    }
+
     /// The log starts anew at its end: nothing is unflushed.
     pub(crate) fn set_flushed_to_end(&mut self) {
         self.flushed = self.tail.next;

@@ -16,8 +16,8 @@ pub const CLEAN: u8 = 1;
 /// Checksums are made right before the files are looked at.
 pub const SEAL: u8 = 2;
 
-/// Names that files of an image have, by number. The segments are those of the golden log.
-pub const NAMES: [&str; 14] = [
+/// Names that files of an image have, by number. The segments are those of the golden logs.
+pub const NAMES: [&str; 20] = [
     "00000000000000000000.log",
     "00000000000000000000.index",
     "00000000000000000000.timeindex",
@@ -32,7 +32,16 @@ pub const NAMES: [&str; 14] = [
     "manifest.tmp",
     "00000000000000000000.log.0.deleted",
     "99999999999999999999.snapshot",
+    "00000000000000000000-2.log",
+    "00000000000000000000-2.index",
+    "00000000000000000000-2.timeindex",
+    "00000000000000000006.log",
+    "00000000000000000006.index",
+    "00000000000000000006.timeindex",
 ];
+
+/// The number of the first file of the compacted segment; the log has gaps only if it has that one.
+pub const COMPACTED: u8 = 14;
 
 /// Whose log every image is.
 #[must_use]
@@ -91,6 +100,12 @@ impl Image {
         out
     }
 
+    /// Whether offsets may be missing.
+    #[must_use]
+    pub fn has_gaps(&self) -> bool {
+        self.files.iter().any(|(name, _)| *name == COMPACTED)
+    }
+
     /// A disk in memory with the image on it.
     #[must_use]
     pub fn mount(&self) -> (MemVfs, Arc<dyn Vfs>) {
@@ -131,7 +146,11 @@ pub fn sealed(magic: [u8; 8], data: &[u8]) -> Vec<u8> {
     }
     let mut bytes = data.to_vec();
     bytes[..8].copy_from_slice(&magic);
-    bytes[8..12].copy_from_slice(&1_u32.to_le_bytes());
+    // A manifest may be of the second version.
+    if bytes[8] != 2 {
+        bytes[8] = 1;
+    }
+    bytes[9..12].fill(0);
     bytes[12..28].copy_from_slice(&identity().topic_id.0.to_be_bytes());
     bytes[28..32].copy_from_slice(&identity().partition.0.to_le_bytes());
     let end = bytes.len() - 4;

@@ -45,6 +45,43 @@ pub fn golden_image() -> Image {
     }
 }
 
+/// The golden log of `storage` with a compacted segment.
+#[must_use]
+pub fn compacted_image() -> Image {
+    let files: [(u8, &[u8]); 8] = [
+        (
+            14,
+            golden!("storage/testdata-compacted/00000000000000000000-2.log"),
+        ),
+        (
+            15,
+            golden!("storage/testdata-compacted/00000000000000000000-2.index"),
+        ),
+        (
+            16,
+            golden!("storage/testdata-compacted/00000000000000000000-2.timeindex"),
+        ),
+        (3, golden!("storage/testdata-compacted/manifest")),
+        (4, golden!("storage/testdata-compacted/leader-epoch")),
+        (
+            17,
+            golden!("storage/testdata-compacted/00000000000000000006.log"),
+        ),
+        (
+            18,
+            golden!("storage/testdata-compacted/00000000000000000006.index"),
+        ),
+        (
+            19,
+            golden!("storage/testdata-compacted/00000000000000000006.timeindex"),
+        ),
+    ];
+    Image {
+        flags: CLEAN,
+        files: files.map(|(n, content)| (n, content.to_vec())).into(),
+    }
+}
+
 fn content(image: &Image, number: u8) -> Vec<u8> {
     let found = image.files.iter().find(|(n, _)| *n == number);
     found
@@ -76,6 +113,20 @@ pub fn all() -> Vec<(&'static str, String, Vec<u8>)> {
     add("epochs", "golden", content(&golden, 4));
     add("snapshot", "golden", content(&golden, 5));
     for (name, image) in images(&golden) {
+        add("recovery", name, image.encode());
+        add("inspect", name, image.encode());
+    }
+    let compacted = compacted_image();
+    add("manifest", "compacted", content(&compacted, 3));
+    let mut unclean = compacted.clone();
+    unclean.flags = 0;
+    let mut unindexed = unclean.clone();
+    unindexed.files.retain(|(n, _)| ![15, 16, 4].contains(n));
+    for (name, image) in [
+        ("compacted", compacted),
+        ("compacted-unclean", unclean),
+        ("compacted-unindexed", unindexed),
+    ] {
         add("recovery", name, image.encode());
         add("inspect", name, image.encode());
     }

@@ -31,7 +31,7 @@ use crate::format::{
 /// Suffix of a journal file.
 const SUFFIX: &str = ".journal";
 /// Zeros that are written at once when a file is made.
-const ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
+static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
 /// Records of one group at most: bounds what a start holds in memory of one group's table.
 pub const GROUP_MAX_ROWS: usize = 16 * 1024;
 

@@ -360,7 +360,6 @@ impl Replay {
     }
 
     /// The logs that have something.
-    #[must_use]
     pub fn logs(&self) -> btree_map::Keys<'_, LogIdentity, LogReplay> {
         self.logs.keys()
     }
