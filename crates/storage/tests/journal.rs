@@ -391,8 +391,8 @@ fn every_flipped_bit_of_a_synced_group_is_found() {
     let good = mem.read(&file).unwrap();
     mem.crash_losing_unsynced();
     let used = good.iter().rposition(|b| *b != 0).unwrap();
-    let newest = (1..good.len() / 4096).filter(|p| &good[p * 4096..p * 4096 + 4] == b"VJG1");
-    let newest = newest.last().unwrap() * 4096;
+    let mut newest = (1..good.len() / 4096).filter(|p| &good[p * 4096..p * 4096 + 4] == b"VJG1");
+    let newest = newest.next_back().unwrap() * 4096;
     let expected = {
         let (_, logs) = start(&(Arc::new(mem.image()) as Arc<dyn Vfs>), 1, LARGE, false).unwrap();
         logs[0].log_end()
