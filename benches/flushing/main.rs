@@ -39,6 +39,9 @@ struct Args {
     /// Rounds of each; the ways take turns, and medians are printed.
     #[arg(long, default_value_t = 3)]
     rounds: usize,
+    /// MiB of the journal.
+    #[arg(long, default_value_t = 512)]
+    journal_mib: u64,
     /// Where; else a temporary directory.
     #[arg(long)]
     dir: Option<PathBuf>,
@@ -104,18 +107,17 @@ fn main() -> Result<()> {
 async fn round(args: &Args, way: &str, partitions: i32, batch_bytes: usize) -> Result<Seen> {
     let parent = args.dir.clone().unwrap_or_else(std::env::temp_dir);
     let dir = tempfile::tempdir_in(parent)?;
-    let broker = start(dir.path(), way).await?;
+    let broker = start(dir.path(), way, args.journal_mib << 20).await?;
     let topic = create(&broker, partitions).await?;
     let batch = batch(batch_bytes)?;
-    // Every log has its first flush behind it, and the journal its first files.
-    drive(
-        &broker,
-        &topic,
-        &batch,
-        partitions,
-        (2 * partitions as usize).max(64),
-    )
-    .await?;
+    // Every log has its first flush behind it, and the files of the journal are made once and then used again.
+    let made = if way == "journal" && !args.test {
+        (args.journal_mib as usize) << 20
+    } else {
+        0
+    };
+    let warm = (made / batch_bytes).max(2 * partitions as usize).max(64);
+    drive(&broker, &topic, &batch, partitions, warm).await?;
     tokio::task::spawn_blocking(rustix::fs::sync).await?;
     let mib = if batch_bytes < 64 * 1024 {
         args.mib / 4
@@ -134,14 +136,14 @@ async fn round(args: &Args, way: &str, partitions: i32, batch_bytes: usize) -> R
     })
 }
 
-async fn start(dir: &Path, way: &str) -> Result<Broker> {
+async fn start(dir: &Path, way: &str, journal_bytes: u64) -> Result<Broker> {
     let mut config = BrokerConfig::new(dir.to_owned(), ClusterId(1), NodeId(1));
     config.min_free_bytes = 0;
     config.scrub_bytes_per_second = 0;
     (config.flush_threads, config.journal_max_bytes) = match way {
         "files" => (1, 0),
         "parallel" => (8, 0),
-        _ => (4, 512 << 20),
+        _ => (4, journal_bytes),
     };
     let broker = Broker::start(config, Arc::new(RealVfs), Arc::new(SystemClock::new()));
     broker.await.context("the broker does not start")
