@@ -7,7 +7,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use varve_broker_api::TopicInfo;
 use varve_partition::{Core, ProducerTable, Recovered};
-use varve_storage::journal::Replay;
+use varve_storage::journal::{LogReplay, Replay};
 use varve_storage::{Log, LogConfig, LogIdentity, OpenMode, ReadBuffers};
 use varve_types::{LeaderEpoch, PartitionId, TopicConfig, TopicPartition};
 use varve_vfs::{Clock, Vfs};
@@ -36,6 +36,8 @@ pub(crate) struct Opener {
     pub(crate) buffers: ReadBuffers,
     /// What the journal holds of the last run; nothing once all logs of a start are open.
     pub(crate) replay: Arc<Mutex<Replay>>,
+    /// Partitions that are offline although the journal holds records of them.
+    pub(crate) unplaced: Arc<Mutex<Vec<TopicPartition>>>,
 }
 
 impl Opener {
@@ -99,7 +101,18 @@ impl Opener {
                 // Lanes end only after the registry is closed.
                 let _ = partition.lane.push(Command::Open(Box::new(opening)));
             }
-            Err(reason) => partition.set_offline(reason),
+            Err(reason) => {
+                let identity = LogIdentity {
+                    topic_id: info.id,
+                    partition: partition.id.partition,
+                };
+                let replay = self.replay.lock();
+                if replay.log(&identity).is_some_and(LogReplay::has_batches) {
+                    self.unplaced.lock().push(partition.id.clone());
+                }
+                drop(replay);
+                partition.set_offline(reason);
+            }
         }
     }
 

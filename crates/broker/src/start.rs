@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use varve_broker_api::{Error, PartitionInfo};
 use varve_storage::journal::{JournalError, Replay};
 use varve_storage::{Journal, JournalConfig, ReadBuffers};
-use varve_types::{ErrorKind, limits};
+use varve_types::{ErrorKind, TopicPartition, limits};
 use varve_vfs::{Clock, Vfs};
 
 use crate::admission::Admission;
@@ -141,8 +141,10 @@ impl Broker {
             None => (None, Replay::default()),
         };
         let replay = Arc::new(Mutex::new(replay));
+        let unplaced = Arc::new(Mutex::new(Vec::new()));
         let opener = Opener {
             replay: Arc::clone(&replay),
+            unplaced: Arc::clone(&unplaced),
             config: Arc::clone(&config),
             vfs: Arc::clone(&vfs),
             clock: Arc::clone(&clock),
@@ -157,6 +159,12 @@ impl Broker {
                 .map_err(|e| StartError::Open(e.to_string()))??,
         );
         *replay.lock() = Replay::default();
+        let unplaced = std::mem::take(&mut *unplaced.lock());
+        if !unplaced.is_empty() {
+            drop(journal.take());
+            keep_aside(&config, &vfs, clock.wall_ms(), &unplaced)?;
+            journal = open_journal(&config, &vfs)?.map(|(fresh, _)| fresh);
+        }
         if let Some(journal) = journal.as_mut() {
             // Every log has what the journal held for it, or is offline and says why.
             journal.begin(&[]).map_err(JournalError::Io)?;
@@ -336,6 +344,27 @@ impl Inner {
             },
         }
     }
+}
+
+/// Partitions are offline, and acknowledged records of them may be in the journal alone: it is kept as it is,
+/// under another name, and a new one is begun.
+fn keep_aside(
+    config: &BrokerConfig,
+    vfs: &Arc<dyn Vfs>,
+    now_ms: i64,
+    partitions: &[TopicPartition],
+) -> Result<(), JournalError> {
+    let kept = config.data_dir.join(format!("journal.kept-{now_ms}"));
+    vfs.rename(&config.data_dir.join("journal"), &kept)?;
+    vfs.sync_dir(&config.data_dir)?;
+    for partition in partitions {
+        tracing::error!(
+            %partition, kept = %kept.display(),
+            "the partition is offline, and acknowledged records of it may be in the journal alone: the journal is \
+             kept aside, and nothing of it was removed"
+        );
+    }
+    Ok(())
 }
 
 /// Bytes the journal may take; `None` for no journal.

@@ -172,3 +172,32 @@ async fn large_appends_go_to_their_file_alone() {
     assert_all_there(&f, &topic, &written).await;
     f.broker.shutdown().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_journal_with_records_of_a_partition_that_does_not_open_is_kept() {
+    let f = with_journal(Arc::new(MemVfs::new()), 16 << 20).await;
+    let topic = f.create("t", PARTITIONS).await;
+    let mut written = write_until_journaled(&f, &topic).await;
+    let manifest = f.partition_dir("t", 0).join("manifest");
+    let disk = Arc::clone(&f.disk);
+    disk.crash_losing_unsynced();
+    let left = Arc::new(disk.image());
+    f.broker.shutdown().await;
+    left.damage(&manifest, &mut |bytes| bytes[40] ^= 1);
+    let f = with_journal(left, 16 << 20).await;
+    assert!(produce(&f.broker, &topic, 0, batch(&["no"])).await.is_err());
+    let data = f.disk.list(Path::new("/data")).unwrap();
+    let kept = data.iter().find(|e| e.name.starts_with("journal.kept-"));
+    let kept = Path::new("/data").join(&kept.unwrap().name);
+    assert!(!f.disk.list(&kept).unwrap().is_empty());
+    // The others have theirs, and go on.
+    let rest = written.split_off(1);
+    for (p, values) in rest.iter().enumerate() {
+        let found = read_all(&f.broker, &topic, p as i32 + 1).await;
+        assert!(found == *values, "partition {}", p + 1);
+    }
+    produce(&f.broker, &topic, 1, batch(&["yes"]))
+        .await
+        .unwrap();
+    f.broker.shutdown().await;
+}

@@ -366,6 +366,13 @@ impl Replay {
 }
 
 impl LogReplay {
+    /// Whether there are batches to put back.
+    #[must_use]
+    pub fn has_batches(&self) -> bool {
+        let mut kinds = self.entries.iter().map(|kept| kept.row.kind);
+        kinds.any(|kind| kind == RowKind::Batches)
+    }
+
     /// Puts the batches back into the last segment of the log in `dir`, and syncs it. To be
     /// called before the log is opened; doing it again changes nothing. A directory without a readable
     /// manifest is left as it is: opening it will say why.
