@@ -63,7 +63,7 @@ fn compact(log: &mut Log) -> Result<(u64, u64, Duration)> {
     let end = log.log_end();
     let run = log.prepare_compaction(&config, NOW_MS, end, 128 << 20);
     let mut run = run.ok_or_else(|| anyhow::anyhow!("nothing to compact"))?;
-    while let Some(part) = run.next(&|| true)? {
+    while let Some(part) = run.next(&|_| true)? {
         ensure!(log.prepare_install(part).is_ok(), "the log has changed");
         log.change_now()?;
     }

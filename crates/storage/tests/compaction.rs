@@ -439,7 +439,7 @@ fn a_run_whose_segments_are_gone_is_abandoned() {
     let (mem, mut log) = three_keys();
     let names = || varve_vfs::Vfs::list(&mem, &dir()).unwrap().len();
     let mut run = log.prepare_compaction(&eager(), NOW, o(6), ROOM).unwrap();
-    let part = run.next(&|| true).unwrap().unwrap();
+    let part = run.next(&|_| true).unwrap().unwrap();
     log.truncate_to(o(3)).unwrap().run().unwrap();
     let before = names();
     log.prepare_install(part).unwrap_err().run().unwrap();
@@ -447,9 +447,9 @@ fn a_run_whose_segments_are_gone_is_abandoned() {
     assert_eq!(offsets(&log.view()), [0, 1, 2]);
     seal_off(&mut log);
     let mut run = log.prepare_compaction(&eager(), NOW, o(3), ROOM).unwrap();
-    let stopped = run.next(&|| false).unwrap_err();
+    let stopped = run.next(&|_| false).unwrap_err();
     assert!(matches!(stopped, CompactionError::Stopped), "{stopped}");
-    assert!(run.next(&|| true).unwrap().is_none(), "it is over");
+    assert!(run.next(&|_| true).unwrap().is_none(), "it is over");
     compact(&mut log);
     assert_eq!(offsets(&log.view()), [1, 2]);
 }

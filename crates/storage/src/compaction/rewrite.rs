@@ -30,12 +30,13 @@ impl Compaction {
     }
 
     /// Makes the next part that can be installed; `None` when the run is over. Each part has to be installed
-    /// before the next is asked for. Blocks; calls `go_on` often, and ends when it says `false`.
+    /// before the next is asked for. Blocks; calls `go_on` often, with the bytes read and written since it was
+    /// last called, and ends when it says `false`. The rate of the disk is the caller's: it may take its time.
     ///
     /// # Errors
     /// [`CompactionError`]; the run is over then, and files of the part are removed.
-    pub fn next(&mut self, go_on: &dyn Fn() -> bool) -> Result<Option<Compacted>, CompactionError> {
-        let check = || match go_on() {
+    pub fn next(&mut self, go_on: &dyn Fn(u64) -> bool) -> Result<Option<Compacted>, CompactionError> {
+        let check = |bytes| match go_on(bytes) {
             true => Ok(()),
             false => Err(CompactionError::Stopped),
         };
@@ -56,6 +57,7 @@ impl Compaction {
                 &self.view,
                 self.stable,
                 self.map_bytes,
+                &self.buffers,
                 go_on,
             )?,
         };
@@ -137,11 +139,11 @@ impl Compaction {
         output: &mut Output,
         go_on: GoOn<'_>,
     ) -> Result<bool, CompactionError> {
-        let mut input = Input::new(part)?;
+        let mut input = Input::new(part, &self.buffers)?;
         let mut proof = Proof::new(&part.segment)?;
         let mut changed = false;
         while let Some(header) = input.header()? {
-            go_on()?;
+            go_on(input.take_io() + output.take_io())?;
             proof.batch(&header, input.position)?;
             let batch = input.batch(&header)?;
             let fate = self.fate(survey, &batch).map_err(|error| match error {
