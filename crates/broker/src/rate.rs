@@ -64,10 +64,7 @@ mod tests {
             Duration::from_millis(900)
         );
         // Too early: what is open adds up.
-        assert_eq!(
-            rate.spent(100_000, at(10_500)),
-            Duration::from_millis(500)
-        );
+        assert_eq!(rate.spent(100_000, at(10_500)), Duration::from_millis(500));
         assert_eq!(rate.spent(0, at(11_000)), Duration::ZERO);
     }
 
@@ -88,6 +85,9 @@ mod tests {
             now = now.plus(rate.spent(70_000, now).max(Duration::from_micros(100)));
         }
         let limit = (10 << 20) * 60 + (10 << 20) / 10 + 70_000;
-        assert!(bytes <= limit && bytes > limit * 98 / 100, "{bytes} of {limit}");
+        assert!(
+            bytes <= limit && bytes > limit * 98 / 100,
+            "{bytes} of {limit}"
+        );
     }
 }

@@ -435,6 +435,25 @@ fn readers_of_an_old_view_read_on() {
 }
 
 #[test]
+fn a_run_tells_of_every_byte_it_moves() {
+    let (_, mut log) = three_keys();
+    let told = std::cell::Cell::new(0);
+    let mut run = log.prepare_compaction(&eager(), NOW, o(6), ROOM).unwrap();
+    let go_on = |bytes| {
+        told.set(told.get() + bytes);
+        true
+    };
+    while let Some(part) = run.next(&go_on).unwrap() {
+        log.prepare_install(part).unwrap();
+        log.change_now().unwrap();
+    }
+    let stats = run.stats();
+    assert!(stats.read_bytes > 0 && stats.written_bytes > 0);
+    // Headers once, records for the keys once, and everything once to be copied: all of it fits into a window.
+    assert_eq!(told.get(), 3 * stats.read_bytes + stats.written_bytes);
+}
+
+#[test]
 fn a_run_whose_segments_are_gone_is_abandoned() {
     let (mem, mut log) = three_keys();
     let names = || varve_vfs::Vfs::list(&mem, &dir()).unwrap().len();

@@ -92,6 +92,11 @@ impl Output {
         std::mem::replace(&mut self.io, 0)
     }
 
+    /// Bytes that are not written yet.
+    pub(super) fn unwritten(&self) -> u64 {
+        self.buffer.len() as u64
+    }
+
     /// Adds a batch.
     pub(super) fn append(&mut self, header: &BatchHeader, bytes: &[u8]) -> Result<(), VfsError> {
         let interval = self.interval;

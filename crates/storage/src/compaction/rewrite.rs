@@ -35,7 +35,10 @@ impl Compaction {
     ///
     /// # Errors
     /// [`CompactionError`]; the run is over then, and files of the part are removed.
-    pub fn next(&mut self, go_on: &dyn Fn(u64) -> bool) -> Result<Option<Compacted>, CompactionError> {
+    pub fn next(
+        &mut self,
+        go_on: &dyn Fn(u64) -> bool,
+    ) -> Result<Option<Compacted>, CompactionError> {
         let check = |bytes| match go_on(bytes) {
             true => Ok(()),
             false => Err(CompactionError::Stopped),
@@ -126,6 +129,8 @@ impl Compaction {
         if replaced.len() == 1 && !changed {
             return Ok(None);
         }
+        // What is left to write counts as well.
+        go_on(output.take_io() + output.unwritten())?;
         let with = output.finish(end).map_err(CompactionError::Io)?;
         self.stats.written_bytes += with.size;
         Ok(Some(Install { replaced, with }))
@@ -177,6 +182,7 @@ impl Compaction {
                 .map_err(CompactionError::Io)?;
             input.pass(&header);
         }
+        go_on(input.take_io())?;
         Ok(changed)
     }
 

@@ -71,6 +71,7 @@ impl Survey {
                 survey.follow(&mut input, &header, &mut open)?;
                 input.pass(&header);
             }
+            go_on(input.take_io())?;
         }
         survey.look_ahead(view, stable, &mut open, buffers, go_on)?;
         if let Some(first) = open.values().min() {
@@ -180,6 +181,7 @@ impl Survey {
                 }
                 input.pass(&header);
             }
+            go_on(input.take_io())?;
         }
         Ok(())
     }
