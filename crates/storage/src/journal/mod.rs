@@ -27,6 +27,7 @@ use crate::flush::{FlushDone, FlushTarget, Reach};
 use crate::format::{
     Group, GroupPlace, JournalFileHeader, LogIdentity, PAGE_BYTES, ROW_BYTES, Row, RowKind,
 };
+use crate::planted::{self, Plant};
 
 /// Suffix of a journal file.
 const SUFFIX: &str = ".journal";
@@ -521,7 +522,11 @@ impl Journal {
         slices.push(IoSlice::new(&ZEROS[..padding]));
         let file = &target.file.file;
         let wrote = file.write_all_at(&slices, self.position);
-        if let Err(error) = wrote.and_then(|()| file.sync_data()) {
+        let sync = || match planted::is(Plant::JournalBeforeSync) {
+            true => Ok(()),
+            false => file.sync_data(),
+        };
+        if let Err(error) = wrote.and_then(|()| sync()) {
             self.failed = true;
             return Err(error);
         }
@@ -532,7 +537,8 @@ impl Journal {
 
     /// Files whose logs have all been synced can be written over. The last one is still written to.
     fn drop_done(&mut self) {
-        while self.used.len() > 1 && self.used.front().is_some_and(|f| f.needs.is_empty()) {
+        let done = |file: &InUse| file.needs.is_empty() || planted::is(Plant::ReuseJournalTooEarly);
+        while self.used.len() > 1 && self.used.front().is_some_and(done) {
             if let Some(done) = self.used.pop_front() {
                 self.free.push(done.file);
             }
