@@ -33,6 +33,9 @@ use crate::planted::{self, Plant};
 const SUFFIX: &str = ".journal";
 /// Zeros that are written at once when a file is made.
 static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
+/// Bytes that ordinary groups leave free in a file: a page for the group that ends a run of records, one for the
+/// group that makes another file void before it is written over.
+const SPARE_BYTES: u64 = 2 * PAGE_BYTES;
 /// Records of one group at most: bounds what a start holds in memory of one group's table.
 pub const GROUP_MAX_ROWS: usize = 16 * 1024;
 
@@ -97,7 +100,7 @@ struct JournalFile {
     number: u32,
     path: PathBuf,
     file: Arc<dyn File>,
-    /// The newest group that was in it when the journal was opened; 0 for none.
+    /// The newest group in it, but for those of a file in use that were written since; 0 for none.
     newest: u64,
 }
 
@@ -210,6 +213,8 @@ pub struct Journal {
     making: bool,
     files_made: u32,
     next_group: u64,
+    /// The lowest group that the newest synced one calls live.
+    live_from: u64,
     /// Logs whose acknowledgements follow the journal alone, and the segment for which that holds.
     followers: BTreeMap<LogIdentity, u64>,
     /// Where the next group goes in the last file in use.
@@ -256,6 +261,7 @@ impl Journal {
                 .max()
                 .unwrap_or(0),
             next_group: scanned.newest.saturating_add(1),
+            live_from: scanned.live_from,
             followers: BTreeMap::new(),
             position: PAGE_BYTES,
             failed: false,
@@ -300,7 +306,7 @@ impl Journal {
         if self.next_group > 1 {
             // Behind the last group there is no live one; another file without live ones does as well.
             let group = self.group(Vec::new());
-            if self.write_group(group, &[], PAGE_BYTES)? == Written::Full {
+            if self.write_group(group, &[], SPARE_BYTES)? == Written::Full {
                 self.remove_files()?;
             }
         }
@@ -341,7 +347,7 @@ impl Journal {
     pub fn follow(&mut self, logs: &[FlushDone]) -> Result<Written, VfsError> {
         assert!(!self.failed, "nothing is written after a failure");
         let group = self.group(logs.iter().map(follow_row).collect());
-        let written = self.write_group(group, &[], PAGE_BYTES)?;
+        let written = self.write_group(group, &[], SPARE_BYTES)?;
         if written == Written::Synced {
             let of = logs.iter().map(|done| (done.identity, done.segment_id));
             self.followers.extend(of);
@@ -399,7 +405,7 @@ impl Journal {
             return Ok(Written::Full);
         }
         let batches: Vec<&Sequenced> = entries.iter().flat_map(|e| &e.batches).collect();
-        let written = self.write_group(group, &batches, PAGE_BYTES)?;
+        let written = self.write_group(group, &batches, SPARE_BYTES)?;
         if written == Written::Synced {
             let of = follows.iter().map(|done| (done.identity, done.segment_id));
             self.followers.extend(of);
@@ -425,7 +431,7 @@ impl Journal {
     pub fn void(&mut self, identity: LogIdentity) -> Result<Written, VfsError> {
         assert!(!self.failed, "nothing is written after a failure");
         let group = self.group(vec![sign(RowKind::Void, identity)]);
-        let written = self.write_group(group, &[], PAGE_BYTES)?;
+        let written = self.write_group(group, &[], SPARE_BYTES)?;
         if written == Written::Synced {
             self.followers.remove(&identity);
             self.forget(identity);
@@ -456,13 +462,13 @@ impl Journal {
         }
         let rows = leaving.iter().map(|log| sign(RowKind::Leaves, *log));
         let group = self.group(rows.collect());
-        if self.write_group(group, &[], PAGE_BYTES)? == Written::Synced {
+        if self.write_group(group, &[], SPARE_BYTES)? == Written::Synced {
             self.followers.retain(|log, _| !leaving.contains(log));
             return Ok(());
         }
         // A group without records says it of all logs. Each record left a page for this.
         let group = self.group(Vec::new());
-        let written = self.write_group(group, &[], 0)?;
+        let written = self.write_group(group, &[], PAGE_BYTES)?;
         assert_eq!(written, Written::Synced, "a page is kept free");
         self.followers.clear();
         Ok(())
@@ -472,8 +478,8 @@ impl Journal {
     #[must_use]
     pub const fn room(&self, rows: usize) -> u64 {
         let head = (crate::format::GROUP_HEADER_BYTES + rows * crate::format::ROW_BYTES) as u64;
-        // The header's page, and one for the group that ends a run of records.
-        (self.config.file_bytes - 2 * PAGE_BYTES).saturating_sub(head)
+        // The header's page is not for groups either.
+        (self.config.file_bytes - PAGE_BYTES - SPARE_BYTES).saturating_sub(head)
     }
 
     fn group(&self, rows: Vec<Row>) -> Group {
@@ -494,18 +500,48 @@ impl Journal {
     ) -> Result<Written, VfsError> {
         let size = group.size();
         if self.used.is_empty() || self.position + size + spare > self.config.file_bytes {
-            self.drop_done();
-            let Some(file) = self.free.pop() else {
+            let Some(file) = self.next_file(&group)? else {
                 return Ok(Written::Full);
             };
+            if let Some(last) = self.used.back_mut() {
+                last.file.newest = self.next_group - 1;
+            }
             self.used.push_back(InUse {
                 file,
                 first_group: self.next_group,
                 needs: BTreeMap::new(),
             });
             self.position = PAGE_BYTES;
+            group.number = self.next_group;
             group.live_from = self.used.front().map_or(self.next_group, |f| f.first_group);
         }
+        self.write_here(&group, batches)?;
+        Ok(Written::Synced)
+    }
+
+    /// A file to go on in. Its groups are not needed any more; before they are written over, a synced group has
+    /// to say so, lest a torn write looks like damage of groups that are needed.
+    fn next_file(&mut self, group: &Group) -> Result<Option<JournalFile>, VfsError> {
+        self.drop_done();
+        let live_from = self.live_from;
+        let is_void = |file: &JournalFile| file.newest == 0 || file.newest < live_from;
+        if let Some(at) = self.free.iter().rposition(is_void) {
+            return Ok(Some(self.free.remove(at)));
+        }
+        if self.free.is_empty() {
+            return Ok(None);
+        }
+        // What this group says of a log holds until the log's next record, which comes with `group`.
+        let leaves = |row: &Row| sign(RowKind::Leaves, row.identity);
+        let sign = self.group(group.rows.iter().take(1).map(leaves).collect());
+        let fits = self.position + sign.size() <= self.config.file_bytes;
+        assert!(fits, "a page is kept free");
+        self.write_here(&sign, &[])?;
+        Ok(self.free.pop())
+    }
+
+    fn write_here(&mut self, group: &Group, batches: &[&Sequenced]) -> Result<(), VfsError> {
+        let size = group.size();
         let Some(target) = self.used.back() else {
             unreachable!("there is a file in use")
         };
@@ -530,9 +566,10 @@ impl Journal {
             self.failed = true;
             return Err(error);
         }
+        self.live_from = group.live_from;
         self.next_group += 1;
         self.position += size;
-        Ok(Written::Synced)
+        Ok(())
     }
 
     /// Files whose logs have all been synced can be written over. The last one is still written to.

@@ -115,7 +115,7 @@ pub(super) struct Scanned {
     pub(super) tail: Option<(u32, u64)>,
     /// The newest group of each file, by the file's number.
     pub(super) newest_of: BTreeMap<u32, u64>,
-    live_from: u64,
+    pub(super) live_from: u64,
 }
 
 impl Scanned {

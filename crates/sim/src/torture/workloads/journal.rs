@@ -11,7 +11,7 @@ use crate::torture::world::Setup;
 
 /// Sizes: two groups of several logs fill a file.
 const SIZES: JournalConfig = JournalConfig {
-    file_bytes: 16 * 1024,
+    file_bytes: 20 * 1024,
     files: 3,
 };
 
