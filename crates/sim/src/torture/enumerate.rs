@@ -110,7 +110,7 @@ pub fn visit(
         if setup.journal.is_none() && !same {
             return Err(format!("refused, and the files were changed: {found}"));
         }
-        if may_refuse && !setup.never_refuses && explained_by_reorder(found.reason) {
+        if may_refuse && explained_by_reorder(found.reason) {
             return Ok(Outcome::Refused);
         }
         return Err(format!("refused: {found}"));

@@ -24,8 +24,10 @@ use super::{Effort, Tally};
 use crate::disk::states::{CrashState, Pending};
 use crate::rng::Rng;
 
-/// Bytes between two budgets of the full suite.
+/// Most bytes between two budgets of the full suite.
 const BUDGET_STEP: u64 = 512;
+/// Budgets of the full suite, at least.
+const BUDGETS: u64 = 1_000;
 
 /// A way for a call to fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -276,7 +278,7 @@ pub fn k9(workload: &dyn Workload, effort: Effort) -> Tally {
         }
     };
     let step = if effort.full {
-        BUDGET_STEP
+        (size / BUDGETS).clamp(1, BUDGET_STEP)
     } else {
         size / 16 + 1
     };

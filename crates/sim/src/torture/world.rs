@@ -35,8 +35,6 @@ pub struct Setup {
     pub journal: Option<JournalConfig>,
     /// Records have keys, and the logs are compacted.
     pub keyed: bool,
-    /// Whatever order writes arrive in, no log may be refused: acknowledgements follow the journal alone.
-    pub never_refuses: bool,
 }
 
 impl Setup {
@@ -49,7 +47,6 @@ impl Setup {
             logs: 1,
             journal: None,
             keyed: false,
-            never_refuses: false,
         }
     }
 

@@ -35,10 +35,8 @@ impl Driver {
         }
         let world = opened.map_err(|e| format!("the start failed: {e}"))?;
         if let Some(found) = world.refused() {
-            self.gave_up = self.kind == Disk::Failing
-                && !whole
-                && !self.setup.never_refuses
-                && explained_by_reorder(found.reason);
+            self.gave_up =
+                self.kind == Disk::Failing && !whole && explained_by_reorder(found.reason);
             return Err(format!("the log was not opened: {found}"));
         }
         self.ledger = world.ledger;

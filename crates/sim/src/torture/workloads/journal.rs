@@ -22,11 +22,10 @@ fn small() -> LogConfig {
     }
 }
 
-fn setup(never_refuses: bool) -> Setup {
+fn setup() -> Setup {
     Setup {
         logs: 3,
         journal: Some(SIZES),
-        never_refuses,
         ..Setup::one(small())
     }
 }
@@ -43,7 +42,7 @@ impl Workload for FollowingJournal {
     }
 
     fn setup(&self) -> Setup {
-        setup(true)
+        setup()
     }
 
     fn run(&self, d: &mut Driver) -> Result<(), Violation> {
@@ -63,7 +62,7 @@ impl Workload for JournalAndFiles {
     }
 
     fn setup(&self) -> Setup {
-        setup(false)
+        setup()
     }
 
     fn run(&self, d: &mut Driver) -> Result<(), Violation> {
