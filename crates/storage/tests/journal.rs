@@ -417,6 +417,64 @@ fn a_torn_group_over_those_of_a_file_that_is_used_again_is_no_damage() {
     assert!(cuts >= 200 && world.journal.files().1 == SIZES.files);
 }
 
+/// A start on a journal whose files are all needed and full makes them void without taking one away first.
+#[test]
+fn a_start_on_a_full_journal_may_be_cut_off_anywhere() {
+    let (mem, mut world, mut dice) = one_log();
+    let mut full = mem.fork();
+    let mut acked = world.subjects[0].acked;
+    // Until a commit finds no room, and has the files synced and used again.
+    while world.journal.files().0 < SIZES.files || full.changes() == mem.changes() {
+        world.append(0, &mut dice);
+        (full, acked) = (mem.fork(), world.subjects[0].acked);
+        world.commit(false);
+    }
+    while world.journal.files().0 == SIZES.files {
+        world.append(0, &mut dice);
+        (full, acked) = (mem.fork(), world.subjects[0].acked);
+        world.commit(false);
+    }
+    for at in 0.. {
+        let disk = full.fork();
+        let vfs: Arc<dyn Vfs> = Arc::new(disk.clone());
+        let before = disk.changes();
+        let _ = start(&vfs, 1, LARGE, false).unwrap();
+        let made = disk.changes() - before;
+        disk.crash_in_order(before + at, 0);
+        let (_, logs) = start(&vfs, 1, LARGE, false).unwrap();
+        assert!(logs[0].log_end() >= acked, "after {at} of {made} changes");
+        if at >= made {
+            assert!(at >= 2, "{at} changes");
+            break;
+        }
+    }
+}
+
+/// Whoever made a file may have died before its name was synced.
+#[test]
+fn what_is_written_to_a_file_that_a_dead_process_made_is_durable_with_its_name() {
+    let (mem, vfs) = mem();
+    let (mut journal, _) = Journal::open(vfs.clone(), &journal_dir(), OWNER, SIZES, false).unwrap();
+    mem.set_hook(Some(Arc::new(|call| match call.op {
+        Op::SyncDir => Answer::Fail(rustix::io::Errno::IO),
+        _ => Answer::Go,
+    })));
+    let spec = journal.file_wanted().unwrap();
+    assert!(spec.make().is_err(), "renamed, and not synced");
+    mem.set_hook(None);
+    assert!(vfs.exists(&journal_dir().join("0000.journal")).unwrap());
+    drop(journal);
+    let mut world = World::new(&vfs, 1, LARGE);
+    world.append(0, &mut Dice(11));
+    world.commit(false);
+    assert!(
+        !world.subjects[0].log.files_are_flushed(),
+        "acknowledged by the journal"
+    );
+    mem.crash_losing_unsynced();
+    assert!(world.restart("after the cut"));
+}
+
 #[test]
 fn every_flipped_bit_of_a_synced_group_is_found() {
     let (mem, world, _) = one_log();

@@ -100,6 +100,8 @@ struct JournalFile {
     number: u32,
     path: PathBuf,
     file: Arc<dyn File>,
+    /// Its length, as its header says.
+    bytes: u64,
     /// The newest group in it, but for those of a file in use that were written since; 0 for none.
     newest: u64,
 }
@@ -161,6 +163,7 @@ impl NewFileSpec {
             number: self.header.file,
             path: path.to_owned(),
             file,
+            bytes: self.header.file_bytes,
             newest: 0,
         };
         Ok(NewFile(file))
@@ -280,10 +283,12 @@ impl Journal {
             number,
             path: found.path,
             file: found.file,
+            bytes: found.header.file_bytes,
             newest: scanned.newest_of.get(&number).copied().unwrap_or(0),
         };
         match scanned.tail {
-            Some((tail, position)) if tail == number && fits => {
+            // Of whatever length: there the groups of the last run are made void.
+            Some((tail, position)) if tail == number => {
                 self.position = position;
                 self.used.push_back(InUse {
                     file,
@@ -304,19 +309,26 @@ impl Journal {
     /// What the disk says.
     pub fn begin(&mut self, logs: &[FlushDone]) -> Result<(), VfsError> {
         if self.next_group > 1 {
-            // Behind the last group there is no live one; another file without live ones does as well.
+            // Behind the last group there is no live one, and a page was kept free for this; another file without
+            // live ones does as well.
             let group = self.group(Vec::new());
-            if self.write_group(group, &[], SPARE_BYTES)? == Written::Full {
+            if self.write_group(group, &[], 0)? == Written::Full {
                 self.remove_files()?;
             }
         }
         for file in std::mem::take(&mut self.old) {
             let there = self.used.len() + self.free.len();
-            if there < self.config.files && file.file.len()? == self.config.file_bytes {
+            if there < self.config.files && file.bytes == self.config.file_bytes {
                 self.free.push(file);
             } else {
                 self.vfs.remove_file(&file.path)?;
             }
+        }
+        // The group that makes the others void goes last.
+        let config = self.config;
+        if let Some(other) = self.used.pop_back_if(|f| f.file.bytes != config.file_bytes) {
+            self.vfs.sync_dir(&self.dir)?;
+            self.vfs.remove_file(&other.file.path)?;
         }
         let most = (self.room(0) as usize / ROW_BYTES).min(GROUP_MAX_ROWS);
         for some in logs.chunks(most) {
@@ -364,13 +376,17 @@ impl Journal {
         self.remove_files()
     }
 
-    /// Removes all files. A crash in between must leave a journal that can be read: first those without live
-    /// groups, which say nothing, then the newest first, so that what is left is what once was.
+    /// Removes all files, of which one at most has live groups: it goes last, because a crash in between must
+    /// leave a journal that can be read.
     fn remove_files(&mut self) -> Result<(), VfsError> {
-        let mut live: Vec<JournalFile> = std::mem::take(&mut self.old);
-        live.extend(self.used.drain(..).map(|f| f.file));
-        live.sort_by_key(|f| std::cmp::Reverse(f.newest));
-        for file in self.free.drain(..).chain(live) {
+        if let Some(last) = self.used.back_mut() {
+            last.file.newest = self.next_group - 1;
+        }
+        let mut all: Vec<JournalFile> = std::mem::take(&mut self.old);
+        all.append(&mut self.free);
+        all.extend(self.used.drain(..).map(|f| f.file));
+        all.sort_by_key(|f| f.newest);
+        for file in all {
             self.vfs.remove_file(&file.path)?;
             self.vfs.sync_dir(&self.dir)?;
         }
@@ -498,8 +514,8 @@ impl Journal {
         batches: &[&Sequenced],
         spare: u64,
     ) -> Result<Written, VfsError> {
-        let size = group.size();
-        if self.used.is_empty() || self.position + size + spare > self.config.file_bytes {
+        let end = self.position + group.size() + spare;
+        if self.used.back().is_none_or(|last| end > last.file.bytes) {
             let Some(file) = self.next_file(&group)? else {
                 return Ok(Written::Full);
             };
@@ -534,7 +550,8 @@ impl Journal {
         // What this group says of a log holds until the log's next record, which comes with `group`.
         let leaves = |row: &Row| sign(RowKind::Leaves, row.identity);
         let sign = self.group(group.rows.iter().take(1).map(leaves).collect());
-        let fits = self.position + sign.size() <= self.config.file_bytes;
+        let end = self.position + sign.size();
+        let fits = self.used.back().is_some_and(|last| end <= last.file.bytes);
         assert!(fits, "a page is kept free");
         self.write_here(&sign, &[])?;
         Ok(self.free.pop())

@@ -81,6 +81,8 @@ pub(super) fn find_files(
         }
         found.push(FoundFile { path, header, file });
     }
+    // Whoever made a file may have died before its name was synced, and what is written now must not go with it.
+    vfs.sync_dir(dir)?;
     Ok(found)
 }
 
