@@ -37,7 +37,6 @@ impl Plant {
             InStorage::LeavePartialAppend,
             InStorage::JournalBeforeSync,
             InStorage::ReuseJournalTooEarly,
-            InStorage::TrustReplay,
             InStorage::InstallBeforeSync,
             InStorage::CountAborted,
         ]
@@ -70,7 +69,6 @@ impl Plant {
                 InStorage::ReuseJournalTooEarly => {
                     "journal file used again before its logs are synced"
                 }
-                InStorage::TrustReplay => "replay of the journal not synced",
                 InStorage::InstallBeforeSync => "manifest before the compacted segment is synced",
                 InStorage::CountAborted => "aborted records supersede older ones in a compaction",
             },

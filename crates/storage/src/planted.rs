@@ -30,8 +30,6 @@ pub enum Plant {
     JournalBeforeSync,
     /// A file of the journal is written over before the segment files behind it are synced.
     ReuseJournalTooEarly,
-    /// What the journal puts back is not synced before the journal is made void.
-    TrustReplay,
     /// The manifest lists a compacted segment before its bytes are synced.
     InstallBeforeSync,
     /// Records of an aborted transaction take the place of older ones.

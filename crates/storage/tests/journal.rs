@@ -467,6 +467,37 @@ fn a_start_on_a_full_journal_may_be_cut_off_anywhere() {
     }
 }
 
+/// What is synced in the files of a log that holds nothing in the journal is told to it as the place from which
+/// acknowledgements follow. After a truncation below that place they do so all the same.
+#[test]
+fn what_follows_a_truncation_of_a_log_that_only_followed_comes_back() {
+    let (mem, mut world, mut dice) = one_log();
+    // Nothing of it is in the journal, which knows where its file ends.
+    world.commit(true);
+    world.subjects[0].log.flush_now().unwrap();
+    assert_eq!(world.journal.void(identity(0)).unwrap(), Written::Synced);
+    world.subjects[0].log.journal_voided();
+    let done = world.subjects[0].log.files_synced().unwrap();
+    assert_eq!(world.journal.follow(&[done]).unwrap(), Written::Synced);
+    let subject = &mut world.subjects[0];
+    let cut = subject.written[2].header().base_offset;
+    drop(subject.log.truncate_to(cut).unwrap());
+    subject.written.truncate(2);
+    subject.waiting.clear();
+    world.append(0, &mut dice);
+    world.commit(false);
+    let subject = &world.subjects[0];
+    assert!(
+        !subject.log.files_are_flushed(),
+        "acknowledged by the journal alone"
+    );
+    let acked = subject.acked;
+    assert_eq!(acked, subject.log.log_end());
+    mem.crash_losing_unsynced();
+    assert!(world.restart("after the cut"));
+    assert_eq!(world.subjects[0].log.log_end(), acked);
+}
+
 /// Whoever made a file may have died before its name was synced.
 #[test]
 fn what_is_written_to_a_file_that_a_dead_process_made_is_durable_with_its_name() {

@@ -20,7 +20,6 @@ use crate::format::{
     FormatError, GROUP_HEADER_BYTES, Group, GroupPlace, JournalFileHeader, LogIdentity, Manifest,
     PAGE_BYTES, ROW_BYTES, Row, RowKind, chain_start, chain_step,
 };
-use crate::planted::{self, Plant};
 use crate::segment::{Kind, MANIFEST, segment_file_name};
 
 /// Why a journal was not opened.
@@ -406,7 +405,12 @@ impl LogReplay {
         let mut len = file.len()?;
         for kept in self.entries.iter().filter(|k| k.row.segment_id == last.id) {
             if kept.row.position > len {
-                // Only a truncation explains it, and it came after the record.
+                // Only a truncation explains it, and it came after the record. A log that only followed may be
+                // truncated without being made void; what was acknowledged since comes behind.
+                if kept.row.kind == RowKind::Follows {
+                    done.acknowledged = None;
+                    continue;
+                }
                 break;
             }
             let end = kept.row.position + u64::from(kept.row.bytes);
@@ -418,7 +422,7 @@ impl LogReplay {
             len = len.max(end);
             done.acknowledged = self.exact.then_some((last.id, end));
         }
-        if done.bytes_written > 0 && !planted::is(Plant::TrustReplay) {
+        if done.bytes_written > 0 {
             file.sync_data()?;
         }
         Ok(done)

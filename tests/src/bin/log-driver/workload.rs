@@ -118,7 +118,6 @@ fn flush(shared: &mut Option<Shared>, group: &mut [&mut Part]) {
             Ok(Written::Synced) => {
                 for (at, entry) in numbers.into_iter().zip(&some) {
                     let part = &mut *group[at];
-                    part.journaled = true;
                     let result = part.log.flush_done(entry.done()).map(drop);
                     part.after(result);
                 }
@@ -155,8 +154,6 @@ struct Part {
     failed: bool,
     /// Appended since the last flush.
     waiting: Vec<Sequenced>,
-    /// The journal may hold records of it.
-    journaled: bool,
 }
 
 impl Part {
@@ -173,7 +170,6 @@ impl Part {
             acked: end,
             failed: false,
             waiting: Vec::new(),
-            journaled: false,
         };
         part.begin_epoch();
         part
@@ -273,10 +269,11 @@ impl Part {
     /// Makes what the journal holds of the log void, so that it may be truncated. `false` when that cannot be
     /// now.
     fn void(&mut self, shared: &mut Option<Shared>) -> bool {
-        if shared.is_none() || !self.journaled {
+        // What is cut away now must not be told to the journal later.
+        self.waiting.clear();
+        if shared.is_none() {
             return !self.failed;
         }
-        self.waiting.clear();
         if let Some(target) = self.log.flush_target() {
             self.flush_files(shared, target);
         }
@@ -287,7 +284,6 @@ impl Part {
         match shared.as_mut().map(|s| s.void(identity(self.number))) {
             Some(Ok(true)) | None => {
                 self.log.journal_voided();
-                self.journaled = false;
                 true
             }
             Some(Ok(false)) => false,
