@@ -268,6 +268,37 @@ fn a_transaction_without_an_end_is_a_bound() {
     assert_eq!(offsets(&log.view()), [3]);
 }
 
+/// A run that is there only for a tombstone does not look into segments that stay as they are; records in them
+/// still need the marker of their transaction.
+#[test]
+fn a_marker_stays_while_records_of_its_transaction_are_in_a_segment_that_is_passed_over() {
+    let (_, vfs) = mem();
+    let small = LogConfig {
+        segment_bytes: 300,
+        ..config()
+    };
+    let (mut log, _) = open(&vfs, small, true);
+    let long = "x".repeat(200);
+    put_as(&mut log, 7, 0, true, &[("a", Some(&long))]); // 0
+    log.roll().unwrap();
+    put_marker(&mut log, 7, Marker::Commit); // 1
+    put_now(&mut log, &[("t", None)]); // 2
+    seal_off(&mut log);
+    put_now(&mut log, &[("x", Some("0"))]);
+    compact(&mut log);
+    assert_eq!(offsets(&log.view()), [0, 2, 3], "the tombstone waits");
+    // The first time it goes; the second time a marker without records would.
+    for later in [1000, 2000, 3000] {
+        compact_at(&mut log, NOW + later);
+        let left: Vec<i64> = log
+            .view()
+            .headers(o(0))
+            .map(|h| h.unwrap().base_offset.get())
+            .collect();
+        assert_eq!(left, [0, 1, 3], "{later} ms later");
+    }
+}
+
 #[test]
 fn the_last_batch_of_a_producer_stays_without_its_records() {
     let (_, vfs) = mem();

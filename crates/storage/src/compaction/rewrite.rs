@@ -74,6 +74,8 @@ impl Compaction {
                 && first.horizon_ms > self.now_ms
             {
                 // Nothing is newer than what is here, and nothing has to go.
+                let part = first.clone();
+                self.pass_over(&part, go_on)?;
                 self.at += 1;
                 continue;
             }
@@ -92,6 +94,23 @@ impl Compaction {
             clean_upto: Some(survey.upto),
             generation: self.generation,
         }))
+    }
+
+    /// Notes whose transactions have records in a segment that stays as it is: their markers, further on, are
+    /// needed.
+    fn pass_over(&mut self, part: &Sealed, go_on: GoOn<'_>) -> Result<(), CompactionError> {
+        let mut input = Input::of_headers(part, &self.buffers)?;
+        while let Some(header) = input.header()? {
+            go_on(input.take_io())?;
+            if header.is_control() {
+                self.in_transaction.remove(&header.producer_id);
+            } else if header.is_transactional() && header.record_count > 0 {
+                self.in_transaction.insert(header.producer_id);
+            }
+            input.pass(&header);
+        }
+        part.segment.release();
+        Ok(())
     }
 
     /// Rewrites as many segments as fit into one. `None` when nothing would change.
