@@ -1,6 +1,5 @@
 //! Cluster state as one pure `apply(state, command)`: nodes, topics with their partitions, producer ids.
 //!
-//!
 //! Invariants, checked by [`State::check`] after every command in debug builds and after every decoding,
 //! and of each partition that a command touches in every build: the leader is in sync and alive; nobody
 //! fenced is in sync; nobody is eligible beside enough replicas in sync; epochs and versions only grow; a
