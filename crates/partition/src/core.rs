@@ -80,12 +80,16 @@ pub struct Core {
     pub(crate) cursors: Cursors,
     pub(crate) epochs: Epochs,
     pub(crate) producers: ProducerTable,
+    /// Monotonic time of the step, milliseconds.
+    pub(crate) now_ms: u64,
     /// Told to the leader, one more with each message.
     pub(crate) sequence: u64,
     /// Names of fetches.
     pub(crate) next_fetch: u64,
     /// The log is being cut; nothing else is decided meanwhile.
     pub(crate) cutting: bool,
+    /// It is not cut, but thrown away and begun anew.
+    pub(crate) begun_anew: bool,
     /// `acks=all`, waiting for the high watermark.
     pub(crate) committing: PendingAcks,
     /// `acks=leader`, waiting for the write.
@@ -94,8 +98,12 @@ pub struct Core {
 
 impl Core {
     /// A partition over a log that was just opened. It does nothing until it is assigned.
+    ///
+    /// `instance` is greater than that of any core that this process has had for the partition before: a
+    /// replica may be removed and added again, and what was said to and by the first must not be taken
+    /// for the second's.
     #[must_use]
-    pub fn new(me: NodeId, config: CoreConfig, recovered: Recovered) -> Self {
+    pub fn new(me: NodeId, config: CoreConfig, recovered: Recovered, instance: u32) -> Self {
         let end = recovered.log_end;
         let cursors = Cursors {
             log_start: recovered.log_start,
@@ -115,9 +123,11 @@ impl Core {
             cursors,
             epochs: recovered.epochs,
             producers: recovered.producers,
-            sequence: 0,
-            next_fetch: 0,
+            now_ms: 0,
+            sequence: u64::from(instance) << 32,
+            next_fetch: u64::from(instance) << 32,
             cutting: false,
+            begun_anew: false,
             committing: PendingAcks::default(),
             writing: PendingAcks::default(),
         }
@@ -126,6 +136,7 @@ impl Core {
     /// Takes one input.
     pub fn step(&mut self, now: Now, input: Input, out: &mut Vec<Output>) {
         let before = self.cursors;
+        self.now_ms = now.mono_ms;
         let cut = matches!(input, Input::Truncated { .. });
         self.take(now, input, out);
         self.cursors.check();
@@ -144,7 +155,7 @@ impl Core {
             Input::Registered(epoch) => self.registered(now, epoch, out),
             Input::Append(append) => self.append(now, append, out),
             Input::Written(end) => self.written(now, end, out),
-            Input::Flushed(end) => self.flushed(now, end, out),
+            Input::Flushed(end) => self.flushed(end, out),
             Input::WriteRefused(end) => self.write_refused(now, end, out),
             Input::StorageFailed => self.storage_failed(out),
             Input::LogStart(start) => self.cursors.log_start = start,
@@ -229,6 +240,7 @@ impl Core {
         {
             self.assigned = Some(next);
             self.isr_assigned(now, out);
+            self.tell_progress(out);
             return;
         }
         if self.cutting || self.cursors.written < self.cursors.log_end {
@@ -312,14 +324,14 @@ impl Core {
         self.settle(now, out);
     }
 
-    fn flushed(&mut self, now: Now, end: Offset, out: &mut Vec<Output>) {
+    fn flushed(&mut self, end: Offset, out: &mut Vec<Output>) {
         // Flushes may be reported late and out of order; the cursor keeps the furthest.
         if end <= self.cursors.flushed {
             return;
         }
         self.cursors.flushed = end;
         self.advance_high_watermark(out);
-        self.follower_flushed(now, out);
+        self.follower_flushed(out);
     }
 
     fn write_refused(&mut self, now: Now, end: Offset, out: &mut Vec<Output>) {
@@ -359,6 +371,7 @@ impl Core {
             from: self.me,
             broker_epoch: self.broker_epoch,
             leader_epoch,
+            partition_epoch: self.assigned.as_ref().map_or(0, |a| a.partition_epoch),
             sequence: self.sequence,
             log_end: self.cursors.written,
             last_epoch: self.epochs.before(self.cursors.written),
@@ -376,6 +389,12 @@ impl Core {
                 );
             }
         }
+    }
+
+    /// The high watermark, as this replica tells it to others.
+    #[must_use]
+    pub const fn committed(&self) -> Offset {
+        self.cursors.high_watermark
     }
 
     /// One past the last record that may be shown.

@@ -24,7 +24,7 @@ const NOW: Now = Now {
 
 /// This node alone.
 fn core() -> Core {
-    Core::new(NodeId(1), config(Durability::Fsync), Recovered::default())
+    Core::new(NodeId(1), config(Durability::Fsync), Recovered::default(), 0)
 }
 
 fn alone(epoch: i32) -> Input {
@@ -34,6 +34,7 @@ fn alone(epoch: i32) -> Input {
         partition_epoch: epoch,
         replicas: vec![NodeId(1)],
         isr: vec![NodeId(1)],
+        min_isr: 1,
         unclean_epoch: None,
     })
 }
@@ -80,6 +81,7 @@ impl<'a> Words<'a> {
             from: NodeId(self.number("from") as i32),
             broker_epoch: BrokerEpoch::new(self.number("run")).unwrap(),
             leader_epoch: self.epoch("epoch").unwrap(),
+            partition_epoch: self.named("change").map_or(99, |c| c.parse().unwrap()),
             sequence: self.number("n") as u64,
             log_end: self.offset("end"),
             last_epoch: self.epoch("last"),
@@ -144,6 +146,7 @@ impl<'a> Words<'a> {
                 partition_epoch: self.number("change") as i32,
                 replicas: self.nodes("replicas"),
                 isr: self.nodes("isr"),
+                min_isr: self.named("min").map_or(1, |n| n.parse().unwrap()),
                 unclean_epoch: self.epoch("unclean"),
             }),
             "registered" => Input::Registered(BrokerEpoch::new(self.first()).unwrap()),

@@ -65,22 +65,15 @@ impl Epochs {
         self.entries.last().map(|(epoch, _)| *epoch)
     }
 
-    /// The largest epoch not above `epoch`, with the offset at which it ends in a log that spans
-    /// `[log_start, log_end)`. An epoch older than everything known ends where the log begins: the answer
-    /// is never "undefined" (KAFKA-7415).
+    /// The largest epoch not above `epoch`, with the offset at which it ends in a log that ends at
+    /// `log_end`; `None` when every epoch known here is newer: all that is left of this log was written
+    /// later.
     #[must_use]
-    pub fn end_of(
-        &self,
-        epoch: LeaderEpoch,
-        log_start: Offset,
-        log_end: Offset,
-    ) -> (LeaderEpoch, Offset) {
+    pub fn end_of(&self, epoch: LeaderEpoch, log_end: Offset) -> Option<(LeaderEpoch, Offset)> {
         let after = self.entries.partition_point(|(e, _)| *e <= epoch);
         let end = self.entries.get(after).map_or(log_end, |(_, start)| *start);
-        match after.checked_sub(1).and_then(|n| self.entries.get(n)) {
-            Some((found, _)) => (*found, end.max(log_start)),
-            None => (epoch, log_start),
-        }
+        let (found, _) = self.entries.get(after.checked_sub(1)?)?;
+        Some((*found, end))
     }
 
     /// Epoch of the record at an offset, if the log still knows it.
@@ -108,9 +101,10 @@ impl Epochs {
         self.entries.retain(|(_, start)| *start < end);
     }
 
-    /// The log begins at `start` now: what ended before it is forgotten.
+    /// The log begins at `start` now: epochs that ended before the last record that went are forgotten. That
+    /// record's own epoch is kept, so that a replica that ends right there is recognised.
     pub(crate) fn trim(&mut self, start: Offset) {
-        let after = self.entries.partition_point(|(_, s)| *s <= start);
+        let after = self.entries.partition_point(|(_, s)| *s < start);
         if after > 1 {
             self.entries.drain(..after - 1);
         }
@@ -143,14 +137,14 @@ mod tests {
     #[test]
     fn an_epoch_ends_where_the_next_begins() {
         let epochs = epochs();
-        let end = |epoch| epochs.end_of(e(epoch), o(0), o(40));
-        assert_eq!(end(1), (e(1), o(10)));
-        assert_eq!(end(2), (e(1), o(10)), "unknown: the one before it");
-        assert_eq!(end(3), (e(3), o(25)));
-        assert_eq!(end(4), (e(4), o(40)));
-        assert_eq!(end(9), (e(4), o(40)), "newer than all: the last");
-        assert_eq!(end(0), (e(0), o(0)), "older than all: the log's start");
-        assert_eq!(Epochs::default().end_of(e(7), o(5), o(5)), (e(7), o(5)));
+        let end = |epoch| epochs.end_of(e(epoch), o(40));
+        assert_eq!(end(1), Some((e(1), o(10))));
+        assert_eq!(end(2), Some((e(1), o(10))), "unknown: the one before it");
+        assert_eq!(end(3), Some((e(3), o(25))));
+        assert_eq!(end(4), Some((e(4), o(40))));
+        assert_eq!(end(9), Some((e(4), o(40))), "newer than all: the last");
+        assert_eq!(end(0), None, "older than all");
+        assert_eq!(Epochs::default().end_of(e(7), o(5)), None);
     }
 
     #[test]
@@ -158,9 +152,11 @@ mod tests {
         let mut epochs = epochs();
         epochs.truncate(o(25));
         assert_eq!(epochs.last(), Some(e(3)));
+        epochs.trim(o(10));
+        assert_eq!(epochs.entries(), [(e(1), o(0)), (e(3), o(10))]);
         epochs.trim(o(12));
         assert_eq!(epochs.entries(), [(e(3), o(10))]);
-        assert_eq!(epochs.end_of(e(1), o(12), o(20)), (e(1), o(12)));
+        assert_eq!(epochs.end_of(e(1), o(20)), None);
     }
 
     #[test]
@@ -206,12 +202,18 @@ mod tests {
                 let follower = build(&b);
                 let end = o(b.len() as i64);
                 let Some(last) = follower.before(end) else { break };
-                let (epoch, leader_end) = leader.end_of(last, o(0), o(a.len() as i64));
+                let Some((epoch, leader_end)) = leader.end_of(last, o(a.len() as i64)) else {
+                    b.clear();
+                    break;
+                };
                 if epoch == last && leader_end >= end {
                     break;
                 }
-                let (own, own_end) = follower.end_of(epoch, o(0), end);
-                let to = if own == epoch { leader_end.min(own_end) } else { own_end };
+                let to = match follower.end_of(epoch, end) {
+                    Some((own, own_end)) if own == epoch => leader_end.min(own_end),
+                    Some((_, own_end)) => own_end,
+                    None => o(0),
+                };
                 prop_assert!(to < end, "every answer shortens the log");
                 b.truncate(to.get() as usize);
                 questions += 1;

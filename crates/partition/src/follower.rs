@@ -90,8 +90,8 @@ impl Core {
         if !at_rest || waits || follower.outstanding.is_some() {
             return;
         }
-        let id = FetchId(self.next_fetch);
         self.next_fetch += 1;
+        let id = FetchId(self.next_fetch);
         follower.outstanding = Some(id);
         follower.retry_at = None;
         let (leader, epoch, same) = (follower.leader, follower.epoch, follower.same_leader);
@@ -176,6 +176,10 @@ impl Core {
         fetched: &Fetched,
         out: &mut Vec<Output>,
     ) -> Result<(), Distrust> {
+        if fetched.log_start > self.cursors.log_end {
+            // Removed while the fetch waited: what it was answered does not follow this log.
+            return self.start_over(fetched.log_start, out);
+        }
         self.check_batches(&fetched.batches)?;
         if let Role::Follower(follower) = &mut self.role {
             follower.leader_high_watermark =
@@ -238,11 +242,10 @@ impl Core {
         out: &mut Vec<Output>,
     ) -> Result<(), Distrust> {
         let (log_start, log_end) = (self.cursors.log_start, self.cursors.log_end);
-        let (own, own_end) = self.epochs.end_of(epoch, log_start, log_end);
-        let to = if own == epoch {
-            end_offset.min(own_end).max(log_start)
-        } else {
-            own_end
+        let to = match self.epochs.end_of(epoch, log_end) {
+            Some((own, own_end)) if own == epoch => end_offset.min(own_end).max(log_start),
+            Some((_, own_end)) => own_end.max(log_start),
+            None => log_start,
         };
         if to >= log_end {
             return Err(Distrust::NoProgress);
@@ -262,12 +265,18 @@ impl Core {
         unclean.is_some_and(|unclean| self.epochs.last().is_none_or(|last| last < unclean))
     }
 
-    /// The leader's log begins after this one ends: there is nothing to keep.
+    /// The leader's log begins after this one ends, or nothing that is left of it is as old as this one's
+    /// last record: there is nothing to keep. What was committed here lies before the leader's log.
     fn start_over(&mut self, log_start: Offset, out: &mut Vec<Output>) -> Result<(), Distrust> {
-        if log_start <= self.cursors.log_end {
+        let empty = self.cursors.log_start == self.cursors.log_end;
+        if empty && self.epochs.last().is_none() && log_start <= self.cursors.log_end {
             return Err(Distrust::NoProgress);
         }
+        if self.cursors.high_watermark > log_start && !self.unclean_since_last_record() {
+            return Err(Distrust::BelowHighWatermark { to: log_start });
+        }
         self.cutting = true;
+        self.begun_anew = true;
         out.push(Output::Restart(log_start));
         Ok(())
     }
@@ -281,8 +290,8 @@ impl Core {
     ) {
         assert!(self.cutting, "the log was cut without being asked");
         self.cutting = false;
-        if log_start > self.cursors.log_end {
-            // Begun anew: of what lies before, nothing is known.
+        if std::mem::take(&mut self.begun_anew) {
+            // Of what lies before, nothing is known.
             self.epochs = Epochs::default();
         }
         self.epochs.truncate(log_end);
@@ -315,14 +324,18 @@ impl Core {
     }
 
     /// The fetch that is under way told of less: the leader learns at once, since an answer may hang on it.
-    pub(crate) fn follower_flushed(&mut self, _now: Now, out: &mut Vec<Output>) {
+    pub(crate) fn follower_flushed(&mut self, out: &mut Vec<Output>) {
+        if self.config.durability == Durability::Fsync {
+            self.tell_progress(out);
+        }
+    }
+
+    /// Says again where the log ends, beside the fetch that is under way.
+    pub(crate) fn tell_progress(&mut self, out: &mut Vec<Output>) {
         let Role::Follower(follower) = &self.role else {
             return;
         };
-        let wanted = self.config.durability == Durability::Fsync
-            && follower.outstanding.is_some()
-            && !self.cutting;
-        if wanted {
+        if follower.outstanding.is_some() && !self.cutting {
             let (leader, epoch) = (follower.leader, follower.epoch);
             let position = self.position(epoch);
             out.push(Output::Progress { leader, position });

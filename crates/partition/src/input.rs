@@ -47,6 +47,9 @@ pub struct Assignment {
     pub replicas: Vec<NodeId>,
     /// Replicas in sync.
     pub isr: Vec<NodeId>,
+    /// In-sync replicas without which nothing is committed, as the metadata counts them: it comes with the
+    /// assignment, so that leader and controller always go by the same number (KIP-966).
+    pub min_isr: usize,
     /// The last leader epoch that began with an unclean election, if one ever did.
     pub unclean_epoch: Option<LeaderEpoch>,
 }
@@ -60,6 +63,9 @@ pub struct Position {
     pub broker_epoch: BrokerEpoch,
     /// Leader epoch it follows.
     pub leader_epoch: LeaderEpoch,
+    /// Newest change of the assignment that it knows. What it said before the leader's newest is no reason
+    /// to take it in: it may have been removed and added again since.
+    pub partition_epoch: i32,
     /// Grows with every message of one run: a late message is no evidence.
     pub sequence: u64,
     /// Its log ends here; it asks for what follows.

@@ -23,6 +23,8 @@ use crate::producer_state::Verdict;
 struct Evidence {
     broker_epoch: BrokerEpoch,
     sequence: u64,
+    /// Newest change of the assignment it knew.
+    partition_epoch: i32,
     /// Its log agrees with ours up to here.
     written: Offset,
     /// And is on its stable storage up to here.
@@ -37,7 +39,9 @@ struct Replica {
     evidence: Option<Evidence>,
     /// When it last had everything, monotonic milliseconds.
     caught_up_ms: u64,
-    /// Not proposed again before.
+    /// It has had everything once, in this epoch and run: it may be waited for.
+    joins: bool,
+    /// Not proposed again before; 0: at any time.
     rejoin_at: u64,
 }
 
@@ -126,6 +130,7 @@ impl Core {
                 let fresh = Replica {
                     evidence: None,
                     caught_up_ms: now.mono_ms,
+                    joins: false,
                     rejoin_at: 0,
                 };
                 (*node, old.get(node).copied().unwrap_or(fresh))
@@ -159,6 +164,7 @@ impl Core {
             let replica = leader.followers.entry(*node).or_insert(Replica {
                 evidence: None,
                 caught_up_ms: now.mono_ms,
+                joins: false,
                 rejoin_at: 0,
             });
             if isr.contains(node) && !leader.isr.contains(node) {
@@ -294,8 +300,7 @@ impl Core {
         let Role::Leader(leader) = &self.role else {
             return;
         };
-        let replicas = leader.followers.len() + 1;
-        let least = self.config.min_insync_replicas.min(replicas);
+        let least = self.assigned.as_ref().map_or(usize::MAX, |a| a.min_isr);
         if leader.isr.len() < least && !planted::is(Plant::IgnoreMinIsr) {
             return;
         }
@@ -307,6 +312,7 @@ impl Core {
             };
             committed = committed.min(shown);
         }
+        committed = committed.min(self.slowest_joining());
         if committed <= self.cursors.high_watermark {
             return;
         }
@@ -320,6 +326,23 @@ impl Core {
                 result: Ok(accepted),
             });
         }
+    }
+
+    /// The high watermark waits for followers that keep up but are not in sync yet; without that, steady
+    /// appends would keep it ahead of them for ever, and they could never join. One that falls behind, or
+    /// that the controller does not want, is not waited for.
+    fn slowest_joining(&self) -> Offset {
+        let Role::Leader(leader) = &self.role else {
+            return self.cursors.log_end;
+        };
+        let (durability, lag_ms) = (self.config.durability, self.config.replica_lag_ms);
+        let joining = leader.followers.iter().filter(|(node, replica)| {
+            let keeps_up = self.now_ms <= replica.caught_up_ms + lag_ms;
+            !leader.isr.contains(node) && replica.rejoin_at == 0 && replica.joins && keeps_up
+        });
+        joining
+            .filter_map(|(_, r)| r.shown(durability))
+            .fold(self.cursors.log_end, Offset::min)
     }
 
     pub(crate) fn replica_fetch(
@@ -403,20 +426,22 @@ impl Core {
         if position.log_end < log_start {
             return Err(FetchRefusal::OutOfRange { log_start });
         }
-        let (epoch, end_offset) = match position.last_epoch {
-            Some(last) => self.epochs.end_of(last, log_start, written),
+        let found = match position.last_epoch {
             None if position.log_end <= written => return Ok(()),
-            None => (LeaderEpoch::ZERO, log_start),
+            None => None,
+            Some(last) => self.epochs.end_of(last, written),
         };
-        let known = position.last_epoch.is_none_or(|last| last == epoch);
+        let known = position.last_epoch == found.map(|(epoch, _)| epoch);
         if planted::is(Plant::UndefinedEpoch) && !known {
             // As if the leader had no answer: the follower keeps what it has.
             return Ok(());
         }
-        if !known || end_offset < position.log_end {
-            return Err(FetchRefusal::Diverging { epoch, end_offset });
+        match found {
+            Some((_, end)) if known && position.log_end <= end => Ok(()),
+            Some((epoch, end_offset)) => Err(FetchRefusal::Diverging { epoch, end_offset }),
+            // Nothing of its log can be compared with what is left of this one.
+            None => Err(FetchRefusal::OutOfRange { log_start }),
         }
-        Ok(())
     }
 
     /// Takes a follower's word for where its log ends, and draws the conclusions.
@@ -432,6 +457,7 @@ impl Core {
         let mut evidence = Evidence {
             broker_epoch: position.broker_epoch,
             sequence: position.sequence,
+            partition_epoch: position.partition_epoch,
             written: position.log_end,
             flushed: position.flushed.min(position.log_end),
             asked: match before {
@@ -446,12 +472,17 @@ impl Core {
         replica.evidence = Some(evidence);
         // KIP-16: it has everything, or everything there was when it asked before.
         let shown = replica.shown(durability);
+        if before.is_none_or(|b| b.broker_epoch != position.broker_epoch) {
+            replica.joins = false;
+        }
         if shown >= Some(log_end) {
             replica.caught_up_ms = now.mono_ms;
+            replica.joins = true;
         } else if let Some((_, then_ms)) =
             before.map(|b| b.asked).filter(|(end, _)| shown >= Some(*end))
         {
             replica.caught_up_ms = replica.caught_up_ms.max(then_ms);
+            replica.joins = true;
         }
         self.advance_high_watermark(out);
         self.propose(now, out);
@@ -478,7 +509,8 @@ impl Core {
         let durability = self.config.durability;
         let joins = |(node, replica): (&NodeId, &Replica)| {
             let shown = replica.shown(durability)?;
-            let earned = shown >= high_watermark && shown >= epoch_start;
+            let knows = replica.evidence?.partition_epoch >= leader.partition_epoch;
+            let earned = shown >= high_watermark && shown >= epoch_start && knows;
             let free = !leader.isr.contains(node) && now.mono_ms >= replica.rejoin_at;
             (earned && free).then_some(*node)
         };

@@ -113,9 +113,10 @@ pub enum FetchRefusal {
         /// Its end in the leader's log.
         end_offset: Offset,
     },
-    /// The leader's log begins after what was asked for.
+    /// The leader's log begins after what was asked for, or all that is left of it is newer than the
+    /// follower's last record: begin anew from here.
     OutOfRange {
-        /// Its beginning.
+        /// The beginning of the leader's log.
         log_start: Offset,
     },
 }

@@ -20,4 +20,4 @@ pub use id::{
     BrokerEpoch, ClusterId, DirectoryId, GroupName, MemberId, NameError, NodeId, PartitionId,
     ProducerId, TopicId, TopicName, TopicPartition,
 };
-pub use offset::{BrokerEpoch, LeaderEpoch, Offset, OffsetRange, Sequence};
+pub use offset::{LeaderEpoch, Offset, OffsetRange, Sequence};

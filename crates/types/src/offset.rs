@@ -105,31 +105,6 @@ impl std::fmt::Display for LeaderEpoch {
     }
 }
 
-/// One registration of a node with the cluster (KIP-903): grows with every start of a node's process, over
-/// the whole cluster. What an earlier run of a node said counts no more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct BrokerEpoch(i64);
-
-impl BrokerEpoch {
-    /// Checks that `raw` is not negative.
-    #[must_use]
-    pub const fn new(raw: i64) -> Option<Self> {
-        if raw < 0 { None } else { Some(Self(raw)) }
-    }
-
-    /// The number, `>= 0`.
-    #[must_use]
-    pub const fn get(self) -> i64 {
-        self.0
-    }
-}
-
-impl std::fmt::Display for BrokerEpoch {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
 /// Per-partition sequence number of an idempotent producer's record. Wraps from `i32::MAX` to 0 as
 /// in Kafka.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]

@@ -139,7 +139,13 @@ pub(super) fn alter(state: &mut State, command: Command) -> Result<Event, Reject
         }
         check_eligible(state, &found, *node, *epoch)?;
     }
-    state.edit(found.at, Edit::default(), |p| p.isr = nodes);
+    // Even the same replicas count as a change: a leader proposes them to make sure that what it proposed
+    // before, and what may still be on its way, is out of date.
+    let edit = Edit {
+        touch: true,
+        ..Edit::default()
+    };
+    state.edit(found.at, edit, |p| p.isr = nodes);
     changed(state, found.at)
 }
 
