@@ -13,6 +13,8 @@ mod knobs;
 mod nemesis;
 mod node;
 mod oracle;
+#[cfg(feature = "planted")]
+pub mod planted;
 mod world;
 
 use std::collections::BTreeMap;
