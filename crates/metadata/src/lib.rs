@@ -23,7 +23,7 @@ mod state;
 pub use apply::apply;
 pub use codec::CodecError;
 pub use command::{Command, CreateTopic, Election, Event, PartitionKey};
+pub use controller::{Controller, ControllerConfig, Heartbeat, Input, Output, Progress};
 pub use features::FeatureRange;
 pub use rejection::Rejection;
 pub use state::{Node, NodeState, Partition, State, Topic};
-pub use controller::{Controller, ControllerConfig, Heartbeat, Input, Output, Progress};

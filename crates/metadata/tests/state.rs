@@ -50,7 +50,10 @@ fn topics_come_grow_and_go() {
         Rejection::TopicIdExists { .. }
     ));
     let few = refused(&mut s, create("u", 2, 1, 2)).to_string();
-    assert!(few.contains("wants 2 replicas") && few.contains("1 nodes can"), "{few}");
+    assert!(
+        few.contains("wants 2 replicas") && few.contains("1 nodes can"),
+        "{few}"
+    );
     assert!(matches!(
         refused(&mut s, create("u", 2, 0, 1)),
         Rejection::OutOfRange { .. }
@@ -150,13 +153,21 @@ fn producer_ids_are_given_out_once() {
 
 /// What version 1 could say: made from the golden file's own commands when it was written.
 fn old_topics() -> [Command; 2] {
-    let Command::CreateTopic(orders) = create_with("orders", GOLDEN_ID, 2, 2, &[("retention.ms", "1000")])
+    let Command::CreateTopic(orders) =
+        create_with("orders", GOLDEN_ID, 2, 2, &[("retention.ms", "1000")])
     else {
         unreachable!()
     };
-    let placement = BTreeMap::from([(0, vec![NodeId(1), NodeId(0)]), (1, vec![NodeId(0), NodeId(1)])]);
+    let placement = BTreeMap::from([
+        (0, vec![NodeId(1), NodeId(0)]),
+        (1, vec![NodeId(0), NodeId(1)]),
+    ]);
     let labels = BTreeMap::from([("team".to_owned(), "zürich".to_owned())]);
-    let orders = CreateTopic { placement, labels, ..orders };
+    let orders = CreateTopic {
+        placement,
+        labels,
+        ..orders
+    };
     [Command::CreateTopic(orders), create("audit", 7, 1, 1)]
 }
 
@@ -166,37 +177,62 @@ const GOLDEN_ID: u128 = 0x0123_4567_89ab_cdef_0123_4567_89ab_cdef;
 fn golden_state() -> State {
     let mut s = state(&[0, 1, 2], old_topics());
     let more = [
-        Command::FenceNode { node: NodeId(1), epoch: node(&s, 1).epoch },
+        Command::FenceNode {
+            node: NodeId(1),
+            epoch: node(&s, 1).epoch,
+        },
         Command::SetTopicConfigs {
             name: name("orders"),
             configs: BTreeMap::from([("min.insync.replicas".to_owned(), "2".to_owned())]),
         },
-        Command::UnfenceNode { node: NodeId(1), epoch: node(&s, 1).epoch },
+        Command::UnfenceNode {
+            node: NodeId(1),
+            epoch: node(&s, 1).epoch,
+        },
         Command::AlterPartition {
             topic_id: TopicId(GOLDEN_ID),
             partition: PartitionId(0),
             leader: NodeId(0),
             leader_epoch: varve_types::LeaderEpoch::new(1).unwrap(),
             partition_epoch: 1,
-            isr: vec![(NodeId(1), node(&s, 1).epoch), (NodeId(0), node(&s, 0).epoch)],
+            isr: vec![
+                (NodeId(1), node(&s, 1).epoch),
+                (NodeId(0), node(&s, 0).epoch),
+            ],
             broker_epoch: node(&s, 0).epoch,
         },
-        Command::FenceNode { node: NodeId(1), epoch: node(&s, 1).epoch },
-        Command::BeginShutdown { node: NodeId(2), epoch: node(&s, 2).epoch },
-        Command::SetDecommissioning { node: NodeId(1), on: true },
+        Command::FenceNode {
+            node: NodeId(1),
+            epoch: node(&s, 1).epoch,
+        },
+        Command::BeginShutdown {
+            node: NodeId(2),
+            epoch: node(&s, 2).epoch,
+        },
+        Command::SetDecommissioning {
+            node: NodeId(1),
+            on: true,
+        },
         Command::Reassign {
             topic_id: TopicId(GOLDEN_ID),
             partition: PartitionId(0),
             target: Some(vec![NodeId(0), NodeId(2)]),
         },
         Command::AllocateProducerIds { count: 1000 },
-        Command::BumpProducerEpoch { name: "loader".to_owned() },
+        Command::BumpProducerEpoch {
+            name: "loader".to_owned(),
+        },
     ];
     for command in more {
         apply(&mut s, command).unwrap();
     }
-    let p = s.partition(&TopicPartition::new(name("orders"), PartitionId(0))).unwrap();
-    assert_eq!((&p.isr[..], &p.elr[..]), (&[NodeId(0)][..], &[NodeId(1)][..]));
+    let p = s
+        .partition(&TopicPartition::new(name("orders"), PartitionId(0)))
+        .unwrap();
+    assert_eq!(
+        (&p.isr[..], &p.elr[..]),
+        (&[NodeId(0)][..], &[NodeId(1)][..])
+    );
     assert!(p.is_reassigning() && s.reassigning().len() == 1);
     s
 }
@@ -224,16 +260,25 @@ fn a_snapshot_of_version_1_opens_with_defaults() {
     assert_eq!((s.version(), s.level(), s.nodes().len()), (7, 1, 2));
     for known in s.nodes().values() {
         assert_eq!(known.state, NodeState::Active);
-        assert_eq!((known.directory, known.epoch.get()), (DirectoryId::UNKNOWN, 0));
+        assert_eq!(
+            (known.directory, known.epoch.get()),
+            (DirectoryId::UNKNOWN, 0)
+        );
         assert_eq!(known.peer_address, "");
     }
     let at = TopicPartition::new(name("orders"), PartitionId(0));
     let p = s.partition(&at).unwrap();
-    assert_eq!((p.leader, p.isr.len(), p.elr.len()), (Some(NodeId(0)), 1, 0));
+    assert_eq!(
+        (p.leader, p.isr.len(), p.elr.len()),
+        (Some(NodeId(0)), 1, 0)
+    );
     assert_eq!(s.topics()[&name("orders")].configs["retention.ms"], "1000");
     // The first start of this program: the old run is over, and the disk is the one it was.
     for command in [
-        Command::FenceNode { node: NodeId(0), epoch: node(&s, 0).epoch },
+        Command::FenceNode {
+            node: NodeId(0),
+            epoch: node(&s, 0).epoch,
+        },
         register(0, 5),
     ] {
         apply(&mut s, command).unwrap();
@@ -249,11 +294,27 @@ fn a_snapshot_of_version_1_opens_with_defaults() {
 fn levels_only_grow_and_unknown_ones_stop_the_node() {
     let mut s = state(&[0], []);
     let level = |level| Command::FinalizeFeature { level };
-    assert_eq!(apply(&mut s, level(1)).unwrap(), Event::FeatureFinalized { level: 1 });
+    assert_eq!(
+        apply(&mut s, level(1)).unwrap(),
+        Event::FeatureFinalized { level: 1 }
+    );
     let unable = refused(&mut s, level(2));
-    assert!(!unable.is_fatal() && unable.to_string().contains("node 0"), "{unable}");
+    assert!(
+        !unable.is_fatal() && unable.to_string().contains("node 0"),
+        "{unable}"
+    );
     assert!(!refused(&mut s, level(0)).is_fatal());
-    let Command::RegisterNode { node, incarnation, directory, address, peer_address, rack, version, .. } = register(1, 1) else {
+    let Command::RegisterNode {
+        node,
+        incarnation,
+        directory,
+        address,
+        peer_address,
+        rack,
+        version,
+        ..
+    } = register(1, 1)
+    else {
         unreachable!()
     };
     let with = |features| Command::RegisterNode {
@@ -273,10 +334,16 @@ fn levels_only_grow_and_unknown_ones_stop_the_node() {
     let mut s = State::default();
     apply(&mut s, with(FeatureRange { min: 1, max: 2 })).unwrap();
     let beyond = refused(&mut s, level(2));
-    assert!(beyond.is_fatal() && beyond.to_string().contains("newer program"), "{beyond}");
+    assert!(
+        beyond.is_fatal() && beyond.to_string().contains("newer program"),
+        "{beyond}"
+    );
     let mut bytes = snapshot::encode(&s);
     bytes[16] = 2;
-    assert_eq!(snapshot::decode(&bytes), Err(snapshot::SnapshotError::Level { found: 2 }));
+    assert_eq!(
+        snapshot::decode(&bytes),
+        Err(snapshot::SnapshotError::Level { found: 2 })
+    );
 }
 
 #[test]

@@ -22,9 +22,7 @@ use support::{key, name};
 use varve_metadata::{
     Command, CreateTopic, Election, Event, FeatureRange, PartitionKey, State, apply, snapshot,
 };
-use varve_types::{
-    BrokerEpoch, DirectoryId, LeaderEpoch, NodeId, PartitionId, TopicId,
-};
+use varve_types::{BrokerEpoch, DirectoryId, LeaderEpoch, NodeId, PartitionId, TopicId};
 
 struct Line<'a> {
     words: Vec<&'a str>,
@@ -75,7 +73,13 @@ fn show(state: &State, at: PartitionKey) -> String {
         nodes(&p.replicas)
     );
     if p.is_reassigning() {
-        write!(text, " adding {} removing {}", nodes(&p.adding), nodes(&p.removing)).unwrap();
+        write!(
+            text,
+            " adding {} removing {}",
+            nodes(&p.adding),
+            nodes(&p.removing)
+        )
+        .unwrap();
     }
     let leader = p.leader.map_or("none".to_owned(), |n| n.to_string());
     writeln!(
@@ -156,7 +160,9 @@ fn of_partition(state: &State, line: &Line<'_>) -> Command {
             let leader = line.number("leader").map(NodeId).unwrap();
             let isr = line.nodes("isr").unwrap();
             let seen = |n: NodeId| {
-                let given = line.number(&format!("epoch:{n}")).and_then(BrokerEpoch::new);
+                let given = line
+                    .number(&format!("epoch:{n}"))
+                    .and_then(BrokerEpoch::new);
                 (n, given.unwrap_or_else(|| epoch(n)))
             };
             Command::AlterPartition {
@@ -211,7 +217,11 @@ fn run(state: &mut State, line: &str) -> String {
         "nodes" => {
             let mut text = String::new();
             for (id, n) in state.nodes() {
-                let emptied = if n.decommissioning { " decommissioning" } else { "" };
+                let emptied = if n.decommissioning {
+                    " decommissioning"
+                } else {
+                    ""
+                };
                 writeln!(text, "  node {id} epoch {} {:?}{emptied}", n.epoch, n.state).unwrap();
             }
             return text;
@@ -243,7 +253,10 @@ fn run(state: &mut State, line: &str) -> String {
             .collect(),
         Ok(_) => Vec::new(),
     };
-    assert_eq!(snapshot::decode(&snapshot::encode(state)).as_ref(), Ok(&*state));
+    assert_eq!(
+        snapshot::decode(&snapshot::encode(state)).as_ref(),
+        Ok(&*state)
+    );
     changed.into_iter().map(|at| show(state, at)).collect()
 }
 

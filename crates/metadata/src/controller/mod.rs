@@ -242,7 +242,8 @@ impl Controller {
 
     /// Every node of the state has a session; a new registration begins a new one.
     fn sync(&mut self, now: u64, state: &State) {
-        self.sessions.retain(|node, _| state.nodes().contains_key(node));
+        self.sessions
+            .retain(|node, _| state.nodes().contains_key(node));
         for (id, node) in state.nodes() {
             let session = session(&mut self.sessions, *id, node.epoch, now);
             session.fenced = node.state == NodeState::Fenced;
@@ -251,7 +252,9 @@ impl Controller {
 
     fn fence(&self, now: u64, state: &State, plan: &mut Vec<Command>) {
         for (node, session) in &self.sessions {
-            let end = session.heard_ms.saturating_add(self.config.session_timeout_ms);
+            let end = session
+                .heard_ms
+                .saturating_add(self.config.session_timeout_ms);
             if !session.fenced && now >= end && state.node(*node).is_some() {
                 let (node, epoch) = (*node, session.epoch);
                 plan.push(Command::FenceNode { node, epoch });
@@ -297,7 +300,9 @@ impl Controller {
     fn unfence(&self, now: u64, state: &State, plan: &mut Vec<Command>) {
         for (node, session) in &self.sessions {
             let caught_up = u64::try_from(session.epoch.get()).is_ok_and(|e| session.applied >= e);
-            let end = session.heard_ms.saturating_add(self.config.session_timeout_ms);
+            let end = session
+                .heard_ms
+                .saturating_add(self.config.session_timeout_ms);
             let stays = session.heard && now < end && session.stopping_ms.is_none();
             if session.fenced && stays && caught_up && state.node(*node).is_some() {
                 let (node, epoch) = (*node, session.epoch);
@@ -315,7 +320,9 @@ impl Controller {
             None => all.range(..),
         };
         for at in keys {
-            if looked >= self.config.looked_at_per_plan || chosen >= self.config.elections_per_interval {
+            if looked >= self.config.looked_at_per_plan
+                || chosen >= self.config.elections_per_interval
+            {
                 self.elections_from = last;
                 return;
             }

@@ -80,7 +80,9 @@ fn loads(state: &State) -> BTreeMap<NodeId, usize> {
 /// The fullest and the emptiest node, if they are too far apart: more than a tenth of the mean, and at
 /// least two partitions, so that a move never asks for another one back.
 fn lopsided(loads: &BTreeMap<NodeId, usize>) -> Option<(NodeId, NodeId)> {
-    let (full, most) = loads.iter().max_by_key(|(id, n)| (**n, std::cmp::Reverse(**id)))?;
+    let (full, most) = loads
+        .iter()
+        .max_by_key(|(id, n)| (**n, std::cmp::Reverse(**id)))?;
     let (empty, least) = loads.iter().min_by_key(|(id, n)| (**n, **id))?;
     let mean = loads.values().sum::<usize>() / loads.len();
     (most - least >= (mean / 10).max(2)).then_some((*full, *empty))
@@ -93,7 +95,9 @@ pub(super) fn plan(
     cursor: &mut Cursor,
     plan: &mut Vec<Command>,
 ) {
-    let mut free = config.moves_at_once.saturating_sub(state.reassigning().len());
+    let mut free = config
+        .moves_at_once
+        .saturating_sub(state.reassigning().len());
     if free == 0 {
         return;
     }
@@ -170,7 +174,9 @@ impl Work<'_> {
             let fits = |(load, id): &&(usize, NodeId)| {
                 *load < limits::PARTITIONS_PER_NODE_MAX && !p.replicas.contains(id)
             };
-            let other_rack = |(_, id): &&(usize, NodeId)| self.racks(&p, node, *id) >= self.racks(&p, node, node);
+            let other_rack = |(_, id): &&(usize, NodeId)| {
+                self.racks(&p, node, *id) >= self.racks(&p, node, node)
+            };
             let best = to.iter().filter(fits).find(other_rack);
             if let Some((_, to)) = best.or_else(|| to.iter().find(fits)).copied() {
                 self.push(at, &p, (node, to), plan);

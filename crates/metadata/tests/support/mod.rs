@@ -58,7 +58,9 @@ pub fn create_with(
     replication_factor: i32,
     configs: &[(&str, &str)],
 ) -> Command {
-    let configs = configs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+    let configs = configs
+        .iter()
+        .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
     Command::CreateTopic(CreateTopic {
         name: name(topic),
         id: TopicId(id),
