@@ -94,7 +94,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => (0_usize..3).prop_map(Op::Grow),
         12 => (at.clone(), any::<u8>(), prop_oneof![8 => Just(0_u8), 1 => 1_u8..6])
             .prop_map(|((topic, partition), members, stale)| Op::Alter { topic, partition, members, stale }),
-        2 => (at.clone(), 0_u8..8, node.clone())
+        5 => (at.clone(), 0_u8..8, node.clone())
             .prop_map(|((topic, partition), how, node)| Op::Elect { topic, partition, how, node }),
         4 => (at.clone(), prop::option::weighted(0.8, to))
             .prop_map(|((topic, partition), to)| Op::Reassign { topic, partition, to }),
@@ -255,8 +255,8 @@ impl Model {
                 topic_id: id(topic),
                 partition: PartitionId(partition),
                 how: match how {
-                    0 => Election::Unclean(NodeId(node)),
-                    1..4 => Election::Preferred,
+                    0..3 => Election::Unclean(NodeId(node)),
+                    3..4 => Election::Preferred,
                     4..6 => Election::Clean(Some(NodeId(node))),
                     _ => Election::Clean(None),
                 },
@@ -450,9 +450,7 @@ proptest! {
         let mut s = State::default();
         let mut model = Model::default();
         for n in 0..NODES - 1 {
-            for command in [register(n, 1000)].into_iter() {
-                apply(&mut s, command).unwrap();
-            }
+            apply(&mut s, register(n, 1000)).unwrap();
             let unfence = unfence(&s, n);
             apply(&mut s, unfence).unwrap();
         }
