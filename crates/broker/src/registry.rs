@@ -17,8 +17,8 @@ use varve_broker_api::{
 };
 use varve_metadata::{Command as Change, CreateTopic as NewTopic, FeatureRange, State};
 use varve_types::{
-    BrokerEpoch, ConfigError, ErrorKind, NodeId, PartitionId, ProducerId, TopicConfig, TopicId, TopicName,
-    TopicPartition, limits,
+    BrokerEpoch, ConfigError, ErrorKind, NodeId, PartitionId, ProducerId, TopicConfig, TopicId,
+    TopicName, TopicPartition, limits,
 };
 
 use crate::config::BrokerConfig;

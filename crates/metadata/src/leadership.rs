@@ -162,9 +162,7 @@ pub(crate) fn check(p: &Partition, ground: &Ground<'_>) -> Result<(), String> {
     }
     match p.leader {
         Some(leader) if !p.isr.contains(&leader) => {
-            return Err(format!(
-                "leader {leader} is not among the in-sync replicas"
-            ));
+            return Err(format!("leader {leader} is not among the in-sync replicas"));
         }
         None if !p.isr.is_empty() => return Err("replicas are in sync with no leader".to_owned()),
         _ => {}

@@ -26,7 +26,12 @@ pub(crate) fn place(
                 known: state.nodes.len(),
             });
         }
-        return Ok(spread(&order, state.partition_count(), (from, to), replication_factor));
+        return Ok(spread(
+            &order,
+            state.partition_count(),
+            (from, to),
+            replication_factor,
+        ));
     }
     let bad = |why: String| Rejection::BadPlacement {
         name: name.clone(),
@@ -103,7 +108,9 @@ fn spread(
             }
             let ring = (0..count).map(|step| (next + step) % count);
             let free = |i: &usize| !chosen.contains(&order[*i].0);
-            let place = ring.clone().find(|i| free(i) && !used.contains(&order[*i].1));
+            let place = ring
+                .clone()
+                .find(|i| free(i) && !used.contains(&order[*i].1));
             // Racks of different sizes: those that are left may have no free node.
             let Some(place) = place.or_else(|| ring.clone().find(free)) else {
                 break;
@@ -114,7 +121,10 @@ fn spread(
         }
         chosen
     };
-    (from..to).enumerate().map(|(index, _)| one(start + index)).collect()
+    (from..to)
+        .enumerate()
+        .map(|(index, _)| one(start + index))
+        .collect()
 }
 
 #[cfg(test)]
@@ -125,7 +135,9 @@ mod tests {
     fn state(racks: &[&str]) -> State {
         let nodes = racks.iter().enumerate();
         State {
-            nodes: nodes.map(|(n, rack)| (NodeId(n as i32), node(rack))).collect(),
+            nodes: nodes
+                .map(|(n, rack)| (NodeId(n as i32), node(rack)))
+                .collect(),
             ..State::default()
         }
     }
@@ -165,11 +177,19 @@ mod tests {
                 let mut load: BTreeMap<NodeId, usize> = BTreeMap::new();
                 for replicas in placed {
                     let used: BTreeSet<_> = replicas.iter().map(|n| &s.nodes[n].rack).collect();
-                    assert_eq!(used.len(), all.len().min(factor as usize), "{racks:?} {factor}");
-                    replicas.iter().for_each(|n| *load.entry(*n).or_default() += 1);
+                    assert_eq!(
+                        used.len(),
+                        all.len().min(factor as usize),
+                        "{racks:?} {factor}"
+                    );
+                    replicas
+                        .iter()
+                        .for_each(|n| *load.entry(*n).or_default() += 1);
                 }
-                if racks.len() == 2 * all.len() && all.len() == 3 && racks[3] == "a" && factor <= 3 {
-                    let (least, most) = (load.values().min().unwrap(), load.values().max().unwrap());
+                if racks.len() == 2 * all.len() && all.len() == 3 && racks[3] == "a" && factor <= 3
+                {
+                    let (least, most) =
+                        (load.values().min().unwrap(), load.values().max().unwrap());
                     assert!(most - least <= 12, "even racks, uneven nodes: {load:?}");
                 }
             }

@@ -5,7 +5,10 @@ use varve_types::{
 };
 
 fn leader_text(leader: Option<NodeId>) -> String {
-    leader.map_or_else(|| "nobody leads it".to_owned(), |n| format!("node {n} does"))
+    leader.map_or_else(
+        || "nobody leads it".to_owned(),
+        |n| format!("node {n} does"),
+    )
 }
 
 /// Why a command was refused. Nothing was changed.

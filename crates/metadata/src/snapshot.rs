@@ -164,7 +164,7 @@ pub fn decode(bytes: &[u8]) -> Result<State, SnapshotError> {
     })?;
     r.end()?;
     state.index = Index::of(&state.topics);
-    state.check().map_err(SnapshotError::State)?;
+    state.check_parts().map_err(SnapshotError::State)?;
     Ok(state)
 }
 

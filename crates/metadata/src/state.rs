@@ -349,6 +349,15 @@ impl State {
     /// # Errors
     /// A sentence about the first thing that does not hold.
     pub fn check(&self) -> Result<(), String> {
+        self.check_parts()?;
+        if self.index != Index::of(&self.topics) {
+            return Err("the index differs from the partitions".to_owned());
+        }
+        Ok(())
+    }
+
+    /// As [`Self::check`], for a state whose index has just been made.
+    pub(crate) fn check_parts(&self) -> Result<(), String> {
         if !(FIRST_LEVEL..=KNOWN_LEVEL).contains(&self.level) {
             return Err(format!(
                 "feature level {} is not one of {FIRST_LEVEL} to {KNOWN_LEVEL}",
@@ -382,9 +391,6 @@ impl State {
                     producer.id, producer.epoch, self.next_producer_id
                 ));
             }
-        }
-        if self.index != Index::of(&self.topics) {
-            return Err("the index differs from the partitions".to_owned());
         }
         Ok(())
     }

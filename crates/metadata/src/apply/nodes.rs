@@ -68,8 +68,8 @@ pub(super) fn register(state: &mut State, command: Command) -> Result<Event, Rej
             what: "broker epochs",
         });
     };
-    let same_disk = known
-        .is_none_or(|k| k.directory == directory || k.directory == DirectoryId::UNKNOWN);
+    let same_disk =
+        known.is_none_or(|k| k.directory == directory || k.directory == DirectoryId::UNKNOWN);
     let clean = same_disk && known.is_none_or(|k| clean == Some(k.epoch));
     let decommissioning = known.is_some_and(|k| k.decommissioning);
     state.nodes.insert(

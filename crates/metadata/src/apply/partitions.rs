@@ -67,9 +67,7 @@ fn find(state: &State, id: TopicId, partition: PartitionId) -> Result<Found, Rej
         name,
         at: PartitionKey { topic, partition },
         partition: found.clone(),
-        min_insync: state
-            .topic_by_id(id)
-            .map_or(1, |(_, t)| t.rules.min_insync),
+        min_insync: state.topic_by_id(id).map_or(1, |(_, t)| t.rules.min_insync),
     })
 }
 
@@ -256,7 +254,12 @@ pub(super) fn reassign(
     let found = find(state, topic_id, partition)?;
     let is = &found.partition;
     let mut new = is.clone();
-    let old: Vec<NodeId> = is.replicas.iter().filter(|n| !is.adding.contains(n)).copied().collect();
+    let old: Vec<NodeId> = is
+        .replicas
+        .iter()
+        .filter(|n| !is.adding.contains(n))
+        .copied()
+        .collect();
     if let Some(target) = target {
         check_target(state, &found, &target)?;
         let without = |all: &[NodeId], these: &[NodeId]| -> Vec<NodeId> {
