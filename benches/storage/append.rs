@@ -1,5 +1,5 @@
-//! Appends and group commit: batches of 64 KiB and a flush of what is dirty after each group, against one
-//! `pwrite` per batch and one `fdatasync` per dirty file and group. The shared journal's rows belong here.
+//! Appends to one log: batches of 64 KiB and a flush after each group, against one `pwrite` per batch and one
+//! `fdatasync` per group.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -36,20 +36,6 @@ pub fn append(bench: &Bench<'_>) -> Result<Vec<Row>> {
             n => format!("append 64 KiB, a flush per {} MiB", (n * BATCH_BYTES) >> 20),
         };
         rows.push(load.row(bench, name)?.target(0.9));
-    }
-    Ok(rows)
-}
-
-/// Batches spread over many partitions, in groups of 4 MiB.
-pub fn group_commit(bench: &Bench<'_>) -> Result<Vec<Row>> {
-    let mut rows = Vec::new();
-    for files in bench.partitions {
-        let load = Load {
-            files: *files,
-            group: 64,
-            total: bench.bytes,
-        };
-        rows.push(load.row(bench, format!("group commit, {files} partitions"))?);
     }
     Ok(rows)
 }

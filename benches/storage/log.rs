@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 use varve_record::{Batch, BatchBuilder, Compression, Sequenced};
 use varve_storage::{Log, LogConfig, LogIdentity, OpenMode};
 use varve_types::{LeaderEpoch, PartitionId, TopicId};
-use varve_vfs::RealVfs;
+use varve_vfs::{PacedVfs, RealVfs, SystemClock};
 
 /// Time that is told to the log.
 pub const NOW_MS: i64 = 1_700_000_000_000;
@@ -25,7 +25,9 @@ pub fn open(dir: &Path, partition: usize, segment_bytes: u64) -> Result<Log> {
         ..LogConfig::default()
     };
     let mode = OpenMode { clean: false };
-    let (mut log, _) = Log::open(Arc::new(RealVfs), dir, identity, config, mode, NOW_MS)?;
+    // As a server opens it.
+    let vfs = PacedVfs::new(Arc::new(RealVfs), Arc::new(SystemClock::new()));
+    let (mut log, _) = Log::open(Arc::new(vfs), dir, identity, config, mode, NOW_MS)?;
     if log.last_epoch().is_none() {
         log.begin_epoch(LeaderEpoch::ZERO)?;
     }

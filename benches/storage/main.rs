@@ -5,6 +5,7 @@
 
 mod append;
 mod compaction;
+mod groups;
 mod log;
 mod read;
 mod recovery;
@@ -27,8 +28,8 @@ struct Args {
     /// MiB written or read per round.
     #[arg(long, default_value_t = 512)]
     mib: usize,
-    /// Numbers of partitions for group commit; 1000 is worth a try.
-    #[arg(long, value_delimiter = ',', default_values_t = [1, 8, 100])]
+    /// Numbers of partitions for group commit; the last is also compared with the first.
+    #[arg(long, value_delimiter = ',', default_values_t = [8, 1000])]
     partitions: Vec<usize>,
     /// GiB of old segments that a reader scans while appends go on.
     #[arg(long, default_value_t = 4)]
@@ -36,15 +37,23 @@ struct Args {
     /// Where; else `$VARVE_BENCH_DIR`, else a temporary directory.
     #[arg(long)]
     dir: Option<PathBuf>,
-    /// One JSON document instead of a table.
-    #[arg(long)]
-    json: bool,
+    /// Shape of the result.
+    #[arg(long, short, value_enum, default_value_t = Output::Table)]
+    output: Output,
     /// One small round of everything, to see that it works: what `cargo test --benches` runs.
     #[arg(long)]
     test: bool,
     /// Given by cargo.
     #[arg(long, hide = true)]
     bench: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Output {
+    /// A Markdown table.
+    Table,
+    /// One JSON document.
+    Json,
 }
 
 /// One line of the table.
@@ -61,6 +70,7 @@ struct Row {
 }
 
 /// What a round has measured.
+#[derive(Clone, Copy)]
 struct Round {
     floor: f64,
     ours: f64,
@@ -152,7 +162,7 @@ type Group = fn(&Bench<'_>) -> Result<Vec<Row>>;
 
 const GROUPS: [(&str, Group); 6] = [
     ("append", append::append),
-    ("group commit", append::group_commit),
+    ("group commit", groups::rows),
     ("read", read::rows),
     ("recovery", recovery::rows),
     ("compaction", compaction::rows),
@@ -173,7 +183,7 @@ fn main() -> Result<()> {
         dir: home.path(),
         rounds: if args.test { 1 } else { args.rounds.max(1) },
         bytes: if args.test { 4 << 20 } else { args.mib << 20 },
-        partitions: &args.partitions,
+        partitions: if args.test { &[2, 5] } else { &args.partitions },
         scan_bytes: if args.test {
             8 << 20
         } else {
@@ -193,7 +203,7 @@ fn main() -> Result<()> {
         let names = GROUPS.map(|(name, _)| name).join(", ");
         bail!("no rows of that name; there are: {names}");
     }
-    if args.json {
+    if args.output == Output::Json {
         println!("{}", json(&rows));
     } else {
         table(&rows);

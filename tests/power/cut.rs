@@ -54,11 +54,12 @@ impl Tally {
     }
 }
 
-fn shape(seed: u64) -> Shape {
+fn shape(seed: u64, journal: bool) -> Shape {
     // Small and large batches, few and many segments: by seed.
     let large = seed.is_multiple_of(3);
     Shape {
         seed,
+        journal,
         partitions: if seed.is_multiple_of(2) { 4 } else { 12 },
         segment_bytes: if large { 1 << 20 } else { 32 << 10 },
         batch_bytes: if large { 128 << 10 } else { 4 << 10 },
@@ -66,13 +67,13 @@ fn shape(seed: u64) -> Shape {
 }
 
 /// Power cuts under load, some in a row on the same logs.
-fn cut_under_load(data: &'static str, cuts: usize) {
+fn cut_under_load(data: &'static str, journal: bool, cuts: usize) {
     let mut tally = Tally::default();
     for series in 1.. {
         if tally.cuts >= cuts {
             break;
         }
-        let shape = shape(series);
+        let shape = shape(series, journal);
         let mut random = Random::new(shape.seed ^ data.len() as u64);
         let disk = Disk::new(DISK_MIB, data);
         let dir = disk.path().join("logs");
@@ -101,16 +102,16 @@ fn cut_under_load(data: &'static str, cuts: usize) {
             }
         }
     }
-    eprintln!("power cuts, data={data}: {tally:#?}");
+    eprintln!("power cuts, data={data}, journal {journal}: {tally:#?}");
     assert!(tally.cuts > 0 && tally.acknowledged > 0, "{tally:?}");
 }
 
 /// `kill -9` between a write and its flush, a restart that finds the bytes in memory, more traffic, and then a
 /// cut: what the restarted process took over counts as acknowledged, so it must be there.
-fn cut_after_kill(data: &'static str, runs: usize) {
+fn cut_after_kill(data: &'static str, journal: bool, runs: usize) {
     let mut tally = Tally::default();
     for run in 0..runs {
-        let shape = shape(1_000 + run as u64);
+        let shape = shape(1_000 + run as u64, journal);
         let mut random = Random::new(shape.seed);
         let disk = Disk::new(DISK_MIB, data);
         let dir = disk.path().join("logs");
@@ -138,27 +139,48 @@ fn cut_after_kill(data: &'static str, runs: usize) {
             outcome.right(&format!("{shape:?}, run {run}"), &lines);
         }
     }
-    eprintln!("kill, restart, power cut: {tally:#?}");
+    eprintln!("kill, restart, power cut, journal {journal}: {tally:#?}");
     assert_eq!(tally.cuts, runs);
 }
 
 #[test]
 fn acknowledged_records_survive_a_power_cut_data_ordered() {
     if !skipped("power cuts with data=ordered") {
-        cut_under_load("ordered", amount(3, 500));
+        cut_under_load("ordered", false, amount(3, 500));
     }
 }
 
 #[test]
 fn acknowledged_records_survive_a_power_cut_data_writeback() {
     if !skipped("power cuts with data=writeback") {
-        cut_under_load("writeback", amount(3, 500));
+        cut_under_load("writeback", false, amount(3, 500));
     }
 }
 
 #[test]
 fn what_a_restart_found_in_memory_survives_a_power_cut() {
     if !skipped("a kill, a restart and a power cut") {
-        cut_after_kill("ordered", amount(3, 200));
+        cut_after_kill("ordered", false, amount(3, 200));
+    }
+}
+
+#[test]
+fn what_a_journal_acknowledged_survives_a_power_cut_data_ordered() {
+    if !skipped("power cuts with a journal and data=ordered") {
+        cut_under_load("ordered", true, amount(3, 500));
+    }
+}
+
+#[test]
+fn what_a_journal_acknowledged_survives_a_power_cut_data_writeback() {
+    if !skipped("power cuts with a journal and data=writeback") {
+        cut_under_load("writeback", true, amount(3, 500));
+    }
+}
+
+#[test]
+fn what_a_restart_with_a_journal_found_in_memory_survives_a_power_cut() {
+    if !skipped("a kill, a restart with a journal and a power cut") {
+        cut_after_kill("ordered", true, amount(3, 200));
     }
 }

@@ -13,6 +13,8 @@ pub struct Shape {
     pub partitions: u32,
     pub segment_bytes: u64,
     pub batch_bytes: u64,
+    /// The logs share a journal.
+    pub journal: bool,
 }
 
 impl Shape {
@@ -28,6 +30,9 @@ impl Shape {
         let mut all = vec![command.to_owned(), "--dir".to_owned(), dir];
         for (name, value) in numbers {
             all.extend([name.to_owned(), value.to_string()]);
+        }
+        if self.journal {
+            all.push("--journal".to_owned());
         }
         all
     }

@@ -47,8 +47,9 @@ struct Point {
     nth: usize,
 }
 
-fn shape() -> Shape {
+fn shape(journal: bool) -> Shape {
     Shape {
+        journal,
         seed: 3,
         partitions: 4,
         segment_bytes: 8 << 10,
@@ -56,8 +57,8 @@ fn shape() -> Shape {
     }
 }
 
-fn run_arguments(dir: &Path) -> Vec<String> {
-    let mut arguments = shape().arguments("run", dir);
+fn run_arguments(shape: &Shape, dir: &Path) -> Vec<String> {
+    let mut arguments = shape.arguments("run", dir);
     arguments.extend(["--ops".to_owned(), OPERATIONS.to_string()]);
     arguments
 }
@@ -172,10 +173,10 @@ fn logs(checked: &str) -> Vec<String> {
 }
 
 /// Kills the workload at `point`, checks what is left, and kills the recovery of it; the number of checks.
-fn kill_and_recover(point: Point, recoveries: usize, number: usize) -> usize {
+fn kill_and_recover(shape: &Shape, point: Point, recoveries: usize, number: usize) -> usize {
     let scratch = scratch();
     let crashed = scratch.path().join("a");
-    let said = killed_at(point, &run_arguments(&crashed));
+    let said = killed_at(point, &run_arguments(shape, &crashed));
     let fresh = |name: &str| -> PathBuf {
         let dir = scratch.path().join(name);
         copy(&crashed, &dir);
@@ -183,15 +184,15 @@ fn kill_and_recover(point: Point, recoveries: usize, number: usize) -> usize {
     };
     let checked = fresh("b");
     let what = format!("killed at {point:?}");
-    let expected = logs(&shape().check(&checked, &said).right(&what, &said));
+    let expected = logs(&shape.check(&checked, &said).right(&what, &said));
     let traced = fresh("c");
-    let steps = points(&shape().arguments("recover", &traced));
+    let steps = points(&shape.arguments("recover", &traced));
     let chosen = spread(&steps, recoveries, number);
     for (n, step) in chosen.iter().enumerate() {
         let dir = fresh(&format!("r{n}"));
-        killed_at(*step, &shape().arguments("recover", &dir));
+        killed_at(*step, &shape.arguments("recover", &dir));
         let what = format!("{what}, its recovery at {step:?}");
-        let found = match shape().check(&dir, &said) {
+        let found = match shape.check(&dir, &said) {
             Outcome::Right(text) => logs(&text),
             wrong => {
                 wrong.right(&what, &said);
@@ -210,11 +211,21 @@ fn kill_and_recover(point: Point, recoveries: usize, number: usize) -> usize {
 
 #[test]
 fn killed_at_every_system_call_and_again_in_recovery() {
-    if skipped("kill at every system call") {
-        return;
+    if !skipped("kill at every system call") {
+        killed_everywhere(&shape(false));
     }
+}
+
+#[test]
+fn killed_at_every_system_call_of_logs_with_a_journal_and_again_in_recovery() {
+    if !skipped("kill at every system call with a journal") {
+        killed_everywhere(&shape(true));
+    }
+}
+
+fn killed_everywhere(shape: &Shape) {
     let dir = scratch();
-    let all = points(&run_arguments(&dir.path().join("a")));
+    let all = points(&run_arguments(shape, &dir.path().join("a")));
     assert!(all.len() >= 500, "{} points are too few", all.len());
     let chosen = spread(&all, amount(SAMPLE, usize::MAX), 0);
     let (next, checks) = (AtomicUsize::new(0), AtomicUsize::new(0));
@@ -227,7 +238,7 @@ fn killed_at_every_system_call_and_again_in_recovery() {
             } else {
                 SAMPLE_OF_RECOVERY
             };
-            let done = kill_and_recover(*point, recoveries, n);
+            let done = kill_and_recover(shape, *point, recoveries, n);
             checks.fetch_add(done, Ordering::Relaxed);
         }
     };
@@ -239,6 +250,6 @@ fn killed_at_every_system_call_and_again_in_recovery() {
         "killed at {} of {} system calls, {} logs recovered and compared",
         chosen.len(),
         all.len(),
-        checks.load(Ordering::Relaxed) * shape().partitions as usize
+        checks.load(Ordering::Relaxed) * shape.partitions as usize
     );
 }

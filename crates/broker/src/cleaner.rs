@@ -2,9 +2,12 @@
 //! that are due; the cleaner asks the lane for the work, does it from a snapshot, and hands each part back to
 //! be installed. Appends and reads go on meanwhile, and a lane never waits for it.
 //!
+//! What it reads and writes is held to `log.cleaner.io.max.bytes.per.second` ([`Rate`]), all runs together.
+//!
 //! Invariants: a run is given up when its partition goes offline, its topic is deleted, or the broker stops;
 //! what was installed before stays, and what was not leaves no files. It never writes to a log by itself.
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,6 +22,7 @@ use crate::inbox::Inbox;
 use crate::lane::Command;
 use crate::metrics::{Metrics, ResultLabel};
 use crate::partition::Partition;
+use crate::rate::Rate;
 
 /// Memory for the keys of one run; Kafka's default. Taken only as far as the records need it.
 pub(crate) const MAP_BYTES: usize = 128 * 1024 * 1024;
@@ -42,13 +46,19 @@ pub(crate) struct Cleaner {
 }
 
 impl Cleaner {
-    pub(crate) fn start(clock: &Arc<dyn Clock>, metrics: &Metrics) -> std::io::Result<Self> {
+    /// `io_bytes_per_second` of reads and writes together; 0 for as many as the disk gives.
+    pub(crate) fn start(
+        io_bytes_per_second: u64,
+        clock: &Arc<dyn Clock>,
+        metrics: &Metrics,
+    ) -> std::io::Result<Self> {
         let candidates: Arc<Inbox<Candidate>> = Inbox::new();
         let stop = Arc::new(AtomicBool::new(false));
         let worker = Worker {
             stop: Arc::clone(&stop),
             clock: Arc::clone(clock),
             metrics: metrics.clone(),
+            rate: RefCell::new(Rate::new(io_bytes_per_second)),
         };
         let queue = Arc::clone(&candidates);
         let builder = std::thread::Builder::new().name("varve-cleaner".to_owned());
@@ -74,6 +84,7 @@ struct Worker {
     stop: Arc<AtomicBool>,
     clock: Arc<dyn Clock>,
     metrics: Metrics,
+    rate: RefCell<Rate>,
 }
 
 impl Worker {
@@ -106,6 +117,20 @@ impl Worker {
         !self.stop.load(Ordering::Relaxed)
             && partition.offline().is_none()
             && !partition.is_deleted()
+    }
+
+    /// Pauses as long as the rate asks for after so many bytes. Returns whether the run goes on.
+    fn paced(&self, partition: &Partition, bytes: u64) -> bool {
+        let mut pause = match bytes {
+            0 => Duration::ZERO,
+            _ => self.rate.borrow_mut().spent(bytes, self.clock.now()),
+        };
+        while pause > Duration::ZERO && self.goes_on(partition) {
+            let nap = pause.min(LOOK);
+            std::thread::sleep(nap);
+            pause -= nap;
+        }
+        self.goes_on(partition)
     }
 
     /// Waits for a lane's answer. `None`: it will not come, or nobody needs it any more.
@@ -176,7 +201,7 @@ impl Worker {
 
     fn perform(&self, partition: &Partition, run: &mut Compaction) -> Result<(), CompactionError> {
         let slot = partition.slot;
-        while let Some(part) = run.next(&|| self.goes_on(partition))? {
+        while let Some(part) = run.next(&|bytes| self.paced(partition, bytes))? {
             let (reply, answer) = sync_channel(1);
             let command = Command::Install {
                 slot,

@@ -151,7 +151,9 @@ impl Committer {
         let identity = job.target.identity();
         let home = || (Arc::clone(&job.lane), job.slot);
         self.homes.entry(identity).or_insert_with(home);
-        let bytes = job.target.bytes();
+        // What waits for an answer. The target also counts what the journal has and the file has not synced yet.
+        let entry = job.entry.as_ref();
+        let bytes = entry.map_or_else(|| job.target.bytes(), JournalEntry::bytes);
         if bytes >= FILE_BYTES {
             self.large.insert(identity);
         } else if bytes < JOURNAL_BYTES {

@@ -45,6 +45,8 @@ pub struct BrokerConfig {
     pub journal_max_bytes: u64,
     /// Bytes that the scrub reads in a second; 0 turns it off.
     pub scrub_bytes_per_second: u64,
+    /// Bytes that compaction reads and writes in a second at most, all logs together; 0 for no limit.
+    pub cleaner_bytes_per_second: u64,
     /// Least time from the beginning of one scrub pass to the next.
     pub scrub_interval: Duration,
     /// How often retention is applied and compaction looks for work; rounded to half seconds.
@@ -90,6 +92,7 @@ impl BrokerConfig {
             min_free_percent: 5,
             journal_max_bytes: 0,
             scrub_bytes_per_second: 10 * 1024 * 1024,
+            cleaner_bytes_per_second: 0,
             scrub_interval: Duration::from_secs(24 * 60 * 60),
             housekeeping_interval: Duration::from_secs(30),
             request_timeout: Duration::from_secs(30),

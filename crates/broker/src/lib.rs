@@ -25,6 +25,7 @@ mod offsets_topic;
 mod opener;
 mod partition;
 mod produce;
+mod rate;
 mod reader;
 mod registry;
 mod reject;

@@ -120,7 +120,7 @@ impl Broker {
         let config = Arc::new(config);
         let metrics = Metrics::new();
         let mut flushers = Flushers::start(config.flush_threads, &clock, &metrics)?;
-        let cleaner = Cleaner::start(&clock, &metrics)?;
+        let cleaner = Cleaner::start(config.cleaner_bytes_per_second, &clock, &metrics)?;
         let lanes: Arc<[_]> = (0..config.lanes.max(1)).map(|_| Inbox::new()).collect();
         let mut threads = Vec::new();
         for (number, inbox) in lanes.iter().enumerate() {

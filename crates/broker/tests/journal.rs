@@ -174,6 +174,24 @@ async fn large_appends_go_to_their_file_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn small_appends_stay_in_the_journal_however_much_waits_behind_it() {
+    let f = with_journal(Arc::new(MemVfs::new()), 256 << 20).await;
+    let topic = f.create("t", PARTITIONS).await;
+    let mut written = write_until_journaled(&f, &topic).await;
+    let before = counter(&f.broker, "varve_journal_bytes_total");
+    // Together far more than what one append may be to go there, and all of it in the journal's first file.
+    let (rounds, size) = (8, 100 * 1024);
+    let more = write_rounds(&f, &topic, rounds, size).await;
+    let through = counter(&f.broker, "varve_journal_bytes_total") - before;
+    let sent = (rounds * size * PARTITIONS as usize) as u64;
+    assert!(through >= sent, "{through} of {sent} bytes");
+    written.iter_mut().zip(more).for_each(|(a, b)| a.extend(b));
+    let f = f.crash_and_restart().await;
+    assert_all_there(&f, &topic, &written).await;
+    f.broker.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_journal_with_records_of_a_partition_that_does_not_open_is_kept() {
     let f = with_journal(Arc::new(MemVfs::new()), 16 << 20).await;
     let topic = f.create("t", PARTITIONS).await;

@@ -435,6 +435,12 @@ impl Core {
         self.cursors.log_start
     }
 
+    /// The node this is on.
+    #[must_use]
+    pub const fn me(&self) -> NodeId {
+        self.me
+    }
+
     /// Epoch in which this node leads; `None` when it does not.
     #[must_use]
     pub const fn leader_epoch(&self) -> Option<LeaderEpoch> {

@@ -9,7 +9,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use varve_broker::Broker;
-use varve_vfs::{Clock, RealVfs, SystemClock, Vfs};
+use varve_vfs::{Clock, PacedVfs, RealVfs, SystemClock, Vfs};
 
 use crate::config::Config;
 use crate::datadir::DataDir;
@@ -47,8 +47,8 @@ impl Node {
         let client = bind(&config.client_address, "listeners.client.address").await?;
         let http_listener = bind(&config.http_address, "http.address").await?;
         let (client_address, http_address) = (client.local_addr()?, http_listener.local_addr()?);
-        let vfs: Arc<dyn Vfs> = Arc::new(RealVfs);
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        let vfs: Arc<dyn Vfs> = Arc::new(PacedVfs::new(Arc::new(RealVfs), Arc::clone(&clock)));
         let path = config.broker.data_dir.clone();
         let directory = DataDir::open(Arc::clone(&vfs), &path, config.node, config.cluster)?;
         config.broker.cluster = directory.cluster();

@@ -35,6 +35,10 @@ impl Plant {
             InStorage::UnlinkBeforeManifest,
             InStorage::CountOldFlush,
             InStorage::LeavePartialAppend,
+            InStorage::JournalBeforeSync,
+            InStorage::ReuseJournalTooEarly,
+            InStorage::InstallBeforeSync,
+            InStorage::CountAborted,
         ]
         .map(Plant::Storage);
         #[cfg(not(feature = "planted"))]
@@ -61,6 +65,12 @@ impl Plant {
                 InStorage::UnlinkBeforeManifest => "files unlinked before the manifest is durable",
                 InStorage::CountOldFlush => "flush of before a truncation counted after it",
                 InStorage::LeavePartialAppend => "partial append on a full disk not cut back",
+                InStorage::JournalBeforeSync => "ack before the journal's fsync",
+                InStorage::ReuseJournalTooEarly => {
+                    "journal file used again before its logs are synced"
+                }
+                InStorage::InstallBeforeSync => "manifest before the compacted segment is synced",
+                InStorage::CountAborted => "aborted records supersede older ones in a compaction",
             },
         }
     }

@@ -1,7 +1,9 @@
 //! A bounded part of every torture suite: what `cargo xtask long torture` does to the end.
 
+use varve_sim::torture::driver::{CameBy, Disk, Driver};
 use varve_sim::torture::workloads::{Workload, all};
 use varve_sim::torture::{Effort, Tally, damage, enumerate, faults};
+use varve_vfs::mem::MemVfs;
 
 fn clean(tally: &Tally, at_least: u64) {
     assert!(
@@ -22,7 +24,7 @@ fn clean(tally: &Tally, at_least: u64) {
 
 fn each(suite: fn(&dyn Workload, Effort) -> Tally, at_least: u64) {
     let workloads = all();
-    assert!(workloads.len() >= 12);
+    assert!(workloads.len() >= 16);
     for workload in workloads {
         clean(&suite(workload.as_ref(), Effort::bounded()), at_least);
     }
@@ -52,6 +54,35 @@ fn k9_a_full_disk_refuses_cleanly_and_goes_on_when_there_is_space() {
 fn k2_k3_k4_damage_is_found_or_changes_no_answer() {
     for tally in damage::all(None, Effort::bounded()) {
         clean(&tally, 100);
+    }
+}
+
+#[test]
+fn workloads_of_the_journal_and_of_compaction_come_by_what_they_are_there_for() {
+    for workload in all() {
+        let disk = MemVfs::new();
+        let setup = workload.setup();
+        let mut driver = Driver::new(&disk, setup, Disk::Good, false);
+        workload.run(&mut driver).unwrap();
+        let came_by = driver.came_by;
+        if setup.journal.is_some() {
+            let CameBy {
+                shared_groups,
+                full,
+                relieved,
+                voided,
+                ..
+            } = came_by;
+            assert!(shared_groups >= 5 && full >= 1, "{came_by:?}");
+            assert!(relieved >= 5 && voided >= 1, "{came_by:?}");
+        } else if setup.keyed {
+            assert!(
+                came_by.installed >= 6 && came_by.taken_away >= 20,
+                "{came_by:?}"
+            );
+        } else {
+            assert_eq!(came_by, CameBy::default(), "{}", workload.name());
+        }
     }
 }
 

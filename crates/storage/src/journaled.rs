@@ -31,7 +31,10 @@ impl Log {
     pub fn journal_entry(&mut self, batches: Vec<Sequenced>) -> Option<JournalEntry> {
         let first = batches.first()?.header().base_offset;
         let last = batches.last()?.header().next_offset();
+        let follow =
+            |two: &[Sequenced]| two[0].header().next_offset() == two[1].header().base_offset;
         let exact = first == self.flushed() && last == self.log_end();
+        let exact = exact && batches.windows(2).all(follow);
         if !exact || self.failure().is_some() || self.small_files_are_due() {
             return None;
         }

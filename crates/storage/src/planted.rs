@@ -26,6 +26,14 @@ pub enum Plant {
     CountOldFlush,
     /// What an append that found no space has written is left in the file.
     LeavePartialAppend,
+    /// A group of the journal counts as durable without a sync.
+    JournalBeforeSync,
+    /// A file of the journal is written over before the segment files behind it are synced.
+    ReuseJournalTooEarly,
+    /// The manifest lists a compacted segment before its bytes are synced.
+    InstallBeforeSync,
+    /// Records of an aborted transaction take the place of older ones.
+    CountAborted,
 }
 
 #[cfg(feature = "planted")]

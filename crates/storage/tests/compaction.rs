@@ -268,6 +268,37 @@ fn a_transaction_without_an_end_is_a_bound() {
     assert_eq!(offsets(&log.view()), [3]);
 }
 
+/// A run that is there only for a tombstone does not look into segments that stay as they are; records in them
+/// still need the marker of their transaction.
+#[test]
+fn a_marker_stays_while_records_of_its_transaction_are_in_a_segment_that_is_passed_over() {
+    let (_, vfs) = mem();
+    let small = LogConfig {
+        segment_bytes: 300,
+        ..config()
+    };
+    let (mut log, _) = open(&vfs, small, true);
+    let long = "x".repeat(200);
+    put_as(&mut log, 7, 0, true, &[("a", Some(&long))]); // 0
+    log.roll().unwrap();
+    put_marker(&mut log, 7, Marker::Commit); // 1
+    put_now(&mut log, &[("t", None)]); // 2
+    seal_off(&mut log);
+    put_now(&mut log, &[("x", Some("0"))]);
+    compact(&mut log);
+    assert_eq!(offsets(&log.view()), [0, 2, 3], "the tombstone waits");
+    // The first time it goes; the second time a marker without records would.
+    for later in [1000, 2000, 3000] {
+        compact_at(&mut log, NOW + later);
+        let left: Vec<i64> = log
+            .view()
+            .headers(o(0))
+            .map(|h| h.unwrap().base_offset.get())
+            .collect();
+        assert_eq!(left, [0, 1, 3], "{later} ms later");
+    }
+}
+
 #[test]
 fn the_last_batch_of_a_producer_stays_without_its_records() {
     let (_, vfs) = mem();
@@ -435,11 +466,30 @@ fn readers_of_an_old_view_read_on() {
 }
 
 #[test]
+fn a_run_tells_of_every_byte_it_moves() {
+    let (_, mut log) = three_keys();
+    let told = std::cell::Cell::new(0);
+    let mut run = log.prepare_compaction(&eager(), NOW, o(6), ROOM).unwrap();
+    let go_on = |bytes| {
+        told.set(told.get() + bytes);
+        true
+    };
+    while let Some(part) = run.next(&go_on).unwrap() {
+        log.prepare_install(part).unwrap();
+        log.change_now().unwrap();
+    }
+    let stats = run.stats();
+    assert!(stats.read_bytes > 0 && stats.written_bytes > 0);
+    // Headers once, records for the keys once, and everything once to be copied: all of it fits into a window.
+    assert_eq!(told.get(), 3 * stats.read_bytes + stats.written_bytes);
+}
+
+#[test]
 fn a_run_whose_segments_are_gone_is_abandoned() {
     let (mem, mut log) = three_keys();
     let names = || varve_vfs::Vfs::list(&mem, &dir()).unwrap().len();
     let mut run = log.prepare_compaction(&eager(), NOW, o(6), ROOM).unwrap();
-    let part = run.next(&|| true).unwrap().unwrap();
+    let part = run.next(&|_| true).unwrap().unwrap();
     log.truncate_to(o(3)).unwrap().run().unwrap();
     let before = names();
     log.prepare_install(part).unwrap_err().run().unwrap();
@@ -447,9 +497,9 @@ fn a_run_whose_segments_are_gone_is_abandoned() {
     assert_eq!(offsets(&log.view()), [0, 1, 2]);
     seal_off(&mut log);
     let mut run = log.prepare_compaction(&eager(), NOW, o(3), ROOM).unwrap();
-    let stopped = run.next(&|| false).unwrap_err();
+    let stopped = run.next(&|_| false).unwrap_err();
     assert!(matches!(stopped, CompactionError::Stopped), "{stopped}");
-    assert!(run.next(&|| true).unwrap().is_none(), "it is over");
+    assert!(run.next(&|_| true).unwrap().is_none(), "it is over");
     compact(&mut log);
     assert_eq!(offsets(&log.view()), [1, 2]);
 }

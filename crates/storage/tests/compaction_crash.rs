@@ -104,7 +104,7 @@ fn attempt(log: &mut Log) -> bool {
         return true;
     };
     loop {
-        match run.next(&|| true) {
+        match run.next(&|_| true) {
             Ok(Some(part)) => log.prepare_install(part).unwrap(),
             Ok(None) => return true,
             Err(_) => return false,

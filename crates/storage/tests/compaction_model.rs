@@ -132,7 +132,7 @@ impl World {
             return true;
         };
         for _ in 0..parts {
-            let part = match run.next(&|| true) {
+            let part = match run.next(&|_| true) {
                 Ok(Some(part)) => part,
                 Ok(None) => return true,
                 Err(_) => return false,

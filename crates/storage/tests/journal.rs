@@ -6,7 +6,7 @@
 mod common;
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use common::{NOW, batch, bytes_of, config, epoch, mem, o, read_all};
 use varve_record::Sequenced;
@@ -14,7 +14,8 @@ use varve_storage::journal::{JournalError, Written};
 use varve_storage::{Journal, JournalConfig, Log, LogConfig, LogError, LogIdentity, OpenMode};
 use varve_types::{Offset, PartitionId, TopicId};
 use varve_vfs::Vfs;
-use varve_vfs::mem::{Fate, MemVfs};
+use varve_vfs::fault::Op;
+use varve_vfs::mem::{Answer, Fate, MemVfs, Unsynced};
 
 const OWNER: u128 = 0x1234_5678;
 const SIZES: JournalConfig = JournalConfig {
@@ -382,6 +383,156 @@ fn a_torn_last_group_was_never_acknowledged() {
     assert!(replay.torn_bytes > 0);
     assert!(world.restart("torn"));
     assert_eq!(world.subjects[0].log.log_end(), acked);
+}
+
+/// A group whose first sector never arrived, in a file that is used again: what lay there must have been called
+/// void by a group that was synced before.
+#[test]
+fn a_torn_group_over_those_of_a_file_that_is_used_again_is_no_damage() {
+    let (mem, mut world, mut dice) = one_log();
+    let before_syncs: Arc<Mutex<Vec<MemVfs>>> = Arc::default();
+    let (disk, seen) = (mem.clone(), before_syncs.clone());
+    mem.set_hook(Some(Arc::new(move |call| {
+        if call.op == Op::Sync && call.path.starts_with(journal_dir()) {
+            seen.lock().unwrap().push(disk.fork());
+        }
+        Answer::Go
+    })));
+    let mut cuts = 0;
+    for round in 0..200 {
+        world.append(0, &mut dice);
+        let acked = world.subjects[0].acked;
+        world.commit(false);
+        for cut in std::mem::take(&mut *before_syncs.lock().unwrap()) {
+            cut.crash(&mut |change| match change {
+                Unsynced::Write { path, .. } if path.starts_with(journal_dir()) => Fate::Tail(512),
+                _ => Fate::Keep,
+            });
+            let vfs: Arc<dyn Vfs> = Arc::new(cut);
+            let (_, logs) = start(&vfs, 1, LARGE, false).unwrap();
+            assert!(logs[0].log_end() >= acked, "round {round}");
+            cuts += 1;
+        }
+    }
+    assert!(cuts >= 200 && world.journal.files().1 == SIZES.files);
+}
+
+/// A start on a journal whose files are all needed and full makes them void without taking one away first.
+#[test]
+fn a_start_on_a_full_journal_may_be_cut_off_anywhere() {
+    let (mem, vfs) = mem();
+    let mut world = World::new(&vfs, 2, LARGE);
+    let mut dice = Dice(21);
+    let mut fill = |world: &mut World, log: usize, files: usize| {
+        while world.journal.files().0 < files {
+            world.append(log, &mut dice);
+            world.commit(false);
+        }
+    };
+    fill(&mut world, 0, 2);
+    fill(&mut world, 1, SIZES.files);
+    // The first file is used again; groups that are needed were written when it was needed, too.
+    let log = &mut world.subjects[0].log;
+    let done = log.journal_relief().unwrap().run().unwrap();
+    world.journal.synced(&done);
+    log.flush_done(&done).unwrap();
+    assert_eq!(world.journal.files().0, SIZES.files - 1);
+    fill(&mut world, 1, SIZES.files);
+    // Records without batches fill it to the last page that they may have.
+    while world.journal.follow(std::slice::from_ref(&done)).unwrap() == Written::Synced {}
+    let full = mem.fork();
+    let acked = [0, 1].map(|n| world.subjects[n].acked);
+    let cuts: Arc<Mutex<Vec<MemVfs>>> = Arc::default();
+    let (disk, seen) = (full.clone(), cuts.clone());
+    full.set_hook(Some(Arc::new(move |call| {
+        if matches!(call.op, Op::Remove | Op::Write | Op::Sync | Op::SyncDir) {
+            seen.lock().unwrap().push(disk.fork());
+        }
+        Answer::Go
+    })));
+    let vfs: Arc<dyn Vfs> = Arc::new(full.clone());
+    let _ = start(&vfs, 2, LARGE, false).unwrap();
+    full.set_hook(None);
+    let cuts = std::mem::take(&mut *cuts.lock().unwrap());
+    assert!(cuts.len() >= 10, "{} steps", cuts.len());
+    for cut in cuts {
+        cut.crash_losing_unsynced();
+        let vfs: Arc<dyn Vfs> = Arc::new(cut);
+        let (_, logs) = start(&vfs, 2, LARGE, false).unwrap();
+        let all = logs
+            .iter()
+            .zip(acked)
+            .all(|(log, acked)| log.log_end() >= acked);
+        assert!(all, "nothing that was acknowledged is lost");
+    }
+}
+
+/// What is synced in the files of a log that holds nothing in the journal is told to it as the place from which
+/// acknowledgements follow. After a truncation below that place they do so all the same.
+#[test]
+fn what_follows_a_truncation_of_a_log_that_only_followed_comes_back() {
+    let (mem, mut world, mut dice) = one_log();
+    // Nothing of it is in the journal, which knows where its file ends.
+    world.commit(true);
+    world.subjects[0].log.flush_now().unwrap();
+    assert_eq!(world.journal.void(identity(0)).unwrap(), Written::Synced);
+    world.subjects[0].log.journal_voided();
+    let done = world.subjects[0].log.files_synced().unwrap();
+    assert_eq!(world.journal.follow(&[done]).unwrap(), Written::Synced);
+    let subject = &mut world.subjects[0];
+    let cut = subject.written[2].header().base_offset;
+    drop(subject.log.truncate_to(cut).unwrap());
+    subject.written.truncate(2);
+    subject.waiting.clear();
+    world.append(0, &mut dice);
+    world.commit(false);
+    let subject = &world.subjects[0];
+    assert!(
+        !subject.log.files_are_flushed(),
+        "acknowledged by the journal alone"
+    );
+    let acked = subject.acked;
+    assert_eq!(acked, subject.log.log_end());
+    mem.crash_losing_unsynced();
+    assert!(world.restart("after the cut"));
+    assert_eq!(world.subjects[0].log.log_end(), acked);
+}
+
+/// Whoever made a file may have died before its name was synced.
+#[test]
+fn what_is_written_to_a_file_that_a_dead_process_made_is_durable_with_its_name() {
+    let (mem, vfs) = mem();
+    let (mut journal, _) = Journal::open(vfs.clone(), &journal_dir(), OWNER, SIZES, false).unwrap();
+    mem.set_hook(Some(Arc::new(|call| match call.op {
+        Op::SyncDir => Answer::Fail(rustix::io::Errno::IO),
+        _ => Answer::Go,
+    })));
+    let spec = journal.file_wanted().unwrap();
+    assert!(spec.make().is_err(), "renamed, and not synced");
+    mem.set_hook(None);
+    assert!(vfs.exists(&journal_dir().join("0000.journal")).unwrap());
+    drop(journal);
+    let (mut journal, _) = Journal::open(vfs.clone(), &journal_dir(), OWNER, SIZES, false).unwrap();
+    let (mut log, _) = common_open(&vfs);
+    log.begin_epoch(epoch(1)).unwrap();
+    log.flush_now().unwrap();
+    journal.begin(&[]).unwrap();
+    let made = batch(Offset::ZERO, 1, NOW, 2, 500);
+    log.append(std::slice::from_ref(&made), NOW).unwrap();
+    let entry = log.journal_entry(vec![made]).unwrap();
+    assert_eq!(
+        journal.write(std::slice::from_ref(&entry)).unwrap(),
+        Written::Synced
+    );
+    let acked = log.flush_done(entry.done()).unwrap();
+    assert!(
+        !log.files_are_flushed(),
+        "acknowledged by the journal alone"
+    );
+    drop((log, journal));
+    mem.crash_losing_unsynced();
+    let (_, logs) = start(&vfs, 1, LARGE, false).unwrap();
+    assert_eq!(logs[0].log_end(), acked);
 }
 
 #[test]

@@ -198,6 +198,18 @@ pub trait File: Send + Sync + std::fmt::Debug {
         let _ = (at, len);
     }
 
+    /// A hint: whoever writes these bytes will sync them soon, so the disk may begin with them now. Does nothing
+    /// where that is unknown; nothing is durable by it.
+    fn write_back(&self, at: u64, len: u64) {
+        let _ = (at, len);
+    }
+
+    /// A hint: whether the system should read ahead of sequential reads, as it does by itself. Does nothing
+    /// where that is unknown.
+    fn readahead(&self, wanted: bool) {
+        let _ = wanted;
+    }
+
     /// Reads into `buf` from position `at` and returns how many bytes. Fewer only at the end of the file.
     ///
     /// # Errors

@@ -11,8 +11,10 @@ pub mod durable;
 pub mod fault;
 mod file;
 pub mod mem;
+pub mod paced;
 mod real;
 
 pub use clock::{Clock, ManualClock, SystemClock, Tick};
 pub use file::{DirEntry, File, LockError, LockGuard, Mapped, Space, Vfs, VfsError};
+pub use paced::PacedVfs;
 pub use real::RealVfs;

@@ -142,6 +142,22 @@ impl File for RealFile {
         }
     }
 
+    fn write_back(&self, at: u64, len: u64) {
+        // Before the kernel lets go of pages it begins to write the dirty ones, and does not wait for them:
+        // those stay. The call that does only this is not portable.
+        self.drop_cache(at, len);
+    }
+
+    fn readahead(&self, wanted: bool) {
+        use rustix::fs::{Advice, fadvise};
+        let advice = if wanted {
+            Advice::Normal
+        } else {
+            Advice::Random
+        };
+        let _ = fadvise(&self.file, 0, None, advice);
+    }
+
     fn read_at(&self, at: u64, buf: &mut [u8]) -> Result<usize, VfsError> {
         let mut done = 0;
         while done < buf.len() {

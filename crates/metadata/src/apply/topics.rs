@@ -130,9 +130,14 @@ pub(super) fn set_configs(
     if topic.rules != rules {
         topic.rules = rules;
         let (id, count) = (topic.id, topic.partitions.len());
-        // With a lower min.insync.replicas commits go on without those who were eligible.
+        // With a lower min.insync.replicas commits go on without those who were eligible. Every partition
+        // changes, so that its leader counts by the new number from a known change on.
+        let touched = Edit {
+            touch: true,
+            ..Edit::default()
+        };
         for at in (0..count).map(|number| key(id, number)) {
-            if state.edit(at, Edit::default(), |_| {}) {
+            if state.edit(at, touched, |_| {}) {
                 changed.push(at);
             }
         }

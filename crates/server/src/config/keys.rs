@@ -41,6 +41,7 @@ keys! {
     "journal.max.bytes", "512MiB", "a size; 0 turns it off", "Size of the journal, which makes small appends to many partitions durable with one flush; at most a sixteenth of the disk.";
     "listeners.client.address", "0.0.0.0:8278", "HOST:PORT", "Listener of the gRPC API.";
     "listeners.client.advertised_address", "", "HOST:PORT", "Address clients are told to use; default: the host's name and the listener's port.";
+    "log.cleaner.io.max.bytes.per.second", "0", "a size; 0 sets no limit", "Bytes that compaction reads and writes in a second at most, all logs together.";
     "log.filter", "info", "a tracing filter", "What is logged; RUST_LOG wins.";
     "log.format", "auto", "auto, text or json", "Shape of log lines; auto is text on a terminal and JSON otherwise.";
     "node.id", "", "0 to 2147483647", "Number of this node; required unless node.id_from is set.";

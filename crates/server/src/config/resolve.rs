@@ -207,6 +207,7 @@ fn broker(r: &Reader<'_>, settings: &Settings, node: NodeId) -> Result<BrokerCon
         min_free_percent: r.number("storage.min_free_percent", 0, 50)?,
         journal_max_bytes: r.bytes("journal.max.bytes", 0, 1 << 40)?,
         scrub_bytes_per_second: r.bytes("scrub.bytes.per.second", 0, 1 << 40)?,
+        cleaner_bytes_per_second: r.bytes("log.cleaner.io.max.bytes.per.second", 0, 1 << 40)?,
         scrub_interval: r.time("scrub.interval")?,
         request_timeout: r.millis("request.timeout.ms", 100, 600_000)?,
         fetch_max_bytes: size(r.bytes("fetch.max.bytes", 1024, limits::FETCH_MAX_BYTES as u64)?),

@@ -18,6 +18,7 @@ use super::driver::{Disk, Driver, dir, open_log};
 use super::faults::caught;
 use super::oracle::{Expect, check, serve};
 use super::workloads::config;
+use super::world::Setup;
 use super::{Effort, Tally};
 use crate::plants;
 use crate::rng::Rng;
@@ -65,7 +66,11 @@ fn subject(size: Size, partition: i32, clean: bool) -> Result<Subject, String> {
         index_interval_bytes: 256,
         ..config()
     };
-    let mut d = Driver::new(&disk, config, partition, Disk::Good, false);
+    let setup = Setup {
+        partition,
+        ..Setup::one(config)
+    };
+    let mut d = Driver::new(&disk, setup, Disk::Good, false);
     d.open(false)?;
     for part in 0..4 {
         d.begin_epoch()?;
@@ -190,17 +195,17 @@ fn judge(s: &Subject, damaged: &MemVfs, file: &Path, at: u64) -> Result<Found, S
     let Ok(served) = serve(&log.view()) else {
         return Ok(Found::ByClient);
     };
-    let Err(why) = check(&log, &s.expect) else {
+    let Err(why) = check(&log, 0, &s.expect) else {
         return Ok(Found::Harmless);
     };
     let vfs: Arc<dyn Vfs> = Arc::new(pristine);
     let report = inspect::verify(&vfs, &dir()).map_err(|e| e.to_string())?;
-    if !report.is_good() && served.end >= s.expect.log[0].floor {
+    if !report.is_good() && served.end >= s.expect.logs[0][0].floor {
         return Ok(Found::ByVerify);
     }
     // Past the checkpoint after an unclean stop nothing is written down yet about the batches.
     if !s.clean && file == active_log(&s.disk) && at >= s.checkpoint {
-        if served.end < s.expect.log[0].floor {
+        if served.end < s.expect.logs[0][0].floor {
             return Ok(Found::LooksTorn);
         }
         if epoch_of_some_batch(&s.disk, file, at) {

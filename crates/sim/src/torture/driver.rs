@@ -1,12 +1,18 @@
-//! Runs a workload against one log and keeps the books: what was written, what was reported as flushed,
-//! what is in doubt while an operation runs. With a recorder it marks each change of what is promised in
+//! Runs a workload against the logs of a disk and keeps the books: what was written, what was reported as
+//! flushed, what is in doubt while an operation runs. With a recorder it marks each change of what is promised in
 //! the history of the disk; on a failing disk it checks that the log stops, or goes on, as it must.
+//!
+//! One log is at hand at a time ([`Driver::select`]); most workloads have no other.
 
+mod books;
 mod changes;
+mod compact;
+mod keyed;
+mod shared;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use varve_record::{BatchBuilder, Compression, Sequenced};
 use varve_storage::{
@@ -16,13 +22,18 @@ use varve_types::{LeaderEpoch, Offset, PartitionId, TopicId};
 use varve_vfs::Vfs;
 use varve_vfs::mem::MemVfs;
 
-use super::oracle::{Candidate, Content, Expect, check, serve};
+use super::oracle::{Candidate, Expect};
+use super::world::{Ledger, Setup};
 use crate::disk::trace::Recorder;
 use crate::plants;
 use crate::rng::Rng;
 
 mod ends;
 mod files;
+
+use books::Books;
+pub use compact::{Change, DELETE_RETENTION_MS, MAP_BYTES, eager};
+pub use keyed::Entry;
 
 /// The server's clock while a workload runs, in milliseconds since 1970.
 pub const NOW: i64 = 1_700_000_000_000;
@@ -33,10 +44,16 @@ const REFUSALS: u64 = 3;
 /// What happened that must not; for people.
 pub type Violation = String;
 
-/// The log's directory.
+/// The first log's directory.
 #[must_use]
 pub fn dir() -> PathBuf {
-    PathBuf::from("/data/topics/t-00112233/3")
+    dir_of(0)
+}
+
+/// The directory of a log, by its number.
+#[must_use]
+pub fn dir_of(number: usize) -> PathBuf {
+    PathBuf::from(format!("/data/topics/t-00112233/{}", 3 + number))
 }
 
 /// Whose log it is, by partition.
@@ -66,22 +83,20 @@ pub struct Driver {
     pub disk: MemVfs,
     vfs: Arc<dyn Vfs>,
     recorder: Option<Recorder<Arc<Expect>>>,
-    log: Option<Log>,
-    config: LogConfig,
-    partition: i32,
+    setup: Setup,
     kind: Disk,
-    content: Content,
-    start: i64,
-    floor: i64,
-    epoch: i32,
-    flushed_epoch: i32,
+    /// Of the log at hand.
+    books: Books,
+    /// Its number.
+    at: usize,
+    /// Of the others; nothing in the place of the one at hand.
+    parked: Vec<Option<Books>>,
+    ledger: Option<Ledger>,
+    now_ms: i64,
     snapshots: Arc<Vec<(i64, Vec<u8>)>>,
     files: Vec<(PathBuf, Vec<Option<Vec<u8>>>)>,
     /// What is promised now.
     expect: Arc<Expect>,
-    failed: bool,
-    /// The flushed cursor when the log failed.
-    frozen: i64,
     /// The driver itself reads: nothing shall fail.
     quiet: Arc<AtomicBool>,
     /// Operations that found no space.
@@ -90,7 +105,26 @@ pub struct Driver {
     pub latched_by_full_disk: bool,
     /// Recovery refused a log of which writes were lost out of order. Nothing can be said of it.
     pub gave_up: bool,
+    /// What the workload came by, for the test that it does.
+    pub came_by: CameBy,
     rng: Rng,
+}
+
+/// How often something happened that a workload is there for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CameBy {
+    /// Groups of the journal that made several logs durable.
+    pub shared_groups: u64,
+    /// Groups that the journal had no room for.
+    pub full: u64,
+    /// Files of logs synced behind the journal.
+    pub relieved: u64,
+    /// Records of a log made void.
+    pub voided: u64,
+    /// Parts of compactions that were installed.
+    pub installed: u64,
+    /// Batches that those took away.
+    pub taken_away: u64,
 }
 
 /// Offset from a number that is known to be one.
@@ -100,9 +134,9 @@ pub fn offset(at: i64) -> Offset {
 }
 
 impl Driver {
-    /// A workload's log on an empty disk, recorded from the beginning if `record`.
+    /// A workload's logs on an empty disk, recorded from the beginning if `record`.
     #[must_use]
-    pub fn new(disk: &MemVfs, config: LogConfig, partition: i32, kind: Disk, record: bool) -> Self {
+    pub fn new(disk: &MemVfs, setup: Setup, kind: Disk, record: bool) -> Self {
         let recorder = record.then(|| Recorder::new(disk));
         let inner: Arc<dyn Vfs> = match &recorder {
             Some(recorder) => Arc::new(recorder.clone()),
@@ -112,25 +146,24 @@ impl Driver {
             disk: disk.clone(),
             vfs: plants::wrap(inner),
             recorder,
-            log: None,
-            config,
-            partition,
+            setup,
             kind,
-            content: Content::default(),
-            start: 0,
-            floor: 0,
-            epoch: 1,
-            flushed_epoch: 0,
+            books: Books::new(setup.keyed),
+            at: 0,
+            parked: (0..setup.logs)
+                .map(|n| (n > 0).then(|| Books::new(setup.keyed)))
+                .collect(),
+            ledger: None,
+            now_ms: NOW,
             snapshots: Arc::default(),
             files: Vec::new(),
             expect: Arc::default(),
-            failed: false,
-            frozen: 0,
             quiet: Arc::default(),
             refused: 0,
             latched_by_full_disk: false,
             gave_up: false,
-            rng: Rng::new(partition as u64),
+            came_by: CameBy::default(),
+            rng: Rng::new(setup.partition as u64),
         }
     }
 
@@ -161,30 +194,49 @@ impl Driver {
     /// Offset after the last record written, as the books have it.
     #[must_use]
     pub fn end(&self) -> i64 {
-        self.content.end().unwrap_or(self.start).max(self.start)
+        self.books.end()
     }
 
     /// First offset of the log.
     #[must_use]
     pub const fn start(&self) -> i64 {
-        self.start
+        self.books.start
     }
 
-    fn candidate(&self) -> Candidate {
-        Candidate {
-            content: Arc::new(self.content.clone()),
-            start: self.start,
-            floor: self.floor,
-            epoch: self.flushed_epoch,
+    /// Takes up another log.
+    ///
+    /// # Panics
+    /// When there is none of that number.
+    pub fn select(&mut self, number: usize) {
+        if number != self.at {
+            let Some(books) = self.parked[number].take() else {
+                unreachable!("the books of a log that is not at hand are parked")
+            };
+            let before = std::mem::replace(&mut self.books, books);
+            self.parked[self.at] = Some(before);
+            self.at = number;
         }
     }
 
+    /// Promises that the log at hand is one of these; none: there is nothing to look at.
     fn promise(&mut self, log: Vec<Candidate>) {
+        self.promise_as(log, false);
+    }
+
+    /// With `clean`, the next start may be told that all logs were closed.
+    fn promise_as(&mut self, log: Vec<Candidate>, clean: bool) {
+        self.books.promised = log;
+        let all = (0..self.setup.logs).map(|n| {
+            let books = self.parked[n].as_ref().unwrap_or(&self.books);
+            books.promised.clone()
+        });
+        let logs: Vec<Vec<Candidate>> = all.collect();
+        let none = logs.iter().any(Vec::is_empty);
         let expect = Expect {
-            log,
+            logs: if none { Vec::new() } else { logs },
             snapshots: self.snapshots.clone(),
             files: self.files.clone(),
-            clean: false,
+            clean,
             whole: false,
         };
         self.set_expect(expect);
@@ -199,12 +251,13 @@ impl Driver {
 
     /// The books are as they are: that is the promise.
     fn settle(&mut self) {
-        let now = vec![self.candidate()];
+        let now = self.books.candidates();
         self.promise(now);
     }
 
     fn log(&mut self) -> Result<&mut Log, Violation> {
-        self.log
+        self.books
+            .log
             .as_mut()
             .ok_or_else(|| "the workload uses a log that is not open".to_owned())
     }
@@ -216,17 +269,21 @@ impl Driver {
         result: Result<T, LogError>,
     ) -> Result<Option<T>, Violation> {
         let error = match result {
-            Ok(_) if self.failed => {
+            Ok(_) if self.books.failed => {
                 return Err(format!("{what} succeeded after a failure: S4"));
             }
             Ok(done) => return Ok(Some(done)),
             Err(error) => error,
         };
-        let latched = self.log.as_ref().is_some_and(|log| log.failure().is_some());
+        let latched = self
+            .books
+            .log
+            .as_ref()
+            .is_some_and(|log| log.failure().is_some());
         // What takes records away may be half done when space runs out; the rest may not.
         let half_done = matches!(what, "truncate" | "reset" | "trim" | "retention");
         match (&error, self.kind) {
-            (LogError::Failed { .. }, Disk::Failing | Disk::Full) if self.failed => {}
+            (LogError::Failed { .. }, Disk::Failing | Disk::Full) if self.books.failed => {}
             (LogError::Io(_), Disk::Failing) => self.fail(latched),
             (LogError::Io(e), Disk::Full) if half_done && e.is_no_space() => {
                 self.fail(latched);
@@ -243,21 +300,21 @@ impl Driver {
     /// The log has failed, if it has. What its cursor says was flushed then must be there later, and from
     /// now on the cursor stands still.
     fn fail(&mut self, latched: bool) {
-        if !latched || self.failed {
+        if !latched || self.books.failed {
             return;
         }
-        self.failed = true;
-        self.frozen = self.log.as_ref().map_or(0, |log| log.flushed().get());
-        let mut expect = (*self.expect).clone();
+        self.books.failed = true;
+        self.books.frozen = self.books.log.as_ref().map_or(0, |log| log.flushed().get());
+        let mut promised = self.books.promised.clone();
         // A truncation that failed half-way promises nothing about what it was to take away.
-        let certain = expect.log.len() == 1;
-        for c in expect.log.iter_mut().filter(|_| certain) {
+        let certain = promised.len() == 1;
+        for c in promised.iter_mut().filter(|_| certain) {
             let end = c.content.end().unwrap_or(c.start);
-            if self.frozen <= end {
-                c.floor = c.floor.max(self.frozen);
+            if self.books.frozen <= end {
+                c.floor = c.floor.max(self.books.frozen);
             }
         }
-        self.set_expect(expect);
+        self.promise(promised);
     }
 
     /// Notes an operation that found no space. After some of them there is space again.
@@ -276,73 +333,12 @@ impl Driver {
         Ok(())
     }
 
-    /// Opens the log, or creates it.
-    ///
-    /// # Errors
-    /// When it is not what was promised.
-    pub fn open(&mut self, clean: bool) -> Result<(), Violation> {
-        self.open_as(clean, clean)
-    }
-
-    /// With `whole`, everything that was written must be there.
-    fn open_as(&mut self, clean: bool, whole: bool) -> Result<(), Violation> {
-        if self.expect.log.is_empty() {
-            // A log that is being created: there is nothing in it at any time.
-            self.settle();
-        }
-        let mut opened = self.try_open(clean);
-        if matches!(&opened, Err(LogError::Io(_))) && self.kind != Disk::Good {
-            // The failure hit the recovery; the next start gets another chance.
-            self.disk.set_hook(None);
-            opened = self.try_open(clean);
-        }
-        if let Err(LogError::Corrupt(found)) = &opened {
-            self.gave_up =
-                self.kind == Disk::Failing && !whole && explained_by_reorder(found.reason);
-        }
-        let (log, recovery) = opened.map_err(|e| format!("the log was not opened: {e}"))?;
-        let whole = whole && !self.failed;
-        let expect = Expect {
-            whole,
-            ..(*self.expect).clone()
-        };
-        self.quiet.store(true, Ordering::Relaxed);
-        let served = check(&log, &expect)?;
-        // Whatever was in doubt is decided now.
-        let fits = self.expect.log.iter().position(|c| {
-            let only = Expect {
-                log: vec![c.clone()],
-                ..(*self.expect).clone()
-            };
-            check(&log, &only).is_ok()
-        });
-        self.quiet.store(false, Ordering::Relaxed);
-        let chosen = self.expect.log[fits.unwrap_or(0)].clone();
-        self.content = (*chosen.content).clone();
-        self.content.cut(Some(served.end));
-        self.start = chosen.start;
-        self.floor = served.end;
-        self.flushed_epoch = log.last_epoch().map_or(0, LeaderEpoch::get);
-        self.failed = false;
-        self.log = Some(log);
-        self.settle();
-        let removed = recovery.leftovers.run();
-        if self.kind == Disk::Good {
-            removed.map_err(|e| format!("leftovers were not removed: {e}"))?;
-        }
-        Ok(())
-    }
-
-    fn try_open(&self, clean: bool) -> Result<(Log, Recovery), LogError> {
-        open_log(&self.vfs, self.config, self.partition, clean)
-    }
-
     /// Batches that continue the log, with two records of each size, all of them different.
     pub fn batches(&mut self, sizes: &[usize]) -> Vec<Sequenced> {
         let mut next = self.end();
         let mut made = Vec::new();
         for size in sizes {
-            let batch = build(next, self.epoch, *size, &mut self.rng);
+            let batch = build(next, self.books.epoch, *size, &mut self.rng);
             next = batch.header().next_offset().get();
             made.push(batch);
         }
@@ -363,23 +359,20 @@ impl Driver {
     /// # Errors
     /// A violation.
     pub fn append_batches(&mut self, made: &[Sequenced]) -> Result<(), Violation> {
-        let before = self.candidate();
-        let old = self.content.clone();
+        let old = self.books.contents();
         for batch in made {
-            self.content.push(batch);
+            self.books.push(batch);
         }
-        if !self.failed {
+        if !self.books.failed {
             // Its epoch may be noted, and need not be.
-            let now = Candidate {
-                content: Arc::new(self.content.clone()),
-                ..before
-            };
-            self.promise(vec![now]);
+            self.settle();
         }
         let result = self.log()?.append(made, NOW);
         let full = matches!(&result, Err(e) if e.is_no_space());
-        if self.judge("append", result)?.is_none() {
-            self.content = old;
+        if self.judge("append", result)?.is_some() {
+            self.books.waiting.extend(made.iter().cloned());
+        } else {
+            self.books.set_contents(old);
             if full {
                 self.settle();
                 self.check_readable()?;
@@ -390,9 +383,9 @@ impl Driver {
 
     /// Reads are as the books say.
     fn check_readable(&mut self) -> Result<(), Violation> {
-        let view = self.log()?.view();
-        let served = serve(&view)?;
-        let (start, end) = (self.start, self.end());
+        let setup = self.setup;
+        let served = setup.serve(self.log()?)?;
+        let (start, end) = (self.books.start, self.end());
         if (served.start, served.end) != (start, end) {
             return Err(format!(
                 "the log has {} to {} after a refusal, and had {start} to {end}",
@@ -403,16 +396,19 @@ impl Driver {
     }
 
     fn acked(&mut self, upto: i64, epoch: i32) {
-        self.floor = self.floor.max(upto);
-        self.flushed_epoch = self.flushed_epoch.max(epoch);
+        self.books.floor = self.books.floor.max(upto);
+        self.books.flushed_epoch = self.books.flushed_epoch.max(epoch);
         self.settle();
     }
 
-    /// Flushes here and now.
+    /// Flushes the files here and now.
     ///
     /// # Errors
     /// A violation.
     pub fn flush(&mut self) -> Result<(), Violation> {
+        if self.ledger.is_some() {
+            return self.commit_files(&[self.at]);
+        }
         let result = self.log()?.flush_now();
         let epoch = self.known_epoch();
         match self.judge("flush", result)? {
@@ -423,15 +419,15 @@ impl Driver {
     }
 
     fn known_epoch(&self) -> i32 {
-        let log = self.log.as_ref();
+        let log = self.books.log.as_ref();
         log.and_then(Log::last_epoch).map_or(0, LeaderEpoch::get)
     }
 
     /// After a failure the flushed cursor stands still.
     fn check_cursor(&mut self) -> Result<(), Violation> {
-        let floor = self.frozen;
+        let floor = self.books.frozen;
         let flushed = self.log()?.flushed().get();
-        if self.failed && flushed > floor {
+        if self.books.failed && flushed > floor {
             return Err(format!(
                 "the flushed cursor went to {flushed} after a failure at {floor}: S4"
             ));
@@ -446,7 +442,7 @@ impl Driver {
     pub fn target(&mut self) -> Result<Option<(FlushTarget, i32)>, Violation> {
         let epoch = self.known_epoch();
         let target = self.log()?.flush_target();
-        if target.is_some() && self.failed {
+        if target.is_some() && self.books.failed {
             return Err("a log that has failed wants to be flushed: S4".to_owned());
         }
         Ok(target.map(|t| (t, epoch)))
@@ -528,8 +524,8 @@ impl Driver {
     /// # Errors
     /// A violation.
     pub fn begin_epoch(&mut self) -> Result<(), Violation> {
-        self.epoch += 1;
-        let epoch = LeaderEpoch::new(self.epoch).unwrap_or_default();
+        self.books.epoch += 1;
+        let epoch = LeaderEpoch::new(self.books.epoch).unwrap_or_default();
         let result = self.log()?.begin_epoch(epoch);
         self.judge("a new epoch", result).map(drop)
     }
@@ -542,8 +538,8 @@ impl Driver {
         let at = self.end();
         let payload: Vec<u8> = (0..bytes).map(|i| (i as i64 * 31 + at) as u8).collect();
         Arc::make_mut(&mut self.snapshots).push((at, payload.clone()));
-        if !self.failed {
-            let log = self.expect.log.clone();
+        if !self.books.failed {
+            let log = self.books.promised.clone();
             self.promise(log);
         }
         let result = self.log()?.write_snapshot(offset(at), &payload);

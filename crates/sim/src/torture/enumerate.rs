@@ -9,14 +9,14 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use varve_storage::{Log, LogConfig, LogError};
 use varve_vfs::Vfs;
 use varve_vfs::mem::MemVfs;
 
-use super::driver::{Disk, Driver, NOW, build, explained_by_reorder, offset, open_log};
+use super::driver::{Disk, Driver, explained_by_reorder};
 use super::faults::caught;
-use super::oracle::{Candidate, Expect, Served, check};
+use super::oracle::{Expect, Served};
 use super::workloads::Workload;
+use super::world::{Setup, StartError, World};
 use super::{Effort, Tally};
 use crate::disk::states::{CrashState, Pending, fingerprint, fingerprint_of_data, listing};
 use crate::disk::trace::{Recorder, Replay, Step, Trace};
@@ -47,7 +47,7 @@ pub enum Outcome {
 /// What the driver finds on the way.
 pub fn record(workload: &dyn Workload) -> Result<Trace<Arc<Expect>>, String> {
     let disk = MemVfs::new();
-    let mut driver = Driver::new(&disk, workload.config(), 3, Disk::Good, true);
+    let mut driver = Driver::new(&disk, workload.setup(), Disk::Good, true);
     caught(|| workload.run(&mut driver))?;
     driver.abandon();
     driver
@@ -56,11 +56,20 @@ pub fn record(workload: &dyn Workload) -> Result<Trace<Arc<Expect>>, String> {
         .ok_or_else(|| "nothing was recorded".to_owned())
 }
 
-fn open(disk: &MemVfs, config: LogConfig, clean: bool) -> Result<Log, LogError> {
+/// Opens what is left. A refusal is an error here.
+fn open(disk: &MemVfs, setup: &Setup, clean: bool) -> Result<World, String> {
+    let world = try_open(disk, setup, clean).map_err(|e| e.to_string())?;
+    match world.refused() {
+        Some(found) => Err(found.to_string()),
+        None => Ok(world),
+    }
+}
+
+fn try_open(disk: &MemVfs, setup: &Setup, clean: bool) -> Result<World, StartError> {
     let vfs: Arc<dyn Vfs> = plants::wrap(Arc::new(disk.clone()));
-    let (log, recovery) = open_log(&vfs, config, 3, clean)?;
-    let _ = recovery.leftovers.run();
-    Ok(log)
+    let mut world = World::open(&vfs, setup, clean)?;
+    world.sweep();
+    Ok(world)
 }
 
 fn check_files(disk: &MemVfs, expect: &Expect) -> Result<(), String> {
@@ -83,89 +92,103 @@ fn check_files(disk: &MemVfs, expect: &Expect) -> Result<(), String> {
 /// What must not be.
 pub fn visit(
     left: &MemVfs,
-    config: LogConfig,
+    setup: &Setup,
     expect: &Expect,
     may_refuse: bool,
 ) -> Result<Outcome, String> {
     check_files(left, expect)?;
-    if expect.log.is_empty() {
+    if expect.logs.is_empty() {
         return Ok(Outcome::Fine);
     }
     let before = left.fork();
-    let log = match open(left, config, expect.clean) {
-        Ok(log) => log,
-        Err(LogError::Corrupt(found)) => {
-            if fingerprint_of_data(left) != fingerprint_of_data(&before) {
-                return Err(format!("refused, and the files were changed: {found}"));
-            }
-            if may_refuse && explained_by_reorder(found.reason) {
-                return Ok(Outcome::Refused);
-            }
-            return Err(format!("refused: {found}"));
+    let world = try_open(left, setup, expect.clean).map_err(|e| format!("not opened: {e}"))?;
+    // The others are what they must be, whatever became of one.
+    let first = world.check(expect)?;
+    if let Some(found) = world.refused() {
+        // What the journal puts back comes first.
+        let same = fingerprint_of_data(left) == fingerprint_of_data(&before);
+        if setup.journal.is_none() && !same {
+            return Err(format!("refused, and the files were changed: {found}"));
         }
-        Err(e) => return Err(format!("not opened: {e}")),
-    };
-    let first = check(&log, expect)?;
-    drop(log);
-    again(left, config, expect, &first)?;
-    live_on(left, config, &first)?;
+        if may_refuse && explained_by_reorder(found.reason) {
+            return Ok(Outcome::Refused);
+        }
+        return Err(format!("refused: {found}"));
+    }
+    drop(world);
+    again(left, setup, expect, &first)?;
+    live_on(left, setup, &first)?;
     Ok(Outcome::Fine)
 }
 
 /// After a power cut right after recovery, recovery comes to the same (S8).
-fn again(left: &MemVfs, config: LogConfig, expect: &Expect, first: &Served) -> Result<(), String> {
+fn again(left: &MemVfs, setup: &Setup, expect: &Expect, first: &[Served]) -> Result<(), String> {
     left.crash_losing_unsynced();
-    let log = open(left, config, false).map_err(|e| format!("the second recovery: {e}"))?;
-    let second = check(&log, expect).map_err(|e| format!("the second recovery: {e}"))?;
-    if second == *first {
-        Ok(())
-    } else {
-        Err(format!(
-            "recovery gave {} to {}, and {} to {} when repeated: S8",
-            first.start, first.end, second.start, second.end
-        ))
-    }
+    let world = open(left, setup, false).map_err(|e| format!("the second recovery: {e}"))?;
+    let second = world
+        .check(expect)
+        .map_err(|e| format!("the second recovery: {e}"))?;
+    same(first, &second, "when repeated")
 }
 
-/// What is acknowledged after recovery is there after the next power cut.
-fn live_on(left: &MemVfs, config: LogConfig, first: &Served) -> Result<(), String> {
+fn same(first: &[Served], second: &[Served], when: &str) -> Result<(), String> {
+    for (number, (a, b)) in first.iter().zip(second).enumerate() {
+        if a != b {
+            return Err(format!(
+                "recovery of log {number} gave {} to {}, and {} to {} {when}: S8",
+                a.start, a.end, b.start, b.end
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// What is acknowledged after recovery is there after the next power cut. A log whose records have keys is
+/// compacted then, which changes no answer.
+fn live_on(left: &MemVfs, setup: &Setup, first: &[Served]) -> Result<(), String> {
     left.crash_losing_unsynced();
-    let mut log = open(left, config, false).map_err(|e| format!("the third recovery: {e}"))?;
-    let epoch = log.last_epoch().map_or(1, varve_types::LeaderEpoch::get);
-    let batch = build(first.end, epoch, 111, &mut Rng::new(first.end as u64));
-    let acked = log
-        .append(std::slice::from_ref(&batch), NOW)
-        .and_then(|_| log.flush_now())
-        .map_err(|e| format!("the log cannot be appended to after recovery: {e}"))?;
-    drop(log);
+    let mut world = open(left, setup, false).map_err(|e| format!("the third recovery: {e}"))?;
+    let mut right: Vec<(i64, Vec<u8>)> = Vec::new();
+    for (number, before) in first.iter().enumerate() {
+        let (acked, batch) = world
+            .put(number, 111)
+            .map_err(|e| format!("log {number} cannot be appended to after recovery: {e}"))?;
+        let mut bytes = before.bytes.clone();
+        bytes.extend_from_slice(&batch.to_bytes());
+        right.push((acked.get(), bytes));
+    }
+    drop(world);
     left.crash_losing_unsynced();
-    let log =
-        open(left, config, false).map_err(|e| format!("the recovery after more appends: {e}"))?;
-    let last = super::oracle::serve(&log.view())?;
-    let mut right = first.bytes.clone();
-    right.extend_from_slice(&batch.to_bytes());
-    if log.log_end() != acked || last.bytes != right {
-        return Err(format!(
-            "{acked} was acknowledged after recovery, and {} is left",
-            last.end
-        ));
+    let mut world =
+        open(left, setup, false).map_err(|e| format!("the recovery after more appends: {e}"))?;
+    let last = world.serve()?;
+    for (number, (last, (acked, bytes))) in last.iter().zip(&right).enumerate() {
+        if last.end != *acked || last.bytes != *bytes {
+            return Err(format!(
+                "log {number}: {acked} was acknowledged after recovery, and {} is left",
+                last.end
+            ));
+        }
+    }
+    if setup.keyed {
+        world.compact_and_compare(&last)?;
     }
     Ok(())
 }
 
 /// Cuts recovery of `left` off after each of its steps; each time the next recovery must come to what an
 /// uninterrupted one comes to. Returns how many states that were.
-fn interrupt_recovery(left: &MemVfs, config: LogConfig, expect: &Expect) -> Result<u64, String> {
+fn interrupt_recovery(left: &MemVfs, setup: &Setup, expect: &Expect) -> Result<u64, String> {
     let whole = left.fork();
-    let Ok(log) = open(&whole, config, expect.clean) else {
+    let Ok(world) = open(&whole, setup, expect.clean) else {
         return Ok(0);
     };
-    let right = check(&log, expect)?;
-    drop(log);
+    let right = world.check(expect)?;
+    drop(world);
     let recorder: Recorder<()> = Recorder::new(left);
     let vfs = plants::wrap(Arc::new(recorder.clone()));
-    let (log, _) = open_log(&vfs, config, 3, expect.clean).map_err(|e| e.to_string())?;
-    drop(log);
+    let world = World::open(&vfs, setup, expect.clean).map_err(|e| e.to_string())?;
+    drop(world);
     let trace = recorder.trace();
     let mut replay = Replay::new(&trace);
     let mut states = 0;
@@ -185,16 +208,10 @@ fn interrupt_recovery(left: &MemVfs, config: LogConfig, expect: &Expect) -> Resu
         for state in all {
             let again = state.apply(&replay.disk);
             states += 1;
-            let log = open(&again, config, false)
-                .map_err(|e| format!("recovery cut off in state {state}, then: {e}"))?;
-            let found = check(&log, expect)
-                .map_err(|e| format!("recovery cut off in state {state}, then: {e}"))?;
-            if found != right {
-                return Err(format!(
-                    "recovery cut off in state {state} came to {}, not to {}: S8",
-                    found.end, right.end
-                ));
-            }
+            let told = |e: String| format!("recovery cut off in state {state}, then: {e}");
+            let world = open(&again, setup, false).map_err(told)?;
+            let found = world.check(expect).map_err(told)?;
+            same(&right, &found, "after").map_err(told)?;
         }
     }
     Ok(states)
@@ -228,16 +245,16 @@ impl Walk<'_> {
             return;
         }
         self.tally.states += 1;
-        let config = self.workload.config();
+        let setup = self.workload.setup();
         let may_refuse = pending.reorders_log(state);
         let copy = self
             .tally
             .states
             .is_multiple_of(RECOVERY_EVERY)
             .then(|| left.fork());
-        let mut found = visit(&left, config, expect, may_refuse);
-        if let (Ok(Outcome::Fine), Some(copy), false) = (&found, copy, expect.log.is_empty()) {
-            match interrupt_recovery(&copy, config, expect) {
+        let mut found = visit(&left, &setup, expect, may_refuse);
+        if let (Ok(Outcome::Fine), Some(copy), false) = (&found, copy, expect.logs.is_empty()) {
+            match interrupt_recovery(&copy, &setup, expect) {
                 Ok(states) => self.tally.note("in recovery", states),
                 Err(e) => found = Err(e),
             }
@@ -379,17 +396,17 @@ pub fn replay(workload: &dyn Workload, state: &CrashState, suite: &str) -> Resul
         let left = state.apply(disk);
         let files = listing(&left);
         let outcome = if suite == "k7" {
-            kill_then_cut(disk, workload.config(), expect).map(|n| format!("{n} states, all fine"))
+            kill_then_cut(disk, &workload.setup(), expect).map(|n| format!("{n} states, all fine"))
         } else {
             visit(
                 &left,
-                workload.config(),
+                &workload.setup(),
                 expect,
                 pending.reorders_log(state),
             )
             .and_then(|o| {
                 let left = state.apply(disk);
-                interrupt_recovery(&left, workload.config(), expect).map(|_| format!("{o:?}"))
+                interrupt_recovery(&left, &workload.setup(), expect).map(|_| format!("{o:?}"))
             })
         };
         found = outcome
@@ -414,10 +431,10 @@ pub fn k7(workload: &dyn Workload, effort: Effort) -> Tally {
     };
     let stride = if effort.full { 1 } else { 9 };
     let result = each_point(&trace, &mut |point, disk, expect, _| {
-        if !point.is_multiple_of(stride) || expect.log.is_empty() {
+        if !point.is_multiple_of(stride) || expect.logs.is_empty() {
             return true;
         }
-        match kill_then_cut(disk, workload.config(), expect) {
+        match kill_then_cut(disk, &workload.setup(), expect) {
             Ok(states) => tally.states += states,
             Err(what) => tally.violations.push(format!(
                 "{what}\n  replay: varve-sim torture --suite k7 --workload {} --state {point}:keep:0:",
@@ -432,50 +449,45 @@ pub fn k7(workload: &dyn Workload, effort: Effort) -> Tally {
     tally
 }
 
-/// Kills the process on `disk`, lets the next one recover and acknowledge two batches, and cuts the power in
-/// several ways. Everything the second process acknowledged or called flushed must be there.
-pub(super) fn kill_then_cut(
-    disk: &MemVfs,
-    config: LogConfig,
-    expect: &Expect,
-) -> Result<u64, String> {
+/// Kills the process on `disk`, lets the next one recover and acknowledge two batches in each log, and cuts the
+/// power in several ways. Everything the second process acknowledged or called flushed must be there.
+pub(super) fn kill_then_cut(disk: &MemVfs, setup: &Setup, expect: &Expect) -> Result<u64, String> {
     let next = disk.fork();
     next.kill_process();
     let vfs = plants::wrap(Arc::new(next.clone()));
-    let (mut log, recovery) =
-        open_log(&vfs, config, 3, expect.clean).map_err(|e| format!("after a kill: {e}"))?;
-    let found = check(&log, expect).map_err(|e| format!("after a kill: {e}"))?;
-    let mut states = 0;
-    // What recovery calls flushed counts at once.
-    states += cut_and_compare(&next, config, &found.bytes, found.end, &log)?;
-    let epoch = log.last_epoch().map_or(1, varve_types::LeaderEpoch::get);
-    let mut rng = Rng::new(found.end as u64);
-    let mut right = found.bytes.clone();
-    for size in [90, 700] {
-        let batch = build(log.log_end().get(), epoch, size, &mut rng);
-        log.append(std::slice::from_ref(&batch), NOW)
-            .and_then(|_| log.flush_now())
-            .map_err(|e| format!("after a kill: {e}"))?;
-        right.extend_from_slice(&batch.to_bytes());
-        states += cut_and_compare(&next, config, &right, log.log_end().get(), &log)?;
+    let told = |e: String| format!("after a kill: {e}");
+    let mut world = World::open(&vfs, setup, expect.clean).map_err(|e| told(e.to_string()))?;
+    if let Some(found) = world.refused() {
+        return Err(told(found.to_string()));
     }
-    recovery
-        .leftovers
-        .run()
-        .map_err(|e| format!("after a kill: {e}"))?;
-    states += cut_and_compare(&next, config, &right, log.log_end().get(), &log)?;
+    let found = world.check(expect).map_err(told)?;
+    let mut right: Vec<(i64, Vec<u8>)> = found.into_iter().map(|s| (s.end, s.bytes)).collect();
+    // What recovery calls flushed counts at once.
+    let mut states = cut_and_compare(&next, setup, &right, &world)?;
+    for size in [90, 700] {
+        for (number, (end, bytes)) in right.iter_mut().enumerate() {
+            let (acked, batch) = world.put(number, size).map_err(told)?;
+            *end = acked.get();
+            bytes.extend_from_slice(&batch.to_bytes());
+        }
+        states += cut_and_compare(&next, setup, &right, &world)?;
+    }
+    for removal in world.leftovers.drain(..) {
+        removal.run().map_err(|e| told(e.to_string()))?;
+    }
+    states += cut_and_compare(&next, setup, &right, &world)?;
     Ok(states)
 }
 
 fn cut_and_compare(
     disk: &MemVfs,
-    config: LogConfig,
-    right: &[u8],
-    end: i64,
-    before: &Log,
+    setup: &Setup,
+    right: &[(i64, Vec<u8>)],
+    before: &World,
 ) -> Result<u64, String> {
     let pending = Pending::of(disk, 0);
-    let mut rng = Rng::new(end as u64);
+    let ends: Vec<i64> = right.iter().map(|(end, _)| *end).collect();
+    let mut rng = Rng::new(ends.iter().sum::<i64>() as u64);
     let mut all: Vec<CrashState> = (0..3).map(|_| pending.random(&mut rng)).collect();
     for rest in [true, false] {
         all.push(CrashState {
@@ -488,32 +500,27 @@ fn cut_and_compare(
     let states = all.len() as u64;
     for state in all {
         let left = state.apply(disk);
-        let told =
-            |e: String| format!("a kill, then acks up to {end}, then a power cut ({state}): {e}");
-        let log = open(&left, config, false).map_err(|e| told(e.to_string()))?;
-        let found = super::oracle::serve(&log.view()).map_err(told)?;
-        if found.bytes != right || log.log_end() != offset(end) {
-            return Err(told(format!(
-                "{} to {} is left: S11",
-                found.start, found.end
-            )));
+        let told = |e: String| {
+            format!("a kill, then acks up to {ends:?}, then a power cut ({state}): {e}")
+        };
+        let world = open(&left, setup, false).map_err(told)?;
+        let found = world.serve().map_err(told)?;
+        for (number, (found, (end, bytes))) in found.iter().zip(right).enumerate() {
+            if found.bytes != *bytes || found.end != *end {
+                return Err(told(format!(
+                    "{} to {} of log {number} is left: S11",
+                    found.start, found.end
+                )));
+            }
         }
-        if log.last_epoch() < before.last_epoch() {
-            return Err(told(format!(
-                "epoch {:?} is left of {:?}: S11",
-                log.last_epoch(),
-                before.last_epoch()
-            )));
+        let epochs = |world: &World| -> Vec<_> {
+            let logs = world.logs.iter().flatten();
+            logs.map(varve_storage::Log::last_epoch).collect()
+        };
+        let (now, then) = (epochs(&world), epochs(before));
+        if now.iter().zip(&then).any(|(now, then)| now < then) {
+            return Err(told(format!("epochs {now:?} are left of {then:?}: S11")));
         }
     }
     Ok(states)
-}
-
-/// One candidate from what was served, for suites that go on from there.
-#[must_use]
-pub fn as_promised(candidates: &[Candidate]) -> Expect {
-    Expect {
-        log: candidates.to_vec(),
-        ..Expect::default()
-    }
 }

@@ -5,23 +5,29 @@
 //! K9, a full disk: space ends after every so many bytes. What does not fit is refused and leaves no trace,
 //! reads go on, and once there is space again so does the log, without being opened again (S7).
 
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::io::Errno;
+use varve_storage::JournalConfig;
 use varve_vfs::fault::Op;
 use varve_vfs::mem::{Answer, MemVfs};
 
 use super::driver::{Disk, Driver};
 use super::enumerate::{Outcome, kill_then_cut, visit};
 use super::workloads::Workload;
+use super::world::journal_dir;
 use super::{Effort, Tally};
 use crate::disk::states::{CrashState, Pending};
 use crate::rng::Rng;
 
-/// Bytes between two budgets of the full suite.
+/// Most bytes between two budgets of the full suite.
 const BUDGET_STEP: u64 = 512;
+/// Budgets of the full suite, at least.
+const BUDGETS: u64 = 1_000;
 
 /// A way for a call to fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,7 +130,7 @@ struct Came {
 /// Runs the workload with one failing call.
 fn run_failing(workload: &dyn Workload, kind: Kind, nth: u64) -> Result<Came, String> {
     let disk = MemVfs::new();
-    let mut driver = Driver::new(&disk, workload.config(), 3, Disk::Failing, false);
+    let mut driver = Driver::new(&disk, workload.setup(), Disk::Failing, false);
     let count = fail_nth(&disk, kind, nth, driver.quiet());
     let result = caught(|| workload.run(&mut driver));
     let mut came = Came {
@@ -150,11 +156,11 @@ fn endings(
     disk.set_hook(None);
     driver.abandon();
     let expect = driver.promised();
-    if expect.log.is_empty() {
+    if expect.logs.is_empty() {
         return Ok(0);
     }
-    let config = workload.config();
-    let mut states = caught(|| kill_then_cut(disk, config, &expect))?;
+    let setup = workload.setup();
+    let mut states = caught(|| kill_then_cut(disk, &setup, &expect))?;
     let pending = Pending::of(disk, 0);
     let mut rng = Rng::new(pending.changes.len() as u64);
     let mut all = vec![pending.random(&mut rng), pending.random(&mut rng)];
@@ -170,7 +176,7 @@ fn endings(
         let left = state.apply(disk);
         let told = |e: String| format!("then a power cut ({state}): {e}");
         let may_refuse = may_refuse && (!state.rest || !state.fates.is_empty());
-        let outcome = caught(|| visit(&left, config, &expect, may_refuse)).map_err(told)?;
+        let outcome = caught(|| visit(&left, &setup, &expect, may_refuse)).map_err(told)?;
         states += u64::from(outcome == Outcome::Fine);
     }
     Ok(states)
@@ -210,11 +216,26 @@ pub fn k8(workload: &dyn Workload, effort: Effort) -> Tally {
 }
 
 /// Lets space end after `budget` bytes, and counts what is written.
-fn limit(disk: &MemVfs, budget: u64) -> Arc<AtomicU64> {
+fn limit(disk: &MemVfs, budget: u64, journal: Option<JournalConfig>) -> Arc<AtomicU64> {
     let written = Arc::new(AtomicU64::new(0));
     let sum = written.clone();
+    let made: Mutex<BTreeMap<PathBuf, u64>> = Mutex::default();
     disk.set_hook(Some(Arc::new(move |call| {
         let left = budget.saturating_sub(sum.load(Ordering::Relaxed));
+        if let Some(config) = journal
+            && call.path.starts_with(journal_dir())
+        {
+            // A file of the journal takes its space when it is made, and is written over after that.
+            let mut made = made.lock().unwrap_or_else(PoisonError::into_inner);
+            let there = made.entry(call.path.to_owned()).or_default();
+            let is_made = call.path.extension().is_some_and(|e| e == "journal");
+            match call.op {
+                Op::Create => *there = 0,
+                Op::Write if is_made || *there >= config.file_bytes => return Answer::Go,
+                Op::Write => *there += call.len as u64,
+                _ => {}
+            }
+        }
         match call.op {
             Op::Create if left == 0 => Answer::Fail(Errno::NOSPC),
             Op::Write if call.len as u64 > left => {
@@ -233,8 +254,8 @@ fn limit(disk: &MemVfs, budget: u64) -> Arc<AtomicU64> {
 
 fn run_full(workload: &dyn Workload, budget: u64) -> Result<(Came, u64), String> {
     let disk = MemVfs::new();
-    let mut driver = Driver::new(&disk, workload.config(), 3, Disk::Full, false);
-    let written = limit(&disk, budget);
+    let mut driver = Driver::new(&disk, workload.setup(), Disk::Full, false);
+    let written = limit(&disk, budget, workload.setup().journal);
     caught(|| workload.run(&mut driver))?;
     let mut came = Came {
         found_no_space: driver.refused > 0,
@@ -257,7 +278,7 @@ pub fn k9(workload: &dyn Workload, effort: Effort) -> Tally {
         }
     };
     let step = if effort.full {
-        BUDGET_STEP
+        (size / BUDGETS).clamp(1, BUDGET_STEP)
     } else {
         size / 16 + 1
     };

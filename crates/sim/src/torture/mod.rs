@@ -1,13 +1,15 @@
 //! The torture suites. [`driver`] runs a workload and keeps the books, [`oracle`] says what a log may be,
-//! the others are the suites.
+//! [`world`] opens logs and their journal as a start does, the others are the suites.
 
 pub mod damage;
 pub mod driver;
 pub mod enumerate;
 pub mod faults;
+pub mod keyed;
 pub mod oracle;
 pub mod planted;
 pub mod workloads;
+pub mod world;
 
 /// What a suite found on one workload.
 #[derive(Debug, Clone, Default)]

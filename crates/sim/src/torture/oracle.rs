@@ -1,25 +1,43 @@
 //! What a log may be after a crash, and the check that it is that: a prefix of what was written with
 //! everything in it that a flush reported, byte for byte, and the same answers about epochs, times and
-//! snapshots. Knows nothing about how the log keeps its promise.
+//! snapshots. Of a compacted log: as before a change or as after it, and in either case whoever replays it
+//! comes to the same values ([`super::keyed`]). Knows nothing about how the log keeps its promise.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use varve_record::{BatchHeader, Sequenced, iter_batches};
 use varve_storage::{Log, ReadMode, ReadOutcome, ReadView};
 use varve_types::Offset;
 
+use super::keyed;
+
 /// Largest read in one call: odd, so that reads end within batches.
 const READ_BYTES: usize = 3_333;
 
-/// A run of contiguous batches.
+/// A run of batches: contiguous, unless some were compacted.
 #[derive(Debug, Clone, Default)]
 pub struct Content {
     batches: Vec<(BatchHeader, Bytes)>,
 }
 
 impl Content {
+    /// The batches of a log as they were served.
+    #[must_use]
+    pub fn of(served: &Served) -> Self {
+        let all = iter_batches(served.bytes.clone().into());
+        let batches = all.flatten().map(|b| (b.header, b.bytes)).collect();
+        Self { batches }
+    }
+
+    /// Bytes of all batches that lie wholly below `end`.
+    #[must_use]
+    pub fn bytes_below(&self, end: i64) -> Bytes {
+        let below = self.between(i64::MIN, end);
+        below.flat_map(|(_, bytes)| bytes.iter().copied()).collect()
+    }
+
     /// Adds a batch at the end.
     pub fn push(&mut self, batch: &Sequenced) {
         self.batches.push((*batch.header(), batch.to_bytes()));
@@ -73,13 +91,25 @@ pub struct Candidate {
     pub floor: i64,
     /// The newest leader epoch that a flush has covered, 0 for none.
     pub epoch: i32,
+    /// Of a log that is compacted.
+    pub keyed: Option<Keyed>,
+}
+
+/// What is promised of a log that is compacted.
+#[derive(Debug, Clone)]
+pub struct Keyed {
+    /// All that was ever written and not cut off again.
+    pub written: Arc<Content>,
+    /// The log may have become this instead of `content`. What it is, is known once the change was made; before
+    /// that only that a replay comes to the same.
+    pub becomes: Option<Arc<OnceLock<Content>>>,
 }
 
 /// What was promised at some moment.
 #[derive(Debug, Clone, Default)]
 pub struct Expect {
-    /// The log is one of these; with none there is no log to look at.
-    pub log: Vec<Candidate>,
+    /// By log: it is one of these. Without any there is nothing to look at.
+    pub logs: Vec<Vec<Candidate>>,
     /// Snapshots that were written, by offset: one that is found is one of these.
     pub snapshots: Arc<Vec<(i64, Vec<u8>)>>,
     /// Files outside the log, each with the contents it may have; `None`: no file.
@@ -106,6 +136,18 @@ pub struct Served {
 /// # Errors
 /// What such a client would notice.
 pub fn serve(view: &ReadView) -> Result<Served, String> {
+    read_all(view, false)
+}
+
+/// As [`serve`], of a log that may have been compacted: offsets only rise.
+///
+/// # Errors
+/// What a client would notice.
+pub fn serve_sparse(view: &ReadView) -> Result<Served, String> {
+    read_all(view, true)
+}
+
+fn read_all(view: &ReadView, sparse: bool) -> Result<Served, String> {
     let start = view.log_start();
     let (mut next, mut bytes, mut cursor) = (start, Vec::new(), None);
     while next < view.log_end() {
@@ -132,7 +174,8 @@ pub fn serve(view: &ReadView) -> Result<Served, String> {
             batch
                 .verify_crc()
                 .map_err(|e| format!("the batch at offset {base}: {e}"))?;
-            if expected.is_some_and(|expected| base != expected) {
+            let follows = |expected| base == expected || (sparse && base > expected);
+            if expected.is_some_and(|expected| !follows(expected)) {
                 return Err(format!("offset {base} where {expected:?} should be"));
             }
             expected = Some(batch.header.next_offset());
@@ -148,11 +191,23 @@ pub fn serve(view: &ReadView) -> Result<Served, String> {
     })
 }
 
-/// Checks an open log against what was promised.
+/// Checks an open log, by its number, against what was promised.
 ///
 /// # Errors
 /// In what way it is none of the candidates.
-pub fn check(log: &Log, expect: &Expect) -> Result<Served, String> {
+pub fn check(log: &Log, number: usize, expect: &Expect) -> Result<Served, String> {
+    check_one_of(log, &expect.logs[number], expect)
+}
+
+/// As [`check`], with these candidates.
+///
+/// # Errors
+/// In what way it is none of them.
+pub fn check_one_of(
+    log: &Log,
+    candidates: &[Candidate],
+    expect: &Expect,
+) -> Result<Served, String> {
     if log.flushed() != log.log_end() {
         return Err(format!(
             "after recovery {} of {} count as flushed",
@@ -160,9 +215,10 @@ pub fn check(log: &Log, expect: &Expect) -> Result<Served, String> {
             log.log_end()
         ));
     }
-    let served = serve(&log.view())?;
+    let sparse = candidates.iter().any(|c| c.keyed.is_some());
+    let served = read_all(&log.view(), sparse)?;
     let mut why = Vec::new();
-    for candidate in &expect.log {
+    for candidate in candidates {
         match fits(log, &served, candidate, expect.whole) {
             Ok(()) => {
                 snapshots(log, expect)?;
@@ -185,15 +241,39 @@ fn fits(log: &Log, served: &Served, c: &Candidate, whole: bool) -> Result<(), St
             c.floor
         ));
     }
-    let written = c.content.end().unwrap_or(c.start).max(c.start);
+    let all = c.keyed.as_ref().map_or(&c.content, |k| &k.written);
+    let written = all.end().unwrap_or(c.start).max(c.start);
     if whole && end != written {
         return Err(format!(
             "the log ends at {end}, and only the process died at {written}"
         ));
     }
+    let becomes = c.keyed.as_ref().and_then(|k| k.becomes.as_ref());
+    match becomes.map(|cell| cell.get()) {
+        None => same_batches(served, &c.content, c.keyed.is_some())?,
+        Some(Some(content)) => same_batches(served, content, true)?,
+        // It was never made in this history: a replay tells.
+        Some(None) => {}
+    }
+    match &c.keyed {
+        None => {
+            epochs(log, &c.content, c.epoch, start, end)?;
+            times(log, &c.content, start, end)
+        }
+        Some(keyed) => {
+            epochs(log, &keyed.written, c.epoch, start, end)?;
+            keyed::same_answers(log, served, &keyed.written)
+        }
+    }
+}
+
+/// The served bytes are those of the batches below the end. Of a compacted log (`sparse`) the end may lie behind
+/// the last batch, but in no batch.
+fn same_batches(served: &Served, content: &Content, sparse: bool) -> Result<(), String> {
+    let Served { start, end, .. } = *served;
     let mut at = 0;
     let mut last = start;
-    for (header, bytes) in c.content.between(start, end) {
+    for (header, bytes) in content.between(start, end) {
         let same = served.bytes.get(at..at + bytes.len()) == Some(&bytes[..]);
         if !same {
             return Err(format!(
@@ -204,20 +284,21 @@ fn fits(log: &Log, served: &Served, c: &Candidate, whole: bool) -> Result<(), St
         at += bytes.len();
         last = header.next_offset().get();
     }
-    if at != served.bytes.len() || last != end {
+    let within = |h: &BatchHeader| h.base_offset.get() < end && end < h.next_offset().get();
+    let between = last < end && !content.batches.iter().any(|(h, _)| within(h));
+    if at != served.bytes.len() || (last != end && !(sparse && between)) {
         return Err(format!(
             "the log ends at {end} with {} bytes, of which {at} up to {last} were written",
             served.bytes.len()
         ));
     }
-    epochs(log, c, start, end)?;
-    times(log, c, start, end)
+    Ok(())
 }
 
 /// Each epoch begins where its first batch lies; one that was flushed is not forgotten.
-fn epochs(log: &Log, c: &Candidate, start: i64, end: i64) -> Result<(), String> {
+fn epochs(log: &Log, content: &Content, flushed: i32, start: i64, end: i64) -> Result<(), String> {
     let mut right: Vec<(i32, i64)> = Vec::new();
-    for (header, _) in c.content.between(start, end) {
+    for (header, _) in content.between(start, end) {
         let epoch = header.leader_epoch.get();
         if right.last().is_none_or(|(last, _)| *last < epoch) {
             right.push((epoch, header.base_offset.get().max(start)));
@@ -233,18 +314,17 @@ fn epochs(log: &Log, c: &Candidate, start: i64, end: i64) -> Result<(), String> 
         return Err(format!("epochs are {found:?}, the batches say {right:?}"));
     }
     let newest = log.last_epoch().map_or(0, varve_types::LeaderEpoch::get);
-    if newest < c.epoch {
+    if newest < flushed {
         return Err(format!(
-            "epoch {} was flushed, and the newest known is {newest}",
-            c.epoch
+            "epoch {flushed} was flushed, and the newest known is {newest}"
         ));
     }
     Ok(())
 }
 
 /// The first record of some batches is found by its time.
-fn times(log: &Log, c: &Candidate, start: i64, end: i64) -> Result<(), String> {
-    let all: Vec<&BatchHeader> = c.content.between(start, end).map(|(h, _)| h).collect();
+fn times(log: &Log, content: &Content, start: i64, end: i64) -> Result<(), String> {
+    let all: Vec<&BatchHeader> = content.between(start, end).map(|(h, _)| h).collect();
     let Some(upto) = Offset::new(end) else {
         return Ok(());
     };

@@ -11,12 +11,15 @@ use varve_types::Offset;
 use varve_vfs::{File, VfsError};
 
 use super::CompactionError;
+use crate::buffers::ReadBuffers;
 use crate::format::{Companion, ENTRY_BYTES, HEADER_BYTES, chain_start, chain_step};
 use crate::read_view::Sealed;
 use crate::segment::{Kind, Segment};
 
-/// Bytes read at once.
+/// Bytes read at once where whole batches are wanted.
 const WINDOW_BYTES: usize = 1 << 20;
+/// Bytes read at once where headers are: small batches share a read, large ones are jumped over.
+const HEADERS_BYTES: usize = 16 << 10;
 /// Index entries read at once.
 const ENTRIES_AT_ONCE: usize = 1024;
 
@@ -29,6 +32,11 @@ pub(super) struct Input {
     next: Offset,
     window: Bytes,
     window_at: u64,
+    /// Bytes of a read.
+    window_bytes: usize,
+    buffers: ReadBuffers,
+    /// Bytes read that nobody has been told of.
+    io: u64,
 }
 
 fn gone(error: VfsError) -> CompactionError {
@@ -40,7 +48,8 @@ fn gone(error: VfsError) -> CompactionError {
 }
 
 impl Input {
-    pub(super) fn new(part: &Sealed) -> Result<Self, CompactionError> {
+    /// From the start of a segment on, into buffers of a pool.
+    pub(super) fn new(part: &Sealed, buffers: &ReadBuffers) -> Result<Self, CompactionError> {
         Ok(Self {
             file: part.segment.log_file().map_err(gone)?,
             segment: part.segment.clone(),
@@ -49,7 +58,27 @@ impl Input {
             next: part.segment.base,
             window: Bytes::new(),
             window_at: 0,
+            window_bytes: WINDOW_BYTES,
+            buffers: buffers.clone(),
+            io: 0,
         })
+    }
+
+    /// As [`Input::new`], for a pass that asks for few whole batches.
+    pub(super) fn of_headers(
+        part: &Sealed,
+        buffers: &ReadBuffers,
+    ) -> Result<Self, CompactionError> {
+        let input = Self::new(part, buffers)?;
+        Ok(Self {
+            window_bytes: HEADERS_BYTES,
+            ..input
+        })
+    }
+
+    /// Bytes read since this was last asked.
+    pub(super) const fn take_io(&mut self) -> u64 {
+        std::mem::replace(&mut self.io, 0)
     }
 
     fn corrupt(&self, found: String) -> CompactionError {
@@ -66,12 +95,16 @@ impl Input {
         let len = len.min(left);
         let end = self.window_at + self.window.len() as u64;
         if self.position + len as u64 > end {
-            let mut bytes = Vec::new();
-            let want = len.max(WINDOW_BYTES).min(left);
+            // Back to the pool before the next is taken from it.
+            self.window = Bytes::new();
+            let want = len.max(self.window_bytes).min(left);
+            let mut bytes = self.buffers.take(want);
             self.file
                 .read_into(self.position, want, &mut bytes)
                 .map_err(CompactionError::Io)?;
-            self.window = bytes.into();
+            self.io += bytes.len() as u64;
+            let end = bytes.len();
+            self.window = self.buffers.share(bytes, 0, end);
         } else {
             let skip = usize::try_from(self.position - self.window_at).unwrap_or(0);
             self.window = self.window.slice(skip..);

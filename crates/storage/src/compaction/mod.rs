@@ -22,6 +22,7 @@ use varve_types::Offset;
 use varve_types::config::TopicConfig;
 use varve_vfs::VfsError;
 
+use crate::buffers::ReadBuffers;
 use crate::change::Install;
 use crate::config::LogConfig;
 use crate::flush::Removal;
@@ -29,6 +30,9 @@ use crate::log::Log;
 use crate::read_view::{ReadView, Sealed};
 use crate::segment::Home;
 use survey::Survey;
+
+/// Read buffers of a run: memory fresh from the system for each window would cost more than the read.
+const WINDOWS_KEPT: usize = 2;
 
 /// When and how a log is compacted. Times are in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -115,8 +119,8 @@ impl CompactionError {
     }
 }
 
-/// Asked for often; an error ends the run.
-pub(crate) type GoOn<'a> = &'a dyn Fn() -> Result<(), CompactionError>;
+/// Asked often, with the bytes read and written since; an error ends the run.
+pub(crate) type GoOn<'a> = &'a dyn Fn(u64) -> Result<(), CompactionError>;
 
 /// What a run did so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -155,6 +159,7 @@ pub struct Compaction {
     at: usize,
     next_id: u64,
     map_bytes: usize,
+    buffers: ReadBuffers,
     generation: u64,
     survey: Option<Survey>,
     /// Producers that have records left in the transaction that is open at this point.
@@ -241,6 +246,7 @@ impl Log {
             at: 0,
             next_id,
             map_bytes,
+            buffers: ReadBuffers::new(WINDOWS_KEPT),
             generation: self.generation,
             survey: None,
             in_transaction: std::collections::BTreeSet::new(),

@@ -10,6 +10,7 @@ use varve_types::Offset;
 use varve_vfs::VfsError;
 
 use crate::format::{INDEX_MAGIC, SegmentHeader};
+use crate::planted::{self, Plant};
 use crate::read_view::Sealed;
 use crate::segment::{Home, Kind, Segment};
 use crate::tail::Tail;
@@ -27,6 +28,8 @@ pub(super) struct Output {
     written: u64,
     synced: u64,
     interval: u64,
+    /// Bytes written that nobody has been told of.
+    io: u64,
     /// The earliest delete horizon.
     pub(super) horizon_ms: i64,
 }
@@ -50,6 +53,7 @@ impl Output {
             written: 0,
             synced: 0,
             interval,
+            io: 0,
             horizon_ms: i64::MAX,
         })
     }
@@ -84,6 +88,16 @@ impl Output {
         self.written + self.buffer.len() as u64
     }
 
+    /// Bytes written since this was last asked.
+    pub(super) const fn take_io(&mut self) -> u64 {
+        std::mem::replace(&mut self.io, 0)
+    }
+
+    /// Bytes that are not written yet.
+    pub(super) fn unwritten(&self) -> u64 {
+        self.buffer.len() as u64
+    }
+
     /// Adds a batch.
     pub(super) fn append(&mut self, header: &BatchHeader, bytes: &[u8]) -> Result<(), VfsError> {
         let interval = self.interval;
@@ -98,7 +112,11 @@ impl Output {
     fn write(&mut self) -> Result<(), VfsError> {
         let (at, file) = (self.written, self.tail().file.clone());
         file.write_all_at(&[IoSlice::new(&self.buffer)], at)?;
-        self.written += self.buffer.len() as u64;
+        let bytes = self.buffer.len() as u64;
+        // The disk works while the next batches are looked at, and the sync has little left to wait for.
+        file.write_back(at, bytes);
+        self.written += bytes;
+        self.io += bytes;
         self.buffer.clear();
         if self.written - self.synced >= SYNC_BYTES {
             self.sync()?;
@@ -110,7 +128,9 @@ impl Output {
     fn sync(&mut self) -> Result<(), VfsError> {
         let written = self.written;
         let tail = self.tail();
-        tail.file.sync_data()?;
+        if !planted::is(Plant::InstallBeforeSync) {
+            tail.file.sync_data()?;
+        }
         tail.flushed = written;
         tail.write_index()?;
         self.synced = written;

@@ -30,12 +30,16 @@ impl Compaction {
     }
 
     /// Makes the next part that can be installed; `None` when the run is over. Each part has to be installed
-    /// before the next is asked for. Blocks; calls `go_on` often, and ends when it says `false`.
+    /// before the next is asked for. Blocks; calls `go_on` often, with the bytes read and written since it was
+    /// last called, and ends when it says `false`. The rate of the disk is the caller's: it may take its time.
     ///
     /// # Errors
     /// [`CompactionError`]; the run is over then, and files of the part are removed.
-    pub fn next(&mut self, go_on: &dyn Fn() -> bool) -> Result<Option<Compacted>, CompactionError> {
-        let check = || match go_on() {
+    pub fn next(
+        &mut self,
+        go_on: &dyn Fn(u64) -> bool,
+    ) -> Result<Option<Compacted>, CompactionError> {
+        let check = |bytes| match go_on(bytes) {
             true => Ok(()),
             false => Err(CompactionError::Stopped),
         };
@@ -56,6 +60,7 @@ impl Compaction {
                 &self.view,
                 self.stable,
                 self.map_bytes,
+                &self.buffers,
                 go_on,
             )?,
         };
@@ -69,6 +74,8 @@ impl Compaction {
                 && first.horizon_ms > self.now_ms
             {
                 // Nothing is newer than what is here, and nothing has to go.
+                let part = first.clone();
+                self.pass_over(&part, go_on)?;
                 self.at += 1;
                 continue;
             }
@@ -87,6 +94,23 @@ impl Compaction {
             clean_upto: Some(survey.upto),
             generation: self.generation,
         }))
+    }
+
+    /// Notes whose transactions have records in a segment that stays as it is: their markers, further on, are
+    /// needed.
+    fn pass_over(&mut self, part: &Sealed, go_on: GoOn<'_>) -> Result<(), CompactionError> {
+        let mut input = Input::of_headers(part, &self.buffers)?;
+        while let Some(header) = input.header()? {
+            go_on(input.take_io())?;
+            if header.is_control() {
+                self.in_transaction.remove(&header.producer_id);
+            } else if header.is_transactional() && header.record_count > 0 {
+                self.in_transaction.insert(header.producer_id);
+            }
+            input.pass(&header);
+        }
+        part.segment.release();
+        Ok(())
     }
 
     /// Rewrites as many segments as fit into one. `None` when nothing would change.
@@ -124,6 +148,8 @@ impl Compaction {
         if replaced.len() == 1 && !changed {
             return Ok(None);
         }
+        // What is left to write counts as well.
+        go_on(output.take_io() + output.unwritten())?;
         let with = output.finish(end).map_err(CompactionError::Io)?;
         self.stats.written_bytes += with.size;
         Ok(Some(Install { replaced, with }))
@@ -137,11 +163,11 @@ impl Compaction {
         output: &mut Output,
         go_on: GoOn<'_>,
     ) -> Result<bool, CompactionError> {
-        let mut input = Input::new(part)?;
+        let mut input = Input::new(part, &self.buffers)?;
         let mut proof = Proof::new(&part.segment)?;
         let mut changed = false;
         while let Some(header) = input.header()? {
-            go_on()?;
+            go_on(input.take_io() + output.take_io())?;
             proof.batch(&header, input.position)?;
             let batch = input.batch(&header)?;
             let fate = self.fate(survey, &batch).map_err(|error| match error {
@@ -175,6 +201,7 @@ impl Compaction {
                 .map_err(CompactionError::Io)?;
             input.pass(&header);
         }
+        go_on(input.take_io())?;
         Ok(changed)
     }
 

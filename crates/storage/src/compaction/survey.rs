@@ -12,6 +12,8 @@ use varve_types::{Offset, limits};
 use super::input::Input;
 use super::map::{OffsetMap, hash};
 use super::{CompactionError, GoOn};
+use crate::buffers::ReadBuffers;
+use crate::planted::{self, Plant};
 use crate::read_view::{ReadView, Sealed};
 
 /// Aborted transactions that are remembered at most.
@@ -42,6 +44,7 @@ impl Survey {
         view: &ReadView,
         stable: Offset,
         map_bytes: usize,
+        buffers: &ReadBuffers,
         go_on: GoOn<'_>,
     ) -> Result<Self, CompactionError> {
         let end = inputs.last().map_or(clean, |s| s.end);
@@ -55,9 +58,9 @@ impl Survey {
         let mut open: BTreeMap<i64, Offset> = BTreeMap::new();
         let mut dirty_records = 0;
         'all: for part in inputs {
-            let mut input = Input::new(part)?;
+            let mut input = Input::of_headers(part, buffers)?;
             while let Some(header) = input.header()? {
-                go_on()?;
+                go_on(input.take_io())?;
                 if survey.aborted_count >= ABORTED_MAX || open.len() >= PRODUCERS_MAX {
                     survey.upto = header.base_offset;
                     break 'all;
@@ -69,14 +72,15 @@ impl Survey {
                 survey.follow(&mut input, &header, &mut open)?;
                 input.pass(&header);
             }
+            go_on(input.take_io())?;
         }
-        survey.look_ahead(view, stable, &mut open, go_on)?;
+        survey.look_ahead(view, stable, &mut open, buffers, go_on)?;
         if let Some(first) = open.values().min() {
             survey.upto = survey.upto.min(*first);
         }
         survey.upto = survey.upto.max(clean);
         survey.latest = OffsetMap::new(dirty_records, map_bytes);
-        survey.map_keys(inputs, clean, go_on)?;
+        survey.map_keys(inputs, clean, buffers, go_on)?;
         Ok(survey)
     }
 
@@ -127,6 +131,7 @@ impl Survey {
         view: &ReadView,
         stable: Offset,
         open: &mut BTreeMap<i64, Offset>,
+        buffers: &ReadBuffers,
         go_on: GoOn<'_>,
     ) -> Result<(), CompactionError> {
         let from = self.upto;
@@ -137,9 +142,9 @@ impl Survey {
             if part.end <= from {
                 continue;
             }
-            let mut input = Input::new(part)?;
+            let mut input = Input::of_headers(part, buffers)?;
             while let Some(header) = input.header()? {
-                go_on()?;
+                go_on(input.take_io())?;
                 if open.is_empty() || header.base_offset >= stable {
                     return Ok(());
                 }
@@ -157,16 +162,18 @@ impl Survey {
         &mut self,
         inputs: &[Sealed],
         clean: Offset,
+        buffers: &ReadBuffers,
         go_on: GoOn<'_>,
     ) -> Result<(), CompactionError> {
         for part in inputs.iter().filter(|s| s.end > clean) {
-            let mut input = Input::new(part)?;
+            let mut input = Input::new(part, buffers)?;
             while let Some(header) = input.header()? {
-                go_on()?;
+                go_on(input.take_io())?;
                 if header.base_offset >= self.upto {
                     return Ok(());
                 }
-                let counts = !header.is_control() && !self.is_aborted(&header);
+                let aborted = self.is_aborted(&header) && !planted::is(Plant::CountAborted);
+                let counts = !header.is_control() && !aborted;
                 if header.next_offset() > clean && counts {
                     let full = self.map_batch(&mut input, &header, clean)?;
                     if let Some(offset) = full {
@@ -176,6 +183,7 @@ impl Survey {
                 }
                 input.pass(&header);
             }
+            go_on(input.take_io())?;
         }
         Ok(())
     }

@@ -27,11 +27,15 @@ use crate::flush::{FlushDone, FlushTarget, Reach};
 use crate::format::{
     Group, GroupPlace, JournalFileHeader, LogIdentity, PAGE_BYTES, ROW_BYTES, Row, RowKind,
 };
+use crate::planted::{self, Plant};
 
 /// Suffix of a journal file.
 const SUFFIX: &str = ".journal";
 /// Zeros that are written at once when a file is made.
 static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
+/// Bytes that ordinary groups leave free in a file: a page for the group that ends a run of records, one for the
+/// group that makes another file void before it is written over.
+const SPARE_BYTES: u64 = 2 * PAGE_BYTES;
 /// Records of one group at most: bounds what a start holds in memory of one group's table.
 pub const GROUP_MAX_ROWS: usize = 16 * 1024;
 
@@ -96,7 +100,9 @@ struct JournalFile {
     number: u32,
     path: PathBuf,
     file: Arc<dyn File>,
-    /// The newest group that was in it when the journal was opened; 0 for none.
+    /// Its length, as its header says.
+    bytes: u64,
+    /// The newest group in it, but for those of a file in use that were written since; 0 for none.
     newest: u64,
 }
 
@@ -157,6 +163,7 @@ impl NewFileSpec {
             number: self.header.file,
             path: path.to_owned(),
             file,
+            bytes: self.header.file_bytes,
             newest: 0,
         };
         Ok(NewFile(file))
@@ -209,6 +216,8 @@ pub struct Journal {
     making: bool,
     files_made: u32,
     next_group: u64,
+    /// The lowest group that the newest synced one calls live.
+    live_from: u64,
     /// Logs whose acknowledgements follow the journal alone, and the segment for which that holds.
     followers: BTreeMap<LogIdentity, u64>,
     /// Where the next group goes in the last file in use.
@@ -255,6 +264,7 @@ impl Journal {
                 .max()
                 .unwrap_or(0),
             next_group: scanned.newest.saturating_add(1),
+            live_from: scanned.live_from,
             followers: BTreeMap::new(),
             position: PAGE_BYTES,
             failed: false,
@@ -273,10 +283,12 @@ impl Journal {
             number,
             path: found.path,
             file: found.file,
+            bytes: found.header.file_bytes,
             newest: scanned.newest_of.get(&number).copied().unwrap_or(0),
         };
         match scanned.tail {
-            Some((tail, position)) if tail == number && fits => {
+            // Of whatever length: there the groups of the last run are made void.
+            Some((tail, position)) if tail == number => {
                 self.position = position;
                 self.used.push_back(InUse {
                     file,
@@ -297,19 +309,26 @@ impl Journal {
     /// What the disk says.
     pub fn begin(&mut self, logs: &[FlushDone]) -> Result<(), VfsError> {
         if self.next_group > 1 {
-            // Behind the last group there is no live one; another file without live ones does as well.
+            // Behind the last group there is no live one, and a page was kept free for this; another file without
+            // live ones does as well.
             let group = self.group(Vec::new());
-            if self.write_group(group, &[], PAGE_BYTES)? == Written::Full {
+            if self.write_group(group, &[], 0)? == Written::Full {
                 self.remove_files()?;
             }
         }
         for file in std::mem::take(&mut self.old) {
             let there = self.used.len() + self.free.len();
-            if there < self.config.files && file.file.len()? == self.config.file_bytes {
+            if there < self.config.files && file.bytes == self.config.file_bytes {
                 self.free.push(file);
             } else {
                 self.vfs.remove_file(&file.path)?;
             }
+        }
+        // The group that makes the others void goes last.
+        let config = self.config;
+        if let Some(other) = self.used.pop_back_if(|f| f.file.bytes != config.file_bytes) {
+            self.vfs.sync_dir(&self.dir)?;
+            self.vfs.remove_file(&other.file.path)?;
         }
         let most = (self.room(0) as usize / ROW_BYTES).min(GROUP_MAX_ROWS);
         for some in logs.chunks(most) {
@@ -340,7 +359,7 @@ impl Journal {
     pub fn follow(&mut self, logs: &[FlushDone]) -> Result<Written, VfsError> {
         assert!(!self.failed, "nothing is written after a failure");
         let group = self.group(logs.iter().map(follow_row).collect());
-        let written = self.write_group(group, &[], PAGE_BYTES)?;
+        let written = self.write_group(group, &[], SPARE_BYTES)?;
         if written == Written::Synced {
             let of = logs.iter().map(|done| (done.identity, done.segment_id));
             self.followers.extend(of);
@@ -357,13 +376,17 @@ impl Journal {
         self.remove_files()
     }
 
-    /// Removes all files. A crash in between must leave a journal that can be read: first those without live
-    /// groups, which say nothing, then the newest first, so that what is left is what once was.
+    /// Removes all files, of which one at most has live groups: it goes last, because a crash in between must
+    /// leave a journal that can be read.
     fn remove_files(&mut self) -> Result<(), VfsError> {
-        let mut live: Vec<JournalFile> = std::mem::take(&mut self.old);
-        live.extend(self.used.drain(..).map(|f| f.file));
-        live.sort_by_key(|f| std::cmp::Reverse(f.newest));
-        for file in self.free.drain(..).chain(live) {
+        if let Some(last) = self.used.back_mut() {
+            last.file.newest = self.next_group - 1;
+        }
+        let mut all: Vec<JournalFile> = std::mem::take(&mut self.old);
+        all.append(&mut self.free);
+        all.extend(self.used.drain(..).map(|f| f.file));
+        all.sort_by_key(|f| f.newest);
+        for file in all {
             self.vfs.remove_file(&file.path)?;
             self.vfs.sync_dir(&self.dir)?;
         }
@@ -398,7 +421,7 @@ impl Journal {
             return Ok(Written::Full);
         }
         let batches: Vec<&Sequenced> = entries.iter().flat_map(|e| &e.batches).collect();
-        let written = self.write_group(group, &batches, PAGE_BYTES)?;
+        let written = self.write_group(group, &batches, SPARE_BYTES)?;
         if written == Written::Synced {
             let of = follows.iter().map(|done| (done.identity, done.segment_id));
             self.followers.extend(of);
@@ -424,7 +447,7 @@ impl Journal {
     pub fn void(&mut self, identity: LogIdentity) -> Result<Written, VfsError> {
         assert!(!self.failed, "nothing is written after a failure");
         let group = self.group(vec![sign(RowKind::Void, identity)]);
-        let written = self.write_group(group, &[], PAGE_BYTES)?;
+        let written = self.write_group(group, &[], SPARE_BYTES)?;
         if written == Written::Synced {
             self.followers.remove(&identity);
             self.forget(identity);
@@ -455,13 +478,13 @@ impl Journal {
         }
         let rows = leaving.iter().map(|log| sign(RowKind::Leaves, *log));
         let group = self.group(rows.collect());
-        if self.write_group(group, &[], PAGE_BYTES)? == Written::Synced {
+        if self.write_group(group, &[], SPARE_BYTES)? == Written::Synced {
             self.followers.retain(|log, _| !leaving.contains(log));
             return Ok(());
         }
         // A group without records says it of all logs. Each record left a page for this.
         let group = self.group(Vec::new());
-        let written = self.write_group(group, &[], 0)?;
+        let written = self.write_group(group, &[], PAGE_BYTES)?;
         assert_eq!(written, Written::Synced, "a page is kept free");
         self.followers.clear();
         Ok(())
@@ -471,8 +494,8 @@ impl Journal {
     #[must_use]
     pub const fn room(&self, rows: usize) -> u64 {
         let head = (crate::format::GROUP_HEADER_BYTES + rows * crate::format::ROW_BYTES) as u64;
-        // The header's page, and one for the group that ends a run of records.
-        (self.config.file_bytes - 2 * PAGE_BYTES).saturating_sub(head)
+        // The header's page is not for groups either.
+        (self.config.file_bytes - PAGE_BYTES - SPARE_BYTES).saturating_sub(head)
     }
 
     fn group(&self, rows: Vec<Row>) -> Group {
@@ -491,20 +514,51 @@ impl Journal {
         batches: &[&Sequenced],
         spare: u64,
     ) -> Result<Written, VfsError> {
-        let size = group.size();
-        if self.used.is_empty() || self.position + size + spare > self.config.file_bytes {
-            self.drop_done();
-            let Some(file) = self.free.pop() else {
+        let end = self.position + group.size() + spare;
+        if self.used.back().is_none_or(|last| end > last.file.bytes) {
+            let Some(file) = self.next_file(&group)? else {
                 return Ok(Written::Full);
             };
+            if let Some(last) = self.used.back_mut() {
+                last.file.newest = self.next_group - 1;
+            }
             self.used.push_back(InUse {
                 file,
                 first_group: self.next_group,
                 needs: BTreeMap::new(),
             });
             self.position = PAGE_BYTES;
+            group.number = self.next_group;
             group.live_from = self.used.front().map_or(self.next_group, |f| f.first_group);
         }
+        self.write_here(&group, batches)?;
+        Ok(Written::Synced)
+    }
+
+    /// A file to go on in. Its groups are not needed any more; before they are written over, a synced group has
+    /// to say so, lest a torn write looks like damage of groups that are needed.
+    fn next_file(&mut self, group: &Group) -> Result<Option<JournalFile>, VfsError> {
+        self.drop_done();
+        let live_from = self.live_from;
+        let is_void = |file: &JournalFile| file.newest == 0 || file.newest < live_from;
+        if let Some(at) = self.free.iter().rposition(is_void) {
+            return Ok(Some(self.free.remove(at)));
+        }
+        if self.free.is_empty() {
+            return Ok(None);
+        }
+        // What this group says of a log holds until the log's next record, which comes with `group`.
+        let leaves = |row: &Row| sign(RowKind::Leaves, row.identity);
+        let sign = self.group(group.rows.iter().take(1).map(leaves).collect());
+        let end = self.position + sign.size();
+        let fits = self.used.back().is_some_and(|last| end <= last.file.bytes);
+        assert!(fits, "a page is kept free");
+        self.write_here(&sign, &[])?;
+        Ok(self.free.pop())
+    }
+
+    fn write_here(&mut self, group: &Group, batches: &[&Sequenced]) -> Result<(), VfsError> {
+        let size = group.size();
         let Some(target) = self.used.back() else {
             unreachable!("there is a file in use")
         };
@@ -521,18 +575,24 @@ impl Journal {
         slices.push(IoSlice::new(&ZEROS[..padding]));
         let file = &target.file.file;
         let wrote = file.write_all_at(&slices, self.position);
-        if let Err(error) = wrote.and_then(|()| file.sync_data()) {
+        let sync = || match planted::is(Plant::JournalBeforeSync) {
+            true => Ok(()),
+            false => file.sync_data(),
+        };
+        if let Err(error) = wrote.and_then(|()| sync()) {
             self.failed = true;
             return Err(error);
         }
+        self.live_from = group.live_from;
         self.next_group += 1;
         self.position += size;
-        Ok(Written::Synced)
+        Ok(())
     }
 
     /// Files whose logs have all been synced can be written over. The last one is still written to.
     fn drop_done(&mut self) {
-        while self.used.len() > 1 && self.used.front().is_some_and(|f| f.needs.is_empty()) {
+        let done = |file: &InUse| file.needs.is_empty() || planted::is(Plant::ReuseJournalTooEarly);
+        while self.used.len() > 1 && self.used.front().is_some_and(done) {
             if let Some(done) = self.used.pop_front() {
                 self.free.push(done.file);
             }

@@ -80,6 +80,8 @@ pub(super) fn find_files(
         }
         found.push(FoundFile { path, header, file });
     }
+    // Whoever made a file may have died before its name was synced, and what is written now must not go with it.
+    vfs.sync_dir(dir)?;
     Ok(found)
 }
 
@@ -114,7 +116,7 @@ pub(super) struct Scanned {
     pub(super) tail: Option<(u32, u64)>,
     /// The newest group of each file, by the file's number.
     pub(super) newest_of: BTreeMap<u32, u64>,
-    live_from: u64,
+    pub(super) live_from: u64,
 }
 
 impl Scanned {
@@ -403,7 +405,12 @@ impl LogReplay {
         let mut len = file.len()?;
         for kept in self.entries.iter().filter(|k| k.row.segment_id == last.id) {
             if kept.row.position > len {
-                // Only a truncation explains it, and it came after the record.
+                // Only a truncation explains it, and it came after the record. A log that only followed may be
+                // truncated without being made void; what was acknowledged since comes behind.
+                if kept.row.kind == RowKind::Follows {
+                    done.acknowledged = None;
+                    continue;
+                }
                 break;
             }
             let end = kept.row.position + u64::from(kept.row.bytes);

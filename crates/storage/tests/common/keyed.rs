@@ -113,7 +113,7 @@ pub fn seal_off(log: &mut Log) {
 
 /// Performs a run and installs what it makes.
 pub fn perform(log: &mut Log, mut run: Compaction) -> Result<CompactionStats, CompactionError> {
-    while let Some(part) = run.next(&|| true)? {
+    while let Some(part) = run.next(&|_| true)? {
         if let Err(removal) = log.prepare_install(part) {
             removal.run().unwrap();
             return Err(CompactionError::Changed);

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use varve_record::BatchHeader;
 use varve_record::crc::crc32c;
-use varve_storage::{Log, LogError, ReadMode, ReadOutcome};
+use varve_storage::{Log, LogError, ReadMode, ReadOutcome, Recovery};
 use varve_types::Offset;
 
 use crate::Options;
@@ -29,8 +29,8 @@ pub fn check(options: &Options) -> ExitCode {
     let disk = Disk::new(options);
     let (models, mut wrong) = models(options.partitions, &text);
     let mut refused = 0;
-    for (partition, model) in models {
-        match check_one(options, &disk, partition, &model) {
+    for (partition, verdict) in verdicts(options, &disk, &models) {
+        match verdict {
             Verdict::Right(text) => println!("log {partition}: {text}"),
             Verdict::Refused(text) => {
                 refused += 1;
@@ -47,6 +47,28 @@ pub fn check(options: &Options) -> ExitCode {
         (0, _) => ExitCode::from(4),
         _ => ExitCode::FAILURE,
     }
+}
+
+/// Recovers everything twice.
+fn verdicts(options: &Options, disk: &Disk, models: &BTreeMap<u32, Model>) -> Vec<(u32, Verdict)> {
+    let opened = match disk.open_all() {
+        Ok(opened) => opened.logs,
+        Err(error) => return vec![(0, Verdict::Wrong(format!("the start: {error}")))],
+    };
+    let firsts: Vec<_> = models
+        .iter()
+        .zip(opened)
+        .map(|((p, model), found)| (*p, model, first_of(options, disk, *p, model, found)))
+        .collect();
+    let opened = match disk.open_all() {
+        Ok(opened) => opened.logs,
+        Err(error) => return vec![(0, Verdict::Wrong(format!("the second start: {error}")))],
+    };
+    let second = |((p, model, first), found)| match first {
+        Ok(first) => (p, second_of(options, p, model, first, found)),
+        Err(verdict) => (p, verdict),
+    };
+    firsts.into_iter().zip(opened).map(second).collect()
 }
 
 /// What each log may be, and what it did that it must not.
@@ -68,26 +90,40 @@ fn models(partitions: u32, text: &str) -> (BTreeMap<u32, Model>, Vec<String>) {
     (models, wrong)
 }
 
-fn check_one(options: &Options, disk: &Disk, partition: u32, model: &Model) -> Verdict {
-    let (log, recovery) = match disk.open(partition, false) {
+type Found = Result<(Log, Recovery), LogError>;
+
+/// The first recovery: what it came to, or how it was wrong already.
+fn first_of(
+    options: &Options,
+    disk: &Disk,
+    partition: u32,
+    model: &Model,
+    found: Found,
+) -> Result<(String, u64, u64), Verdict> {
+    let (log, recovery) = match found {
         Ok(opened) => opened,
         Err(LogError::Corrupt(corruption)) => {
-            return match raw(options, disk, partition, model) {
+            return Err(match raw(options, disk, partition, model) {
                 Ok(()) => Verdict::Refused(corruption.to_string()),
                 Err(lost) => Verdict::Wrong(format!("{lost}; it was refused: {corruption}")),
-            };
+            });
         }
-        Err(error) => return Verdict::Wrong(error.to_string()),
+        Err(error) => return Err(Verdict::Wrong(error.to_string())),
     };
-    let (cut, again) = (recovery.bytes_cut, recovery.bytes_persisted_again);
-    drop(recovery);
-    let first = match holds(options, partition, &log, model) {
-        Ok(digest) => digest,
-        Err(problem) => return Verdict::Wrong(problem),
-    };
-    drop(log);
-    // Nothing was written since, so there is nothing to cut and nothing that could come out otherwise.
-    let (log, recovery) = match disk.open(partition, false) {
+    let digest = holds(options, partition, &log, model).map_err(Verdict::Wrong)?;
+    Ok((digest, recovery.bytes_cut, recovery.bytes_persisted_again))
+}
+
+/// The second recovery. Nothing was written since, so there is nothing to cut and nothing that could come out
+/// otherwise.
+fn second_of(
+    options: &Options,
+    partition: u32,
+    model: &Model,
+    (first, cut, again): (String, u64, u64),
+    found: Found,
+) -> Verdict {
+    let (log, recovery) = match found {
         Ok(opened) => opened,
         Err(error) => return Verdict::Wrong(format!("after a recovery: {error}")),
     };

@@ -19,6 +19,7 @@
 mod check;
 mod content;
 mod journal;
+mod shared;
 mod workload;
 
 use std::path::PathBuf;
@@ -26,13 +27,14 @@ use std::process::ExitCode;
 
 const HELP: &str = "\
 Usage: log-driver run   --dir D --seed S --ops N [--partitions P] [--generation G] [--segment-bytes B]
-                        [--batch-bytes B] [--hold]
-       log-driver recover --dir D --partitions P
-       log-driver check --dir D --seed S --partitions P --acks FILE
+                        [--batch-bytes B] [--hold] [--journal]
+       log-driver recover --dir D --partitions P [--journal]
+       log-driver check --dir D --seed S --partitions P --acks FILE [--journal]
 
 run      opens or makes P logs in D, does N operations, says on standard output what is durable
          --generation  tells the runs on one directory apart; every run needs its own
          --hold        appends to every log at the end, without a flush, and waits to be killed
+         --journal     acknowledges small flushes through a journal that the logs share
 recover  opens the logs and ends
 check    recovers the logs twice and compares them with the lines of all runs; exit code 0: all is there,
          1: something is lost or wrong, 4: a log was refused although nothing acknowledged is damaged
@@ -59,6 +61,8 @@ pub struct Options {
     pub batch_bytes: u64,
     /// End with appends that are not flushed, and wait.
     pub hold: bool,
+    /// The logs share a journal.
+    pub journal: bool,
 }
 
 fn parse(arguments: &[String]) -> Option<Options> {
@@ -72,11 +76,16 @@ fn parse(arguments: &[String]) -> Option<Options> {
         segment_bytes: 16 << 10,
         batch_bytes: 2 << 10,
         hold: false,
+        journal: false,
     };
     let mut rest = arguments.iter();
     while let Some(name) = rest.next() {
         if name == "--hold" {
             options.hold = true;
+            continue;
+        }
+        if name == "--journal" {
+            options.journal = true;
             continue;
         }
         let value = rest.next()?;

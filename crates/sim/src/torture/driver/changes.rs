@@ -17,16 +17,16 @@ impl Driver {
         after: impl FnOnce(&mut Self),
         run: impl FnOnce(&mut Log) -> Result<varve_storage::Removal, LogError>,
     ) -> Result<(), Violation> {
-        let before = self.candidate();
-        let (content, start, floor, epoch) = (
-            self.content.clone(),
-            self.start,
-            self.floor,
-            self.flushed_epoch,
+        let before = self.books.candidate();
+        let (contents, start, floor, epoch) = (
+            self.books.contents(),
+            self.books.start,
+            self.books.floor,
+            self.books.flushed_epoch,
         );
         after(self);
-        let now = self.candidate();
-        if !self.failed {
+        let now = self.books.candidate();
+        if !self.books.failed {
             // While it runs: either, and of what it takes away no part was promised to stay.
             let loose = Candidate {
                 floor: before.floor.min(now.floor),
@@ -46,8 +46,9 @@ impl Driver {
                 }
             }
             None => {
-                (self.content, self.start, self.floor, self.flushed_epoch) =
-                    (content, start, floor, epoch);
+                self.books.set_contents(contents);
+                (self.books.start, self.books.floor, self.books.flushed_epoch) =
+                    (start, floor, epoch);
                 if full {
                     self.settle();
                     self.check_readable()?;
@@ -62,8 +63,8 @@ impl Driver {
     /// # Errors
     /// A violation.
     pub fn truncate(&mut self, to: i64) -> Result<(), Violation> {
-        let to = to.max(self.start);
-        let log = self.log.as_ref();
+        let to = to.max(self.books.start);
+        let log = self.books.log.as_ref();
         let entries = log
             .map(|log| log.epochs().entries().to_vec())
             .unwrap_or_default();
@@ -71,14 +72,12 @@ impl Driver {
             "truncate",
             |d| {
                 if to < d.end() {
-                    d.content.cut(Some(to));
-                    if d.content.end().is_none_or(|end| end <= d.start) {
-                        d.content.cut(None);
-                    }
-                    d.floor = d.floor.min(d.end());
+                    d.books.cut(to);
+                    d.books.floor = d.books.floor.min(d.end());
                     let end = d.end();
                     let below = entries.iter().rev().find(|(_, start)| start.get() < end);
-                    d.flushed_epoch = d.flushed_epoch.min(below.map_or(0, |(e, _)| e.get()));
+                    d.books.flushed_epoch =
+                        d.books.flushed_epoch.min(below.map_or(0, |(e, _)| e.get()));
                 }
             },
             |log| log.truncate_to(offset(to)),
@@ -94,9 +93,9 @@ impl Driver {
         self.change(
             "trim",
             |d| {
-                d.start = d.start.max(to);
-                d.content.trim(d.start);
-                d.floor = d.floor.max(d.start);
+                d.books.start = d.books.start.max(to);
+                d.books.content.trim(d.books.start);
+                d.books.floor = d.books.floor.max(d.books.start);
             },
             |log| log.trim(offset(to)),
         )
@@ -107,12 +106,12 @@ impl Driver {
     /// # Errors
     /// A violation.
     pub fn reset(&mut self, to: i64) -> Result<(), Violation> {
-        let before = self.candidate();
+        let before = self.books.candidate();
         self.change(
             "reset",
             |d| {
-                d.content.cut(None);
-                (d.start, d.floor, d.flushed_epoch) = (to, to, 0);
+                d.books.content.cut(None);
+                (d.books.start, d.books.floor, d.books.flushed_epoch) = (to, to, 0);
             },
             |log| log.reset_to(offset(to)),
         )
@@ -132,7 +131,7 @@ impl Driver {
     pub fn retain(&mut self, bytes: u64) -> Result<(), Violation> {
         let config = LogConfig {
             retention_bytes: Some(bytes),
-            ..self.config
+            ..self.setup.config
         };
         // How far it goes depends on segments, which the books do not know: ask a copy of the log.
         let to = self.retention_goes_to(config)?;
@@ -141,20 +140,20 @@ impl Driver {
         self.change(
             "retention",
             |d| {
-                d.start = d.start.max(to);
-                d.content.trim(d.start);
-                d.floor = d.floor.max(d.start);
+                d.books.start = d.books.start.max(to);
+                d.books.content.trim(d.books.start);
+                d.books.floor = d.books.floor.max(d.books.start);
             },
             |log| log.apply_retention(NOW, upto),
         )
     }
 
     fn retention_goes_to(&self, config: LogConfig) -> Result<i64, Violation> {
-        if self.failed {
-            return Ok(self.start);
+        if self.books.failed {
+            return Ok(self.books.start);
         }
         let copy: Arc<dyn Vfs> = Arc::new(self.disk.image());
-        let opened = open_log(&copy, config, self.partition, false);
+        let opened = open_log(&copy, config, self.setup.partition, false);
         let (mut log, _) = opened.map_err(|e| format!("a copy was not opened: {e}"))?;
         let end = log.log_end();
         log.apply_retention(NOW, end)

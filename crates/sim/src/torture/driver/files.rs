@@ -20,7 +20,7 @@ impl Driver {
             }
         };
         self.files[at].1.push(Some(bytes.to_vec()));
-        let log = self.expect.log.clone();
+        let log = self.books.promised.clone();
         self.promise(log.clone());
         match durable::replace(&*self.vfs, path, bytes) {
             Ok(()) => {
@@ -49,7 +49,7 @@ impl Driver {
     /// # Errors
     /// A violation.
     pub fn delete_topic(&mut self) -> Result<(), Violation> {
-        self.log = None;
+        self.books.log = None;
         self.promise(Vec::new());
         let parent = dir().parent().map(Path::to_owned).unwrap_or_default();
         let remove = || {
@@ -70,7 +70,7 @@ impl Driver {
 
     /// The log of a topic of the same name that is made anew after its deletion.
     pub fn forget(&mut self) {
-        self.content.cut(None);
-        (self.start, self.floor, self.flushed_epoch) = (0, 0, 0);
+        self.books.cut(0);
+        (self.books.start, self.books.floor, self.books.flushed_epoch) = (0, 0, 0);
     }
 }

@@ -6,9 +6,11 @@
 
 mod append;
 mod close;
+mod compaction;
 mod epochs;
 mod group_commit;
 mod index_lag;
+mod journal;
 mod metadata;
 mod recovery;
 mod reset;
@@ -21,14 +23,20 @@ mod truncate;
 use varve_storage::LogConfig;
 
 use super::driver::{Driver, Violation};
+use super::world::Setup;
 
-/// A script of operations on one log.
+/// A script of operations on the logs of a disk.
 pub trait Workload: Send + Sync {
     /// Its name on the command line.
     fn name(&self) -> &'static str;
 
     /// Sizes of the log.
     fn config(&self) -> LogConfig;
+
+    /// All that it runs on: one log, unless it says otherwise.
+    fn setup(&self) -> Setup {
+        Setup::one(self.config())
+    }
 
     /// Runs it from an empty disk. It opens the log itself.
     ///
@@ -65,5 +73,8 @@ pub fn all() -> Vec<Box<dyn Workload>> {
         Box::new(recovery::RecoveryItself),
         Box::new(index_lag::IndexLag),
         Box::new(metadata::Metadata),
+        Box::new(journal::FollowingJournal),
+        Box::new(journal::JournalAndFiles),
+        Box::new(compaction::Compaction),
     ]
 }
