@@ -206,6 +206,16 @@ impl Reader<'_> {
         LeaderEpoch::new(epoch).ok_or_else(|| self.bad("leader epoch", format!("it is {epoch}")))
     }
 
+    /// A leader epoch, or -1 for none.
+    pub(crate) fn unclean_epoch(&mut self) -> Result<Option<LeaderEpoch>, CodecError> {
+        match self.i32("unclean epoch")? {
+            -1 => Ok(None),
+            epoch => LeaderEpoch::new(epoch)
+                .map(Some)
+                .ok_or_else(|| self.bad("unclean epoch", format!("it is {epoch}"))),
+        }
+    }
+
     pub(crate) fn broker_epoch(&mut self) -> Result<BrokerEpoch, CodecError> {
         let epoch = self.i64("broker epoch")?;
         BrokerEpoch::new(epoch).ok_or_else(|| self.bad("broker epoch", format!("it is {epoch}")))

@@ -124,6 +124,9 @@ pub(crate) fn settle(before: &Partition, p: &mut Partition, ground: &Ground<'_>,
             .unwrap_or(before.leader_epoch),
         false => before.leader_epoch,
     };
+    if edit.unclean && p.leader.is_some() {
+        p.unclean_epoch = Some(p.leader_epoch);
+    }
     p.partition_epoch = before.partition_epoch;
     if *p != *before || edit.touch {
         p.partition_epoch = before.partition_epoch.saturating_add(1);
@@ -175,6 +178,12 @@ pub(crate) fn check(p: &Partition, ground: &Ground<'_>) -> Result<(), String> {
     }
     if !p.elr.is_empty() && p.isr.len() >= ground.min(p) {
         return Err("replicas are eligible although enough are in sync".to_owned());
+    }
+    if p.unclean_epoch.is_some_and(|unclean| unclean > p.leader_epoch) {
+        return Err(format!(
+            "epoch {:?} began uncleanly and has not come yet",
+            p.unclean_epoch
+        ));
     }
     if p.partition_epoch < 0 {
         return Err(format!("its partition epoch is {}", p.partition_epoch));

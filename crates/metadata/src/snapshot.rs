@@ -6,7 +6,7 @@
 //! program meant.
 //! The checksum is that of the file the bytes are kept in; none is here.
 
-use varve_types::{BrokerEpoch, DirectoryId, NodeId, ProducerId, TopicName};
+use varve_types::{BrokerEpoch, DirectoryId, LeaderEpoch, NodeId, ProducerId, TopicName};
 
 use crate::codec::{CodecError, Reader, Writer};
 use crate::features::{FIRST_LEVEL, FeatureRange, KNOWN_LEVEL};
@@ -85,6 +85,7 @@ pub fn encode(state: &State) -> Vec<u8> {
             w.nodes(&partition.isr);
             w.nodes(&partition.elr);
             w.i32(partition.partition_epoch);
+            w.i32(partition.unclean_epoch.map_or(-1, LeaderEpoch::get));
         }
     }
     w.count(state.producers.len());
@@ -250,6 +251,11 @@ fn partition(r: &mut Reader<'_>, version: u16) -> Result<Partition, CodecError> 
         1 => Vec::new(),
         _ => r.nodes("eligible replicas")?,
     };
+    let partition_epoch = r.i32("partition epoch")?;
+    let unclean_epoch = match version {
+        1 => None,
+        _ => r.unclean_epoch()?,
+    };
     Ok(Partition {
         replicas,
         adding,
@@ -258,7 +264,8 @@ fn partition(r: &mut Reader<'_>, version: u16) -> Result<Partition, CodecError> 
         leader_epoch,
         isr,
         elr,
-        partition_epoch: r.i32("partition epoch")?,
+        partition_epoch,
+        unclean_epoch,
     })
 }
 

@@ -76,6 +76,9 @@ pub struct Partition {
     pub elr: Vec<NodeId>,
     /// Grows with every change of the partition.
     pub partition_epoch: i32,
+    /// The last leader epoch that began with an unclean election: replicas whose last record is older may
+    /// have to cut even what was committed once. `None`: there never was one.
+    pub unclean_epoch: Option<LeaderEpoch>,
 }
 
 impl Partition {

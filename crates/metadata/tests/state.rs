@@ -194,7 +194,7 @@ fn golden_state() -> State {
             partition: PartitionId(0),
             leader: NodeId(0),
             leader_epoch: varve_types::LeaderEpoch::new(1).unwrap(),
-            partition_epoch: 1,
+            partition_epoch: 2,
             isr: vec![
                 (NodeId(1), node(&s, 1).epoch),
                 (NodeId(0), node(&s, 0).epoch),

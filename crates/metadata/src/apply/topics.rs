@@ -173,6 +173,7 @@ fn new_partitions(
             isr,
             elr: Vec::new(),
             partition_epoch: 0,
+            unclean_epoch: None,
         })
     };
     let mut partitions = replicas

@@ -97,7 +97,7 @@ impl Controller {
                     replicas: p.replicas.clone(),
                     isr: p.isr.clone(),
                     min_isr: t.min_insync_replicas(p),
-                    unclean_epoch: None,
+                    unclean_epoch: p.unclean_epoch,
                 };
                 (key, assignment)
             })
