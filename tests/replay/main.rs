@@ -96,7 +96,7 @@ macro_rules! replays {
 }
 
 replays! {
-    batch recovery inspect index timeindex manifest epochs snapshot producers metadata metadata_file
+    batch recovery inspect index timeindex manifest epochs snapshot producers metadata metadata_command metadata_file
     offsets identity scrub_file journal
 }
 

@@ -12,7 +12,7 @@ use varve_types::{ErrorKind, Offset};
 
 use crate::cleaner::{Candidate, InstallReply, MAP_BYTES, RunReply};
 use crate::flusher::ChangeJob;
-use crate::lane::{Lane, Owned};
+use crate::lane::{Lane, Owned, now};
 use crate::partition::Partition;
 use crate::reject;
 
@@ -160,14 +160,14 @@ impl Lane {
         };
         owned
             .core
-            .step(self.clock.wall_ms(), input, &mut self.outputs);
+            .step(now(&*self.clock), input, &mut self.outputs);
         self.perform_outputs(slot);
         self.after_change(slot);
     }
 
     /// Shows what a finished change did, and starts the next one.
     pub(crate) fn after_change(&mut self, slot: u32) {
-        let now_ms = self.clock.wall_ms();
+        let time = now(&*self.clock);
         let Some(owned) = self.slots.get_mut(&slot) else {
             return;
         };
@@ -181,7 +181,7 @@ impl Lane {
             owned.publish();
             owned
                 .core
-                .step(now_ms, Input::LogStart(start), &mut self.outputs);
+                .step(time, Input::LogStart(start), &mut self.outputs);
         }
         if !removal.is_empty() {
             let _ = self.removals.push(removal);

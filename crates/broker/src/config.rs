@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use varve_types::{ClusterId, NodeId, limits};
+use varve_types::{ClusterId, DirectoryId, NodeId, limits};
 
 /// Configuration of a broker, passed by value when it starts.
 #[derive(Debug, Clone)]
@@ -15,6 +15,8 @@ pub struct BrokerConfig {
     pub cluster: ClusterId,
     /// Node.
     pub node: NodeId,
+    /// Identity of the data directory; unknown unless the caller says it.
+    pub directory: DirectoryId,
     /// `host:port` for clients.
     pub address: String,
     /// Rack or zone; may be empty.
@@ -75,6 +77,7 @@ impl BrokerConfig {
             data_dir,
             cluster,
             node,
+            directory: DirectoryId::UNKNOWN,
             address: "localhost:8278".to_owned(),
             rack: String::new(),
             version: env!("CARGO_PKG_VERSION"),

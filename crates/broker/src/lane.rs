@@ -10,11 +10,11 @@ use std::thread::JoinHandle;
 
 use tokio::sync::oneshot;
 use varve_broker_api::{Appended, Error};
-use varve_partition::{Accepted, Append, Core, CoreConfig, Input, Output, Ticket};
+use varve_partition::{Accepted, Append, Assignment, Core, CoreConfig, Input, Now, Output, Ticket};
 use varve_record::{Batch, Sequenced};
 use varve_storage::{ChangeDone, FlushDone, FlushError, Log, LogConfig};
 use varve_types::config::Durability;
-use varve_types::{Acks, ErrorKind, LeaderEpoch, Offset, TopicConfig};
+use varve_types::{Acks, ErrorKind, LeaderEpoch, NodeId, Offset, TopicConfig};
 use varve_vfs::{Clock, Tick};
 
 use crate::admission::Permit;
@@ -252,8 +252,8 @@ impl Lane {
         } = opening;
         let mut outputs = std::mem::take(&mut self.outputs);
         core.step(
-            self.clock.wall_ms(),
-            Input::BecomeLeader(epoch),
+            now(&*self.clock),
+            Input::Assign(alone(core.me(), epoch)),
             &mut outputs,
         );
         assert!(outputs.is_empty(), "a new leader owes nobody anything");
@@ -321,7 +321,7 @@ impl Lane {
         self.offered = Some((ticket, batch));
         owned
             .core
-            .step(append_time_ms, Input::Append(append), &mut self.outputs);
+            .step(now(&*self.clock), Input::Append(append), &mut self.outputs);
         self.perform_outputs(slot);
         // A duplicate or refused batch was not taken.
         self.offered = None;
@@ -343,6 +343,18 @@ impl Lane {
                     if let Some(owned) = self.slots.get(&slot) {
                         owned.partition.advance(offset);
                     }
+                }
+                // What only a partition with other replicas asks for; this one is assigned alone.
+                other @ (Output::AnswerFetch { .. }
+                | Output::Fetch { .. }
+                | Output::Progress { .. }
+                | Output::WriteReplicated { .. }
+                | Output::Truncate(_)
+                | Output::Restart(_)
+                | Output::Trim(_)
+                | Output::ProposeIsr { .. }
+                | Output::Distrust { .. }) => {
+                    unreachable!("{other:?} of a partition that is alone")
                 }
             }
         }
@@ -451,7 +463,9 @@ impl Lane {
                 Input::StorageFailed
             }
         };
-        owned.core.step(now_ms, input, &mut self.outputs);
+        owned
+            .core
+            .step(now(&*self.clock), input, &mut self.outputs);
         self.perform_outputs(slot);
         self.want_flush(slot, started);
         // Nothing is staged now, and the flush is already under way.
@@ -556,7 +570,7 @@ impl Lane {
         };
         owned
             .core
-            .step(self.clock.wall_ms(), input, &mut self.outputs);
+            .step(now(&*self.clock), input, &mut self.outputs);
         let behind = owned.log.flushed() < owned.log.log_end();
         let fsync = owned.partition.config().durability == Durability::Fsync;
         let now = !owned.flush_again;
@@ -629,10 +643,9 @@ impl Lane {
             return;
         };
         owned.partition.set_failed(reason);
-        let now_ms = self.clock.wall_ms();
         owned
             .core
-            .step(now_ms, Input::StorageFailed, &mut self.outputs);
+            .step(now(&*self.clock), Input::StorageFailed, &mut self.outputs);
         self.perform_outputs(slot);
     }
 
@@ -645,7 +658,7 @@ impl Lane {
         let _ = self.flush_jobs.push(Work::Forget(identity));
         drop(owned.finish_changes(false));
         owned.core.step(
-            self.clock.wall_ms(),
+            now(&*self.clock),
             Input::StorageFailed,
             &mut self.outputs,
         );
@@ -673,8 +686,8 @@ impl Lane {
                 Ok(()) => Input::Flushed(closed.end),
                 Err(_) => Input::StorageFailed,
             };
-            let now_ms = self.clock.wall_ms();
-            closed.core.step(now_ms, input, &mut self.outputs);
+            let time = now(&*self.clock);
+            closed.core.step(time, input, &mut self.outputs);
             safe &= closed.result.is_ok();
             if let Err(reason) = closed.result {
                 partition.set_offline(reason);
@@ -683,7 +696,7 @@ impl Lane {
                 match output {
                     Output::Answer { ticket, result } => self.answer(slot, ticket, result),
                     Output::HighWatermark(offset) => partition.advance(offset),
-                    Output::Write { .. } => unreachable!("nothing is appended at shutdown"),
+                    other => unreachable!("{other:?} at shutdown, of a partition that is alone"),
                 }
             }
         }
@@ -715,5 +728,27 @@ pub(crate) fn core_config(config: &TopicConfig) -> CoreConfig {
     CoreConfig {
         durability: config.durability,
         min_insync_replicas: config.min_insync_replicas,
+        ..CoreConfig::default()
+    }
+}
+
+/// What time it is, for a core.
+pub(crate) fn now(clock: &dyn Clock) -> Now {
+    Now {
+        mono_ms: u64::try_from(clock.now().since_start().as_millis()).unwrap_or(u64::MAX),
+        wall_ms: clock.wall_ms(),
+    }
+}
+
+/// The assignment of a partition that this node alone holds.
+fn alone(me: NodeId, leader_epoch: LeaderEpoch) -> Assignment {
+    Assignment {
+        leader: Some(me),
+        leader_epoch,
+        partition_epoch: 0,
+        replicas: vec![me],
+        isr: vec![me],
+        min_isr: 1,
+        unclean_epoch: None,
     }
 }

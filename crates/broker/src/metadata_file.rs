@@ -151,14 +151,38 @@ mod tests {
         assert_eq!(back.deleting, stored().deleting);
     }
 
-    /// Every later program must read this file as it reads it today.
+    /// Every later program must read this file as it reads it today. `UPDATE=1` writes it again, which only
+    /// a new version of the state in it may ask for.
     #[test]
     fn the_golden_file_is_read_and_written_as_it_is() {
-        let golden = include_bytes!("../testdata/metadata-1.bin");
+        let golden = include_bytes!("../testdata/metadata-1-2.bin");
+        if std::env::var_os("UPDATE").is_some() {
+            let old = decode(include_bytes!("../testdata/metadata-1.bin")).unwrap();
+            let path = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/metadata-1-2.bin");
+            std::fs::write(path, encode(&old)).unwrap();
+        }
         let stored = decode(golden).unwrap();
         assert_eq!(stored.deleting, ["a-0123abcd"]);
         assert!(!stored.state.topics().is_empty());
         assert_eq!(encode(&stored), golden);
+    }
+
+    /// The file of a node from before nodes had epochs: its state is in version 1.
+    #[test]
+    fn the_file_of_an_older_node_opens() {
+        let old = decode(include_bytes!("../testdata/metadata-1.bin")).unwrap();
+        assert_eq!(old.deleting, ["a-0123abcd"]);
+        let new = decode(&encode(&old)).unwrap();
+        assert_eq!(new.state, old.state);
+        for node in old.state.nodes().values() {
+            assert_eq!(node.state, varve_metadata::NodeState::Active);
+            assert_eq!(node.directory, varve_types::DirectoryId::UNKNOWN);
+        }
+        for topic in old.state.topics().values() {
+            for partition in &topic.partitions {
+                assert!(partition.leader.is_some() && partition.elr.is_empty());
+            }
+        }
     }
 
     #[test]

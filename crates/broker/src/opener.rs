@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use varve_broker_api::TopicInfo;
-use varve_partition::{Core, ProducerTable, Recovered};
+use varve_partition::{Core, Epochs, ProducerTable, Recovered};
 use varve_storage::journal::{LogReplay, Replay};
 use varve_storage::{Log, LogConfig, LogIdentity, OpenMode, ReadBuffers};
 use varve_types::{LeaderEpoch, PartitionId, TopicConfig, TopicPartition};
@@ -174,9 +174,12 @@ impl Opener {
         let recovered = Recovered {
             log_start: log.log_start(),
             log_end: log.log_end(),
+            // This node alone holds it: what is here is what was ever committed.
+            high_watermark: log.log_end(),
+            epochs: Epochs::default(),
             producers,
         };
-        let core = Core::new(core_config(config), recovered);
+        let core = Core::new(self.config.node, core_config(config), recovered, 0);
         Ok(Opening {
             partition: Arc::clone(partition),
             core,

@@ -15,12 +15,13 @@ use varve_broker_api::{
     AddPartitions, ConfigChange, ConfigEntry, ConfigSource, CreateTopic, Error, ProducerSession,
     Result, TopicInfo, UpdateConfigs,
 };
-use varve_metadata::{Command as Change, CreateTopic as NewTopic, State};
+use varve_metadata::{Command as Change, CreateTopic as NewTopic, FeatureRange, State};
 use varve_types::{
-    ConfigError, ErrorKind, NodeId, PartitionId, ProducerId, TopicConfig, TopicId, TopicName,
-    TopicPartition, limits,
+    BrokerEpoch, ConfigError, ErrorKind, NodeId, PartitionId, ProducerId, TopicConfig, TopicId,
+    TopicName, TopicPartition, limits,
 };
 
+use crate::config::BrokerConfig;
 use crate::lane::Command;
 use crate::metadata_file::{self, Stored};
 use crate::opener::Opener;
@@ -604,24 +605,46 @@ impl Registry {
     }
 }
 
-/// The stored state, in which this node is known under its present address.
+/// The stored state, in which this node is registered, alive, and leads what it holds.
 fn load(opener: &Opener) -> std::result::Result<Stored, metadata_file::MetadataFileError> {
     let (vfs, config) = (&*opener.vfs, &opener.config);
     let mut stored = metadata_file::load(vfs, &config.data_dir)?.unwrap_or_default();
-    let known = stored.state.nodes().get(&config.node);
-    if known.is_none_or(|n| n.address != config.address || n.rack != config.rack) {
-        let (address, rack) = (config.address.clone(), config.rack.clone());
-        let register = Change::RegisterNode {
-            node: config.node,
-            address,
-            rack,
-        };
-        match varve_metadata::apply(&mut stored.state, register) {
-            Ok(_) => metadata_file::store(vfs, &config.data_dir, &stored)?,
-            Err(rejection) => tracing::error!(%rejection, "this node could not be registered"),
+    match join(&stored.state, config) {
+        Ok(state) => {
+            stored.state = state;
+            metadata_file::store(vfs, &config.data_dir, &stored)?;
         }
+        Err(rejection) => tracing::error!(%rejection, "this node could not be registered"),
     }
     Ok(stored)
+}
+
+/// What a controller would do, on a node that is its own: the last run is over, because the data directory
+/// is ours, and this one has every change.
+fn join(
+    state: &State,
+    config: &BrokerConfig,
+) -> std::result::Result<State, varve_metadata::Rejection> {
+    let (mut state, node) = (state.clone(), config.node);
+    let last = state.node(node).map(|n| n.epoch);
+    if let Some(epoch) = last {
+        varve_metadata::apply(&mut state, Change::FenceNode { node, epoch })?;
+    }
+    let register = Change::RegisterNode {
+        node,
+        incarnation: uuid::Uuid::new_v4().as_u128(),
+        directory: config.directory,
+        address: config.address.clone(),
+        peer_address: String::new(),
+        rack: config.rack.clone(),
+        features: FeatureRange::THIS_PROGRAM,
+        version: config.version.to_owned(),
+        clean: last.filter(|_| config.clean_start),
+    };
+    varve_metadata::apply(&mut state, register)?;
+    let epoch = state.node(node).map_or(BrokerEpoch::ZERO, |n| n.epoch);
+    varve_metadata::apply(&mut state, Change::UnfenceNode { node, epoch })?;
+    Ok(state)
 }
 
 fn info(name: &TopicName, meta: &varve_metadata::Topic) -> TopicInfo {

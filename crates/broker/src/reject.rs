@@ -12,6 +12,19 @@ pub(crate) fn error(partition: &Partition, rejection: Rejection) -> Error {
     let id = &partition.id;
     let text = match rejection {
         Rejection::Offline => return partition.offline_error(),
+        Rejection::NotLeader {
+            leader,
+            leader_epoch,
+        } => {
+            format!(
+                "node {leader} leads partition {id} in epoch {leader_epoch}, not this one; nothing was appended; ask it"
+            )
+        }
+        Rejection::LeadershipLost => {
+            format!(
+                "this node lost the leadership of partition {id} before the records were committed; whether they survive is unknown"
+            )
+        }
         Rejection::NotEnoughReplicas => {
             format!(
                 "partition {id} has fewer replicas in sync than min.insync.replicas; nothing was appended"

@@ -1,10 +1,25 @@
-//! What can happen to the cluster state, what comes of it, and why it may be refused. Plain data.
+//! What can happen to the cluster state and what comes of it. Plain data.
+//!
+//! Invariant: a command carries everything that its outcome depends on beside the state: times, random
+//! ids, the epochs it was decided on.
 
 use std::collections::BTreeMap;
 
 use varve_types::{
-    ConfigError, ErrorKind, LeaderEpoch, NodeId, PartitionId, ProducerId, TopicId, TopicName,
+    BrokerEpoch, DirectoryId, LeaderEpoch, NodeId, PartitionId, ProducerId, TopicId, TopicName,
 };
+
+use crate::features::{FIRST_LEVEL, FeatureRange};
+use crate::state::NodeState;
+
+/// A partition by the id of its topic: what was decided about a deleted topic never meets its successor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PartitionKey {
+    /// Topic.
+    pub topic: TopicId,
+    /// Partition.
+    pub partition: PartitionId,
+}
 
 /// A new topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,7 +30,7 @@ pub struct CreateTopic {
     pub id: TopicId,
     /// Number of partitions.
     pub partitions: i32,
-    /// Replicas of each partition.
+    /// Replicas of each partition, 1 to 7.
     pub replication_factor: i32,
     /// Configs as given.
     pub configs: BTreeMap<String, String>,
@@ -23,21 +38,77 @@ pub struct CreateTopic {
     pub labels: BTreeMap<String, String>,
     /// Wall clock, milliseconds since the Unix epoch.
     pub created_ms: i64,
-    /// Partition to nodes, the first being the preferred leader; empty: placed evenly.
+    /// Partition to nodes, the first being the preferred leader; empty: spread over racks and nodes.
     pub placement: BTreeMap<i32, Vec<NodeId>>,
+}
+
+/// How a leader is to be found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Election {
+    /// The first replica leads, if it is in sync.
+    Preferred,
+    /// That replica leads, if it holds everything committed; `None`: whichever can, if there is no leader.
+    Clean(Option<NodeId>),
+    /// That replica leads whatever it lacks. An operator's decision: records may be lost.
+    Unclean(NodeId),
 }
 
 /// One change of the cluster state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
-    /// A node came up, for the first time or again.
+    /// A node came up, for the first time or again. It begins fenced, in a new broker epoch.
     RegisterNode {
         /// Node.
         node: NodeId,
+        /// Random number of this run of the process: the same one sent again changes nothing.
+        incarnation: u128,
+        /// Data directory.
+        directory: DirectoryId,
         /// `host:port` for clients.
         address: String,
+        /// `host:port` for other nodes; may be empty on a node that is alone.
+        peer_address: String,
         /// Rack or zone; may be empty.
         rack: String,
+        /// Levels it can work at.
+        features: FeatureRange,
+        /// Version of its program, for people.
+        version: String,
+        /// Broker epoch of the run that ended in a clean stop, from the file that it left.
+        clean: Option<BrokerEpoch>,
+    },
+    /// A node is given up for dead: it leads nothing and is in sync nowhere.
+    FenceNode {
+        /// Node.
+        node: NodeId,
+        /// Its broker epoch.
+        epoch: BrokerEpoch,
+    },
+    /// A node has caught up with the metadata: it may lead and be in sync.
+    UnfenceNode {
+        /// Node.
+        node: NodeId,
+        /// Its broker epoch.
+        epoch: BrokerEpoch,
+    },
+    /// A node wants to stop: leadership moves away; it leaves the in-sync replicas where enough remain.
+    BeginShutdown {
+        /// Node.
+        node: NodeId,
+        /// Its broker epoch.
+        epoch: BrokerEpoch,
+    },
+    /// A node is forgotten. It must be fenced and hold nothing.
+    UnregisterNode {
+        /// Node.
+        node: NodeId,
+    },
+    /// A node gets no new replicas, and the controller moves away what it has; or no longer so.
+    SetDecommissioning {
+        /// Node.
+        node: NodeId,
+        /// Whether it is to leave.
+        on: bool,
     },
     /// Creates a topic.
     CreateTopic(CreateTopic),
@@ -54,7 +125,7 @@ pub enum Command {
         name: TopicName,
         /// New total, greater than the present count.
         total: i32,
-        /// Placement of the new partitions; empty: placed evenly.
+        /// Placement of the new partitions; empty: spread over racks and nodes.
         placement: BTreeMap<i32, Vec<NodeId>>,
     },
     /// Replaces the configs of a topic.
@@ -64,28 +135,57 @@ pub enum Command {
         /// Every config the topic has from now on.
         configs: BTreeMap<String, String>,
     },
-    /// Makes a replica the leader, in a new leader epoch. Also used when the same leader starts
-    /// again, so that what it may have lost belongs to an older epoch.
-    ElectLeader {
-        /// Name.
-        name: TopicName,
+    /// A leader asks for other in-sync replicas (KIP-497). Compare-and-set on every epoch named.
+    AlterPartition {
+        /// Topic.
+        topic_id: TopicId,
         /// Partition.
         partition: PartitionId,
-        /// New leader; `None`: the partition has none until the next election.
-        leader: Option<NodeId>,
-        /// Replicas in sync with it, the leader among them.
-        isr: Vec<NodeId>,
-    },
-    /// Changes the in-sync replicas under the same leader.
-    ChangeIsr {
-        /// Name.
-        name: TopicName,
-        /// Partition.
-        partition: PartitionId,
-        /// Replicas in sync, the leader among them.
-        isr: Vec<NodeId>,
-        /// Partition epoch the change was decided in: an older one is refused.
+        /// Leader that asks.
+        leader: NodeId,
+        /// Epoch it leads in.
+        leader_epoch: LeaderEpoch,
+        /// Partition epoch it decided on.
         partition_epoch: i32,
+        /// In-sync replicas, each with the broker epoch seen in its fetches; the leader among them.
+        isr: Vec<(NodeId, BrokerEpoch)>,
+        /// Broker epoch of the leader.
+        broker_epoch: BrokerEpoch,
+    },
+    /// Chooses a leader.
+    ElectLeader {
+        /// Topic.
+        topic_id: TopicId,
+        /// Partition.
+        partition: PartitionId,
+        /// How.
+        how: Election,
+    },
+    /// Moves a partition to other nodes (KIP-455), or cancels such a move.
+    Reassign {
+        /// Topic.
+        topic_id: TopicId,
+        /// Partition.
+        partition: PartitionId,
+        /// Replicas in the end, the first being the preferred leader; `None`: stay as before the move.
+        target: Option<Vec<NodeId>>,
+    },
+    /// A replica may lack what it had: it cut its log, found damage, or its disk failed. It is neither in
+    /// sync nor eligible until it has caught up.
+    ReplicaLost {
+        /// Node that holds it.
+        node: NodeId,
+        /// Its broker epoch.
+        epoch: BrokerEpoch,
+        /// Topic.
+        topic_id: TopicId,
+        /// Partition.
+        partition: PartitionId,
+    },
+    /// Raises the feature level of the cluster, for good.
+    FinalizeFeature {
+        /// New level.
+        level: u16,
     },
     /// Reserves a block of producer ids.
     AllocateProducerIds {
@@ -99,11 +199,55 @@ pub enum Command {
     },
 }
 
+impl Command {
+    /// First feature level that knows this command.
+    #[must_use]
+    pub const fn level(&self) -> u16 {
+        match self {
+            Self::RegisterNode { .. }
+            | Self::FenceNode { .. }
+            | Self::UnfenceNode { .. }
+            | Self::BeginShutdown { .. }
+            | Self::UnregisterNode { .. }
+            | Self::SetDecommissioning { .. }
+            | Self::CreateTopic(_)
+            | Self::DeleteTopic { .. }
+            | Self::AddPartitions { .. }
+            | Self::SetTopicConfigs { .. }
+            | Self::AlterPartition { .. }
+            | Self::ElectLeader { .. }
+            | Self::Reassign { .. }
+            | Self::ReplicaLost { .. }
+            | Self::FinalizeFeature { .. }
+            | Self::AllocateProducerIds { .. }
+            | Self::BumpProducerEpoch { .. } => FIRST_LEVEL,
+        }
+    }
+}
+
 /// What a command did.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// The node is known, with this address.
+    /// The node is known, in this broker epoch.
     NodeRegistered {
+        /// Node.
+        node: NodeId,
+        /// Its broker epoch from now on.
+        epoch: BrokerEpoch,
+        /// Partitions that changed with it, ascending.
+        changed: Vec<PartitionKey>,
+    },
+    /// The node is fenced, unfenced, stopping, or to be emptied.
+    NodeChanged {
+        /// Node.
+        node: NodeId,
+        /// What it is now.
+        state: NodeState,
+        /// Partitions that changed with it, ascending.
+        changed: Vec<PartitionKey>,
+    },
+    /// The node is forgotten.
+    NodeUnregistered {
         /// Node.
         node: NodeId,
     },
@@ -134,17 +278,35 @@ pub enum Event {
     TopicConfigsSet {
         /// Name.
         name: TopicName,
+        /// Partitions whose eligible replicas changed with `min.insync.replicas`, ascending.
+        changed: Vec<PartitionKey>,
     },
-    /// Leader, epoch or in-sync replicas of a partition changed.
+    /// What the partition is now. The epochs tell whether anything changed.
     PartitionChanged {
-        /// Name.
-        name: TopicName,
         /// Partition.
-        partition: PartitionId,
+        at: PartitionKey,
+        /// Leader now.
+        leader: Option<NodeId>,
         /// Leader epoch now.
         leader_epoch: LeaderEpoch,
         /// Partition epoch now.
         partition_epoch: i32,
+    },
+    /// An operator made a replica lead that may lack committed records. To be logged.
+    UncleanLeaderElected {
+        /// Partition.
+        at: PartitionKey,
+        /// Leader now.
+        leader: NodeId,
+        /// Leader epoch now.
+        leader_epoch: LeaderEpoch,
+        /// Partition epoch now.
+        partition_epoch: i32,
+    },
+    /// The cluster works at this level.
+    FeatureFinalized {
+        /// Level.
+        level: u16,
     },
     /// These ids belong to the caller for ever.
     ProducerIdsAllocated {
@@ -158,141 +320,4 @@ pub enum Event {
         /// Id and epoch.
         producer: ProducerId,
     },
-}
-
-/// Why a command was refused. Nothing was changed.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Rejection {
-    /// The name is taken.
-    #[error("topic {name} already exists")]
-    TopicExists {
-        /// Name.
-        name: TopicName,
-    },
-    /// The id is taken.
-    #[error("topic id {id} already belongs to topic {name}; choose another")]
-    TopicIdExists {
-        /// Id.
-        id: TopicId,
-        /// Its topic.
-        name: TopicName,
-    },
-    /// No topic of that name.
-    #[error("topic {name} does not exist")]
-    TopicNotFound {
-        /// Name.
-        name: TopicName,
-    },
-    /// The topic of that name is another one.
-    #[error("topic {name} has id {found}, not {given}: it was deleted and created again")]
-    TopicIdMismatch {
-        /// Name.
-        name: TopicName,
-        /// Id it has.
-        found: TopicId,
-        /// Id given.
-        given: TopicId,
-    },
-    /// No such partition.
-    #[error("topic {name} has {partitions} partitions and no partition {partition}")]
-    PartitionNotFound {
-        /// Name.
-        name: TopicName,
-        /// Partition.
-        partition: PartitionId,
-        /// Number of partitions.
-        partitions: i32,
-    },
-    /// A count outside its range.
-    #[error("{what} is {found}; it must be from {min} to {max}")]
-    OutOfRange {
-        /// Which number.
-        what: &'static str,
-        /// Value given.
-        found: i64,
-        /// Least value.
-        min: i64,
-        /// Greatest value.
-        max: i64,
-    },
-    /// A total that is not greater than the present number.
-    #[error("topic {name} has {found} partitions; a new total must be greater, and {given} is not")]
-    NotMorePartitions {
-        /// Name.
-        name: TopicName,
-        /// Present number.
-        found: i32,
-        /// Total given.
-        given: i32,
-    },
-    /// An explicit placement that cannot be.
-    #[error("the placement of topic {name} is not valid: {why}")]
-    BadPlacement {
-        /// Name.
-        name: TopicName,
-        /// Why.
-        why: String,
-    },
-    /// Leader or in-sync replicas that are not among the replicas.
-    #[error("{name}-{partition} cannot be led so: {why}")]
-    BadLeadership {
-        /// Name.
-        name: TopicName,
-        /// Partition.
-        partition: PartitionId,
-        /// Why.
-        why: String,
-    },
-    /// Decided on an older state of the partition.
-    #[error(
-        "{name}-{partition} is at partition epoch {found}, not {given}: the change is out of date"
-    )]
-    StalePartitionEpoch {
-        /// Name.
-        name: TopicName,
-        /// Partition.
-        partition: PartitionId,
-        /// Epoch it is at.
-        found: i32,
-        /// Epoch given.
-        given: i32,
-    },
-    /// A config that is not valid.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// A text that is too long, or empty where it must not be.
-    #[error("{what} is not valid: {why}")]
-    BadText {
-        /// Which text.
-        what: &'static str,
-        /// Why.
-        why: String,
-    },
-    /// A number that can only grow has reached its end.
-    #[error("{what} are used up")]
-    Exhausted {
-        /// Which numbers.
-        what: &'static str,
-    },
-}
-
-impl Rejection {
-    /// Kind under which callers know it.
-    #[must_use]
-    pub const fn kind(&self) -> ErrorKind {
-        match self {
-            Self::TopicExists { .. } => ErrorKind::TopicAlreadyExists,
-            Self::TopicNotFound { .. } | Self::TopicIdMismatch { .. } => ErrorKind::TopicNotFound,
-            Self::PartitionNotFound { .. } => ErrorKind::PartitionNotFound,
-            Self::StalePartitionEpoch { .. } => ErrorKind::FencedLeaderEpoch,
-            Self::Config(_) => ErrorKind::InvalidConfig,
-            Self::Exhausted { .. } => ErrorKind::PolicyViolation,
-            Self::TopicIdExists { .. }
-            | Self::OutOfRange { .. }
-            | Self::NotMorePartitions { .. }
-            | Self::BadPlacement { .. }
-            | Self::BadLeadership { .. }
-            | Self::BadText { .. } => ErrorKind::InvalidRequest,
-        }
-    }
 }

@@ -1,19 +1,24 @@
 //! A state as bytes and back. See `FORMAT.md`.
 //!
 //! Invariants: decoding is total (an error, never a panic, never more memory than a multiple of the
-//! input), what decodes satisfies [`State::check`], and decoding then encoding gives the same bytes.
+//! input), what decodes satisfies [`State::check`], and decoding then encoding gives the same bytes, for the
+//! version that is written. The version before it is read: what it did not say gets the value that its
+//! program meant.
 //! The checksum is that of the file the bytes are kept in; none is here.
 
-use std::collections::BTreeMap;
+use varve_types::{BrokerEpoch, DirectoryId, LeaderEpoch, NodeId, ProducerId, TopicName};
 
-use varve_types::{LeaderEpoch, NodeId, ProducerId, TopicId, TopicName};
-
-use crate::state::{Node, Partition, State, Topic};
+use crate::codec::{CodecError, Reader, Writer};
+use crate::features::{FIRST_LEVEL, FeatureRange, KNOWN_LEVEL};
+use crate::index::Index;
+use crate::state::{Node, NodeState, Partition, Rules, State, Topic};
 
 /// First bytes of a snapshot.
 pub const MAGIC: [u8; 4] = *b"VRVM";
-/// Format version that is written; also the only one that is read.
-pub const VERSION: u16 = 1;
+/// Format version that is written.
+pub const VERSION: u16 = 2;
+/// Oldest format version that is read.
+pub const OLDEST_VERSION: u16 = 1;
 
 /// Why bytes are not a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -23,31 +28,25 @@ pub enum SnapshotError {
     Magic,
     /// Written by a newer program.
     #[error(
-        "the metadata snapshot has format version {found}, and this program reads {VERSION}; it was \
-         written by a newer program: start that one (nothing was changed)"
+        "the metadata snapshot has format version {found}, and this program reads {OLDEST_VERSION} to \
+         {VERSION}; it was written by a newer program: start that one (nothing was changed)"
     )]
     Version {
         /// Version found.
         found: u16,
     },
-    /// The bytes end early.
-    #[error("the metadata snapshot ends inside {field}, at byte {at}")]
-    Short {
-        /// Field that was being read.
-        field: &'static str,
-        /// Position.
-        at: usize,
+    /// The cluster has agreed on what this program does not know.
+    #[error(
+        "the metadata snapshot is at feature level {found}, and this program knows levels up to \
+         {KNOWN_LEVEL}; start a newer program (nothing was changed)"
+    )]
+    Level {
+        /// Level found.
+        found: u16,
     },
-    /// A field holds what it cannot.
-    #[error("the metadata snapshot is damaged: {field} before byte {at} is not valid: {why}")]
-    Field {
-        /// Field.
-        field: &'static str,
-        /// Position behind it.
-        at: usize,
-        /// Why.
-        why: String,
-    },
+    /// The bytes end early, or a field holds what it cannot.
+    #[error("the metadata snapshot is damaged: {0}")]
+    Damaged(#[from] CodecError),
     /// The parts do not fit together.
     #[error("the metadata snapshot is damaged: {0}")]
     State(String),
@@ -56,17 +55,17 @@ pub enum SnapshotError {
 /// The bytes of a state.
 #[must_use]
 pub fn encode(state: &State) -> Vec<u8> {
-    let mut w = Writer(Vec::with_capacity(256));
+    let mut w = Writer(Vec::with_capacity(256 + state.partition_count() * 64));
     w.0.extend_from_slice(&MAGIC);
     w.u16(VERSION);
     w.u16(0);
     w.u64(state.version);
+    w.u16(state.level);
     w.i64(state.next_producer_id);
     w.count(state.nodes.len());
     for (id, node) in &state.nodes {
         w.i32(id.0);
-        w.text(&node.address);
-        w.text(&node.rack);
+        put_node(&mut w, node);
     }
     w.count(state.topics.len());
     for (name, topic) in &state.topics {
@@ -79,10 +78,14 @@ pub fn encode(state: &State) -> Vec<u8> {
         w.count(topic.partitions.len());
         for partition in &topic.partitions {
             w.nodes(&partition.replicas);
+            w.nodes(&partition.adding);
+            w.nodes(&partition.removing);
             w.i32(partition.leader.map_or(-1, |n| n.0));
             w.i32(partition.leader_epoch.get());
             w.nodes(&partition.isr);
+            w.nodes(&partition.elr);
             w.i32(partition.partition_epoch);
+            w.i32(partition.unclean_epoch.map_or(-1, LeaderEpoch::get));
         }
     }
     w.count(state.producers.len());
@@ -94,224 +97,195 @@ pub fn encode(state: &State) -> Vec<u8> {
     w.0
 }
 
+fn put_node(w: &mut Writer, node: &Node) {
+    w.text(&node.address);
+    w.text(&node.peer_address);
+    w.text(&node.rack);
+    w.u128(node.directory.0);
+    w.u128(node.incarnation);
+    w.i64(node.epoch.get());
+    w.u8(match node.state {
+        NodeState::Fenced => 0,
+        NodeState::Active => 1,
+        NodeState::Draining => 2,
+    });
+    w.flag(node.decommissioning);
+    w.features(node.features);
+    w.text(&node.version);
+}
+
 /// The state of those bytes.
 ///
 /// # Errors
-/// [`SnapshotError`] for anything that [`encode`] does not write.
+/// [`SnapshotError`] for anything that [`encode`] does not write, and did not in version 1.
 pub fn decode(bytes: &[u8]) -> Result<State, SnapshotError> {
     let mut r = Reader { all: bytes, at: 0 };
     if r.array("magic") != Ok(MAGIC) {
         return Err(SnapshotError::Magic);
     }
-    let found = u16::from_le_bytes(r.array("version")?);
-    if found != VERSION {
+    let found = r.u16("version")?;
+    if !(OLDEST_VERSION..=VERSION).contains(&found) {
         return Err(SnapshotError::Version { found });
     }
-    let reserved = u16::from_le_bytes(r.array("reserved")?);
+    let reserved = r.u16("reserved")?;
     if reserved != 0 {
-        return Err(r.bad("reserved", format!("it is {reserved}, not 0")));
+        Err(r.bad("reserved", format!("it is {reserved}, not 0")))?;
+    }
+    let version = r.u64("state version")?;
+    let level = match found {
+        1 => FIRST_LEVEL,
+        _ => r.u16("feature level")?,
+    };
+    if level > KNOWN_LEVEL {
+        return Err(SnapshotError::Level { found: level });
     }
     let mut state = State {
-        version: u64::from_le_bytes(r.array("state version")?),
+        version,
+        level,
         next_producer_id: r.i64("next producer id")?,
         ..State::default()
     };
     if state.next_producer_id < 0 {
-        return Err(r.bad("next producer id", "it is negative".to_owned()));
+        Err(r.bad("next producer id", "it is negative".to_owned()))?;
     }
-    state.nodes = r.map("node", |r| {
+    state.nodes = r.map("node", 12, |r| {
         let id = r.i32("node id")?;
         if id < 0 {
             return Err(r.bad("node id", format!("it is {id}")));
         }
-        Ok((
-            NodeId(id),
-            Node {
-                address: r.text("node address")?,
-                rack: r.text("node rack")?,
-            },
-        ))
+        let node = if found == 1 { node_1(r) } else { node(r) };
+        Ok((NodeId(id), node?))
     })?;
-    state.topics = r.map("topic", Reader::topic)?;
-    state.producers = r.map("producer", |r| {
+    state.topics = r.map("topic", 44, |r| topic(r, found))?;
+    state.producers = r.map("producer", 14, |r| {
         let name = r.text("producer name")?;
         let id = r.i64("producer id")?;
-        let epoch = i16::from_le_bytes(r.array("producer epoch")?);
+        let epoch = r.i16("producer epoch")?;
         Ok((name, ProducerId { id, epoch }))
     })?;
-    if r.at != bytes.len() {
-        return Err(r.bad("end", format!("{} bytes are left over", bytes.len() - r.at)));
-    }
-    state.check().map_err(SnapshotError::State)?;
+    r.end()?;
+    state.index = Index::of(&state.topics);
+    state.check_parts().map_err(SnapshotError::State)?;
     Ok(state)
 }
 
-struct Writer(Vec<u8>);
-
-impl Writer {
-    fn u16(&mut self, v: u16) {
-        self.0.extend_from_slice(&v.to_le_bytes());
-    }
-
-    fn i16(&mut self, v: i16) {
-        self.0.extend_from_slice(&v.to_le_bytes());
-    }
-
-    fn i32(&mut self, v: i32) {
-        self.0.extend_from_slice(&v.to_le_bytes());
-    }
-
-    fn i64(&mut self, v: i64) {
-        self.0.extend_from_slice(&v.to_le_bytes());
-    }
-
-    fn u64(&mut self, v: u64) {
-        self.0.extend_from_slice(&v.to_le_bytes());
-    }
-
-    fn u128(&mut self, v: u128) {
-        self.0.extend_from_slice(&v.to_le_bytes());
-    }
-
-    /// Every collection and text of a state is bounded far below 2^32.
-    fn count(&mut self, n: usize) {
-        let Ok(n) = u32::try_from(n) else {
-            unreachable!("collections of a state are bounded")
-        };
-        self.0.extend_from_slice(&n.to_le_bytes());
-    }
-
-    fn text(&mut self, text: &str) {
-        self.count(text.len());
-        self.0.extend_from_slice(text.as_bytes());
-    }
-
-    fn texts(&mut self, texts: &BTreeMap<String, String>) {
-        self.count(texts.len());
-        for (key, value) in texts {
-            self.text(key);
-            self.text(value);
-        }
-    }
-
-    fn nodes(&mut self, nodes: &[NodeId]) {
-        self.count(nodes.len());
-        for node in nodes {
-            self.i32(node.0);
-        }
-    }
+/// A node of version 1 was alone, and alive.
+fn node_1(r: &mut Reader<'_>) -> Result<Node, CodecError> {
+    Ok(Node {
+        address: r.text("node address")?,
+        peer_address: String::new(),
+        rack: r.text("node rack")?,
+        directory: DirectoryId::UNKNOWN,
+        incarnation: 0,
+        epoch: BrokerEpoch::ZERO,
+        state: NodeState::Active,
+        decommissioning: false,
+        features: FeatureRange {
+            min: FIRST_LEVEL,
+            max: FIRST_LEVEL,
+        },
+        version: String::new(),
+    })
 }
 
-struct Reader<'a> {
-    all: &'a [u8],
-    at: usize,
+fn node(r: &mut Reader<'_>) -> Result<Node, CodecError> {
+    Ok(Node {
+        address: r.text("node address")?,
+        peer_address: r.text("node peer address")?,
+        rack: r.text("node rack")?,
+        directory: r.directory()?,
+        incarnation: r.u128("node incarnation")?,
+        epoch: r.broker_epoch()?,
+        state: match r.u8("node state")? {
+            0 => NodeState::Fenced,
+            1 => NodeState::Active,
+            2 => NodeState::Draining,
+            other => return Err(r.bad("node state", format!("it is {other}"))),
+        },
+        decommissioning: r.flag("node decommissioning")?,
+        features: r.features("node features")?,
+        version: r.text("node version")?,
+    })
 }
 
-impl Reader<'_> {
-    fn bad(&self, field: &'static str, why: String) -> SnapshotError {
-        SnapshotError::Field {
-            field,
-            at: self.at,
-            why,
+fn topic(r: &mut Reader<'_>, version: u16) -> Result<(TopicName, Topic), CodecError> {
+    let name = r.topic_name("topic name")?;
+    let id = r.topic_id()?;
+    let replication_factor = r.i32("replication factor")?;
+    let created_ms = r.i64("creation time")?;
+    let configs = r.texts("topic config")?;
+    let rules = Rules::of(&configs).map_err(|e| r.bad("topic config", e.to_string()))?;
+    let labels = r.texts("topic label")?;
+    let least = if version == 1 { 20 } else { 32 };
+    let partitions = r.list("number of partitions", least, |r| partition(r, version))?;
+    let topic = Topic {
+        id,
+        replication_factor,
+        configs,
+        labels,
+        created_ms,
+        partitions,
+        rules,
+    };
+    Ok((name, topic))
+}
+
+fn partition(r: &mut Reader<'_>, version: u16) -> Result<Partition, CodecError> {
+    let replicas = r.nodes("replicas")?;
+    let (adding, removing) = match version {
+        1 => (Vec::new(), Vec::new()),
+        _ => (
+            r.nodes("replicas being added")?,
+            r.nodes("replicas being removed")?,
+        ),
+    };
+    let leader = match r.i32("leader")? {
+        -1 => None,
+        id => Some(NodeId(id)),
+    };
+    let leader_epoch = r.leader_epoch()?;
+    let mut isr = r.nodes("in-sync replicas")?;
+    let elr = match version {
+        // Without a leader nobody was in sync any more: they are eligible.
+        1 if leader.is_none() => std::mem::take(&mut isr),
+        1 => Vec::new(),
+        _ => r.nodes("eligible replicas")?,
+    };
+    let partition_epoch = r.i32("partition epoch")?;
+    let unclean_epoch = match version {
+        1 => None,
+        _ => r.unclean_epoch()?,
+    };
+    Ok(Partition {
+        replicas,
+        adding,
+        removing,
+        leader,
+        leader_epoch,
+        isr,
+        elr,
+        partition_epoch,
+        unclean_epoch,
+    })
+}
+
+#[cfg(test)]
+pub(crate) mod tests_support {
+    use super::*;
+
+    /// An active node in that rack.
+    pub(crate) fn node(rack: &str) -> Node {
+        Node {
+            address: "a:1".to_owned(),
+            peer_address: String::new(),
+            rack: rack.to_owned(),
+            directory: DirectoryId(1),
+            incarnation: 1,
+            epoch: BrokerEpoch::ZERO,
+            state: NodeState::Active,
+            decommissioning: false,
+            features: FeatureRange::THIS_PROGRAM,
+            version: String::new(),
         }
-    }
-
-    fn array<const N: usize>(&mut self, field: &'static str) -> Result<[u8; N], SnapshotError> {
-        let Some((head, _)) = self.all[self.at..].split_first_chunk::<N>() else {
-            return Err(SnapshotError::Short { field, at: self.at });
-        };
-        self.at += N;
-        Ok(*head)
-    }
-
-    fn i32(&mut self, field: &'static str) -> Result<i32, SnapshotError> {
-        self.array(field).map(i32::from_le_bytes)
-    }
-
-    fn i64(&mut self, field: &'static str) -> Result<i64, SnapshotError> {
-        self.array(field).map(i64::from_le_bytes)
-    }
-
-    fn count(&mut self, field: &'static str) -> Result<u32, SnapshotError> {
-        self.array(field).map(u32::from_le_bytes)
-    }
-
-    fn text(&mut self, field: &'static str) -> Result<String, SnapshotError> {
-        let len = self.count(field)? as usize;
-        let Some((text, _)) = self.all[self.at..].split_at_checked(len) else {
-            return Err(SnapshotError::Short { field, at: self.at });
-        };
-        self.at += len;
-        match std::str::from_utf8(text) {
-            Ok(text) => Ok(text.to_owned()),
-            Err(error) => Err(self.bad(field, error.to_string())),
-        }
-    }
-
-    /// Entries in ascending order of key: any other order is damage, and makes the bytes ambiguous.
-    fn map<K: Ord, V>(
-        &mut self,
-        field: &'static str,
-        mut entry: impl FnMut(&mut Self) -> Result<(K, V), SnapshotError>,
-    ) -> Result<BTreeMap<K, V>, SnapshotError> {
-        let mut map = BTreeMap::new();
-        for _ in 0..self.count(field)? {
-            let (key, value) = entry(self)?;
-            if map.last_key_value().is_some_and(|(last, _)| *last >= key) {
-                return Err(self.bad(field, "it is out of order or there twice".to_owned()));
-            }
-            map.insert(key, value);
-        }
-        Ok(map)
-    }
-
-    fn nodes(&mut self, field: &'static str) -> Result<Vec<NodeId>, SnapshotError> {
-        let mut nodes = Vec::new();
-        for _ in 0..self.count(field)? {
-            nodes.push(NodeId(self.i32(field)?));
-        }
-        Ok(nodes)
-    }
-
-    fn texts(&mut self, field: &'static str) -> Result<BTreeMap<String, String>, SnapshotError> {
-        self.map(field, |r| Ok((r.text(field)?, r.text(field)?)))
-    }
-
-    fn topic(&mut self) -> Result<(TopicName, Topic), SnapshotError> {
-        let name = self.text("topic name")?;
-        let name = TopicName::new(&name).map_err(|e| self.bad("topic name", e.to_string()))?;
-        let mut topic = Topic {
-            id: TopicId(u128::from_le_bytes(self.array("topic id")?)),
-            replication_factor: self.i32("replication factor")?,
-            created_ms: self.i64("creation time")?,
-            configs: self.texts("topic config")?,
-            labels: self.texts("topic label")?,
-            partitions: Vec::new(),
-        };
-        for _ in 0..self.count("number of partitions")? {
-            topic.partitions.push(self.partition()?);
-        }
-        Ok((name, topic))
-    }
-
-    fn partition(&mut self) -> Result<Partition, SnapshotError> {
-        let replicas = self.nodes("replicas")?;
-        let leader = match self.i32("leader")? {
-            -1 => None,
-            id => Some(NodeId(id)),
-        };
-        let epoch = self.i32("leader epoch")?;
-        let Some(leader_epoch) = LeaderEpoch::new(epoch) else {
-            return Err(self.bad("leader epoch", format!("it is {epoch}")));
-        };
-        let isr = self.nodes("in-sync replicas")?;
-        let partition_epoch = self.i32("partition epoch")?;
-        Ok(Partition {
-            replicas,
-            leader,
-            leader_epoch,
-            isr,
-            partition_epoch,
-        })
     }
 }

@@ -4,110 +4,304 @@
 use std::fmt::Write as _;
 
 use proptest::prelude::*;
-use varve_types::{ProducerId, Sequence};
+use varve_types::{Acks, ProducerId, Sequence};
 
 use super::*;
+use crate::input::{Append, FetchId, Fetched, IsrRefusal, Replicated};
+use crate::output::FetchRefusal;
 
 fn config(durability: Durability) -> CoreConfig {
     CoreConfig {
         durability,
-        min_insync_replicas: 1,
+        ..CoreConfig::default()
     }
+}
+
+const NOW: Now = Now {
+    mono_ms: 1_000,
+    wall_ms: 1_000,
+};
+
+/// This node alone.
+fn core() -> Core {
+    Core::new(NodeId(1), config(Durability::Fsync), Recovered::default(), 0)
+}
+
+fn alone(epoch: i32) -> Input {
+    Input::Assign(Assignment {
+        leader: Some(NodeId(1)),
+        leader_epoch: LeaderEpoch::new(epoch).unwrap(),
+        partition_epoch: epoch,
+        replicas: vec![NodeId(1)],
+        isr: vec![NodeId(1)],
+        min_isr: 1,
+        unclean_epoch: None,
+    })
 }
 
 fn offset(n: i64) -> Offset {
     Offset::new(n).unwrap()
 }
 
-/// One line of a transcript: `append t=1 n=2 [acks=all] [pid=7/0 seq=0] [at=0]`, `written 2`,
-/// `flushed 2`, `refused 0`, `failed`, `leader 1`, `trim 1`, `config replicated min=2`.
-fn run(core: &mut Core, line: &str) -> String {
+/// The words of a line after its command, `name=value` or bare.
+struct Words<'a>(Vec<&'a str>);
+
+impl<'a> Words<'a> {
+    fn named(&self, name: &str) -> Option<&'a str> {
+        self.0
+            .iter()
+            .find_map(|a| a.strip_prefix(name).and_then(|a| a.strip_prefix('=')))
+    }
+
+    fn number(&self, name: &str) -> i64 {
+        let word = self.named(name).unwrap_or_else(|| panic!("{name}= is missing"));
+        word.parse().unwrap()
+    }
+
+    fn offset(&self, name: &str) -> Offset {
+        offset(self.number(name))
+    }
+
+    fn epoch(&self, name: &str) -> Option<LeaderEpoch> {
+        self.named(name)
+            .map(|e| LeaderEpoch::new(e.parse().unwrap()).unwrap())
+    }
+
+    fn nodes(&self, name: &str) -> Vec<NodeId> {
+        let list = self.named(name).unwrap();
+        list.split(',').map(|n| NodeId(n.parse().unwrap())).collect()
+    }
+
+    fn first(&self) -> i64 {
+        self.0[0].parse().unwrap()
+    }
+
+    fn position(&self) -> Position {
+        Position {
+            from: NodeId(self.number("from") as i32),
+            broker_epoch: BrokerEpoch::new(self.number("run")).unwrap(),
+            leader_epoch: self.epoch("epoch").unwrap(),
+            partition_epoch: self.named("change").map_or(99, |c| c.parse().unwrap()),
+            sequence: self.number("n") as u64,
+            log_end: self.offset("end"),
+            last_epoch: self.epoch("last"),
+            flushed: self.offset("flushed"),
+        }
+    }
+
+    fn append(&self) -> Append {
+        Append {
+            ticket: Ticket(self.number("t") as u64),
+            records: self.number("n") as u32,
+            producer: self.named("pid").map(|p| {
+                let (id, epoch) = p.split_once('/').unwrap();
+                let id = ProducerId {
+                    id: id.parse().unwrap(),
+                    epoch: epoch.parse().unwrap(),
+                };
+                (id, Sequence::new(self.number("seq") as i32).unwrap())
+            }),
+            acks: self.named("acks").map_or(Acks::All, |a| a.parse().unwrap()),
+            expected_offset: self.named("at").map(|_| self.offset("at")),
+        }
+    }
+
+    /// `batches=0-5@2,5-7@3`: offsets from, to, and the leader epoch.
+    fn batches(&self) -> Vec<Replicated> {
+        let list = self.named("batches").into_iter();
+        list.flat_map(|l| l.split(','))
+            .map(|batch| {
+                let (range, epoch) = batch.split_once('@').unwrap();
+                let (from, to) = range.split_once('-').unwrap();
+                let (from, to) = (from.parse::<i64>().unwrap(), to.parse::<i64>().unwrap());
+                Replicated {
+                    base_offset: offset(from),
+                    end_offset: offset(to),
+                    leader_epoch: LeaderEpoch::new(epoch.parse().unwrap()).unwrap(),
+                    producer: None,
+                    records: (to - from).unsigned_abs() as u32,
+                    max_timestamp: 0,
+                }
+            })
+            .collect()
+    }
+
+    fn input(&self, command: &str) -> Input {
+        let id = || FetchId(self.number("id") as u64);
+        let refused = |why| Input::Fetched {
+            id: id(),
+            result: Err(why),
+        };
+        match command {
+            "append" => Input::Append(self.append()),
+            "written" => Input::Written(offset(self.first())),
+            "flushed" => Input::Flushed(offset(self.first())),
+            "refused" => Input::WriteRefused(offset(self.first())),
+            "failed" => Input::StorageFailed,
+            "leader" => alone(self.first() as i32),
+            "trim" => Input::LogStart(offset(self.first())),
+            "assign" => Input::Assign(Assignment {
+                leader: self.named("leader").map(|n| NodeId(n.parse().unwrap())),
+                leader_epoch: self.epoch("epoch").unwrap(),
+                partition_epoch: self.number("change") as i32,
+                replicas: self.nodes("replicas"),
+                isr: self.nodes("isr"),
+                min_isr: self.named("min").map_or(1, |n| n.parse().unwrap()),
+                unclean_epoch: self.epoch("unclean"),
+            }),
+            "registered" => Input::Registered(BrokerEpoch::new(self.first()).unwrap()),
+            "fetch" => Input::ReplicaFetch {
+                ticket: Ticket(self.number("t") as u64),
+                position: self.position(),
+            },
+            "progress" => Input::ReplicaProgress(self.position()),
+            "fetched" => Input::Fetched {
+                id: id(),
+                result: Ok(Fetched {
+                    batches: self.batches(),
+                    high_watermark: self.offset("hw"),
+                    log_start: self.named("start").map_or(Offset::ZERO, |_| self.offset("start")),
+                }),
+            },
+            "diverging" => refused(FetchRefusal::Diverging {
+                epoch: self.epoch("epoch").unwrap(),
+                end_offset: self.offset("end"),
+            }),
+            "out-of-range" => refused(FetchRefusal::OutOfRange {
+                log_start: self.offset("start"),
+            }),
+            "fetch-failed" => Input::FetchFailed(id()),
+            "truncated" => Input::Truncated {
+                log_start: self.named("start").map_or(Offset::ZERO, |_| self.offset("start")),
+                log_end: self.offset("end"),
+                flushed: self.offset("end"),
+                producers: ProducerTable::default(),
+            },
+            "isr-refused" => Input::IsrRefused {
+                partition_epoch: self.number("change") as i32,
+                why: self.named("node").map_or(IsrRefusal::Stale, |n| {
+                    IsrRefusal::Ineligible(NodeId(n.parse().unwrap()))
+                }),
+            },
+            "tick" => Input::Tick,
+            other => panic!("unknown command {other}"),
+        }
+    }
+}
+
+fn text_of(output: Output) -> String {
+    let nodes = |isr: &[(NodeId, Option<BrokerEpoch>)]| {
+        let one = |(node, run): &(NodeId, Option<BrokerEpoch>)| match run {
+            Some(run) => format!("{node} (run {run})"),
+            None => node.to_string(),
+        };
+        isr.iter().map(one).collect::<Vec<_>>().join(", ")
+    };
+    let position = |p: Position| {
+        let last = p.last_epoch.map_or("none".to_owned(), |e| e.to_string());
+        format!(
+            "n={} epoch {} end {} last epoch {last} flushed {}",
+            p.sequence, p.leader_epoch, p.log_end, p.flushed
+        )
+    };
+    match output {
+        Output::Write {
+            ticket,
+            base_offset,
+            leader_epoch,
+        } => format!("write t={} at {base_offset} epoch {leader_epoch}", ticket.0),
+        Output::HighWatermark(hw) => format!("high watermark {hw}"),
+        Output::Answer {
+            ticket,
+            result: Ok(a),
+        } => format!(
+            "answer t={} ok at {}{} flushed on {}",
+            ticket.0,
+            a.base_offset,
+            if a.deduplicated { " (duplicate)" } else { "" },
+            a.flushed_replicas
+        ),
+        Output::Answer {
+            ticket,
+            result: Err(r),
+        } => format!("answer t={} {r:?}", ticket.0),
+        Output::AnswerFetch {
+            ticket,
+            result: Ok(g),
+        } => format!(
+            "fetch t={} from {} to {} high watermark {} log start {}",
+            ticket.0, g.from, g.log_end, g.high_watermark, g.log_start
+        ),
+        Output::AnswerFetch {
+            ticket,
+            result: Err(r),
+        } => format!("fetch t={} {r:?}", ticket.0),
+        Output::Fetch {
+            id,
+            leader,
+            position: p,
+        } => format!("ask {leader} id={} {}", id.0, position(p)),
+        Output::Progress { leader, position: p } => format!("tell {leader} {}", position(p)),
+        Output::WriteReplicated { id, end } => format!("write id={} up to {end}", id.0),
+        Output::Truncate(to) => format!("cut to {to}"),
+        Output::Restart(at) => format!("begin anew at {at}"),
+        Output::Trim(to) => format!("trim to {to}"),
+        Output::ProposeIsr {
+            leader_epoch,
+            partition_epoch,
+            isr,
+        } => format!(
+            "propose in sync {} in epoch {leader_epoch} on change {partition_epoch}",
+            nodes(&isr)
+        ),
+        Output::Distrust { leader, why } => format!("distrust {leader} {why:?}"),
+    }
+}
+
+/// One line of a transcript: a command of [`Words::input`], or `config replicated min=2`, `time 5000`,
+/// or `state`, which prints the cursors.
+fn run(core: &mut Core, mono_ms: &mut u64, line: &str) -> String {
     let mut words = line.split_whitespace();
     let command = words.next().unwrap();
-    let args: Vec<&str> = words.collect();
-    let named = |name: &str| {
-        args.iter()
-            .find_map(|a| a.strip_prefix(name).and_then(|a| a.strip_prefix('=')))
-    };
-    let number = |text: &str| text.parse::<i64>().unwrap();
+    let words = Words(words.collect());
     let mut out = Vec::new();
-    if command == "config" {
-        let durability = if args[0] == "fsync" {
-            Durability::Fsync
-        } else {
-            Durability::Replicated
-        };
-        let min_insync_replicas = named("min").map_or(1, |n| number(n) as usize);
-        core.set_config(
-            CoreConfig {
-                durability,
-                min_insync_replicas,
-            },
-            &mut out,
-        );
-    } else {
-        let input = match command {
-            "append" => Input::Append(Append {
-                ticket: Ticket(number(named("t").unwrap()) as u64),
-                records: number(named("n").unwrap()) as u32,
-                producer: named("pid").map(|p| {
-                    let (id, epoch) = p.split_once('/').unwrap();
-                    let id = ProducerId {
-                        id: number(id),
-                        epoch: number(epoch) as i16,
-                    };
-                    (
-                        id,
-                        Sequence::new(number(named("seq").unwrap()) as i32).unwrap(),
-                    )
-                }),
-                acks: named("acks").map_or(Acks::All, |a| a.parse().unwrap()),
-                expected_offset: named("at").map(|a| offset(number(a))),
-            }),
-            "written" => Input::Written(offset(number(args[0]))),
-            "flushed" => Input::Flushed(offset(number(args[0]))),
-            "refused" => Input::WriteRefused(offset(number(args[0]))),
-            "failed" => Input::StorageFailed,
-            "leader" => Input::BecomeLeader(LeaderEpoch::new(number(args[0]) as i32).unwrap()),
-            "trim" => Input::LogStart(offset(number(args[0]))),
-            other => panic!("unknown command {other}"),
-        };
-        core.step(1_000, input, &mut out);
+    match command {
+        "time" => *mono_ms = words.first() as u64,
+        "state" => {
+            return format!(
+                "  log {}..{} flushed {} high watermark {} latest {:?} next deadline {:?}\n",
+                core.log_start(),
+                core.log_end(),
+                core.flushed_end(),
+                core.high_watermark(),
+                core.latest().map(Offset::get),
+                core.next_deadline()
+            );
+        }
+        "config" => {
+            let durability = if words.0[0] == "fsync" {
+                Durability::Fsync
+            } else {
+                Durability::Replicated
+            };
+            let min = words.named("min").map_or(1, |n| n.parse().unwrap());
+            let config = CoreConfig {
+                min_insync_replicas: min,
+                ..config(durability)
+            };
+            core.set_config(config, &mut out);
+        }
+        _ => {
+            let now = Now {
+                mono_ms: *mono_ms,
+                ..NOW
+            };
+            core.step(now, words.input(command), &mut out);
+        }
     }
     let mut text = String::new();
     for output in out {
-        match output {
-            Output::Write {
-                ticket,
-                base_offset,
-                leader_epoch,
-            } => {
-                writeln!(
-                    text,
-                    "  write t={} at {base_offset} epoch {leader_epoch}",
-                    ticket.0
-                )
-            }
-            Output::HighWatermark(hw) => writeln!(text, "  high watermark {hw}"),
-            Output::Answer {
-                ticket,
-                result: Ok(a),
-            } => writeln!(
-                text,
-                "  answer t={} ok at {}{} flushed on {}",
-                ticket.0,
-                a.base_offset,
-                if a.deduplicated { " (duplicate)" } else { "" },
-                a.flushed_replicas
-            ),
-            Output::Answer {
-                ticket,
-                result: Err(r),
-            } => {
-                writeln!(text, "  answer t={} {r:?}", ticket.0)
-            }
-        }
-        .unwrap();
+        writeln!(text, "  {}", text_of(output)).unwrap();
     }
     text
 }
@@ -124,12 +318,13 @@ fn transcripts() {
     assert!(!files.is_empty());
     for file in files {
         let expected = std::fs::read_to_string(&file).unwrap();
-        let mut core = Core::new(config(Durability::Fsync), Recovered::default());
+        let mut core = core();
+        let mut mono_ms = 1_000;
         let mut actual = String::new();
         for line in expected.lines().filter(|l| !l.starts_with("  ")) {
             writeln!(actual, "{line}").unwrap();
             if !line.is_empty() && !line.starts_with('#') {
-                actual += &run(&mut core, line);
+                actual += &run(&mut core, &mut mono_ms, line);
             }
         }
         if std::env::var_os("UPDATE_TRANSCRIPTS").is_some() {
@@ -171,9 +366,9 @@ proptest! {
     /// answer is never given before the flush; the writes are contiguous; duplicates get the first offset.
     #[test]
     fn promises_hold_under_any_schedule(ops in ops()) {
-        let mut core = Core::new(config(Durability::Fsync), Recovered::default());
+        let mut core = core();
         let mut out = Vec::new();
-        core.step(0, Input::BecomeLeader(LeaderEpoch::ZERO), &mut out);
+        core.step(NOW, alone(0), &mut out);
         let (mut next_ticket, mut next_seq, mut last) = (0u64, 0i32, None::<(i32, u32)>);
         let (mut assigned, mut written, mut flushed) = (0i64, 0i64, 0i64);
         let mut open = std::collections::BTreeMap::new();
@@ -219,7 +414,7 @@ proptest! {
                 }
             };
             out.clear();
-            core.step(0, input, &mut out);
+            core.step(NOW, input, &mut out);
             for output in &out {
                 match output {
                     Output::Write { base_offset, .. } => {
@@ -237,6 +432,7 @@ proptest! {
                         }
                     }
                     Output::HighWatermark(hw) => prop_assert_eq!(hw.get(), flushed),
+                    other => prop_assert!(false, "{other:?} of a partition that is alone"),
                 }
             }
         }

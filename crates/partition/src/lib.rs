@@ -9,15 +9,22 @@
 //! ticket is answered exactly once.
 
 mod core;
+mod epochs;
+mod follower;
 pub mod input;
 mod invariants;
+mod leader;
 pub mod output;
 mod pending_acks;
+pub mod planted;
 mod producer_codec;
 pub mod producer_state;
 
 pub use crate::core::{Core, CoreConfig, Recovered};
-pub use input::{Append, Input, Ticket};
-pub use output::{Accepted, Output, Rejection};
+pub use epochs::Epochs;
+pub use input::{
+    Append, Assignment, FetchId, Fetched, Input, IsrRefusal, Now, Position, Replicated, Ticket,
+};
+pub use output::{Accepted, Distrust, FetchGrant, FetchRefusal, Output, Rejection};
 pub use producer_codec::SnapshotError;
 pub use producer_state::ProducerTable;

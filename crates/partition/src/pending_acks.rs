@@ -21,12 +21,15 @@ impl PendingAcks {
         assert!(old.is_none(), "ticket {ticket:?} waits twice");
     }
 
-    /// Takes everything that waits for `cursor` or less, in order.
-    pub(crate) fn complete(&mut self, cursor: Offset) -> impl Iterator<Item = (Ticket, Accepted)> {
+    /// Takes everything that waits for `cursor` or less, in order, with the offset it waited for.
+    pub(crate) fn complete(
+        &mut self,
+        cursor: Offset,
+    ) -> impl Iterator<Item = (Offset, Ticket, Accepted)> + use<> {
         let keep = self.by_end.split_off(&(cursor.plus(1), Ticket(0)));
         std::mem::replace(&mut self.by_end, keep)
             .into_iter()
-            .map(|((_, t), a)| (t, a))
+            .map(|((end, t), a)| (end, t, a))
     }
 
     /// Takes everything that waits for more than `end`, in order.
@@ -35,6 +38,11 @@ impl PendingAcks {
             .split_off(&(end.plus(1), Ticket(0)))
             .into_keys()
             .map(|(_, t)| t)
+    }
+
+    /// Takes everything, in order.
+    pub(crate) fn refuse_all(&mut self) -> impl Iterator<Item = Ticket> {
+        std::mem::take(&mut self.by_end).into_keys().map(|(_, t)| t)
     }
 
     /// Number of appends that wait.

@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, VecDeque};
 use varve_record::BatchHeader;
 use varve_types::{Offset, ProducerId, Sequence, limits};
 
+use crate::input::Replicated;
 use crate::output::Rejection;
 
 /// A remembered batch.
@@ -180,6 +181,19 @@ impl ProducerTable {
                 records,
                 header.base_offset,
                 header.max_timestamp,
+            );
+        }
+    }
+
+    /// Learns from a batch as [`Self::replay`] does, when only its description is at hand.
+    pub fn learn(&mut self, batch: &Replicated) {
+        if let Some((producer, first)) = batch.producer {
+            self.note(
+                producer,
+                first,
+                batch.records,
+                batch.base_offset,
+                batch.max_timestamp,
             );
         }
     }

@@ -9,7 +9,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use varve_types::{ClusterId, NodeId};
+use varve_types::{ClusterId, DirectoryId, NodeId};
 use varve_vfs::{LockError, LockGuard, Vfs, VfsError, durable};
 
 use crate::identity::{FORMAT_VERSION, Meta};
@@ -75,6 +75,7 @@ pub struct DataDir {
     path: PathBuf,
     vfs: Arc<dyn Vfs>,
     cluster: ClusterId,
+    directory: DirectoryId,
     clean: bool,
     _lock: LockGuard,
 }
@@ -95,7 +96,7 @@ impl DataDir {
         durable::create_dir_all(&*vfs, path)?;
         check_mode(path, made)?;
         let lock = vfs.lock(&path.join("LOCK"))?;
-        let cluster = identify(&*vfs, path, node, cluster)?;
+        let (cluster, directory) = identify(&*vfs, path, node, cluster)?;
         let mark = path.join("clean-shutdown");
         let clean = vfs.exists(&mark)?;
         if clean {
@@ -106,6 +107,7 @@ impl DataDir {
             path: path.to_owned(),
             vfs,
             cluster,
+            directory,
             clean,
             _lock: lock,
         })
@@ -115,6 +117,12 @@ impl DataDir {
     #[must_use]
     pub const fn cluster(&self) -> ClusterId {
         self.cluster
+    }
+
+    /// Identity of the directory, made with it.
+    #[must_use]
+    pub const fn directory(&self) -> DirectoryId {
+        self.directory
     }
 
     /// Whether the last run ended cleanly.
@@ -161,15 +169,16 @@ fn identify(
     path: &Path,
     node: NodeId,
     cluster: Option<ClusterId>,
-) -> Result<ClusterId, DataDirError> {
+) -> Result<(ClusterId, DirectoryId), DataDirError> {
     let file = path.join("meta.toml");
     if !vfs.exists(&file)? {
         let cluster = cluster.unwrap_or_else(|| ClusterId(uuid::Uuid::new_v4().as_u128()));
+        let directory = DirectoryId(uuid::Uuid::new_v4().as_u128());
         let meta = Meta {
             format_version: FORMAT_VERSION,
             cluster_id: cluster.to_string(),
             node_id: node.0,
-            directory_id: uuid::Uuid::new_v4().to_string(),
+            directory_id: directory.to_string(),
             created_by: format!("varve {}", crate::VERSION),
         };
         let text = meta.text().map_err(|what| DataDirError::BadIdentity {
@@ -177,7 +186,7 @@ fn identify(
             what,
         })?;
         durable::replace(vfs, &file, text.as_bytes())?;
-        return Ok(cluster);
+        return Ok((cluster, directory));
     }
     let bad = |what: String| DataDirError::BadIdentity {
         path: file.clone(),
@@ -191,6 +200,7 @@ fn identify(
         });
     }
     let found: ClusterId = meta.cluster_id.parse().map_err(bad)?;
+    let directory: DirectoryId = meta.directory_id.parse().map_err(bad)?;
     let foreign = |what, found: String, given: String| DataDirError::Foreign {
         path: path.to_owned(),
         what,
@@ -205,7 +215,7 @@ fn identify(
     if meta.node_id != node.0 {
         return Err(foreign("node", meta.node_id.to_string(), node.to_string()));
     }
-    Ok(found)
+    Ok((found, directory))
 }
 
 #[cfg(test)]

@@ -52,6 +52,7 @@ impl Node {
         let path = config.broker.data_dir.clone();
         let directory = DataDir::open(Arc::clone(&vfs), &path, config.node, config.cluster)?;
         config.broker.cluster = directory.cluster();
+        config.broker.directory = directory.directory();
         config.broker.clean_start = directory.clean();
         config.broker.address = config.advertised(client_address);
         tracing::info!(

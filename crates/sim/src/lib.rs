@@ -5,6 +5,7 @@
 //! Everything is a function of a seed: nothing here reads a clock to decide, starts a thread or opens a real
 //! file. See `docs/testing.md` for the suites.
 
+pub mod cluster;
 pub mod disk;
 pub mod plants;
 pub mod rng;

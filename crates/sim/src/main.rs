@@ -1,6 +1,8 @@
 //! `varve-sim`: the torture suites on the command line. Results go to stdout, progress to stderr; the exit
 //! status is 1 when something happened that must not, 2 when the command line is wrong.
 
+mod cluster_command;
+
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -22,6 +24,8 @@ struct Cli {
 enum Command {
     /// Crash states, failing calls, full disks, damage at rest, planted bugs
     Torture(Torture),
+    /// A cluster of real cores on simulated disks, network and clocks, seed by seed
+    Cluster(cluster_command::Cluster),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -80,7 +84,10 @@ struct Torture {
 }
 
 fn main() -> ExitCode {
-    let Command::Torture(torture) = Cli::parse().command;
+    let torture = match Cli::parse().command {
+        Command::Torture(torture) => torture,
+        Command::Cluster(cluster) => return cluster_command::run(&cluster),
+    };
     let chosen: Vec<Box<dyn Workload>> = workloads::all()
         .into_iter()
         .filter(|w| {

@@ -166,12 +166,49 @@ uuid_type!(
     /// Identity of a cluster, made when it is formed.
     ClusterId
 );
+uuid_type!(
+    /// Identity of a data directory, made with it. Another one under a known node id is another disk.
+    DirectoryId
+);
+
+impl DirectoryId {
+    /// Of a directory that was made before directories had ids.
+    pub const UNKNOWN: Self = Self(0);
+}
 
 /// Number of a node, `>= 0`. Never reused for another log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct NodeId(pub i32);
 
 impl fmt::Display for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Which registration of a node is meant (KIP-631): grows with each one, over the whole cluster. What was
+/// decided about an older one does not hold for the node as it is now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct BrokerEpoch(i64);
+
+impl BrokerEpoch {
+    /// Of a node that has not been registered since there are such epochs.
+    pub const ZERO: Self = Self(0);
+
+    /// Checks that `raw` is not negative.
+    #[must_use]
+    pub const fn new(raw: i64) -> Option<Self> {
+        if raw < 0 { None } else { Some(Self(raw)) }
+    }
+
+    /// The number, `>= 0`.
+    #[must_use]
+    pub const fn get(self) -> i64 {
+        self.0
+    }
+}
+
+impl fmt::Display for BrokerEpoch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }

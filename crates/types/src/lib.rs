@@ -17,7 +17,7 @@ pub use acks::Acks;
 pub use config::{ConfigError, TopicConfig};
 pub use error::{ErrorKind, Outcome, Retry};
 pub use id::{
-    ClusterId, GroupName, MemberId, NameError, NodeId, PartitionId, ProducerId, TopicId, TopicName,
-    TopicPartition,
+    BrokerEpoch, ClusterId, DirectoryId, GroupName, MemberId, NameError, NodeId, PartitionId,
+    ProducerId, TopicId, TopicName, TopicPartition,
 };
 pub use offset::{LeaderEpoch, Offset, OffsetRange, Sequence};

@@ -5,6 +5,10 @@
 pub const NAME_MAX_BYTES: usize = 249;
 /// Most partitions of one topic.
 pub const PARTITIONS_PER_TOPIC_MAX: i32 = 10_000;
+/// Most replicas of one partition.
+pub const REPLICATION_FACTOR_MAX: i32 = 7;
+/// Most nodes of a cluster.
+pub const NODES_MAX: usize = 10_000;
 /// Most partitions of one node.
 pub const PARTITIONS_PER_NODE_MAX: usize = 20_000;
 /// Largest batch on the wire and on disk, header included, in bytes.

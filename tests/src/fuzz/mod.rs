@@ -49,6 +49,7 @@ pub const TARGETS: &[Target] = &[
     target("snapshot", lists::snapshot, 3_000),
     target("producers", lists::producers, 3_000),
     target("metadata", lists::metadata, 3_000),
+    target("metadata_command", lists::metadata_command, 3_000),
     target("metadata_file", lists::metadata_file, 3_000),
     target("offsets", lists::offsets, 3_000),
     target("scrub_file", lists::scrub_file, 3_000),

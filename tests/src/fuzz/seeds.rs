@@ -135,8 +135,16 @@ pub fn all() -> Vec<(&'static str, String, Vec<u8>)> {
     add("producers", "empty", ProducerTable::default().encode());
     let state = golden!("metadata/testdata/snapshot-1.bin").to_vec();
     add("metadata", "golden", state);
+    let state = golden!("metadata/testdata/snapshot-2.bin").to_vec();
+    add("metadata", "golden-2", state);
+    let commands = golden!("metadata/testdata/commands-1.bin").to_vec();
+    add("metadata_command", "golden", commands);
+    add("metadata_command", "two-nodes", two_nodes(true));
+    add("metadata_command", "one-create", two_nodes(false));
     let file = golden!("broker/testdata/metadata-1.bin").to_vec();
     add("metadata_file", "one-deleted", file);
+    let file = golden!("broker/testdata/metadata-1-2.bin").to_vec();
+    add("metadata_file", "one-deleted-2", file);
     let file = golden!("broker/testdata/scrub-1.bin").to_vec();
     add("scrub_file", "half-way", file);
     add("journal", "two-logs", super::journal::seed());
@@ -220,4 +228,94 @@ fn offset_record() -> (Vec<u8>, Vec<u8>) {
     value.extend_from_slice(b"ok");
     value.extend_from_slice(&1_700_000_000_000_i64.to_be_bytes());
     (key, value)
+}
+
+/// The life of a partition on two nodes as entries of the metadata log, each with its length before it; or
+/// the entry that creates it alone.
+fn two_nodes(all: bool) -> Vec<u8> {
+    use varve_metadata::{Command, CreateTopic, Election, FeatureRange, command_codec};
+    use varve_types::{BrokerEpoch, DirectoryId, LeaderEpoch, NodeId, TopicId};
+    let (a, b, topic_id, partition) = (NodeId(0), NodeId(1), TopicId(7), PartitionId(0));
+    let epoch = |e| BrokerEpoch::new(e).expect("not negative");
+    let register = |node: NodeId| Command::RegisterNode {
+        node,
+        incarnation: 5,
+        directory: DirectoryId(9),
+        address: "a:1".to_owned(),
+        peer_address: "a:2".to_owned(),
+        rack: "r".to_owned(),
+        features: FeatureRange::THIS_PROGRAM,
+        version: "1".to_owned(),
+        clean: Some(epoch(1)),
+    };
+    let create = Command::CreateTopic(CreateTopic {
+        name: TopicName::new("t").expect("a good name"),
+        id: topic_id,
+        partitions: 2,
+        replication_factor: 2,
+        configs: [("min.insync.replicas".to_owned(), "2".to_owned())].into(),
+        labels: [].into(),
+        created_ms: 1,
+        placement: [(0, vec![a, b]), (1, vec![b, a])].into(),
+    });
+    if !all {
+        return command_codec::encode(&create);
+    }
+    let elect = |how| Command::ElectLeader {
+        topic_id,
+        partition,
+        how,
+    };
+    let commands = [
+        register(a),
+        Command::UnfenceNode {
+            node: a,
+            epoch: epoch(1),
+        },
+        register(b),
+        Command::UnfenceNode {
+            node: b,
+            epoch: epoch(3),
+        },
+        create,
+        Command::FenceNode {
+            node: a,
+            epoch: epoch(1),
+        },
+        Command::UnfenceNode {
+            node: a,
+            epoch: epoch(1),
+        },
+        Command::AlterPartition {
+            topic_id,
+            partition,
+            leader: b,
+            leader_epoch: LeaderEpoch::new(1).expect("not negative"),
+            partition_epoch: 1,
+            isr: vec![(a, epoch(1)), (b, epoch(3))],
+            broker_epoch: epoch(3),
+        },
+        elect(Election::Preferred),
+        Command::Reassign {
+            topic_id,
+            partition,
+            target: Some(vec![b]),
+        },
+        Command::ReplicaLost {
+            node: b,
+            epoch: epoch(3),
+            topic_id,
+            partition,
+        },
+        elect(Election::Unclean(b)),
+        Command::BeginShutdown {
+            node: b,
+            epoch: epoch(3),
+        },
+    ];
+    let one = |command: &Command| {
+        let bytes = command_codec::encode(command);
+        [&(bytes.len() as u32).to_le_bytes()[..], &bytes].concat()
+    };
+    commands.iter().flat_map(one).collect()
 }

@@ -1,0 +1,33 @@
+//! Feature levels (KIP-584): which commands and which behaviour the cluster has agreed on.
+//!
+//! The level is part of the state and only grows. Everything in `apply` that gives another result than
+//! an older program asks for the level first, so that programs of different versions that apply the same
+//! commands have the same state. What a program does not know stops it; it is never skipped.
+
+/// Level of a new cluster, and of the state of a node that was alone before there were levels.
+pub const FIRST_LEVEL: u16 = 1;
+/// Highest level that this program knows.
+pub const KNOWN_LEVEL: u16 = 1;
+
+/// Levels that a program can work at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FeatureRange {
+    /// Lowest.
+    pub min: u16,
+    /// Highest.
+    pub max: u16,
+}
+
+impl FeatureRange {
+    /// Levels of this program.
+    pub const THIS_PROGRAM: Self = Self {
+        min: FIRST_LEVEL,
+        max: KNOWN_LEVEL,
+    };
+
+    /// Whether a program of this range works at `level`.
+    #[must_use]
+    pub const fn contains(self, level: u16) -> bool {
+        self.min <= level && level <= self.max
+    }
+}

@@ -1,0 +1,336 @@
+//! Why a command is refused. Nothing was changed.
+
+use varve_types::{
+    BrokerEpoch, ConfigError, ErrorKind, LeaderEpoch, NodeId, PartitionId, TopicId, TopicName,
+};
+
+fn leader_text(leader: Option<NodeId>) -> String {
+    leader.map_or_else(
+        || "nobody leads it".to_owned(),
+        |n| format!("node {n} does"),
+    )
+}
+
+/// Why a command was refused. Nothing was changed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Rejection {
+    /// The name is taken.
+    #[error("topic {name} already exists")]
+    TopicExists {
+        /// Name.
+        name: TopicName,
+    },
+    /// The id is taken.
+    #[error("topic id {id} already belongs to topic {name}; choose another")]
+    TopicIdExists {
+        /// Id.
+        id: TopicId,
+        /// Its topic.
+        name: TopicName,
+    },
+    /// No topic of that name.
+    #[error("topic {name} does not exist")]
+    TopicNotFound {
+        /// Name.
+        name: TopicName,
+    },
+    /// No topic of that id.
+    #[error("there is no topic with id {id}: it was deleted, or has not been created yet")]
+    TopicIdNotFound {
+        /// Id.
+        id: TopicId,
+    },
+    /// The topic of that name is another one.
+    #[error("topic {name} has id {found}, not {given}: it was deleted and created again")]
+    TopicIdMismatch {
+        /// Name.
+        name: TopicName,
+        /// Id it has.
+        found: TopicId,
+        /// Id given.
+        given: TopicId,
+    },
+    /// No such partition.
+    #[error("topic {name} has {partitions} partitions and no partition {partition}")]
+    PartitionNotFound {
+        /// Name.
+        name: TopicName,
+        /// Partition.
+        partition: PartitionId,
+        /// Number of partitions.
+        partitions: i32,
+    },
+    /// A count outside its range.
+    #[error("{what} is {found}; it must be from {min} to {max}")]
+    OutOfRange {
+        /// Which number.
+        what: &'static str,
+        /// Value given.
+        found: i64,
+        /// Least value.
+        min: i64,
+        /// Greatest value.
+        max: i64,
+    },
+    /// A total that is not greater than the present number.
+    #[error("topic {name} has {found} partitions; a new total must be greater, and {given} is not")]
+    NotMorePartitions {
+        /// Name.
+        name: TopicName,
+        /// Present number.
+        found: i32,
+        /// Total given.
+        given: i32,
+    },
+    /// An explicit placement that cannot be.
+    #[error("the placement of topic {name} is not valid: {why}")]
+    BadPlacement {
+        /// Name.
+        name: TopicName,
+        /// Why.
+        why: String,
+    },
+    /// More replicas than nodes that can take one.
+    #[error(
+        "topic {name} wants {wanted} replicas of each partition, and {usable} nodes can take one (of \
+         {known} known; the others are fenced, stopping or being emptied)"
+    )]
+    NotEnoughNodes {
+        /// Topic.
+        name: TopicName,
+        /// Replicas wanted.
+        wanted: i32,
+        /// Nodes that can take a replica.
+        usable: usize,
+        /// Nodes known.
+        known: usize,
+    },
+    /// Too many partitions on a node.
+    #[error("node {node} would hold {found} partitions, and {max} fit")]
+    NodeFull {
+        /// Node.
+        node: NodeId,
+        /// Partitions it would hold.
+        found: usize,
+        /// Most.
+        max: usize,
+    },
+    /// No such node.
+    #[error("node {node} is not known")]
+    NodeNotFound {
+        /// Node.
+        node: NodeId,
+    },
+    /// Another process lives under that id.
+    #[error(
+        "node id {node} is in use: a node with directory {directory} is registered under it and alive at \
+         {address}. Give this node an id of its own, or stop the other one and wait until it is fenced"
+    )]
+    DuplicateNode {
+        /// Node.
+        node: NodeId,
+        /// Directory of the one that is alive.
+        directory: varve_types::DirectoryId,
+        /// Its address.
+        address: String,
+    },
+    /// Decided about an earlier run of the node.
+    #[error("node {node} is in broker epoch {found}, not {given}: it has registered again since")]
+    StaleBrokerEpoch {
+        /// Node.
+        node: NodeId,
+        /// Epoch it is in.
+        found: BrokerEpoch,
+        /// Epoch given.
+        given: BrokerEpoch,
+    },
+    /// The node is not in the state that the command needs.
+    #[error("node {node} {why}")]
+    BadNodeState {
+        /// Node.
+        node: NodeId,
+        /// Why.
+        why: String,
+    },
+    /// The asking leader has been replaced.
+    #[error("{name}-{partition} is in leader epoch {found}; {given} is over")]
+    FencedLeaderEpoch {
+        /// Name.
+        name: TopicName,
+        /// Partition.
+        partition: PartitionId,
+        /// Epoch it is in.
+        found: LeaderEpoch,
+        /// Epoch given.
+        given: LeaderEpoch,
+    },
+    /// An epoch that has not begun.
+    #[error("{name}-{partition} is in leader epoch {found}; {given} has not begun")]
+    UnknownLeaderEpoch {
+        /// Name.
+        name: TopicName,
+        /// Partition.
+        partition: PartitionId,
+        /// Epoch it is in.
+        found: LeaderEpoch,
+        /// Epoch given.
+        given: LeaderEpoch,
+    },
+    /// The asking node does not lead.
+    #[error("node {given} does not lead {name}-{partition}: {}", leader_text(*.leader))]
+    NotLeader {
+        /// Name.
+        name: TopicName,
+        /// Partition.
+        partition: PartitionId,
+        /// Node that leads.
+        leader: Option<NodeId>,
+        /// Node that asked.
+        given: NodeId,
+    },
+    /// Decided on an older state of the partition.
+    #[error(
+        "{name}-{partition} is at partition epoch {found}, not {given}: the change is out of date"
+    )]
+    StalePartitionEpoch {
+        /// Name.
+        name: TopicName,
+        /// Partition.
+        partition: PartitionId,
+        /// Epoch it is at.
+        found: i32,
+        /// Epoch given.
+        given: i32,
+    },
+    /// A replica that must not be in sync now.
+    #[error("node {node} cannot be in sync on {name}-{partition}: {why}")]
+    IneligibleReplica {
+        /// Name.
+        name: TopicName,
+        /// Partition.
+        partition: PartitionId,
+        /// Node.
+        node: NodeId,
+        /// Why.
+        why: String,
+    },
+    /// In-sync replicas that cannot be.
+    #[error("the in-sync replicas given for {name}-{partition} are not valid: {why}")]
+    BadIsr {
+        /// Name.
+        name: TopicName,
+        /// Partition.
+        partition: PartitionId,
+        /// Why.
+        why: String,
+    },
+    /// An election without a possible outcome.
+    #[error("no leader was elected for {name}-{partition}: {why}")]
+    NotElectable {
+        /// Name.
+        name: TopicName,
+        /// Partition.
+        partition: PartitionId,
+        /// Why.
+        why: String,
+    },
+    /// A move of replicas that cannot be.
+    #[error("{name}-{partition} cannot be moved so: {why}")]
+    BadReassignment {
+        /// Name.
+        name: TopicName,
+        /// Partition.
+        partition: PartitionId,
+        /// Why.
+        why: String,
+    },
+    /// A config that is not valid.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A text that is too long, or empty where it must not be.
+    #[error("{what} is not valid: {why}")]
+    BadText {
+        /// Which text.
+        what: &'static str,
+        /// Why.
+        why: String,
+    },
+    /// A number that can only grow has reached its end.
+    #[error("{what} are used up")]
+    Exhausted {
+        /// Which numbers.
+        what: &'static str,
+    },
+    /// A feature level that cannot be.
+    #[error("feature level {given} is not possible: {why}")]
+    BadFeatureLevel {
+        /// Level given.
+        given: u16,
+        /// Why.
+        why: String,
+    },
+    /// The cluster has not agreed on the level that the command needs.
+    #[error("this needs feature level {needed}, and the cluster is at {level}; finalize it first")]
+    LevelNotReached {
+        /// Level needed.
+        needed: u16,
+        /// Level of the cluster.
+        level: u16,
+    },
+    /// The cluster agreed on what this program does not know: see [`Rejection::is_fatal`].
+    #[error(
+        "the cluster goes to feature level {given}, and this program knows levels up to {known}; start a \
+         newer program on this node (nothing was changed)"
+    )]
+    BeyondThisProgram {
+        /// Level of the cluster.
+        given: u16,
+        /// Highest level known here.
+        known: u16,
+    },
+}
+
+impl Rejection {
+    /// Whether others may have applied what this program cannot. The node must stop: from here on it does
+    /// not know the state.
+    #[must_use]
+    pub const fn is_fatal(&self) -> bool {
+        matches!(self, Self::BeyondThisProgram { .. })
+    }
+
+    /// Kind under which callers know it.
+    #[must_use]
+    pub const fn kind(&self) -> ErrorKind {
+        match self {
+            Self::TopicExists { .. } => ErrorKind::TopicAlreadyExists,
+            Self::TopicNotFound { .. }
+            | Self::TopicIdNotFound { .. }
+            | Self::TopicIdMismatch { .. } => ErrorKind::TopicNotFound,
+            Self::PartitionNotFound { .. } => ErrorKind::PartitionNotFound,
+            Self::NodeNotFound { .. } => ErrorKind::NodeNotFound,
+            Self::NotLeader { .. } => ErrorKind::NotLeader,
+            Self::FencedLeaderEpoch { .. }
+            | Self::StalePartitionEpoch { .. }
+            | Self::StaleBrokerEpoch { .. } => ErrorKind::FencedLeaderEpoch,
+            Self::UnknownLeaderEpoch { .. } => ErrorKind::UnknownLeaderEpoch,
+            Self::IneligibleReplica { .. } => ErrorKind::OperationInProgress,
+            Self::NotElectable { .. } => ErrorKind::LeaderNotAvailable,
+            Self::Config(_) => ErrorKind::InvalidConfig,
+            Self::BadFeatureLevel { .. }
+            | Self::LevelNotReached { .. }
+            | Self::BeyondThisProgram { .. } => ErrorKind::UnsupportedFeature,
+            Self::Exhausted { .. }
+            | Self::NodeFull { .. }
+            | Self::DuplicateNode { .. }
+            | Self::BadNodeState { .. } => ErrorKind::PolicyViolation,
+            Self::TopicIdExists { .. }
+            | Self::OutOfRange { .. }
+            | Self::NotMorePartitions { .. }
+            | Self::BadPlacement { .. }
+            | Self::NotEnoughNodes { .. }
+            | Self::BadIsr { .. }
+            | Self::BadReassignment { .. }
+            | Self::BadText { .. } => ErrorKind::InvalidRequest,
+        }
+    }
+}

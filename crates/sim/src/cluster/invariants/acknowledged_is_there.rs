@@ -1,0 +1,18 @@
+//! L1, no committed record lost: what was acknowledged to `acks=all` is shown at its offset.
+
+use crate::cluster::oracle::Seen;
+
+pub(in crate::cluster) fn check(seen: &Seen) -> Result<(), String> {
+    for (value, (base, records)) in &seen.acknowledged {
+        for n in 0..u64::from(*records) {
+            let offset = base.plus(n);
+            let shown = seen.shown.get(offset.get() as usize);
+            if shown != Some(value) {
+                return Err(format!(
+                    "L1: value {value:x} was acknowledged at {base}, and {offset} holds {shown:x?}"
+                ));
+            }
+        }
+    }
+    Ok(())
+}

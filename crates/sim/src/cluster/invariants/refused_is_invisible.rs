@@ -1,0 +1,11 @@
+//! L8: what was surely refused is never shown.
+
+use crate::cluster::oracle::Seen;
+
+pub(in crate::cluster) fn check(seen: &Seen) -> Result<(), String> {
+    let shown = seen.shown.iter().rev().take(200);
+    match shown.into_iter().find(|v| seen.refused.contains(v)) {
+        Some(value) => Err(format!("L8: value {value:x} was refused and is shown")),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,70 @@
+//! What differs from seed to seed beside what happens.
+
+use varve_types::config::Durability;
+
+use crate::rng::Rng;
+
+/// The shape of a cluster and the violence of its world.
+#[derive(Debug, Clone, Copy)]
+pub struct Knobs {
+    /// Nodes, 3 to 5.
+    pub nodes: i32,
+    /// Partitions of the one topic.
+    pub partitions: i32,
+    /// Replicas of each partition.
+    pub replication_factor: i32,
+    /// `min.insync.replicas`.
+    pub min_insync: usize,
+    /// Durability of the topic.
+    pub durability: Durability,
+    /// Longest usual delay of a message, milliseconds.
+    pub delay_ms: u64,
+    /// Of 1,000 messages, how many are lost.
+    pub loss: u64,
+    /// Of 1,000 messages between nodes, how many come twice.
+    pub duplicates: u64,
+    /// Mean time between two faults, milliseconds.
+    pub fault_every_ms: u64,
+    /// Slowest usual flush, milliseconds.
+    pub flush_ms: u64,
+    /// How long faults go on, milliseconds.
+    pub fault_phase_ms: u64,
+    /// A node is given up for dead after this silence, milliseconds.
+    pub session_ms: u64,
+}
+
+impl Knobs {
+    /// Those of a seed.
+    #[must_use]
+    pub fn draw(rng: &mut Rng) -> Self {
+        let nodes = 3 + rng.below(3) as i32;
+        let replication_factor = match rng.below(8) {
+            0 => 1,
+            1 => 2,
+            2 => nodes,
+            _ => 3,
+        };
+        let min_insync = match rng.below(4) {
+            0 => 1,
+            _ => 2.min(replication_factor as usize),
+        };
+        Self {
+            nodes,
+            partitions: 1 + rng.below(2) as i32,
+            replication_factor,
+            min_insync,
+            durability: if rng.below(5) == 0 {
+                Durability::Replicated
+            } else {
+                Durability::Fsync
+            },
+            delay_ms: [2, 10, 40][rng.below(3) as usize],
+            loss: [0, 5, 50][rng.below(3) as usize],
+            duplicates: [0, 20, 100][rng.below(3) as usize],
+            fault_every_ms: [60, 200, 600][rng.below(3) as usize],
+            flush_ms: [2, 15, 60][rng.below(3) as usize],
+            fault_phase_ms: 3_000 + rng.below(4_000),
+            session_ms: [200, 600][rng.below(2) as usize],
+        }
+    }
+}

@@ -1,0 +1,813 @@
+//! The rim of a node: it performs what the cores decide, with writes and flushes that take time, and
+//! carries messages. It follows the rules that the real rim must follow:
+//! - nothing is assigned to a core before the node has seen the metadata of its own registration: what an
+//!   earlier run led, this one does not lead;
+//! - a fetch that waits is answered only while the same leadership lasts;
+//! - a flush that began before a cut counts for nothing after it.
+
+use std::collections::BTreeMap;
+
+use varve_metadata::PartitionKey;
+use varve_partition::{
+    Append, Core, CoreConfig, FetchGrant, FetchId, Fetched, FetchRefusal, Input, Now, Output, Ticket,
+};
+use varve_types::{BrokerEpoch, LeaderEpoch, NodeId, Offset};
+
+use super::disk::{Batch, Log};
+use super::world::{Addr, Event, Message, Produce, World};
+
+/// Most batches of one answer to a follower.
+const FETCH_BATCHES: usize = 100;
+/// How long a follower's fetch waits for records, milliseconds.
+const PARK_MS: u64 = 100;
+/// After so long a fetch is given up, milliseconds.
+const FETCH_TIMEOUT_MS: u64 = 300;
+/// Time between heartbeats, milliseconds.
+const BEAT_MS: u64 = 40;
+
+/// A node that wants to stop waits so long for its leaderships to move, milliseconds.
+const STOP_MS: u64 = 1_500;
+
+/// A follower's fetch that waits for something to read.
+#[derive(Debug, Clone, Copy)]
+struct Parked {
+    from: NodeId,
+    id: FetchId,
+    epoch: LeaderEpoch,
+    grant: FetchGrant,
+}
+
+/// A partition in a running process.
+pub(super) struct Replica {
+    pub(super) core: Core,
+    /// Has offsets, is not written.
+    staged: Vec<Batch>,
+    writing: bool,
+    flushing: bool,
+    /// Which replica of this partition this is, of those that the process has had.
+    life: u64,
+    /// Cuts of the log so far.
+    cuts: u64,
+    offered: BTreeMap<Ticket, Produce>,
+    fetches: BTreeMap<Ticket, (NodeId, FetchId)>,
+    parked: BTreeMap<Ticket, Parked>,
+    arrived: Option<(FetchId, Vec<Batch>)>,
+    /// Everything below has been shown to consumers here.
+    pub(super) shown: Offset,
+}
+
+/// A node: its disk, and its process while it runs.
+pub(super) struct Node {
+    pub(super) id: NodeId,
+    pub(super) up: bool,
+    pub(super) paused: bool,
+    /// What arrived during the pause.
+    pub(super) held: Vec<(Addr, Message)>,
+    pub(super) held_events: Vec<Event>,
+    pub(super) run: u64,
+    incarnation: u128,
+    pub(super) directory: u128,
+    pub(super) epoch: Option<BrokerEpoch>,
+    /// Broker epoch of the run that stopped cleanly last, if it was the last.
+    clean: Option<BrokerEpoch>,
+    /// Since when it wants to stop.
+    pub(super) wants_stop: Option<u64>,
+    /// Version of the metadata it has seen.
+    pub(super) applied: u64,
+    pub(super) disks: BTreeMap<PartitionKey, Log>,
+    pub(super) replicas: BTreeMap<PartitionKey, Replica>,
+    next_ticket: u64,
+    /// Until then no flush ends.
+    pub(super) stalled_until: u64,
+    /// Until then writes find no space.
+    pub(super) full_until: u64,
+}
+
+impl Node {
+    pub(super) fn new(id: NodeId) -> Self {
+        Self {
+            id,
+            up: false,
+            paused: false,
+            held: Vec::new(),
+            held_events: Vec::new(),
+            run: 0,
+            incarnation: 0,
+            directory: id.0 as u128,
+            epoch: None,
+            clean: None,
+            wants_stop: None,
+            applied: 0,
+            disks: BTreeMap::new(),
+            replicas: BTreeMap::new(),
+            next_ticket: 0,
+            stalled_until: 0,
+            full_until: 0,
+        }
+    }
+
+    /// The process is gone; only its disks are left.
+    pub(super) fn kill(&mut self) {
+        self.up = false;
+        self.paused = false;
+        self.held.clear();
+        self.held_events.clear();
+        self.run += 1;
+        self.replicas.clear();
+        self.epoch = None;
+        self.wants_stop = None;
+    }
+}
+
+impl World {
+    pub(super) fn start_node(&mut self, id: NodeId) {
+        let incarnation = u128::from(self.rng.next()) + 1;
+        let Some(node) = self.nodes.get_mut(&id) else {
+            return;
+        };
+        if node.up {
+            return;
+        }
+        node.up = true;
+        node.incarnation = incarnation;
+        let run = node.run;
+        self.say(|_| format!("node {id} starts"));
+        self.at(0, Event::Beat { node: id, run });
+    }
+
+    pub(super) fn resume_node(&mut self, id: NodeId) {
+        let Some(node) = self.nodes.get_mut(&id) else {
+            return;
+        };
+        if !node.paused {
+            return;
+        }
+        node.paused = false;
+        let (messages, events) = (
+            std::mem::take(&mut node.held),
+            std::mem::take(&mut node.held_events),
+        );
+        self.say(|_| format!("node {id} goes on"));
+        for event in events {
+            self.at(0, event);
+        }
+        for (from, message) in messages {
+            let to = Addr::Node(id);
+            self.at(0, Event::Deliver { from, to, message });
+        }
+    }
+
+    pub(super) fn node_event(&mut self, event: Event) -> Result<(), String> {
+        let (id, run) = match &event {
+            Event::Written { node, run, .. }
+            | Event::Flushed { node, run, .. }
+            | Event::Cut { node, run, .. }
+            | Event::FetchTimeout { node, run, .. }
+            | Event::ParkTimeout { node, run, .. }
+            | Event::Beat { node, run } => (*node, *run),
+            _ => return Ok(()),
+        };
+        let Some(node) = self.nodes.get_mut(&id) else {
+            return Ok(());
+        };
+        if !node.up || node.run != run {
+            return Ok(());
+        }
+        let of_replica = match &event {
+            Event::Written { key, life, .. }
+            | Event::Flushed { key, life, .. }
+            | Event::Cut { key, life, .. }
+            | Event::FetchTimeout { key, life, .. }
+            | Event::ParkTimeout { key, life, .. } => Some((*key, *life)),
+            _ => None,
+        };
+        if let Some((key, life)) = of_replica
+            && node.replicas.get(&key).is_none_or(|r| r.life != life)
+        {
+            return Ok(());
+        }
+        if node.paused {
+            node.held_events.push(event);
+            return Ok(());
+        }
+        match event {
+            Event::Beat { .. } => self.beat(id),
+            Event::Written { key, end, .. } => self.written(id, key, end),
+            Event::Flushed { key, end, cuts, .. } => self.flushed(id, key, end, cuts),
+            Event::Cut { key, to, anew, .. } => self.cut_log(id, key, to, anew),
+            Event::FetchTimeout { key, id: fetch, .. } => {
+                self.step(id, key, Input::FetchFailed(fetch))
+            }
+            Event::ParkTimeout { key, ticket, .. } => {
+                self.serve(id, key, Some(ticket));
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Tells the controller of this process, and lets time pass in its cores.
+    fn beat(&mut self, id: NodeId) -> Result<(), String> {
+        let Some(node) = self.nodes.get_mut(&id) else {
+            return Ok(());
+        };
+        let message = match node.epoch {
+            None => Message::Register {
+                node: id,
+                incarnation: node.incarnation,
+                directory: node.directory,
+                clean: node.clean,
+            },
+            Some(epoch) => Message::Heartbeat {
+                node: id,
+                epoch,
+                applied: node.applied,
+                wants_stop: node.wants_stop.is_some(),
+            },
+        };
+        // What it leads and nobody else can lead does not hold it up for ever.
+        if let (Some(since), Some(epoch)) = (node.wants_stop, node.epoch)
+            && since + STOP_MS < self.now
+        {
+            return self.stop_cleanly(id, epoch);
+        }
+        let run = node.run;
+        let due: Vec<PartitionKey> = node
+            .replicas
+            .iter()
+            .filter(|(_, r)| r.core.next_deadline().is_some_and(|at| at <= self.now))
+            .map(|(key, _)| *key)
+            .collect();
+        self.send(Addr::Node(id), Addr::Controller, message);
+        self.at(BEAT_MS, Event::Beat { node: id, run });
+        for key in due {
+            self.step(id, key, Input::Tick)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn node_hears(
+        &mut self,
+        id: NodeId,
+        from: Addr,
+        message: Message,
+    ) -> Result<(), String> {
+        match (message, from) {
+            (Message::Registered { incarnation, epoch }, _) => {
+                let Some(node) = self.nodes.get_mut(&id) else {
+                    return Ok(());
+                };
+                if node.incarnation != incarnation || node.epoch.is_some() {
+                    return Ok(());
+                }
+                node.epoch = Some(epoch);
+                node.clean = None;
+                let keys: Vec<PartitionKey> = node.replicas.keys().copied().collect();
+                for key in keys {
+                    self.step(id, key, Input::Registered(epoch))?;
+                }
+                Ok(())
+            }
+            (Message::Superseded { epoch }, _) => {
+                // A registration of an earlier run came late and was taken for a newer one.
+                if let Some(node) = self.nodes.get_mut(&id)
+                    && node.epoch == Some(epoch)
+                {
+                    node.epoch = None;
+                    self.count("registration superseded");
+                }
+                Ok(())
+            }
+            (Message::Metadata { version, may_stop }, _) => self.learn(id, version, may_stop),
+            (Message::Fetch { key, id: fetch, position }, Addr::Node(follower)) => {
+                let Some(ticket) = self.ticket(id) else { return Ok(()) };
+                let Some(replica) = self.replica(id, key) else { return Ok(()) };
+                replica.fetches.insert(ticket, (follower, fetch));
+                self.step(id, key, Input::ReplicaFetch { ticket, position })
+            }
+            (Message::Progress { key, position }, _) => {
+                self.step(id, key, Input::ReplicaProgress(position))
+            }
+            (Message::Fetched { key, id: fetch, result }, _) => {
+                let Some(replica) = self.replica(id, key) else { return Ok(()) };
+                let result = result.map(|(batches, high_watermark, log_start)| {
+                    let fetched = Fetched {
+                        batches: batches.iter().map(Batch::replicated).collect(),
+                        high_watermark,
+                        log_start,
+                    };
+                    replica.arrived = Some((fetch, batches));
+                    fetched
+                });
+                self.step(id, key, Input::Fetched { id: fetch, result })
+            }
+            (Message::AlterRefused { key, partition_epoch, why }, _) => {
+                self.step(id, key, Input::IsrRefused { partition_epoch, why })
+            }
+            (Message::Produce(produce), _) => self.offer(id, produce),
+            _ => Ok(()),
+        }
+    }
+
+    fn replica(&mut self, id: NodeId, key: PartitionKey) -> Option<&mut Replica> {
+        self.nodes.get_mut(&id)?.replicas.get_mut(&key)
+    }
+
+    fn run_and_life(&mut self, id: NodeId, key: PartitionKey) -> (u64, u64) {
+        let run = self.nodes.get(&id).map_or(0, |n| n.run);
+        (run, self.replica(id, key).map_or(0, |r| r.life))
+    }
+
+    fn ticket(&mut self, id: NodeId) -> Option<Ticket> {
+        let node = self.nodes.get_mut(&id)?;
+        node.next_ticket += 1;
+        Some(Ticket(node.next_ticket))
+    }
+
+    fn offer(&mut self, id: NodeId, produce: Produce) -> Result<(), String> {
+        let Some(ticket) = self.ticket(id) else { return Ok(()) };
+        let Some(replica) = self.replica(id, produce.key) else {
+            return Ok(());
+        };
+        replica.offered.insert(ticket, produce);
+        let append = Append {
+            ticket,
+            records: produce.records,
+            producer: produce.producer,
+            acks: produce.acks,
+            expected_offset: None,
+        };
+        self.step(id, produce.key, Input::Append(append))
+    }
+
+    /// The metadata has this version: sees all versions up to it, or some of them.
+    fn learn(&mut self, id: NodeId, version: u64, may_stop: bool) -> Result<(), String> {
+        let Some(node) = self.nodes.get_mut(&id) else {
+            return Ok(());
+        };
+        let Some(epoch) = node.epoch else { return Ok(()) };
+        if node.wants_stop.is_some() && may_stop {
+            return self.stop_cleanly(id, epoch);
+        }
+        let first = (epoch.get() as u64).max(node.applied + 1);
+        if version < first {
+            return Ok(());
+        }
+        node.applied = version;
+        let jump = self.rng.below(4) == 0;
+        let from = if jump { version } else { first };
+        for version in from..=version {
+            let view = self.controller.view(version);
+            for (key, assignment) in &view.assignments {
+                if !assignment.replicas.contains(&id) {
+                    self.drop_replica(id, *key);
+                    continue;
+                }
+                self.open(id, *key, epoch)?;
+                self.step(id, *key, Input::Assign(assignment.clone()))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn drop_replica(&mut self, id: NodeId, key: PartitionKey) {
+        if let Some(node) = self.nodes.get_mut(&id) {
+            node.replicas.remove(&key);
+            if node.disks.remove(&key).is_some() {
+                self.say(|_| format!("node {id} drops partition {}", key.partition));
+            }
+        }
+    }
+
+    /// Opens the log of a partition, once per run.
+    fn open(&mut self, id: NodeId, key: PartitionKey, epoch: BrokerEpoch) -> Result<(), String> {
+        let config = CoreConfig {
+            durability: self.knobs.durability,
+            min_insync_replicas: self.knobs.min_insync,
+            replica_lag_ms: 400,
+        };
+        let Some(node) = self.nodes.get_mut(&id) else {
+            return Ok(());
+        };
+        if node.replicas.contains_key(&key) {
+            return Ok(());
+        }
+        node.next_ticket += 1;
+        let life = node.next_ticket;
+        let recovered = node.disks.entry(key).or_default().open();
+        let replica = Replica {
+            core: Core::new(id, config, recovered, life as u32),
+            staged: Vec::new(),
+            writing: false,
+            flushing: false,
+            life,
+            cuts: 0,
+            offered: BTreeMap::new(),
+            fetches: BTreeMap::new(),
+            parked: BTreeMap::new(),
+            arrived: None,
+            shown: Offset::ZERO,
+        };
+        node.replicas.insert(key, replica);
+        self.step(id, key, Input::Registered(epoch))
+    }
+
+    fn stop_cleanly(&mut self, id: NodeId, epoch: BrokerEpoch) -> Result<(), String> {
+        let Some(node) = self.nodes.get_mut(&id) else {
+            return Ok(());
+        };
+        for (key, log) in &mut node.disks {
+            log.flushed = log.end();
+            if let Some(replica) = node.replicas.get(key) {
+                log.saved_high_watermark = replica.core.high_watermark().min(log.end());
+            }
+        }
+        node.kill();
+        node.clean = Some(epoch);
+        self.count("clean stop");
+        self.say(|_| format!("node {id} has stopped cleanly"));
+        let after = 50 + self.rng.below(500);
+        self.at(after, Event::Start(id));
+        Ok(())
+    }
+
+    fn written(&mut self, id: NodeId, key: PartitionKey, end: Offset) -> Result<(), String> {
+        let now = self.now;
+        let Some(node) = self.nodes.get_mut(&id) else {
+            return Ok(());
+        };
+        let full = now < node.full_until;
+        let (Some(replica), Some(log)) = (node.replicas.get_mut(&key), node.disks.get_mut(&key))
+        else {
+            return Ok(());
+        };
+        replica.writing = false;
+        if full {
+            replica.staged.clear();
+            let end = log.end();
+            self.count("write found no space");
+            return self.step(id, key, Input::WriteRefused(end));
+        }
+        let written: Vec<Batch> = replica.staged.iter().filter(|b| b.end() <= end).copied().collect();
+        replica.staged.retain(|b| b.end() > end);
+        log.batches.extend(written);
+        self.step(id, key, Input::Written(end))
+    }
+
+    fn flushed(
+        &mut self,
+        id: NodeId,
+        key: PartitionKey,
+        end: Offset,
+        cuts: u64,
+    ) -> Result<(), String> {
+        let Some(node) = self.nodes.get_mut(&id) else {
+            return Ok(());
+        };
+        let (Some(replica), Some(log)) = (node.replicas.get_mut(&key), node.disks.get_mut(&key))
+        else {
+            return Ok(());
+        };
+        replica.flushing = false;
+        if replica.cuts != cuts {
+            self.start_flush(id, key);
+            return Ok(());
+        }
+        log.flushed = log.flushed.max(end);
+        self.step(id, key, Input::Flushed(end))
+    }
+
+    fn cut_log(
+        &mut self,
+        id: NodeId,
+        key: PartitionKey,
+        to: Offset,
+        anew: bool,
+    ) -> Result<(), String> {
+        let Some(node) = self.nodes.get_mut(&id) else {
+            return Ok(());
+        };
+        let (Some(replica), Some(log)) = (node.replicas.get_mut(&key), node.disks.get_mut(&key))
+        else {
+            return Ok(());
+        };
+        replica.cuts += 1;
+        replica.shown = replica.shown.min(to);
+        let spans = log.at(to).map(|b| b.epoch) != log.batches.last().map(|b| b.epoch);
+        if anew {
+            log.restart(to);
+        } else {
+            log.truncate(to);
+        }
+        let input = Input::Truncated {
+            log_start: log.start,
+            log_end: log.end(),
+            flushed: log.flushed,
+            producers: log.producers(),
+        };
+        self.count(match (anew, spans) {
+            (true, _) => "log begun anew",
+            (false, true) => "log cut over several epochs",
+            (false, false) => "log cut",
+        });
+        self.step(id, key, input)
+    }
+
+    /// One step of a core, and everything that follows from it.
+    pub(super) fn step(
+        &mut self,
+        id: NodeId,
+        key: PartitionKey,
+        input: Input,
+    ) -> Result<(), String> {
+        let now = Now {
+            mono_ms: self.now,
+            wall_ms: self.now as i64,
+        };
+        let mut out = Vec::new();
+        let Some(replica) = self.replica(id, key) else {
+            return Ok(());
+        };
+        let led = replica.core.leader_epoch();
+        replica.core.step(now, input, &mut out);
+        let leads = replica.core.leader_epoch();
+        if let Some(epoch) = leads
+            && led != leads
+        {
+            self.say(|_| format!("node {id} leads {} in epoch {epoch}", key.partition));
+            self.check_new_leader(id, key, epoch)?;
+        }
+        for output in out {
+            self.perform(id, key, output)?;
+        }
+        self.start_write(id, key);
+        self.start_flush(id, key);
+        self.serve(id, key, None);
+        self.check_shown(id, key)
+    }
+
+    fn perform(&mut self, id: NodeId, key: PartitionKey, output: Output) -> Result<(), String> {
+        let me = Addr::Node(id);
+        match output {
+            Output::Write {
+                ticket,
+                base_offset,
+                leader_epoch,
+            } => {
+                self.oracle.leads(key, leader_epoch, id)?;
+                if let Some(replica) = self.replica(id, key)
+                    && let Some(produce) = replica.offered.get(&ticket)
+                {
+                    let value = produce.value;
+                    replica.staged.push(Batch {
+                        base: base_offset,
+                        records: produce.records,
+                        epoch: leader_epoch,
+                        value: produce.value,
+                        producer: produce.producer,
+                    });
+                    self.say(|_| {
+                        let partition = key.partition;
+                        format!("node {id} appends {value:x} at {base_offset} of partition {partition} in epoch {leader_epoch}")
+                    });
+                }
+                Ok(())
+            }
+            Output::Answer { ticket, result } => {
+                let hint = self.replica(id, key).and_then(|r| r.core.assignment()?.leader);
+                let offered = self.replica(id, key).and_then(|r| r.offered.remove(&ticket));
+                let Some(produce) = offered else { return Ok(()) };
+                if let Ok(accepted) = &result {
+                    self.acknowledged(&produce, accepted)?;
+                }
+                let message = Message::Produced {
+                    request: produce.request,
+                    result: result.map(|a| a.base_offset),
+                    hint,
+                };
+                self.send(me, Addr::Client(produce.client), message);
+                Ok(())
+            }
+            Output::HighWatermark(offset) => {
+                let save = self.rng.below(8) == 0;
+                if save && let Some(node) = self.nodes.get_mut(&id)
+                    && let Some(log) = node.disks.get_mut(&key)
+                {
+                    log.saved_high_watermark = offset.min(log.end());
+                }
+                Ok(())
+            }
+            Output::AnswerFetch { ticket, result } => {
+                self.answer_fetch(id, key, ticket, result);
+                Ok(())
+            }
+            Output::Fetch {
+                id: fetch,
+                leader,
+                position,
+            } => {
+                let (run, life) = self.run_and_life(id, key);
+                let to = Addr::Node(leader);
+                self.send(me, to, Message::Fetch { key, id: fetch, position });
+                self.at(
+                    FETCH_TIMEOUT_MS,
+                    Event::FetchTimeout { node: id, run, life, key, id: fetch },
+                );
+                Ok(())
+            }
+            Output::Progress { leader, position } => {
+                self.send(me, Addr::Node(leader), Message::Progress { key, position });
+                Ok(())
+            }
+            Output::WriteReplicated { id: fetch, .. } => {
+                let Some(replica) = self.replica(id, key) else { return Ok(()) };
+                match replica.arrived.take() {
+                    Some((arrived, batches)) if arrived == fetch => {
+                        replica.staged.extend(&batches);
+                        self.say(|_| {
+                            let ends = batches.first().zip(batches.last());
+                            let ends = ends.map(|(a, b)| (a.base.get(), b.end().get(), b.epoch.get()));
+                            format!("node {id} copies {ends:?} of partition {}", key.partition)
+                        });
+                    }
+                    _ => return Err(format!("node {id} is to write an answer that is gone")),
+                }
+                Ok(())
+            }
+            Output::Truncate(to) => self.cut_later(id, key, to, false),
+            Output::Restart(to) => self.cut_later(id, key, to, true),
+            Output::Trim(to) => self.trim(id, key, to),
+            Output::ProposeIsr {
+                leader_epoch,
+                partition_epoch,
+                isr,
+            } => self.propose(id, key, (leader_epoch, partition_epoch), &isr),
+            Output::Distrust { leader, why } => Err(format!(
+                "node {id} does not trust leader {leader} of partition {}: {why:?}",
+                key.partition
+            )),
+        }
+    }
+
+    fn cut_later(
+        &mut self,
+        id: NodeId,
+        key: PartitionKey,
+        to: Offset,
+        anew: bool,
+    ) -> Result<(), String> {
+        let (run, life) = self.run_and_life(id, key);
+        let after = self.rng.below(8);
+        self.say(|_| format!("node {id} cuts partition {} to {to}", key.partition));
+        self.at(after, Event::Cut { node: id, run, life, key, to, anew });
+        Ok(())
+    }
+
+    /// Removes records below an offset, as retention does.
+    pub(super) fn trim(&mut self, id: NodeId, key: PartitionKey, to: Offset) -> Result<(), String> {
+        let Some(node) = self.nodes.get_mut(&id) else {
+            return Ok(());
+        };
+        let Some(log) = node.disks.get_mut(&key) else {
+            return Ok(());
+        };
+        // Whole batches go; the log begins with one.
+        let to = log.at(to).map_or(to.min(log.end()), |b| b.base);
+        if to <= log.start {
+            return Ok(());
+        }
+        log.trim(to);
+        let seen = self.oracle.partition(key);
+        seen.trimmed = seen.trimmed.max(to);
+        self.count("log start moved");
+        self.step(id, key, Input::LogStart(to))
+    }
+
+    /// The replicas that were not heard from in this epoch are named in the run that the metadata of the
+    /// same partition epoch knows: a later registration would have changed the partition.
+    fn propose(
+        &mut self,
+        id: NodeId,
+        key: PartitionKey,
+        (leader_epoch, partition_epoch): (LeaderEpoch, i32),
+        isr: &[(NodeId, Option<BrokerEpoch>)],
+    ) -> Result<(), String> {
+        let Some(node) = self.nodes.get(&id) else {
+            return Ok(());
+        };
+        let Some(broker_epoch) = node.epoch else { return Ok(()) };
+        let view = self.controller.view(node.applied);
+        let run = |n: &NodeId, heard: &Option<BrokerEpoch>| {
+            heard.or_else(|| view.epochs.get(n).copied()).unwrap_or_default()
+        };
+        let isr: Vec<_> = isr.iter().map(|(n, heard)| (*n, run(n, heard))).collect();
+        let message = Message::Alter {
+            key,
+            leader: id,
+            leader_epoch,
+            partition_epoch,
+            isr,
+            broker_epoch,
+        };
+        self.send(Addr::Node(id), Addr::Controller, message);
+        Ok(())
+    }
+
+    fn start_write(&mut self, id: NodeId, key: PartitionKey) {
+        let Some(node) = self.nodes.get_mut(&id) else { return };
+        let run = node.run;
+        let Some(replica) = node.replicas.get_mut(&key) else { return };
+        if replica.writing {
+            return;
+        }
+        let Some(end) = replica.staged.last().map(Batch::end) else { return };
+        replica.writing = true;
+        let life = replica.life;
+        let after = self.rng.below(3);
+        self.at(after, Event::Written { node: id, run, life, key, end });
+    }
+
+    fn start_flush(&mut self, id: NodeId, key: PartitionKey) {
+        let now = self.now;
+        let Some(node) = self.nodes.get_mut(&id) else { return };
+        let (run, stalled) = (node.run, node.stalled_until.saturating_sub(now));
+        let (Some(replica), Some(log)) = (node.replicas.get_mut(&key), node.disks.get(&key)) else {
+            return;
+        };
+        let (end, cuts, life) = (log.end(), replica.cuts, replica.life);
+        if replica.flushing || end <= log.flushed {
+            return;
+        }
+        replica.flushing = true;
+        let after = stalled + 1 + self.rng.below(self.knobs.flush_ms);
+        self.at(after, Event::Flushed { node: id, run, life, key, end, cuts });
+    }
+
+    fn answer_fetch(
+        &mut self,
+        id: NodeId,
+        key: PartitionKey,
+        ticket: Ticket,
+        result: Result<FetchGrant, FetchRefusal>,
+    ) {
+        let Some(replica) = self.replica(id, key) else { return };
+        let Some((from, fetch)) = replica.fetches.remove(&ticket) else { return };
+        let epoch = replica.core.leader_epoch();
+        match (result, epoch) {
+            (Ok(grant), Some(epoch)) => {
+                replica.parked.insert(ticket, Parked { from, id: fetch, epoch, grant });
+                let (run, life) = self.run_and_life(id, key);
+                self.at(PARK_MS, Event::ParkTimeout { node: id, run, life, key, ticket });
+            }
+            (refused, _) => {
+                self.count(match refused {
+                    Err(FetchRefusal::Diverging { .. }) => "fetch refused: logs part",
+                    Err(FetchRefusal::FencedLeaderEpoch(_)) => "fetch refused: old leader epoch",
+                    Err(FetchRefusal::UnknownLeaderEpoch(_)) => "fetch refused: newer leader epoch",
+                    Err(FetchRefusal::OutOfRange { .. }) => "fetch refused: log begins later",
+                    Err(FetchRefusal::Stale) => "fetch refused: overtaken",
+                    _ => "fetch refused: not leader, or not replica",
+                });
+                self.say(|_| format!("node {id} refuses node {from}: {refused:?}"));
+                let result = Err(refused.err().unwrap_or(FetchRefusal::NotLeader));
+                let message = Message::Fetched { key, id: fetch, result };
+                self.send(Addr::Node(id), Addr::Node(from), message);
+            }
+        }
+    }
+
+    /// Answers the fetches that have something to read, or have waited long enough.
+    fn serve(&mut self, id: NodeId, key: PartitionKey, late: Option<Ticket>) {
+        let Some(node) = self.nodes.get_mut(&id) else { return };
+        let (Some(replica), Some(log)) = (node.replicas.get_mut(&key), node.disks.get(&key)) else {
+            return;
+        };
+        let (epoch, end) = (replica.core.leader_epoch(), log.end());
+        let (high_watermark, log_start) = (replica.core.committed(), replica.core.log_start());
+        let ready: Vec<(Ticket, Parked)> = replica
+            .parked
+            .iter()
+            .filter(|(ticket, p)| {
+                Some(p.epoch) != epoch
+                    || end > p.grant.from
+                    || high_watermark > p.grant.high_watermark
+                    || late == Some(**ticket)
+            })
+            .map(|(t, p)| (*t, *p))
+            .collect();
+        let mut answers = Vec::new();
+        for (ticket, parked) in ready {
+            replica.parked.remove(&ticket);
+            let result = if Some(parked.epoch) == epoch {
+                let batches = log.from(parked.grant.from, FETCH_BATCHES);
+                Ok((batches, high_watermark, log_start))
+            } else {
+                Err(FetchRefusal::NotLeader)
+            };
+            answers.push((parked.from, Message::Fetched { key, id: parked.id, result }));
+        }
+        for (to, message) in answers {
+            self.send(Addr::Node(id), Addr::Node(to), message);
+        }
+    }
+}

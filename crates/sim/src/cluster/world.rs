@@ -1,0 +1,439 @@
+//! Time, the network, and the order in which everything happens.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use varve_metadata::{Command, PartitionKey};
+use varve_partition::{FetchId, FetchRefusal, IsrRefusal, Position, Rejection, Ticket};
+use varve_types::{Acks, BrokerEpoch, LeaderEpoch, NodeId, Offset, ProducerId, Sequence};
+
+use super::clients::Client;
+use super::controller::Controller;
+use super::disk::Batch;
+use super::knobs::Knobs;
+use super::node::Node;
+use super::oracle::Oracle;
+use super::Report;
+use crate::rng::Rng;
+
+/// Who can be spoken to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Addr {
+    Node(NodeId),
+    Controller,
+    Client(usize),
+}
+
+/// An append as it travels.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Produce {
+    pub(super) client: usize,
+    pub(super) request: u64,
+    pub(super) key: PartitionKey,
+    pub(super) value: u64,
+    pub(super) records: u32,
+    pub(super) producer: Option<(ProducerId, Sequence)>,
+    pub(super) acks: Acks,
+}
+
+/// What travels.
+#[derive(Debug, Clone)]
+pub(super) enum Message {
+    Fetch {
+        key: PartitionKey,
+        id: FetchId,
+        position: Position,
+    },
+    Fetched {
+        key: PartitionKey,
+        id: FetchId,
+        result: Result<(Vec<Batch>, Offset, Offset), FetchRefusal>,
+    },
+    Progress {
+        key: PartitionKey,
+        position: Position,
+    },
+    Register {
+        node: NodeId,
+        incarnation: u128,
+        directory: u128,
+        clean: Option<BrokerEpoch>,
+    },
+    Registered {
+        incarnation: u128,
+        epoch: BrokerEpoch,
+    },
+    Heartbeat {
+        node: NodeId,
+        epoch: BrokerEpoch,
+        applied: u64,
+        wants_stop: bool,
+    },
+    /// The controller knows a later registration of the node.
+    Superseded {
+        epoch: BrokerEpoch,
+    },
+    /// The controller's state has this version.
+    Metadata {
+        version: u64,
+        may_stop: bool,
+    },
+    Alter {
+        key: PartitionKey,
+        leader: NodeId,
+        leader_epoch: LeaderEpoch,
+        partition_epoch: i32,
+        isr: Vec<(NodeId, BrokerEpoch)>,
+        broker_epoch: BrokerEpoch,
+    },
+    AlterRefused {
+        key: PartitionKey,
+        partition_epoch: i32,
+        why: IsrRefusal,
+    },
+    Produce(Produce),
+    Produced {
+        request: u64,
+        result: Result<Offset, Rejection>,
+        hint: Option<NodeId>,
+    },
+}
+
+/// What happens at some time. Those of a process name its run, those of a replica its life: later ones do
+/// not see them.
+#[derive(Debug, Clone)]
+pub(super) enum Event {
+    Deliver {
+        from: Addr,
+        to: Addr,
+        message: Message,
+    },
+    Written {
+        node: NodeId,
+        run: u64,
+        life: u64,
+        key: PartitionKey,
+        end: Offset,
+    },
+    Flushed {
+        node: NodeId,
+        run: u64,
+        life: u64,
+        key: PartitionKey,
+        end: Offset,
+        cuts: u64,
+    },
+    Cut {
+        node: NodeId,
+        run: u64,
+        life: u64,
+        key: PartitionKey,
+        to: Offset,
+        anew: bool,
+    },
+    FetchTimeout {
+        node: NodeId,
+        run: u64,
+        life: u64,
+        key: PartitionKey,
+        id: FetchId,
+    },
+    ParkTimeout {
+        node: NodeId,
+        run: u64,
+        life: u64,
+        key: PartitionKey,
+        ticket: Ticket,
+    },
+    Beat {
+        node: NodeId,
+        run: u64,
+    },
+    Start(NodeId),
+    Resume(NodeId),
+    Controller,
+    Client(usize),
+    Nemesis,
+    Heal(u64),
+}
+
+/// Everything.
+pub(super) struct World {
+    pub(super) seed: u64,
+    pub(super) now: u64,
+    pub(super) rng: Rng,
+    pub(super) knobs: Knobs,
+    queue: BTreeMap<(u64, u64), Event>,
+    next_event: u64,
+    pub(super) nodes: BTreeMap<NodeId, Node>,
+    pub(super) controller: Controller,
+    pub(super) clients: Vec<Client>,
+    pub(super) oracle: Oracle,
+    /// Directions in which nothing passes, each with the number of the fault that cut it.
+    pub(super) cut: BTreeMap<(Addr, Addr), u64>,
+    /// The phase of faults is over.
+    pub(super) healed: bool,
+    pub(super) coverage: BTreeMap<&'static str, u64>,
+    pub(super) faults: u64,
+    trace: u64,
+    events: u64,
+    tell: bool,
+    story: Vec<String>,
+}
+
+impl World {
+    pub(super) fn new(seed: u64, tell: bool) -> Self {
+        let mut rng = Rng::new(seed);
+        let knobs = Knobs::draw(&mut rng);
+        let mut world = Self {
+            seed,
+            now: 0,
+            rng,
+            knobs,
+            queue: BTreeMap::new(),
+            next_event: 0,
+            nodes: BTreeMap::new(),
+            controller: Controller::new(&knobs),
+            clients: Vec::new(),
+            oracle: Oracle::default(),
+            cut: BTreeMap::new(),
+            healed: false,
+            coverage: BTreeMap::new(),
+            faults: 0,
+            trace: seed,
+            events: 0,
+            tell,
+            story: Vec::new(),
+        };
+        world.say(|_| format!("{knobs:?}"));
+        for n in 1..=knobs.nodes {
+            world.nodes.insert(NodeId(n), Node::new(NodeId(n)));
+            world.at(0, Event::Start(NodeId(n)));
+        }
+        world.clients = Client::all(&mut world.rng, &knobs);
+        for client in 0..world.clients.len() {
+            world.at(300, Event::Client(client));
+        }
+        world.at(20, Event::Controller);
+        world.at(500, Event::Nemesis);
+        world
+    }
+
+    pub(super) fn run(mut self) -> Report {
+        let violation = self.run_to_end().err();
+        let violation = violation.map(|why| format!("at {} ms: {why}", self.now));
+        if let Some(why) = &violation {
+            self.say(|_| format!("VIOLATION {why}"));
+        }
+        Report {
+            seed: self.seed,
+            violation,
+            trace: self.trace,
+            events: self.events,
+            records: self.oracle.records(),
+            coverage: self.coverage,
+            story: self.story,
+        }
+    }
+
+    fn run_to_end(&mut self) -> Result<(), String> {
+        let until = self.knobs.fault_phase_ms;
+        while self.now < until {
+            self.one()?;
+        }
+        self.heal_everything();
+        // V1 gives a cluster 60 s; this one's clocks run that much faster.
+        let until = self.now + 30_000;
+        while self.now < until {
+            self.one()?;
+            if self.events % 64 == 0 && self.recovered() {
+                return self.oracle.final_check(&self.nodes);
+            }
+        }
+        Err(format!(
+            "not back to full strength 30 s after everything was healed: {}",
+            self.what_is_missing()
+        ))
+    }
+
+    fn one(&mut self) -> Result<(), String> {
+        let Some(((at, number), event)) = self.queue.pop_first() else {
+            return Err("nothing happens any more".to_owned());
+        };
+        self.now = self.now.max(at);
+        self.events += 1;
+        self.trace = (self.trace ^ at ^ (number << 20) ^ kind(&event))
+            .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+            .rotate_left(23);
+        self.happen(event)
+    }
+
+    fn happen(&mut self, event: Event) -> Result<(), String> {
+        match event {
+            Event::Deliver { from, to, message } => self.deliver(from, to, message),
+            Event::Client(client) => {
+                self.client_acts(client);
+                Ok(())
+            }
+            Event::Controller => {
+                self.at(20, Event::Controller);
+                self.controller_acts()
+            }
+            Event::Nemesis => self.nemesis_acts(),
+            Event::Heal(fault) => {
+                self.cut.retain(|_, by| *by != fault);
+                Ok(())
+            }
+            Event::Start(node) => {
+                self.start_node(node);
+                Ok(())
+            }
+            Event::Resume(node) => {
+                self.resume_node(node);
+                Ok(())
+            }
+            other => self.node_event(other),
+        }
+    }
+
+    /// Schedules something `after` milliseconds.
+    pub(super) fn at(&mut self, after: u64, event: Event) {
+        self.next_event += 1;
+        self.queue.insert((self.now + after, self.next_event), event);
+    }
+
+    /// Sends a message through a network that delays, reorders, loses and repeats.
+    pub(super) fn send(&mut self, from: Addr, to: Addr, message: Message) {
+        if self.cut.contains_key(&(from, to)) {
+            return self.count("message stopped by a cut");
+        }
+        let peers = !matches!((from, to), (Addr::Client(_), _) | (_, Addr::Client(_)));
+        let (loss, duplicates) = match self.healed {
+            true => (0, 0),
+            false => (self.knobs.loss, if peers { self.knobs.duplicates } else { 0 }),
+        };
+        if self.rng.below(1_000) < loss {
+            return self.count("message lost");
+        }
+        let copies = 1 + u64::from(self.rng.below(1_000) < duplicates);
+        for copy in 0..copies {
+            let late = self.rng.below(100) < 3 && !self.healed;
+            let most = self.knobs.delay_ms * if late || copy > 0 { 20 } else { 1 };
+            let delay = 1 + self.rng.below(most);
+            let message = message.clone();
+            self.at(delay, Event::Deliver { from, to, message });
+        }
+    }
+
+    pub(super) fn count(&mut self, what: &'static str) {
+        *self.coverage.entry(what).or_default() += 1;
+    }
+
+    pub(super) fn say(&mut self, what: impl FnOnce(&Self) -> String) {
+        if self.tell {
+            let line = format!("{:>7} {}", self.now, what(self));
+            self.story.push(line);
+        }
+    }
+
+    /// Adds a line that is at hand already.
+    pub(super) fn say_last(&mut self, line: String) {
+        if self.tell {
+            self.story.push(line);
+        }
+    }
+
+    /// The partitions there are.
+    pub(super) fn keys(&self) -> Vec<PartitionKey> {
+        self.controller.keys()
+    }
+
+    /// Cuts both directions, or one, between two sets.
+    pub(super) fn separate(&mut self, a: &BTreeSet<Addr>, b: &BTreeSet<Addr>, both: bool) -> u64 {
+        self.faults += 1;
+        let fault = self.faults;
+        for x in a {
+            for y in b.iter().filter(|y| *y != x) {
+                self.cut.insert((*x, *y), fault);
+                if both {
+                    self.cut.insert((*y, *x), fault);
+                }
+            }
+        }
+        fault
+    }
+
+    fn deliver(&mut self, from: Addr, to: Addr, message: Message) -> Result<(), String> {
+        match to {
+            Addr::Controller => self.controller_hears(message),
+            Addr::Client(client) => self.client_hears(client, message),
+            Addr::Node(node) => {
+                let Some(n) = self.nodes.get_mut(&node) else {
+                    return Ok(());
+                };
+                if n.paused {
+                    n.held.push((from, message));
+                    return Ok(());
+                }
+                if n.up { self.node_hears(node, from, message) } else { Ok(()) }
+            }
+        }
+    }
+
+    /// Applies a command to the metadata; the invariants of the metadata are checked with it.
+    pub(super) fn change(&mut self, command: Command) -> Result<bool, String> {
+        let applied = self.controller.apply(command);
+        if applied {
+            self.say(|w| {
+                let p = w.keys().into_iter().filter_map(|k| w.controller.state.partition_at(k));
+                let p = p.map(|p| {
+                    format!(
+                        "[leader {:?} epoch {} change {} replicas {:?} in sync {:?} eligible {:?}]",
+                        p.leader.map(|n| n.0),
+                        p.leader_epoch,
+                        p.partition_epoch,
+                        p.replicas.iter().map(|n| n.0).collect::<Vec<_>>(),
+                        p.isr.iter().map(|n| n.0).collect::<Vec<_>>(),
+                        p.elr.iter().map(|n| n.0).collect::<Vec<_>>()
+                    )
+                });
+                format!("metadata {}: {}", w.controller.version(), p.collect::<Vec<_>>().join(" "))
+            });
+            self.check_metadata()?;
+        }
+        Ok(applied)
+    }
+}
+
+fn kind(event: &Event) -> u64 {
+    let (kind, node) = match event {
+        Event::Deliver { to, message, .. } => {
+            let to = match to {
+                Addr::Node(n) => n.0 as u64,
+                Addr::Controller => 90,
+                Addr::Client(c) => 100 + *c as u64,
+            };
+            let kind = match message {
+                Message::Fetch { position, .. } => position.log_end.get() as u64,
+                Message::Fetched { id, .. } => id.0,
+                Message::Progress { position, .. } => position.flushed.get() as u64,
+                Message::Produce(p) => p.value,
+                Message::Produced { request, .. } => *request,
+                _ => 1,
+            };
+            (kind << 8, to)
+        }
+        Event::Written { node, end, .. } => (2 + ((end.get() as u64) << 8), node.0 as u64),
+        Event::Flushed { node, end, .. } => (3 + ((end.get() as u64) << 8), node.0 as u64),
+        Event::Cut { node, to, .. } => (4 + ((to.get() as u64) << 8), node.0 as u64),
+        Event::FetchTimeout { node, .. } => (5, node.0 as u64),
+        Event::ParkTimeout { node, .. } => (6, node.0 as u64),
+        Event::Beat { node, .. } => (7, node.0 as u64),
+        Event::Start(node) => (8, node.0 as u64),
+        Event::Resume(node) => (9, node.0 as u64),
+        Event::Controller => (10, 0),
+        Event::Client(client) => (11, *client as u64),
+        Event::Nemesis => (12, 0),
+        Event::Heal(fault) => (13, *fault),
+    };
+    (kind << 8) ^ node
+}
