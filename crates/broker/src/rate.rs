@@ -79,12 +79,12 @@ mod tests {
     #[test]
     fn over_a_long_run_the_rate_holds() {
         let mut rate = Rate::new(10 << 20);
-        let (mut now, mut bytes) = (at(0), 0);
+        let (mut now, mut bytes) = (at(0), 0_u64);
         while now < at(60_000) {
             bytes += 70_000;
             now = now.plus(rate.spent(70_000, now).max(Duration::from_micros(100)));
         }
-        let limit = (10 << 20) * 60 + (10 << 20) / 10 + 70_000;
+        let limit = (10_u64 << 20) * 60 + (10 << 20) / 10 + 70_000;
         assert!(
             bytes <= limit && bytes > limit * 98 / 100,
             "{bytes} of {limit}"
