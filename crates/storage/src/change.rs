@@ -214,6 +214,9 @@ impl Log {
     ) -> Result<Removal, LogError> {
         let before = self.pending.clone();
         prepare(self)?;
+        if self.change_target().is_some_and(|t| t.flush.is_some()) {
+            self.flush_without(before.clone())?;
+        }
         if planted::is(Plant::UnlinkBeforeManifest) {
             self.unlink_too_early()?;
         }
@@ -224,6 +227,30 @@ impl Log {
             return Err(error);
         }
         Ok(self.take_removed())
+    }
+
+    /// Flushes what a change needs flushed, before any manifest has the change: it may still be forgotten.
+    fn flush_without(&mut self, before: Option<Pending>) -> Result<(), LogError> {
+        let wanted = std::mem::replace(&mut self.pending, before);
+        self.manifest_version += 1;
+        if let Some(target) = self.journal_relief() {
+            match target.run() {
+                Ok(done) => drop(self.flush_done(&done)?),
+                Err(error) => {
+                    self.flush_failed(&error);
+                    let FlushError { error, retry } = error;
+                    return Err(if retry {
+                        LogError::NoSpace(error)
+                    } else {
+                        LogError::Io(error)
+                    });
+                }
+            }
+        }
+        self.manifest_version += 1;
+        let version = self.manifest_version;
+        self.pending = wanted.map(|wanted| Pending { version, ..wanted });
+        Ok(())
     }
 
     /// What [`Plant::UnlinkBeforeManifest`] does wrong.

@@ -94,3 +94,36 @@ fn a_log_that_was_written_rolled_or_recovered_is_synced_when_it_is_closed() {
         assert_eq!(recovery.indexes_rebuilt, 0, "{what}");
     }
 }
+
+/// The flush that a trim needs first writes a manifest, too: it must not have the trim in it, as long as the
+/// flush may find no space.
+#[test]
+fn a_trim_whose_flush_finds_no_space_leaves_no_trace() {
+    use varve_vfs::fault::Op;
+    use varve_vfs::mem::Answer;
+    let (mem, vfs) = mem();
+    let small = varve_storage::LogConfig {
+        segment_bytes: 2000,
+        ..config()
+    };
+    let (mut log, _) = open(&vfs, small, false);
+    fill(&mut log, 60);
+    // Of the small files that the flush replaces, the manifest comes first.
+    mem.set_hook(Some(std::sync::Arc::new(|call| {
+        if call.op == Op::Create && call.path.ends_with("leader-epoch.tmp") {
+            Answer::Fail(rustix::io::Errno::NOSPC)
+        } else {
+            Answer::Go
+        }
+    })));
+    let refused = log.trim(o(90)).map(drop).unwrap_err();
+    assert!(refused.is_no_space(), "{refused}");
+    assert_eq!(log.log_start(), o(0));
+    mem.set_hook(None);
+    drop(log);
+    mem.kill_process();
+    let (mut log, _) = open(&vfs, small, false);
+    assert_eq!((log.log_start(), log.log_end()), (o(0), o(180)));
+    drop(log.trim(o(90)).unwrap());
+    assert_eq!(log.log_start(), o(90));
+}
