@@ -1,6 +1,8 @@
 //! One partition on one node: its cursors, its role, and which rule an input belongs to. The rules of a
 //! leader are in `leader`, those of a follower in `follower`; what both need is here.
 
+use std::collections::BTreeMap;
+
 use varve_types::config::Durability;
 use varve_types::{BrokerEpoch, LeaderEpoch, NodeId, Offset};
 
@@ -8,7 +10,7 @@ use crate::epochs::Epochs;
 use crate::follower::Follower;
 use crate::input::{Assignment, Input, Now, Position, Ticket};
 use crate::invariants::Cursors;
-use crate::leader::Leader;
+use crate::leader::{Leader, Replica};
 use crate::output::{Output, Rejection};
 use crate::pending_acks::PendingAcks;
 use crate::planted::{self, Plant};
@@ -90,6 +92,8 @@ pub struct Core {
     pub(crate) cutting: bool,
     /// It is not cut, but thrown away and begun anew.
     pub(crate) begun_anew: bool,
+    /// Always empty, but for a planted bug.
+    pub(crate) remembered: BTreeMap<NodeId, Replica>,
     /// `acks=all`, waiting for the high watermark.
     pub(crate) committing: PendingAcks,
     /// `acks=leader`, waiting for the write.
@@ -128,6 +132,7 @@ impl Core {
             next_fetch: u64::from(instance) << 32,
             cutting: false,
             begun_anew: false,
+            remembered: BTreeMap::new(),
             committing: PendingAcks::default(),
             writing: PendingAcks::default(),
         }
@@ -252,6 +257,7 @@ impl Core {
         if leader == Some(self.me) {
             self.become_leader(now, epoch, out);
         } else {
+            self.remember_evidence();
             self.resign(out);
             match leader {
                 Some(leader) => self.become_follower(now, leader, epoch, previous, out),

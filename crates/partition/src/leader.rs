@@ -35,7 +35,7 @@ struct Evidence {
 
 /// A follower, as its leader sees it.
 #[derive(Debug, Clone, Copy)]
-struct Replica {
+pub(crate) struct Replica {
     evidence: Option<Evidence>,
     /// When it last had everything, monotonic milliseconds.
     caught_up_ms: u64,
@@ -73,7 +73,7 @@ pub(crate) struct Leader {
     pub(crate) epoch_start: Offset,
     partition_epoch: i32,
     isr: BTreeSet<NodeId>,
-    followers: BTreeMap<NodeId, Replica>,
+    pub(crate) followers: BTreeMap<NodeId, Replica>,
     proposal: Option<Proposal>,
 }
 
@@ -117,12 +117,10 @@ impl Core {
             return self.contradicted(self.me, out);
         }
         self.epochs.assign(epoch, start);
+        self.remember_evidence();
+        let old = std::mem::take(&mut self.remembered);
         let Some(assigned) = &self.assigned else {
             return;
-        };
-        let old = match &self.role {
-            Role::Leader(old) if planted::is(Plant::KeepEvidence) => old.followers.clone(),
-            _ => BTreeMap::new(),
         };
         let followers = assigned.replicas.iter().filter(|n| **n != self.me);
         let followers = followers
@@ -145,6 +143,15 @@ impl Core {
             proposal: None,
         });
         self.advance_high_watermark(out);
+    }
+
+    /// Only a planted bug remembers what followers said in an earlier epoch.
+    pub(crate) fn remember_evidence(&mut self) {
+        if planted::is(Plant::KeepEvidence)
+            && let Role::Leader(leader) = &self.role
+        {
+            self.remembered = leader.followers.clone();
+        }
     }
 
     /// The metadata changed under the same leader. A proposal built on the old partition epoch can no

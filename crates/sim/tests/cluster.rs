@@ -35,6 +35,7 @@ fn seeds_keep_every_invariant_and_recover() {
         "clean stop",
         "one-way cut",
         "pause",
+        "disk replaced by an empty one",
     ] {
         assert!(coverage.contains_key(what), "never reached: {what}");
     }

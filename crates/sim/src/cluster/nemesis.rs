@@ -20,7 +20,7 @@ impl World {
             return Ok(());
         }
         let node = self.some_node();
-        match self.rng.below(16) {
+        match self.rng.below(17) {
             0 | 1 => self.kill(node, false),
             2 | 3 => self.kill(node, true),
             4 => self.kill_all(),
@@ -34,6 +34,7 @@ impl World {
             12 => return self.move_leader(node),
             13 => return self.move_replicas(),
             14 => return self.trim_some(),
+            15 => self.wipe(node),
             _ => return self.stop_or_fail(node),
         }
         Ok(())
@@ -106,6 +107,24 @@ impl World {
             self.at(after, Event::Start(id));
         }
         self.count("every node killed at once");
+    }
+
+    /// A disk is replaced by an empty one: as many at once as the topic can bear, which is one.
+    fn wipe(&mut self, id: NodeId) {
+        if self.knobs.min_insync < 2 || !self.at_full_strength() {
+            return;
+        }
+        let after = 20 + self.rng.below(1_200);
+        let directory = u128::from(self.rng.next()) + 100;
+        self.kill_now(id, false);
+        if let Some(node) = self.nodes.get_mut(&id) {
+            node.disks.clear();
+            node.directory = directory;
+            node.clean = None;
+        }
+        self.count("disk replaced by an empty one");
+        self.say(|_| format!("the disk of node {id} is replaced"));
+        self.at(after, Event::Start(id));
     }
 
     fn pause(&mut self, id: NodeId) {

@@ -11,6 +11,7 @@ use varve_metadata::PartitionKey;
 use varve_partition::{
     Append, Core, CoreConfig, FetchGrant, FetchId, Fetched, FetchRefusal, Input, Now, Output, Ticket,
 };
+use varve_types::config::Durability;
 use varve_types::{BrokerEpoch, LeaderEpoch, NodeId, Offset};
 
 use super::disk::{Batch, Log};
@@ -69,7 +70,7 @@ pub(super) struct Node {
     pub(super) directory: u128,
     pub(super) epoch: Option<BrokerEpoch>,
     /// Broker epoch of the run that stopped cleanly last, if it was the last.
-    clean: Option<BrokerEpoch>,
+    pub(super) clean: Option<BrokerEpoch>,
     /// Since when it wants to stop.
     pub(super) wants_stop: Option<u64>,
     /// Version of the metadata it has seen.
@@ -739,7 +740,9 @@ impl World {
             return;
         }
         replica.flushing = true;
-        let after = stalled + 1 + self.rng.below(self.knobs.flush_ms);
+        // With durability=replicated nobody waits for a flush, so it comes late.
+        let lazy = u64::from(self.knobs.durability == Durability::Replicated) * 600;
+        let after = stalled + 1 + self.rng.below(self.knobs.flush_ms + lazy);
         self.at(after, Event::Flushed { node: id, run, life, key, end, cuts });
     }
 
