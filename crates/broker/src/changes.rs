@@ -158,9 +158,7 @@ impl Lane {
                 Input::StorageFailed
             }
         };
-        owned
-            .core
-            .step(now(&*self.clock), input, &mut self.outputs);
+        owned.core.step(now(&*self.clock), input, &mut self.outputs);
         self.perform_outputs(slot);
         self.after_change(slot);
     }

@@ -463,9 +463,7 @@ impl Lane {
                 Input::StorageFailed
             }
         };
-        owned
-            .core
-            .step(now(&*self.clock), input, &mut self.outputs);
+        owned.core.step(now(&*self.clock), input, &mut self.outputs);
         self.perform_outputs(slot);
         self.want_flush(slot, started);
         // Nothing is staged now, and the flush is already under way.
@@ -568,9 +566,7 @@ impl Lane {
                 Input::StorageFailed
             }
         };
-        owned
-            .core
-            .step(now(&*self.clock), input, &mut self.outputs);
+        owned.core.step(now(&*self.clock), input, &mut self.outputs);
         let behind = owned.log.flushed() < owned.log.log_end();
         let fsync = owned.partition.config().durability == Durability::Fsync;
         let now = !owned.flush_again;
@@ -657,11 +653,9 @@ impl Lane {
         let identity = *owned.log.identity();
         let _ = self.flush_jobs.push(Work::Forget(identity));
         drop(owned.finish_changes(false));
-        owned.core.step(
-            now(&*self.clock),
-            Input::StorageFailed,
-            &mut self.outputs,
-        );
+        owned
+            .core
+            .step(now(&*self.clock), Input::StorageFailed, &mut self.outputs);
         self.perform_outputs(slot);
     }
 

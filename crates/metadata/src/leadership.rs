@@ -179,7 +179,9 @@ pub(crate) fn check(p: &Partition, ground: &Ground<'_>) -> Result<(), String> {
     if !p.elr.is_empty() && p.isr.len() >= ground.min(p) {
         return Err("replicas are eligible although enough are in sync".to_owned());
     }
-    if p.unclean_epoch.is_some_and(|unclean| unclean > p.leader_epoch) {
+    if p.unclean_epoch
+        .is_some_and(|unclean| unclean > p.leader_epoch)
+    {
         return Err(format!(
             "epoch {:?} began uncleanly and has not come yet",
             p.unclean_epoch

@@ -318,8 +318,7 @@ impl Core {
             self.producers.settle();
         }
         for (end, ticket, mut accepted) in self.writing.complete(end) {
-            (accepted.replicas, accepted.flushed_replicas) =
-                self.holders(end);
+            (accepted.replicas, accepted.flushed_replicas) = self.holders(end);
             out.push(Output::Answer {
                 ticket,
                 result: Ok(accepted),

@@ -24,7 +24,12 @@ const NOW: Now = Now {
 
 /// This node alone.
 fn core() -> Core {
-    Core::new(NodeId(1), config(Durability::Fsync), Recovered::default(), 0)
+    Core::new(
+        NodeId(1),
+        config(Durability::Fsync),
+        Recovered::default(),
+        0,
+    )
 }
 
 fn alone(epoch: i32) -> Input {
@@ -54,7 +59,9 @@ impl<'a> Words<'a> {
     }
 
     fn number(&self, name: &str) -> i64 {
-        let word = self.named(name).unwrap_or_else(|| panic!("{name}= is missing"));
+        let word = self
+            .named(name)
+            .unwrap_or_else(|| panic!("{name}= is missing"));
         word.parse().unwrap()
     }
 
@@ -69,7 +76,9 @@ impl<'a> Words<'a> {
 
     fn nodes(&self, name: &str) -> Vec<NodeId> {
         let list = self.named(name).unwrap();
-        list.split(',').map(|n| NodeId(n.parse().unwrap())).collect()
+        list.split(',')
+            .map(|n| NodeId(n.parse().unwrap()))
+            .collect()
     }
 
     fn first(&self) -> i64 {
@@ -160,7 +169,9 @@ impl<'a> Words<'a> {
                 result: Ok(Fetched {
                     batches: self.batches(),
                     high_watermark: self.offset("hw"),
-                    log_start: self.named("start").map_or(Offset::ZERO, |_| self.offset("start")),
+                    log_start: self
+                        .named("start")
+                        .map_or(Offset::ZERO, |_| self.offset("start")),
                 }),
             },
             "diverging" => refused(FetchRefusal::Diverging {
@@ -172,7 +183,9 @@ impl<'a> Words<'a> {
             }),
             "fetch-failed" => Input::FetchFailed(id()),
             "truncated" => Input::Truncated {
-                log_start: self.named("start").map_or(Offset::ZERO, |_| self.offset("start")),
+                log_start: self
+                    .named("start")
+                    .map_or(Offset::ZERO, |_| self.offset("start")),
                 log_end: self.offset("end"),
                 flushed: self.offset("end"),
                 producers: ProducerTable::default(),
@@ -241,7 +254,10 @@ fn text_of(output: Output) -> String {
             leader,
             position: p,
         } => format!("ask {leader} id={} {}", id.0, position(p)),
-        Output::Progress { leader, position: p } => format!("tell {leader} {}", position(p)),
+        Output::Progress {
+            leader,
+            position: p,
+        } => format!("tell {leader} {}", position(p)),
         Output::WriteReplicated { id, end } => format!("write id={} up to {end}", id.0),
         Output::Truncate(to) => format!("cut to {to}"),
         Output::Restart(at) => format!("begin anew at {at}"),

@@ -80,9 +80,8 @@ impl Core {
 
     /// Asks for what follows, if nothing is under way.
     pub(crate) fn fetch_if_at_rest(&mut self, now: Now, out: &mut Vec<Output>) {
-        let at_rest = !self.cutting
-            && self.cursors.written == self.cursors.log_end
-            && self.next.is_none();
+        let at_rest =
+            !self.cutting && self.cursors.written == self.cursors.log_end && self.next.is_none();
         let Role::Follower(follower) = &mut self.role else {
             return;
         };

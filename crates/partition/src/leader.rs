@@ -198,8 +198,13 @@ impl Core {
                 let base_offset = self.cursors.log_end;
                 self.keep_time(now);
                 if let Some((producer, first)) = append.producer {
-                    self.producers
-                        .append(producer, first, append.records, base_offset, now.wall_ms);
+                    self.producers.append(
+                        producer,
+                        first,
+                        append.records,
+                        base_offset,
+                        now.wall_ms,
+                    );
                 }
                 self.cursors.log_end = base_offset.plus(append.records.into());
                 out.push(Output::Write {
@@ -326,8 +331,7 @@ impl Core {
         self.cursors.high_watermark = committed;
         out.push(Output::HighWatermark(committed));
         for (end, ticket, mut accepted) in self.committing.complete(committed) {
-            (accepted.replicas, accepted.flushed_replicas) =
-                self.holders(end);
+            (accepted.replicas, accepted.flushed_replicas) = self.holders(end);
             out.push(Output::Answer {
                 ticket,
                 result: Ok(accepted),
@@ -485,8 +489,9 @@ impl Core {
         if shown >= Some(log_end) {
             replica.caught_up_ms = now.mono_ms;
             replica.joins = true;
-        } else if let Some((_, then_ms)) =
-            before.map(|b| b.asked).filter(|(end, _)| shown >= Some(*end))
+        } else if let Some((_, then_ms)) = before
+            .map(|b| b.asked)
+            .filter(|(end, _)| shown >= Some(*end))
         {
             replica.caught_up_ms = replica.caught_up_ms.max(then_ms);
             replica.joins = true;

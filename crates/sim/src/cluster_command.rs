@@ -96,16 +96,20 @@ fn many(options: &Cluster) -> ExitCode {
                     let seed = options.from + n;
                     let ran = std::panic::catch_unwind(|| cluster::run(seed, false));
                     let report = ran.unwrap_or_else(|_| panicked(seed));
-                    let mut sum = sum.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                    let mut sum = sum
+                        .lock()
+                        .unwrap_or_else(std::sync::PoisonError::into_inner);
                     sum.add(report);
-                    if sum.seeds % 1_000 == 0 {
+                    if sum.seeds.is_multiple_of(1_000) {
                         eprintln!("{} of {} seeds", sum.seeds, options.seeds);
                     }
                 }
             });
         }
     });
-    let sum = sum.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let sum = sum
+        .into_inner()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
     print(&sum, started.elapsed().as_secs_f64(), options.json);
     ExitCode::from(u8::from(!sum.violations.is_empty()))
 }

@@ -76,16 +76,26 @@ impl Client {
     pub(super) fn state(&self) -> String {
         let pending = self.pending.values().map(|p| {
             let (sequence, records) = (p.produce.producer.map(|(_, s)| s.get()), p.produce.records);
-            format!("{sequence:?}+{records} {}", if p.again { "again" } else { "sent" })
+            format!(
+                "{sequence:?}+{records} {}",
+                if p.again { "again" } else { "sent" }
+            )
         });
         let pending: Vec<String> = pending.collect();
-        format!("epoch {} to {:?}, under way {pending:?}, last answer {:?}", self.epoch, self.leader, self.last)
+        format!(
+            "epoch {} to {:?}, under way {pending:?}, last answer {:?}",
+            self.epoch, self.leader, self.last
+        )
     }
 
     /// Nobody answers: an idempotent producer will ask again, another leaves it at that.
     fn give_up(&mut self, now: u64) {
         let mut late = false;
-        for pending in self.pending.values_mut().filter(|p| p.sent + TIMEOUT_MS < now) {
+        for pending in self
+            .pending
+            .values_mut()
+            .filter(|p| p.sent + TIMEOUT_MS < now)
+        {
             pending.again = true;
             late = true;
         }
@@ -172,7 +182,11 @@ impl World {
         let to = client.leader.unwrap_or(guess);
         self.at(every, Event::Client(number));
         if let Some(produce) = produce {
-            self.send(Addr::Client(number), Addr::Node(to), Message::Produce(produce));
+            self.send(
+                Addr::Client(number),
+                Addr::Node(to),
+                Message::Produce(produce),
+            );
         }
     }
 
@@ -213,7 +227,11 @@ impl World {
                     return Ok(());
                 }
                 client.pending.remove(&request);
-                if sure { self.oracle.refused(&produce) } else { Ok(()) }
+                if sure {
+                    self.oracle.refused(&produce)
+                } else {
+                    Ok(())
+                }
             }
         }
     }

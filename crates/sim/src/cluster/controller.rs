@@ -59,7 +59,10 @@ impl Controller {
     }
 
     pub(super) fn keys(&self) -> Vec<PartitionKey> {
-        let count = self.state.topic_by_id(TOPIC).map_or(0, |(_, t)| t.partition_count());
+        let count = self
+            .state
+            .topic_by_id(TOPIC)
+            .map_or(0, |(_, t)| t.partition_count());
         let key = |n| PartitionKey {
             topic: TOPIC,
             partition: PartitionId(n),
@@ -104,7 +107,12 @@ impl Controller {
         });
         let view = View {
             assignments: partitions.collect(),
-            epochs: self.state.nodes().iter().map(|(n, node)| (*n, node.epoch)).collect(),
+            epochs: self
+                .state
+                .nodes()
+                .iter()
+                .map(|(n, node)| (*n, node.epoch))
+                .collect(),
         };
         let version = self.state.version() as usize;
         assert!(self.views.len() == version, "a version is skipped");
@@ -134,7 +142,11 @@ impl World {
                 partition_epoch,
                 isr,
                 broker_epoch,
-            } => self.alter((key, leader, leader_epoch, partition_epoch), isr, broker_epoch),
+            } => self.alter(
+                (key, leader, leader_epoch, partition_epoch),
+                isr,
+                broker_epoch,
+            ),
             _ => Ok(()),
         }
     }
@@ -161,7 +173,10 @@ impl World {
             self.count("registration refused until the earlier run is fenced");
         }
         let known = self.controller.state.node(node);
-        let Some(epoch) = known.filter(|n| n.incarnation == incarnation).map(|n| n.epoch) else {
+        let Some(epoch) = known
+            .filter(|n| n.incarnation == incarnation)
+            .map(|n| n.epoch)
+        else {
             return Ok(());
         };
         self.controller.heard.insert(node, self.now);
@@ -177,7 +192,12 @@ impl World {
         applied: u64,
         wants_stop: bool,
     ) -> Result<(), String> {
-        let Some(state) = self.controller.state.node(node).filter(|n| n.epoch == epoch) else {
+        let Some(state) = self
+            .controller
+            .state
+            .node(node)
+            .filter(|n| n.epoch == epoch)
+        else {
             let told = Message::Superseded { epoch };
             self.send(Addr::Controller, Addr::Node(node), told);
             return Ok(());
@@ -219,7 +239,12 @@ impl World {
             self.count("ISR changed");
             return Ok(());
         }
-        self.say(|w| format!("controller refuses node {leader}: {:?}", w.controller.last_rejection));
+        self.say(|w| {
+            format!(
+                "controller refuses node {leader}: {:?}",
+                w.controller.last_rejection
+            )
+        });
         let why = match &self.controller.last_rejection {
             Some(Rejection::IneligibleReplica { node, .. }) => IsrRefusal::Ineligible(*node),
             _ => IsrRefusal::Stale,
@@ -244,14 +269,23 @@ impl World {
             let late = n.state != NodeState::Fenced && heard + session < self.now;
             late.then_some((*node, n.epoch))
         };
-        let silent: Vec<_> = self.controller.state.nodes().iter().filter_map(silent).collect();
+        let silent: Vec<_> = self
+            .controller
+            .state
+            .nodes()
+            .iter()
+            .filter_map(silent)
+            .collect();
         for (node, epoch) in silent {
             self.count("node fenced");
             self.say(|_| format!("controller: node {node} is fenced"));
             self.change(Command::FenceNode { node, epoch })?;
         }
         let nodes = self.controller.state.nodes();
-        let active = nodes.values().filter(|n| n.state == NodeState::Active).count();
+        let active = nodes
+            .values()
+            .filter(|n| n.state == NodeState::Active)
+            .count();
         if !self.controller.created && active == self.knobs.nodes as usize {
             self.create_topic()?;
         }

@@ -114,7 +114,10 @@ impl Log {
     fn epochs(&self) -> Epochs {
         let mut entries: Vec<(LeaderEpoch, Offset)> = Vec::new();
         for batch in &self.batches {
-            if entries.last().is_none_or(|(epoch, _)| *epoch != batch.epoch) {
+            if entries
+                .last()
+                .is_none_or(|(epoch, _)| *epoch != batch.epoch)
+            {
                 entries.push((batch.epoch, batch.base));
             }
         }

@@ -183,7 +183,11 @@ impl World {
     fn halves(&mut self) {
         let (mut a, mut b) = (BTreeSet::new(), BTreeSet::new());
         for addr in self.everybody() {
-            if self.rng.below(2) == 0 { a.insert(addr) } else { b.insert(addr) };
+            if self.rng.below(2) == 0 {
+                a.insert(addr)
+            } else {
+                b.insert(addr)
+            };
         }
         let fault = self.separate(&a, &b, true);
         self.count("network in two halves");
@@ -248,7 +252,9 @@ impl World {
                 let replica = n.replicas.get(&key);
                 n.up && !n.paused && replica.is_some_and(|r| r.core.leader_epoch().is_some())
             };
-            let Some(node) = self.nodes.values().find(leads) else { continue };
+            let Some(node) = self.nodes.values().find(leads) else {
+                continue;
+            };
             let (id, replica) = (node.id, &node.replicas[&key]);
             let room = replica.core.committed().since(replica.core.log_start());
             let to = replica.core.log_start().plus(self.rng.below(room + 1));
@@ -261,7 +267,9 @@ impl World {
     /// gone.
     fn stop_or_fail(&mut self, id: NodeId) -> Result<(), String> {
         let now = self.now;
-        let Some(node) = self.nodes.get_mut(&id) else { return Ok(()) };
+        let Some(node) = self.nodes.get_mut(&id) else {
+            return Ok(());
+        };
         if !node.up || node.paused {
             return Ok(());
         }
@@ -305,18 +313,27 @@ impl World {
         let Some(partition) = self.controller.state.partition_at(key) else {
             return false;
         };
-        let leads = partition.leader.and_then(|n| self.nodes.get(&n)?.replicas.get(&key));
+        let leads = partition
+            .leader
+            .and_then(|n| self.nodes.get(&n)?.replicas.get(&key));
         leads.is_some_and(|r| r.core.latest().is_some()) && !partition.is_reassigning()
     }
 
     pub(super) fn what_is_missing(&mut self) -> String {
         let mut missing = Vec::new();
         for client in self.clients.iter().filter(|c| !c.content()) {
-            missing.push(format!("producer {} has no answers: {}", client.number, client.state()));
+            missing.push(format!(
+                "producer {} has no answers: {}",
+                client.number,
+                client.state()
+            ));
         }
         for (id, node) in &self.nodes {
             if !node.up || node.epoch.is_none() {
-                missing.push(format!("node {id} up {} registered {:?}", node.up, node.epoch));
+                missing.push(format!(
+                    "node {id} up {} registered {:?}",
+                    node.up, node.epoch
+                ));
             }
         }
         for key in self.keys() {

@@ -56,7 +56,9 @@ impl Oracle {
         if first == node {
             return Ok(());
         }
-        Err(format!("R1: nodes {first} and {node} both lead in epoch {epoch}"))
+        Err(format!(
+            "R1: nodes {first} and {node} both lead in epoch {epoch}"
+        ))
     }
 
     /// A producer that does not repeat was told that nothing was appended.
@@ -103,7 +105,9 @@ impl World {
 
     /// After each step of a core: what it shows from now on is what was shown before, and is safe.
     pub(super) fn check_shown(&mut self, id: NodeId, key: PartitionKey) -> Result<(), String> {
-        let Some(node) = self.nodes.get_mut(&id) else { return Ok(()) };
+        let Some(node) = self.nodes.get_mut(&id) else {
+            return Ok(());
+        };
         let (Some(replica), Some(log)) = (node.replicas.get_mut(&key), node.disks.get(&key)) else {
             return Ok(());
         };

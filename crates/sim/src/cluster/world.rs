@@ -6,13 +6,13 @@ use varve_metadata::{Command, PartitionKey};
 use varve_partition::{FetchId, FetchRefusal, IsrRefusal, Position, Rejection, Ticket};
 use varve_types::{Acks, BrokerEpoch, LeaderEpoch, NodeId, Offset, ProducerId, Sequence};
 
+use super::Report;
 use super::clients::Client;
 use super::controller::Controller;
 use super::disk::Batch;
 use super::knobs::Knobs;
 use super::node::Node;
 use super::oracle::Oracle;
-use super::Report;
 use crate::rng::Rng;
 
 /// Who can be spoken to.
@@ -245,7 +245,7 @@ impl World {
         let until = self.now + 30_000;
         while self.now < until {
             self.one()?;
-            if self.events % 64 == 0 && self.recovered() {
+            if self.events.is_multiple_of(64) && self.recovered() {
                 return self.oracle.final_check(&self.nodes);
             }
         }
@@ -298,7 +298,8 @@ impl World {
     /// Schedules something `after` milliseconds.
     pub(super) fn at(&mut self, after: u64, event: Event) {
         self.next_event += 1;
-        self.queue.insert((self.now + after, self.next_event), event);
+        self.queue
+            .insert((self.now + after, self.next_event), event);
     }
 
     /// Sends a message through a network that delays, reorders, loses and repeats.
@@ -309,7 +310,10 @@ impl World {
         let peers = !matches!((from, to), (Addr::Client(_), _) | (_, Addr::Client(_)));
         let (loss, duplicates) = match self.healed {
             true => (0, 0),
-            false => (self.knobs.loss, if peers { self.knobs.duplicates } else { 0 }),
+            false => (
+                self.knobs.loss,
+                if peers { self.knobs.duplicates } else { 0 },
+            ),
         };
         if self.rng.below(1_000) < loss {
             return self.count("message lost");
@@ -374,7 +378,11 @@ impl World {
                     n.held.push((from, message));
                     return Ok(());
                 }
-                if n.up { self.node_hears(node, from, message) } else { Ok(()) }
+                if n.up {
+                    self.node_hears(node, from, message)
+                } else {
+                    Ok(())
+                }
             }
         }
     }
@@ -384,7 +392,10 @@ impl World {
         let applied = self.controller.apply(command);
         if applied {
             self.say(|w| {
-                let p = w.keys().into_iter().filter_map(|k| w.controller.state.partition_at(k));
+                let p = w
+                    .keys()
+                    .into_iter()
+                    .filter_map(|k| w.controller.state.partition_at(k));
                 let p = p.map(|p| {
                     format!(
                         "[leader {:?} epoch {} change {} replicas {:?} in sync {:?} eligible {:?}]",
@@ -396,7 +407,11 @@ impl World {
                         p.elr.iter().map(|n| n.0).collect::<Vec<_>>()
                     )
                 });
-                format!("metadata {}: {}", w.controller.version(), p.collect::<Vec<_>>().join(" "))
+                format!(
+                    "metadata {}: {}",
+                    w.controller.version(),
+                    p.collect::<Vec<_>>().join(" ")
+                )
             });
             self.check_metadata()?;
         }
