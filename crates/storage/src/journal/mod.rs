@@ -637,7 +637,10 @@ impl Journal {
     /// caller makes it and gives it to [`Journal::add`], or says [`Journal::not_made`].
     pub fn file_wanted(&mut self) -> Option<NewFileSpec> {
         let there = self.used.len() + self.free.len();
-        if self.failed || self.making || !self.free.is_empty() || there >= self.config.files {
+        // A file may claim the last number there is: then no other gets one, and none gets its.
+        let numbered = self.files_made < u32::MAX;
+        let room = there < self.config.files && numbered;
+        if self.failed || self.making || !self.free.is_empty() || !room {
             return None;
         }
         self.making = true;
@@ -656,7 +659,7 @@ impl Journal {
     /// Takes over a file that was made.
     pub fn add(&mut self, file: NewFile) {
         self.making = false;
-        self.files_made = self.files_made.max(file.0.number + 1);
+        self.files_made = self.files_made.max(file.0.number.saturating_add(1));
         self.free.push(file.0);
     }
 
