@@ -27,12 +27,13 @@ long suites:
   storage random histories with power cuts against a model, 20,000 cases
   groups  random joins, leaves, timeouts and lost replies, 20,000 cases
   torture crash states, failing calls, full disks, damage at rest and planted bugs, all of each
+  cluster 20,000 seeds of a simulated cluster, and its planted bugs
   power   the real kernel: kills at every system call, 1,200 power cuts, failing, full and hung disks (root)
   fuzz    every fuzz target, each for $VARVE_FUZZ_SECONDS (default 300); $VARVE_FUZZ_TARGETS names some.
           Needs a nightly toolchain and cargo-fuzz; not part of `long` without a name
 ";
 
-const LONG: [Step; 5] = [
+const LONG: [Step; 7] = [
     Step {
         name: "kill",
         arguments: &[
@@ -79,6 +80,38 @@ const LONG: [Step; 5] = [
             "--full",
         ],
         // A planted bug may well end in an assertion: that is caught and counted.
+        environment: &[("CARGO_PROFILE_RELEASE_PANIC", "unwind")],
+    },
+    Step {
+        name: "cluster",
+        arguments: &[
+            "run",
+            "--release",
+            "--package",
+            "varve-sim",
+            "--features",
+            "planted",
+            "--",
+            "cluster",
+            "--seeds",
+            "20000",
+        ],
+        environment: &[("CARGO_PROFILE_RELEASE_PANIC", "unwind")],
+    },
+    Step {
+        name: "cluster",
+        arguments: &[
+            "test",
+            "--release",
+            "--package",
+            "varve-sim",
+            "--features",
+            "planted",
+            "--test",
+            "cluster_plants",
+            "--",
+            "--nocapture",
+        ],
         environment: &[("CARGO_PROFILE_RELEASE_PANIC", "unwind")],
     },
     Step {
@@ -149,13 +182,17 @@ fn main() -> ExitCode {
         ["check", "--skip-tests"] => check(true),
         ["long"] => long(&LONG),
         ["long", "fuzz"] => fuzz::run(),
-        ["long", name] => match LONG.iter().position(|step| step.name == *name) {
-            Some(at) => long(&LONG[at..=at]),
-            None => {
-                eprintln!("error: unknown suite {name:?}\n\n{HELP}");
-                ExitCode::from(2)
+        ["long", name] => {
+            // A suite may have several steps; they stand together.
+            let steps = LONG.iter().filter(|step| step.name == *name).count();
+            match LONG.iter().position(|step| step.name == *name) {
+                Some(at) => long(&LONG[at..at + steps]),
+                None => {
+                    eprintln!("error: unknown suite {name:?}\n\n{HELP}");
+                    ExitCode::from(2)
+                }
             }
-        },
+        }
         ["help" | "--help" | "-h"] => {
             print!("{HELP}");
             ExitCode::SUCCESS
