@@ -10,6 +10,8 @@ use clap::Args;
 use serde_json::json;
 use varve_sim::cluster::{self, Report};
 
+use crate::Output;
+
 /// Options of `varve-sim cluster`.
 #[derive(Debug, Args)]
 pub struct Cluster {
@@ -25,9 +27,9 @@ pub struct Cluster {
     /// How many at a time; default: one for each core
     #[arg(long)]
     jobs: Option<usize>,
-    /// One JSON document instead of a table
-    #[arg(long)]
-    json: bool,
+    /// Form of the result
+    #[arg(long, value_enum, default_value = "text")]
+    output: Output,
 }
 
 /// Runs it.
@@ -110,7 +112,11 @@ fn many(options: &Cluster) -> ExitCode {
     let sum = sum
         .into_inner()
         .unwrap_or_else(std::sync::PoisonError::into_inner);
-    print(&sum, started.elapsed().as_secs_f64(), options.json);
+    print(
+        &sum,
+        started.elapsed().as_secs_f64(),
+        options.output == Output::Json,
+    );
     ExitCode::from(u8::from(!sum.violations.is_empty()))
 }
 
