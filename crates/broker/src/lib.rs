@@ -24,6 +24,7 @@ mod offsets;
 mod offsets_topic;
 mod opener;
 mod partition;
+pub mod peer;
 mod produce;
 mod rate;
 mod reader;
