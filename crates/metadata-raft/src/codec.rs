@@ -127,7 +127,9 @@ pub(crate) fn unsealed(bytes: &[u8]) -> Result<&[u8], CodecError> {
     };
     let (stated, found) = (u32::from_le_bytes(*crc), crc32fast::hash(body));
     if stated != found {
-        return Err(bad(format!("it is {stated:08x}, and the bytes have {found:08x}")));
+        return Err(bad(format!(
+            "it is {stated:08x}, and the bytes have {found:08x}"
+        )));
     }
     Ok(body)
 }
@@ -190,7 +192,10 @@ impl<'a> Reader<'a> {
     pub(crate) fn text(&mut self, field: &'static str, max: usize) -> Result<String, CodecError> {
         let bytes = self.bytes(field)?;
         if bytes.len() > max {
-            return Err(self.bad(field, format!("it has {} bytes, and {max} are the most", bytes.len())));
+            return Err(self.bad(
+                field,
+                format!("it has {} bytes, and {max} are the most", bytes.len()),
+            ));
         }
         match std::str::from_utf8(bytes) {
             Ok(text) => Ok(text.to_owned()),

@@ -74,7 +74,8 @@ pub struct Prepared(Sequenced);
 /// When it does not fit into a record.
 pub fn prepare(entry: &Entry) -> Result<Prepared, StoreError> {
     let fits = |why: String| StoreError::damage(Path::new("an entry of the metadata log"), why);
-    let offset = offset_of(entry.log_id.index).ok_or_else(|| fits("its index is too large".into()))?;
+    let offset =
+        offset_of(entry.log_id.index).ok_or_else(|| fits("its index is too large".into()))?;
     let mut builder = BatchBuilder::new(Compression::None, None);
     builder
         .append(0, None, Some(&entry::encode(entry)), &[])
@@ -93,7 +94,11 @@ impl Disk {
     ///
     /// # Errors
     /// What cannot be read, or damage that a crash does not explain.
-    pub fn open(vfs: Arc<dyn Vfs>, dir: &Path, owner: RaftId) -> Result<(Self, Loaded), StoreError> {
+    pub fn open(
+        vfs: Arc<dyn Vfs>,
+        dir: &Path,
+        owner: RaftId,
+    ) -> Result<(Self, Loaded), StoreError> {
         durable::create_dir_all(&*vfs, dir)?;
         let vote = load(&*vfs, &dir.join("vote"), |b| decode_vote(owner, b))?;
         let purged = load(&*vfs, &dir.join("purged"), |b| decode_purged(owner, b))?;
@@ -109,7 +114,10 @@ impl Disk {
         let mode = OpenMode { clean: false };
         let (log, recovery) = Log::open(vfs.clone(), &log_dir, of, log_config(), mode, 0)?;
         if recovery.bytes_cut > 0 {
-            tracing::info!(bytes = recovery.bytes_cut, "cut a torn write off the metadata log");
+            tracing::info!(
+                bytes = recovery.bytes_cut,
+                "cut a torn write off the metadata log"
+            );
         }
         let mut disk = Self {
             vfs,
@@ -136,7 +144,9 @@ impl Disk {
         let start = self.log.log_start();
         let next = self.next_after(purged)?;
         if start > next {
-            let why = format!("the log begins at entry {start}, and entries up to {next} alone were purged");
+            let why = format!(
+                "the log begins at entry {start}, and entries up to {next} alone were purged"
+            );
             return Err(StoreError::damage(&self.dir.join("purged"), why));
         }
         if start < next {
@@ -183,7 +193,9 @@ impl Disk {
                         .map_err(|e: CodecError| damaged(format!("entry {at}: {e}")))?;
                     let id = entry.log_id;
                     if offset_of(id.index) != Some(at) || id.leader_id.term < last_term {
-                        return Err(damaged(format!("at entry {at} is entry {id} after term {last_term}")));
+                        return Err(damaged(format!(
+                            "at entry {at} is entry {id} after term {last_term}"
+                        )));
                     }
                     last_term = id.leader_id.term;
                     entries.push(entry);
@@ -199,7 +211,9 @@ impl Disk {
         let term = loaded.last().map_or(0, |id| id.leader_id.term);
         let voted = loaded.vote.map_or(0, |v| v.leader_id.term);
         if term > voted {
-            let why = format!("the log has entries of term {term}, and the newest vote is of term {voted}");
+            let why = format!(
+                "the log has entries of term {term}, and the newest vote is of term {voted}"
+            );
             return Err(StoreError::damage(&self.dir.join("vote"), why));
         }
         // A committed index follows its entries to the disk, and an installed snapshot may be ahead of the
@@ -210,7 +224,10 @@ impl Disk {
         Ok(loaded)
     }
 
-    fn run<T>(&mut self, change: impl FnOnce(&mut Self) -> Result<T, StoreError>) -> Result<T, StoreError> {
+    fn run<T>(
+        &mut self,
+        change: impl FnOnce(&mut Self) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
         if let Some(cause) = &self.failed {
             return Err(StoreError::Failed {
                 dir: self.dir.clone(),
@@ -234,7 +251,8 @@ impl Disk {
             if let Some(first) = batches.first() {
                 let (found, end) = (first.header().base_offset, disk.log.log_end());
                 if found != end {
-                    let why = format!("entry {found} does not continue the log, which ends at {end}");
+                    let why =
+                        format!("entry {found} does not continue the log, which ends at {end}");
                     return Err(StoreError::damage(&disk.dir, why));
                 }
                 disk.log.append(&batches, 0)?;
@@ -251,7 +269,11 @@ impl Disk {
     pub fn save_vote(&mut self, vote: &Vote) -> Result<(), StoreError> {
         self.run(|disk| {
             let bytes = encode_vote(disk.owner, vote);
-            Ok(durable::replace(&*disk.vfs, &disk.dir.join("vote"), &bytes)?)
+            Ok(durable::replace(
+                &*disk.vfs,
+                &disk.dir.join("vote"),
+                &bytes,
+            )?)
         })
     }
 
@@ -262,7 +284,11 @@ impl Disk {
     pub fn save_identity(&mut self, identity: &Identity) -> Result<(), StoreError> {
         self.run(|disk| {
             let bytes = encode_identity(disk.owner, identity);
-            Ok(durable::replace(&*disk.vfs, &disk.dir.join("identity"), &bytes)?)
+            Ok(durable::replace(
+                &*disk.vfs,
+                &disk.dir.join("identity"),
+                &bytes,
+            )?)
         })
     }
 

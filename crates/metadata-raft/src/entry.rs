@@ -59,7 +59,10 @@ pub fn decode(bytes: &[u8]) -> Result<Entry, CodecError> {
         COMMAND => {
             let command = r.rest();
             if command.len() > COMMAND_MAX_BYTES {
-                let why = format!("it has {} bytes, and {COMMAND_MAX_BYTES} are the most", command.len());
+                let why = format!(
+                    "it has {} bytes, and {COMMAND_MAX_BYTES} are the most",
+                    command.len()
+                );
                 return Err(r.bad("command", why));
             }
             Payload::Normal(CommandBytes(Bytes::copy_from_slice(command)))

@@ -45,21 +45,28 @@ fn opened(bytes: &[u8], kind: u8, owner: RaftId) -> Result<Reader<'_>, CodecErro
     }
     let version = r.u16("version")?;
     if version != VERSION {
-        let why = format!("it is {version}, and this program knows {VERSION}: a newer program wrote it");
+        let why =
+            format!("it is {version}, and this program knows {VERSION}: a newer program wrote it");
         return Err(r.bad("version", why));
     }
     let mut r = Reader::new(unsealed(bytes)?);
     let _: [u8; 6] = r.array("magic and version")?;
     let found = r.u8("kind")?;
     if found != kind {
-        return Err(r.bad("kind", format!("it is {found}, not {kind}: another file has its name")));
+        return Err(r.bad(
+            "kind",
+            format!("it is {found}, not {kind}: another file has its name"),
+        ));
     }
     if r.u8("reserved")? != 0 {
         return Err(r.bad("reserved", "it is not 0"));
     }
     let of = r.u64("owner")?;
     if of != owner {
-        return Err(r.bad("owner", format!("it is {of:016x}, not {owner:016x}: the file is of another directory")));
+        return Err(r.bad(
+            "owner",
+            format!("it is {of:016x}, not {owner:016x}: the file is of another directory"),
+        ));
     }
     Ok(r)
 }
@@ -149,7 +156,10 @@ pub fn decode_committed(owner: RaftId, bytes: &[u8]) -> Result<(u64, Option<LogI
     let number = r.u64("number")?;
     let committed = r.option("committed", Reader::log_id)?;
     if r.rest().iter().any(|b| *b != 0) || bytes.len() != SLOT_BYTES {
-        return Err(r.bad("slot", format!("it has more than zeros up to byte {SLOT_BYTES}")));
+        return Err(r.bad(
+            "slot",
+            format!("it has more than zeros up to byte {SLOT_BYTES}"),
+        ));
     }
     Ok((number, committed))
 }
@@ -192,7 +202,9 @@ impl Committed {
         let bytes = vfs.read(&path)?;
         let mut best: Option<(usize, u64, Option<LogId>)> = None;
         for slot in 0..2 {
-            let bytes = bytes.get(slot * SLOT_BYTES..(slot + 1) * SLOT_BYTES).unwrap_or_default();
+            let bytes = bytes
+                .get(slot * SLOT_BYTES..(slot + 1) * SLOT_BYTES)
+                .unwrap_or_default();
             if bytes.iter().all(|b| *b == 0) {
                 continue;
             }

@@ -5,15 +5,27 @@
 //! cannot read or write its store is out of service and changes nothing. It takes no decision about the
 //! cluster state of its own, knows no protocol, and reads no clock but tokio's timers.
 
+mod bootstrap;
 mod codec;
+mod config;
 pub mod disk;
 pub mod entry;
 mod error;
 pub mod files;
 pub mod machine;
+mod members;
+pub mod message;
+pub mod network;
+mod node;
+mod propose;
+mod serve;
 pub mod snapshot_file;
 pub mod store;
 pub mod types;
 
 pub use codec::CodecError;
+pub use config::RaftConfig;
 pub use error::{StartError, StoreError};
+pub use members::ChangeError;
+pub use network::{Transport, TransportError};
+pub use node::{MemberStatus, MetadataRaft, Phase, Status};

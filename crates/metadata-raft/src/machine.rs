@@ -21,9 +21,7 @@ use varve_vfs::Vfs;
 
 use crate::error::StoreError;
 use crate::snapshot_file::Snapshots;
-use crate::types::{
-    Entry, LogId, Payload, Snapshot, SnapshotMeta, StoredMembership, TypeConfig,
-};
+use crate::types::{Entry, LogId, Payload, Snapshot, SnapshotMeta, StoredMembership, TypeConfig};
 
 /// How many results are kept for those that wait for them.
 const RESULTS_KEPT: usize = 4096;
@@ -103,7 +101,10 @@ impl Machine {
     #[must_use]
     pub fn result(&self, id: &LogId) -> Option<Outcome> {
         let inner = self.inner.read();
-        let at = inner.results.binary_search_by(|(found, _)| found.cmp(id)).ok()?;
+        let at = inner
+            .results
+            .binary_search_by(|(found, _)| found.cmp(id))
+            .ok()?;
         inner.results.get(at).map(|(_, outcome)| outcome.clone())
     }
 
@@ -116,7 +117,9 @@ impl Machine {
         let mut inner = self.inner.write();
         let due = inner.applied.map_or(0, |last| last.index + 1);
         if id.index < due {
-            return Err(io::Error::other(format!("entry {id} of the metadata log was applied before")));
+            return Err(io::Error::other(format!(
+                "entry {id} of the metadata log was applied before"
+            )));
         }
         if let Some(command) = command {
             let outcome = apply(&mut inner.state, command);
@@ -136,7 +139,8 @@ impl Machine {
     }
 
     fn publish(&self, version: u64, next: u64) {
-        self.version.send_if_modified(|seen| std::mem::replace(seen, version) != version);
+        self.version
+            .send_if_modified(|seen| std::mem::replace(seen, version) != version);
         self.next.send_replace(next);
     }
 
@@ -168,7 +172,8 @@ impl Machine {
 }
 
 fn decoded(id: &LogId, bytes: &[u8]) -> io::Result<Command> {
-    let command = command_codec::decode(bytes).map_err(|e| io::Error::other(format!("entry {id}: {e}")))?;
+    let command =
+        command_codec::decode(bytes).map_err(|e| io::Error::other(format!("entry {id}: {e}")))?;
     if command.level() > features::KNOWN_LEVEL {
         return Err(io::Error::other(format!(
             "entry {id} of the metadata log needs feature level {}, and this program knows levels up to {}: \

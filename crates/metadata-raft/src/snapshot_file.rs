@@ -45,7 +45,8 @@ pub fn decode(bytes: &[u8]) -> Result<(SnapshotMeta, &[u8]), CodecError> {
     }
     let version = r.u16("version")?;
     if version != VERSION {
-        let why = format!("it is {version}, and this program knows {VERSION}: a newer program wrote it");
+        let why =
+            format!("it is {version}, and this program knows {VERSION}: a newer program wrote it");
         return Err(r.bad("version", why));
     }
     let mut r = Reader::new(unsealed(bytes)?);
@@ -63,7 +64,9 @@ pub fn decode(bytes: &[u8]) -> Result<(SnapshotMeta, &[u8]), CodecError> {
 }
 
 fn name(meta: &SnapshotMeta) -> String {
-    let (term, index) = meta.last_log_id.map_or((0, 0), |id| (id.leader_id.term, id.index));
+    let (term, index) = meta
+        .last_log_id
+        .map_or((0, 0), |id| (id.leader_id.term, id.index));
     format!("{PREFIX}{index:020}-{term:020}")
 }
 
@@ -86,8 +89,9 @@ impl Snapshots {
             .map(|entry| entry.name)
             .filter(|name| name.starts_with(PREFIX))
             .collect();
-        let (temporary, kept): (Vec<_>, Vec<_>) =
-            names.drain(..).partition(|name| name.ends_with(durable::TEMP_SUFFIX));
+        let (temporary, kept): (Vec<_>, Vec<_>) = names
+            .drain(..)
+            .partition(|name| name.ends_with(durable::TEMP_SUFFIX));
         let mut snapshots = Self {
             vfs,
             dir: dir.to_owned(),
@@ -138,7 +142,10 @@ impl Snapshots {
         drop(file);
         let (found, stored, _) = self.read(&temp_name)?;
         if found != *meta || stored != *state {
-            return Err(StoreError::damage(&temp, "it reads otherwise than it was written"));
+            return Err(StoreError::damage(
+                &temp,
+                "it reads otherwise than it was written",
+            ));
         }
         self.vfs.rename(&temp, &path)?;
         self.vfs.sync_dir(&self.dir)?;

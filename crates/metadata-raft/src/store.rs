@@ -100,7 +100,11 @@ impl Store {
     ///
     /// # Errors
     /// As [`Disk::open`].
-    pub fn open(vfs: Arc<dyn Vfs>, dir: &Path, owner: RaftId) -> Result<(Self, Loaded), StoreError> {
+    pub fn open(
+        vfs: Arc<dyn Vfs>,
+        dir: &Path,
+        owner: RaftId,
+    ) -> Result<(Self, Loaded), StoreError> {
         let (disk, loaded) = Disk::open(vfs, dir, owner)?;
         let shown = Shown {
             entries: loaded.entries.iter().cloned().collect(),
@@ -118,7 +122,10 @@ impl Store {
                 alive.send_replace(true);
             });
         if let Err(error) = spawned {
-            return Err(StoreError::damage(dir, format!("its thread did not start: {error}")));
+            return Err(StoreError::damage(
+                dir,
+                format!("its thread did not start: {error}"),
+            ));
         }
         let store = Self {
             shown: Arc::new(Mutex::new(shown)),
@@ -278,7 +285,10 @@ fn read(shown: &Mutex<Shown>, range: impl RangeBounds<u64>, max_bytes: usize) ->
         return Vec::new();
     }
     let (mut bytes, mut entries) = (0, Vec::new());
-    for entry in shown.entries.range((from - first) as usize..(to - first) as usize) {
+    for entry in shown
+        .entries
+        .range((from - first) as usize..(to - first) as usize)
+    {
         bytes += size(entry);
         if bytes > max_bytes && !entries.is_empty() {
             break;
