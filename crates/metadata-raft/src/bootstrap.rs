@@ -136,6 +136,14 @@ impl Inner {
             (address, hello)
         });
         let answers = join_all(asked).await;
+        for hello in answers
+            .iter()
+            .filter_map(|(_, answer)| answer.as_ref().ok())
+        {
+            // A member that has moved while nobody led can be told from its answer alone.
+            self.speaker
+                .note_address(raft_id(hello.member.directory), &hello.member.address);
+        }
         let (decision, mut words) = decide(
             &self.config.member(),
             self.speaker.cluster(),

@@ -23,6 +23,7 @@ use crate::files::{
 use crate::types::{Entry, LogId, RaftId, Vote};
 
 const READ_BYTES: usize = 1024 * 1024;
+const SEGMENT_BYTES: u64 = 8 * 1024 * 1024;
 
 /// What a store holds when it is opened.
 #[derive(Debug, Default)]
@@ -99,6 +100,19 @@ impl Disk {
         dir: &Path,
         owner: RaftId,
     ) -> Result<(Self, Loaded), StoreError> {
+        Self::open_with(vfs, dir, owner, SEGMENT_BYTES)
+    }
+
+    /// As [`Disk::open`], with segments of another size, for tests.
+    ///
+    /// # Errors
+    /// As [`Disk::open`].
+    pub fn open_with(
+        vfs: Arc<dyn Vfs>,
+        dir: &Path,
+        owner: RaftId,
+        segment_bytes: u64,
+    ) -> Result<(Self, Loaded), StoreError> {
         durable::create_dir_all(&*vfs, dir)?;
         let vote = load(&*vfs, &dir.join("vote"), |b| decode_vote(owner, b))?;
         let purged = load(&*vfs, &dir.join("purged"), |b| decode_purged(owner, b))?;
@@ -112,7 +126,14 @@ impl Disk {
         };
         let log_dir = dir.join("log");
         let mode = OpenMode { clean: false };
-        let (log, recovery) = Log::open(vfs.clone(), &log_dir, of, log_config(), mode, 0)?;
+        let (log, recovery) = Log::open(
+            vfs.clone(),
+            &log_dir,
+            of,
+            log_config(segment_bytes),
+            mode,
+            0,
+        )?;
         if recovery.bytes_cut > 0 {
             tracing::info!(
                 bytes = recovery.bytes_cut,
@@ -357,9 +378,9 @@ impl Disk {
     }
 }
 
-fn log_config() -> LogConfig {
+fn log_config(segment_bytes: u64) -> LogConfig {
     LogConfig {
-        segment_bytes: 8 * 1024 * 1024,
+        segment_bytes,
         segment_ms: i64::MAX,
         retention_bytes: None,
         retention_ms: None,
