@@ -4,13 +4,13 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use varve_metadata_raft::disk::{Disk, Loaded, prepare};
 use varve_metadata_raft::types::{CommandBytes, Entry, LogId, Payload, Vote, log_id, vote};
 use varve_vfs::fault::{FaultVfs, Op};
-use varve_vfs::mem::{Fate, MemVfs, Unsynced};
+use varve_vfs::mem::{Answer, Fate, MemVfs, Unsynced};
 
 const OWNER: u64 = 7;
 
@@ -76,7 +76,7 @@ fn step(rng: &mut Rng, disk: &mut Disk, model: &mut Model) -> &'static str {
                     },
                 })
                 .collect();
-            disk.append(entries.iter().map(|e| prepare(e).unwrap()).collect())
+            disk.append(entries.iter().map(|e| prepare(e)).collect())
                 .unwrap();
             model.entries.extend(entries);
             "append"
@@ -208,6 +208,21 @@ fn random_fate(rng: &mut Rng) -> impl FnMut(&Unsynced<'_>) -> Fate {
     }
 }
 
+/// Copies the disk just before the operation of it that `left` counts down to.
+fn copy_within(vfs: &MemVfs, left: u64) -> Arc<Mutex<Option<MemVfs>>> {
+    let copy = Arc::new(Mutex::new(None));
+    let (slot, disk, left) = (copy.clone(), vfs.clone(), Mutex::new(left));
+    vfs.set_hook(Some(Arc::new(move |_| {
+        let mut left = left.lock().unwrap();
+        if *left == 0 {
+            slot.lock().unwrap().get_or_insert_with(|| disk.fork());
+        }
+        *left = left.saturating_sub(1);
+        Answer::Go
+    })));
+    copy
+}
+
 fn run(seed: u64) {
     let mut rng = Rng(seed);
     let vfs = MemVfs::new();
@@ -215,35 +230,47 @@ fn run(seed: u64) {
     assert!(loaded.is_empty());
     let mut model = Model::default();
     for number in 0..4 + rng.below(10) {
-        let (before, from) = (model.clone(), vfs.changes());
+        let before = model.clone();
+        let within = (rng.below(3) == 0).then(|| copy_within(&vfs, rng.below(10)));
         let what = step(&mut rng, &mut disk, &mut model);
         let at = format!("seed {seed}, operation {number} ({what})");
-        match rng.below(8) {
-            0 => {
-                // Within the operation, on a copy.
-                let (copy, to) = (vfs.fork(), vfs.changes());
-                copy.crash_in_order(from + rng.below(to - from + 1), rng.below(80) as usize);
-                assert_between(&open(&copy).1, &before, &model, &at);
-            }
-            1 => {
-                let copy = vfs.fork();
-                copy.crash(&mut random_fate(&mut rng));
-                assert_whole(&open(&copy).1, &model, &at);
-            }
-            2 => {
-                drop(disk);
+        if let Some(copy) = within {
+            vfs.set_hook(None);
+            let copy = copy.lock().unwrap().take();
+            if let Some(copy) = copy {
                 match rng.below(3) {
-                    0 => vfs.kill_process(),
-                    1 => vfs.crash_losing_unsynced(),
-                    _ => vfs.crash(&mut random_fate(&mut rng)),
+                    0 => copy.kill_process(),
+                    1 => copy.crash_losing_unsynced(),
+                    _ => copy.crash(&mut random_fate(&mut rng)),
                 }
-                let (again, loaded) = open(&vfs);
-                assert_whole(&loaded, &model, &at);
-                model.committed = loaded.committed;
-                model.synced = loaded.committed;
-                disk = again;
+                let (mut again, loaded) = open(&copy);
+                assert_between(&loaded, &before, &model, &at);
+                // What was found is found again, and can be gone on from.
+                let mut found = Model {
+                    entries: loaded.entries,
+                    vote: loaded.vote,
+                    purged: loaded.purged,
+                    committed: loaded.committed,
+                    synced: loaded.committed,
+                };
+                step(&mut rng, &mut again, &mut found);
+                drop(again);
+                copy.crash_losing_unsynced();
+                assert_whole(&open(&copy).1, &found, &at);
             }
-            _ => {}
+        }
+        if rng.below(6) == 0 {
+            drop(disk);
+            match rng.below(3) {
+                0 => vfs.kill_process(),
+                1 => vfs.crash_losing_unsynced(),
+                _ => vfs.crash(&mut random_fate(&mut rng)),
+            }
+            let (again, loaded) = open(&vfs);
+            assert_whole(&loaded, &model, &at);
+            model.committed = loaded.committed;
+            model.synced = loaded.committed;
+            disk = again;
         }
     }
     vfs.crash_losing_unsynced();
@@ -281,7 +308,7 @@ fn a_failed_sync_takes_the_store_out() {
         let mut failed = false;
         for index in 0..3 {
             voted |= index == 0 && disk.save_vote(&vote(1, 1, true)).is_ok();
-            match disk.append(vec![prepare(&entry(index)).unwrap()]) {
+            match disk.append(vec![prepare(&entry(index))]) {
                 Ok(()) => {
                     assert!(!failed, "nothing is written after a failure");
                     done += 1;
@@ -307,7 +334,7 @@ fn damage_stops_the_node() {
         log_id: log_id(3, 0),
         payload: Payload::Blank,
     };
-    disk.append(vec![prepare(&entry).unwrap()]).unwrap();
+    disk.append(vec![prepare(&entry)]).unwrap();
     drop(disk);
     let refused = |change: &dyn Fn(&MemVfs)| {
         let copy = vfs.fork();

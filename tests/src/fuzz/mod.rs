@@ -16,6 +16,7 @@ pub mod journal;
 pub mod lists;
 pub mod logs;
 pub mod mutate;
+pub mod raft;
 pub mod records;
 pub mod seeds;
 
@@ -54,6 +55,8 @@ pub const TARGETS: &[Target] = &[
     target("offsets", lists::offsets, 3_000),
     target("scrub_file", lists::scrub_file, 3_000),
     target("journal", journal::journal, 300),
+    target("raft_message", raft::message, 1_000),
+    target("raft_file", raft::file, 1_000),
     target("identity", lists::identity_file, 1_000),
 ];
 
