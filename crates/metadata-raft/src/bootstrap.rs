@@ -128,7 +128,7 @@ impl Inner {
         let asked = self.others().into_iter().map(|address| async move {
             let answer = self.speaker.ask(0, &address, &Request::Hello, within).await;
             let hello = match answer {
-                Ok(Response::Hello(hello)) => Ok(hello),
+                Ok(Response::Hello(hello)) => Ok(*hello),
                 Ok(Response::Refused(_, why)) => Err(why),
                 Ok(_) => Err("it answered another question".to_owned()),
                 Err(error) => Err(error.to_string()),

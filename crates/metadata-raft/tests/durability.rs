@@ -76,8 +76,7 @@ fn step(rng: &mut Rng, disk: &mut Disk, model: &mut Model) -> &'static str {
                     },
                 })
                 .collect();
-            disk.append(entries.iter().map(|e| prepare(e)).collect())
-                .unwrap();
+            disk.append(entries.iter().map(prepare).collect()).unwrap();
             model.entries.extend(entries);
             "append"
         }
@@ -231,7 +230,7 @@ fn run(seed: u64) {
     let mut model = Model::default();
     for number in 0..4 + rng.below(10) {
         let before = model.clone();
-        let within = (rng.below(3) == 0).then(|| copy_within(&vfs, rng.below(10)));
+        let within = (rng.below(3) == 0).then(|| copy_within(&vfs, rng.below(24)));
         let what = step(&mut rng, &mut disk, &mut model);
         let at = format!("seed {seed}, operation {number} ({what})");
         if let Some(copy) = within {

@@ -189,12 +189,12 @@ fn responses() -> Vec<Response> {
         Response::Proposed(log_id(1, 3)),
         Response::ReadIndex(log_id(1, 3)),
         Response::Changed,
-        Response::Hello(Hello {
+        Response::Hello(Box::new(Hello {
             cluster: Some(ClusterId(0xabcd)),
             member: member(1),
             initialised: true,
             leader: Some((41, "node-1.example:7001".to_owned())),
-        }),
+        })),
         Response::Unknown("it was not committed in time".to_owned()),
         Response::NotLeader(None),
         Response::Refused(Refusal::NodeIdInUse, "node id 4 is in use".to_owned()),

@@ -46,8 +46,14 @@ pub fn file(data: &[u8]) {
         if let Ok(identity) = files::decode_identity(owner, &bytes) {
             assert_eq!(files::encode_identity(owner, &identity), bytes);
         }
+        if let Ok((first, kept)) = files::decode_kept(owner, &bytes) {
+            assert_eq!(files::encode_kept(owner, first, &kept), bytes);
+        }
         if let Ok((number, committed)) = files::decode_committed(owner, &bytes) {
-            assert_eq!(files::encode_committed(owner, number, committed.as_ref()), bytes);
+            assert_eq!(
+                files::encode_committed(owner, number, committed.as_ref()),
+                bytes
+            );
         }
         if let Ok((meta, state)) = snapshot_file::decode(&bytes) {
             assert_eq!(snapshot_file::encode(&meta, state), bytes);

@@ -167,11 +167,30 @@ pub fn all() -> Vec<(&'static str, String, Vec<u8>)> {
         add("raft_file", &format!("entry-{number}"), entry);
     }
     for (name, bytes) in [
-        ("vote", golden!("metadata-raft/testdata/vote-1.bin").to_vec()),
-        ("purged", golden!("metadata-raft/testdata/purged-1.bin").to_vec()),
-        ("identity", golden!("metadata-raft/testdata/identity-1.bin").to_vec()),
-        ("committed", golden!("metadata-raft/testdata/committed-1.bin").to_vec()),
-        ("snapshot", golden!("metadata-raft/testdata/snapshot-1.bin").to_vec()),
+        (
+            "vote",
+            golden!("metadata-raft/testdata/vote-1.bin").to_vec(),
+        ),
+        (
+            "purged",
+            golden!("metadata-raft/testdata/purged-1.bin").to_vec(),
+        ),
+        (
+            "identity",
+            golden!("metadata-raft/testdata/identity-1.bin").to_vec(),
+        ),
+        (
+            "committed",
+            golden!("metadata-raft/testdata/committed-1.bin").to_vec(),
+        ),
+        (
+            "kept",
+            golden!("metadata-raft/testdata/kept-1.bin").to_vec(),
+        ),
+        (
+            "snapshot",
+            golden!("metadata-raft/testdata/snapshot-1.bin").to_vec(),
+        ),
     ] {
         add("raft_file", name, bytes);
     }
