@@ -250,10 +250,9 @@ impl Inner {
             }
         };
         tokio::select! {
-            // The leader ends its half in turn, which is no fault then.
-            biased;
             () = closed.cancelled() => Ok(()),
-            ended = exchange => ended,
+            // The leader ends its half after ours, which is no fault then.
+            ended = exchange => if closed.is_cancelled() { Ok(()) } else { ended },
         }
     }
 }
