@@ -16,6 +16,7 @@ pub mod journal;
 pub mod lists;
 pub mod logs;
 pub mod mutate;
+pub mod peer;
 pub mod records;
 pub mod seeds;
 
@@ -55,6 +56,7 @@ pub const TARGETS: &[Target] = &[
     target("scrub_file", lists::scrub_file, 3_000),
     target("journal", journal::journal, 300),
     target("identity", lists::identity_file, 1_000),
+    target("peer", peer::messages, 3_000),
 ];
 
 /// Runs one input through a target by name.
