@@ -188,6 +188,13 @@ pub const LAYERS: &[Row] = &[
         must_not: NO_ANYHOW,
     },
     Row {
+        name: "peer-grpc",
+        layer: Some(5),
+        sentence: "broker to broker over tonic: replication, signs of life, consensus",
+        uses: &["types", "proto", "broker", "metadata", "partition"],
+        must_not: NO_ANYHOW,
+    },
+    Row {
         name: "client",
         layer: Some(5),
         sentence: "Rust client: batching, routing, retry",
@@ -207,6 +214,7 @@ pub const LAYERS: &[Row] = &[
             "broker",
             "proto",
             "frontend-grpc",
+            "peer-grpc",
             "client",
         ],
         must_not: &["clap"],

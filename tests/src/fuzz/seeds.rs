@@ -202,6 +202,9 @@ pub fn all() -> Vec<(&'static str, String, Vec<u8>)> {
         "one",
         golden!("server/testdata/meta.toml").to_vec(),
     );
+    for (name, message) in super::peer::seeds() {
+        add("peer", name, message);
+    }
     seeds
 }
 
