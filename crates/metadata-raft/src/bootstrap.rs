@@ -18,6 +18,8 @@ use crate::types::{Member, RaftId, raft_id};
 
 /// Shortest and longest pause between two rounds of asking.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(3));
+/// How long a leader that has let this node in may take to reach it before it is asked again.
+const JOINED_PAUSE: Duration = Duration::from_millis(500);
 /// How often the same notice is logged again.
 const LOG_AGAIN_AFTER: Duration = Duration::from_secs(30);
 
@@ -58,6 +60,7 @@ pub(crate) async fn run(inner: Arc<Inner>) {
             return;
         }
         pause = match found {
+            Some(Phase::Joining) => JOINED_PAUSE,
             Some(_) => PAUSES.0,
             None => (pause * 2).min(PAUSES.1),
         };
@@ -128,7 +131,7 @@ impl Inner {
         let asked = self.others().into_iter().map(|address| async move {
             let answer = self.speaker.ask(0, &address, &Request::Hello, within).await;
             let hello = match answer {
-                Ok(Response::Hello(hello)) => Ok(hello),
+                Ok(Response::Hello(hello)) => Ok(*hello),
                 Ok(Response::Refused(_, why)) => Err(why),
                 Ok(_) => Err("it answered another question".to_owned()),
                 Err(error) => Err(error.to_string()),
@@ -136,6 +139,14 @@ impl Inner {
             (address, hello)
         });
         let answers = join_all(asked).await;
+        for hello in answers
+            .iter()
+            .filter_map(|(_, answer)| answer.as_ref().ok())
+        {
+            // A member that has moved while nobody led can be told from its answer alone.
+            self.speaker
+                .note_address(raft_id(hello.member.directory), &hello.member.address);
+        }
         let (decision, mut words) = decide(
             &self.config.member(),
             self.speaker.cluster(),
@@ -151,7 +162,13 @@ impl Inner {
             Decision::Join(addresses) => {
                 phase = Phase::Joining;
                 match self.ask_to_join(addresses).await {
-                    Ok(()) => done = Some(phase),
+                    Ok(()) => {
+                        done = Some(phase);
+                        words.push(format!(
+                            "the leader knows this node; it has yet to reach it at {}",
+                            self.config.address
+                        ));
+                    }
                     Err((Refusal::Removed, why)) => {
                         phase = Phase::Removed;
                         done = Some(phase);
@@ -167,7 +184,9 @@ impl Inner {
                 Err(why) => words.push(why),
             },
         }
-        notices.tell(&words);
+        if done != Some(Phase::Joining) {
+            notices.tell(&words);
+        }
         self.set_phase(phase, words);
         done
     }

@@ -144,10 +144,6 @@ impl<'a> Reader<'a> {
         Self { all, at: 0 }
     }
 
-    pub(crate) const fn at(&self) -> usize {
-        self.at
-    }
-
     pub(crate) fn bad(&self, field: &'static str, why: impl Into<String>) -> CodecError {
         CodecError {
             field,

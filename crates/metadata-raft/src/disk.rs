@@ -1,5 +1,5 @@
 //! The raft store on disk, synchronous: entries in a `varve_storage::Log`, one record each at the offset of
-//! its index, and the small files beside it.
+//! its index, one batch for what is synced together; and the small files beside it.
 //!
 //! Invariants: whatever a call returned `Ok` for is on stable storage, except the committed index, which
 //! follows at the next sync; calls take effect in their order; there is no hole; what was cut never comes
@@ -8,7 +8,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use varve_record::{BatchBuilder, Compression, Sequenced, iter_batches};
+use varve_record::{BatchBuilder, Compression, iter_batches};
 use varve_storage::{Log, LogConfig, LogIdentity, OpenMode, ReadMode, ReadOutcome};
 use varve_types::{LeaderEpoch, Offset, PartitionId, TopicId};
 use varve_vfs::{Vfs, durable};
@@ -17,12 +17,17 @@ use crate::codec::CodecError;
 use crate::entry;
 use crate::error::StoreError;
 use crate::files::{
-    Committed, Identity, decode_identity, decode_purged, decode_vote, encode_identity,
-    encode_purged, encode_vote, load,
+    Committed, Identity, decode_identity, decode_kept, decode_purged, decode_vote, encode_identity,
+    encode_kept, encode_purged, encode_vote, load,
 };
 use crate::types::{Entry, LogId, RaftId, Vote};
 
+/// Most bytes of entries in one batch.
+const GROUP_MAX_BYTES: usize = 4 * 1024 * 1024;
+/// More than what a record needs beside its value.
+const RECORD_OVERHEAD_BYTES: usize = 32;
 const READ_BYTES: usize = 1024 * 1024;
+const SEGMENT_BYTES: u64 = 8 * 1024 * 1024;
 
 /// What a store holds when it is opened.
 #[derive(Debug, Default)]
@@ -66,23 +71,30 @@ pub struct Disk {
 
 /// An entry ready to be written.
 #[derive(Debug)]
-pub struct Prepared(Sequenced);
+pub struct Prepared {
+    index: u64,
+    bytes: Vec<u8>,
+}
 
 /// Makes an entry ready, on the caller's thread.
-///
-/// # Errors
-/// When it does not fit into a record.
-pub fn prepare(entry: &Entry) -> Result<Prepared, StoreError> {
-    let fits = |why: String| StoreError::damage(Path::new("an entry of the metadata log"), why);
-    let offset =
-        offset_of(entry.log_id.index).ok_or_else(|| fits("its index is too large".into()))?;
-    let mut builder = BatchBuilder::new(Compression::None, None);
-    builder
-        .append(0, None, Some(&entry::encode(entry)), &[])
-        .map_err(|e| fits(e.to_string()))?;
-    let batch = builder.build_batch().map_err(|e| fits(e.to_string()))?;
-    // The term is in the entry: the log's own epochs stay unused, so that terms keep their 64 bits.
-    Ok(Prepared(batch.sequence(offset, LeaderEpoch::ZERO)))
+#[must_use]
+pub fn prepare(entry: &Entry) -> Prepared {
+    Prepared {
+        index: entry.log_id.index,
+        bytes: entry::encode(entry),
+    }
+}
+
+/// The longest run of entries from the front that goes into one batch.
+fn fitting(entries: &[Prepared]) -> usize {
+    let mut bytes = 0;
+    for (count, entry) in entries.iter().enumerate() {
+        bytes += entry.bytes.len() + RECORD_OVERHEAD_BYTES;
+        if count > 0 && bytes > GROUP_MAX_BYTES {
+            return count;
+        }
+    }
+    entries.len()
 }
 
 fn offset_of(index: u64) -> Option<Offset> {
@@ -99,6 +111,19 @@ impl Disk {
         dir: &Path,
         owner: RaftId,
     ) -> Result<(Self, Loaded), StoreError> {
+        Self::open_with(vfs, dir, owner, SEGMENT_BYTES)
+    }
+
+    /// As [`Disk::open`], with segments of another size, for tests.
+    ///
+    /// # Errors
+    /// As [`Disk::open`].
+    pub fn open_with(
+        vfs: Arc<dyn Vfs>,
+        dir: &Path,
+        owner: RaftId,
+        segment_bytes: u64,
+    ) -> Result<(Self, Loaded), StoreError> {
         durable::create_dir_all(&*vfs, dir)?;
         let vote = load(&*vfs, &dir.join("vote"), |b| decode_vote(owner, b))?;
         let purged = load(&*vfs, &dir.join("purged"), |b| decode_purged(owner, b))?;
@@ -112,7 +137,14 @@ impl Disk {
         };
         let log_dir = dir.join("log");
         let mode = OpenMode { clean: false };
-        let (log, recovery) = Log::open(vfs.clone(), &log_dir, of, log_config(), mode, 0)?;
+        let (log, recovery) = Log::open(
+            vfs.clone(),
+            &log_dir,
+            of,
+            log_config(segment_bytes),
+            mode,
+            0,
+        )?;
         if recovery.bytes_cut > 0 {
             tracing::info!(
                 bytes = recovery.bytes_cut,
@@ -128,7 +160,8 @@ impl Disk {
             failed: None,
         };
         disk.finish_purge(purged.as_ref())?;
-        let entries = disk.read_entries(purged.as_ref())?;
+        disk.finish_cut()?;
+        let entries = disk.read_all(purged.as_ref())?;
         let loaded = Loaded {
             entries,
             vote,
@@ -170,38 +203,65 @@ impl Disk {
         Ok(())
     }
 
-    fn read_entries(&self, purged: Option<&LogId>) -> Result<Vec<Entry>, StoreError> {
+    /// Entries from one offset up to another.
+    fn read_entries(&self, from: Offset, end: Offset) -> Result<Vec<Entry>, StoreError> {
         let dir = self.log.dir().to_owned();
         let damaged = |why: String| StoreError::damage(&dir, why);
-        let (view, end) = (self.log.view(), self.log.log_end());
-        let mut at = self.log.log_start();
-        let mut last_term = purged.map_or(0, |id| id.leader_id.term);
-        let mut entries = Vec::new();
-        while at < end {
+        let view = self.log.view();
+        let (mut next, mut entries) = (from, Vec::new());
+        while next < end {
             let read = view
-                .read(at, READ_BYTES, end, true, ReadMode::Blocking, None)
+                .read(
+                    next,
+                    READ_BYTES,
+                    self.log.log_end(),
+                    true,
+                    ReadMode::Blocking,
+                    None,
+                )
                 .map_err(|e| damaged(e.to_string()))?;
             let ReadOutcome::Slice(slice) = read else {
-                return Err(damaged(format!("nothing could be read at entry {at}")));
+                return Err(damaged(format!("nothing could be read at entry {next}")));
             };
             for batch in iter_batches(slice.bytes) {
                 let batch = batch.map_err(|e| damaged(e.to_string()))?;
+                let mut at = batch.header.base_offset;
                 for record in batch.records().map_err(|e| damaged(e.to_string()))? {
                     let record = record.map_err(|e| damaged(e.to_string()))?;
-                    let value = record.value.unwrap_or_default();
-                    let entry = entry::decode(&value)
-                        .map_err(|e: CodecError| damaged(format!("entry {at}: {e}")))?;
-                    let id = entry.log_id;
-                    if offset_of(id.index) != Some(at) || id.leader_id.term < last_term {
-                        return Err(damaged(format!(
-                            "at entry {at} is entry {id} after term {last_term}"
-                        )));
+                    // A group may reach over both ends of what is wanted.
+                    if at == next && at < end {
+                        let value = record.value.unwrap_or_default();
+                        let entry = entry::decode(&value)
+                            .map_err(|e: CodecError| damaged(format!("entry {at}: {e}")))?;
+                        if offset_of(entry.log_id.index) != Some(at) {
+                            return Err(damaged(format!(
+                                "at entry {at} is entry {}",
+                                entry.log_id
+                            )));
+                        }
+                        entries.push(entry);
+                        next = next.plus(1);
                     }
-                    last_term = id.leader_id.term;
-                    entries.push(entry);
                     at = at.plus(1);
                 }
             }
+        }
+        Ok(entries)
+    }
+
+    /// Every entry; terms never go back.
+    fn read_all(&self, purged: Option<&LogId>) -> Result<Vec<Entry>, StoreError> {
+        let entries = self.read_entries(self.log.log_start(), self.log.log_end())?;
+        let mut last = purged.map_or(0, |id| id.leader_id.term);
+        for entry in &entries {
+            let id = entry.log_id;
+            if id.leader_id.term < last {
+                return Err(StoreError::damage(
+                    self.log.dir(),
+                    format!("entry {id} comes after term {last}"),
+                ));
+            }
+            last = id.leader_id.term;
         }
         Ok(entries)
     }
@@ -247,16 +307,11 @@ impl Disk {
     /// What failed. Every later call fails then.
     pub fn append(&mut self, entries: Vec<Prepared>) -> Result<(), StoreError> {
         self.run(|disk| {
-            let batches: Vec<Sequenced> = entries.into_iter().map(|p| p.0).collect();
-            if let Some(first) = batches.first() {
-                let (found, end) = (first.header().base_offset, disk.log.log_end());
-                if found != end {
-                    let why =
-                        format!("entry {found} does not continue the log, which ends at {end}");
-                    return Err(StoreError::damage(&disk.dir, why));
-                }
-                disk.log.append(&batches, 0)?;
-                disk.log.flush_now()?;
+            let mut rest = &entries[..];
+            while !rest.is_empty() {
+                let (group, after) = rest.split_at(fitting(rest));
+                disk.append_group(group)?;
+                rest = after;
             }
             Ok(())
         })
@@ -321,9 +376,92 @@ impl Disk {
     pub fn truncate_after(&mut self, last: Option<&LogId>) -> Result<(), StoreError> {
         self.run(|disk| {
             let next = disk.next_after(last)?;
+            if next >= disk.log.log_end() {
+                return Ok(());
+            }
+            let from = disk.group_at(next)?;
+            if from < next {
+                let kept: Vec<Entry> = disk.read_entries(from, next)?;
+                let kept: Vec<Vec<u8>> = kept.iter().map(entry::encode).collect();
+                let first = u64::try_from(from.get()).unwrap_or_default();
+                let bytes = encode_kept(disk.owner, first, &kept);
+                durable::replace(&*disk.vfs, &disk.dir.join("kept"), &bytes)?;
+                return disk.cut_within(from, kept);
+            }
             remove(disk.log.truncate_to(next)?);
             Ok(())
         })
+    }
+
+    /// Where the group begins that an entry is in, or the log.
+    fn group_at(&self, at: Offset) -> Result<Offset, StoreError> {
+        let found = self.log.view().headers(at).next();
+        let header = found
+            .transpose()
+            .map_err(|e| StoreError::damage(self.log.dir(), e.to_string()))?;
+        let base = header.map_or(at, |header| header.base_offset);
+        Ok(base.max(self.log.log_start()))
+    }
+
+    /// The second half of a cut within a group, whose entries to keep are in the file `kept`: the group goes,
+    /// and they are written again. Done again by the next start if it is not finished here.
+    fn cut_within(&mut self, from: Offset, kept: Vec<Vec<u8>>) -> Result<(), StoreError> {
+        if self.log.log_end() > from {
+            remove(self.log.truncate_to(from)?);
+        }
+        let first = u64::try_from(from.get()).unwrap_or_default();
+        let kept: Vec<Prepared> = kept
+            .into_iter()
+            .zip(first..)
+            .map(|(bytes, index)| Prepared { index, bytes })
+            .collect();
+        self.append_group(&kept)?;
+        self.vfs.remove_file(&self.dir.join("kept"))?;
+        Ok(self.vfs.sync_dir(&self.dir)?)
+    }
+
+    fn finish_cut(&mut self) -> Result<(), StoreError> {
+        let (path, owner) = (self.dir.join("kept"), self.owner);
+        let found = load(&*self.vfs, &path, |b| decode_kept(owner, b))?;
+        let Some((first, kept)) = found else {
+            return Ok(());
+        };
+        let from = offset_of(first)
+            .filter(|from| (self.log.log_start()..=self.log.log_end()).contains(from));
+        match from {
+            Some(from) => self.cut_within(from, kept),
+            None => Err(StoreError::damage(
+                &path,
+                format!("the log does not reach entry {first}"),
+            )),
+        }
+    }
+
+    /// One batch, one fsync: a torn write then has nothing whole behind it, so recovery can tell it from damage.
+    fn append_group(&mut self, entries: &[Prepared]) -> Result<(), StoreError> {
+        let Some(first) = entries.first() else {
+            return Ok(());
+        };
+        let damage = |why: String| StoreError::damage(&self.dir, why);
+        let end = self.log.log_end();
+        if offset_of(first.index) != Some(end) {
+            let why = format!(
+                "entry {} does not continue the log, which ends at {end}",
+                first.index
+            );
+            return Err(damage(why));
+        }
+        let mut builder = BatchBuilder::new(Compression::None, None);
+        for entry in entries {
+            let added = builder.append(0, None, Some(&entry.bytes), &[]);
+            added.map_err(|e| damage(format!("entry {}: {e}", entry.index)))?;
+        }
+        let batch = builder.build_batch().map_err(|e| damage(e.to_string()))?;
+        // The term is in the entry: the log's own epochs stay unused, so that terms keep their 64 bits.
+        self.log
+            .append(&[batch.sequence(end, LeaderEpoch::ZERO)], 0)?;
+        self.log.flush_now()?;
+        Ok(())
     }
 
     /// Forgets every entry up to `last` and that one; the log may end before it.
@@ -357,9 +495,9 @@ impl Disk {
     }
 }
 
-fn log_config() -> LogConfig {
+fn log_config(segment_bytes: u64) -> LogConfig {
     LogConfig {
-        segment_bytes: 8 * 1024 * 1024,
+        segment_bytes,
         segment_ms: i64::MAX,
         retention_bytes: None,
         retention_ms: None,

@@ -1,5 +1,5 @@
-//! The small files beside the log: the vote, the last purged entry, the identity, and the committed index.
-//! See `FORMAT.md`.
+//! The small files beside the log: the vote, the last purged entry, the identity, what a cut keeps, and the
+//! committed index. See `FORMAT.md`.
 //!
 //! Invariants: each is one record with magic, version, owner and checksum; all but `committed` are replaced
 //! as a whole and durable on return. `committed` has two slots, and the one that is on stable storage is
@@ -24,6 +24,7 @@ const VOTE: u8 = 1;
 const PURGED: u8 = 2;
 const IDENTITY: u8 = 3;
 const COMMITTED: u8 = 4;
+const KEPT: u8 = 5;
 
 /// Bytes of one slot of the `committed` file.
 pub(crate) const SLOT_BYTES: usize = 64;
@@ -134,6 +135,32 @@ pub fn decode_identity(owner: RaftId, bytes: &[u8]) -> Result<Identity, CodecErr
     let cluster = ClusterId(r.u128("cluster")?);
     let node = NodeId(r.i32("node")?);
     r.end().map(|()| Identity { cluster, node })
+}
+
+/// The bytes of a kept file: entries that a cut within a group is about to write again.
+#[must_use]
+pub fn encode_kept(owner: RaftId, first: u64, entries: &[Vec<u8>]) -> Vec<u8> {
+    let mut w = begin(KEPT, owner);
+    w.u64(first);
+    w.count(entries.len());
+    for entry in entries {
+        w.bytes(entry);
+    }
+    w.sealed()
+}
+
+/// Index of the first entry of such a file, and the entries.
+///
+/// # Errors
+/// [`CodecError`] for anything that [`encode_kept`] does not write.
+pub fn decode_kept(owner: RaftId, bytes: &[u8]) -> Result<(u64, Vec<Vec<u8>>), CodecError> {
+    let mut r = opened(bytes, KEPT, owner)?;
+    let first = r.u64("first entry")?;
+    let mut entries = Vec::new();
+    for _ in 0..r.count("entries", 4)? {
+        entries.push(r.bytes("entry")?.to_vec());
+    }
+    r.end().map(|()| (first, entries))
 }
 
 /// One slot of the committed file: its number and what is committed.

@@ -152,7 +152,7 @@ pub enum Response {
     /// The node is a member, or no more.
     Changed,
     /// Who answers.
-    Hello(Hello),
+    Hello(Box<Hello>),
     /// Nothing was done: somebody else leads, if anybody.
     NotLeader(Option<(RaftId, String)>),
     /// Nothing was done.
@@ -482,12 +482,12 @@ pub fn decode_response(bytes: &[u8]) -> Result<(Header, Response), CodecError> {
         5 => Response::Proposed(r.log_id()?),
         6 => Response::ReadIndex(r.log_id()?),
         7 => Response::Changed,
-        9 => Response::Hello(Hello {
+        9 => Response::Hello(Box::new(Hello {
             cluster: r.option("cluster", |r| r.u128("cluster").map(ClusterId))?,
             member: r.member()?,
             initialised: r.flag("whether it holds something")?,
             leader: leader(&mut r)?,
-        }),
+        })),
         10 => Response::Unknown(r.text("reason", TEXT_MAX_BYTES)?),
         11 => Response::NotLeader(leader(&mut r)?),
         12 => {

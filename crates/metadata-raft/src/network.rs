@@ -4,6 +4,7 @@
 //! other side is never taken for one that did not; a message names the member it is for, so an answer never
 //! comes from another one.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -26,6 +27,9 @@ use crate::message::{
     decode_response, encode_request,
 };
 use crate::types::{Entry, Member, RaftId, Snapshot, TypeConfig, Vote};
+
+/// How long a member may take over a piece of a snapshot: it writes the whole to its disk at the last one.
+const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Why a call has no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -53,6 +57,8 @@ pub(crate) struct Speaker {
     pub(crate) node: NodeId,
     pub(crate) id: RaftId,
     pub(crate) cluster: RwLock<Option<ClusterId>>,
+    /// Where members are now: openraft keeps the address that a member had when it was connected to.
+    pub(crate) addresses: RwLock<BTreeMap<RaftId, String>>,
 }
 
 impl fmt::Debug for Speaker {
@@ -64,6 +70,18 @@ impl fmt::Debug for Speaker {
 impl Speaker {
     pub(crate) fn cluster(&self) -> Option<ClusterId> {
         *self.cluster.read()
+    }
+
+    /// Notes where a member is.
+    pub(crate) fn note_address(&self, id: RaftId, address: &str) {
+        let known = self.addresses.read().get(&id).is_some_and(|a| a == address);
+        if !known {
+            self.addresses.write().insert(id, address.to_owned());
+        }
+    }
+
+    fn address(&self, id: RaftId) -> Option<String> {
+        self.addresses.read().get(&id).cloned()
     }
 
     pub(crate) fn header(&self, to: RaftId) -> Header {
@@ -133,10 +151,10 @@ impl RaftNetworkFactory<TypeConfig> for Network {
 type RpcResult<T> = Result<T, RPCError<TypeConfig>>;
 
 impl Peer {
-    async fn ask(&self, request: &Request) -> RpcResult<Response> {
-        let asked = self
-            .speaker
-            .ask(self.id, &self.address, request, self.patience);
+    async fn ask(&self, request: &Request, within: Duration) -> RpcResult<Response> {
+        let noted = self.speaker.address(self.id);
+        let address = noted.as_ref().unwrap_or(&self.address);
+        let asked = self.speaker.ask(self.id, address, request, within);
         match asked.await {
             Ok(Response::Refused(refusal, why)) => Err(refused(refusal, &why)),
             Ok(response) => Ok(response),
@@ -192,7 +210,7 @@ impl RaftNetworkV2<TypeConfig> for Peer {
             entries: rpc.entries,
             committed: rpc.leader_commit,
         };
-        match self.ask(&request).await? {
+        match self.ask(&request, self.patience).await? {
             Response::Append(Appended::All) if cut => {
                 Ok(AppendEntriesResponse::PartialSuccess(last))
             }
@@ -245,7 +263,7 @@ impl RaftNetworkV2<TypeConfig> for Peer {
             to: *rpc.to_node_id(),
             last: rpc.last_log_id().copied(),
         };
-        match self.ask(&request).await? {
+        match self.ask(&request, self.patience).await? {
             Response::Transferring => Ok(Ok(())),
             _ => Err(unexpected()),
         }
@@ -264,7 +282,7 @@ impl Peer {
             last: rpc.last_log_id,
             transfer: rpc.leadership_transfer,
         };
-        match self.ask(&request).await? {
+        match self.ask(&request, self.patience).await? {
             Response::Vote {
                 vote,
                 granted,
@@ -290,7 +308,7 @@ impl Peer {
                 at: at as u64,
                 piece: state.slice(at..end),
             };
-            let Response::Snapshot(theirs) = self.ask(&request).await? else {
+            let Response::Snapshot(theirs) = self.ask(&request, SNAPSHOT_PATIENCE).await? else {
                 return Err(unexpected());
             };
             if end == state.len() || theirs > vote {

@@ -149,6 +149,7 @@ impl MetadataRaft {
             node: config.node,
             id,
             cluster: parking_lot::RwLock::new(cluster),
+            addresses: parking_lot::RwLock::default(),
         });
         let network = Network {
             speaker: speaker.clone(),
@@ -350,6 +351,18 @@ impl Inner {
         self.leader().map(|(id, member)| (id, member.address))
     }
 
+    /// Notes where the members of a new membership are.
+    fn update_addresses(&self, seen: &mut Option<LogId>) {
+        let metrics = self.raft.metrics();
+        let stored = metrics.borrow_watched().membership_config.clone();
+        if stored.log_id() != seen {
+            *seen = *stored.log_id();
+            for (id, member) in stored.membership().nodes() {
+                self.speaker.note_address(*id, &member.address);
+            }
+        }
+    }
+
     pub(crate) fn update_leadership(&self) {
         let metrics = self.metrics();
         let leads = self.leads(&metrics);
@@ -411,7 +424,9 @@ impl Inner {
 
 async fn watch_leadership(inner: Arc<Inner>) {
     let mut metrics = inner.raft.metrics();
+    let mut addresses_of = None;
     while !inner.is_stopping() {
+        inner.update_addresses(&mut addresses_of);
         // A leader that is cut off hears nothing, so time alone must show it.
         let changed = tokio::time::timeout(inner.config.heartbeat, metrics.changed()).await;
         inner.update_leadership();

@@ -121,7 +121,7 @@ impl Inner {
 
     async fn act(self: &Arc<Self>, header: &Header, request: Request) -> Response {
         match request {
-            Request::Hello => Response::Hello(self.hello()),
+            Request::Hello => Response::Hello(Box::new(self.hello())),
             Request::Append {
                 vote,
                 previous,

@@ -336,7 +336,7 @@ impl RaftLogStorage<TypeConfig> for Store {
         I::IntoIter: OptionalSend,
     {
         let entries: Vec<Entry> = entries.into_iter().collect();
-        let prepared: Vec<Prepared> = entries.iter().map(prepare).collect::<Result<_, _>>()?;
+        let prepared: Vec<Prepared> = entries.iter().map(prepare).collect();
         let bytes = entries.iter().map(size).sum();
         {
             let mut shown = self.shown.lock();

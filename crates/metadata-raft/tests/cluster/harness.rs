@@ -9,7 +9,9 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use varve_metadata::{Command, Event, MetadataLog, ProposeError, features, log::read, snapshot};
 use varve_metadata_raft::network::Call;
-use varve_metadata_raft::{MetadataRaft, Phase, RaftConfig, Status, Transport, TransportError};
+use varve_metadata_raft::{
+    MetadataRaft, Phase, RaftConfig, StartError, Status, Transport, TransportError,
+};
 use varve_types::{DirectoryId, NodeId};
 use varve_vfs::mem::MemVfs;
 
@@ -138,16 +140,23 @@ impl World {
         config
     }
 
-    /// Starts a node on a disk.
-    pub async fn start_with(&mut self, config: RaftConfig, disk: MemVfs) {
+    /// Starts a node on a disk, if it will.
+    pub async fn try_start_with(
+        &mut self,
+        config: &RaftConfig,
+        disk: &MemVfs,
+    ) -> Result<MetadataRaft, StartError> {
         let wire = Wire {
             net: self.net.clone(),
             from: config.node,
             address: config.address.clone(),
         };
-        let raft = MetadataRaft::start(config.clone(), Arc::new(disk.clone()), Arc::new(wire))
-            .await
-            .unwrap();
+        MetadataRaft::start(config.clone(), Arc::new(disk.clone()), Arc::new(wire)).await
+    }
+
+    /// Starts a node on a disk.
+    pub async fn start_with(&mut self, config: RaftConfig, disk: MemVfs) {
+        let raft = self.try_start_with(&config, &disk).await.unwrap();
         self.net
             .0
             .lock()

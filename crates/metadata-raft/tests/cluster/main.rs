@@ -9,13 +9,18 @@
 mod harness;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use harness::{World, address, has, propose};
 use varve_metadata::{MetadataLog, ProposeError};
+use varve_metadata_raft::disk::Disk;
+use varve_metadata_raft::files::Identity;
+use varve_metadata_raft::types::raft_id;
 use varve_metadata_raft::{ChangeError, Phase};
 use varve_types::{ClusterId, NodeId};
-use varve_vfs::mem::MemVfs;
+use varve_vfs::fault::Op;
+use varve_vfs::mem::{Answer, MemVfs};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_nodes_found_a_cluster_and_every_one_writes() {
@@ -301,4 +306,84 @@ async fn a_lost_answer_is_unknown_and_not_made_twice() {
     world.net.heal();
     world.until("it was made", |w| has(w.raft(other), 50)).await;
     world.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_fails_takes_its_node_out_and_the_others_go_on() {
+    let mut world = World::founded(3).await;
+    world.write(1, 0).await;
+    let broken = world.leader().unwrap();
+    world.nodes[&broken]
+        .disk
+        .set_hook(Some(Arc::new(|call| match call.op {
+            Op::Sync => Answer::Fail(rustix::io::Errno::IO),
+            _ => Answer::Go,
+        })));
+    let lost = propose(world.raft(broken), 1).await;
+    assert!(lost.is_err(), "{lost:?}");
+    let why = tokio::time::timeout(harness::PATIENCE, world.raft(broken).failed())
+        .await
+        .unwrap();
+    assert!(why.contains("sync"), "{why}");
+    assert!(world.status(broken).failure.is_some());
+    let refused = propose(world.raft(broken), 2).await;
+    assert!(
+        matches!(refused, Err(ProposeError::Stopped(_))),
+        "{refused:?}"
+    );
+    let rest: Vec<i32> = (1..=3).filter(|n| *n != broken).collect();
+    world
+        .until("another one leads", |w| {
+            rest.iter().any(|n| w.raft(*n).leadership().here)
+        })
+        .await;
+    assert!(!world.raft(broken).leadership().here);
+    world.write(rest[0], 3).await;
+    world.write(rest[1], 4).await;
+    // The process starts again on a disk that works.
+    let (config, disk) = world.stop(broken).await;
+    disk.set_hook(None);
+    disk.crash_losing_unsynced();
+    world.start_with(config, disk).await;
+    world
+        .until("it has caught up", |w| has(w.raft(broken), 4))
+        .await;
+    world.until_same(&[1, 2, 3]).await;
+    world.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_founding_that_was_cut_off_is_done_again_and_a_foreign_store_is_refused() {
+    let mut world = World::new(1);
+    let config = world.config(1);
+    let disk = MemVfs::new();
+    let owner = raft_id(config.directory);
+    let identity = Identity {
+        cluster: ClusterId(5),
+        node: NodeId(1),
+    };
+    let (mut store, _) = Disk::open(Arc::new(disk.clone()), &config.dir, owner).unwrap();
+    store.save_identity(&identity).unwrap();
+    drop(store);
+    world.start_with(config, disk).await;
+    world.until("it leads", |w| w.leader() == Some(1)).await;
+    assert_ne!(world.raft(1).cluster(), Some(ClusterId(5)));
+    world.write(1, 0).await;
+    let (mut config, disk) = world.stop(1).await;
+    config.cluster = Some(ClusterId(6));
+    let refused = world.try_start_with(&config, &disk).await;
+    assert!(
+        refused
+            .unwrap_err()
+            .to_string()
+            .contains("belongs to cluster")
+    );
+    (config.cluster, config.node) = (None, NodeId(2));
+    let refused = world.try_start_with(&config, &disk).await;
+    assert!(
+        refused
+            .unwrap_err()
+            .to_string()
+            .contains("belongs to node 1")
+    );
 }
