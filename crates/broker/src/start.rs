@@ -270,15 +270,18 @@ impl Broker {
         })
     }
 
-    /// Answers what is parked and parks nothing more; still serves. The first act of a shutdown.
-    ///
-    /// In a cluster its leaderships move to other nodes first, as far as there are others.
-    pub async fn drain(&self) {
+    /// Moves leaderships to other nodes, as far as there are others, and waits for that within the drain
+    /// timeout; still serves. The first act of a shutdown in a cluster; nothing happens on a node that is alone.
+    pub async fn leave(&self) {
         if let Some(cluster) = self.inner.registry.cluster()
             && !self.inner.draining()
         {
             cluster.leave().await;
         }
+    }
+
+    /// Answers what is parked and parks nothing more; still serves. The first act of a shutdown.
+    pub async fn drain(&self) {
         self.inner.draining.store(true, Ordering::SeqCst);
         self.inner.groups.drain().await;
     }
@@ -286,6 +289,7 @@ impl Broker {
     /// Refuses appends, flushes and closes every log, ends the threads. Returns whether everything is
     /// safely on disk, so that the next start need not recover. A second call returns `false`.
     pub async fn shutdown(&self) -> bool {
+        self.leave().await;
         self.drain().await;
         self.inner.admission.close();
         self.inner.housekeeping.abort();

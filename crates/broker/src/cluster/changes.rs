@@ -75,6 +75,11 @@ impl Registry {
         check_partition_count(partitions)?;
         let nodes = cluster.look(|s| s.nodes().values().filter(|n| n.takes_replicas()).count());
         let usual = i32::try_from(nodes).unwrap_or(i32::MAX).clamp(1, 3);
+        let usual = self
+            .opener
+            .config
+            .default_replication_factor
+            .unwrap_or(usual);
         let replication_factor = request.replication_factor.unwrap_or(usual);
         let defaults = &self.opener.config.topic_defaults;
         let mut configs = request.configs.clone();
@@ -84,6 +89,12 @@ impl Registry {
                     .entry(key.to_owned())
                     .or_insert_with(|| value.clone());
             }
+        }
+        if replication_factor >= 3 {
+            // One replica may fail, and nothing that was acknowledged is lost with it.
+            configs
+                .entry("min.insync.replicas".to_owned())
+                .or_insert_with(|| "2".to_owned());
         }
         self.resolve(&configs, replication_factor)?;
         // A repeated request finds its own topic under the id that only it can have made.

@@ -138,7 +138,9 @@ pub(crate) struct InCluster {
 impl InCluster {
     /// Tells the controller that this node wants to stop, and waits until it may: others lead what it led.
     pub(crate) async fn leave(&self) {
-        self.stopping.send_replace(true);
+        if *self.may_stop.borrow() || self.stopping.send_replace(true) {
+            return;
+        }
         let mut may_stop = self.may_stop.clone();
         let wait = may_stop.wait_for(|may| *may);
         match tokio::time::timeout(self.config.drain_timeout, wait).await {
