@@ -16,6 +16,7 @@ use varve_proto::v1::consumer_service_client::ConsumerServiceClient;
 use varve_proto::v1::group_service_client::GroupServiceClient;
 use varve_proto::v1::producer_service_client::ProducerServiceClient;
 use varve_proto::v1::topic_service_client::TopicServiceClient;
+use varve_tls::{ClientTls, Connector};
 use varve_types::limits;
 
 use crate::error::ClientError;
@@ -35,6 +36,8 @@ pub struct ClientConfig {
     pub connect_timeout: Duration,
     /// Longest time for a call that the server does not hold on purpose.
     pub request_timeout: Duration,
+    /// TLS, if the cluster speaks it. Certificates must name the hosts of the addresses.
+    pub tls: Option<Arc<ClientTls>>,
 }
 
 impl Default for ClientConfig {
@@ -44,6 +47,7 @@ impl Default for ClientConfig {
             client_id: "varve-client".to_owned(),
             connect_timeout: Duration::from_secs(5),
             request_timeout: Duration::from_secs(30),
+            tls: None,
         }
     }
 }
@@ -137,7 +141,9 @@ impl Client {
         if let Some(channel) = channels.get(address) {
             return Ok(channel.clone());
         }
-        let channel = endpoint(address, &self.inner.config)?.connect_lazy();
+        let connector = Connector::new(self.inner.config.tls.clone(), None);
+        let endpoint = endpoint(address, &self.inner.config)?;
+        let channel = endpoint.connect_with_connector_lazy(connector);
         channels.insert(address.to_owned(), channel.clone());
         Ok(channel)
     }

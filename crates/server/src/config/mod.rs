@@ -7,5 +7,5 @@ pub mod keys;
 mod resolve;
 pub mod settings;
 
-pub use resolve::{Config, LogFormat};
+pub use resolve::{Config, LogFormat, PeerTls};
 pub use settings::{ConfigError, Settings, Source};
