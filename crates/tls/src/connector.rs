@@ -72,7 +72,8 @@ pub(crate) fn reason(error: &io::Error, other: &str) -> String {
             format!("{other} shows no certificate, and this port asks for one")
         }
         rustls::Error::InvalidCertificate(why) => match why {
-            CertificateError::UnknownIssuer => {
+            // A CA that was made anew has the old one's name and another key.
+            CertificateError::UnknownIssuer | CertificateError::BadSignature => {
                 format!("{other}'s certificate is signed by none of the CAs that are trusted here")
             }
             CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
@@ -96,7 +97,7 @@ fn alert_reason(alert: AlertDescription, other: &str) -> String {
         AlertDescription::CertificateRequired => {
             format!("{other} asks for a certificate, and none is configured here")
         }
-        AlertDescription::UnknownCA => {
+        AlertDescription::UnknownCA | AlertDescription::DecryptError => {
             format!("{other} does not know the CA of this side's certificate")
         }
         AlertDescription::CertificateExpired => {
