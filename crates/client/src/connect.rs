@@ -16,7 +16,7 @@ use varve_proto::v1::consumer_service_client::ConsumerServiceClient;
 use varve_proto::v1::group_service_client::GroupServiceClient;
 use varve_proto::v1::producer_service_client::ProducerServiceClient;
 use varve_proto::v1::topic_service_client::TopicServiceClient;
-use varve_tls::{ClientTls, Connector};
+use varve_tls::{ClientTls, Connector, Explained};
 use varve_types::limits;
 
 use crate::error::ClientError;
@@ -74,7 +74,7 @@ impl Interceptor for CallMetadata {
 }
 
 /// A connection that adds the client's metadata.
-pub type Rpc = InterceptedService<Channel, CallMetadata>;
+pub type Rpc = InterceptedService<Explained<Channel>, CallMetadata>;
 
 /// Connections and routes to one cluster. Cheap to clone; clones share everything.
 #[derive(Debug, Clone)]
@@ -86,7 +86,7 @@ pub struct Client {
 struct Inner {
     config: ClientConfig,
     client_id: MetadataValue<Ascii>,
-    channels: Mutex<BTreeMap<String, Channel>>,
+    channels: Mutex<BTreeMap<String, Explained<Channel>>>,
     routing: Routing,
 }
 
@@ -132,7 +132,7 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError::Config`] when `address` is not `host:port`.
-    pub fn channel(&self, address: &str) -> Result<Channel, ClientError> {
+    pub fn channel(&self, address: &str) -> Result<Explained<Channel>, ClientError> {
         let mut channels = self
             .inner
             .channels
@@ -143,7 +143,8 @@ impl Client {
         }
         let connector = Connector::new(self.inner.config.tls.clone(), None);
         let endpoint = endpoint(address, &self.inner.config)?;
-        let channel = endpoint.connect_with_connector_lazy(connector);
+        let fault = connector.fault();
+        let channel = Explained::new(endpoint.connect_with_connector_lazy(connector), fault);
         channels.insert(address.to_owned(), channel.clone());
         Ok(channel)
     }

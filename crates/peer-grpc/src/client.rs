@@ -21,7 +21,7 @@ use varve_metadata::{Heartbeat, Output};
 use varve_proto::peer::v1 as pb;
 use varve_proto::peer::v1::raft_service_client::RaftServiceClient;
 use varve_proto::peer::v1::replica_service_client::ReplicaServiceClient;
-use varve_tls::{ClientTls, Connector, names};
+use varve_tls::{ClientTls, Connector, Explained, names};
 use varve_types::{NodeId, limits};
 
 use crate::convert;
@@ -84,7 +84,7 @@ struct Inner {
     options: ClientOptions,
     tls: Option<Arc<ClientTls>>,
     /// By TLS the name that is expected belongs to a connection, so the node is part of its key.
-    channels: std::sync::Mutex<BTreeMap<Key, Channel>>,
+    channels: std::sync::Mutex<BTreeMap<Key, Explained<Channel>>>,
 }
 
 impl PeerClient {
@@ -196,7 +196,12 @@ impl Peers for PeerClient {
 
 impl Inner {
     /// The connection to `address` for that purpose.
-    fn channel(&self, lane: Lane, address: &str, to: Option<NodeId>) -> Result<Channel, String> {
+    fn channel(
+        &self,
+        lane: Lane,
+        address: &str,
+        to: Option<NodeId>,
+    ) -> Result<Explained<Channel>, String> {
         let mut channels = self
             .channels
             .lock()
@@ -210,7 +215,9 @@ impl Inner {
             channels.clear();
         }
         let connector = Connector::new(self.tls.clone(), Some(names::of(to)));
+        let fault = connector.fault();
         let channel = endpoint(address, &self.options)?.connect_with_connector_lazy(connector);
+        let channel = Explained::new(channel, fault);
         channels.insert(key, channel.clone());
         Ok(channel)
     }

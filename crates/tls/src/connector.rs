@@ -15,6 +15,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use crate::explained::Fault;
 use crate::material::ClientTls;
 
 /// First byte of a TLS alert, and of a handshake message. No HTTP/2 frame of a server begins so: its first
@@ -112,14 +113,25 @@ fn alert_reason(alert: AlertDescription, other: &str) -> String {
 pub struct Connector {
     tls: Option<Arc<ClientTls>>,
     name: Option<String>,
+    fault: Fault,
 }
 
 impl Connector {
     /// With that TLS; `None`: without. `name`: what the server's certificate must name, if not the host of
     /// the address.
     #[must_use]
-    pub const fn new(tls: Option<Arc<ClientTls>>, name: Option<String>) -> Self {
-        Self { tls, name }
+    pub fn new(tls: Option<Arc<ClientTls>>, name: Option<String>) -> Self {
+        Self {
+            tls,
+            name,
+            fault: Fault::default(),
+        }
+    }
+
+    /// What became of the connections, for [`crate::Explained`].
+    #[must_use]
+    pub fn fault(&self) -> Fault {
+        self.fault.clone()
     }
 
     async fn connect(self, uri: Uri) -> io::Result<TokioIo<Connection>> {
@@ -133,9 +145,12 @@ impl Connector {
         let stream = TcpStream::connect((host, port)).await?;
         stream.set_nodelay(true)?;
         let Some(tls) = self.tls else {
-            return Ok(TokioIo::new(Connection::Plain {
-                stream,
-                begun: false,
+            return Ok(TokioIo::new(Connection {
+                stream: Stream::Plain {
+                    stream,
+                    begun: false,
+                },
+                fault: self.fault,
             }));
         };
         let name = self.name.unwrap_or_else(|| host.to_owned());
@@ -144,7 +159,10 @@ impl Connector {
         let stream = handshake
             .await
             .map_err(|error| ConnectError(reason(&error, "the server")).io(error.kind()))?;
-        Ok(TokioIo::new(Connection::Tls(Box::new(stream))))
+        Ok(TokioIo::new(Connection {
+            stream: Stream::Tls(Box::new(stream)),
+            fault: self.fault,
+        }))
     }
 }
 
@@ -158,22 +176,36 @@ impl tower::Service<Uri> for Connector {
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
+        // What was wrong with the last one is no reason for this one.
+        self.fault.set(None);
         Box::pin(self.clone().connect(uri))
     }
 }
 
 /// A connection to a server.
 #[derive(Debug)]
-pub enum Connection {
-    /// Without TLS.
+pub struct Connection {
+    stream: Stream,
+    fault: Fault,
+}
+
+#[derive(Debug)]
+enum Stream {
     Plain {
-        /// The socket.
         stream: TcpStream,
         /// Something was read.
         begun: bool,
     },
-    /// With TLS.
     Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl Connection {
+    /// Keeps the reason for those whose calls end with the connection.
+    fn failed(&self, why: String, kind: io::ErrorKind) -> io::Error {
+        let error = ConnectError(why);
+        self.fault.set(Some(error.clone()));
+        error.io(kind)
+    }
 }
 
 impl AsyncRead for Connection {
@@ -182,8 +214,9 @@ impl AsyncRead for Connection {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match &mut *self {
-            Self::Plain { stream, begun } => {
+        let this = &mut *self;
+        match &mut this.stream {
+            Stream::Plain { stream, begun } => {
                 let before = buf.filled().len();
                 let read = ready!(Pin::new(stream).poll_read(cx, buf));
                 if !std::mem::replace(begun, true)
@@ -191,16 +224,16 @@ impl AsyncRead for Connection {
                     && TLS_FIRST.contains(first)
                 {
                     let why = "the server speaks TLS here: turn TLS on (--tls, --tls-ca)";
-                    let error = ConnectError(why.to_owned());
-                    return Poll::Ready(Err(error.io(io::ErrorKind::InvalidData)));
+                    let error = this.failed(why.to_owned(), io::ErrorKind::InvalidData);
+                    return Poll::Ready(Err(error));
                 }
                 Poll::Ready(read)
             }
-            Self::Tls(stream) => {
+            Stream::Tls(stream) => {
                 let read = ready!(Pin::new(stream.as_mut()).poll_read(cx, buf));
                 // A server that refuses this side's certificate says so after the handshake.
                 Poll::Ready(read.map_err(|error| match tls_fault(&error) {
-                    true => ConnectError(reason(&error, "the server")).io(error.kind()),
+                    true => this.failed(reason(&error, "the server"), error.kind()),
                     false => error,
                 }))
             }
@@ -219,9 +252,9 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        match &mut *self {
-            Self::Plain { stream, .. } => Pin::new(stream).poll_write(cx, buf),
-            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_write(cx, buf),
+        match &mut self.stream {
+            Stream::Plain { stream, .. } => Pin::new(stream).poll_write(cx, buf),
+            Stream::Tls(stream) => Pin::new(stream.as_mut()).poll_write(cx, buf),
         }
     }
 
@@ -230,9 +263,9 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match &mut *self {
-            Self::Plain { stream, .. } => Pin::new(stream).poll_write_vectored(cx, bufs),
-            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_write_vectored(cx, bufs),
+        match &mut self.stream {
+            Stream::Plain { stream, .. } => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Stream::Tls(stream) => Pin::new(stream.as_mut()).poll_write_vectored(cx, bufs),
         }
     }
 
@@ -241,16 +274,16 @@ impl AsyncWrite for Connection {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut *self {
-            Self::Plain { stream, .. } => Pin::new(stream).poll_flush(cx),
-            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_flush(cx),
+        match &mut self.stream {
+            Stream::Plain { stream, .. } => Pin::new(stream).poll_flush(cx),
+            Stream::Tls(stream) => Pin::new(stream.as_mut()).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut *self {
-            Self::Plain { stream, .. } => Pin::new(stream).poll_shutdown(cx),
-            Self::Tls(stream) => Pin::new(stream.as_mut()).poll_shutdown(cx),
+        match &mut self.stream {
+            Stream::Plain { stream, .. } => Pin::new(stream).poll_shutdown(cx),
+            Stream::Tls(stream) => Pin::new(stream.as_mut()).poll_shutdown(cx),
         }
     }
 }
