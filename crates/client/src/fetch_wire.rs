@@ -121,7 +121,7 @@ where
                     Ok(data) => self.arrived.push(data),
                     Err(frame) => return self.end(frame.trailers_ref()),
                 },
-                Some(Err(error)) => return Err(Status::from_error(error)),
+                Some(Err(error)) => return Err(Status::from_error(error.into())),
                 None => return self.end(None),
             }
         }
