@@ -77,6 +77,19 @@ const NO_PROTOCOL: &[&str] = &[
     "anyhow",
     "clap",
 ];
+/// The consensus on metadata knows openraft, and no wire.
+const NO_PROTOCOL_BUT_RAFT: &[&str] = &[
+    "prost",
+    "prost-types",
+    "tonic",
+    "tonic-prost",
+    "axum",
+    "hyper-util",
+    "http",
+    "serde",
+    "anyhow",
+    "clap",
+];
 const NO_ANYHOW: &[&str] = &["anyhow", "clap"];
 
 /// Every crate.
@@ -152,6 +165,13 @@ pub const LAYERS: &[Row] = &[
             "broker-api",
         ],
         must_not: NO_PROTOCOL,
+    },
+    Row {
+        name: "metadata-raft",
+        layer: Some(4),
+        sentence: "puts the cluster state on a consensus of several nodes",
+        uses: &["types", "record", "vfs", "storage", "metadata"],
+        must_not: NO_PROTOCOL_BUT_RAFT,
     },
     Row {
         name: "proto",

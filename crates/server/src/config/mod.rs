@@ -7,5 +7,6 @@ pub mod keys;
 mod resolve;
 pub mod settings;
 
-pub use resolve::{Config, LogFormat, PeerTls};
+pub(crate) use resolve::advertised;
+pub use resolve::{Config, LogFormat, Members, PeerTls};
 pub use settings::{ConfigError, Settings, Source};
