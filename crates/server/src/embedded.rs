@@ -28,6 +28,7 @@ pub async fn start_with(dir: &Path, settings: &[(&str, &str)]) -> Result<Node> {
         ("storage.min_free_bytes", "256MiB"),
         ("listeners.client.address", "127.0.0.1:0"),
         ("listeners.client.tls.mode", "insecure"),
+        ("listeners.peer.tls.mode", "insecure"),
         ("http.address", "127.0.0.1:0"),
         ("shutdown.drain_grace", "0s"),
         ("shutdown.stream_grace", "1s"),

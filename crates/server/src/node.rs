@@ -23,7 +23,7 @@ use crate::{http, notify};
 /// Grace of the HTTP port: probes are short.
 const HTTP_GRACE: Duration = Duration::from_secs(1);
 /// How often files of certificates are read again.
-const CERTIFICATES_EVERY: Duration = Duration::from_secs(5);
+pub(crate) const CERTIFICATES_EVERY: Duration = Duration::from_secs(5);
 
 /// A running node.
 #[derive(Debug)]
