@@ -217,6 +217,7 @@ pub const LAYERS: &[Row] = &[
             "vfs",
             "storage",
             "metadata",
+            "metadata-raft",
             "broker-api",
             "broker",
             "proto",
