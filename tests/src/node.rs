@@ -56,6 +56,8 @@ impl Node {
             .env("VARVE_STORAGE__DATA_DIR", &self.dir)
             .env("VARVE_STORAGE__MIN_FREE_BYTES", "0")
             .env("VARVE_LISTENERS__CLIENT__ADDRESS", self.address())
+            .env("VARVE_LISTENERS__CLIENT__TLS__MODE", "insecure")
+            .env("VARVE_LISTENERS__PEER__TLS__MODE", "insecure")
             .env(
                 "VARVE_HTTP__ADDRESS",
                 format!("127.0.0.1:{}", self.http_port),
