@@ -76,6 +76,22 @@ fn health_has_an_exit_code_for_scripts() {
 }
 
 #[test]
+fn a_probe_asks_one_node() {
+    let mut host = Host::start();
+    let http = format!("127.0.0.1:{}", host.http_port());
+    for probe in ["--ready", "--live", "--startup"] {
+        assert_eq!(alone(&["check", "health", probe, "--http", &http]).ok(), "ok\n");
+    }
+    assert_eq!(alone(&["check", "health", "-q", "--http", &http]).ok(), "");
+    let client = host.address();
+    let error = alone(&["check", "health", "--http", &client]).fails(1);
+    assert!(error.contains(&client), "{error}");
+    host.node.stop();
+    let error = alone(&["check", "health", "--http", &http]).fails(1);
+    assert!(error.contains("no node answers at"), "{error}");
+}
+
+#[test]
 fn the_letters_of_kcat() {
     let node = node();
     create(&node, "m-kcat", 1);
@@ -223,6 +239,7 @@ fn help_mentions_every_flag() {
         ("cluster info", "--output"),
         ("cluster health", "--watch --exit-when-healthy --exit-code"),
         ("cluster metadata", "--topic --json"),
+        ("check health", "--ready --live --startup --http"),
         ("log dump", "--output"),
         ("log verify", "--output"),
         (
@@ -262,6 +279,7 @@ fn help_mentions_every_flag() {
         "topic",
         "group",
         "cluster",
+        "check",
         "log",
         "server",
         "config",

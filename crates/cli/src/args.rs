@@ -8,6 +8,7 @@ use varve_record::Compression;
 use varve_types::Acks;
 use varve_types::size::{parse_bytes, parse_duration};
 
+use crate::check::CheckCommand;
 use crate::demo::DemoArgs;
 use crate::inspect::LogCommand;
 use crate::output::Output;
@@ -135,6 +136,12 @@ pub enum Command {
         /// What to do.
         #[command(subcommand)]
         command: ClusterCommand,
+    },
+    /// Ask one node whether it is up, for probes and monitoring
+    Check {
+        /// What to do.
+        #[command(subcommand)]
+        command: CheckCommand,
     },
     /// Read the files of a stopped node
     Log {
@@ -672,6 +679,8 @@ mod tests {
             "varve group seek g --to @-1h --execute",
             "varve cluster health -w -e",
             "varve cluster metadata -t orders",
+            "varve check health --ready",
+            "varve check health --live --http h:8277",
             "varve completion bash",
             "varve version --json",
         ] {

@@ -4,6 +4,7 @@
 //! the command quietly. Exit codes are documented in [`failure`].
 
 pub mod args;
+pub mod check;
 pub mod cluster;
 pub mod completion;
 pub mod connection;
@@ -110,6 +111,7 @@ async fn network(global: args::Global, command: Command) -> Result<u8, Failure> 
         Command::Topic { command } => Box::pin(topic::run(&global, command)).await,
         Command::Group { command } => Box::pin(group::run(&global, command)).await,
         Command::Cluster { command } => Box::pin(cluster::run(&global, command)).await,
+        Command::Check { command } => check::run(&global, command).await,
         Command::Server(args) => Box::pin(serve::server(*args)).await,
         Command::Demo(args) => Box::pin(demo::run(&args)).await,
         Command::Completion { .. }
