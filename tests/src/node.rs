@@ -136,7 +136,12 @@ impl Drop for Node {
 
 /// A GET over a plain socket; `None` when nobody answers.
 pub fn http_get(port: u16, path: &str) -> Option<(u16, String)> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    http_get_at(&format!("127.0.0.1:{port}"), path)
+}
+
+/// As [`http_get`], from any address.
+pub fn http_get_at(address: &str, path: &str) -> Option<(u16, String)> {
+    let mut stream = TcpStream::connect(address).ok()?;
     stream
         .set_read_timeout(Some(Duration::from_secs(10)))
         .ok()?;
