@@ -80,7 +80,10 @@ fn a_probe_asks_one_node() {
     let mut host = Host::start();
     let http = format!("127.0.0.1:{}", host.http_port());
     for probe in ["--ready", "--live", "--startup"] {
-        assert_eq!(alone(&["check", "health", probe, "--http", &http]).ok(), "ok\n");
+        assert_eq!(
+            alone(&["check", "health", probe, "--http", &http]).ok(),
+            "ok\n"
+        );
     }
     assert_eq!(alone(&["check", "health", "-q", "--http", &http]).ok(), "");
     let client = host.address();

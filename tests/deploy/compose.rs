@@ -2,7 +2,7 @@
 //! killed, and production goes on.
 
 use std::net::TcpListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use varve_tests::wait;
@@ -15,6 +15,8 @@ const PORTS: [u16; 6] = [18277, 18278, 28277, 28278, 38277, 38278];
 const BROKERS: &str = "localhost:18278,localhost:28278,localhost:38278";
 const NODES: [&str; 3] = ["varve-0", "varve-1", "varve-2"];
 const TOPIC: &str = "orders";
+/// Open files that the compose file asks for.
+const OPEN_FILES: u64 = 65_536;
 
 fn works(program: &str, args: &[&str]) -> bool {
     let output = Command::new(program).args(args).output();
@@ -33,6 +35,22 @@ fn tool() -> Option<Vec<&'static str>> {
 struct Project {
     tool: Vec<&'static str>,
     name: String,
+    /// What this machine cannot give, taken back.
+    changes: Option<PathBuf>,
+}
+
+/// Where containers may not have the open files that the compose file asks for, they get what there is.
+fn fewer_files(folder: &Path) -> Option<PathBuf> {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum;
+    let limit = limit.filter(|limit| *limit < OPEN_FILES)?;
+    crate::loudly(&format!(
+        "CHANGED for this machine: containers may open {limit} files here, and not {OPEN_FILES}"
+    ));
+    let service = |n: &&str| format!("  {n}:\n    ulimits:\n      nofile: {limit}\n");
+    let services: String = NODES.iter().map(service).collect();
+    let path = folder.join("changes.yml");
+    std::fs::write(&path, format!("services:\n{services}")).unwrap();
+    Some(path)
 }
 
 impl Project {
@@ -41,9 +59,11 @@ impl Project {
         command
             .args(&self.tool[1..])
             .args(["-p", &self.name, "-f"])
-            .arg(root().join("deploy/compose/docker-compose.yml"))
-            .args(args)
-            .env("VARVE_IMAGE", &self.name);
+            .arg(root().join("deploy/compose/docker-compose.yml"));
+        if let Some(changes) = &self.changes {
+            command.arg("-f").arg(changes);
+        }
+        command.args(args).env("VARVE_IMAGE", &self.name);
         command
     }
 
@@ -58,7 +78,9 @@ impl Project {
     fn inspect(&self, service: &str, what: &str) -> String {
         let id = self.container(service);
         let format = format!("--format={{{{{what}}}}}");
-        let output = Command::new("docker").args(["inspect", &format, &id]).output();
+        let output = Command::new("docker")
+            .args(["inspect", &format, &id])
+            .output();
         said(&output.unwrap()).trim().to_owned()
     }
 
@@ -78,7 +100,9 @@ impl Drop for Project {
             }
         }
         let _ = self.compose(&["down", "-v", "-t", "1"]).output();
-        let _ = Command::new("docker").args(["rmi", "-f", &self.name]).output();
+        let _ = Command::new("docker")
+            .args(["rmi", "-f", &self.name])
+            .output();
     }
 }
 
@@ -88,7 +112,12 @@ fn import(name: &str, folder: &Path) {
     let mut tar = Command::new("tar")
         .arg("-C")
         .arg(folder)
-        .args(["-c", "--exclude=./etc/hosts", "--exclude=./etc/resolv.conf", "."])
+        .args([
+            "-c",
+            "--exclude=./etc/hosts",
+            "--exclude=./etc/resolv.conf",
+            ".",
+        ])
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
@@ -103,7 +132,10 @@ fn import(name: &str, folder: &Path) {
 
 fn client(args: &[&str]) -> Command {
     let mut command = clean(varve_tests::varve());
-    command.args(args).env("VARVE_BROKERS", BROKERS).env("VARVE_TIMEOUT", "30s");
+    command
+        .args(args)
+        .env("VARVE_BROKERS", BROKERS)
+        .env("VARVE_TIMEOUT", "30s");
     command
 }
 
@@ -111,26 +143,43 @@ fn client(args: &[&str]) -> Command {
 fn the_compose_cluster_survives_the_loss_of_a_container() {
     let variable = "VARVE_TEST_REQUIRE_DOCKER";
     if !works("docker", &["info"]) {
-        return skip(variable, "no Docker engine answers here: compose was not run");
+        return skip(
+            variable,
+            "no Docker engine answers here: compose was not run",
+        );
     }
     let Some(tool) = tool() else {
-        return skip(variable, "there is no docker compose: the compose file was not run");
+        return skip(
+            variable,
+            "there is no docker compose: the compose file was not run",
+        );
     };
-    let busy = PORTS.iter().find(|p| TcpListener::bind(("0.0.0.0", **p)).is_err());
+    let busy = PORTS
+        .iter()
+        .find(|p| TcpListener::bind(("0.0.0.0", **p)).is_err());
     if let Some(port) = busy {
         let why = format!("port {port} of the compose file is in use: the file was not run");
         return skip(variable, &why);
     }
     let name = format!("varve-test-{}", std::process::id());
-    let project = Project { tool, name };
     let folder = tempfile::tempdir().unwrap();
-    import(&project.name, folder.path());
+    let changes = fewer_files(folder.path());
+    let project = Project {
+        tool,
+        name,
+        changes,
+    };
+    import(&project.name, &folder.path().join("image"));
     let up = project.compose(&["up", "-d", "--no-build", NODES[0], NODES[1], NODES[2]]);
     said(&{ up }.output().unwrap());
     for node in NODES {
         project.healthy(node);
     }
-    said(&client(&["topic", "create", TOPIC, "-p", "1", "-r", "3"]).output().unwrap());
+    said(
+        &client(&["topic", "create", TOPIC, "-p", "1", "-r", "3"])
+            .output()
+            .unwrap(),
+    );
     in_sync(client, TOPIC, 3);
     let load = Load::start(client(&["produce", TOPIC, "-O", "%o\n"]));
     load.goes_on();

@@ -42,7 +42,10 @@ fn names(expression: &str) -> BTreeSet<String> {
 #[test]
 fn what_is_no_metric_is_told_from_one() {
     let found = names(r#"sum by (job) (rate(varve_a_total{x="varve_b"}[5m])) / process_c > 1"#);
-    assert_eq!(found.into_iter().collect::<Vec<_>>(), ["process_c", "varve_a_total"]);
+    assert_eq!(
+        found.into_iter().collect::<Vec<_>>(),
+        ["process_c", "varve_a_total"]
+    );
 }
 
 #[test]
@@ -113,7 +116,11 @@ fn the_unit_is_one_that_systemd_accepts() {
     // systemd looks whether the program is there, and a checkout is not installed.
     let dir = tempfile::tempdir().unwrap();
     let copy = dir.path().join("varve.service");
-    std::fs::write(&copy, unit.replace("/usr/bin/varve", varve.to_str().unwrap())).unwrap();
+    std::fs::write(
+        &copy,
+        unit.replace("/usr/bin/varve", varve.to_str().unwrap()),
+    )
+    .unwrap();
     let verified = Command::new("systemd-analyze")
         .args(["verify", "--man=no"])
         .arg(&copy)
@@ -121,7 +128,10 @@ fn the_unit_is_one_that_systemd_accepts() {
     match verified {
         Ok(output) => {
             let said = String::from_utf8_lossy(&output.stderr);
-            let about_us: Vec<_> = said.lines().filter(|l| l.contains("varve.service")).collect();
+            let about_us: Vec<_> = said
+                .lines()
+                .filter(|l| l.contains("varve.service"))
+                .collect();
             assert!(output.status.success() && about_us.is_empty(), "{said}");
         }
         Err(error) => loudly(&format!(

@@ -15,13 +15,23 @@ pub fn assemble(into: &Path) {
         std::fs::create_dir_all(&path).unwrap();
         path
     };
-    for mount in ["proc", "dev", "etc/varve/config", "etc/varve/tls/client", "etc/varve/tls/peer"] {
+    for mount in [
+        "proc",
+        "dev",
+        "etc/varve/config",
+        "etc/varve/tls/client",
+        "etc/varve/tls/peer",
+    ] {
         make(mount);
     }
     let program = make("usr/bin").join("varve");
     let varve = varve_tests::varve();
     // Debug information is most of a debug build.
-    let stripped = Command::new("strip").arg("-o").arg(&program).arg(&varve).status();
+    let stripped = Command::new("strip")
+        .arg("-o")
+        .arg(&program)
+        .arg(&varve)
+        .status();
     if !stripped.is_ok_and(|s| s.success()) {
         std::fs::copy(&varve, &program).unwrap();
     }

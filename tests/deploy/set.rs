@@ -48,17 +48,21 @@ pub struct Set {
 fn can_isolate() -> bool {
     let forbidden = std::env::var_os("VARVE_TEST_NO_NAMESPACES").is_some();
     let mut probe = Command::new("unshare");
-    probe.args(["--mount", "--uts", "--propagation", "private", "sh", "-c", "hostname x"]);
+    probe.args([
+        "--mount",
+        "--uts",
+        "--propagation",
+        "private",
+        "sh",
+        "-c",
+        "hostname x",
+    ]);
     !forbidden && probe.output().is_ok_and(|o| o.status.success())
 }
 
 impl Set {
     /// Pods in `work`, none of them running; `secret` makes the files of a secret in a folder.
-    pub fn new(
-        manifest: Manifest,
-        work: &Path,
-        secret: impl Fn(&Self, &str, &Path),
-    ) -> Self {
+    pub fn new(manifest: Manifest, work: &Path, secret: impl Fn(&Self, &str, &Path)) -> Self {
         let isolated = can_isolate();
         if !isolated {
             loudly(
@@ -174,13 +178,29 @@ impl Set {
             .mounts()
             .iter()
             .map(|(path, source)| {
-                let how = if matches!(source, Source::Claim) { "rw" } else { "ro" };
-                format!("{}|{path}|{how}\n", self.folder(pod, path, source).display())
+                let how = if matches!(source, Source::Claim) {
+                    "rw"
+                } else {
+                    "ro"
+                };
+                format!(
+                    "{}|{path}|{how}\n",
+                    self.folder(pod, path, source).display()
+                )
             })
             .collect();
         let mut command = clean("unshare");
         command
-            .args(["--mount", "--uts", "--propagation", "private", "sh", "-c", ENTER, "sh"])
+            .args([
+                "--mount",
+                "--uts",
+                "--propagation",
+                "private",
+                "sh",
+                "-c",
+                ENTER,
+                "sh",
+            ])
             .args(args)
             .envs(env.iter().map(|(k, v)| (k, v)))
             .env("POD", name)
@@ -203,11 +223,19 @@ impl Set {
             let address = format!("{}:{}", self.ip(pod), self.manifest.port(port));
             env.push((key.to_owned(), address));
         }
-        env.push(("VARVE_STORAGE__MIN_FREE_BYTES".to_owned(), "16MiB".to_owned()));
+        env.push((
+            "VARVE_STORAGE__MIN_FREE_BYTES".to_owned(),
+            "16MiB".to_owned(),
+        ));
         let mut args = self.manifest.args();
         if !self.isolated {
             let data = self.folder(pod, "", &Source::Claim).join("data");
-            let own = ["--node-id", &pod.to_string(), "--data-dir", data.to_str().unwrap()];
+            let own = [
+                "--node-id",
+                &pod.to_string(),
+                "--data-dir",
+                data.to_str().unwrap(),
+            ];
             args.extend(own.map(str::to_owned));
         }
         let name = self.manifest.pod(pod);
@@ -247,7 +275,11 @@ impl Set {
         let name = self.manifest.pod(pod);
         wait::until(&format!("{name} to be ready"), PATIENCE, || {
             let ended = self.pods[pod].as_mut().unwrap().try_wait().unwrap();
-            assert!(ended.is_none(), "{name} ended: {ended:?}\n{}", self.tail(pod));
+            assert!(
+                ended.is_none(),
+                "{name} ended: {ended:?}\n{}",
+                self.tail(pod)
+            );
             self.probe(pod, "readinessProbe").then_some(())
         });
     }
@@ -302,7 +334,11 @@ impl Drop for Set {
                 let _ = child.wait();
             }
             if std::thread::panicking() {
-                loudly(&format!("--- {}\n{}", self.manifest.pod(pod), self.tail(pod)));
+                loudly(&format!(
+                    "--- {}\n{}",
+                    self.manifest.pod(pod),
+                    self.tail(pod)
+                ));
             }
         }
     }

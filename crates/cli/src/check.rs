@@ -59,7 +59,10 @@ pub async fn run(global: &Global, command: CheckCommand) -> Result<u8, Failure> 
         503 => Ok(CONDITION),
         _ => Err(Failure::new(
             FAILED,
-            format!("{} answered {path} with status {status}: is it a varve node?", args.http),
+            format!(
+                "{} answered {path} with status {status}: is it a varve node?",
+                args.http
+            ),
         )),
     }
 }
@@ -67,15 +70,20 @@ pub async fn run(global: &Global, command: CheckCommand) -> Result<u8, Failure> 
 async fn get(address: &str, path: &str, within: Duration) -> Result<(u16, String), Failure> {
     let asked = tokio::time::timeout(within, exchange(address, path)).await;
     let answer = match asked {
-        Ok(answer) => answer
-            .map_err(|error| Failure::new(FAILED, format!("no node answers at {address}: {error}")))?,
+        Ok(answer) => answer.map_err(|error| {
+            Failure::new(FAILED, format!("no node answers at {address}: {error}"))
+        })?,
         Err(_) => {
             let text = format!("the node at {address} did not answer within {within:?}");
             return Err(Failure::new(TIMEOUT, text));
         }
     };
-    parse(&answer)
-        .ok_or_else(|| Failure::new(FAILED, format!("{address} does not speak HTTP: is it the port of http.address?")))
+    parse(&answer).ok_or_else(|| {
+        Failure::new(
+            FAILED,
+            format!("{address} does not speak HTTP: is it the port of http.address?"),
+        )
+    })
 }
 
 async fn exchange(address: &str, path: &str) -> std::io::Result<String> {
@@ -90,7 +98,12 @@ async fn exchange(address: &str, path: &str) -> std::io::Result<String> {
 
 fn parse(answer: &str) -> Option<(u16, String)> {
     let (head, body) = answer.split_once("\r\n\r\n")?;
-    let status = head.strip_prefix("HTTP/1.")?.split(' ').nth(1)?.parse().ok()?;
+    let status = head
+        .strip_prefix("HTTP/1.")?
+        .split(' ')
+        .nth(1)?
+        .parse()
+        .ok()?;
     Some((status, body.to_owned()))
 }
 
@@ -102,7 +115,12 @@ mod tests {
     fn answers_are_understood_or_not() {
         let good = "HTTP/1.0 503 Service Unavailable\r\ncontent-length: 8\r\n\r\ndraining\n";
         assert_eq!(parse(good), Some((503, "draining\n".to_owned())));
-        for bad in ["", "HTTP/1.1 200 OK\r\n", "SSH-2.0-x\r\n\r\n", "HTTP/1.1 x\r\n\r\n"] {
+        for bad in [
+            "",
+            "HTTP/1.1 200 OK\r\n",
+            "SSH-2.0-x\r\n\r\n",
+            "HTTP/1.1 x\r\n\r\n",
+        ] {
             assert_eq!(parse(bad), None, "{bad}");
         }
     }
