@@ -63,7 +63,7 @@ impl Project {
         if let Some(changes) = &self.changes {
             command.arg("-f").arg(changes);
         }
-        command.args(args).env("VARVE_IMAGE", &self.name);
+        command.args(args).env("IMAGE", &self.name);
         command
     }
 

@@ -1,6 +1,7 @@
 //! The StatefulSet of an overlay, read as the kubelet would.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -48,6 +49,20 @@ impl Manifest {
     /// Pods.
     pub fn replicas(&self) -> usize {
         usize::try_from(self.set()["replicas"].as_u64().unwrap()).unwrap()
+    }
+
+    fn seconds(value: &Value) -> Duration {
+        Duration::from_secs(value.as_u64().unwrap())
+    }
+
+    /// Time a pod must be ready before the next one is replaced.
+    pub fn min_ready(&self) -> Duration {
+        Self::seconds(&self.set()["minReadySeconds"])
+    }
+
+    /// Time a pod has to end by itself.
+    pub fn grace(&self) -> Duration {
+        Self::seconds(&self.set()["template"]["spec"]["terminationGracePeriodSeconds"])
     }
 
     /// Name of the pod with that ordinal, which is its host's name too.

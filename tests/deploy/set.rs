@@ -8,6 +8,7 @@
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use varve_tests::node::http_get_at;
@@ -61,8 +62,13 @@ fn can_isolate() -> bool {
 }
 
 impl Set {
-    /// Pods in `work`, none of them running; `secret` makes the files of a secret in a folder.
-    pub fn new(manifest: Manifest, work: &Path, secret: impl Fn(&Self, &str, &Path)) -> Self {
+    /// Pods in `work`, at most `most` and none of them running; `secret` makes the files of a secret in a folder.
+    pub fn new(
+        manifest: Manifest,
+        most: usize,
+        work: &Path,
+        secret: impl Fn(&Self, &str, &Path),
+    ) -> Self {
         let isolated = can_isolate();
         if !isolated {
             loudly(
@@ -70,20 +76,20 @@ impl Set {
                  addresses and folders",
             );
         }
-        let id = std::process::id();
-        let replicas = manifest.replicas();
+        static SETS: AtomicU32 = AtomicU32::new(0);
+        let id = std::process::id() * 2 + SETS.fetch_add(1, Ordering::SeqCst) % 2;
         let set = Self {
             manifest,
             work: work.to_owned(),
             isolated,
             // Loopback addresses of this run alone.
             network: format!("127.{}.{}", 64 + id / 250 % 128, 1 + id % 250),
-            pods: (0..replicas).map(|_| None).collect(),
-            volumes: vec![0; replicas],
+            pods: (0..most).map(|_| None).collect(),
+            volumes: vec![0; most],
         };
         std::fs::set_permissions(work, std::fs::Permissions::from_mode(0o755)).unwrap();
         image::assemble(&work.join("image"));
-        let names: Vec<String> = (0..replicas)
+        let names: Vec<String> = (0..most)
             .map(|n| format!("{} {}\n", set.ip(n), set.manifest.host(n)))
             .collect();
         std::fs::write(work.join("hosts"), names.concat()).unwrap();
@@ -109,10 +115,15 @@ impl Set {
                 Source::Claim => {}
             }
         }
-        for pod in 0..replicas {
+        for pod in 0..most {
             set.make_volume(pod);
         }
         set
+    }
+
+    /// Pods that there are names, addresses and volumes for.
+    pub fn most(&self) -> usize {
+        self.pods.len()
     }
 
     /// Address of a pod, as the network would give it one.
@@ -158,7 +169,7 @@ impl Set {
                 text = text.replace(&path, folder.to_str().unwrap());
             }
         }
-        for other in 0..self.manifest.replicas() {
+        for other in 0..self.most() {
             text = text.replace(&self.manifest.host(other), &self.ip(other));
         }
         text
@@ -284,6 +295,13 @@ impl Set {
         });
     }
 
+    /// Waits until a rollout may go on: the pod has been ready for `minReadySeconds`.
+    pub fn available(&mut self, pod: usize) {
+        self.ready(pod);
+        std::thread::sleep(self.manifest.min_ready());
+        assert!(self.probe(pod, "readinessProbe"), "{}", self.tail(pod));
+    }
+
     /// The pod is gone from one moment to the next.
     pub fn kill(&mut self, pod: usize) {
         let mut child = self.pods[pod].take().unwrap();
@@ -297,7 +315,7 @@ impl Set {
         let id = rustix::process::Pid::from_child(&child);
         rustix::process::kill_process(id, rustix::process::Signal::TERM).unwrap();
         let began = std::time::Instant::now();
-        let ended = wait::until("the pod to end", Duration::from_secs(90), || {
+        let ended = wait::until("the pod to end", self.manifest.grace(), || {
             child.try_wait().unwrap()
         });
         assert!(ended.success(), "{ended}\n{}", self.tail(pod));
@@ -309,14 +327,14 @@ impl Set {
         let host = |n| format!("{}:{}", self.manifest.host(n), self.manifest.port("client"));
         let brokers: Vec<String> = (0..self.manifest.replicas()).map(host).collect();
         let args: Vec<String> = args.iter().map(|a| (*a).to_owned()).collect();
-        let env = [
+        let mut env = vec![
             ("VARVE_BROKERS".to_owned(), brokers.join(",")),
             ("VARVE_TIMEOUT".to_owned(), "30s".to_owned()),
-            (
-                "VARVE_TLS_CA".to_owned(),
-                "/etc/varve/tls/client/ca.crt".to_owned(),
-            ),
         ];
+        let tls = "/etc/varve/tls/client";
+        if self.manifest.mounts().iter().any(|(path, _)| path == tls) {
+            env.push(("VARVE_TLS_CA".to_owned(), format!("{tls}/ca.crt")));
+        }
         self.enter(0, "client", &args, &env)
     }
 
