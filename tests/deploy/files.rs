@@ -139,3 +139,29 @@ fn the_unit_is_one_that_systemd_accepts() {
         )),
     }
 }
+
+#[test]
+fn the_image_starts_as_it_is() {
+    let file = std::fs::read_to_string(root().join("deploy/docker/Dockerfile")).unwrap();
+    // What is set here would win over the file of whoever uses the image.
+    assert!(!file.contains("ENV VARVE_"), "{file}");
+    for line in [
+        "USER 65532:65532",
+        "STOPSIGNAL SIGTERM",
+        r#"ENTRYPOINT ["/usr/bin/varve"]"#,
+    ] {
+        assert!(
+            file.lines().any(|l| l == line),
+            "{line} is not in the Dockerfile"
+        );
+    }
+    let command = file.lines().find_map(|l| l.strip_prefix("CMD ")).unwrap();
+    let args: Vec<String> = serde_json::from_str(command).unwrap();
+    assert_eq!(args[0], "server");
+    let checked = crate::clean(varve_tests::varve())
+        .args(["config", "check"])
+        .args(&args[1..])
+        .output()
+        .unwrap();
+    assert_eq!(said(&checked), "ok\n");
+}
