@@ -1,0 +1,299 @@
+//! Where the nodes stand: each in a network namespace on a bridge, or on loopback addresses where namespaces
+//! cannot be had. In both cases clients come through a proxy in front of each node.
+//!
+//! Namespaces can be parted in every way: whoever is cut off gets silence, not an error. On loopback only the
+//! proxies part anybody: what goes to a node can be held, who it comes from cannot be told.
+
+use std::path::Path;
+use std::process::Command;
+
+use crate::machine::run;
+use crate::proxy::{Proxy, Rules, Way};
+
+use super::say;
+
+/// Ports of a node.
+pub const CLIENT: u16 = 8278;
+const PEER: u16 = 8279;
+const HTTP: u16 = 8277;
+/// Where the proxies listen, plus the number of the node.
+const PROXY: u16 = 9100;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Ground {
+    nodes: usize,
+    /// First three numbers of the addresses.
+    subnet: String,
+    spaces: Option<Spaces>,
+    clients: Vec<Proxy>,
+    /// In front of the peer listeners, on loopback only.
+    peers: Vec<Proxy>,
+}
+
+#[derive(Debug)]
+struct Spaces {
+    tag: String,
+    nodes: usize,
+}
+
+fn names(tag: &str, node: usize) -> (String, String) {
+    (
+        format!("varve-chaos-{tag}-{node}"),
+        format!("vc{tag}-{node}"),
+    )
+}
+
+impl Spaces {
+    fn try_new(nodes: usize, subnet: &str) -> Result<Self, String> {
+        if !rustix::process::geteuid().is_root() {
+            return Err("network namespaces need root".to_owned());
+        }
+        sweep();
+        let tag = format!("{:x}", std::process::id());
+        let spaces = Self { tag, nodes };
+        let bridge = spaces.bridge();
+        run("ip", &["link", "add", &bridge, "type", "bridge"])?;
+        run(
+            "ip",
+            &["addr", "add", &format!("{subnet}.254/24"), "dev", &bridge],
+        )?;
+        run("ip", &["link", "set", &bridge, "up"])?;
+        for node in 0..nodes {
+            let (space, port) = names(&spaces.tag, node);
+            let inside = format!("{port}i");
+            run("ip", &["netns", "add", &space])?;
+            run(
+                "ip",
+                &[
+                    "link", "add", &port, "type", "veth", "peer", "name", &inside,
+                ],
+            )?;
+            run("ip", &["link", "set", &inside, "netns", &space])?;
+            run("ip", &["link", "set", &port, "master", &bridge, "up"])?;
+            let address = format!("{subnet}.{}/24", node + 1);
+            run(
+                "ip",
+                &["-n", &space, "addr", "add", &address, "dev", &inside],
+            )?;
+            run("ip", &["-n", &space, "link", "set", &inside, "up"])?;
+            run("ip", &["-n", &space, "link", "set", "lo", "up"])?;
+            // Looked at once: a filter that cannot be set parts nobody.
+            spaces.inside(node, &["iptables", "-F", "INPUT"])?;
+        }
+        Ok(spaces)
+    }
+
+    fn bridge(&self) -> String {
+        format!("vc{}", self.tag)
+    }
+
+    fn inside(&self, node: usize, command: &[&str]) -> Result<String, String> {
+        let (space, _) = names(&self.tag, node);
+        let all: Vec<&str> = ["netns", "exec", &space]
+            .into_iter()
+            .chain(command.iter().copied())
+            .collect();
+        run("ip", &all)
+    }
+}
+
+impl Drop for Spaces {
+    fn drop(&mut self) {
+        clear(&self.tag, self.nodes);
+    }
+}
+
+fn clear(tag: &str, nodes: usize) {
+    for node in 0..nodes {
+        let (space, port) = names(tag, node);
+        let _ = run("ip", &["link", "del", &port]);
+        let _ = run("ip", &["netns", "del", &space]);
+    }
+    let _ = run("ip", &["link", "del", &format!("vc{tag}")]);
+}
+
+/// Takes away what runs that were killed have left.
+fn sweep() {
+    for line in run("ip", &["netns", "list"]).unwrap_or_default().lines() {
+        let name = line.split_whitespace().next().unwrap_or_default();
+        let tag = name
+            .strip_prefix("varve-chaos-")
+            .and_then(|rest| rest.split('-').next());
+        let Some(tag) = tag else { continue };
+        let alive = u32::from_str_radix(tag, 16)
+            .is_ok_and(|pid| Path::new("/proc").join(pid.to_string()).exists());
+        if !alive {
+            clear(tag, 16);
+        }
+    }
+}
+
+impl Ground {
+    /// Makes room for so many nodes.
+    #[must_use]
+    pub fn new(nodes: usize) -> Self {
+        let pid = std::process::id();
+        let subnet = format!("10.{}.{}", 128 + pid / 250 % 120, pid % 250);
+        match Spaces::try_new(nodes, &subnet) {
+            Ok(spaces) => Self::with(nodes, subnet, Some(spaces)),
+            Err(why) => {
+                say(&format!(
+                    "NO NETWORK NAMESPACES ({why}): nodes stand on loopback addresses, only what goes to a \
+                     whole node can be cut"
+                ));
+                let subnet = format!("127.{}.{}", 100 + pid / 250 % 120, pid % 250);
+                Self::with(nodes, subnet, None)
+            }
+        }
+    }
+
+    fn with(nodes: usize, subnet: String, spaces: Option<Spaces>) -> Self {
+        let mut ground = Self {
+            nodes,
+            subnet,
+            spaces,
+            clients: Vec::new(),
+            peers: Vec::new(),
+        };
+        for node in 0..nodes {
+            let port = PROXY + u16::try_from(node).unwrap_or(0);
+            let listen = format!("{}.254:{port}", ground.subnet);
+            let target = format!("{}:{CLIENT}", ground.host(node));
+            ground.clients.push(Proxy::start(&listen, &target));
+            if ground.spaces.is_none() {
+                let listen = format!("{}.254:{}", ground.subnet, port + 100);
+                let target = format!("{}:{PEER}", ground.host(node));
+                ground.peers.push(Proxy::start(&listen, &target));
+            }
+        }
+        ground
+    }
+
+    /// Whether every shape of partition can be had.
+    #[must_use]
+    pub const fn has_namespaces(&self) -> bool {
+        self.spaces.is_some()
+    }
+
+    fn host(&self, node: usize) -> String {
+        format!("{}.{}", self.subnet, node + 1)
+    }
+
+    /// Where a node listens for clients.
+    #[must_use]
+    pub fn client(&self, node: usize) -> String {
+        format!("{}:{CLIENT}", self.host(node))
+    }
+
+    /// What a node tells clients to use.
+    #[must_use]
+    pub fn advertised_client(&self, node: usize) -> String {
+        self.clients[node].address()
+    }
+
+    /// Where a node listens for nodes.
+    #[must_use]
+    pub fn peer(&self, node: usize) -> String {
+        format!("{}:{PEER}", self.host(node))
+    }
+
+    /// What a node tells nodes to use.
+    #[must_use]
+    pub fn advertised_peer(&self, node: usize) -> String {
+        let proxied = self.peers.get(node).map(Proxy::address);
+        proxied.unwrap_or_else(|| self.peer(node))
+    }
+
+    /// Where a node shows its health.
+    #[must_use]
+    pub fn http(&self, node: usize) -> String {
+        format!("{}:{HTTP}", self.host(node))
+    }
+
+    /// A command that runs where a node stands; its process is the program's own.
+    #[must_use]
+    pub fn command(&self, node: usize, program: &Path) -> Command {
+        let Some(spaces) = &self.spaces else {
+            return Command::new(program);
+        };
+        let (space, _) = names(&spaces.tag, node);
+        // Not `ip netns exec`, which gives it mounts of its own: disks would stay busy.
+        let mut command = Command::new("nsenter");
+        command
+            .arg(format!("--net=/var/run/netns/{space}"))
+            .arg(program);
+        command
+    }
+
+    /// Nothing that `from` sends reaches `to`, which goes for nodes only.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn cut(&self, from: usize, to: usize) -> Result<(), String> {
+        let Some(spaces) = &self.spaces else {
+            return Err("one link cannot be cut on loopback".to_owned());
+        };
+        let host = self.host(from);
+        let rule = ["iptables", "-I", "INPUT", "-s", &host, "-j", "DROP"];
+        spaces.inside(to, &rule).map(drop)
+    }
+
+    /// Nobody reaches a node, clients neither, and it reaches nobody.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn isolate(&self, node: usize) -> Result<(), String> {
+        if let Some(spaces) = &self.spaces {
+            let (_, port) = names(&spaces.tag, node);
+            return run("ip", &["link", "set", &port, "down"]).map(drop);
+        }
+        self.clients[node].set(Rules::both(Way::held()));
+        self.peers[node].set(Rules::both(Way::held()));
+        Ok(())
+    }
+
+    /// At most so many kilobits a second leave a node.
+    ///
+    /// # Errors
+    /// What the kernel said, or that there is none to ask.
+    pub fn narrow(&self, node: usize, kilobits: u32) -> Result<(), String> {
+        let Some(spaces) = &self.spaces else {
+            return Err("links have no rate on loopback".to_owned());
+        };
+        let (_, port) = names(&spaces.tag, node);
+        let rate = format!("{kilobits}kbit");
+        let inside = format!("{port}i");
+        let limit = [
+            "tc", "qdisc", "replace", "dev", &inside, "root", "tbf", "rate", &rate, "burst",
+            "16kb", "latency", "400ms",
+        ];
+        spaces.inside(node, &limit).map(drop)
+    }
+
+    /// The way of clients to a node.
+    #[must_use]
+    pub fn proxy(&self, node: usize) -> &Proxy {
+        &self.clients[node]
+    }
+
+    /// Every link works as if nothing had happened.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn heal(&self) -> Result<(), String> {
+        self.clients.iter().chain(&self.peers).for_each(Proxy::heal);
+        let Some(spaces) = &self.spaces else {
+            return Ok(());
+        };
+        for node in 0..self.nodes {
+            let (_, port) = names(&spaces.tag, node);
+            run("ip", &["link", "set", &port, "up"])?;
+            spaces.inside(node, &["iptables", "-F", "INPUT"])?;
+            let inside = format!("{port}i");
+            // There is none unless it was narrowed.
+            let _ = spaces.inside(node, &["tc", "qdisc", "del", "dev", &inside, "root"]);
+        }
+        Ok(())
+    }
+}
