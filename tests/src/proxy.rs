@@ -225,15 +225,11 @@ async fn pump(
         let mut buffer = vec![0; CHUNK];
         loop {
             let _ = seen.wait_for(|state| !way(&state.rules).held).await;
-            let rules = way(&seen.borrow().rules);
-            let most = match rules.sliver {
-                0 => CHUNK,
-                few => few.min(CHUNK),
-            };
-            match from.read(&mut buffer[..most]).await {
+            match from.read(&mut buffer).await {
                 Ok(0) | Err(_) => break,
                 Ok(count) => {
-                    let due = Instant::now() + rules.delay;
+                    // As the rules are now: it may have waited long.
+                    let due = Instant::now() + way(&seen.borrow().rules).delay;
                     if send.send((due, buffer[..count].to_vec())).await.is_err() {
                         break;
                     }
@@ -248,14 +244,22 @@ async fn pump(
     let write = async {
         while let Some((due, chunk)) = chunks.recv().await {
             tokio::time::sleep_until(due).await;
-            let _ = seen.wait_for(|state| !way(&state.rules).held).await;
-            if to.write_all(&chunk).await.is_err() {
-                break;
-            }
-            let limit = way(&seen.borrow().rules).bytes_per_second;
-            if limit > 0 {
-                let pause = Duration::from_secs(1).mul_f64(chunk.len() as f64 / f64::from(limit));
-                tokio::time::sleep(pause).await;
+            let mut rest = &chunk[..];
+            while !rest.is_empty() {
+                let _ = seen.wait_for(|state| !way(&state.rules).held).await;
+                let rules = way(&seen.borrow().rules);
+                let most = match rules.sliver {
+                    0 => rest.len(),
+                    few => few.min(rest.len()),
+                };
+                if to.write_all(&rest[..most]).await.is_err() {
+                    return;
+                }
+                rest = &rest[most..];
+                if rules.bytes_per_second > 0 {
+                    let share = most as f64 / f64::from(rules.bytes_per_second);
+                    tokio::time::sleep(Duration::from_secs(1).mul_f64(share)).await;
+                }
             }
         }
         // An end is news like any other.
@@ -279,6 +283,8 @@ async fn pump(
             () = half_closed => {}
             () = cut(state.clone(), resets) => {
                 reset(to.as_ref());
+                // Dropped, it would say that it ends in order.
+                to.forget();
                 return;
             }
         }
