@@ -7,5 +7,7 @@
     reason = "a test that cannot go on ends"
 )]
 
+mod command;
+mod ground;
 mod proxy;
 mod smoke;

@@ -12,6 +12,7 @@ fn one_node_killed_and_restarted_keeps_every_promise() {
         duration: Duration::from_secs(12),
         faults: vec![Fault::Kill, Fault::Term, Fault::Pause, Fault::Reset],
         rate: 200,
+        loopback: true,
         keep: None,
     };
     let report = run(&options).unwrap();

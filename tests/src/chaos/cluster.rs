@@ -53,9 +53,9 @@ fn signal(child: &Child, signal: Signal) {
     reason = "test harness"
 )]
 impl Cluster {
-    /// Makes room for the nodes; none runs yet.
+    /// Makes room for the nodes on a ground; none runs yet.
     #[must_use]
-    pub fn new(nodes: usize) -> Self {
+    pub fn new(ground: Ground, nodes: usize) -> Self {
         let home = tempfile::Builder::new()
             .prefix("varve-chaos-")
             .tempdir()
@@ -80,7 +80,7 @@ impl Cluster {
         let members = members.collect();
         Self {
             members,
-            ground: Ground::new(nodes),
+            ground,
             home,
         }
     }

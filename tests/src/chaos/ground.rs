@@ -6,6 +6,7 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::machine::run;
 use crate::proxy::{Proxy, Rules, Way};
@@ -44,13 +45,25 @@ fn names(tag: &str, node: usize) -> (String, String) {
     )
 }
 
+/// Numbers of addresses that no other run uses at this time.
+fn subnet(first: &str) -> String {
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    // A process may stand on several grounds, one after the other or at once.
+    let number = std::process::id() + 1_009 * NUMBER.fetch_add(1, Ordering::Relaxed);
+    format!("{first}.{}.{}", 100 + number / 250 % 150, number % 250)
+}
+
 impl Spaces {
     fn try_new(nodes: usize, subnet: &str) -> Result<Self, String> {
         if !rustix::process::geteuid().is_root() {
             return Err("network namespaces need root".to_owned());
         }
         sweep();
-        let tag = format!("{:x}", std::process::id());
+        // The process first: whoever finds leftovers looks whether it lives. Names of links are short.
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed) % 36;
+        let number = char::from_digit(number, 36).unwrap_or('z');
+        let tag = format!("{:x}.{number}", std::process::id());
         let spaces = Self { tag, nodes };
         let bridge = spaces.bridge();
         run("ip", &["link", "add", &bridge, "type", "bridge"])?;
@@ -121,7 +134,8 @@ fn sweep() {
             .strip_prefix("varve-chaos-")
             .and_then(|rest| rest.split('-').next());
         let Some(tag) = tag else { continue };
-        let alive = u32::from_str_radix(tag, 16)
+        let pid = tag.split('.').next().unwrap_or_default();
+        let alive = u32::from_str_radix(pid, 16)
             .is_ok_and(|pid| Path::new("/proc").join(pid.to_string()).exists());
         if !alive {
             clear(tag, 16);
@@ -133,8 +147,7 @@ impl Ground {
     /// Makes room for so many nodes.
     #[must_use]
     pub fn new(nodes: usize) -> Self {
-        let pid = std::process::id();
-        let subnet = format!("10.{}.{}", 128 + pid / 250 % 120, pid % 250);
+        let subnet = subnet("10");
         match Spaces::try_new(nodes, &subnet) {
             Ok(spaces) => Self::with(nodes, subnet, Some(spaces)),
             Err(why) => {
@@ -142,10 +155,15 @@ impl Ground {
                     "NO NETWORK NAMESPACES ({why}): nodes stand on loopback addresses, only what goes to a \
                      whole node can be cut"
                 ));
-                let subnet = format!("127.{}.{}", 100 + pid / 250 % 120, pid % 250);
-                Self::with(nodes, subnet, None)
+                Self::on_loopback(nodes)
             }
         }
+    }
+
+    /// As if there were no namespaces.
+    #[must_use]
+    pub fn on_loopback(nodes: usize) -> Self {
+        Self::with(nodes, subnet("127"), None)
     }
 
     fn with(nodes: usize, subnet: String, spaces: Option<Spaces>) -> Self {

@@ -12,7 +12,7 @@ use varve_client::{Admin, proto as v1};
 use varve_workload::{Config, Recorder, Workload, create_topic, finish};
 
 use super::nemesis::Scene;
-use super::{Cluster, Fault, Random, say};
+use super::{Cluster, Fault, Ground, Random, say};
 
 const TOPIC: &str = "chaos";
 const PARTITIONS: i32 = 4;
@@ -32,6 +32,8 @@ pub struct Options {
     pub faults: Vec<Fault>,
     /// Sends in a second.
     pub rate: u32,
+    /// Nodes stand on loopback addresses even where namespaces can be had.
+    pub loopback: bool,
     /// Where history and logs are kept; `None`: nowhere, unless something is wrong.
     pub keep: Option<PathBuf>,
 }
@@ -105,7 +107,12 @@ struct Run<'a> {
 pub fn run(options: &Options) -> Result<Report, String> {
     let text = |error: std::io::Error| error.to_string();
     let runtime = Runtime::new().map_err(text)?;
-    let mut cluster = Cluster::new(options.nodes);
+    let ground = if options.loopback {
+        Ground::on_loopback(options.nodes)
+    } else {
+        Ground::new(options.nodes)
+    };
+    let mut cluster = Cluster::new(ground, options.nodes);
     cluster.start_all(HEALTHY_WITHIN)?;
     let topic = TOPIC.parse().map_err(|_| "the name of the topic")?;
     let config = Config {

@@ -20,6 +20,7 @@ Options:
   --faults LIST      names with commas, or all                              [default: all]
   --rate N           sends in a second                                      [default: 300]
   --histories N      so many, with seeds S, S+1, ...                        [default: 1]
+  --ground G         auto: network namespaces if they can be had; loopback    [default: auto]
   --keep DIR         keep history and logs here; else only when something is wrong
 
 Faults:
@@ -53,6 +54,7 @@ fn parse(words: &[String]) -> Result<Arguments, String> {
             duration: Duration::from_secs(60),
             faults: Fault::ALL.to_vec(),
             rate: 300,
+            loopback: false,
             keep: None,
         },
         nodes: vec![3],
@@ -78,6 +80,7 @@ fn parse(words: &[String]) -> Result<Arguments, String> {
             "--faults" => all.options.faults = parse_faults(value)?,
             "--rate" => all.options.rate = u32::try_from(number()?).map_err(|e| e.to_string())?,
             "--histories" => all.histories = number()?,
+            "--ground" => all.options.loopback = value == "loopback",
             "--keep" => all.options.keep = Some(PathBuf::from(value)),
             other => return Err(format!("unknown option {other}")),
         }
