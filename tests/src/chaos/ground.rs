@@ -65,31 +65,46 @@ impl Spaces {
         let number = char::from_digit(number, 36).unwrap_or('z');
         let tag = format!("{:x}.{number}", std::process::id());
         let spaces = Self { tag, nodes };
-        let bridge = spaces.bridge();
-        run("ip", &["link", "add", &bridge, "type", "bridge"])?;
+        let switch = switch_of(&spaces.tag);
+        // The bridge has a space of its own: what the machine's firewall does to bridges is not our test.
+        run("ip", &["netns", "add", &switch])?;
+        let inside = |arguments: &[&str]| {
+            let all: Vec<&str> = ["-n", &switch]
+                .into_iter()
+                .chain(arguments.iter().copied())
+                .collect();
+            run("ip", &all)
+        };
+        inside(&["link", "add", "bridge", "type", "bridge"])?;
+        inside(&["link", "set", "bridge", "up"])?;
+        let (up, down) = (format!("vc{}-u", spaces.tag), format!("vc{}-d", spaces.tag));
         run(
             "ip",
-            &["addr", "add", &format!("{subnet}.254/24"), "dev", &bridge],
+            &[
+                "link", "add", &up, "type", "veth", "peer", "name", &down, "netns", &switch,
+            ],
         )?;
-        run("ip", &["link", "set", &bridge, "up"])?;
+        inside(&["link", "set", &down, "master", "bridge", "up"])?;
+        run(
+            "ip",
+            &["addr", "add", &format!("{subnet}.254/24"), "dev", &up],
+        )?;
+        run("ip", &["link", "set", &up, "up"])?;
         for node in 0..nodes {
             let (space, port) = names(&spaces.tag, node);
-            let inside = format!("{port}i");
+            let link = format!("{port}i");
             run("ip", &["netns", "add", &space])?;
             run(
                 "ip",
                 &[
-                    "link", "add", &port, "type", "veth", "peer", "name", &inside,
+                    "link", "add", &port, "netns", &switch, "type", "veth", "peer", "name", &link,
+                    "netns", &space,
                 ],
             )?;
-            run("ip", &["link", "set", &inside, "netns", &space])?;
-            run("ip", &["link", "set", &port, "master", &bridge, "up"])?;
+            inside(&["link", "set", &port, "master", "bridge", "up"])?;
             let address = format!("{subnet}.{}/24", node + 1);
-            run(
-                "ip",
-                &["-n", &space, "addr", "add", &address, "dev", &inside],
-            )?;
-            run("ip", &["-n", &space, "link", "set", &inside, "up"])?;
+            run("ip", &["-n", &space, "addr", "add", &address, "dev", &link])?;
+            run("ip", &["-n", &space, "link", "set", &link, "up"])?;
             run("ip", &["-n", &space, "link", "set", "lo", "up"])?;
             // Looked at once: a filter that cannot be set parts nobody.
             spaces.inside(node, &["iptables", "-F", "INPUT"])?;
@@ -97,8 +112,14 @@ impl Spaces {
         Ok(spaces)
     }
 
-    fn bridge(&self) -> String {
-        format!("vc{}", self.tag)
+    /// Switches the port of a node.
+    fn port(&self, node: usize, state: &str) -> Result<(), String> {
+        let (_, port) = names(&self.tag, node);
+        run(
+            "ip",
+            &["-n", &switch_of(&self.tag), "link", "set", &port, state],
+        )
+        .map(drop)
     }
 
     fn inside(&self, node: usize, command: &[&str]) -> Result<String, String> {
@@ -119,11 +140,14 @@ impl Drop for Spaces {
 
 fn clear(tag: &str, nodes: usize) {
     for node in 0..nodes {
-        let (space, port) = names(tag, node);
-        let _ = run("ip", &["link", "del", &port]);
-        let _ = run("ip", &["netns", "del", &space]);
+        let _ = run("ip", &["netns", "del", &names(tag, node).0]);
     }
-    let _ = run("ip", &["link", "del", &format!("vc{tag}")]);
+    // The links in a space go with it, and so do their other ends.
+    let _ = run("ip", &["netns", "del", &switch_of(tag)]);
+}
+
+fn switch_of(tag: &str) -> String {
+    format!("varve-chaos-{tag}-switch")
 }
 
 /// Takes away what runs that were killed have left.
@@ -263,8 +287,7 @@ impl Ground {
     /// What the kernel said.
     pub fn isolate(&self, node: usize) -> Result<(), String> {
         if let Some(spaces) = &self.spaces {
-            let (_, port) = names(&spaces.tag, node);
-            return run("ip", &["link", "set", &port, "down"]).map(drop);
+            return spaces.port(node, "down");
         }
         self.clients[node].set(Rules::both(Way::held()));
         self.peers[node].set(Rules::both(Way::held()));
@@ -306,7 +329,7 @@ impl Ground {
         };
         for node in 0..self.nodes {
             let (_, port) = names(&spaces.tag, node);
-            run("ip", &["link", "set", &port, "up"])?;
+            spaces.port(node, "up")?;
             spaces.inside(node, &["iptables", "-F", "INPUT"])?;
             let inside = format!("{port}i");
             // There is none unless it was narrowed.
