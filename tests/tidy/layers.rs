@@ -97,6 +97,19 @@ const NO_PROTOCOL: &[&str] = &[
     "anyhow",
     "clap",
 ];
+/// The consensus on metadata knows openraft, and no wire.
+const NO_PROTOCOL_BUT_RAFT: &[&str] = &[
+    "prost",
+    "prost-types",
+    "tonic",
+    "tonic-prost",
+    "axum",
+    "hyper-util",
+    "http",
+    "serde",
+    "anyhow",
+    "clap",
+];
 const NO_ANYHOW: &[&str] = &["anyhow", "clap"];
 
 /// Every crate.
@@ -174,6 +187,13 @@ pub const LAYERS: &[Row] = &[
         must_not: NO_PROTOCOL,
     },
     Row {
+        name: "metadata-raft",
+        layer: Some(4),
+        sentence: "puts the cluster state on a consensus of several nodes",
+        uses: &["types", "record", "vfs", "storage", "metadata"],
+        must_not: NO_PROTOCOL_BUT_RAFT,
+    },
+    Row {
         name: "proto",
         layer: Some(4),
         sentence: "generated messages and services, nothing else",
@@ -185,6 +205,13 @@ pub const LAYERS: &[Row] = &[
         layer: Some(5),
         sentence: "the public gRPC protocol as a thin adapter",
         uses: &["types", "record", "proto", "broker-api"],
+        must_not: NO_ANYHOW,
+    },
+    Row {
+        name: "peer-grpc",
+        layer: Some(5),
+        sentence: "broker to broker over tonic: replication, signs of life, consensus",
+        uses: &["types", "proto", "broker", "metadata", "partition"],
         must_not: NO_ANYHOW,
     },
     Row {
@@ -203,10 +230,12 @@ pub const LAYERS: &[Row] = &[
             "vfs",
             "storage",
             "metadata",
+            "metadata-raft",
             "broker-api",
             "broker",
             "proto",
             "frontend-grpc",
+            "peer-grpc",
             "client",
         ],
         must_not: &["clap"],

@@ -27,8 +27,8 @@ impl api::Broker for Broker {
             );
             return Err(Error::new(ErrorKind::PolicyViolation, text));
         }
-        let topic = inner.registry.topic(&request.topic)?;
-        let partition = topic.partition(request.partition)?;
+        let id = TopicPartition::new(request.topic, request.partition);
+        let partition = &inner.registry.leading(&id)?;
         inner.space.check(partition)?;
         let config = partition.config();
         let batch = produce::check(partition, &config, request.batch, inner.clock.wall_ms())?;
@@ -40,7 +40,12 @@ impl api::Broker for Broker {
             ));
         };
         let (acks, expected) = (request.acks, request.expected_offset);
-        produce::enqueue(partition, batch, acks, expected, permit, inner.clock.now())
+        let now = inner.clock.now();
+        let receipt = produce::enqueue(partition, batch, acks, expected, permit, now)?;
+        Ok(match inner.registry.cluster() {
+            Some(_) => receipt.hinted(Arc::clone(&inner.registry), id),
+            None => receipt,
+        })
     }
 
     async fn init_producer(
@@ -65,8 +70,8 @@ impl api::Broker for Broker {
         let wanted: Vec<Wanted> = std::mem::take(&mut fetch.partitions)
             .into_iter()
             .map(|request| {
-                let topic = inner.registry.topic(&request.topic);
-                let partition = topic.and_then(|t| t.partition(request.partition).map(Arc::clone));
+                let id = TopicPartition::new(request.topic.clone(), request.partition);
+                let partition = inner.registry.leading(&id);
                 Wanted { request, partition }
             })
             .collect();
@@ -131,11 +136,14 @@ impl api::Broker for Broker {
 
     fn partitions(&self, _ctx: &Context, topic: &TopicName) -> Result<Vec<api::PartitionInfo>> {
         let topic = self.inner.registry.topic(topic)?;
-        Ok(topic
-            .partitions
-            .iter()
-            .map(|p| self.inner.describe(p))
-            .collect())
+        match self.inner.registry.cluster() {
+            Some(cluster) => Ok(self.inner.describe_all(cluster, &topic)),
+            None => Ok(topic
+                .partitions
+                .values()
+                .map(|p| self.inner.describe(p))
+                .collect()),
+        }
     }
 
     fn topic_configs(&self, _ctx: &Context, topic: &TopicName) -> Result<Vec<api::ConfigEntry>> {
@@ -420,6 +428,9 @@ impl api::Broker for Broker {
     }
 
     fn nodes(&self) -> Vec<api::NodeStatus> {
+        if let Some(cluster) = self.inner.registry.cluster() {
+            return cluster.nodes();
+        }
         let config = &self.inner.config;
         let draining = self.inner.draining();
         vec![api::NodeStatus {
@@ -437,11 +448,13 @@ impl api::Broker for Broker {
     }
 
     fn health(&self) -> api::ClusterHealth {
+        if let Some(cluster) = self.inner.registry.cluster() {
+            return cluster.health(self.inner.space.refuses());
+        }
         let inner = &*self.inner;
         let node = inner.config.node;
         let view = inner.registry.view();
-        let partitions = view.topics.values().flat_map(|t| &t.partitions);
-        let leaderless = partitions.filter(|p| p.offline().is_some()).count() as u64;
+        let leaderless = view.partitions().filter(|p| p.offline().is_some()).count() as u64;
         let below = inner.space.refuses();
         api::ClusterHealth {
             controller: Some(node),

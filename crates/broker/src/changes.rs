@@ -35,6 +35,11 @@ pub(crate) struct Changing {
 }
 
 impl Changing {
+    /// Whether a thread has a change of the log.
+    pub(crate) const fn running(&self) -> bool {
+        self.running
+    }
+
     /// Answers the trims that `answer` has an answer for.
     fn answer(&mut self, answer: impl Fn(Offset) -> Option<Result<Offset, Error>>) {
         for (to, reply) in std::mem::take(&mut self.trims) {

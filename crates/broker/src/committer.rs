@@ -48,6 +48,12 @@ pub(crate) enum Work {
         done: FlushDone,
         follow: bool,
     },
+    /// The log is about to be cut: its entries must count for nothing. Its files are synced.
+    Void {
+        identity: LogIdentity,
+        lane: Arc<Inbox<Command>>,
+        slot: u32,
+    },
     /// The log is deleted.
     Forget(LogIdentity),
     /// A journal file was made, or could not be.
@@ -126,6 +132,14 @@ impl Committer {
                     None => files.push(*job),
                 },
                 Work::Synced { done, follow } => self.synced(done, follow),
+                Work::Void {
+                    identity,
+                    lane,
+                    slot,
+                } => {
+                    let result = self.void(identity);
+                    let _ = lane.push(Command::Voided { slot, result });
+                }
                 Work::Forget(identity) => self.forget(identity),
                 Work::Made(made) => self.made(made),
             }
@@ -250,6 +264,29 @@ impl Committer {
             self.follows.insert(identity, done);
         } else if !follow {
             self.asked.remove(&identity);
+        }
+    }
+
+    /// Makes the entries of a log void; `false` when there is no room to say so now.
+    fn void(&mut self, identity: LogIdentity) -> Result<bool, String> {
+        let Some(journal) = self.journal.as_mut() else {
+            return Ok(true);
+        };
+        if journal.failed() {
+            return Err("an earlier write or sync of the journal has failed".to_owned());
+        }
+        match journal.void(identity) {
+            Ok(written) => {
+                if written == Written::Synced {
+                    self.asked.remove(&identity);
+                    self.follows.remove(&identity);
+                }
+                Ok(written == Written::Synced)
+            }
+            Err(error) => {
+                tracing::error!(%error, "the journal failed: nothing is acknowledged through it any more; restart the node after the disk is repaired");
+                Err(error.to_string())
+            }
         }
     }
 

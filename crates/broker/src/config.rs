@@ -29,6 +29,8 @@ pub struct BrokerConfig {
     pub clean_start: bool,
     /// Partitions of a topic that names no number.
     pub num_partitions: i32,
+    /// Replicas of a topic that names no number; `None`: three, or as many as there are nodes.
+    pub default_replication_factor: Option<i32>,
     /// Topic configs that hold where a topic sets none.
     pub topic_defaults: BTreeMap<String, String>,
     /// Threads that own partitions, `>= 1`.
@@ -84,6 +86,7 @@ impl BrokerConfig {
             revision: "",
             clean_start: false,
             num_partitions: 1,
+            default_replication_factor: None,
             topic_defaults: BTreeMap::new(),
             lanes: 1,
             flush_threads: 4,

@@ -6,7 +6,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
@@ -40,7 +39,6 @@ enum Message {
 #[derive(Clone)]
 pub(crate) struct Groups {
     messages: mpsc::Sender<Message>,
-    tickets: Arc<AtomicU64>,
 }
 
 /// Cancels a call whose caller is gone.
@@ -60,12 +58,13 @@ impl Drop for CancelOnDrop<'_> {
 }
 
 impl Groups {
-    /// Loads committed offsets and starts the task.
+    /// Loads committed offsets, of one partition alone if `only` names it, and starts the task.
     pub(crate) fn start(
         config: varve_groups::Config,
         registry: Arc<Registry>,
         offsets: OffsetsTopic,
         clock: Arc<dyn Clock>,
+        only: Option<PartitionId>,
     ) -> Self {
         let (messages, inbox) = mpsc::channel(QUEUE);
         let task = Task {
@@ -78,19 +77,16 @@ impl Groups {
             offsets,
             clock,
             unread: (BTreeSet::new(), 0),
+            only,
         };
         tokio::spawn(task.run(inbox));
-        Self {
-            messages,
-            tickets: Arc::new(AtomicU64::new(1)),
-        }
+        Self { messages }
     }
 
     /// One call. Safe to drop.
-    pub(crate) async fn call(&self, input: impl FnOnce(Ticket) -> Input) -> Result<Reply, Error> {
-        let ticket = Ticket(self.tickets.fetch_add(1, Ordering::Relaxed));
+    pub(crate) async fn call(&self, ticket: Ticket, input: Input) -> Result<Reply, Error> {
         let (reply, answer) = oneshot::channel();
-        let input = Box::new(input(ticket));
+        let input = Box::new(input);
         self.messages
             .send(Message::Call { input, reply })
             .await
@@ -141,6 +137,8 @@ struct Task {
     clock: Arc<dyn Clock>,
     /// Partitions of `__consumer_offsets` that could not be read at the start, and their number then.
     unread: (BTreeSet<PartitionId>, i32),
+    /// The partition whose groups these are; `None`: all of them.
+    only: Option<PartitionId>,
 }
 
 impl Task {
@@ -196,7 +194,7 @@ impl Task {
         let mut loaded = 0u64;
         self.unread = self
             .offsets
-            .replay(|key, value| {
+            .replay(self.only, |key, value| {
                 loaded += 1;
                 core.step(now, Input::Load { key, value }, &mut outputs);
             })
@@ -304,7 +302,7 @@ impl Task {
     }
 }
 
-fn group_of(input: &Input) -> Option<&GroupName> {
+pub(crate) fn group_of(input: &Input) -> Option<&GroupName> {
     match input {
         Input::Heartbeat { heartbeat, .. } => Some(&heartbeat.group),
         Input::Commit { group, .. }

@@ -5,13 +5,16 @@
 //! enter a lane. This crate knows no protocol.
 
 mod admission;
+mod alone;
 mod api;
 mod changes;
 mod cleaner;
 mod closing;
+mod cluster;
 mod committer;
 mod config;
 mod coordinator;
+mod coordinators;
 mod damage;
 mod flusher;
 mod group_metrics;
@@ -38,6 +41,8 @@ mod start;
 mod storage_health;
 mod waiters;
 
+pub use cluster::join::PeerHandle;
+pub use cluster::{Cluster, ClusterConfig};
 pub use config::BrokerConfig;
 pub use produce::Receipt;
 pub use start::{Broker, StartError};

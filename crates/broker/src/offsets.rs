@@ -8,7 +8,7 @@ use varve_broker_api::{
     Before, CommittedOffset, DeleteBefore, Error, OffsetCommit, OffsetFound, OffsetQuery, Position,
     ResetOffsets, ResetTarget, Result,
 };
-use varve_types::{ErrorKind, Offset, TopicPartition, limits};
+use varve_types::{ErrorKind, Offset, PartitionId, TopicPartition, limits};
 
 use crate::lane::Command;
 use crate::partition::Partition;
@@ -18,7 +18,7 @@ use crate::reject;
 
 /// Answers one query.
 pub(crate) async fn find(registry: &Registry, query: &OffsetQuery) -> Result<OffsetFound> {
-    let partition = registry.partition(&query.partition)?;
+    let partition = registry.leading(&query.partition)?;
     let (offset, timestamp_ms) = match query.position {
         None => (None, None),
         Some(position) => {
@@ -66,7 +66,7 @@ pub(crate) async fn resolve(
 
 /// Moves a log start forward.
 pub(crate) async fn delete_before(registry: &Registry, item: &DeleteBefore) -> Result<Offset> {
-    let partition = registry.partition(&item.partition)?;
+    let partition = registry.leading(&item.partition)?;
     if partition.config().cleanup.compact && !partition.config().cleanup.delete {
         let text = format!(
             "topic {:?} is compacted; its records are not deleted by offset; nothing was deleted",
@@ -97,7 +97,9 @@ pub(crate) async fn delete_before(registry: &Registry, item: &DeleteBefore) -> R
 
 /// Refuses positions that no record can have yet, and metadata that is too long.
 pub(crate) fn check_commit(registry: &Registry, commit: &OffsetCommit) -> Result<()> {
-    let partition = registry.partition(&commit.partition)?;
+    registry
+        .topic(&commit.partition.topic)?
+        .check_number(commit.partition.partition)?;
     if commit.metadata.len() > limits::COMMIT_METADATA_MAX_BYTES {
         return Err(Error::invalid(
             "offsets.metadata",
@@ -108,7 +110,10 @@ pub(crate) fn check_commit(registry: &Registry, commit: &OffsetCommit) -> Result
             ),
         ));
     }
-    if commit.offset > partition.high_watermark() {
+    // Only its leader knows where a partition ends.
+    if let Ok(partition) = registry.leading(&commit.partition)
+        && commit.offset > partition.high_watermark()
+    {
         return Err(reject::out_of_range(&partition, commit.offset));
     }
     Ok(())
@@ -129,7 +134,7 @@ pub(crate) fn from_core(
     o: varve_groups::CommittedOffset,
     registry: Option<&Registry>,
 ) -> CommittedOffset {
-    let partition = registry.and_then(|r| r.partition(&o.partition).ok());
+    let partition = registry.and_then(|r| r.leading(&o.partition).ok());
     CommittedOffset {
         high_watermark: partition.map(|p| p.high_watermark()),
         partition: o.partition,
@@ -165,7 +170,7 @@ pub(crate) async fn plan_reset(
         source.map(|s| s.iter().map(|o| (&o.partition, o.offset)).collect());
     let mut plan = Vec::new();
     for id in reset_partitions(registry, request, &committed, source.as_ref())? {
-        let partition = registry.partition(&id)?;
+        let partition = registry.leading(&id)?;
         let own = committed.get(&id).copied();
         let offset = match &request.target {
             ResetTarget::Position(position) => Some(resolve(&partition, *position).await?.0),
@@ -198,7 +203,8 @@ fn reset_partitions(
         request.partitions.iter().cloned().collect();
     for name in &request.topics {
         let topic = registry.topic(name)?;
-        wanted.extend(topic.partitions.iter().map(|p| p.id.clone()));
+        let all = (0..topic.info.partitions).map(PartitionId);
+        wanted.extend(all.map(|p| TopicPartition::new(name.clone(), p)));
     }
     if request.partitions.is_empty() && request.topics.is_empty() {
         let all = source.unwrap_or(committed);

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use varve_broker_api::{CreateTopic, Error, FetchPartition};
 use varve_record::{BatchBuilder, Compression, iter_batches};
@@ -24,6 +25,9 @@ const IN_FLIGHT_BYTES: usize = 8 * 1024 * 1024;
 
 /// Bytes read at a time on replay.
 const REPLAY_BYTES: usize = 1024 * 1024;
+
+/// Time between looks at a high watermark.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// Access to the topic.
 pub(crate) struct OffsetsTopic {
@@ -49,7 +53,7 @@ impl OffsetsTopic {
         }
     }
 
-    fn name() -> TopicName {
+    pub(crate) fn name() -> TopicName {
         match TopicName::new(NAME) {
             Ok(name) => name,
             Err(error) => unreachable!("{NAME} is a legal name: {error}"),
@@ -89,7 +93,7 @@ impl OffsetsTopic {
         enqueue(partition, batch, Acks::All, None, permit, self.clock.now())
     }
 
-    async fn create(&self, topic: TopicName) -> Result<(), Error> {
+    pub(crate) async fn create(&self, topic: TopicName) -> Result<(), Error> {
         let configs = [
             ("cleanup.policy", "compact".to_owned()),
             ("segment.bytes", self.segment_bytes.to_string()),
@@ -114,19 +118,31 @@ impl OffsetsTopic {
     /// read whole, and how many there are: what they hold is unknown, which is not the same as nothing.
     pub(crate) async fn replay(
         &self,
+        only: Option<PartitionId>,
         mut each: impl FnMut(Vec<u8>, Option<Vec<u8>>),
     ) -> (BTreeSet<PartitionId>, i32) {
         let mut unread = BTreeSet::new();
         let Ok(topic) = self.registry.topic(&Self::name()) else {
             return (unread, 0);
         };
-        for partition in &topic.partitions {
+        let wanted = |p: &&Arc<Partition>| only.is_none_or(|only| p.id.partition == only);
+        for partition in topic.partitions.values().filter(wanted) {
+            if only.is_some() {
+                committed_before(partition).await;
+            }
             if let Err(error) = replay_partition(partition, &mut each).await {
                 tracing::error!(partition = %partition.id, %error, "offsets could not be read");
                 unread.insert(partition.id.partition);
             }
         }
         (unread, topic.info.partitions)
+    }
+}
+
+/// Waits until what earlier leaders have committed is known to be committed here (KIP-207).
+async fn committed_before(partition: &Partition) {
+    while partition.leading().is_some() && partition.high_watermark() < partition.epoch_start() {
+        tokio::time::sleep(LOOK).await;
     }
 }
 

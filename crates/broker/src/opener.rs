@@ -1,20 +1,24 @@
 //! Opening partitions: the log is recovered, producer sessions are rebuilt, a new leader epoch begins, and
 //! the partition is handed to its lane.
 
-use std::path::PathBuf;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use varve_broker_api::TopicInfo;
 use varve_partition::{Core, Epochs, ProducerTable, Recovered};
 use varve_storage::journal::{LogReplay, Replay};
 use varve_storage::{Log, LogConfig, LogIdentity, OpenMode, ReadBuffers};
-use varve_types::{LeaderEpoch, PartitionId, TopicConfig, TopicPartition};
-use varve_vfs::{Clock, Vfs};
+use varve_types::{LeaderEpoch, Offset, PartitionId, TopicConfig, TopicPartition};
+use varve_vfs::{Clock, Vfs, VfsError};
 
+use crate::cluster::key;
+use crate::cluster::watermarks::Watermarks;
 use crate::config::BrokerConfig;
 use crate::inbox::Inbox;
-use crate::lane::{Command, Opening, core_config};
+use crate::lane::{Command, Opening, Role, core_config};
 use crate::metrics::Metrics;
 use crate::partition::Partition;
 
@@ -24,6 +28,15 @@ const OPEN_THREADS: usize = 4;
 const NAME_KEPT_WHOLE: usize = 240;
 /// Bytes of a longer one that it begins with.
 const LONG_NAME_KEPT: usize = 200;
+
+/// As what a partition is opened.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum OpenAs {
+    /// This node alone holds it, and leads it at once. `fresh`: it has just been created.
+    Alone { fresh: bool },
+    /// One of several replicas, which does what it is told. A missing directory is made.
+    Replica,
+}
 
 /// What opening needs.
 #[derive(Clone)]
@@ -38,6 +51,10 @@ pub(crate) struct Opener {
     pub(crate) replay: Arc<Mutex<Replay>>,
     /// Partitions that are offline although the journal holds records of them.
     pub(crate) unplaced: Arc<Mutex<Vec<TopicPartition>>>,
+    /// High watermarks as they were saved last.
+    pub(crate) watermarks: Arc<Watermarks>,
+    /// A replica that is behind for so long leaves the in-sync replicas.
+    pub(crate) replica_lag: Duration,
 }
 
 impl Opener {
@@ -51,7 +68,7 @@ impl Opener {
         }
     }
 
-    fn topics_dir(&self) -> PathBuf {
+    pub(crate) fn topics_dir(&self) -> PathBuf {
         self.config.data_dir.join("topics")
     }
 
@@ -62,7 +79,7 @@ impl Opener {
         info: &TopicInfo,
         config: &TopicConfig,
         partitions: impl Iterator<Item = PartitionId>,
-        fresh: bool,
+        mode: OpenAs,
         mut slot: impl FnMut() -> u32,
     ) -> Vec<Arc<Partition>> {
         let handles: Vec<Arc<Partition>> = partitions
@@ -78,7 +95,7 @@ impl Opener {
         let share = handles.len().div_ceil(OPEN_THREADS).max(1);
         std::thread::scope(|scope| {
             for some in handles.chunks(share) {
-                scope.spawn(move || some.iter().for_each(|p| self.open(info, config, p, fresh)));
+                scope.spawn(move || some.iter().for_each(|p| self.open(info, config, p, mode)));
             }
         });
         handles
@@ -89,12 +106,14 @@ impl Opener {
         info: &TopicInfo,
         config: &TopicConfig,
         partition: &Arc<Partition>,
-        fresh: bool,
+        mode: OpenAs,
     ) {
-        match self.try_open(info, config, partition, fresh) {
+        match self.try_open(info, config, partition, mode) {
             Ok(opening) => {
                 let log = &opening.log;
-                partition.set_leader_epoch(opening.epoch);
+                if let Role::Alone(epoch) = opening.role {
+                    partition.set_leader_epoch(epoch);
+                }
                 partition.set_flushed(log.flushed());
                 partition.publish(log.view(), log.size_bytes(), log.segments() as u64);
                 partition.advance(opening.core.high_watermark());
@@ -121,13 +140,14 @@ impl Opener {
         info: &TopicInfo,
         config: &TopicConfig,
         partition: &Arc<Partition>,
-        fresh: bool,
+        mode: OpenAs,
     ) -> Result<Opening, String> {
-        let dir = self
-            .topics_dir()
-            .join(self.dir_name(info))
-            .join(partition.id.partition.to_string());
+        let dir = self.partition_dir(info, partition.id.partition);
         let exists = self.vfs.exists(&dir).map_err(|e| e.to_string())?;
+        let fresh = match mode {
+            OpenAs::Alone { fresh } => fresh,
+            OpenAs::Replica => !exists,
+        };
         if !fresh && !exists {
             return Err(format!(
                 "its directory {} is missing; it is not made anew, because its records would be \
@@ -139,7 +159,7 @@ impl Opener {
             topic_id: info.id,
             partition: partition.id.partition,
         };
-        let mode = OpenMode {
+        let how = OpenMode {
             clean: self.config.clean_start || fresh,
         };
         let now_ms = self.clock.wall_ms();
@@ -149,7 +169,7 @@ impl Opener {
             &dir,
             identity,
             LogConfig::from(config),
-            mode,
+            how,
             now_ms,
             replay.as_ref(),
         )
@@ -167,25 +187,53 @@ impl Opener {
             );
         }
         let producers = rebuild_producers(&mut log)?;
-        let epoch = log
-            .last_epoch()
-            .map_or(LeaderEpoch::ZERO, LeaderEpoch::next);
-        log.begin_epoch(epoch).map_err(|e| e.to_string())?;
+        let role = match mode {
+            OpenAs::Alone { .. } => {
+                let epoch = log
+                    .last_epoch()
+                    .map_or(LeaderEpoch::ZERO, LeaderEpoch::next);
+                log.begin_epoch(epoch).map_err(|e| e.to_string())?;
+                Role::Alone(epoch)
+            }
+            OpenAs::Replica => Role::Copied(key(info.id, partition.id.partition)),
+        };
         let recovered = Recovered {
             log_start: log.log_start(),
             log_end: log.log_end(),
-            // This node alone holds it: what is here is what was ever committed.
-            high_watermark: log.log_end(),
-            epochs: Epochs::default(),
+            high_watermark: self.saved_high_watermark(role, &log),
+            epochs: match role {
+                Role::Alone(_) => Epochs::default(),
+                Role::Copied(_) => epochs_of(&log)?,
+            },
             producers,
         };
-        let core = Core::new(self.config.node, core_config(config), recovered, 0);
+        let config = core_config(config, self.replica_lag);
+        // Slots are used once, so the number of one tells instances of a partition apart.
+        let core = Core::new(self.config.node, config, recovered, partition.slot);
         Ok(Opening {
             partition: Arc::clone(partition),
             core,
             log,
-            epoch,
+            role,
         })
+    }
+
+    /// Where a partition's files are.
+    pub(crate) fn partition_dir(&self, info: &TopicInfo, partition: PartitionId) -> PathBuf {
+        let topic = self.topics_dir().join(self.dir_name(info));
+        topic.join(partition.to_string())
+    }
+
+    fn saved_high_watermark(&self, role: Role, log: &Log) -> Offset {
+        match role {
+            // This node alone holds it: what is here is what was ever committed.
+            Role::Alone(_) => log.log_end(),
+            Role::Copied(key) => {
+                let saved = self.watermarks.partitions.get(&key).copied();
+                let saved = saved.unwrap_or_else(|| log.log_start());
+                saved.clamp(log.log_start(), log.log_end())
+            }
+        }
     }
 
     /// Removes a topic's directory; whether it is gone. Unlinking takes long, so on a blocking thread.
@@ -210,8 +258,18 @@ impl Opener {
     }
 }
 
+/// The leader epochs of a log. One that began at its end, and has no record, is for the metadata to tell.
+fn epochs_of(log: &Log) -> Result<Epochs, String> {
+    let end = log.log_end();
+    let entries = log.epochs().entries().iter().copied();
+    let with_records = entries.filter(|(_, start)| *start < end);
+    Epochs::new(with_records).map_err(|(epoch, start)| {
+        format!("its leader epochs do not rise: epoch {epoch} at offset {start}")
+    })
+}
+
 /// Producer sessions from the newest snapshot and the batches after it.
-fn rebuild_producers(log: &mut Log) -> Result<ProducerTable, String> {
+pub(crate) fn rebuild_producers(log: &mut Log) -> Result<ProducerTable, String> {
     let snapshot = log
         .latest_snapshot(log.log_end())
         .and_then(|(offset, bytes)| match ProducerTable::decode(&bytes) {
@@ -227,4 +285,61 @@ fn rebuild_producers(log: &mut Log) -> Result<ProducerTable, String> {
         table.replay(&header.map_err(|e| e.to_string())?);
     }
     Ok(table)
+}
+
+impl Opener {
+    /// Removes a directory; whether it is gone.
+    pub(crate) async fn remove_dir(&self, dir: PathBuf) -> bool {
+        let vfs = Arc::clone(&self.vfs);
+        let removed = tokio::task::spawn_blocking(move || remove(&*vfs, &dir));
+        match removed.await {
+            Ok(Ok(())) => true,
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "directory of a partition is left for the next start");
+                false
+            }
+            Err(_) => false,
+        }
+    }
+
+    /// Removes every topic's directory that is not named, and every partition's that is not kept. Blocking.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub(crate) fn sweep(
+        &self,
+        names: &BTreeSet<String>,
+        kept: &BTreeSet<PathBuf>,
+    ) -> Result<(), VfsError> {
+        let topics = self.topics_dir();
+        if !self.vfs.exists(&topics)? {
+            return Ok(());
+        }
+        for topic in self.vfs.list(&topics)?.into_iter().filter(|e| e.is_dir) {
+            let dir = topics.join(&topic.name);
+            if !names.contains(&topic.name) {
+                tracing::warn!(dir = %dir.display(), "removing what is left of a deleted topic");
+                remove(&*self.vfs, &dir)?;
+                continue;
+            }
+            for partition in self.vfs.list(&dir)?.into_iter().filter(|e| e.is_dir) {
+                let dir = dir.join(&partition.name);
+                if partition.name.parse::<u32>().is_ok() && !kept.contains(&dir) {
+                    tracing::warn!(dir = %dir.display(), "removing a replica that is not held here any more");
+                    remove(&*self.vfs, &dir)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn remove(vfs: &dyn Vfs, dir: &Path) -> Result<(), VfsError> {
+    if vfs.exists(dir)? {
+        vfs.remove_dir_all(dir)?;
+        if let Some(parent) = dir.parent() {
+            vfs.sync_dir(parent)?;
+        }
+    }
+    Ok(())
 }

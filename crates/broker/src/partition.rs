@@ -1,8 +1,8 @@
 //! A partition as everybody but its lane sees it: cursors published by the lane, an immutable view of
 //! the log to read from, and the readers that wait at its end.
 //!
-//! Invariants: only the owning lane publishes; cursors only grow (the high watermark is published before
-//! readers are woken, so a woken reader sees it); once offline, a partition stays offline until restart.
+//! Invariants: only the owning lane publishes; cursors only grow, unless a replica cuts its log (the high
+//! watermark is published before readers are woken, so a woken reader sees it); once offline, a partition stays offline until restart.
 
 use std::sync::Arc;
 use std::sync::OnceLock;
@@ -73,6 +73,10 @@ pub(crate) struct Partition {
     size_bytes: AtomicU64,
     segments: AtomicU64,
     leader_epoch: AtomicI32,
+    /// Epoch in which this node leads; negative when it does not.
+    leading: AtomicI32,
+    /// Where the log ended when this node began to lead.
+    epoch_start: AtomicI64,
     offline: OnceLock<String>,
     /// The log failed while it was open: nothing above the flushed cursor is shown from then on.
     failed: AtomicBool,
@@ -106,6 +110,8 @@ impl Partition {
             size_bytes: AtomicU64::new(0),
             segments: AtomicU64::new(0),
             leader_epoch: AtomicI32::new(0),
+            leading: AtomicI32::new(-1),
+            epoch_start: AtomicI64::new(0),
             offline: OnceLock::new(),
             failed: AtomicBool::new(false),
             deleted: AtomicBool::new(false),
@@ -147,6 +153,25 @@ impl Partition {
 
     pub(crate) fn set_leader_epoch(&self, epoch: LeaderEpoch) {
         self.leader_epoch.store(epoch.get(), Ordering::Release);
+    }
+
+    /// Epoch in which this node leads the partition, as far as its lane knows.
+    pub(crate) fn leading(&self) -> Option<LeaderEpoch> {
+        LeaderEpoch::new(self.leading.load(Ordering::SeqCst))
+    }
+
+    /// Where the log ended when this node began to lead: below lies what earlier leaders may have committed.
+    pub(crate) fn epoch_start(&self) -> Offset {
+        load(&self.epoch_start)
+    }
+
+    pub(crate) fn set_leading(&self, epoch: Option<LeaderEpoch>) {
+        if epoch.is_some() {
+            let end = self.log_end.load(Ordering::SeqCst);
+            self.epoch_start.store(end, Ordering::SeqCst);
+        }
+        let epoch = epoch.map_or(-1, LeaderEpoch::get);
+        self.leading.store(epoch, Ordering::SeqCst);
     }
 
     /// Why the partition takes no appends, if it does not.

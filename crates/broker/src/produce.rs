@@ -10,22 +10,46 @@ use tokio::sync::oneshot;
 use varve_broker_api::{Appended, Error};
 use varve_record::Batch;
 use varve_types::config::TimestampType;
-use varve_types::{Acks, ErrorKind, Offset, TopicConfig};
+use varve_types::{Acks, ErrorKind, Offset, TopicConfig, TopicPartition};
 use varve_vfs::Tick;
 
 use crate::admission::Permit;
 use crate::lane::{Arrival, Command};
 use crate::partition::Partition;
+use crate::registry::Registry;
 
 /// Resolves to the outcome of an append. Dropping it does not undo the append.
-#[derive(Debug)]
-pub struct Receipt(oneshot::Receiver<Result<Appended, Error>>);
+pub struct Receipt {
+    answer: oneshot::Receiver<Result<Appended, Error>>,
+    /// Who knows where to go instead.
+    hints: Option<(Arc<Registry>, TopicPartition)>,
+}
+
+impl std::fmt::Debug for Receipt {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Receipt").finish_non_exhaustive()
+    }
+}
+
+impl Receipt {
+    /// One that names the leader when this node turns out not to be it.
+    pub(crate) fn hinted(self, registry: Arc<Registry>, id: TopicPartition) -> Self {
+        Self {
+            hints: Some((registry, id)),
+            ..self
+        }
+    }
+}
 
 impl Future for Receipt {
     type Output = Result<Appended, Error>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.0).poll(cx).map(|answer| match answer {
+        Pin::new(&mut self.answer).poll(cx).map(|answer| match answer {
+            Ok(Err(error)) => Err(match &self.hints {
+                Some((registry, id)) => registry.with_hint(error, id),
+                None => error,
+            }),
             Ok(answer) => answer,
             Err(_) => Err(Error::new(
                 ErrorKind::CommitTimeout,
@@ -116,5 +140,8 @@ pub(crate) fn enqueue(
                 "the broker is shutting down; nothing was appended; use another node or come back",
             )
         })?;
-    Ok(Receipt(answer))
+    Ok(Receipt {
+        answer,
+        hints: None,
+    })
 }

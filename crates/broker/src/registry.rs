@@ -1,9 +1,8 @@
-//! Which topics and partitions there are. Lookups read an immutable view; changes are made one at a time:
-//! check, apply to a copy of the metadata, make the directories, store the metadata durably, publish.
+//! Which topics there are, and which of their partitions this node holds. Lookups read an immutable view;
+//! changes are made by [`crate::alone`] on a node that is alone, and by the cluster's metadata log elsewhere.
 //!
-//! Invariants: a topic is visible only after its metadata is durable and its logs are open; a directory is
-//! removed only after its deletion is durable, and if that is interrupted it is finished at the next start;
-//! a topic whose directory is missing is offline, never silently empty.
+//! Invariants: a partition is visible only after its log is open; a partition whose directory is missing is
+//! offline, never silently empty.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,47 +14,57 @@ use varve_broker_api::{
     AddPartitions, ConfigChange, ConfigEntry, ConfigSource, CreateTopic, Error, ProducerSession,
     Result, TopicInfo, UpdateConfigs,
 };
-use varve_metadata::{Command as Change, CreateTopic as NewTopic, FeatureRange, State};
+use varve_metadata::PartitionKey;
 use varve_types::{
-    BrokerEpoch, ConfigError, ErrorKind, NodeId, PartitionId, ProducerId, TopicConfig, TopicId,
-    TopicName, TopicPartition, limits,
+    ConfigError, ErrorKind, PartitionId, TopicConfig, TopicId, TopicName, TopicPartition, limits,
 };
 
-use crate::config::BrokerConfig;
+use crate::alone::Ledger;
+use crate::cluster::{InCluster, key};
 use crate::lane::Command;
-use crate::metadata_file::{self, Stored};
 use crate::opener::Opener;
 use crate::partition::{Partition, topic_not_found};
 
-/// Producer ids taken from the metadata at a time, so that most sessions cost no metadata write.
-const PRODUCER_ID_BLOCK: u32 = 1_000;
-
-/// How long a repeated `request_id` gets the first answer, in milliseconds.
-const REQUEST_ID_MS: i64 = 600_000;
-
-/// A topic and its open partitions.
+/// A topic and those of its partitions that this node holds.
 #[derive(Debug)]
 pub(crate) struct Topic {
     pub(crate) info: TopicInfo,
-    pub(crate) partitions: Vec<Arc<Partition>>,
+    pub(crate) partitions: BTreeMap<PartitionId, Arc<Partition>>,
 }
 
 impl Topic {
+    /// One partition, if this node holds it.
+    ///
+    /// # Errors
+    /// That the topic has no such partition; or that other nodes hold it.
     pub(crate) fn partition(&self, partition: PartitionId) -> Result<&Arc<Partition>> {
-        let found = usize::try_from(partition.0)
-            .ok()
-            .and_then(|p| self.partitions.get(p));
-        found.ok_or_else(|| {
-            let text = format!(
-                "topic {:?} has no partition {partition}; it has {} (0 to {})",
-                self.info.name.as_str(),
-                self.info.partitions,
-                self.info.partitions - 1
-            );
-            Error::new(ErrorKind::PartitionNotFound, text)
-                .with("topic", &self.info.name)
-                .with("partition", partition)
-        })
+        if let Some(found) = self.partitions.get(&partition) {
+            return Ok(found);
+        }
+        self.check_number(partition)?;
+        let text = format!(
+            "this node does not hold partition {}-{partition}; nothing was changed; ask its leader",
+            self.info.name
+        );
+        Err(Error::new(ErrorKind::NotLeader, text)
+            .with("topic", &self.info.name)
+            .with("partition", partition))
+    }
+
+    /// Refuses numbers that no partition of the topic has.
+    pub(crate) fn check_number(&self, partition: PartitionId) -> Result<()> {
+        if (0..self.info.partitions).contains(&partition.0) {
+            return Ok(());
+        }
+        let text = format!(
+            "topic {:?} has no partition {partition}; it has {} (0 to {})",
+            self.info.name.as_str(),
+            self.info.partitions,
+            self.info.partitions - 1
+        );
+        Err(Error::new(ErrorKind::PartitionNotFound, text)
+            .with("topic", &self.info.name)
+            .with("partition", partition))
     }
 }
 
@@ -64,75 +73,104 @@ impl Topic {
 pub(crate) struct View {
     pub(crate) version: u64,
     pub(crate) topics: BTreeMap<TopicName, Arc<Topic>>,
+    /// What this node holds, by the ids of topics.
+    pub(crate) by_key: BTreeMap<PartitionKey, Arc<Partition>>,
 }
 
-/// What changes are made to.
-struct Ledger {
-    stored: Stored,
-    producer_ids: std::ops::Range<i64>,
-    recent_requests: Vec<(u128, i64, TopicInfo)>,
+impl View {
+    /// Every partition that this node holds.
+    pub(crate) fn partitions(&self) -> impl Iterator<Item = &Arc<Partition>> {
+        self.topics.values().flat_map(|t| t.partitions.values())
+    }
+}
+
+/// Who decides about changes of metadata.
+pub(crate) enum Changes {
+    /// This node.
+    Alone(Box<Mutex<Ledger>>),
+    /// All of them together.
+    Cluster(Arc<InCluster>),
 }
 
 /// The registry of a broker.
 pub(crate) struct Registry {
-    opener: Opener,
+    pub(crate) opener: Opener,
     view: ArcSwap<View>,
     version: watch::Sender<u64>,
-    ledger: Mutex<Ledger>,
+    pub(crate) changes: Changes,
     next_slot: AtomicU32,
 }
 
 impl Registry {
-    /// Loads the metadata and opens every partition. Blocking: reads every log's tail.
-    pub(crate) fn open(
-        opener: Opener,
-    ) -> std::result::Result<Self, metadata_file::MetadataFileError> {
-        let stored = load(&opener)?;
-        let registry = Self {
+    pub(crate) fn new(opener: Opener, changes: Changes) -> Self {
+        Self {
             view: ArcSwap::default(),
             version: watch::Sender::new(0),
-            ledger: Mutex::new(Ledger {
-                stored: Stored::default(),
-                producer_ids: 0..0,
-                recent_requests: Vec::new(),
-            }),
+            changes,
             next_slot: AtomicU32::new(0),
             opener,
-        };
-        let topics = registry.open_all(&stored.state);
-        registry.publish(stored.state.version(), topics);
-        registry
-            .ledger
-            .try_lock()
-            .map(|mut l| l.stored = stored)
-            .unwrap_or_else(|_| unreachable!("nobody else knows the registry yet"));
-        Ok(registry)
-    }
-
-    fn open_all(&self, state: &State) -> BTreeMap<TopicName, Arc<Topic>> {
-        let mut topics = BTreeMap::new();
-        for (name, meta) in state.topics() {
-            let info = info(name, meta);
-            let config = self.resolve(&info.configs, info.replication_factor).unwrap_or_else(|e| {
-                // Written by this program and checked then; defaults may have changed since.
-                tracing::error!(topic = %info.name, error = %e, "configs of topic not understood");
-                TopicConfig::default()
-            });
-            let partitions = (0..info.partitions).map(PartitionId);
-            let partitions = self
-                .opener
-                .open_many(&info, &config, partitions, false, || self.slot());
-            topics.insert(info.name.clone(), Arc::new(Topic { info, partitions }));
         }
-        topics
     }
 
-    fn slot(&self) -> u32 {
+    /// The cluster, if this node is not alone.
+    pub(crate) fn cluster(&self) -> Option<&Arc<InCluster>> {
+        match &self.changes {
+            Changes::Alone(_) => None,
+            Changes::Cluster(cluster) => Some(cluster),
+        }
+    }
+
+    pub(crate) async fn create_topic(&self, request: CreateTopic) -> Result<TopicInfo> {
+        match &self.changes {
+            Changes::Alone(ledger) => self.create_topic_alone(ledger, request).await,
+            Changes::Cluster(cluster) => self.create_topic_in(cluster, request).await,
+        }
+    }
+
+    pub(crate) async fn delete_topic(&self, name: &TopicName, id: Option<TopicId>) -> Result<()> {
+        match &self.changes {
+            Changes::Alone(ledger) => self.delete_topic_alone(ledger, name, id).await,
+            Changes::Cluster(cluster) => self.delete_topic_in(cluster, name, id).await,
+        }
+    }
+
+    pub(crate) async fn add_partitions(&self, request: AddPartitions) -> Result<TopicInfo> {
+        match &self.changes {
+            Changes::Alone(ledger) => self.add_partitions_alone(ledger, request).await,
+            Changes::Cluster(cluster) => self.add_partitions_in(cluster, request).await,
+        }
+    }
+
+    pub(crate) async fn update_configs(&self, request: UpdateConfigs) -> Result<TopicInfo> {
+        match &self.changes {
+            Changes::Alone(ledger) => self.update_configs_alone(ledger, request).await,
+            Changes::Cluster(cluster) => self.update_configs_in(cluster, request).await,
+        }
+    }
+
+    pub(crate) async fn init_producer(&self, name: Option<String>) -> Result<ProducerSession> {
+        match &self.changes {
+            Changes::Alone(ledger) => self.init_producer_alone(ledger, name).await,
+            Changes::Cluster(cluster) => self.init_producer_in(cluster, name).await,
+        }
+    }
+
+    pub(crate) fn slot(&self) -> u32 {
         self.next_slot.fetch_add(1, Ordering::Relaxed)
     }
 
-    fn publish(&self, version: u64, topics: BTreeMap<TopicName, Arc<Topic>>) {
-        self.view.store(Arc::new(View { version, topics }));
+    pub(crate) fn publish(&self, version: u64, topics: BTreeMap<TopicName, Arc<Topic>>) {
+        let held = topics.values().flat_map(|t| {
+            let name =
+                |(p, held): (&PartitionId, &Arc<Partition>)| (key(t.info.id, *p), Arc::clone(held));
+            t.partitions.iter().map(name)
+        });
+        let by_key = held.collect();
+        self.view.store(Arc::new(View {
+            version,
+            topics,
+            by_key,
+        }));
         self.version.send_replace(version);
     }
 
@@ -163,8 +201,61 @@ impl Registry {
         })
     }
 
+    /// A partition that this node holds, whether it leads it or not.
     pub(crate) fn partition(&self, id: &TopicPartition) -> Result<Arc<Partition>> {
-        self.topic(&id.topic)?.partition(id.partition).cloned()
+        let topic = self.topic(&id.topic)?;
+        let found = topic.partition(id.partition).cloned();
+        found.map_err(|error| self.with_hint(error, id))
+    }
+
+    /// A partition that this node leads, as far as it knows.
+    pub(crate) fn leading(&self, id: &TopicPartition) -> Result<Arc<Partition>> {
+        let partition = self.partition(id)?;
+        if self.cluster().is_none()
+            || partition.leading().is_some()
+            || partition.offline().is_some()
+            || partition.is_deleted()
+        {
+            return Ok(partition);
+        }
+        Err(self.not_leading(id))
+    }
+
+    /// The error of a partition that another node leads, or nobody.
+    pub(crate) fn not_leading(&self, id: &TopicPartition) -> Error {
+        let leader = self.cluster().and_then(|c| c.hint(&id.topic, id.partition));
+        let me = self.opener.config.node;
+        let (kind, text) = match leader.as_ref().map(|l| l.node) {
+            Some(node) if node != me => (
+                ErrorKind::NotLeader,
+                format!(
+                    "node {node} leads partition {id}, not this one; nothing was changed; ask it"
+                ),
+            ),
+            _ => (
+                ErrorKind::LeaderNotAvailable,
+                format!("partition {id} has no leader at present; nothing was changed; try again"),
+            ),
+        };
+        let error = Error::new(kind, text)
+            .with("topic", &id.topic)
+            .with("partition", id.partition);
+        match kind {
+            ErrorKind::NotLeader => Error {
+                leader: leader.map(Box::new),
+                ..error
+            },
+            _ => error,
+        }
+    }
+
+    /// Adds where to go.
+    pub(crate) fn with_hint(&self, error: Error, id: &TopicPartition) -> Error {
+        if error.kind == ErrorKind::NotLeader && error.leader.is_none() {
+            self.not_leading(id)
+        } else {
+            error
+        }
     }
 
     /// Topics as the groups core wants them.
@@ -181,7 +272,7 @@ impl Registry {
             .collect()
     }
 
-    fn resolve(
+    pub(crate) fn resolve(
         &self,
         configs: &BTreeMap<String, String>,
         replication_factor: i32,
@@ -200,186 +291,7 @@ impl Registry {
         Ok(config)
     }
 
-    /// Applies a change to a copy, stores the copy, and only then makes it the state.
-    async fn commit(&self, ledger: &mut Ledger, change: Change, deleting: &[String]) -> Result<()> {
-        let mut stored = ledger.stored.clone();
-        varve_metadata::apply(&mut stored.state, change).map_err(|r| rejected(&r))?;
-        stored.deleting.extend_from_slice(deleting);
-        self.store(ledger, stored).await
-    }
-
-    async fn store(&self, ledger: &mut Ledger, stored: Stored) -> Result<()> {
-        let (vfs, dir) = (
-            Arc::clone(&self.opener.vfs),
-            self.opener.config.data_dir.clone(),
-        );
-        let copy = stored.clone();
-        let written = tokio::task::spawn_blocking(move || metadata_file::store(&*vfs, &dir, &copy));
-        match written.await {
-            Ok(Ok(())) => {
-                ledger.stored = stored;
-                Ok(())
-            }
-            Ok(Err(error)) => Err(Error::new(
-                ErrorKind::StorageError,
-                format!("the change of metadata could not be stored: {error}"),
-            )),
-            Err(error) => Err(Error::new(ErrorKind::StorageError, error.to_string())),
-        }
-    }
-
-    pub(crate) async fn create_topic(&self, request: CreateTopic) -> Result<TopicInfo> {
-        let mut ledger = self.ledger.lock().await;
-        let now_ms = self.opener.clock.wall_ms();
-        ledger
-            .recent_requests
-            .retain(|(_, at, _)| now_ms.saturating_sub(*at) < REQUEST_ID_MS);
-        if let Some(id) = request.request_id
-            && let Some((_, _, info)) = ledger.recent_requests.iter().find(|(r, _, _)| *r == id)
-            && info.name == request.topic
-        {
-            return Ok(info.clone());
-        }
-        let info = self.check_new(&request, now_ms)?;
-        let config = self.resolve(&info.configs, info.replication_factor)?;
-        if request.validate_only {
-            return Ok(info);
-        }
-        let partitions = self.open_new(&info, &config, 0..info.partitions).await?;
-        let change = Change::CreateTopic(NewTopic {
-            name: info.name.clone(),
-            id: info.id,
-            partitions: info.partitions,
-            replication_factor: info.replication_factor,
-            configs: info.configs.clone(),
-            labels: info.labels.clone(),
-            created_ms: info.created_ms,
-            placement: request.placement,
-        });
-        if let Err(error) = self.commit(&mut ledger, change, &[]).await {
-            self.close(&partitions).await;
-            self.opener
-                .remove_topic_dir(&self.opener.dir_name(&info))
-                .await;
-            return Err(error);
-        }
-        if let Some(id) = request.request_id {
-            ledger.recent_requests.push((id, now_ms, info.clone()));
-        }
-        let topic = Topic {
-            info: info.clone(),
-            partitions,
-        };
-        self.replace(&ledger, &info.name, Some(topic));
-        tracing::info!(topic = %info.name, partitions = info.partitions, "topic created");
-        Ok(info)
-    }
-
-    fn check_new(&self, request: &CreateTopic, now_ms: i64) -> Result<TopicInfo> {
-        let view = self.view.load();
-        if view.topics.contains_key(&request.topic) {
-            let text = format!(
-                "topic {:?} exists; nothing was changed",
-                request.topic.as_str()
-            );
-            return Err(
-                Error::new(ErrorKind::TopicAlreadyExists, text).with("topic", &request.topic)
-            );
-        }
-        let partitions = request
-            .partitions
-            .unwrap_or(self.opener.config.num_partitions);
-        check_partition_count(partitions)?;
-        self.check_room(&view, partitions)?;
-        let replication_factor = request.replication_factor.unwrap_or(1);
-        if replication_factor != 1 {
-            let text = format!(
-                "replication factor {replication_factor} needs as many nodes; this cluster has 1; nothing was created"
-            );
-            return Err(Error::invalid("replication_factor", text));
-        }
-        self.check_placement(&request.placement, 0..partitions)?;
-        Ok(TopicInfo {
-            name: request.topic.clone(),
-            id: TopicId(uuid::Uuid::new_v4().as_u128()),
-            partitions,
-            replication_factor,
-            configs: request.configs.clone(),
-            labels: request.labels.clone(),
-            created_ms: now_ms,
-        })
-    }
-
-    fn check_room(&self, view: &View, more: i32) -> Result<()> {
-        let present: usize = view.topics.values().map(|t| t.partitions.len()).sum();
-        let max = limits::PARTITIONS_PER_NODE_MAX;
-        if present + more.unsigned_abs() as usize > max {
-            let text = format!(
-                "this node has {present} partitions and takes at most {max}; nothing was created"
-            );
-            return Err(Error::new(ErrorKind::PolicyViolation, text));
-        }
-        Ok(())
-    }
-
-    fn check_placement(
-        &self,
-        placement: &BTreeMap<i32, Vec<NodeId>>,
-        partitions: std::ops::Range<i32>,
-    ) -> Result<()> {
-        let me = self.opener.config.node;
-        for (partition, nodes) in placement {
-            if !partitions.contains(partition) {
-                let text = format!("placement names partition {partition}, which is not created");
-                return Err(Error::invalid("placement", text));
-            }
-            if nodes.as_slice() != [me] {
-                let text =
-                    format!("placement of partition {partition} must be [{me}], the only node");
-                return Err(Error::invalid("placement", text));
-            }
-        }
-        if placement.is_empty() || placement.len() == partitions.len() {
-            Ok(())
-        } else {
-            Err(Error::invalid(
-                "placement",
-                "placement names every partition or none",
-            ))
-        }
-    }
-
-    async fn open_new(
-        &self,
-        info: &TopicInfo,
-        config: &TopicConfig,
-        partitions: std::ops::Range<i32>,
-    ) -> Result<Vec<Arc<Partition>>> {
-        let slots: Vec<u32> = partitions.clone().map(|_| self.slot()).collect();
-        let (opener, info, config) = (self.opener.clone(), info.clone(), config.clone());
-        let opened = tokio::task::spawn_blocking(move || {
-            let mut slots = slots.into_iter();
-            let next = || slots.next().unwrap_or_default();
-            opener.open_many(&info, &config, partitions.map(PartitionId), true, next)
-        })
-        .await
-        .map_err(|e| Error::new(ErrorKind::StorageError, e.to_string()))?;
-        if let Some(bad) = opened.iter().find(|p| p.offline().is_some()) {
-            let error = Error::new(
-                ErrorKind::StorageError,
-                format!(
-                    "{} could not be opened: {}",
-                    bad.id,
-                    bad.offline().unwrap_or_default()
-                ),
-            );
-            self.close(&opened).await;
-            return Err(error);
-        }
-        Ok(opened)
-    }
-
-    async fn close(&self, partitions: &[Arc<Partition>]) {
+    pub(crate) async fn close(&self, partitions: &[Arc<Partition>]) {
         let mut closed = Vec::new();
         for partition in partitions {
             partition.mark_deleted();
@@ -398,109 +310,6 @@ impl Registry {
         for done in closed {
             let _ = done.await;
         }
-    }
-
-    fn replace(&self, ledger: &Ledger, name: &TopicName, topic: Option<Topic>) {
-        let mut topics = self.view.load().topics.clone();
-        match topic {
-            Some(topic) => topics.insert(name.clone(), Arc::new(topic)),
-            None => topics.remove(name),
-        };
-        self.publish(ledger.stored.state.version(), topics);
-    }
-
-    pub(crate) async fn delete_topic(&self, name: &TopicName, id: Option<TopicId>) -> Result<()> {
-        let mut ledger = self.ledger.lock().await;
-        let topic = self.topic(name)?;
-        if let Some(id) = id
-            && id != topic.info.id
-        {
-            let text = format!(
-                "topic {:?} has id {}, not {id}; nothing was deleted",
-                name.as_str(),
-                topic.info.id
-            );
-            return Err(Error::new(ErrorKind::TopicNotFound, text).with("topic", name));
-        }
-        let dir = self.opener.dir_name(&topic.info);
-        let change = Change::DeleteTopic {
-            name: name.clone(),
-            id: Some(topic.info.id),
-        };
-        self.commit(&mut ledger, change, std::slice::from_ref(&dir))
-            .await?;
-        self.replace(&ledger, name, None);
-        self.close(&topic.partitions).await;
-        tracing::info!(topic = %name, "topic deleted");
-        if self.opener.remove_topic_dir(&dir).await {
-            let mut stored = ledger.stored.clone();
-            stored.deleting.retain(|d| *d != dir);
-            // Not stored: the directory is looked for again at the next start, and is not there.
-            let _ = self.store(&mut ledger, stored).await;
-        }
-        Ok(())
-    }
-
-    /// Removes directories whose deletion was interrupted.
-    pub(crate) async fn finish_deletions(&self) {
-        let mut ledger = self.ledger.lock().await;
-        let mut stored = ledger.stored.clone();
-        if stored.deleting.is_empty() {
-            return;
-        }
-        let mut left = Vec::new();
-        for dir in std::mem::take(&mut stored.deleting) {
-            if !self.opener.remove_topic_dir(&dir).await {
-                left.push(dir);
-            }
-        }
-        stored.deleting = left;
-        let _ = self.store(&mut ledger, stored).await;
-    }
-
-    pub(crate) async fn add_partitions(&self, request: AddPartitions) -> Result<TopicInfo> {
-        let mut ledger = self.ledger.lock().await;
-        let topic = self.topic(&request.topic)?;
-        let present = topic.info.partitions;
-        check_partition_count(request.total)?;
-        if request.total < present {
-            let text = format!(
-                "topic {:?} has {present} partitions; a topic never loses partitions; nothing was changed",
-                request.topic.as_str()
-            );
-            return Err(Error::invalid("partition_count", text));
-        }
-        let added = present..request.total;
-        self.check_placement(&request.placement, added.clone())?;
-        self.check_room(&self.view.load(), request.total - present)?;
-        let info = TopicInfo {
-            partitions: request.total,
-            ..topic.info.clone()
-        };
-        if request.validate_only || added.is_empty() {
-            return Ok(info);
-        }
-        let config = self.resolve(&info.configs, info.replication_factor)?;
-        let opened = self.open_new(&info, &config, added.clone()).await?;
-        let change = Change::AddPartitions {
-            name: info.name.clone(),
-            total: request.total,
-            placement: request.placement,
-        };
-        if let Err(error) = self.commit(&mut ledger, change, &[]).await {
-            self.close(&opened).await;
-            return Err(error);
-        }
-        let partitions = topic.partitions.iter().cloned().chain(opened).collect();
-        self.replace(
-            &ledger,
-            &info.name,
-            Some(Topic {
-                info: info.clone(),
-                partitions,
-            }),
-        );
-        Ok(info)
     }
 
     pub(crate) fn topic_configs(&self, name: &TopicName) -> Result<Vec<ConfigEntry>> {
@@ -530,124 +339,9 @@ impl Registry {
             })
             .collect())
     }
-
-    pub(crate) async fn update_configs(&self, request: UpdateConfigs) -> Result<TopicInfo> {
-        let mut ledger = self.ledger.lock().await;
-        let topic = self.topic(&request.topic)?;
-        let mut configs = topic.info.configs.clone();
-        for (name, change) in request.changes {
-            apply_config(&mut configs, &name, change)?;
-        }
-        let config = self.resolve(&configs, topic.info.replication_factor)?;
-        let info = TopicInfo {
-            configs: configs.clone(),
-            ..topic.info.clone()
-        };
-        if request.validate_only {
-            return Ok(info);
-        }
-        let change = Change::SetTopicConfigs {
-            name: info.name.clone(),
-            configs,
-        };
-        self.commit(&mut ledger, change, &[]).await?;
-        for partition in &topic.partitions {
-            let config = Box::new(config.clone());
-            let _ = partition.lane.push(Command::Configure {
-                slot: partition.slot,
-                config,
-            });
-        }
-        let partitions = topic.partitions.clone();
-        self.replace(
-            &ledger,
-            &info.name,
-            Some(Topic {
-                info: info.clone(),
-                partitions,
-            }),
-        );
-        Ok(info)
-    }
-
-    pub(crate) async fn init_producer(&self, name: Option<String>) -> Result<ProducerSession> {
-        let mut ledger = self.ledger.lock().await;
-        let idle_expiry_ms = limits::PRODUCER_IDLE_EXPIRY_MS;
-        let producer = match name {
-            Some(name) => {
-                let change = Change::BumpProducerEpoch { name: name.clone() };
-                self.commit(&mut ledger, change, &[]).await?;
-                let found = ledger.stored.state.producer(&name);
-                found.ok_or_else(|| {
-                    Error::new(
-                        ErrorKind::StorageError,
-                        format!("producer {name:?} is not stored"),
-                    )
-                })?
-            }
-            None => {
-                if ledger.producer_ids.is_empty() {
-                    let first = ledger.stored.state.next_producer_id();
-                    let count = PRODUCER_ID_BLOCK;
-                    self.commit(&mut ledger, Change::AllocateProducerIds { count }, &[])
-                        .await?;
-                    ledger.producer_ids = first..first + i64::from(count);
-                }
-                let id = ledger.producer_ids.start;
-                ledger.producer_ids.start += 1;
-                ProducerId { id, epoch: 0 }
-            }
-        };
-        Ok(ProducerSession {
-            producer,
-            idle_expiry_ms,
-        })
-    }
 }
 
-/// The stored state, in which this node is registered, alive, and leads what it holds.
-fn load(opener: &Opener) -> std::result::Result<Stored, metadata_file::MetadataFileError> {
-    let (vfs, config) = (&*opener.vfs, &opener.config);
-    let mut stored = metadata_file::load(vfs, &config.data_dir)?.unwrap_or_default();
-    match join(&stored.state, config) {
-        Ok(state) => {
-            stored.state = state;
-            metadata_file::store(vfs, &config.data_dir, &stored)?;
-        }
-        Err(rejection) => tracing::error!(%rejection, "this node could not be registered"),
-    }
-    Ok(stored)
-}
-
-/// What a controller would do, on a node that is its own: the last run is over, because the data directory
-/// is ours, and this one has every change.
-fn join(
-    state: &State,
-    config: &BrokerConfig,
-) -> std::result::Result<State, varve_metadata::Rejection> {
-    let (mut state, node) = (state.clone(), config.node);
-    let last = state.node(node).map(|n| n.epoch);
-    if let Some(epoch) = last {
-        varve_metadata::apply(&mut state, Change::FenceNode { node, epoch })?;
-    }
-    let register = Change::RegisterNode {
-        node,
-        incarnation: uuid::Uuid::new_v4().as_u128(),
-        directory: config.directory,
-        address: config.address.clone(),
-        peer_address: String::new(),
-        rack: config.rack.clone(),
-        features: FeatureRange::THIS_PROGRAM,
-        version: config.version.to_owned(),
-        clean: last.filter(|_| config.clean_start),
-    };
-    varve_metadata::apply(&mut state, register)?;
-    let epoch = state.node(node).map_or(BrokerEpoch::ZERO, |n| n.epoch);
-    varve_metadata::apply(&mut state, Change::UnfenceNode { node, epoch })?;
-    Ok(state)
-}
-
-fn info(name: &TopicName, meta: &varve_metadata::Topic) -> TopicInfo {
+pub(crate) fn info(name: &TopicName, meta: &varve_metadata::Topic) -> TopicInfo {
     TopicInfo {
         name: name.clone(),
         id: meta.id,
@@ -659,7 +353,7 @@ fn info(name: &TopicName, meta: &varve_metadata::Topic) -> TopicInfo {
     }
 }
 
-fn check_partition_count(count: i32) -> Result<()> {
+pub(crate) fn check_partition_count(count: i32) -> Result<()> {
     let max = limits::PARTITIONS_PER_TOPIC_MAX;
     if (1..=max).contains(&count) {
         return Ok(());
@@ -668,7 +362,7 @@ fn check_partition_count(count: i32) -> Result<()> {
     Err(Error::invalid("partition_count", text))
 }
 
-fn apply_config(
+pub(crate) fn apply_config(
     configs: &mut BTreeMap<String, String>,
     name: &str,
     change: ConfigChange,
@@ -715,7 +409,7 @@ fn apply_config(
     Ok(())
 }
 
-fn config_error(error: &ConfigError) -> Error {
+pub(crate) fn config_error(error: &ConfigError) -> Error {
     let key = match error {
         ConfigError::UnknownKey { key, .. }
         | ConfigError::NotSupported { key }
@@ -728,7 +422,7 @@ fn config_error(error: &ConfigError) -> Error {
     .with("key", key)
 }
 
-fn rejected(rejection: &varve_metadata::Rejection) -> Error {
+pub(crate) fn rejected(rejection: &varve_metadata::Rejection) -> Error {
     Error::new(
         rejection.kind(),
         format!("{rejection}; nothing was changed"),

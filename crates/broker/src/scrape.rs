@@ -27,7 +27,7 @@ impl Collector for Scrape {
         };
         let view = inner.registry.view();
         let topics: Vec<_> = view.topics.values().collect();
-        let partitions: Vec<_> = topics.iter().flat_map(|t| &t.partitions).collect();
+        let partitions: Vec<_> = view.partitions().collect();
         let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
         let e = &mut encoder;
         gauge(e, "cluster_nodes", "Nodes of the cluster", 1)?;

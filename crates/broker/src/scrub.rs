@@ -123,7 +123,7 @@ impl Scrubber {
         let mut all: Vec<(TopicId, Arc<Partition>)> = view
             .topics
             .values()
-            .flat_map(|t| t.partitions.iter().map(|p| (t.info.id, Arc::clone(p))))
+            .flat_map(|t| t.partitions.values().map(|p| (t.info.id, Arc::clone(p))))
             .collect();
         all.sort_by_key(|(topic, p)| (*topic, p.id.partition));
         all
@@ -311,7 +311,7 @@ impl Scrubber {
 
     fn tell(&self) {
         let view = self.registry.view();
-        let partitions = view.topics.values().flat_map(|t| &t.partitions);
+        let partitions = view.partitions();
         let total: u64 = partitions.map(|p| p.size_bytes()).sum();
         let ratio = if self.running {
             (self.progress.pass_bytes as f64 / total.max(1) as f64).min(1.0)

@@ -58,7 +58,7 @@ impl FlushWatch {
             return Vec::new();
         }
         let view = registry.view();
-        let partitions = view.topics.values().flat_map(|t| &t.partitions);
+        let partitions = view.partitions();
         partitions
             .filter_map(|p| {
                 let (_, span) = stalled.iter().find(|(slot, _)| *slot == p.slot)?;

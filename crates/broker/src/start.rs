@@ -16,8 +16,11 @@ use varve_vfs::{Clock, Vfs};
 
 use crate::admission::Admission;
 use crate::cleaner::Cleaner;
+use crate::cluster::Cluster;
+use crate::cluster::join::{Joining, PeerHandle};
+use crate::cluster::watermarks::{self, Watermarks};
 use crate::config::BrokerConfig;
-use crate::coordinator::Groups;
+use crate::coordinators::Coordinators;
 use crate::flusher::Flushers;
 use crate::group_metrics::GroupGauges;
 use crate::housekeeping::{self, Space};
@@ -25,7 +28,6 @@ use crate::inbox::Inbox;
 use crate::lane::{self, Command};
 pub use crate::metadata_file::MetadataFileError;
 use crate::metrics::Metrics;
-use crate::offsets_topic::OffsetsTopic;
 use crate::opener::Opener;
 use crate::partition::Partition;
 use crate::registry::Registry;
@@ -74,7 +76,7 @@ pub(crate) struct Inner {
     pub(crate) config: Arc<BrokerConfig>,
     pub(crate) registry: Arc<Registry>,
     pub(crate) admission: Admission,
-    pub(crate) groups: Groups,
+    pub(crate) groups: Arc<Coordinators>,
     pub(crate) group_gauges: GroupGauges,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) space: Arc<Space>,
@@ -115,6 +117,31 @@ impl Broker {
         vfs: Arc<dyn Vfs>,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, StartError> {
+        Self::start_as(config, vfs, clock, None).await
+    }
+
+    /// As [`Self::start`], as one node of several. Ends once this node is registered and every partition that
+    /// it holds is open, however long that takes: peers can be served before, by [`Self::service`] of what
+    /// `started` is given.
+    ///
+    /// # Errors
+    /// [`StartError`], with nothing changed.
+    pub async fn start_in(
+        config: BrokerConfig,
+        vfs: Arc<dyn Vfs>,
+        clock: Arc<dyn Clock>,
+        cluster: Cluster,
+        service: &PeerHandle,
+    ) -> Result<Self, StartError> {
+        Self::start_as(config, vfs, clock, Some((cluster, service))).await
+    }
+
+    async fn start_as(
+        config: BrokerConfig,
+        vfs: Arc<dyn Vfs>,
+        clock: Arc<dyn Clock>,
+        cluster: Option<(Cluster, &PeerHandle)>,
+    ) -> Result<Self, StartError> {
         let none = std::collections::BTreeMap::new();
         varve_types::TopicConfig::resolve(&none, &config.topic_defaults)?;
         let config = Arc::new(config);
@@ -123,6 +150,17 @@ impl Broker {
         let cleaner = Cleaner::start(config.cleaner_bytes_per_second, &clock, &metrics)?;
         let lanes: Arc<[_]> = (0..config.lanes.max(1)).map(|_| Inbox::new()).collect();
         let mut threads = Vec::new();
+        let marks = match &cluster {
+            Some(_) => watermarks::load(&*vfs, &config.data_dir),
+            None => Watermarks::default(),
+        };
+        let replica_lag = match &cluster {
+            Some((cluster, _)) => cluster.config.replica_lag,
+            None => lane::REPLICA_LAG,
+        };
+        let joining = cluster
+            .map(|(cluster, service)| (Joining::begin(&config, cluster, &clock, &marks), service));
+        let rim = joining.as_ref().map(|(j, _)| Arc::clone(&j.rim));
         for (number, inbox) in lanes.iter().enumerate() {
             let inbox = Arc::clone(inbox);
             let clock = Arc::clone(&clock);
@@ -133,6 +171,7 @@ impl Broker {
                 &flushers,
                 &cleaner,
                 metrics.clone(),
+                rim.clone(),
             )?);
         }
         let journal = open_journal(&config, &vfs)?;
@@ -151,13 +190,17 @@ impl Broker {
             lanes: Arc::clone(&lanes),
             metrics: metrics.clone(),
             buffers: ReadBuffers::new(READ_BUFFERS_KEPT),
+            watermarks: Arc::new(marks),
+            replica_lag,
         };
-        let opened = tokio::task::spawn_blocking(move || Registry::open(opener));
-        let registry = Arc::new(
-            opened
-                .await
-                .map_err(|e| StartError::Open(e.to_string()))??,
-        );
+        let registry = match joining {
+            None => {
+                let opened = tokio::task::spawn_blocking(move || Registry::open_alone(opener));
+                let opened = opened.await.map_err(|e| StartError::Open(e.to_string()))?;
+                Arc::new(opened?)
+            }
+            Some((joining, service)) => joining.join(opener, service).await?,
+        };
         *replay.lock() = Replay::default();
         let unplaced = std::mem::take(&mut *unplaced.lock());
         if !unplaced.is_empty() {
@@ -189,12 +232,11 @@ impl Broker {
         let scrub = scrubber.as_ref().map(Scrubber::standing);
         let scrub_thread = scrubber.map(ScrubThread::start).transpose()?;
         let space = Arc::new(Space::new(vfs, Arc::clone(&config), metrics.clone()));
-        let offsets = OffsetsTopic::new(Arc::clone(&registry), Arc::clone(&clock), &config);
-        let groups = Groups::start(
+        let groups = Coordinators::start(
             groups_config(&config),
             Arc::clone(&registry),
-            offsets,
             Arc::clone(&clock),
+            Arc::clone(&config),
         );
         let watch = Arc::clone(&flushers.watch);
         let by_time = housekeeping::run(Arc::clone(&lanes), Arc::clone(&space));
@@ -228,6 +270,16 @@ impl Broker {
         })
     }
 
+    /// Moves leaderships to other nodes, as far as there are others, and waits for that within the drain
+    /// timeout; still serves. The first act of a shutdown in a cluster; nothing happens on a node that is alone.
+    pub async fn leave(&self) {
+        if let Some(cluster) = self.inner.registry.cluster()
+            && !self.inner.draining()
+        {
+            cluster.leave().await;
+        }
+    }
+
     /// Answers what is parked and parks nothing more; still serves. The first act of a shutdown.
     pub async fn drain(&self) {
         self.inner.draining.store(true, Ordering::SeqCst);
@@ -237,9 +289,13 @@ impl Broker {
     /// Refuses appends, flushes and closes every log, ends the threads. Returns whether everything is
     /// safely on disk, so that the next start need not recover. A second call returns `false`.
     pub async fn shutdown(&self) -> bool {
+        self.leave().await;
         self.drain().await;
         self.inner.admission.close();
         self.inner.housekeeping.abort();
+        if let Some(cluster) = self.inner.registry.cluster() {
+            cluster.stop();
+        }
         let Some((lanes, mut flushers, mut cleaner)) = self.inner.threads.lock().take() else {
             return false;
         };
@@ -259,7 +315,22 @@ impl Broker {
             flushers.stop();
             lanes.into_iter().map(JoinHandle::join).all(|r| r.is_ok())
         });
-        safe & joined.await.unwrap_or(false)
+        safe &= joined.await.unwrap_or(false);
+        if let Some(cluster) = self.inner.registry.cluster() {
+            let clean = if safe { *cluster.epoch.borrow() } else { None };
+            cluster.save(&self.inner.registry, clean).await;
+        }
+        safe
+    }
+
+    /// Stops at once, without a word to the other nodes and without leaving anything in good order: what a
+    /// killed process does. For tests.
+    pub async fn kill(&self) {
+        if let Some(cluster) = self.inner.registry.cluster() {
+            cluster.stop();
+        }
+        self.inner.draining.store(true, Ordering::SeqCst);
+        self.shutdown().await;
     }
 
     /// Adds the broker's metrics to a registry whose prefix is `varve`.

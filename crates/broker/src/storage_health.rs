@@ -69,7 +69,7 @@ impl Broker {
             scrub: inner.scrub.as_ref().map(|standing| *standing.lock()),
             ..StorageHealth::default()
         };
-        for partition in view.topics.values().flat_map(|t| &t.partitions) {
+        for partition in view.partitions() {
             if let Some(reason) = partition.offline() {
                 let offline = (partition.id.clone(), reason.to_owned());
                 health.offline.push(offline);

@@ -25,5 +25,5 @@ pub use compress::Compression;
 pub use error::{BatchError, RecordFault};
 pub use header::{BatchHeader, HEADER_BYTES, TimestampType, check_stored};
 pub use record::{HeadersRef, RecordRef, RecordView, Records};
-pub use rewrite::{Filtered, Marker, seal};
+pub use rewrite::{Filtered, Marker, filler, seal};
 pub use stored::{StoredBatch, StoredBatches, iter_batches};

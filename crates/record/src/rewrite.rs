@@ -10,7 +10,7 @@
 use std::ops::Range;
 
 use bytes::Bytes;
-use varve_types::limits;
+use varve_types::{Offset, limits};
 
 use crate::batch::{Sequenced, payload_of};
 use crate::compress::{self, Compression};
@@ -232,6 +232,35 @@ pub fn seal(mut header: BatchHeader, body: &[u8]) -> Bytes {
     let crc = crc32c(&bytes[CRC_START..]);
     bytes[17..21].copy_from_slice(&crc.to_be_bytes());
     bytes.into()
+}
+
+/// An empty batch for offsets that hold nothing any more, from `from` to `to` or as far as one batch reaches. It
+/// stands before `next` in a log, and has its leader epoch and time.
+///
+/// # Panics
+/// When `to` does not lie after `from`.
+#[must_use]
+pub fn filler(from: Offset, to: Offset, next: &BatchHeader) -> Sequenced {
+    assert!(to > from, "a filler stands for at least one offset");
+    let last = (to.since(from) - 1).min(i32::MAX as u64);
+    let header = BatchHeader {
+        base_offset: from,
+        batch_length: 0,
+        leader_epoch: next.leader_epoch,
+        crc: 0,
+        attributes: 0,
+        last_offset_delta: last as i32,
+        base_timestamp: next.base_timestamp,
+        max_timestamp: next.max_timestamp,
+        producer_id: -1,
+        producer_epoch: -1,
+        base_sequence: -1,
+        record_count: 0,
+    };
+    match Sequenced::from_stored(&seal(header, &[])) {
+        Ok(batch) => batch,
+        Err(error) => unreachable!("what was just sealed is a batch: {error}"),
+    }
 }
 
 impl Sequenced {

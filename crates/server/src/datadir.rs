@@ -74,7 +74,7 @@ pub enum DataDirError {
 pub struct DataDir {
     path: PathBuf,
     vfs: Arc<dyn Vfs>,
-    cluster: ClusterId,
+    cluster: Option<ClusterId>,
     directory: DirectoryId,
     clean: bool,
     _lock: LockGuard,
@@ -82,7 +82,7 @@ pub struct DataDir {
 
 impl DataDir {
     /// Takes the directory, making it if it is not there, checks or makes its identity, and removes the
-    /// clean mark.
+    /// clean mark. A node that `joins` a cluster learns from others which it is: see [`Self::adopt`].
     ///
     /// # Errors
     /// [`DataDirError`]; nothing of the data was changed.
@@ -91,12 +91,13 @@ impl DataDir {
         path: &Path,
         node: NodeId,
         cluster: Option<ClusterId>,
+        joins: bool,
     ) -> Result<Self, DataDirError> {
         let made = !path.exists();
         durable::create_dir_all(&*vfs, path)?;
         check_mode(path, made)?;
         let lock = vfs.lock(&path.join("LOCK"))?;
-        let (cluster, directory) = identify(&*vfs, path, node, cluster)?;
+        let (cluster, directory) = identify(&*vfs, path, node, cluster, joins)?;
         let mark = path.join("clean-shutdown");
         let clean = vfs.exists(&mark)?;
         if clean {
@@ -113,10 +114,40 @@ impl DataDir {
         })
     }
 
-    /// Cluster the directory belongs to.
+    /// Cluster the directory belongs to; `None`: that is not known yet.
     #[must_use]
-    pub const fn cluster(&self) -> ClusterId {
+    pub const fn cluster(&self) -> Option<ClusterId> {
         self.cluster
+    }
+
+    /// The directory belongs to this cluster from now on, durably.
+    ///
+    /// # Errors
+    /// [`DataDirError::Foreign`] when it belongs to another one; or the disk's.
+    pub fn adopt(&mut self, cluster: ClusterId) -> Result<(), DataDirError> {
+        let file = self.path.join("meta.toml");
+        let bad = |what: String| DataDirError::BadIdentity {
+            path: file.clone(),
+            what,
+        };
+        match self.cluster {
+            Some(own) if own == cluster => return Ok(()),
+            Some(own) => {
+                return Err(DataDirError::Foreign {
+                    path: self.path.clone(),
+                    what: "cluster",
+                    found: own.to_string(),
+                    given: cluster.to_string(),
+                });
+            }
+            None => {}
+        }
+        let mut meta = Meta::parse(&self.vfs.read(&file)?).map_err(bad)?;
+        meta.cluster_id = cluster.to_string();
+        let text = meta.text().map_err(bad)?;
+        durable::replace(&*self.vfs, &file, text.as_bytes())?;
+        self.cluster = Some(cluster);
+        Ok(())
     }
 
     /// Identity of the directory, made with it.
@@ -169,14 +200,16 @@ fn identify(
     path: &Path,
     node: NodeId,
     cluster: Option<ClusterId>,
-) -> Result<(ClusterId, DirectoryId), DataDirError> {
+    joins: bool,
+) -> Result<(Option<ClusterId>, DirectoryId), DataDirError> {
     let file = path.join("meta.toml");
     if !vfs.exists(&file)? {
-        let cluster = cluster.unwrap_or_else(|| ClusterId(uuid::Uuid::new_v4().as_u128()));
+        let founds = || (!joins).then(|| ClusterId(uuid::Uuid::new_v4().as_u128()));
+        let cluster = cluster.or_else(founds);
         let directory = DirectoryId(uuid::Uuid::new_v4().as_u128());
         let meta = Meta {
             format_version: FORMAT_VERSION,
-            cluster_id: cluster.to_string(),
+            cluster_id: cluster.map_or(String::new(), |c| c.to_string()),
             node_id: node.0,
             directory_id: directory.to_string(),
             created_by: format!("varve {}", crate::VERSION),
@@ -199,7 +232,11 @@ fn identify(
             found: meta.format_version,
         });
     }
-    let found: ClusterId = meta.cluster_id.parse().map_err(bad)?;
+    let found: Option<ClusterId> = match meta.cluster_id.as_str() {
+        // Made by a node that has not joined a cluster yet.
+        "" => None,
+        id => Some(id.parse().map_err(bad)?),
+    };
     let directory: DirectoryId = meta.directory_id.parse().map_err(bad)?;
     let foreign = |what, found: String, given: String| DataDirError::Foreign {
         path: path.to_owned(),
@@ -207,7 +244,7 @@ fn identify(
         found,
         given,
     };
-    if let Some(given) = cluster
+    if let (Some(given), Some(found)) = (cluster, found)
         && given != found
     {
         return Err(foreign("cluster", found.to_string(), given.to_string()));
@@ -215,7 +252,12 @@ fn identify(
     if meta.node_id != node.0 {
         return Err(foreign("node", meta.node_id.to_string(), node.to_string()));
     }
-    Ok((found, directory))
+    if found.is_none() && !joins {
+        let what = "it was made by a node that was about to join a cluster, and has no cluster_id; set cluster.seeds, \
+                    or remove the directory";
+        return Err(bad(what.to_owned()));
+    }
+    Ok((found.or(cluster), directory))
 }
 
 #[cfg(test)]
@@ -229,7 +271,30 @@ mod tests {
             path,
             NodeId(node),
             cluster.map(ClusterId),
+            false,
         )
+    }
+
+    #[test]
+    fn a_node_that_joins_learns_its_cluster_and_keeps_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("data");
+        let join = |given| DataDir::open(Arc::new(RealVfs), &path, NodeId(1), given, true);
+        let fresh = join(None).unwrap();
+        assert_eq!(fresh.cluster(), None);
+        drop(fresh);
+        // It waits for its cluster; to go on alone would make another one of it.
+        let alone = open(&path, 1, None).map(drop).unwrap_err().to_string();
+        assert!(alone.contains("cluster.seeds"), "{alone}");
+        let mut joined = join(None).unwrap();
+        joined.adopt(ClusterId(7)).unwrap();
+        joined.adopt(ClusterId(7)).unwrap();
+        let other = joined.adopt(ClusterId(8)).unwrap_err().to_string();
+        assert!(other.contains("belongs to cluster"), "{other}");
+        drop(joined);
+        assert_eq!(join(None).unwrap().cluster(), Some(ClusterId(7)));
+        let other = join(Some(ClusterId(8))).map(drop).unwrap_err().to_string();
+        assert!(other.contains("nothing was changed"), "{other}");
     }
 
     /// Every later program must read this file as it reads it today.
@@ -243,8 +308,9 @@ mod tests {
         std::fs::create_dir(&path).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o750)).unwrap();
         std::fs::write(path.join("meta.toml"), golden).unwrap();
-        let cluster = "4f9c1c1e-5d0b-4c3c-9d3a-2f8f6f0f7a11".parse();
-        assert_eq!(Ok(open(&path, 1, None).unwrap().cluster()), cluster);
+        let cluster = "4f9c1c1e-5d0b-4c3c-9d3a-2f8f6f0f7a11".parse().ok();
+        assert!(cluster.is_some());
+        assert_eq!(open(&path, 1, None).unwrap().cluster(), cluster);
     }
 
     #[test]
@@ -252,10 +318,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("data");
         let made = open(&path, 1, Some(5)).unwrap();
-        assert_eq!(made.cluster(), ClusterId(5));
+        assert_eq!(made.cluster(), Some(ClusterId(5)));
         assert!(!made.clean());
         drop(made);
-        assert_eq!(open(&path, 1, None).unwrap().cluster(), ClusterId(5));
+        assert_eq!(open(&path, 1, None).unwrap().cluster(), Some(ClusterId(5)));
         let error = open(&path, 1, Some(6)).unwrap_err().to_string();
         assert!(error.contains("belongs to cluster") && error.contains("nothing was changed"));
         let error = open(&path, 2, None).unwrap_err().to_string();

@@ -5,6 +5,7 @@
 //! shutdown mark is removed before anything is served and written only after everything is on disk. No
 //! decision about records is made here.
 
+mod cluster;
 pub mod config;
 pub mod datadir;
 pub mod embedded;

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use varve_broker::Broker;
 use varve_vfs::{Clock, PacedVfs, RealVfs, SystemClock, Vfs};
 
+use crate::cluster::{self, Joined};
 use crate::config::Config;
 use crate::datadir::DataDir;
 use crate::health::Health;
@@ -26,6 +27,8 @@ pub struct Node {
     config: Config,
     directory: DataDir,
     broker: Broker,
+    /// The node's part in a cluster.
+    joined: Option<Joined>,
     health: Health,
     grpc_health: varve_frontend_grpc::Health,
     stop_frontends: CancellationToken,
@@ -50,14 +53,20 @@ impl Node {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let vfs: Arc<dyn Vfs> = Arc::new(PacedVfs::new(Arc::new(RealVfs), Arc::clone(&clock)));
         let path = config.broker.data_dir.clone();
-        let directory = DataDir::open(Arc::clone(&vfs), &path, config.node, config.cluster)?;
-        config.broker.cluster = directory.cluster();
+        let members = config.members.clone();
+        let peer = match &members {
+            Some(members) => Some(bind(&members.address, "listeners.peer.address").await?),
+            None => None,
+        };
+        let joins = members.is_some();
+        let mut directory =
+            DataDir::open(Arc::clone(&vfs), &path, config.node, config.cluster, joins)?;
         config.broker.directory = directory.directory();
         config.broker.clean_start = directory.clean();
         config.broker.address = config.advertised(client_address);
         tracing::info!(
             version = crate::VERSION, revision = crate::REVISION, node_id = config.node.0,
-            cluster_id = %directory.cluster(), data_dir = %path.display(), client = %client_address,
+            cluster_id = %directory.cluster().map_or(String::new(), |c| c.to_string()), data_dir = %path.display(), client = %client_address,
             http = %http_address, advertised = config.broker.address, clean = directory.clean(),
             "varve starts"
         );
@@ -73,7 +82,22 @@ impl Node {
             grpc_health.routes().into_axum_router(),
             stop_http.clone(),
         ));
-        let broker = Broker::start(config.broker.clone(), vfs, clock).await?;
+        let joined = match (&members, peer) {
+            (Some(members), Some(listener)) => {
+                let vfs = Arc::clone(&vfs);
+                Some(cluster::join(&config, members, listener, &mut directory, vfs).await?)
+            }
+            _ => None,
+        };
+        config.broker.cluster = directory.cluster().unwrap_or_default();
+        let broker = match &joined {
+            Some(joined) => {
+                let (cluster, service) = (joined.cluster.clone(), &joined.service);
+                let broker = config.broker.clone();
+                Broker::start_in(broker, vfs, clock, cluster, service).await?
+            }
+            None => Broker::start(config.broker.clone(), vfs, clock).await?,
+        };
         metrics.register(|registry| broker.register_metrics(registry));
         let stop_frontends = CancellationToken::new();
         let options = varve_frontend_grpc::Options {
@@ -95,6 +119,7 @@ impl Node {
             config,
             directory,
             broker,
+            joined,
             health,
             grpc_health,
             stop_frontends,
@@ -119,6 +144,12 @@ impl Node {
         self.http_address
     }
 
+    /// Where other nodes are served, in a cluster.
+    #[must_use]
+    pub fn peer_address(&self) -> Option<SocketAddr> {
+        self.joined.as_ref().map(|j| j.address)
+    }
+
     /// The broker, for those who run it in process.
     #[must_use]
     pub const fn broker(&self) -> &Broker {
@@ -128,7 +159,15 @@ impl Node {
     /// Resolves when a listener has ended by itself: the node serves nobody then and should be shut down,
     /// which reports the reason. Safe to drop.
     pub async fn failed(&mut self) {
+        let joined = self.joined.as_ref();
+        let consensus = async {
+            match joined {
+                Some(joined) => joined.raft.failed().await,
+                None => std::future::pending().await,
+            }
+        };
         let error = tokio::select! {
+            why = consensus => anyhow::anyhow!("the consensus on metadata is out of service: {why}"),
             ended = &mut self.frontend => match ended {
                 Ok(Ok(())) => anyhow::anyhow!("the gRPC listener ended"),
                 Ok(Err(error)) => error.into(),
@@ -156,6 +195,14 @@ impl Node {
         notify::notify("STOPPING=1");
         self.health.stopping();
         self.grpc_health.set_ready(false).await;
+        if let Some(joined) = &self.joined {
+            // Others decide from here on, also about where this node's leaderships go.
+            if let Err(error) = joined.raft.transfer_leadership(None).await {
+                tracing::debug!(%error, "the lead of the metadata stays until this node is gone");
+            }
+        }
+        // Leaderships move first: clients follow them while this node still answers.
+        self.broker.leave().await;
         tokio::time::sleep(self.config.drain_grace).await;
         self.broker.drain().await;
         tracing::info!("stopping: ending streams");
@@ -175,6 +222,9 @@ impl Node {
                 .context("front end"),
         };
         let safe = self.broker.shutdown().await;
+        if let Some(joined) = self.joined {
+            joined.leave().await;
+        }
         if safe {
             self.directory.mark_clean()?;
         }

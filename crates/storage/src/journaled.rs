@@ -84,6 +84,12 @@ impl Log {
         relieved.then(|| self.done_at_end(Reach::FilesOnly))
     }
 
+    /// Whether the journal may hold records of this log.
+    #[must_use]
+    pub const fn in_journal(&self) -> bool {
+        self.in_journal
+    }
+
     /// The journal holds nothing of this log any more ([`crate::Journal::void`] has succeeded), so it may be
     /// truncated.
     pub fn journal_voided(&mut self) {

@@ -73,6 +73,16 @@ pub const READ_CHUNK_BYTES: usize = 1024 * 1024;
 pub const HTTP2_MAX_STREAMS: u32 = 1024;
 /// Connections of one listener.
 pub const CONNECTIONS_MAX: usize = 1_000;
+/// Most fetches and progresses in one message from a follower.
+pub const PEER_MESSAGES_MAX: usize = 4_096;
+/// Largest message from a follower, in bytes: the most messages, each at its longest, fit.
+pub const PEER_REQUEST_MAX_BYTES: usize = 1024 * 1024;
+/// Largest message from a leader, in bytes: the answers of one read with one batch of any legal size.
+pub const PEER_RESPONSE_MAX_BYTES: usize = READ_CHUNK_BYTES + BATCH_MAX_BYTES + 1024 * 1024;
+/// Largest message of the metadata consensus, in bytes.
+pub const PEER_RAFT_MAX_BYTES: usize = 4 * 1024 * 1024;
+/// HTTP/2 window of one stream between nodes, in bytes, both ends.
+pub const PEER_STREAM_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 
 const _: () = assert!(MESSAGE_DEFAULT_MAX_BYTES <= BATCH_MAX_BYTES);
 const _: () = assert!(BATCH_MAX_BYTES < REQUEST_MAX_BYTES);
@@ -81,3 +91,6 @@ const _: () = assert!(RESPONSE_DEFAULT_MAX_BYTES < 4 * 1024 * 1024);
 const _: () = assert!(READ_CHUNK_BYTES < RESPONSE_DEFAULT_MAX_BYTES);
 const _: () = assert!(HTTP2_READ_FRAME_BYTES as usize == READ_CHUNK_BYTES);
 const _: () = assert!(HTTP2_STREAM_WINDOW_BYTES <= HTTP2_CONNECTION_WINDOW_BYTES);
+const _: () = assert!(PEER_MESSAGES_MAX * 128 < PEER_REQUEST_MAX_BYTES);
+const _: () = assert!(PEER_STREAM_WINDOW_BYTES <= HTTP2_CONNECTION_WINDOW_BYTES);
+const _: () = assert!(PEER_RAFT_MAX_BYTES < PEER_RESPONSE_MAX_BYTES);

@@ -31,6 +31,12 @@ impl Tick {
         self.0.saturating_sub(earlier.0)
     }
 
+    /// The moment `span` before; the start of the clock when that lies before it.
+    #[must_use]
+    pub const fn before(self, span: Duration) -> Self {
+        Self(self.0.saturating_sub(span))
+    }
+
     /// The moment `span` later.
     #[must_use]
     pub const fn plus(self, span: Duration) -> Self {

@@ -16,6 +16,8 @@ pub mod journal;
 pub mod lists;
 pub mod logs;
 pub mod mutate;
+pub mod peer;
+pub mod raft;
 pub mod records;
 pub mod seeds;
 
@@ -54,7 +56,10 @@ pub const TARGETS: &[Target] = &[
     target("offsets", lists::offsets, 3_000),
     target("scrub_file", lists::scrub_file, 3_000),
     target("journal", journal::journal, 300),
+    target("raft_message", raft::message, 1_000),
+    target("raft_file", raft::file, 1_000),
     target("identity", lists::identity_file, 1_000),
+    target("peer", peer::messages, 3_000),
 ];
 
 /// Runs one input through a target by name.

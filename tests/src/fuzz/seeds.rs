@@ -148,6 +148,52 @@ pub fn all() -> Vec<(&'static str, String, Vec<u8>)> {
     let file = golden!("broker/testdata/scrub-1.bin").to_vec();
     add("scrub_file", "half-way", file);
     add("journal", "two-logs", super::journal::seed());
+    for (number, request) in super::raft::parts(golden!("metadata-raft/testdata/requests-1.bin"))
+        .into_iter()
+        .enumerate()
+    {
+        add("raft_message", &format!("request-{number}"), request);
+    }
+    for (number, response) in super::raft::parts(golden!("metadata-raft/testdata/responses-1.bin"))
+        .into_iter()
+        .enumerate()
+    {
+        add("raft_message", &format!("response-{number}"), response);
+    }
+    for (number, entry) in super::raft::parts(golden!("metadata-raft/testdata/entries-1.bin"))
+        .into_iter()
+        .enumerate()
+    {
+        add("raft_file", &format!("entry-{number}"), entry);
+    }
+    for (name, bytes) in [
+        (
+            "vote",
+            golden!("metadata-raft/testdata/vote-1.bin").to_vec(),
+        ),
+        (
+            "purged",
+            golden!("metadata-raft/testdata/purged-1.bin").to_vec(),
+        ),
+        (
+            "identity",
+            golden!("metadata-raft/testdata/identity-1.bin").to_vec(),
+        ),
+        (
+            "committed",
+            golden!("metadata-raft/testdata/committed-1.bin").to_vec(),
+        ),
+        (
+            "kept",
+            golden!("metadata-raft/testdata/kept-1.bin").to_vec(),
+        ),
+        (
+            "snapshot",
+            golden!("metadata-raft/testdata/snapshot-1.bin").to_vec(),
+        ),
+    ] {
+        add("raft_file", name, bytes);
+    }
     let (key, value) = offset_record();
     add("offsets", "key", key);
     add("offsets", "value", value);
@@ -156,6 +202,9 @@ pub fn all() -> Vec<(&'static str, String, Vec<u8>)> {
         "one",
         golden!("server/testdata/meta.toml").to_vec(),
     );
+    for (name, message) in super::peer::seeds() {
+        add("peer", name, message);
+    }
     seeds
 }
 

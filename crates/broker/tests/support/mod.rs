@@ -7,6 +7,7 @@
     reason = "a test that cannot go on ends"
 )]
 
+pub mod cluster;
 pub mod watch;
 
 use std::path::PathBuf;

@@ -7,5 +7,6 @@ pub mod keys;
 mod resolve;
 pub mod settings;
 
-pub use resolve::{Config, LogFormat};
+pub(crate) use resolve::advertised;
+pub use resolve::{Config, LogFormat, Members};
 pub use settings::{ConfigError, Settings, Source};

@@ -22,6 +22,27 @@ pub enum LogFormat {
     Json,
 }
 
+/// How a node takes part in a cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Members {
+    /// Peer listeners of nodes to ask for the cluster.
+    pub seeds: Vec<String>,
+    /// Nodes that found a cluster together.
+    pub bootstrap_expect: usize,
+    /// Listener for other nodes.
+    pub address: String,
+    /// Address other nodes are told to use.
+    pub advertised: Option<String>,
+    /// Silence after which a node is given up for dead.
+    pub session_timeout: Duration,
+    /// How often a node says that it is alive.
+    pub heartbeat_interval: Duration,
+    /// Time after which a replica that is behind is out of sync.
+    pub replica_lag: Duration,
+    /// Time that leaderships have to move before a stop.
+    pub drain_timeout: Duration,
+}
+
 /// Resolved configuration of a node.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -35,6 +56,8 @@ pub struct Config {
     pub http_address: String,
     /// Address clients are told to use; `None`: the host's name and the listener's port.
     pub advertised_address: Option<String>,
+    /// How the node takes part in a cluster; `None`: it is alone.
+    pub members: Option<Members>,
     /// Shape of log lines.
     pub log_format: LogFormat,
     /// What is logged.
@@ -107,7 +130,7 @@ impl Config {
         r.parse("auto.create.topics.enable", |t| {
             (t == "false").then_some(())
         })?;
-        r.number("default.replication.factor", 1, 1)?;
+        let members = members(&r)?;
         let cluster = match r.text("cluster.id") {
             Some(_) => Some(r.parse("cluster.id", |t| t.parse::<ClusterId>().ok())?),
             None => None,
@@ -122,6 +145,7 @@ impl Config {
             client_address: r.address("listeners.client.address")?,
             http_address: r.address("http.address")?,
             advertised_address,
+            members,
             log_format: r.parse("log.format", |t| match t {
                 "auto" => Some(LogFormat::Auto),
                 "text" | "pretty" => Some(LogFormat::Text),
@@ -136,28 +160,88 @@ impl Config {
             drain_grace: r.time("shutdown.drain_grace")?,
             stream_grace: r.time("shutdown.stream_grace")?,
             shutdown_timeout: r.time("shutdown.timeout")?,
-            broker: broker(&r, settings, node)?,
+            broker: BrokerConfig {
+                default_replication_factor: replication_factor(&r)?,
+                ..broker(&r, settings, node)?
+            },
         })
     }
 
     /// Address that clients are told, once the listener's real port is known.
     #[must_use]
     pub fn advertised(&self, bound: SocketAddr) -> String {
-        if let Some(address) = &self.advertised_address {
-            return address.clone();
-        }
-        let host = if bound.ip().is_unspecified() {
-            hostname()
-        } else {
-            bound.ip().to_string()
-        };
-        let host = if host.contains(':') {
-            format!("[{host}]")
-        } else {
-            host
-        };
-        format!("{host}:{}", bound.port())
+        advertised(self.advertised_address.as_ref(), bound)
     }
+}
+
+/// What others are told of a listener.
+pub(crate) fn advertised(given: Option<&String>, bound: SocketAddr) -> String {
+    if let Some(address) = given {
+        return address.clone();
+    }
+    let host = if bound.ip().is_unspecified() {
+        hostname()
+    } else {
+        bound.ip().to_string()
+    };
+    let host = if host.contains(':') {
+        format!("[{host}]")
+    } else {
+        host
+    };
+    format!("{host}:{}", bound.port())
+}
+
+fn members(r: &Reader<'_>) -> Result<Option<Members>, ConfigError> {
+    let address = r.address("listeners.peer.address")?;
+    let advertised = match r.text("listeners.peer.advertised_address") {
+        Some(_) => Some(r.address("listeners.peer.advertised_address")?),
+        None => None,
+    };
+    let session_timeout = r.millis("node.session.timeout.ms", 500, 600_000)?;
+    let heartbeat_interval = r.parse("node.heartbeat.interval.ms", |t| {
+        let interval = t.parse().ok().filter(|n| (50..=60_000).contains(n));
+        let interval = interval.map(Duration::from_millis)?;
+        // A lost heartbeat or two must not cost a node its session.
+        (interval * 3 <= session_timeout).then_some(interval)
+    })?;
+    let replica_lag = r.millis("replica.lag.time.max.ms", 500, 600_000)?;
+    let drain_timeout = r.time("shutdown.drain_timeout")?;
+    let seeds = match r.text("cluster.seeds") {
+        None | Some("") => return Ok(None),
+        Some(_) => r.parse("cluster.seeds", |t| {
+            let seeds = t.split(',').map(str::trim).filter(|s| !s.is_empty());
+            let seed = |s: &str| {
+                let (host, port) = s.rsplit_once(':')?;
+                (!host.is_empty() && port.parse::<u16>().is_ok()).then(|| s.to_owned())
+            };
+            seeds.map(seed).collect::<Option<Vec<String>>>()
+        })?,
+    };
+    let bootstrap_expect = match r.text("cluster.bootstrap_expect") {
+        Some(_) => r.number("cluster.bootstrap_expect", 0, 9)? as usize,
+        None => seeds.len(),
+    };
+    Ok(Some(Members {
+        seeds,
+        bootstrap_expect,
+        address,
+        advertised,
+        session_timeout,
+        heartbeat_interval,
+        replica_lag,
+        drain_timeout,
+    }))
+}
+
+fn replication_factor(r: &Reader<'_>) -> Result<Option<i32>, ConfigError> {
+    if r.text("default.replication.factor").is_none() {
+        return Ok(None);
+    }
+    let alone = r.text("cluster.seeds").is_none_or(str::is_empty);
+    let max = if alone { 1 } else { 7 };
+    let factor = r.number("default.replication.factor", 1, max)?;
+    Ok(i32::try_from(factor).ok())
 }
 
 fn node_id(r: &Reader<'_>) -> Result<NodeId, ConfigError> {

@@ -247,7 +247,14 @@ fn flatten(
             toml::Value::Integer(n) => out.push((key, n.to_string())),
             toml::Value::Float(n) => out.push((key, n.to_string())),
             toml::Value::Boolean(b) => out.push((key, b.to_string())),
-            toml::Value::Array(_) | toml::Value::Datetime(_) => {
+            toml::Value::Array(values) => {
+                let text = |v: &toml::Value| v.as_str().map(str::to_owned);
+                let values: Option<Vec<String>> = values.iter().map(text).collect();
+                let values =
+                    values.ok_or_else(|| format!("{key} is a list of something else than text"))?;
+                out.push((key, values.join(",")));
+            }
+            toml::Value::Datetime(_) => {
                 return Err(format!("{key} is neither text, number nor true or false"));
             }
         }

@@ -4,32 +4,46 @@
 //!
 //! [`Lane::run_once`] is a plain function; the thread around it is [`spawn`].
 
+mod append;
+mod flush;
+mod replica;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 use varve_broker_api::{Appended, Error};
-use varve_partition::{Accepted, Append, Assignment, Core, CoreConfig, Input, Now, Output, Ticket};
+use varve_metadata::PartitionKey;
+use varve_partition::{
+    Assignment, Core, CoreConfig, FetchId, FetchRefusal, Input, IsrRefusal, Now, Output, Position,
+    Ticket,
+};
 use varve_record::{Batch, Sequenced};
 use varve_storage::{ChangeDone, FlushDone, FlushError, Log, LogConfig};
-use varve_types::config::Durability;
-use varve_types::{Acks, ErrorKind, LeaderEpoch, NodeId, Offset, TopicConfig};
+use varve_types::{Acks, BrokerEpoch, LeaderEpoch, NodeId, Offset, TopicConfig};
 use varve_vfs::{Clock, Tick};
 
 use crate::admission::Permit;
 use crate::changes::Changing;
 use crate::cleaner::{Candidate, Cleaner, InstallReply, Part, RunReply};
 use crate::closing::{Closing, Unsaved, close_all};
-use crate::committer::{FILE_BYTES, FlushJob, Work};
+use crate::cluster::Rim;
+use crate::committer::{FILE_BYTES, Work};
 use crate::flusher::{ChangeJob, Flushers};
 use crate::inbox::Inbox;
 use crate::metrics::Metrics;
 use crate::partition::Partition;
-use crate::reject;
+
+use replica::Copying;
+pub(crate) use replica::{Arrived, Asked};
 
 /// Bytes after which a group is written, so that one flush does not hold too many answers.
 const GROUP_MAX_BYTES: usize = 4 * 1024 * 1024;
+
+/// What a partition that is alone is told of replicas that are behind.
+pub(crate) const REPLICA_LAG: Duration = Duration::from_secs(10);
 
 /// One append on its way.
 #[derive(Debug)]
@@ -90,8 +104,44 @@ pub(crate) enum Command {
         slot: u32,
         reply: oneshot::Sender<()>,
     },
+    /// The metadata changed.
+    Assign {
+        slot: u32,
+        assignment: Box<Assignment>,
+    },
+    /// This node registered, or did so again.
+    Registered(BrokerEpoch),
+    /// A follower asks for records.
+    ReplicaFetch {
+        slot: u32,
+        key: PartitionKey,
+        asked: Box<Asked>,
+    },
+    /// A follower has flushed more.
+    ReplicaProgress { slot: u32, position: Position },
+    /// The leader answered.
+    Fetched {
+        slot: u32,
+        id: FetchId,
+        result: Result<Arrived, FetchRefusal>,
+    },
+    /// The leader will not answer.
+    FetchFailed { slot: u32, id: FetchId },
+    /// The controller refused other in-sync replicas.
+    IsrRefused {
+        slot: u32,
+        partition_epoch: i32,
+        why: IsrRefusal,
+    },
+    /// The journal's entries of a log are void; `false`: there was no room to say so.
+    Voided {
+        slot: u32,
+        result: Result<bool, String>,
+    },
     /// Time has passed: flush what waits for time.
     Tick,
+    /// Time has passed in a cluster.
+    TickReplicas,
     /// Apply retention and forget idle producers.
     Housekeeping,
     /// Flush and close everything; the lane ends. Answers whether all of it is safely on disk.
@@ -104,7 +154,16 @@ pub(crate) struct Opening {
     pub(crate) partition: Arc<Partition>,
     pub(crate) core: Core,
     pub(crate) log: Log,
-    pub(crate) epoch: LeaderEpoch,
+    pub(crate) role: Role,
+}
+
+/// Who else holds a partition.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Role {
+    /// Nobody: this node leads it in this epoch from now on.
+    Alone(LeaderEpoch),
+    /// Whoever the metadata says: it is told by [`Command::Assign`].
+    Copied(PartitionKey),
 }
 
 /// An answer that is still owed.
@@ -138,6 +197,8 @@ pub(crate) struct Owned {
     /// What the next start would have to read.
     unsaved: Unsaved,
     pub(crate) changing: Changing,
+    /// What a partition of a cluster needs; `None`: it is alone.
+    copying: Option<Copying>,
 }
 
 /// The state of a lane.
@@ -158,6 +219,12 @@ pub(crate) struct Lane {
     pub(crate) removals: Arc<Inbox<varve_storage::Removal>>,
     pub(crate) candidates: Arc<Inbox<Candidate>>,
     metrics: Metrics,
+    /// The way to the other nodes; `None`: there are none.
+    rim: Option<Arc<Rim>>,
+    /// This node's registration, for partitions that are opened later.
+    registered: Option<BrokerEpoch>,
+    /// The fetch of a follower that a core is asked about in this step.
+    asking: Option<(Ticket, Asked)>,
 }
 
 /// Starts the thread of a lane.
@@ -168,6 +235,7 @@ pub(crate) fn spawn(
     flushers: &Flushers,
     cleaner: &Cleaner,
     metrics: Metrics,
+    rim: Option<Arc<Rim>>,
 ) -> std::io::Result<JoinHandle<()>> {
     let mut lane = Lane {
         inbox: Arc::clone(&inbox),
@@ -184,6 +252,9 @@ pub(crate) fn spawn(
         removals: Arc::clone(&flushers.removals),
         candidates: Arc::clone(&cleaner.candidates),
         metrics,
+        rim,
+        registered: None,
+        asking: None,
     };
     std::thread::Builder::new()
         .name(format!("varve-lane-{number}"))
@@ -217,7 +288,23 @@ impl Lane {
                 self.flushed(slot, result);
             }
             Command::Relieve { slot } => self.relieve(slot),
-            Command::Relieved { slot, result } => self.flushed(slot, result),
+            Command::Relieved { slot, result } => {
+                self.cleared(slot);
+                self.flushed(slot, result);
+            }
+            Command::Assign { slot, assignment } => self.assign(slot, *assignment),
+            Command::Registered(epoch) => self.registered(epoch),
+            Command::ReplicaFetch { slot, key, asked } => self.replica_fetch(slot, key, *asked),
+            Command::ReplicaProgress { slot, position } => self.replica_progress(slot, position),
+            Command::Fetched { slot, id, result } => self.fetched(slot, id, result),
+            Command::FetchFailed { slot, id } => self.fetch_failed(slot, id),
+            Command::IsrRefused {
+                slot,
+                partition_epoch,
+                why,
+            } => self.isr_refused(slot, partition_epoch, why),
+            Command::Voided { slot, result } => self.voided(slot, result),
+            Command::TickReplicas => self.tick_replicas(),
             Command::Open(opening) => self.open(*opening),
             Command::Trim { slot, to, reply } => {
                 self.write_group();
@@ -248,17 +335,23 @@ impl Lane {
             partition,
             mut core,
             log,
-            epoch,
+            role,
         } = opening;
         let mut outputs = std::mem::take(&mut self.outputs);
-        core.step(
-            now(&*self.clock),
-            Input::Assign(alone(core.me(), epoch)),
-            &mut outputs,
-        );
-        assert!(outputs.is_empty(), "a new leader owes nobody anything");
+        let time = now(&*self.clock);
+        match (role, self.registered) {
+            (Role::Alone(epoch), _) => {
+                core.step(time, Input::Assign(alone(core.me(), epoch)), &mut outputs);
+                partition.set_leader_epoch(epoch);
+                partition.set_leading(Some(epoch));
+            }
+            (Role::Copied(_), Some(epoch)) => {
+                core.step(time, Input::Registered(epoch), &mut outputs);
+            }
+            (Role::Copied(_), None) => {}
+        }
+        assert!(outputs.is_empty(), "nobody is owed anything yet");
         self.outputs = outputs;
-        partition.set_leader_epoch(epoch);
         partition.set_flushed(log.flushed());
         partition.publish(log.view(), log.size_bytes(), log.segments() as u64);
         partition.advance(core.high_watermark());
@@ -276,55 +369,13 @@ impl Lane {
             flush_again: false,
             unsaved: Unsaved::new(),
             changing: Changing::default(),
+            copying: match role {
+                Role::Alone(_) => None,
+                Role::Copied(key) => Some(Copying::new(key)),
+            },
         };
         let old = self.slots.insert(slot, owned);
         assert!(old.is_none(), "slot {slot} is owned twice");
-    }
-
-    fn produce(&mut self, slot: u32, arrival: Arrival) {
-        let Arrival {
-            batch,
-            acks,
-            expected_offset,
-            arrived,
-            reply,
-            permit,
-        } = arrival;
-        let Some(owned) = self.slots.get_mut(&slot) else {
-            let _ = reply.send(Err(Error::new(
-                ErrorKind::TopicNotFound,
-                "the topic was deleted; nothing was appended",
-            )));
-            return;
-        };
-        let ticket = Ticket(self.next_ticket);
-        self.next_ticket += 1;
-        let header = batch.header();
-        let records = header.record_count.unsigned_abs();
-        let append = Append {
-            ticket,
-            records,
-            producer: header.producer(),
-            acks,
-            expected_offset,
-        };
-        let append_time_ms = self.clock.wall_ms();
-        let owed = Owed {
-            reply,
-            acks,
-            records,
-            append_time_ms,
-            arrived,
-            _permit: permit,
-        };
-        self.owed.insert(ticket, owed);
-        self.offered = Some((ticket, batch));
-        owned
-            .core
-            .step(now(&*self.clock), Input::Append(append), &mut self.outputs);
-        self.perform_outputs(slot);
-        // A duplicate or refused batch was not taken.
-        self.offered = None;
     }
 
     pub(crate) fn perform_outputs(&mut self, slot: u32) {
@@ -344,274 +395,24 @@ impl Lane {
                         owned.partition.advance(offset);
                     }
                 }
-                // What only a partition with other replicas asks for; this one is assigned alone.
-                other @ (Output::AnswerFetch { .. }
-                | Output::Fetch { .. }
-                | Output::Progress { .. }
-                | Output::WriteReplicated { .. }
-                | Output::Truncate(_)
-                | Output::Restart(_)
-                | Output::Trim(_)
-                | Output::ProposeIsr { .. }
-                | Output::Distrust { .. }) => {
-                    unreachable!("{other:?} of a partition that is alone")
-                }
+                other => self.perform_replication(slot, other),
             }
         }
         self.outputs = outputs;
-    }
-
-    fn stage(&mut self, slot: u32, ticket: Ticket, base: Offset, epoch: LeaderEpoch) {
-        let Some((offered, batch)) = self.offered.take() else {
-            unreachable!("the core writes only what it was offered")
-        };
-        assert_eq!(offered, ticket, "the core writes only what it was offered");
-        let Some(owned) = self.slots.get_mut(&slot) else {
-            unreachable!("the core is owned")
-        };
-        if owned.writes.is_empty() {
-            self.dirty.push(slot);
-        }
-        let sequenced = batch.sequence(base, epoch);
-        owned.write_bytes += sequenced.size();
-        self.group_bytes += sequenced.size();
-        owned.writes.push(sequenced);
-    }
-
-    fn answer(
-        &mut self,
-        slot: u32,
-        ticket: Ticket,
-        result: Result<Accepted, varve_partition::Rejection>,
-    ) {
-        let Some(owed) = self.owed.remove(&ticket) else {
-            unreachable!("ticket {ticket:?} is answered twice")
-        };
-        let took = self.clock.now().since(owed.arrived);
-        let label = crate::metrics::AcksLabel {
-            acks: owed.acks.to_string(),
-        };
-        self.metrics
-            .produce_seconds
-            .get_or_create(&label)
-            .observe(took.as_secs_f64());
-        let answer = match result {
-            Ok(accepted) => Ok(Appended {
-                base_offset: (owed.acks != Acks::None).then_some(accepted.base_offset),
-                record_count: owed.records,
-                append_time_ms: owed.append_time_ms,
-                deduplicated: accepted.deduplicated,
-                leader_epoch: accepted.leader_epoch,
-                replicas: accepted.replicas,
-                flushed_replicas: accepted.flushed_replicas,
-            }),
-            Err(rejection) => Err(match self.slots.get(&slot) {
-                Some(owned) => reject::error(&owned.partition, rejection),
-                None => Error::new(rejection.kind(), "the partition was closed"),
-            }),
-        };
-        // The caller may have gone; the append stands.
-        let _ = owed.reply.send(answer);
-    }
-
-    /// Writes what was staged: one vectored write per partition.
-    fn write_group(&mut self) {
-        let dirty = std::mem::take(&mut self.dirty);
-        for slot in &dirty {
-            self.write_partition(*slot);
-        }
-        self.dirty = dirty;
-        self.dirty.clear();
-        self.group_bytes = 0;
-    }
-
-    fn write_partition(&mut self, slot: u32) {
-        let Some(owned) = self.slots.get_mut(&slot) else {
-            return;
-        };
-        let now_ms = self.clock.wall_ms();
-        let started = self.clock.now();
-        let result = owned.log.append(&owned.writes, now_ms);
-        self.metrics
-            .append_seconds
-            .observe(self.clock.now().since(started).as_secs_f64());
-        let records: u64 = owned
-            .writes
-            .iter()
-            .map(|w| u64::from(w.header().record_count.unsigned_abs()))
-            .sum();
-        let fsync = owned.partition.config().durability == Durability::Fsync;
-        if result.is_ok() && fsync {
-            owned.keep_for_journal();
-        }
-        owned.writes.clear();
-        let bytes = std::mem::take(&mut owned.write_bytes);
-        let input = match result {
-            Ok(_) => {
-                owned.partition.counters.records_produced.inc_by(records);
-                owned.partition.counters.bytes_produced.inc_by(bytes as u64);
-                owned.publish();
-                owned.unsaved.add(bytes);
-                Input::Written(owned.log.log_end())
-            }
-            Err(error) if error.is_no_space() => {
-                tracing::warn!(partition = %owned.partition.id, %error, "append refused");
-                Input::WriteRefused(owned.log.log_end())
-            }
-            Err(error) => {
-                owned.partition.set_failed(&error.to_string());
-                Input::StorageFailed
-            }
-        };
-        owned.core.step(now(&*self.clock), input, &mut self.outputs);
-        self.perform_outputs(slot);
-        self.want_flush(slot, started);
-        // Nothing is staged now, and the flush is already under way.
-        if let Some(owned) = self.slots.get_mut(&slot) {
-            owned
-                .unsaved
-                .save_if_due(&mut owned.log, owned.core.producers());
-        }
-    }
-
-    /// Starts a flush where the topic's durability asks for one now.
-    fn want_flush(&mut self, slot: u32, now: Tick) {
-        let Some(owned) = self.slots.get_mut(&slot) else {
-            return;
-        };
-        let config = owned.partition.config();
-        if config.durability == Durability::Replicated {
-            let from = owned.log.flushed();
-            let (_, from) = *owned.unflushed.get_or_insert((now, from));
-            if owned.log.log_end().since(from) < config.flush_messages {
-                return;
-            }
-        }
-        self.start_flush(slot);
-    }
-
-    pub(crate) fn start_flush(&mut self, slot: u32) {
-        let Some(owned) = self.slots.get_mut(&slot) else {
-            return;
-        };
-        if owned.flushing || owned.partition.offline().is_some() {
-            return;
-        }
-        owned.unflushed = None;
-        owned.flush_again = false;
-        let batches = std::mem::take(&mut owned.unjournaled);
-        owned.unjournaled_bytes = 0;
-        if owned.log.needs_flush()
-            && let Some(target) = owned.log.flush_target()
-        {
-            let job = Box::new(FlushJob {
-                lane: Arc::clone(&self.inbox),
-                slot,
-                target,
-                entry: owned.log.journal_entry(batches),
-                relief: false,
-            });
-            owned.flushing = self.flush_jobs.push(Work::Flush(job)).is_ok();
-        }
-    }
-
-    /// Has the files synced, if they are behind the journal.
-    fn relieve(&mut self, slot: u32) {
-        let Some(owned) = self.slots.get_mut(&slot) else {
-            return;
-        };
-        let work = match (owned.log.journal_relief(), owned.log.files_synced()) {
-            (Some(target), _) => Work::Flush(Box::new(FlushJob {
-                lane: Arc::clone(&self.inbox),
-                slot,
-                target,
-                entry: None,
-                relief: true,
-            })),
-            (None, Some(done)) => {
-                let follow = false;
-                Work::Synced { done, follow }
-            }
-            // The log has failed: only the journal is known to have its records.
-            (None, None) => return,
-        };
-        let _ = self.flush_jobs.push(work);
-    }
-
-    fn flushed(&mut self, slot: u32, result: Result<FlushDone, FlushError>) {
-        let Some(owned) = self.slots.get_mut(&slot) else {
-            return;
-        };
-        let flushed = match result {
-            Ok(done) => owned.log.flush_done(&done).map_err(|e| e.to_string()),
-            Err(error) => {
-                owned.log.flush_failed(&error);
-                match owned.log.failure() {
-                    Some(_) => Err(error.to_string()),
-                    // No space for a small file: nothing was lost, and a later flush covers it too.
-                    None => {
-                        owned.flush_again = true;
-                        Ok(owned.log.flushed())
-                    }
-                }
-            }
-        };
-        let input = match flushed {
-            Ok(upto) => {
-                owned.partition.set_flushed(upto);
-                Input::Flushed(upto)
-            }
-            Err(reason) => {
-                owned.partition.set_failed(&reason);
-                Input::StorageFailed
-            }
-        };
-        owned.core.step(now(&*self.clock), input, &mut self.outputs);
-        let behind = owned.log.flushed() < owned.log.log_end();
-        let fsync = owned.partition.config().durability == Durability::Fsync;
-        let now = !owned.flush_again;
-        self.perform_outputs(slot);
-        // A manifest that the flush wrote may have had a change in it.
-        self.after_change(slot);
-        if behind && fsync && now {
-            self.start_flush(slot);
-        }
-    }
-
-    fn tick(&mut self) {
-        let now = self.clock.now();
-        let due: Vec<u32> = self
-            .slots
-            .iter()
-            .filter(|(_, owned)| {
-                owned.flush_again
-                    || owned.unflushed.is_some_and(|(since, _)| {
-                        now.since(since).as_millis()
-                            >= u128::from(owned.partition.config().flush_ms)
-                    })
-            })
-            .map(|(slot, _)| *slot)
-            .collect();
-        for slot in due {
-            self.start_flush(slot);
-        }
-        let waits = |owned: &Owned| owned.changing.again;
-        let again = self.slots.iter().filter(|(_, o)| waits(o));
-        let again: Vec<u32> = again.map(|(slot, _)| *slot).collect();
-        for slot in again {
-            self.start_change(slot);
-        }
+        self.after_step(slot);
     }
 
     fn configure(&mut self, slot: u32, config: &TopicConfig) {
         let Some(owned) = self.slots.get_mut(&slot) else {
             return;
         };
+        let lag = self.rim.as_ref().map(|r| r.config.replica_lag);
+        let lag = lag.unwrap_or(REPLICA_LAG);
         owned.log.set_config(LogConfig::from(config));
         owned.partition.set_config(config.clone());
         owned
             .core
-            .set_config(core_config(config), &mut self.outputs);
+            .set_config(core_config(config, lag), &mut self.outputs);
         self.perform_outputs(slot);
         self.want_flush(slot, self.clock.now());
     }
@@ -653,6 +454,9 @@ impl Lane {
         let identity = *owned.log.identity();
         let _ = self.flush_jobs.push(Work::Forget(identity));
         drop(owned.finish_changes(false));
+        if let Some(copying) = owned.copying.as_mut() {
+            copying.refuse_all(FetchRefusal::NotReplica);
+        }
         owned
             .core
             .step(now(&*self.clock), Input::StorageFailed, &mut self.outputs);
@@ -690,7 +494,8 @@ impl Lane {
                 match output {
                     Output::Answer { ticket, result } => self.answer(slot, ticket, result),
                     Output::HighWatermark(offset) => partition.advance(offset),
-                    other => unreachable!("{other:?} at shutdown, of a partition that is alone"),
+                    // Nobody is told anything any more.
+                    _ => {}
                 }
             }
         }
@@ -718,11 +523,11 @@ impl Owned {
 }
 
 /// What a topic's configuration means for its cores.
-pub(crate) fn core_config(config: &TopicConfig) -> CoreConfig {
+pub(crate) fn core_config(config: &TopicConfig, replica_lag: Duration) -> CoreConfig {
     CoreConfig {
         durability: config.durability,
         min_insync_replicas: config.min_insync_replicas,
-        ..CoreConfig::default()
+        replica_lag_ms: u64::try_from(replica_lag.as_millis()).unwrap_or(u64::MAX),
     }
 }
 

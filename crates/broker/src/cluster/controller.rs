@@ -1,0 +1,161 @@
+//! Runs the controller: time, heartbeats and the newest state in, commands to the metadata log out. On every
+//! node; in control only where the metadata log is led.
+//!
+//! Invariants: a plan is made on the newest state that is applied here, and the next one only when every
+//! command of the last is answered; heartbeats are answered meanwhile.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+use varve_metadata::{
+    Command, Controller, ControllerConfig, Heartbeat, Input, Leadership, MetadataLog, Output,
+    ProposeError,
+};
+use varve_vfs::Clock;
+
+/// Heartbeats that may wait.
+const QUEUE: usize = 1024;
+/// Time between looks when nothing is due.
+const IDLE: Duration = Duration::from_secs(60);
+
+type Beat = (Heartbeat, oneshot::Sender<Output>);
+
+/// The way to the controller of this node.
+#[derive(Clone)]
+pub(crate) struct ControllerHandle(mpsc::Sender<Beat>);
+
+impl ControllerHandle {
+    /// A node is alive. `None` when this node is stopping.
+    pub(crate) async fn heartbeat(&self, beat: Heartbeat) -> Option<Output> {
+        let (reply, answer) = oneshot::channel();
+        self.0.send((beat, reply)).await.ok()?;
+        answer.await.ok()
+    }
+}
+
+/// Starts the controller. It runs until the handle is gone.
+pub(crate) fn start(
+    config: ControllerConfig,
+    log: Arc<dyn MetadataLog>,
+    clock: Arc<dyn Clock>,
+) -> (ControllerHandle, tokio::task::AbortHandle) {
+    let (beats, inbox) = mpsc::channel(QUEUE);
+    let task = Task {
+        controller: Controller::new(config),
+        log,
+        clock,
+        seen: Leadership::default(),
+        version: 0,
+        proposing: None,
+    };
+    let task = tokio::spawn(task.run(inbox));
+    (ControllerHandle(beats), task.abort_handle())
+}
+
+struct Task {
+    controller: Controller,
+    log: Arc<dyn MetadataLog>,
+    clock: Arc<dyn Clock>,
+    seen: Leadership,
+    version: u64,
+    /// Commands of the last plan.
+    proposing: Option<JoinHandle<()>>,
+}
+
+impl Task {
+    async fn run(mut self, mut inbox: mpsc::Receiver<Beat>) {
+        let log = Arc::clone(&self.log);
+        self.leads(log.leadership());
+        loop {
+            if self.proposing.is_none() {
+                self.plan();
+            }
+            let wait = self.controller.next_deadline().map_or(IDLE, |at| {
+                Duration::from_millis(at.saturating_sub(self.now()))
+            });
+            let busy = self.proposing.is_some();
+            tokio::select! {
+                biased;
+                beat = inbox.recv() => match beat {
+                    Some((beat, reply)) => {
+                        if let Some(output) = self.step(Input::Heartbeat(beat)).pop() {
+                            let _ = reply.send(output);
+                        }
+                    }
+                    None => return,
+                },
+                leadership = log.leadership_after(self.seen) => self.leads(leadership),
+                () = done(&mut self.proposing), if busy => self.proposing = None,
+                version = log.newer_than(self.version), if self.seen.here => self.version = version,
+                () = tokio::time::sleep(wait), if !busy => {}
+            }
+        }
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.clock.now().since_start().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn leads(&mut self, leadership: Leadership) {
+        if leadership.here && (!self.seen.here || self.seen.term != leadership.term) {
+            tracing::info!(term = leadership.term, "this node is the controller");
+            self.step(Input::BecameController);
+        } else if !leadership.here && self.seen.here {
+            tracing::info!(leader = ?leadership.leader, "this node is the controller no longer");
+            self.step(Input::LostControl);
+        }
+        self.seen = leadership;
+    }
+
+    fn step(&mut self, input: Input) -> Vec<Output> {
+        let (now, controller) = (self.now(), &mut self.controller);
+        let mut out = Vec::new();
+        self.log
+            .look(&mut |state| controller.step(now, state, input, &mut out));
+        out
+    }
+
+    fn plan(&mut self) {
+        if !self.seen.here {
+            return;
+        }
+        let (now, controller) = (self.now(), &mut self.controller);
+        let mut plan = Vec::new();
+        self.log
+            .look(&mut |state| plan = controller.plan(state, now));
+        if plan.is_empty() {
+            return;
+        }
+        let log = Arc::clone(&self.log);
+        self.proposing = Some(tokio::spawn(async move {
+            let proposals = plan.into_iter().map(|command| propose(&*log, command));
+            join_all(proposals).await;
+        }));
+    }
+}
+
+async fn propose(log: &dyn MetadataLog, command: Command) {
+    let what = format!("{command:?}");
+    match log.propose(command).await {
+        Ok(event) => tracing::debug!(?event, "controller"),
+        // Something was faster: the next plan sees it.
+        Err(ProposeError::Rejected(rejection)) => tracing::debug!(what, %rejection, "controller"),
+        Err(error) => {
+            tracing::warn!(what, %error, "a decision of the controller was not made");
+            // The next plan makes it again, and not at once.
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+}
+
+async fn done(proposing: &mut Option<JoinHandle<()>>) {
+    match proposing {
+        Some(task) => {
+            let _ = task.await;
+        }
+        None => std::future::pending().await,
+    }
+}

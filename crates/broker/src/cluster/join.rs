@@ -1,0 +1,222 @@
+//! How a broker becomes one node of several: its tasks are started, it registers, its partitions are opened;
+//! and what it does for its peers meanwhile and afterwards.
+//!
+//! Invariant: peers are answered from the first moment, if only with a refusal: a cluster whose nodes waited
+//! for each other to be ready would never start.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, oneshot, watch};
+use varve_metadata::log::Later;
+use varve_metadata::{ControllerConfig, Heartbeat, Output};
+use varve_types::{BrokerEpoch, NodeId};
+use varve_vfs::Clock;
+
+use super::isr::{self, Wish};
+use super::links::Links;
+use super::member::Member;
+use super::reconcile::Reconciler;
+use super::watermarks::Watermarks;
+use super::{Cluster, InCluster, Rim, controller, followers};
+use crate::config::BrokerConfig;
+use crate::opener::Opener;
+use crate::peer::{Answers, PeerService, Tell};
+use crate::registry::{Changes, Registry};
+use crate::start::StartError;
+
+/// What a broker does for its peers, from before it is started until it is stopped.
+#[derive(Clone, Default)]
+pub struct PeerHandle(Arc<Mutex<Option<Arc<Registry>>>>);
+
+impl std::fmt::Debug for PeerHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PeerHandle").finish_non_exhaustive()
+    }
+}
+
+impl PeerHandle {
+    fn registry(&self) -> Option<Arc<Registry>> {
+        self.0.lock().clone()
+    }
+}
+
+/// The answers of a node that does not serve yet: none.
+struct NoAnswers;
+
+impl Answers for NoAnswers {
+    fn next(&mut self) -> Later<'_, Option<Vec<crate::peer::Answer>>> {
+        Box::pin(async { None })
+    }
+}
+
+impl PeerService for PeerHandle {
+    fn connected(&self, follower: NodeId) -> (Tell, Box<dyn Answers>) {
+        match self.registry() {
+            Some(registry) => match registry.cluster() {
+                Some(cluster) => {
+                    let stopped = cluster.stopped.subscribe();
+                    followers::connected(&registry, follower, stopped)
+                }
+                None => (Box::new(|_| {}), Box::new(NoAnswers)),
+            },
+            None => (Box::new(|_| {}), Box::new(NoAnswers)),
+        }
+    }
+
+    fn heartbeat(&self, beat: Heartbeat) -> Later<'static, Output> {
+        let controller = self
+            .registry()
+            .and_then(|r| r.cluster().map(|c| c.controller.clone()));
+        Box::pin(async move {
+            let answer = match controller {
+                Some(controller) => controller.heartbeat(beat).await,
+                None => None,
+            };
+            answer.unwrap_or(Output::NotController { node: beat.node })
+        })
+    }
+}
+
+/// A node that is about to join.
+pub(crate) struct Joining {
+    pub(crate) rim: Arc<Rim>,
+    cluster: Arc<InCluster>,
+    member: Member,
+    wishes: mpsc::UnboundedReceiver<Wish>,
+    applied: watch::Sender<u64>,
+}
+
+impl Joining {
+    /// Makes what lanes need. To be called within a runtime.
+    pub(crate) fn begin(
+        config: &Arc<BrokerConfig>,
+        cluster: Cluster,
+        clock: &Arc<dyn Clock>,
+        marks: &Watermarks,
+    ) -> Self {
+        let Cluster {
+            config: how,
+            log,
+            peers,
+        } = cluster;
+        let links = Links::new(Arc::clone(&peers), Arc::clone(&log), Arc::clone(clock));
+        let (rim, wishes) = Rim::new(how.clone(), Arc::clone(&links));
+        let millis =
+            |span: std::time::Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+        let controls = ControllerConfig {
+            session_timeout_ms: millis(how.session_timeout),
+            shutdown_timeout_ms: millis(how.drain_timeout),
+            ..ControllerConfig::default()
+        };
+        let (handle, task) = controller::start(controls, Arc::clone(&log), Arc::clone(clock));
+        let (epoch, epochs) = watch::channel(None);
+        let (applied, applies) = watch::channel(0);
+        let (stopping, stops) = watch::channel(false);
+        let (may_stop, may) = watch::channel(false);
+        let member = Member {
+            config: Arc::clone(config),
+            cluster: how.clone(),
+            log: Arc::clone(&log),
+            peers,
+            controller: handle.clone(),
+            clean: clean_run(config, marks),
+            epoch,
+            applied: applies.clone(),
+            stopping: stops,
+            may_stop,
+        };
+        let cluster = Arc::new(InCluster {
+            me: config.node,
+            config: how,
+            log,
+            links,
+            controller: handle,
+            epoch: epochs,
+            stopping,
+            may_stop: may,
+            applied: applies,
+            producer_ids: super::changes::ProducerIds::new(0..0),
+            tasks: Mutex::new(vec![task]),
+            stopped: watch::Sender::new(false),
+            saved: tokio::sync::Mutex::new(Watermarks::default()),
+        });
+        Self {
+            rim,
+            cluster,
+            member,
+            wishes,
+            applied,
+        }
+    }
+
+    /// Registers, opens what this node holds, and ends then.
+    pub(crate) async fn join(
+        self,
+        opener: Opener,
+        service: &PeerHandle,
+    ) -> Result<Arc<Registry>, StartError> {
+        let Self {
+            rim,
+            cluster,
+            member,
+            wishes,
+            applied,
+        } = self;
+        drop(rim);
+        let registry = Arc::new(Registry::new(
+            opener,
+            Changes::Cluster(Arc::clone(&cluster)),
+        ));
+        *service.0.lock() = Some(Arc::clone(&registry));
+        let (opened, first) = oneshot::channel();
+        let reconciler =
+            Reconciler::new(Arc::clone(&registry), Arc::clone(&cluster), applied, opened);
+        let wishes = isr::run(
+            cluster.me,
+            Arc::clone(&cluster.log),
+            cluster.epoch.clone(),
+            wishes,
+        );
+        let tasks = [
+            tokio::spawn(member.run()).abort_handle(),
+            tokio::spawn(reconciler.run()).abort_handle(),
+            tokio::spawn(wishes).abort_handle(),
+            tokio::spawn(by_time(Arc::downgrade(&registry))).abort_handle(),
+        ];
+        cluster.tasks.lock().extend(tasks);
+        first
+            .await
+            .map_err(|_| StartError::Open("the metadata was not applied".to_owned()))?;
+        Ok(registry)
+    }
+}
+
+/// The run before, if it left everything on disk.
+fn clean_run(config: &BrokerConfig, marks: &Watermarks) -> Option<BrokerEpoch> {
+    marks.clean.filter(|_| config.clean_start)
+}
+
+/// Lets time pass for replicas, and saves high watermarks. Ends with the registry.
+async fn by_time(registry: std::sync::Weak<Registry>) {
+    let mut tick = tokio::time::interval(super::TICK);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut since = tokio::time::Instant::now();
+    loop {
+        tick.tick().await;
+        let Some(registry) = registry.upgrade() else {
+            return;
+        };
+        for lane in registry.opener.lanes.iter() {
+            let _ = lane.push(crate::lane::Command::TickReplicas);
+        }
+        let Some(cluster) = registry.cluster() else {
+            return;
+        };
+        cluster.links.sweep();
+        if since.elapsed() >= cluster.config.checkpoint_interval {
+            since = tokio::time::Instant::now();
+            cluster.save(&registry, None).await;
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! The cluster as its clients see it: nodes, partitions, what is wrong. Made from the metadata; cursors of
+//! partitions that this node does not lead are as it knows them, or not known.
+
+use varve_broker_api as api;
+use varve_metadata::{NodeState, State};
+use varve_types::{NodeId, Offset, PartitionId, TopicPartition};
+
+use super::InCluster;
+use crate::registry::Topic;
+use crate::start::Inner;
+
+impl InCluster {
+    pub(crate) fn nodes(&self) -> Vec<api::NodeStatus> {
+        let controller = self.log.leadership().leader;
+        varve_metadata::log::read(&*self.log, |state| {
+            let status = |(id, node): (&NodeId, &varve_metadata::Node)| api::NodeStatus {
+                node: *id,
+                address: node.address.clone(),
+                rack: node.rack.clone(),
+                state: match node.state {
+                    NodeState::Active => api::NodeState::Active,
+                    NodeState::Draining => api::NodeState::Draining,
+                    NodeState::Fenced => api::NodeState::Offline,
+                },
+                version: node.version.clone(),
+                controller: controller == Some(*id),
+            };
+            state.nodes().iter().map(status).collect()
+        })
+    }
+
+    pub(crate) fn health(&self, low_space: bool) -> api::ClusterHealth {
+        let controller = self.log.leadership().leader;
+        let mut health = varve_metadata::log::read(&*self.log, health_of);
+        health.controller = controller;
+        if low_space {
+            health.low_space.push(self.me);
+        }
+        health
+    }
+}
+
+fn health_of(state: &State) -> api::ClusterHealth {
+    let mut health = api::ClusterHealth::default();
+    for (id, node) in state.nodes() {
+        match node.state {
+            NodeState::Active => {}
+            NodeState::Draining => health.draining.push(*id),
+            NodeState::Fenced => health.offline.push(*id),
+        }
+    }
+    for topic in state.topics().values() {
+        for partition in &topic.partitions {
+            let in_sync = partition.isr.len();
+            health.leaderless += u64::from(partition.leader.is_none());
+            health.under_replicated += u64::from(in_sync < partition.target().len());
+            health.under_min_isr += u64::from(in_sync < topic.min_insync_replicas(partition));
+            let preferred = partition.preferred_leader();
+            health.non_preferred +=
+                u64::from(partition.leader.is_some() && partition.leader != preferred);
+        }
+    }
+    health
+}
+
+impl Inner {
+    pub(crate) fn describe_all(
+        &self,
+        cluster: &InCluster,
+        topic: &Topic,
+    ) -> Vec<api::PartitionInfo> {
+        let found = varve_metadata::log::read(&*cluster.log, |state| {
+            let found = state.topic_by_id(topic.info.id);
+            found.map(|(_, topic)| topic.partitions.clone())
+        });
+        let found = found.unwrap_or_default();
+        let describe = |(number, partition): (usize, varve_metadata::Partition)| {
+            let number = PartitionId(number as i32);
+            let own = topic.partitions.get(&number).map(|p| self.describe(p));
+            let cursor =
+                |take: fn(&api::PartitionInfo) -> Offset| own.as_ref().map_or(Offset::ZERO, take);
+            api::PartitionInfo {
+                partition: number,
+                leader: partition.leader,
+                leader_epoch: partition.leader_epoch,
+                replicas: partition.replicas,
+                in_sync: partition.isr,
+                log_start: cursor(|p| p.log_start),
+                high_watermark: cursor(|p| p.high_watermark),
+                log_end: cursor(|p| p.log_end),
+                size_bytes: own.as_ref().map_or(0, |p| p.size_bytes),
+                error: match partition.leader {
+                    Some(node) if node != cluster.me => None,
+                    Some(_) => own.and_then(|p| p.error),
+                    None => {
+                        let id = TopicPartition::new(topic.info.name.clone(), number);
+                        Some(self.registry.not_leading(&id))
+                    }
+                },
+            }
+        };
+        found.into_iter().enumerate().map(describe).collect()
+    }
+}

@@ -1,0 +1,430 @@
+//! Brings what this node holds in line with the metadata: logs are opened and closed, cores are told what
+//! they are now.
+//!
+//! Invariants: nothing is assigned before this node has applied its own registration; a replica that is to
+//! have records and whose directory is missing is reported lost before an empty one takes its place; a
+//! directory goes only when the metadata says that this node does not hold the partition.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{oneshot, watch};
+use varve_broker_api::TopicInfo;
+use varve_metadata::{Command as Change, PartitionKey, State};
+use varve_partition::Assignment;
+use varve_types::{BrokerEpoch, NodeId, PartitionId, TopicConfig, TopicName};
+
+use super::{InCluster, key};
+use crate::lane::Command;
+use crate::opener::OpenAs;
+use crate::partition::Partition;
+use crate::registry::{Registry, Topic, info};
+
+/// Time before something that failed is tried again.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// What the metadata says of one partition of this node.
+struct Wanted {
+    key: PartitionKey,
+    number: PartitionId,
+    assignment: Assignment,
+    /// It counts as a replica that has records.
+    counted: bool,
+}
+
+/// A topic that is there, with what changed of it here.
+struct TopicNow {
+    name: TopicName,
+    /// `None`: as before.
+    info: Option<TopicInfo>,
+    wanted: Vec<Wanted>,
+}
+
+/// One look at the metadata.
+struct Look {
+    version: u64,
+    topics: Vec<TopicNow>,
+    held: BTreeSet<PartitionKey>,
+}
+
+/// The task.
+pub(crate) struct Reconciler {
+    registry: Arc<Registry>,
+    cluster: Arc<InCluster>,
+    applied: watch::Sender<u64>,
+    /// Newest assignment that each partition was told.
+    told: BTreeMap<PartitionKey, i32>,
+    /// Nothing was reconciled in this run yet.
+    first: bool,
+    /// Something failed and is to be tried again.
+    again: bool,
+    /// Told once the first look is done.
+    opened: Option<oneshot::Sender<()>>,
+}
+
+impl Reconciler {
+    pub(crate) fn new(
+        registry: Arc<Registry>,
+        cluster: Arc<InCluster>,
+        applied: watch::Sender<u64>,
+        opened: oneshot::Sender<()>,
+    ) -> Self {
+        Self {
+            registry,
+            cluster,
+            applied,
+            told: BTreeMap::new(),
+            first: true,
+            again: false,
+            opened: Some(opened),
+        }
+    }
+
+    /// Runs until dropped.
+    pub(crate) async fn run(mut self) {
+        let mut epochs = self.cluster.epoch.clone();
+        let mut epoch = loop {
+            if let Some(epoch) = *epochs.borrow_and_update() {
+                break epoch;
+            }
+            if epochs.changed().await.is_err() {
+                return;
+            }
+        };
+        self.registered(epoch);
+        let log = Arc::clone(&self.cluster.log);
+        let mut seen = u64::try_from(epoch.get()).unwrap_or(0).saturating_sub(1);
+        loop {
+            tokio::select! {
+                _ = log.newer_than(seen) => {}
+                () = tokio::time::sleep(RETRY), if self.again => {}
+                Ok(()) = epochs.changed() => {
+                    if let Some(new) = *epochs.borrow_and_update()
+                        && new != epoch
+                    {
+                        epoch = new;
+                        self.registered(epoch);
+                    }
+                    continue;
+                }
+            }
+            self.again = false;
+            let look = self.look();
+            seen = look.version;
+            self.reconcile(look).await;
+            self.applied.send_replace(seen);
+            if let Some(opened) = self.opened.take() {
+                let _ = opened.send(());
+            }
+        }
+    }
+
+    fn registered(&self, epoch: BrokerEpoch) {
+        for lane in self.registry.opener.lanes.iter() {
+            let _ = lane.push(Command::Registered(epoch));
+        }
+    }
+
+    fn look(&self) -> Look {
+        let view = self.registry.view();
+        varve_metadata::log::read(&*self.cluster.log, |state| {
+            let mut held = BTreeSet::new();
+            let topics = state.topics().iter().map(|(name, topic)| {
+                let known = view.topics.get(name).map(|t| &t.info);
+                let same = known.is_some_and(|k| {
+                    k.id == topic.id
+                        && k.partitions == topic.partition_count()
+                        && k.configs == topic.configs
+                        && k.replication_factor == topic.replication_factor
+                });
+                TopicNow {
+                    name: name.clone(),
+                    info: (!same).then(|| info(name, topic)),
+                    wanted: self.wanted(state, topic, &mut held),
+                }
+            });
+            Look {
+                version: state.version(),
+                topics: topics.collect(),
+                held,
+            }
+        })
+    }
+
+    fn wanted(
+        &self,
+        state: &State,
+        topic: &varve_metadata::Topic,
+        held: &mut BTreeSet<PartitionKey>,
+    ) -> Vec<Wanted> {
+        let me = self.cluster.me;
+        if state.held_by(me) == 0 {
+            return Vec::new();
+        }
+        let mut wanted = Vec::new();
+        for (number, partition) in topic.partitions.iter().enumerate() {
+            if !partition.replicas.contains(&me) {
+                continue;
+            }
+            let number = PartitionId(number as i32);
+            let key = key(topic.id, number);
+            held.insert(key);
+            if self.told.get(&key) != Some(&partition.partition_epoch) {
+                wanted.push(Wanted {
+                    key,
+                    number,
+                    assignment: assignment(topic, partition),
+                    counted: counts(partition, me),
+                });
+            }
+        }
+        wanted
+    }
+
+    async fn reconcile(&mut self, look: Look) {
+        let old = self.registry.view();
+        let gone: Vec<(PartitionKey, Arc<Partition>)> = old
+            .by_key
+            .iter()
+            .filter(|(key, _)| !look.held.contains(key))
+            .map(|(key, partition)| (*key, Arc::clone(partition)))
+            .collect();
+        let mut topics = BTreeMap::new();
+        let mut assign = Vec::new();
+        for now in look.topics {
+            let before = old.topics.get(&now.name);
+            let topic = self.topic(before, now, &gone, &mut assign).await;
+            topics.insert(topic.info.name.clone(), topic);
+        }
+        let names: BTreeSet<String> = topics
+            .values()
+            .map(|t| self.registry.opener.dir_name(&t.info))
+            .collect();
+        // Readers and peers find a partition before it is told what it is.
+        self.registry.publish(look.version, topics);
+        for (partition, wanted) in assign {
+            self.told
+                .insert(wanted.key, wanted.assignment.partition_epoch);
+            let (slot, assignment) = (partition.slot, Box::new(wanted.assignment));
+            let _ = partition.lane.push(Command::Assign { slot, assignment });
+        }
+        self.close(&old, gone).await;
+        if std::mem::take(&mut self.first) {
+            self.sweep(names, &look.held).await;
+        }
+    }
+
+    /// The topic as it is now, its partitions open.
+    async fn topic(
+        &mut self,
+        before: Option<&Arc<Topic>>,
+        now: TopicNow,
+        gone: &[(PartitionKey, Arc<Partition>)],
+        assign: &mut Vec<(Arc<Partition>, Wanted)>,
+    ) -> Arc<Topic> {
+        let before = before.filter(|t| now.info.as_ref().is_none_or(|i| i.id == t.info.id));
+        let leaves = |t: &Topic| {
+            t.partitions
+                .keys()
+                .any(|p| is_gone(gone, key(t.info.id, *p)))
+        };
+        if let (Some(before), None, true) = (before, &now.info, now.wanted.is_empty())
+            && !leaves(before)
+        {
+            return Arc::clone(before);
+        }
+        let info = match (now.info, before) {
+            (Some(info), _) => info,
+            (None, Some(before)) => before.info.clone(),
+            (None, None) => unreachable!("an unknown topic comes with what it is"),
+        };
+        let config = self.config(&info);
+        let mut partitions = before.map(|t| t.partitions.clone()).unwrap_or_default();
+        partitions.retain(|number, _| !is_gone(gone, key(info.id, *number)));
+        if before.is_some_and(|t| t.info.configs != info.configs) {
+            for partition in partitions.values() {
+                let (slot, config) = (partition.slot, Box::new(config.clone()));
+                let _ = partition.lane.push(Command::Configure { slot, config });
+            }
+        }
+        let mut new = Vec::new();
+        for wanted in &now.wanted {
+            if !partitions.contains_key(&wanted.number) && self.may_open(&info, wanted).await {
+                new.push(wanted.number);
+            }
+        }
+        for partition in self.open(&info, &config, new).await {
+            if partition.offline().is_some() {
+                self.report_lost(key(info.id, partition.id.partition));
+            }
+            partitions.insert(partition.id.partition, partition);
+        }
+        for wanted in now.wanted {
+            if let Some(partition) = partitions.get(&wanted.number) {
+                assign.push((Arc::clone(partition), wanted));
+            }
+        }
+        Arc::new(Topic { info, partitions })
+    }
+
+    fn config(&self, info: &TopicInfo) -> TopicConfig {
+        let resolved = self
+            .registry
+            .resolve(&info.configs, info.replication_factor);
+        resolved.unwrap_or_else(|error| {
+            // Checked when it was set; this node's defaults may be others.
+            tracing::error!(topic = %info.name, %error, "configs of topic not understood");
+            TopicConfig::default()
+        })
+    }
+
+    /// A replica that counts and has no directory any more is lost, and everybody must know before an empty
+    /// one is begun. One that was placed here in this run has none yet.
+    async fn may_open(&mut self, info: &TopicInfo, wanted: &Wanted) -> bool {
+        if !self.first || !wanted.counted {
+            return true;
+        }
+        let dir = self.registry.opener.partition_dir(info, wanted.number);
+        match self.registry.opener.vfs.exists(&dir) {
+            Ok(true) => return true,
+            Ok(false) => {}
+            Err(error) => {
+                tracing::error!(%error, "a partition cannot be looked for");
+                self.again = true;
+                return false;
+            }
+        }
+        let Some(epoch) = *self.cluster.epoch.borrow() else {
+            return false;
+        };
+        tracing::error!(
+            topic = %info.name, partition = wanted.number.0, dir = %dir.display(),
+            "the directory of this replica is missing: it counts as lost, and is copied again from its leader"
+        );
+        let lost = Change::ReplicaLost {
+            node: self.cluster.me,
+            epoch,
+            topic_id: info.id,
+            partition: wanted.number,
+        };
+        let told = self.cluster.log.propose(lost).await;
+        if let Err(error) = &told {
+            tracing::warn!(%error, "the loss of a replica is not known to the controller yet");
+            self.again = true;
+        }
+        told.is_ok()
+    }
+
+    /// A replica that could not be opened is of no use, and the controller is told.
+    fn report_lost(&self, key: PartitionKey) {
+        let Some(epoch) = *self.cluster.epoch.borrow() else {
+            return;
+        };
+        let lost = Change::ReplicaLost {
+            node: self.cluster.me,
+            epoch,
+            topic_id: key.topic,
+            partition: key.partition,
+        };
+        let log = Arc::clone(&self.cluster.log);
+        tokio::spawn(async move {
+            if let Err(error) = log.propose(lost).await {
+                tracing::warn!(?key, %error, "the controller was not told that this replica failed");
+            }
+        });
+    }
+
+    async fn open(
+        &self,
+        info: &TopicInfo,
+        config: &TopicConfig,
+        numbers: Vec<PartitionId>,
+    ) -> Vec<Arc<Partition>> {
+        if numbers.is_empty() {
+            return Vec::new();
+        }
+        let (opener, info, config) = (self.registry.opener.clone(), info.clone(), config.clone());
+        let registry = Arc::clone(&self.registry);
+        let opened = tokio::task::spawn_blocking(move || {
+            let slot = || registry.slot();
+            opener.open_many(&info, &config, numbers.into_iter(), OpenAs::Replica, slot)
+        });
+        opened.await.unwrap_or_else(|error| {
+            tracing::error!(%error, "opening partitions failed");
+            Vec::new()
+        })
+    }
+
+    /// Closes what this node holds no more, and removes its files.
+    async fn close(
+        &mut self,
+        old: &crate::registry::View,
+        gone: Vec<(PartitionKey, Arc<Partition>)>,
+    ) {
+        if gone.is_empty() {
+            return;
+        }
+        let partitions: Vec<Arc<Partition>> = gone.iter().map(|(_, p)| Arc::clone(p)).collect();
+        self.registry.close(&partitions).await;
+        let present = self.registry.view();
+        let mut deleted = BTreeSet::new();
+        for (key, partition) in gone {
+            self.told.remove(&key);
+            tracing::info!(partition = %partition.id, "this node holds the partition no more");
+            let Some(topic) = old.topics.get(&partition.id.topic) else {
+                continue;
+            };
+            let opener = &self.registry.opener;
+            let stays = present.topics.get(&topic.info.name);
+            if stays.is_some_and(|t| t.info.id == topic.info.id) {
+                let dir = opener.partition_dir(&topic.info, key.partition);
+                opener.remove_dir(dir).await;
+            } else {
+                deleted.insert(opener.dir_name(&topic.info));
+            }
+        }
+        for name in deleted {
+            self.registry.opener.remove_topic_dir(&name).await;
+        }
+    }
+
+    /// Removes what a crash has left of topics that are deleted and of replicas that are elsewhere.
+    async fn sweep(&self, names: BTreeSet<String>, held: &BTreeSet<PartitionKey>) {
+        let opener = self.registry.opener.clone();
+        let view = self.registry.view();
+        let kept: BTreeSet<std::path::PathBuf> = view
+            .topics
+            .values()
+            .flat_map(|t| {
+                let mine = (0..t.info.partitions).map(PartitionId);
+                let mine = mine.filter(|p| held.contains(&key(t.info.id, *p)));
+                mine.map(|p| opener.partition_dir(&t.info, p))
+            })
+            .collect();
+        let swept = tokio::task::spawn_blocking(move || opener.sweep(&names, &kept));
+        if let Ok(Err(error)) = swept.await {
+            tracing::warn!(%error, "directories of partitions that are not held here are left over");
+        }
+    }
+}
+
+fn is_gone(gone: &[(PartitionKey, Arc<Partition>)], key: PartitionKey) -> bool {
+    gone.binary_search_by_key(&key, |(k, _)| *k).is_ok()
+}
+
+fn counts(partition: &varve_metadata::Partition, me: NodeId) -> bool {
+    partition.isr.contains(&me) || partition.elr.contains(&me)
+}
+
+fn assignment(topic: &varve_metadata::Topic, partition: &varve_metadata::Partition) -> Assignment {
+    Assignment {
+        leader: partition.leader,
+        leader_epoch: partition.leader_epoch,
+        partition_epoch: partition.partition_epoch,
+        replicas: partition.replicas.clone(),
+        isr: partition.isr.clone(),
+        min_isr: topic.min_insync_replicas(partition),
+        unclean_epoch: partition.unclean_epoch,
+    }
+}

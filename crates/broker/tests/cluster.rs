@@ -1,0 +1,276 @@
+//! Several brokers, one log service: what is acknowledged survives the death of its leader, nothing is
+//! acknowledged by a leader that is alone, and who comes back gets in line.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
+
+mod support;
+
+use std::time::Duration;
+
+use support::cluster::{Nodes, SESSION};
+use support::{batch, fetch_one, new_topic, produce, read_all};
+use varve_broker_api::{Appended, Broker as _, Context, Error};
+use varve_types::{ErrorKind, NodeId, TopicName};
+
+async fn create(nodes: &Nodes, name: &str, partitions: i32, configs: &[(&str, &str)]) -> TopicName {
+    let mut request = new_topic(name, partitions);
+    request.replication_factor = Some(3);
+    let pair = |(k, v): &(&str, &str)| ((*k).to_owned(), (*v).to_owned());
+    request.configs = configs.iter().map(pair).collect();
+    let broker = &nodes.brokers[&NodeId(1)];
+    let created = broker.create_topic(&Context::anonymous(), request).await;
+    created.unwrap().name
+}
+
+/// Produces to whoever leads, again and again until it is acknowledged.
+async fn append(nodes: &Nodes, topic: &TopicName, partition: i32, value: &str) -> Appended {
+    let mut last = None;
+    for _ in 0..200 {
+        let (_, broker) = nodes.leader(topic.as_str(), partition).await;
+        match produce(&broker, topic, partition, batch(&[value])).await {
+            Ok(appended) => return appended,
+            Err(error) => last = Some(error),
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("{value} is never acknowledged: {last:?}");
+}
+
+/// Everything committed, from whoever leads, once it is at least `count` records.
+async fn read(nodes: &Nodes, topic: &TopicName, partition: i32, count: usize) -> Vec<String> {
+    for _ in 0..200 {
+        let (_, broker) = nodes.leader(topic.as_str(), partition).await;
+        if fetch_one(&broker, topic, partition, 0).await.is_ok() {
+            let values = read_all(&broker, topic, partition).await;
+            if values.len() >= count {
+                return values;
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("{count} records are never there");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_are_on_every_replica_before_they_are_acknowledged() {
+    let nodes = Nodes::new(3).await;
+    let topic = create(&nodes, "orders", 3, &[]).await;
+    for partition in 0..3 {
+        for n in 0..20 {
+            let appended = append(&nodes, &topic, partition, &format!("{partition}-{n}")).await;
+            assert_eq!((appended.replicas, appended.flushed_replicas), (3, 3));
+        }
+    }
+    for partition in 0..3 {
+        let values = read(&nodes, &topic, partition, 20).await;
+        let wanted: Vec<String> = (0..20).map(|n| format!("{partition}-{n}")).collect();
+        assert_eq!(values, wanted);
+    }
+    let leaders: std::collections::BTreeSet<_> = (0..3)
+        .map(|p| nodes.partition("orders", p).leader)
+        .collect();
+    assert_eq!(leaders.len(), 3, "leaders are spread");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_node_says_who_leads() {
+    let nodes = Nodes::new(3).await;
+    let topic = create(&nodes, "orders", 1, &[]).await;
+    let (leader, _) = nodes.leader("orders", 0).await;
+    append(&nodes, &topic, 0, "a").await;
+    for (node, broker) in nodes.brokers.iter().filter(|(n, _)| **n != leader) {
+        let refused: Error = produce(broker, &topic, 0, batch(&["b"])).await.unwrap_err();
+        assert_eq!(refused.kind, ErrorKind::NotLeader, "node {node}");
+        let hint = refused.leader.unwrap();
+        assert_eq!(
+            (hint.node, hint.address),
+            (leader, format!("node-{leader}:1"))
+        );
+        let refused = fetch_one(broker, &topic, 0, 0).await.unwrap_err();
+        assert_eq!(refused.kind, ErrorKind::NotLeader);
+    }
+    assert_eq!(read(&nodes, &topic, 0, 1).await, ["a"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_acknowledged_survives_the_death_of_its_leader() {
+    let mut nodes = Nodes::new(3).await;
+    let topic = create(&nodes, "orders", 1, &[("min.insync.replicas", "2")]).await;
+    let mut wanted = Vec::new();
+    for n in 0..30 {
+        let value = format!("before-{n}");
+        append(&nodes, &topic, 0, &value).await;
+        wanted.push(value);
+    }
+    let (dead, _) = nodes.leader("orders", 0).await;
+    if dead == NodeId(1) {
+        nodes.shared.lead(NodeId(2));
+    }
+    let disk = nodes.kill(dead).await;
+    let died = std::time::Instant::now();
+    for n in 0..30 {
+        let value = format!("after-{n}");
+        append(&nodes, &topic, 0, &value).await;
+        wanted.push(value);
+        if n == 0 {
+            let took = died.elapsed();
+            assert!(
+                took < SESSION + Duration::from_secs(5),
+                "failover took {took:?}"
+            );
+        }
+    }
+    assert_eq!(read(&nodes, &topic, 0, 60).await, wanted);
+    nodes.restart(dead, disk).await;
+    nodes.in_sync("orders", 0, 3).await;
+    append(&nodes, &topic, 0, "healed").await;
+    wanted.push("healed".to_owned());
+    // The node that was away has all of it: it leads again, as the preferred replica or after the others.
+    support::until("every replica has the end", || {
+        nodes.brokers.values().all(|b| {
+            let info = b.partitions(&Context::anonymous(), &topic).unwrap();
+            info[0].high_watermark.get() == 61
+        })
+    })
+    .await;
+    assert_eq!(read(&nodes, &topic, 0, 61).await, wanted);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_is_alone_acknowledges_nothing_and_what_it_had_is_cut() {
+    let nodes = Nodes::new(3).await;
+    let topic = create(&nodes, "orders", 1, &[("min.insync.replicas", "2")]).await;
+    append(&nodes, &topic, 0, "a").await;
+    let (old, broker) = nodes.leader("orders", 0).await;
+    let controller = (1..=3).map(NodeId).find(|n| *n != old).unwrap();
+    nodes.shared.lead(controller);
+    nodes.net.cut(old);
+    let lost = tokio::spawn({
+        let (broker, topic) = (broker.clone(), topic.clone());
+        async move { produce(&broker, &topic, 0, batch(&["never", "this"])).await }
+    });
+    support::until("another leader", || {
+        nodes
+            .partition("orders", 0)
+            .leader
+            .is_some_and(|l| l != old)
+    })
+    .await;
+    append(&nodes, &topic, 0, "b").await;
+    nodes.net.heal();
+    let answer = lost.await.unwrap();
+    let kind = answer.unwrap_err().kind;
+    assert!(
+        matches!(
+            kind,
+            ErrorKind::CommitTimeout | ErrorKind::NotEnoughReplicas
+        ),
+        "{kind:?}"
+    );
+    nodes.in_sync("orders", 0, 3).await;
+    append(&nodes, &topic, 0, "c").await;
+    assert_eq!(read(&nodes, &topic, 0, 3).await, ["a", "b", "c"]);
+    support::until("the old leader has the same log", || {
+        let info = broker.partitions(&Context::anonymous(), &topic).unwrap();
+        info[0].log_end.get() == 3 && info[0].high_watermark.get() == 3
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_two_of_three_nodes_down_writes_are_refused_and_reads_go_on() {
+    let mut nodes = Nodes::new(3).await;
+    let topic = create(&nodes, "orders", 1, &[("min.insync.replicas", "2")]).await;
+    append(&nodes, &topic, 0, "a").await;
+    let (leader, broker) = nodes.leader("orders", 0).await;
+    nodes.shared.lead(leader);
+    let others: Vec<NodeId> = nodes
+        .brokers
+        .keys()
+        .copied()
+        .filter(|n| *n != leader)
+        .collect();
+    for other in others {
+        nodes.kill(other).await;
+    }
+    nodes.in_sync("orders", 0, 1).await;
+    let mut refused = None;
+    for _ in 0..100 {
+        let error = produce(&broker, &topic, 0, batch(&["b"]))
+            .await
+            .unwrap_err();
+        if error.kind == ErrorKind::NotEnoughReplicas {
+            refused = Some(error);
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let refused = refused.unwrap();
+    assert!(
+        refused.message.contains("nothing was appended"),
+        "{refused}"
+    );
+    let before = broker.partitions(&Context::anonymous(), &topic).unwrap()[0].log_end;
+    let _ = produce(&broker, &topic, 0, batch(&["c"]))
+        .await
+        .unwrap_err();
+    let after = broker.partitions(&Context::anonymous(), &topic).unwrap()[0].log_end;
+    assert_eq!(before, after, "nothing was appended");
+    assert_eq!(read_all(&broker, &topic, 0).await, ["a"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_graceful_stop_moves_leaderships_first() {
+    let mut nodes = Nodes::new(3).await;
+    let topic = create(&nodes, "orders", 6, &[]).await;
+    for partition in 0..6 {
+        append(&nodes, &topic, partition, "a").await;
+    }
+    nodes.shared.lead(NodeId(1));
+    let leaving = NodeId(2);
+    let broker = nodes.brokers.remove(&leaving).unwrap();
+    assert!(broker.shutdown().await, "everything is on disk");
+    for partition in 0..6 {
+        let leader = nodes.partition("orders", partition).leader;
+        assert!(
+            leader.is_some_and(|l| l != leaving),
+            "{partition}: {leader:?}"
+        );
+        append(&nodes, &topic, partition, "b").await;
+    }
+    let disk = nodes.disks[&leaving].clone();
+    nodes.start(leaving, disk, true).await;
+    nodes.active(3).await;
+    for partition in 0..6 {
+        nodes.in_sync("orders", partition, 3).await;
+        assert_eq!(read(&nodes, &topic, partition, 2).await, ["a", "b"]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_topic_is_gone_from_every_disk_also_from_one_that_was_away() {
+    let mut nodes = Nodes::new(3).await;
+    let topic = create(&nodes, "orders", 2, &[]).await;
+    append(&nodes, &topic, 0, "a").await;
+    let disk = nodes.kill(NodeId(3)).await;
+    nodes.active(2).await;
+    let broker = nodes.brokers[&NodeId(1)].clone();
+    broker
+        .delete_topic(&Context::anonymous(), &topic, None)
+        .await
+        .unwrap();
+    nodes.restart(NodeId(3), disk).await;
+    let empty = |disk: &varve_vfs::mem::MemVfs| {
+        use varve_vfs::Vfs as _;
+        let listed = disk.list(std::path::Path::new("/data/topics"));
+        listed.is_ok_and(|l| l.is_empty())
+    };
+    support::until("the files are gone", || {
+        nodes.disks.values().all(|d| empty(d))
+    })
+    .await;
+    let missing = broker
+        .partitions(&Context::anonymous(), &topic)
+        .unwrap_err();
+    assert_eq!(missing.kind, ErrorKind::TopicNotFound);
+}

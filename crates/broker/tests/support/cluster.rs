@@ -1,0 +1,355 @@
+//! Several brokers in one process, on simulated disks, with a metadata log that all of them share and a
+//! network that can be cut. What is real: everything but those two.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use varve_broker::peer::{Incoming, Outgoing, PeerError, PeerService, Peers};
+use varve_broker::{Broker, BrokerConfig, Cluster, ClusterConfig, PeerHandle};
+use varve_metadata::log::Later;
+use varve_metadata::{
+    Command, Event, Heartbeat, Leadership, MetadataLog, Output, ProposeError, State,
+};
+use varve_types::{ClusterId, DirectoryId, NodeId};
+use varve_vfs::fault::FaultVfs;
+use varve_vfs::mem::MemVfs;
+use varve_vfs::{SystemClock, Vfs};
+
+/// One state for all nodes; whoever is named leads.
+pub struct Shared {
+    state: Mutex<State>,
+    version: watch::Sender<u64>,
+    leadership: watch::Sender<Leadership>,
+}
+
+impl Shared {
+    /// Another node leads the metadata from now on.
+    pub fn lead(&self, node: NodeId) {
+        self.leadership.send_modify(|l| {
+            l.term += 1;
+            l.leader = Some(node);
+        });
+    }
+
+    pub fn look<T>(&self, take: impl FnOnce(&State) -> T) -> T {
+        take(&self.state.lock())
+    }
+}
+
+/// The shared state as one node sees it.
+struct NodeLog {
+    me: NodeId,
+    shared: Arc<Shared>,
+    net: Arc<Net>,
+}
+
+impl NodeLog {
+    fn own(&self, l: Leadership) -> Leadership {
+        Leadership {
+            here: l.leader == Some(self.me),
+            ..l
+        }
+    }
+}
+
+impl MetadataLog for NodeLog {
+    fn look(&self, look: &mut dyn FnMut(&State)) {
+        look(&self.shared.state.lock());
+    }
+
+    fn newer_than(&self, version: u64) -> Later<'_, u64> {
+        let mut changes = self.shared.version.subscribe();
+        Box::pin(async move {
+            // A node that is cut off hears nothing.
+            loop {
+                if !self.net.alone(self.me) && *changes.borrow_and_update() > version {
+                    return *changes.borrow();
+                }
+                let _ = tokio::time::timeout(Duration::from_millis(20), changes.changed()).await;
+            }
+        })
+    }
+
+    fn propose(&self, command: Command) -> Later<'_, Result<Event, ProposeError>> {
+        Box::pin(async move {
+            if self.net.alone(self.me) || self.shared.leadership.borrow().leader.is_none() {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                return Err(ProposeError::NoLeader);
+            }
+            let mut state = self.shared.state.lock();
+            let event = varve_metadata::apply(&mut state, command)?;
+            self.shared.version.send_replace(state.version());
+            Ok(event)
+        })
+    }
+
+    fn catch_up(&self) -> Later<'_, Result<(), ProposeError>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn leadership(&self) -> Leadership {
+        self.own(*self.shared.leadership.borrow())
+    }
+
+    fn leadership_after(&self, seen: Leadership) -> Later<'_, Leadership> {
+        let mut changes = self.shared.leadership.subscribe();
+        Box::pin(async move {
+            loop {
+                let now = self.own(*changes.borrow_and_update());
+                if now != seen {
+                    return now;
+                }
+                if changes.changed().await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            }
+        })
+    }
+}
+
+/// The network.
+#[derive(Default)]
+pub struct Net {
+    services: Mutex<BTreeMap<NodeId, PeerHandle>>,
+    cut: Mutex<BTreeSet<NodeId>>,
+}
+
+impl Net {
+    /// The node hears nobody, and nobody hears it.
+    pub fn cut(&self, node: NodeId) {
+        self.cut.lock().insert(node);
+    }
+
+    pub fn heal(&self) {
+        self.cut.lock().clear();
+    }
+
+    fn alone(&self, node: NodeId) -> bool {
+        self.cut.lock().contains(&node)
+    }
+
+    fn between(&self, a: NodeId, b: NodeId) -> bool {
+        let cut = self.cut.lock();
+        !cut.contains(&a) && !cut.contains(&b)
+    }
+}
+
+/// The network as one node sees it.
+struct NodeNet {
+    me: NodeId,
+    net: Arc<Net>,
+}
+
+impl NodeNet {
+    fn error(node: NodeId, why: &str) -> PeerError {
+        PeerError {
+            node,
+            address: String::new(),
+            why: why.to_owned(),
+        }
+    }
+}
+
+impl Peers for NodeNet {
+    fn replicate(
+        &self,
+        to: NodeId,
+        _address: String,
+        mut outgoing: Outgoing,
+        incoming: Incoming,
+    ) -> Later<'static, Result<(), PeerError>> {
+        let (me, net) = (self.me, Arc::clone(&self.net));
+        Box::pin(async move {
+            let service = net.services.lock().get(&to).cloned();
+            let Some(service) = service.filter(|_| net.between(me, to)) else {
+                return Err(Self::error(to, "not reachable"));
+            };
+            let (mut tell, mut answers) = service.connected(me);
+            let mut look = tokio::time::interval(Duration::from_millis(10));
+            loop {
+                let mut messages = Vec::new();
+                tokio::select! {
+                    _ = look.tick() => {
+                        if !net.between(me, to) {
+                            return Err(Self::error(to, "the connection is cut"));
+                        }
+                    }
+                    count = outgoing.recv_many(&mut messages, 1024) => {
+                        if count == 0 {
+                            return Ok(());
+                        }
+                        tell(messages);
+                    }
+                    some = answers.next() => match some {
+                        Some(some) if net.between(me, to) => incoming(some),
+                        _ => return Err(Self::error(to, "ended")),
+                    },
+                }
+            }
+        })
+    }
+
+    fn heartbeat(
+        &self,
+        to: NodeId,
+        _address: String,
+        beat: Heartbeat,
+    ) -> Later<'static, Result<Output, PeerError>> {
+        let (me, net) = (self.me, Arc::clone(&self.net));
+        Box::pin(async move {
+            let service = net.services.lock().get(&to).cloned();
+            match service.filter(|_| net.between(me, to)) {
+                Some(service) => Ok(service.heartbeat(beat).await),
+                None => Err(Self::error(to, "not reachable")),
+            }
+        })
+    }
+}
+
+/// Brokers that are one cluster.
+pub struct Nodes {
+    pub shared: Arc<Shared>,
+    pub net: Arc<Net>,
+    pub brokers: BTreeMap<NodeId, Broker>,
+    pub disks: BTreeMap<NodeId, Arc<MemVfs>>,
+    pub faults: BTreeMap<NodeId, Arc<FaultVfs>>,
+}
+
+/// A node that is silent for so long is given up.
+pub const SESSION: Duration = Duration::from_millis(900);
+
+impl Nodes {
+    /// So many nodes, numbered from 1, the first of which leads the metadata.
+    pub async fn new(count: i32) -> Self {
+        let leadership = Leadership {
+            term: 1,
+            leader: Some(NodeId(1)),
+            here: false,
+        };
+        let mut nodes = Self {
+            shared: Arc::new(Shared {
+                state: Mutex::default(),
+                version: watch::Sender::new(0),
+                leadership: watch::Sender::new(leadership),
+            }),
+            net: Arc::default(),
+            brokers: BTreeMap::new(),
+            disks: BTreeMap::new(),
+            faults: BTreeMap::new(),
+        };
+        for node in 1..=count {
+            let disk = Arc::new(MemVfs::new());
+            varve_vfs::durable::create_dir_all(&*disk, &data_dir()).unwrap();
+            nodes.start(NodeId(node), disk, false).await;
+        }
+        nodes.active(count as usize).await;
+        nodes
+    }
+
+    pub async fn start(&mut self, node: NodeId, disk: Arc<MemVfs>, clean: bool) {
+        let faults = FaultVfs::new(Arc::clone(&disk) as Arc<dyn Vfs>);
+        let mut config = BrokerConfig::new(data_dir(), ClusterId(1), node);
+        config.offsets_partitions = 3;
+        config.min_free_bytes = 0;
+        config.journal_max_bytes = 8 << 20;
+        config.directory = DirectoryId(100 + node.0 as u128);
+        config.address = format!("node-{node}:1");
+        config.clean_start = clean;
+        let how = ClusterConfig {
+            session_timeout: SESSION,
+            heartbeat_interval: Duration::from_millis(150),
+            replica_lag: Duration::from_millis(800),
+            park: Duration::from_millis(300),
+            checkpoint_interval: Duration::from_millis(200),
+            drain_timeout: Duration::from_secs(10),
+            ..ClusterConfig::new(format!("node-{node}:2"))
+        };
+        let cluster = Cluster {
+            config: how,
+            log: Arc::new(NodeLog {
+                me: node,
+                shared: Arc::clone(&self.shared),
+                net: Arc::clone(&self.net),
+            }),
+            peers: Arc::new(NodeNet {
+                me: node,
+                net: Arc::clone(&self.net),
+            }),
+        };
+        let service = PeerHandle::default();
+        self.net.services.lock().insert(node, service.clone());
+        let vfs = Arc::clone(&faults) as Arc<dyn Vfs>;
+        let clock = Arc::new(SystemClock::new());
+        let broker = Broker::start_in(config, vfs, clock, cluster, &service);
+        self.brokers.insert(node, broker.await.unwrap());
+        self.disks.insert(node, disk);
+        self.faults.insert(node, faults);
+    }
+
+    /// The process is gone without a word; its disk keeps what `keep` makes of it.
+    pub async fn kill(&mut self, node: NodeId) -> Arc<MemVfs> {
+        self.net.cut(node);
+        self.net.services.lock().remove(&node);
+        let disk = self.disks.remove(&node).unwrap();
+        disk.crash_losing_unsynced();
+        let left = Arc::new(disk.image());
+        // What the old process still does reaches neither the others nor the disk that is left.
+        let broker = self.brokers.remove(&node).unwrap();
+        tokio::spawn(async move { broker.kill().await });
+        left
+    }
+
+    /// A killed node comes back on what its disk has.
+    pub async fn restart(&mut self, node: NodeId, disk: Arc<MemVfs>) {
+        self.net.cut.lock().remove(&node);
+        self.start(node, disk, false).await;
+    }
+
+    /// Waits until so many nodes take part.
+    pub async fn active(&self, count: usize) {
+        super::until(&format!("{count} active nodes"), || {
+            self.shared.look(|state| {
+                let active = |n: &&varve_metadata::Node| n.takes_replicas();
+                state.nodes().values().filter(active).count() == count
+            })
+        })
+        .await;
+    }
+
+    /// What the metadata says of a partition.
+    pub fn partition(&self, topic: &str, partition: i32) -> varve_metadata::Partition {
+        self.shared.look(|state| {
+            let topic = state.topic(&topic.parse().unwrap()).unwrap();
+            topic.partitions[partition as usize].clone()
+        })
+    }
+
+    /// The broker that leads a partition, once there is one that says so itself.
+    pub async fn leader(&self, topic: &str, partition: i32) -> (NodeId, Broker) {
+        for _ in 0..400 {
+            if let Some(leader) = self.partition(topic, partition).leader
+                && let Some(broker) = self.brokers.get(&leader)
+            {
+                return (leader, broker.clone());
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("{topic}-{partition} has no leader");
+    }
+
+    /// Waits until a partition has so many replicas in sync.
+    pub async fn in_sync(&self, topic: &str, partition: i32, count: usize) {
+        super::until(&format!("{count} replicas in sync"), || {
+            self.partition(topic, partition).isr.len() == count
+        })
+        .await;
+    }
+}
+
+fn data_dir() -> PathBuf {
+    PathBuf::from("/data")
+}

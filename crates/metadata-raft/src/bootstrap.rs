@@ -1,0 +1,394 @@
+//! How a node finds its cluster, founds it, or comes back to it.
+//!
+//! Invariants: a cluster is founded only by the node with the lowest id of those that were asked, only if every
+//! seed has answered and none of them holds anything; a node belongs to one cluster; nothing here is changed
+//! by an answer that does not fit. All of it may be interrupted anywhere and is done again from what is on disk.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::time::Instant;
+use varve_types::ClusterId;
+
+use crate::message::{Hello, Refusal, Request, Response};
+use crate::node::{Inner, Phase};
+use crate::types::{Member, RaftId, raft_id};
+
+/// Shortest and longest pause between two rounds of asking.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(3));
+/// How long a leader that has let this node in may take to reach it before it is asked again.
+const JOINED_PAUSE: Duration = Duration::from_millis(500);
+/// How often the same notice is logged again.
+const LOG_AGAIN_AFTER: Duration = Duration::from_secs(30);
+
+/// What to do after a round of asking.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Decision {
+    /// Ask these addresses to be let in.
+    Join(Vec<String>),
+    /// Found a cluster of these.
+    Found(BTreeMap<RaftId, Member>),
+    /// Ask again later.
+    Wait,
+}
+
+/// Finds the cluster, then sees to it that the leader knows this node's address.
+pub(crate) async fn run(inner: Arc<Inner>) {
+    let mut notices = Notices::default();
+    let mut pause = PAUSES.0;
+    let mut quiet_since = Instant::now();
+    loop {
+        let alone_for = inner.lease() * 5;
+        if inner.leader().is_some() {
+            quiet_since = Instant::now();
+        }
+        let known = inner.own_entry();
+        let fits = known.as_ref() == Some(&inner.config.member());
+        let settled = fits && (quiet_since.elapsed() < alone_for || inner.is_only_voter());
+        if settled {
+            inner.set_phase(Phase::Member, Vec::new());
+            pause = PAUSES.0;
+            if !inner.pause(Duration::from_millis(500)).await {
+                return;
+            }
+            continue;
+        }
+        let found = inner.one_round(&mut notices).await;
+        if found == Some(Phase::Removed) {
+            return;
+        }
+        pause = match found {
+            Some(Phase::Joining) => JOINED_PAUSE,
+            Some(_) => PAUSES.0,
+            None => (pause * 2).min(PAUSES.1),
+        };
+        if !inner.pause(pause).await {
+            return;
+        }
+    }
+}
+
+/// Tells people once, and again after a while.
+#[derive(Default)]
+struct Notices {
+    last: Vec<String>,
+    at: Option<Instant>,
+}
+
+impl Notices {
+    fn tell(&mut self, notices: &[String]) {
+        let again = self.at.is_none_or(|at| at.elapsed() > LOG_AGAIN_AFTER);
+        if !notices.is_empty() && (again || self.last != notices) {
+            for notice in notices {
+                tracing::warn!("{notice}");
+            }
+            self.last = notices.to_vec();
+            self.at = Some(Instant::now());
+        }
+    }
+}
+
+impl Inner {
+    /// This node, as the newest membership here has it.
+    fn own_entry(&self) -> Option<Member> {
+        let metrics = self.metrics();
+        metrics
+            .membership_config
+            .membership()
+            .get_node(&self.id)
+            .cloned()
+    }
+
+    fn is_only_voter(&self) -> bool {
+        self.metrics()
+            .membership_config
+            .membership()
+            .voter_ids()
+            .eq([self.id])
+    }
+
+    fn set_phase(&self, phase: Phase, notices: Vec<String>) {
+        let mut progress = self.progress.lock();
+        progress.phase = phase;
+        progress.notices = notices;
+    }
+
+    /// Addresses of others to ask.
+    fn others(&self) -> BTreeSet<String> {
+        let metrics = self.metrics();
+        let members = metrics.membership_config.membership();
+        let members = members.nodes().map(|(_, member)| member.address.clone());
+        let mut others: BTreeSet<String> =
+            members.chain(self.config.seeds.iter().cloned()).collect();
+        others.remove(&self.config.address);
+        others
+    }
+
+    async fn one_round(&self, notices: &mut Notices) -> Option<Phase> {
+        let within = self.config.call_timeout;
+        let asked = self.others().into_iter().map(|address| async move {
+            let answer = self.speaker.ask(0, &address, &Request::Hello, within).await;
+            let hello = match answer {
+                Ok(Response::Hello(hello)) => Ok(*hello),
+                Ok(Response::Refused(_, why)) => Err(why),
+                Ok(_) => Err("it answered another question".to_owned()),
+                Err(error) => Err(error.to_string()),
+            };
+            (address, hello)
+        });
+        let answers = join_all(asked).await;
+        for hello in answers
+            .iter()
+            .filter_map(|(_, answer)| answer.as_ref().ok())
+        {
+            // A member that has moved while nobody led can be told from its answer alone.
+            self.speaker
+                .note_address(raft_id(hello.member.directory), &hello.member.address);
+        }
+        let (decision, mut words) = decide(
+            &self.config.member(),
+            self.speaker.cluster(),
+            self.own_entry().is_some(),
+            &self.config.seeds,
+            self.config.bootstrap_expect,
+            &answers,
+        );
+        let mut phase = Phase::Asking;
+        let mut done = None;
+        match decision {
+            Decision::Wait => {}
+            Decision::Join(addresses) => {
+                phase = Phase::Joining;
+                match self.ask_to_join(addresses).await {
+                    Ok(()) => {
+                        done = Some(phase);
+                        words.push(format!(
+                            "the leader knows this node; it has yet to reach it at {}",
+                            self.config.address
+                        ));
+                    }
+                    Err((Refusal::Removed, why)) => {
+                        phase = Phase::Removed;
+                        done = Some(phase);
+                        words.push(format!(
+                            "{why}; stop it, or start it again to let it join anew"
+                        ));
+                    }
+                    Err((_, why)) => words.push(why),
+                }
+            }
+            Decision::Found(members) => match self.found(members).await {
+                Ok(()) => done = Some(Phase::Member),
+                Err(why) => words.push(why),
+            },
+        }
+        if done != Some(Phase::Joining) {
+            notices.tell(&words);
+        }
+        self.set_phase(phase, words);
+        done
+    }
+
+    async fn ask_to_join(&self, addresses: Vec<String>) -> Result<(), (Refusal, String)> {
+        let request = Request::Join(self.config.member());
+        let within = self.config.propose_timeout;
+        let mut last = (
+            Refusal::NotNow,
+            "nobody leads the cluster at present".to_owned(),
+        );
+        for address in addresses {
+            match self.speaker.ask(0, &address, &request, within).await {
+                Ok(Response::Changed) => return Ok(()),
+                Ok(Response::NotLeader(_)) => {}
+                Ok(Response::Refused(refusal, why)) => {
+                    last = (
+                        refusal,
+                        format!("the node at {address} did not let this node in: {why}"),
+                    );
+                    if matches!(refusal, Refusal::NodeIdInUse | Refusal::Removed) {
+                        break;
+                    }
+                }
+                Ok(_) => last.1 = format!("the node at {address} answered another question"),
+                Err(error) => last.1 = format!("the node at {address} {error}"),
+            }
+        }
+        Err(last)
+    }
+
+    async fn found(&self, members: BTreeMap<RaftId, Member>) -> Result<(), String> {
+        let cluster = self.speaker.cluster();
+        let cluster = cluster.unwrap_or_else(|| ClusterId(uuid::Uuid::new_v4().as_u128()));
+        self.adopt(cluster).await?;
+        let nodes: Vec<i32> = members.values().map(|m| m.node.0).collect();
+        tracing::info!(%cluster, ?nodes, "this node founds a cluster");
+        let founded = self.raft.initialize(members).await;
+        founded.map_err(|e| format!("the cluster was not founded: {e}"))
+    }
+}
+
+/// What the answers of a round mean. Pure.
+fn decide(
+    me: &Member,
+    cluster: Option<ClusterId>,
+    member: bool,
+    seeds: &[String],
+    expect: usize,
+    answers: &[(String, Result<Hello, String>)],
+) -> (Decision, Vec<String>) {
+    let mut words = Vec::new();
+    let mut found: Option<ClusterId> = cluster;
+    let (mut leaders, mut others) = (Vec::new(), Vec::new());
+    let mut empty: BTreeMap<RaftId, Member> = BTreeMap::from([(raft_id(me.directory), me.clone())]);
+    let (mut silent, mut wrong, mut in_seeds) = (Vec::new(), false, seeds.contains(&me.address));
+    for (address, answer) in answers {
+        let hello = match answer {
+            Ok(hello) => hello,
+            Err(why) => {
+                silent.push(format!("the node at {address} {why}"));
+                continue;
+            }
+        };
+        if hello.member.directory == me.directory {
+            // This node by another name.
+            in_seeds |= seeds.contains(address);
+            continue;
+        }
+        if hello.member.node == me.node {
+            wrong = true;
+            words.push(format!(
+                "the node at {address} has the node id {} of this one and another data directory; give one of \
+                 them another id", me.node
+            ));
+            continue;
+        }
+        match (found, hello.cluster) {
+            (Some(ours), Some(theirs)) if ours != theirs && hello.initialised => {
+                wrong = true;
+                words.push(format!(
+                    "the node at {address} belongs to cluster {theirs}, and not to {ours}"
+                ));
+                continue;
+            }
+            (None, Some(theirs)) if hello.initialised => found = Some(theirs),
+            _ => {}
+        }
+        if hello.initialised {
+            leaders.extend(hello.leader.clone().map(|(_, address)| address));
+            others.push(address.clone());
+        } else {
+            empty.insert(raft_id(hello.member.directory), hello.member.clone());
+        }
+    }
+    if !others.is_empty() {
+        if wrong && cluster.is_none() {
+            return (Decision::Wait, words);
+        }
+        leaders.extend(others);
+        let mut once = BTreeSet::new();
+        leaders.retain(|address| once.insert(address.clone()));
+        return (Decision::Join(leaders), words);
+    }
+    words.extend(silent.iter().cloned());
+    if member || wrong || expect == 0 || !silent.is_empty() || !(in_seeds || seeds.is_empty()) {
+        if !member && expect > 0 && silent.is_empty() && !in_seeds && !seeds.is_empty() {
+            words.push(format!(
+                "this node, {}, is not among its seeds and founds no cluster",
+                me.address
+            ));
+        }
+        return (Decision::Wait, words);
+    }
+    let ids: BTreeSet<_> = empty.values().map(|m| m.node).collect();
+    if ids.len() < empty.len() {
+        words.push("two of the seeds have the same node id; give one of them another".to_owned());
+        return (Decision::Wait, words);
+    }
+    if empty.len() < expect {
+        words.push(format!(
+            "{} of the {expect} nodes that found the cluster are there",
+            empty.len()
+        ));
+        return (Decision::Wait, words);
+    }
+    if ids.first() != Some(&me.node) {
+        return (Decision::Wait, words);
+    }
+    let mut members: Vec<(RaftId, Member)> = empty.into_iter().collect();
+    members.sort_by_key(|(_, member)| member.node);
+    members.truncate(expect);
+    (Decision::Found(members.into_iter().collect()), words)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use varve_types::{DirectoryId, NodeId};
+
+    fn node(n: i32) -> Member {
+        Member {
+            node: NodeId(n),
+            directory: DirectoryId(1000 + n as u128),
+            address: format!("n{n}:1"),
+            rack: String::new(),
+        }
+    }
+
+    fn hello(member: Member, cluster: Option<u128>) -> Result<Hello, String> {
+        Ok(Hello {
+            cluster: cluster.map(ClusterId),
+            member,
+            initialised: cluster.is_some(),
+            leader: None,
+        })
+    }
+
+    fn seeds(n: i32) -> Vec<String> {
+        (1..=n).map(|n| format!("n{n}:1")).collect()
+    }
+
+    fn of(me: i32, answers: Vec<Result<Hello, String>>) -> (Decision, Vec<String>) {
+        let others = (1..=3).filter(|n| *n != me).map(|n| format!("n{n}:1"));
+        let answers: Vec<_> = others.zip(answers).collect();
+        decide(&node(me), None, false, &seeds(3), 3, &answers)
+    }
+
+    #[test]
+    fn the_lowest_of_all_empty_nodes_founds() {
+        let (decision, _) = of(1, vec![hello(node(2), None), hello(node(3), None)]);
+        let Decision::Found(members) = decision else {
+            panic!("{decision:?}")
+        };
+        assert_eq!(members.len(), 3);
+        let (decision, _) = of(2, vec![hello(node(1), None), hello(node(3), None)]);
+        assert_eq!(decision, Decision::Wait);
+    }
+
+    #[test]
+    fn nobody_founds_while_a_seed_is_silent() {
+        let (decision, words) = of(1, vec![hello(node(2), None), Err("is away".to_owned())]);
+        assert_eq!(decision, Decision::Wait);
+        assert!(words[0].contains("n3:1"), "{words:?}");
+    }
+
+    #[test]
+    fn whoever_finds_a_cluster_joins_it() {
+        let (decision, _) = of(1, vec![hello(node(2), Some(7)), Err("is away".to_owned())]);
+        assert_eq!(decision, Decision::Join(vec!["n2:1".to_owned()]));
+    }
+
+    #[test]
+    fn two_clusters_or_two_nodes_of_one_id_are_refused() {
+        let (decision, words) = of(1, vec![hello(node(2), Some(7)), hello(node(3), Some(8))]);
+        assert_eq!((decision, words.len()), (Decision::Wait, 1));
+        let mut twin = node(3);
+        twin.node = NodeId(2);
+        let (decision, words) = of(1, vec![hello(node(2), None), hello(twin.clone(), None)]);
+        assert_eq!((decision, words.len()), (Decision::Wait, 1));
+        twin.node = NodeId(1);
+        let (decision, words) = of(1, vec![hello(node(2), None), hello(twin, None)]);
+        assert_eq!((decision, words.len()), (Decision::Wait, 1));
+    }
+}

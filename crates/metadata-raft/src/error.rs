@@ -1,0 +1,87 @@
+//! What can go wrong with the store and the start of a node.
+//!
+//! Invariant: each says what happened to which file, and what to do.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use varve_metadata::snapshot::SnapshotError;
+use varve_storage::LogError;
+use varve_vfs::VfsError;
+
+use crate::codec::CodecError;
+
+/// The raft store cannot be read, or can no longer be written.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The disk failed.
+    #[error(transparent)]
+    Io(#[from] VfsError),
+    /// The log failed.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// A file is not what was written.
+    #[error(
+        "{} is damaged: {why}. The node takes no part in the metadata of the cluster, because a guess could \
+         undo what was agreed on. Nothing was changed. Wipe the data directory of this node and let it join \
+         anew if the other nodes are well", path.display()
+    )]
+    Damaged {
+        /// The file or directory.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// An earlier failure took the store out of service.
+    #[error(
+        "the raft store in {} refuses changes since a failure: {cause}. Nothing was written now. Start the \
+         node again after the disk is repaired", dir.display()
+    )]
+    Failed {
+        /// The directory.
+        dir: PathBuf,
+        /// The failure.
+        cause: Arc<str>,
+    },
+}
+
+impl StoreError {
+    pub(crate) fn damaged(path: &Path, why: &CodecError) -> Self {
+        Self::Damaged {
+            path: path.to_owned(),
+            why: why.to_string(),
+        }
+    }
+
+    pub(crate) fn damage(path: &Path, why: impl Into<String>) -> Self {
+        Self::Damaged {
+            path: path.to_owned(),
+            why: why.into(),
+        }
+    }
+
+    pub(crate) fn snapshot(path: &Path, why: &SnapshotError) -> Self {
+        Self::damage(path, why.to_string())
+    }
+}
+
+impl From<StoreError> for io::Error {
+    fn from(error: StoreError) -> Self {
+        Self::other(error.to_string())
+    }
+}
+
+/// Why a node did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Its store cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// It is configured with what cannot be.
+    #[error("the metadata of the cluster cannot start: {0}. Nothing was changed")]
+    Config(String),
+    /// The consensus did not start.
+    #[error("the metadata of the cluster did not start: {0}")]
+    Raft(String),
+}

@@ -1,0 +1,354 @@
+//! What the store has acknowledged survives every crash: random sequences of operations on a disk that
+//! forgets what was not synced, with a crash after or within any of them.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use varve_metadata_raft::disk::{Disk, Loaded, prepare};
+use varve_metadata_raft::types::{CommandBytes, Entry, LogId, Payload, Vote, log_id, vote};
+use varve_vfs::fault::{FaultVfs, Op};
+use varve_vfs::mem::{Answer, Fate, MemVfs, Unsynced};
+
+const OWNER: u64 = 7;
+
+struct Rng(u64);
+
+impl Rng {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, n: u64) -> u64 {
+        self.next() % n.max(1)
+    }
+}
+
+/// What must be there.
+#[derive(Debug, Clone, Default, PartialEq)]
+struct Model {
+    entries: Vec<Entry>,
+    vote: Option<Vote>,
+    purged: Option<LogId>,
+    committed: Option<LogId>,
+    /// What is committed for certain, whatever crashes.
+    synced: Option<LogId>,
+}
+
+impl Model {
+    fn next(&self) -> u64 {
+        self.last().map_or(0, |id| id.index + 1)
+    }
+
+    fn last(&self) -> Option<LogId> {
+        self.entries.last().map(|e| e.log_id).or(self.purged)
+    }
+
+    fn term(&self) -> u64 {
+        self.vote.map_or(0, |v| v.leader_id.term)
+    }
+}
+
+fn open(disk: &MemVfs) -> (Disk, Loaded) {
+    // Small segments, so that cuts and purges cross their borders.
+    Disk::open_with(Arc::new(disk.clone()), Path::new("/raft"), OWNER, 400).unwrap()
+}
+
+/// One random operation on the disk and on the model.
+fn step(rng: &mut Rng, disk: &mut Disk, model: &mut Model) -> &'static str {
+    match rng.below(12) {
+        0..=4 if model.term() > 0 => {
+            let entries: Vec<Entry> = (0..1 + rng.below(4))
+                .map(|n| Entry {
+                    log_id: log_id(model.term(), model.next() + n),
+                    payload: match rng.below(4) {
+                        0 => Payload::Blank,
+                        _ => {
+                            let bytes = vec![rng.next() as u8; rng.below(120) as usize];
+                            Payload::Normal(CommandBytes(Bytes::from(bytes)))
+                        }
+                    },
+                })
+                .collect();
+            disk.append(entries.iter().map(prepare).collect()).unwrap();
+            model.entries.extend(entries);
+            "append"
+        }
+        5 | 6 => {
+            let newer = vote(model.term() + 1, rng.below(3), rng.below(2) == 0);
+            disk.save_vote(&newer).unwrap();
+            model.vote = Some(newer);
+            "vote"
+        }
+        7 | 8 => {
+            let from = model.committed.map_or(0, |id| id.index);
+            let newest = model.entries.iter().filter(|e| e.log_id.index > from);
+            let newest: Vec<_> = newest.map(|e| e.log_id).collect();
+            if !newest.is_empty() {
+                model.committed = Some(newest[rng.below(newest.len() as u64) as usize]);
+                disk.save_committed(model.committed).unwrap();
+                if rng.below(2) == 0 {
+                    disk.sync_committed().unwrap();
+                    model.synced = model.committed;
+                }
+            }
+            "committed"
+        }
+        9 => {
+            // What is committed is never cut.
+            let least = model.committed.max(model.purged);
+            let keep = model
+                .entries
+                .iter()
+                .filter(|e| Some(e.log_id) <= least)
+                .count();
+            let keep = keep + rng.below((model.entries.len() - keep) as u64 + 1) as usize;
+            let last = keep.checked_sub(1).map(|at| model.entries[at].log_id);
+            disk.truncate_after(last.or(model.purged).as_ref()).unwrap();
+            model.entries.truncate(keep);
+            "truncate"
+        }
+        10 => {
+            let done = model
+                .entries
+                .iter()
+                .filter(|e| Some(e.log_id) <= model.committed);
+            let done: Vec<_> = done.map(|e| e.log_id).collect();
+            if rng.below(8) == 0 {
+                // A snapshot from another node, past the end of the log.
+                let upto = log_id(model.term().max(1), model.next() + rng.below(5));
+                if model.term() > 0 {
+                    disk.purge(&upto).unwrap();
+                    model.entries.clear();
+                    model.purged = Some(upto);
+                    model.committed = model.committed.max(Some(upto));
+                    disk.save_committed(model.committed).unwrap();
+                }
+            } else if !done.is_empty() {
+                let upto = done[rng.below(done.len() as u64) as usize];
+                disk.purge(&upto).unwrap();
+                model.entries.retain(|e| e.log_id > upto);
+                model.purged = Some(upto);
+            }
+            "purge"
+        }
+        _ => "nothing",
+    }
+}
+
+fn assert_committed(loaded: &Loaded, model: &Model, at: &str) {
+    assert!(
+        loaded.committed <= loaded.last(),
+        "{at}: committed above the log"
+    );
+    let least = model.synced.min(loaded.last());
+    assert!(
+        loaded.committed >= least,
+        "{at}: {:?} < {least:?}",
+        loaded.committed
+    );
+    assert!(loaded.committed <= model.committed, "{at}");
+}
+
+/// After a crash between two operations everything is there.
+fn assert_whole(loaded: &Loaded, model: &Model, at: &str) {
+    assert_eq!(loaded.entries, model.entries, "{at}");
+    assert_eq!(
+        (loaded.vote, loaded.purged),
+        (model.vote, model.purged),
+        "{at}"
+    );
+    assert_committed(loaded, model, at);
+}
+
+/// After a crash within an operation it has happened, has not, or has in part, from its safe side.
+fn assert_between(loaded: &Loaded, before: &Model, after: &Model, at: &str) {
+    assert!(
+        loaded.vote == before.vote || loaded.vote == after.vote,
+        "{at}: vote"
+    );
+    assert!(
+        loaded.purged == before.purged || loaded.purged == after.purged,
+        "{at}: purged"
+    );
+    let of = if loaded.purged == after.purged && after.purged != before.purged {
+        vec![&after.entries]
+    } else {
+        vec![&before.entries, &after.entries]
+    };
+    let (least, most) = (
+        of.iter().map(|e| e.len()).min().unwrap(),
+        of.iter().max_by_key(|e| e.len()).unwrap(),
+    );
+    assert!(
+        loaded.entries.len() >= least,
+        "{at}: {} < {least} entries",
+        loaded.entries.len()
+    );
+    assert!(most.starts_with(&loaded.entries), "{at}: other entries");
+    assert!(
+        loaded.committed <= loaded.last(),
+        "{at}: committed above the log"
+    );
+}
+
+fn random_fate(rng: &mut Rng) -> impl FnMut(&Unsynced<'_>) -> Fate {
+    move |change| match (rng.below(5), change) {
+        (0 | 1, _) => Fate::Lose,
+        (2, Unsynced::Write { len, .. }) => Fate::Tear(rng.below(*len as u64) as usize),
+        (3, Unsynced::Write { .. }) => Fate::Zeros,
+        _ => Fate::Keep,
+    }
+}
+
+/// Copies the disk just before the operation of it that `left` counts down to.
+fn copy_within(vfs: &MemVfs, left: u64) -> Arc<Mutex<Option<MemVfs>>> {
+    let copy = Arc::new(Mutex::new(None));
+    let (slot, disk, left) = (copy.clone(), vfs.clone(), Mutex::new(left));
+    vfs.set_hook(Some(Arc::new(move |_| {
+        let mut left = left.lock().unwrap();
+        if *left == 0 {
+            slot.lock().unwrap().get_or_insert_with(|| disk.fork());
+        }
+        *left = left.saturating_sub(1);
+        Answer::Go
+    })));
+    copy
+}
+
+fn run(seed: u64) {
+    let mut rng = Rng(seed);
+    let vfs = MemVfs::new();
+    let (mut disk, loaded) = open(&vfs);
+    assert!(loaded.is_empty());
+    let mut model = Model::default();
+    for number in 0..4 + rng.below(10) {
+        let before = model.clone();
+        let within = (rng.below(3) == 0).then(|| copy_within(&vfs, rng.below(24)));
+        let what = step(&mut rng, &mut disk, &mut model);
+        let at = format!("seed {seed}, operation {number} ({what})");
+        if let Some(copy) = within {
+            vfs.set_hook(None);
+            let copy = copy.lock().unwrap().take();
+            if let Some(copy) = copy {
+                match rng.below(3) {
+                    0 => copy.kill_process(),
+                    1 => copy.crash_losing_unsynced(),
+                    _ => copy.crash(&mut random_fate(&mut rng)),
+                }
+                let (mut again, loaded) = open(&copy);
+                assert_between(&loaded, &before, &model, &at);
+                // What was found is found again, and can be gone on from.
+                let mut found = Model {
+                    entries: loaded.entries,
+                    vote: loaded.vote,
+                    purged: loaded.purged,
+                    committed: loaded.committed,
+                    synced: loaded.committed,
+                };
+                step(&mut rng, &mut again, &mut found);
+                drop(again);
+                copy.crash_losing_unsynced();
+                assert_whole(&open(&copy).1, &found, &at);
+            }
+        }
+        if rng.below(6) == 0 {
+            drop(disk);
+            match rng.below(3) {
+                0 => vfs.kill_process(),
+                1 => vfs.crash_losing_unsynced(),
+                _ => vfs.crash(&mut random_fate(&mut rng)),
+            }
+            let (again, loaded) = open(&vfs);
+            assert_whole(&loaded, &model, &at);
+            model.committed = loaded.committed;
+            model.synced = loaded.committed;
+            disk = again;
+        }
+    }
+    vfs.crash_losing_unsynced();
+    assert_whole(&open(&vfs).1, &model, &format!("seed {seed}, at the end"));
+}
+
+#[test]
+fn ten_thousand_sequences_lose_nothing() {
+    for seed in 0..10_000 {
+        run(seed);
+    }
+}
+
+#[test]
+#[ignore = "takes minutes"]
+fn a_million_sequences_lose_nothing() {
+    for seed in 10_000..1_000_000 {
+        run(seed);
+    }
+}
+
+#[test]
+fn a_failed_sync_takes_the_store_out() {
+    for nth in 1..40 {
+        let mem = MemVfs::new();
+        let faults = FaultVfs::new(Arc::new(mem.clone()));
+        let (mut disk, _) = Disk::open(faults.clone(), Path::new("/raft"), OWNER).unwrap();
+        faults.fail_once(Op::Any, nth, rustix::io::Errno::IO);
+        let entry = |index| Entry {
+            log_id: log_id(1, index),
+            payload: Payload::Blank,
+        };
+        let mut done = 0;
+        let mut voted = false;
+        let mut failed = false;
+        for index in 0..3 {
+            voted |= index == 0 && disk.save_vote(&vote(1, 1, true)).is_ok();
+            match disk.append(vec![prepare(&entry(index))]) {
+                Ok(()) => {
+                    assert!(!failed, "nothing is written after a failure");
+                    done += 1;
+                }
+                Err(_) => failed = true,
+            }
+        }
+        assert_eq!(failed, disk.failure().is_some());
+        drop(disk);
+        mem.crash_losing_unsynced();
+        let (_, loaded) = Disk::open(Arc::new(mem), Path::new("/raft"), OWNER).unwrap();
+        assert!(loaded.entries.len() >= done);
+        assert!(!voted || loaded.vote == Some(vote(1, 1, true)));
+    }
+}
+
+#[test]
+fn damage_stops_the_node() {
+    let vfs = MemVfs::new();
+    let (mut disk, _) = open(&vfs);
+    disk.save_vote(&vote(3, 1, true)).unwrap();
+    let entry = Entry {
+        log_id: log_id(3, 0),
+        payload: Payload::Blank,
+    };
+    disk.append(vec![prepare(&entry)]).unwrap();
+    drop(disk);
+    let refused = |change: &dyn Fn(&MemVfs)| {
+        let copy = vfs.fork();
+        change(&copy);
+        let opened = Disk::open(Arc::new(copy), Path::new("/raft"), OWNER);
+        opened.map(|_| ()).unwrap_err().to_string()
+    };
+    let why = refused(&|disk| {
+        assert!(disk.damage(Path::new("/raft/vote"), &mut |bytes| bytes[20] ^= 1));
+    });
+    assert!(why.contains("/raft/vote is damaged"), "{why}");
+    let why = refused(&|disk| {
+        varve_vfs::Vfs::remove_file(disk, Path::new("/raft/vote")).unwrap();
+    });
+    assert!(why.contains("term 3"), "{why}");
+    let other = Disk::open(Arc::new(vfs.fork()), Path::new("/raft"), 8);
+    assert!(other.unwrap_err().to_string().contains("another directory"));
+}

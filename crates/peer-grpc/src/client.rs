@@ -1,0 +1,329 @@
+//! The calling side: two connections to each peer, one for bulk data and one for what must not wait behind
+//! it, made when first used and made again by the next call once lost.
+//!
+//! Invariants: windows are fixed and never adaptive (many small unread frames would end the connection);
+//! what waits for a leader goes out in one message; a connection on which nothing comes back is given up
+//! after the keepalive, whether or not anything is under way.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::Stream;
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio_util::sync::CancellationToken;
+use tonic::Request;
+use tonic::transport::{Channel, Endpoint};
+use varve_broker::peer::{Incoming, Outgoing, PeerError, Peers, ToLeader};
+use varve_metadata::log::Later;
+use varve_metadata::{Heartbeat, Output};
+use varve_proto::peer::v1 as pb;
+use varve_proto::peer::v1::raft_service_client::RaftServiceClient;
+use varve_proto::peer::v1::replica_service_client::ReplicaServiceClient;
+use varve_types::{NodeId, limits};
+
+use crate::convert;
+use crate::identity::Identity;
+use crate::outcome::{CallError, CallErrorKind, kind, sentence};
+
+/// Room for what surrounds a payload in a message.
+const ENVELOPE_BYTES: usize = 1024;
+/// Connections kept; more addresses than a cluster has nodes are leftovers.
+const CHANNELS_MAX: usize = 2 * limits::NODES_MAX;
+
+/// How to call other nodes.
+#[derive(Debug, Clone, Copy)]
+pub struct ClientOptions {
+    /// Longest time to make a connection.
+    pub connect_timeout: Duration,
+    /// Longest time until a leader takes a replication stream.
+    pub open_timeout: Duration,
+    /// Longest time for a heartbeat.
+    pub heartbeat_timeout: Duration,
+    /// Time without a word after which a connection is tried.
+    pub keepalive_interval: Duration,
+    /// Time the other side has to show that it is there.
+    pub keepalive_timeout: Duration,
+}
+
+impl Default for ClientOptions {
+    fn default() -> Self {
+        Self {
+            connect_timeout: Duration::from_secs(2),
+            open_timeout: Duration::from_secs(5),
+            heartbeat_timeout: Duration::from_secs(1),
+            keepalive_interval: Duration::from_secs(2),
+            keepalive_timeout: Duration::from_secs(4),
+        }
+    }
+}
+
+/// What a connection is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Lane {
+    /// Consensus and heartbeats: small, and somebody waits.
+    Control,
+    /// Records.
+    Bulk,
+}
+
+/// Calls other nodes. Cheap to clone; clones share the connections.
+#[derive(Debug, Clone)]
+pub struct PeerClient {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    identity: Identity,
+    options: ClientOptions,
+    channels: std::sync::Mutex<BTreeMap<(Lane, String), Channel>>,
+}
+
+impl PeerClient {
+    /// Prepares; connects to nobody yet. Belongs into a tokio runtime.
+    #[must_use]
+    pub fn new(identity: Identity, options: ClientOptions) -> Self {
+        let inner = Inner {
+            identity,
+            options,
+            channels: std::sync::Mutex::default(),
+        };
+        Self {
+            inner: Arc::new(inner),
+        }
+    }
+
+    /// Sends a message of the metadata consensus and waits for the answer. `to`: which node is meant, when
+    /// that is known; `address` is `host:port` of its peer listener.
+    ///
+    /// # Errors
+    /// [`CallError`]; unless it was refused, the node may have heard the message.
+    pub async fn raft_call(
+        &self,
+        to: Option<NodeId>,
+        address: &str,
+        request: Bytes,
+        timeout: Duration,
+    ) -> Result<Bytes, CallError> {
+        let failed = |kind, why| CallError {
+            address: address.to_owned(),
+            kind,
+            why,
+        };
+        if request.len() > limits::PEER_RAFT_MAX_BYTES {
+            let (found, most) = (request.len(), limits::PEER_RAFT_MAX_BYTES);
+            let why = format!(
+                "a message of {found} bytes was not sent: a message of the consensus has at most {most}"
+            );
+            return Err(failed(CallErrorKind::Refused, why));
+        }
+        let channel = self
+            .inner
+            .channel(Lane::Control, address)
+            .map_err(|why| failed(CallErrorKind::Refused, why))?;
+        let mut client = RaftServiceClient::new(channel)
+            .max_encoding_message_size(limits::PEER_RAFT_MAX_BYTES + ENVELOPE_BYTES)
+            .max_decoding_message_size(limits::PEER_RAFT_MAX_BYTES + ENVELOPE_BYTES);
+        let request = self
+            .inner
+            .request(pb::CallRequest { payload: request }, to, timeout);
+        match tokio::time::timeout(timeout, client.call(request)).await {
+            Ok(Ok(response)) => Ok(response.into_inner().payload),
+            Ok(Err(status)) if kind(&status) != CallErrorKind::TimedOut => {
+                Err(failed(kind(&status), sentence(&status)))
+            }
+            Ok(Err(_)) | Err(_) => Err(failed(CallErrorKind::TimedOut, late(timeout))),
+        }
+    }
+}
+
+impl Peers for PeerClient {
+    fn replicate(
+        &self,
+        to: NodeId,
+        address: String,
+        outgoing: Outgoing,
+        incoming: Incoming,
+    ) -> Later<'static, Result<(), PeerError>> {
+        let inner = Arc::clone(&self.inner);
+        Box::pin(async move {
+            let replicated = inner.replicate(to, &address, outgoing, incoming).await;
+            replicated.map_err(|why| PeerError {
+                node: to,
+                address,
+                why,
+            })
+        })
+    }
+
+    fn heartbeat(
+        &self,
+        to: NodeId,
+        address: String,
+        beat: Heartbeat,
+    ) -> Later<'static, Result<Output, PeerError>> {
+        let inner = Arc::clone(&self.inner);
+        Box::pin(async move {
+            let heard = inner.heartbeat(to, &address, beat).await;
+            heard.map_err(|why| PeerError {
+                node: to,
+                address,
+                why,
+            })
+        })
+    }
+}
+
+impl Inner {
+    /// The connection to `address` for that purpose.
+    fn channel(&self, lane: Lane, address: &str) -> Result<Channel, String> {
+        let mut channels = self
+            .channels
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let key = (lane, address.to_owned());
+        if let Some(channel) = channels.get(&key) {
+            return Ok(channel.clone());
+        }
+        if channels.len() >= CHANNELS_MAX {
+            // Those in use live on with whoever uses them.
+            channels.clear();
+        }
+        let channel = endpoint(address, &self.options)?.connect_lazy();
+        channels.insert(key, channel.clone());
+        Ok(channel)
+    }
+
+    fn request<T>(&self, message: T, to: Option<NodeId>, timeout: Duration) -> Request<T> {
+        let mut request = Request::new(message);
+        self.identity.stamp(request.metadata_mut(), to);
+        request.set_timeout(timeout);
+        request
+    }
+
+    async fn heartbeat(
+        &self,
+        to: NodeId,
+        address: &str,
+        beat: Heartbeat,
+    ) -> Result<Output, String> {
+        let timeout = self.options.heartbeat_timeout;
+        let mut client = ReplicaServiceClient::new(self.channel(Lane::Control, address)?);
+        let request = self.request(convert::to_heartbeat_request(&beat), Some(to), timeout);
+        let answer = tokio::time::timeout(timeout, client.heartbeat(request)).await;
+        let answer = answer.map_err(|_| late(timeout))?;
+        let answer = answer.map_err(|status| sentence(&status))?;
+        convert::heartbeat_response(beat.node, answer.into_inner()).map_err(not_legal)
+    }
+
+    async fn replicate(
+        &self,
+        to: NodeId,
+        address: &str,
+        outgoing: Outgoing,
+        incoming: Incoming,
+    ) -> Result<(), String> {
+        let mut client = ReplicaServiceClient::new(self.channel(Lane::Bulk, address)?)
+            .max_encoding_message_size(limits::PEER_REQUEST_MAX_BYTES)
+            .max_decoding_message_size(limits::PEER_RESPONSE_MAX_BYTES);
+        let (closed, dropped) = (CancellationToken::new(), CancellationToken::new());
+        // The transport goes on sending when nobody waits for answers any more, and the leader would never
+        // know: what is said ends with the one who listens.
+        let _end = dropped.clone().drop_guard();
+        let mut request = Request::new(said(outgoing, closed.clone(), dropped));
+        self.identity.stamp(request.metadata_mut(), Some(to));
+        let open_timeout = self.options.open_timeout;
+        let exchange = async move {
+            let opened = tokio::time::timeout(open_timeout, client.replicate(request)).await;
+            let opened = opened.map_err(|_| late(open_timeout))?;
+            let mut answers = opened.map_err(|status| sentence(&status))?.into_inner();
+            loop {
+                match answers.message().await {
+                    Ok(Some(message)) => {
+                        incoming(convert::replicate_response(message).map_err(not_legal)?);
+                    }
+                    Ok(None) => return Err("the node has ended the stream".to_owned()),
+                    Err(status) => return Err(sentence(&status)),
+                }
+            }
+        };
+        tokio::select! {
+            () = closed.cancelled() => Ok(()),
+            // The leader ends its half after ours, which is no fault then.
+            ended = exchange => if closed.is_cancelled() { Ok(()) } else { ended },
+        }
+    }
+}
+
+/// What a follower says, as many messages in one as wait when the connection has room. Cancels `closed`
+/// when there will be no more; ends when `dropped` is.
+fn said(
+    outgoing: UnboundedReceiver<ToLeader>,
+    closed: CancellationToken,
+    dropped: CancellationToken,
+) -> impl Stream<Item = pb::ReplicateRequest> + Send + 'static {
+    futures_util::stream::unfold(
+        (outgoing, closed, dropped, Vec::new()),
+        |(mut outgoing, closed, dropped, mut waiting)| async move {
+            let count = tokio::select! {
+                biased;
+                () = dropped.cancelled() => return None,
+                count = outgoing.recv_many(&mut waiting, limits::PEER_MESSAGES_MAX) => count,
+            };
+            if count == 0 {
+                closed.cancel();
+                return None;
+            }
+            let message = convert::to_replicate_request(&waiting);
+            waiting.clear();
+            Some((message, (outgoing, closed, dropped, waiting)))
+        },
+    )
+}
+
+fn late(timeout: Duration) -> String {
+    format!("no answer within {timeout:?}; it may have been heard")
+}
+
+fn not_legal(invalid: convert::Invalid) -> String {
+    format!("the answer is not legal and was ignored: {invalid}")
+}
+
+fn endpoint(address: &str, options: &ClientOptions) -> Result<Endpoint, String> {
+    let has_port = address.rsplit_once(':').is_some_and(|(host, port)| {
+        !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0)
+    });
+    if !has_port {
+        return Err(format!("{address:?} is no address: expected host:port"));
+    }
+    let endpoint = Endpoint::from_shared(format!("http://{address}"))
+        .map_err(|error| format!("{address:?} is no address: {error}"))?;
+    Ok(endpoint
+        .connect_timeout(options.connect_timeout)
+        .initial_stream_window_size(limits::PEER_STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(limits::HTTP2_CONNECTION_WINDOW_BYTES)
+        .max_frame_size(limits::HTTP2_READ_FRAME_BYTES)
+        .http2_adaptive_window(false)
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(options.keepalive_interval)
+        .keep_alive_timeout(options.keepalive_timeout)
+        .keep_alive_while_idle(true))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_checked() {
+        let options = ClientOptions::default();
+        for good in ["node-1:8279", "10.0.0.1:1", "[::1]:8279"] {
+            assert!(endpoint(good, &options).is_ok(), "{good}");
+        }
+        for bad in ["", "node", "node:", ":1", "a b:1", "node:0", "node:70000"] {
+            assert!(endpoint(bad, &options).is_err(), "{bad}");
+        }
+    }
+}

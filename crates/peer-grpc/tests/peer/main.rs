@@ -1,0 +1,11 @@
+//! A server and clients on loopback sockets: replication, heartbeats, consensus, and what is refused.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test fails by panicking"
+)]
+
+mod calls;
+mod fake;
+mod replication;

@@ -1,0 +1,167 @@
+//! A node's part in a cluster, put together: the peer listener, the consensus on metadata, and what the broker
+//! needs of both.
+//!
+//! Invariants: peers are served before anything else is, since a cluster whose nodes wait for each other would
+//! never start; the directory knows its cluster before the first record of it is written.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use bytes::Bytes;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use varve_broker::{Cluster, ClusterConfig, PeerHandle};
+use varve_metadata::log::Later;
+use varve_metadata_raft::network::Call;
+use varve_metadata_raft::{MetadataRaft, RaftConfig, Transport, TransportError};
+use varve_peer_grpc::{
+    CallErrorKind, ClientOptions, Identity, PeerClient, PeerServer, RaftHandler, ServeError,
+    ServerOptions,
+};
+use varve_types::NodeId;
+use varve_vfs::Vfs;
+
+use crate::config::{Config, Members, advertised};
+use crate::datadir::DataDir;
+
+/// Time between looks whether the node belongs to a cluster by now.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// Longest time for a message of the consensus.
+const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The consensus over the peer connections.
+struct OverGrpc(PeerClient);
+
+impl Transport for OverGrpc {
+    fn call(&self, to: &str, request: Bytes) -> Call {
+        let (client, to) = (self.0.clone(), to.to_owned());
+        Box::pin(async move {
+            let answer = client.raft_call(None, &to, request, CALL_TIMEOUT).await;
+            answer.map_err(|error| match error.kind {
+                CallErrorKind::Unreachable | CallErrorKind::Refused => {
+                    TransportError::Unreachable(error.to_string())
+                }
+                _ => TransportError::Failed(error.to_string()),
+            })
+        })
+    }
+}
+
+/// The consensus as the peer listener knows it.
+struct Served(MetadataRaft);
+
+impl RaftHandler for Served {
+    fn call(&self, from: NodeId, request: Bytes) -> Later<'static, Bytes> {
+        let raft = self.0.clone();
+        Box::pin(async move { raft.serve(from, request).await })
+    }
+}
+
+/// A node that takes part in the consensus.
+pub(crate) struct Joined {
+    pub(crate) raft: MetadataRaft,
+    pub(crate) service: PeerHandle,
+    /// What the broker needs.
+    pub(crate) cluster: Cluster,
+    pub(crate) address: SocketAddr,
+    stop: CancellationToken,
+    pub(crate) serving: JoinHandle<Result<(), ServeError>>,
+}
+
+impl std::fmt::Debug for Joined {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Joined").finish_non_exhaustive()
+    }
+}
+
+/// Serves peers, takes part in the consensus, and ends once the node belongs to a cluster.
+pub(crate) async fn join(
+    config: &Config,
+    members: &Members,
+    listener: TcpListener,
+    directory: &mut DataDir,
+    vfs: Arc<dyn Vfs>,
+) -> Result<Joined> {
+    let address = listener.local_addr()?;
+    let told = advertised(members.advertised.as_ref(), address);
+    let identity = match directory.cluster() {
+        Some(cluster) => Identity::new(cluster, config.node),
+        None => Identity::joining(config.node),
+    };
+    let client = PeerClient::new(identity.clone(), ClientOptions::default());
+    let raft_config = RaftConfig {
+        cluster: directory.cluster(),
+        rack: config.broker.rack.clone(),
+        seeds: members.seeds.clone(),
+        bootstrap_expect: members.bootstrap_expect,
+        ..RaftConfig::new(
+            config.node,
+            directory.directory(),
+            told.clone(),
+            config.broker.data_dir.join("raft"),
+        )
+    };
+    let raft = MetadataRaft::start(raft_config, vfs, Arc::new(OverGrpc(client.clone())))
+        .await
+        .context("the consensus on metadata cannot start")?;
+    let (service, stop) = (PeerHandle::default(), CancellationToken::new());
+    let server = PeerServer::new(
+        identity.clone(),
+        Arc::new(service.clone()),
+        Arc::new(Served(raft.clone())),
+        ServerOptions::default(),
+    );
+    let serving = tokio::spawn(server.serve(listener, stop.clone()));
+    tracing::info!(
+        peer = %address, advertised = told, seeds = members.seeds.join(","),
+        "looking for the cluster"
+    );
+    let cluster = loop {
+        if let Some(cluster) = raft.cluster() {
+            break cluster;
+        }
+        if let Some(why) = raft.status().failure {
+            anyhow::bail!("the consensus on metadata is out of service: {why}");
+        }
+        tokio::time::sleep(LOOK).await;
+    };
+    // Set already when the directory knew it.
+    let _ = identity.cluster.set(cluster);
+    directory.adopt(cluster)?;
+    tracing::info!(cluster_id = %cluster, "this node belongs to a cluster");
+    let how = ClusterConfig {
+        session_timeout: members.session_timeout,
+        heartbeat_interval: members.heartbeat_interval,
+        replica_lag: members.replica_lag,
+        drain_timeout: members.drain_timeout,
+        ..ClusterConfig::new(told)
+    };
+    let cluster = Cluster {
+        config: how,
+        log: Arc::new(raft.clone()),
+        peers: Arc::new(client),
+    };
+    Ok(Joined {
+        raft,
+        service,
+        cluster,
+        address,
+        stop,
+        serving,
+    })
+}
+
+impl Joined {
+    /// The last act of a shutdown: the consensus goes on elsewhere.
+    pub(crate) async fn leave(self) {
+        self.raft.shutdown().await;
+        self.stop.cancel();
+        if let Ok(Err(error)) = self.serving.await {
+            tracing::warn!(%error, "the peer listener did not end in order");
+        }
+    }
+}
