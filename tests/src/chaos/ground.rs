@@ -140,7 +140,15 @@ impl Drop for Spaces {
 
 fn clear(tag: &str, nodes: usize) {
     for node in 0..nodes {
-        let _ = run("ip", &["netns", "del", &names(tag, node).0]);
+        let space = names(tag, node).0;
+        // Nodes outlive a harness that was killed itself.
+        for pid in run("ip", &["netns", "pids", &space])
+            .unwrap_or_default()
+            .lines()
+        {
+            let _ = run("kill", &["-9", pid.trim()]);
+        }
+        let _ = run("ip", &["netns", "del", &space]);
     }
     // The links in a space go with it, and so do their other ends.
     let _ = run("ip", &["netns", "del", &switch_of(tag)]);
