@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use varve_check::{Acks, Event};
 use varve_client::consumer::resolve;
 use varve_client::{Assignment, ClientError, End, Producer, RecordRef, Start};
@@ -22,6 +22,8 @@ const READERS: u32 = 2;
 const FIRST_READER: u32 = 2_000;
 /// Sessions of the last sends, above those of the run.
 const LAST_SESSION: u32 = u32::MAX;
+/// A read that brings nothing for so long is begun anew through another node.
+const SILENCE: Duration = Duration::from_secs(15);
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// Sends to every partition, which must succeed now, and reads everything. To be called when nothing is broken
@@ -186,7 +188,12 @@ async fn read_some(
         state.ends = found.iter().map(|found| found.end.unwrap_or(0)).collect();
     }
     let mut consumer = open(config, client, &state.positions, Some(&state.ends)).await?;
-    while let Some(batch) = consumer.next_batch().await? {
+    // A reader that is given nothing asks elsewhere: the deadline says whether that helps.
+    let silent = || ClientError::Protocol(format!("nothing came for {SILENCE:?}"));
+    while let Some(batch) = timeout(SILENCE, consumer.next_batch())
+        .await
+        .map_err(|_| silent())??
+    {
         let at = usize::try_from(batch.partition.0).unwrap_or(0);
         let next = record(config, recorder, process, &batch);
         if let Some(position) = state.positions.get_mut(at) {

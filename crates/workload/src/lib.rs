@@ -22,9 +22,13 @@ pub use recorder::{Progress, Recorder};
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+
+/// Beyond the delivery timeout, workers have this long to stop.
+const STOP_WITHIN: Duration = Duration::from_secs(15);
 
 /// What the workers of one run share.
 #[derive(Debug)]
@@ -45,6 +49,8 @@ impl Shared {
 pub struct Workload {
     stop: watch::Sender<bool>,
     tasks: JoinSet<()>,
+    recorder: Arc<Recorder>,
+    patience: Duration,
 }
 
 impl Workload {
@@ -52,6 +58,7 @@ impl Workload {
     #[must_use]
     pub fn start(config: Config, recorder: Arc<Recorder>) -> Self {
         let (stop, stopped) = watch::channel(false);
+        let (patience, notes) = (config.delivery_timeout + STOP_WITHIN, recorder.clone());
         let mut tasks = JoinSet::new();
         let shared = Arc::new(Shared {
             config,
@@ -60,16 +67,30 @@ impl Workload {
         });
         producers::start(&shared, &stopped, &mut tasks);
         consumers::start(&shared, &stopped, &mut tasks);
-        Self { stop, tasks }
+        Self {
+            stop,
+            tasks,
+            recorder: notes,
+            patience,
+        }
     }
 
     /// Stops all workers. Sends that are under way have their delivery timeout to be answered.
     pub async fn stop(mut self) {
         let _ = self.stop.send(true);
-        while let Some(ended) = self.tasks.join_next().await {
-            if let Err(error) = ended {
-                tracing::error!(%error, "a worker ended early");
+        let all = async {
+            while let Some(ended) = self.tasks.join_next().await {
+                if let Err(error) = ended {
+                    tracing::error!(%error, "a worker ended early");
+                }
             }
+        };
+        // A call that never returns must not keep the run from its end; what it would have said is unknown.
+        if tokio::time::timeout(self.patience, all).await.is_err() {
+            let left = self.tasks.len();
+            self.recorder
+                .note(format!("{left} workers did not stop in time"));
+            self.tasks.shutdown().await;
         }
     }
 }

@@ -102,6 +102,13 @@ impl Recorder {
         {
             inner.broken.get_or_insert(error);
         }
+        // Whoever watches a run, or kills it, finds the file whole up to here.
+        if let (Event::Note { .. } | Event::Healed { .. } | Event::Final { .. }, Some(file)) =
+            (&event, &mut inner.file)
+            && let Err(error) = file.flush()
+        {
+            inner.broken.get_or_insert(error);
+        }
         match &event {
             Event::Send { .. } => inner.progress.sends += 1,
             Event::Poll { records, .. } => inner.progress.read += records.len() as u64,
