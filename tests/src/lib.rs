@@ -1,6 +1,7 @@
 //! Harness shared by the suites of this package: the binary under test, a node as a child process that can
 //! be killed at any moment, and waiting for conditions instead of sleeping.
 
+pub mod cluster;
 pub mod fuzz;
 pub mod node;
 pub mod wait;

@@ -135,7 +135,13 @@ impl Coordinators {
                 if creates || self.registry.cluster().is_some() {
                     offsets.create(name.clone()).await?;
                 }
-                self.registry.topic(&name)?
+                // Another node may have made it, and this one not have heard of it yet.
+                self.registry
+                    .topic(&name)
+                    .map_err(|error| match self.registry.cluster() {
+                        Some(_) => coordinator_error(error, group),
+                        None => error,
+                    })?
             }
         };
         let number = codec::partition_of(group, topic.info.partitions);
@@ -229,7 +235,7 @@ fn coordinator_error(error: Error, group: &GroupName) -> Error {
         _ => (
             ErrorKind::CoordinatorLoading,
             format!(
-                "group {:?} has no coordinator at present: {}-x has no leader; nothing was changed; try again",
+                "group {:?} has no coordinator at present: its partition of {} has no leader; nothing was changed; try again",
                 group.as_str(),
                 offsets_topic::NAME
             ),
