@@ -2,6 +2,7 @@
 //! be killed at any moment, and waiting for conditions instead of sleeping.
 
 pub mod chaos;
+pub mod cluster;
 pub mod fuzz;
 pub mod machine;
 pub mod node;

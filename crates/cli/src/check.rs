@@ -186,6 +186,7 @@ fn config(args: &RunArgs, settings: &Settings, seed: u64) -> Result<Config, Fail
     let brokers = brokers.filter(|b| !b.is_empty()).map(str::to_owned);
     let config = Config::new(brokers.collect(), topic, args.partitions, seed);
     Ok(Config {
+        tls: settings.tls()?,
         // Two runs of one seed are not one run.
         run: seed_of_now(),
         producers: args.producers,

@@ -12,6 +12,8 @@ use varve_types::TopicName;
 pub struct Config {
     /// Addresses of the nodes; every worker begins with another one.
     pub brokers: Vec<String>,
+    /// How connections are protected; `None`: they are not.
+    pub tls: Option<std::sync::Arc<varve_client::ClientTls>>,
     /// The topic, which is of this run alone.
     pub topic: TopicName,
     /// Its partitions.
@@ -44,6 +46,7 @@ impl Config {
     pub fn new(brokers: Vec<String>, topic: TopicName, partitions: i32, seed: u64) -> Self {
         Self {
             brokers,
+            tls: None,
             topic,
             partitions,
             run: seed,
@@ -74,6 +77,7 @@ impl Config {
             client_id: format!("varve-check-{first}"),
             connect_timeout: Duration::from_secs(2),
             request_timeout: Duration::from_secs(5),
+            tls: self.tls.clone(),
         })
     }
 }

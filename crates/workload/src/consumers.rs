@@ -8,7 +8,6 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use varve_check::Event;
-use varve_client::consumer::list_offsets;
 use varve_client::proto as v1;
 use varve_client::{
     Admin, Assignment, Client, ClientError, Consumer, ConsumerConfig, End, FetchedBatch, RpcError,
@@ -327,15 +326,17 @@ async fn ask(shared: Arc<Shared>, mut stopped: watch::Receiver<bool>) {
                 position: Some(latest),
             }),
         };
-        let queries = [query];
-        let asked = list_offsets(&client, &queries);
+        let admin = Admin::new(client);
+        let asked = admin.list_offsets(vec![query]);
         let found = tokio::select! {
             found = asked => found,
             () = told(&mut stopped) => return,
         };
-        let end = found
-            .as_ref()
-            .map(|found| found.first().map(|o| o.high_watermark));
+        let end = match found.first() {
+            Some(Ok(found)) => Ok(Some(found.high_watermark)),
+            Some(Err(error)) => Err(error),
+            None => Ok(None),
+        };
         recorder.answer(op, end);
         tokio::select! {
             () = tokio::time::sleep(PAUSE) => {}
