@@ -8,5 +8,6 @@
 )]
 
 mod directories;
+mod failover;
 mod killed;
 mod takeover;

@@ -277,7 +277,8 @@ impl Set {
     /// Whether a probe of a pod succeeds.
     pub fn probe(&self, pod: usize, probe: &str) -> bool {
         let address = format!("{}:{}", self.ip(pod), self.manifest.port("http"));
-        let answer = http_get_at(&address, self.manifest.probe(probe));
+        let address = address.parse().unwrap();
+        let answer = http_get_at(address, self.manifest.probe(probe));
         answer.is_some_and(|(status, _)| status == 200)
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 use varve_broker_api::{
@@ -16,9 +17,17 @@ use crate::reader::read_error;
 use crate::registry::Registry;
 use crate::reject;
 
+/// How long a question about a partition waits for a new leader to learn what is committed.
+const END_KNOWN_WITHIN: Duration = Duration::from_secs(2);
+/// Time between looks.
+const END_LOOK: Duration = Duration::from_millis(5);
+
 /// Answers one query.
 pub(crate) async fn find(registry: &Registry, query: &OffsetQuery) -> Result<OffsetFound> {
     let partition = registry.leading(&query.partition)?;
+    if registry.cluster().is_some() {
+        know_the_end(registry, &partition).await?;
+    }
     let (offset, timestamp_ms) = match query.position {
         None => (None, None),
         Some(position) => {
@@ -34,6 +43,30 @@ pub(crate) async fn find(registry: &Registry, query: &OffsetQuery) -> Result<Off
         high_watermark: partition.high_watermark(),
         leader_epoch: partition.leader_epoch(),
     })
+}
+
+/// Waits until a leader that has just been elected knows of everything its predecessors had committed: an
+/// end that lies before records that were acknowledged would be a lie.
+async fn know_the_end(registry: &Registry, partition: &Arc<Partition>) -> Result<()> {
+    let deadline = tokio::time::Instant::now() + END_KNOWN_WITHIN;
+    while partition.high_watermark() < partition.epoch_start() {
+        if partition.leading().is_none() {
+            return Err(registry.not_leading(&partition.id));
+        }
+        if tokio::time::Instant::now() >= deadline {
+            let text = format!(
+                "partition {} has a new leader that does not know yet how far records are committed: {} of {} offsets; try again, and look for replicas that are not in sync",
+                partition.id,
+                partition.high_watermark(),
+                partition.epoch_start()
+            );
+            return Err(Error::new(ErrorKind::LeaderNotAvailable, text)
+                .with("topic", &partition.id.topic)
+                .with("partition", partition.id.partition));
+        }
+        tokio::time::sleep(END_LOOK).await;
+    }
+    Ok(())
 }
 
 /// The offset of a position, with the record's time when it was found by time.

@@ -145,7 +145,10 @@ pub(crate) async fn read_one(
     // The view is at least as new as the watermark it is cut at.
     let high_watermark = partition.high_watermark().min(view.log_end());
     let offset = request.offset;
-    if offset < view.log_start() || offset > high_watermark {
+    // A leader that has just been elected may not know yet how far its predecessor had committed: what a
+    // reader has of it already is in this log, and the reader waits.
+    let behind = offset > high_watermark && offset <= partition.epoch_start();
+    if offset < view.log_start() || offset > high_watermark && !behind {
         return Err(reject::out_of_range(partition, offset));
     }
     // Nothing more will ever come, and what lies above may not be on the disk.
@@ -153,7 +156,7 @@ pub(crate) async fn read_one(
     if limit.is_some_and(|limit| offset >= limit) {
         return Err(partition.offline_error());
     }
-    let slice = if offset == high_watermark || (max_bytes == 0 && !min_one) {
+    let slice = if offset >= high_watermark || (max_bytes == 0 && !min_one) {
         None
     } else {
         let range = ReadRange {

@@ -137,7 +137,7 @@ pub enum Command {
         #[command(subcommand)]
         command: ClusterCommand,
     },
-    /// Ask one node whether it is up, for probes and monitoring
+    /// Look whether a node is up, and whether a cluster keeps its promises
     Check {
         /// What to do.
         #[command(subcommand)]

@@ -74,7 +74,14 @@ impl<B: Broker> Topics<B> {
         let (partitions, next_page_token) = page(all.iter(), key, &request.page_token, size)?;
         let partitions = partitions
             .into_iter()
-            .map(|p| to_partition(p, p.error.as_ref().map(|e| self.0.partition_error(e))))
+            .map(|p| {
+                let error = p.error.as_ref().map(|e| match e.kind {
+                    // Where to ask, and no failure of this call.
+                    ErrorKind::NotLeader => crate::status::to_partition_error(e),
+                    _ => self.0.partition_error(e),
+                });
+                to_partition(p, error)
+            })
             .collect();
         Ok(v1::ListPartitionsResponse {
             partitions,
