@@ -197,6 +197,15 @@ pub(crate) async fn plan_reset(
     current: &[varve_groups::CommittedOffset],
     source: Option<&[varve_groups::CommittedOffset]>,
 ) -> Result<Vec<OffsetCommit>> {
+    if let ResetTarget::Exactly(places) = &request.target {
+        let place = |(partition, offset): (&TopicPartition, &Offset)| OffsetCommit {
+            partition: partition.clone(),
+            offset: *offset,
+            leader_epoch: None,
+            metadata: String::new(),
+        };
+        return Ok(places.iter().map(place).collect());
+    }
     let committed: BTreeMap<&TopicPartition, Offset> =
         current.iter().map(|o| (&o.partition, o.offset)).collect();
     let source: Option<BTreeMap<&TopicPartition, Offset>> =
@@ -211,6 +220,7 @@ pub(crate) async fn plan_reset(
             ResetTarget::ShiftBy(by) => {
                 own.map(|o| Offset::new(o.get().saturating_add(*by)).unwrap_or(Offset::ZERO))
             }
+            ResetTarget::Exactly(places) => places.get(&id).copied(),
             ResetTarget::FromGroup(_) => source.as_ref().and_then(|s| s.get(&id).copied()),
         };
         if let Some(offset) = offset {

@@ -50,7 +50,7 @@ impl<B: Broker> ConsumerService for Consumer<B> {
                 }),
             })
             .collect();
-        Ok(Response::new(v1::ListOffsetsResponse { results }))
+        Ok(ctx.respond(v1::ListOffsetsResponse { results }))
     }
 
     async fn fetch(
@@ -62,7 +62,7 @@ impl<B: Broker> ConsumerService for Consumer<B> {
             .0
             .within(&ctx, self.read(&ctx, request.get_ref()))
             .await;
-        answer.map(Response::new).map_err(|e| self.0.fail(&e))
+        answer.map(|a| ctx.respond(a)).map_err(|e| self.0.fail(&e))
     }
 
     type SubscribeStream = Outbound<v1::SubscribeResponse>;
