@@ -370,7 +370,9 @@ fn every_command(cluster: &Cluster, id: usize, round: &str) {
     let first = described.lines().nth(1).unwrap();
     assert!(first.ends_with(" 0"), "no lag: {described}");
     for to in ["start", "end"] {
-        let args = ["group", "seek", &group, "-t", &topic, "--to", to, "-y"];
+        let args = [
+            "group", "seek", &group, "--topics", &topic, "--to", to, "-y",
+        ];
         assert_eq!(count(&run(&args, "")), 4);
     }
     run(&["topic", "trim", &topic, "-o", "end", "-y"], "");

@@ -49,6 +49,8 @@ pub struct Context {
     pub deadline: Option<Instant>,
     /// Made by the server itself: may write internal topics.
     pub internal: bool,
+    /// Rack of a reader: a copy that is in sync there may answer. Empty: only the leader.
+    pub rack: Arc<str>,
     /// Leave to pass the call on; `None`: what this node cannot answer is an error that says who can.
     pub forward: Option<Arc<Forward>>,
 }
@@ -63,6 +65,7 @@ impl Context {
             peer: None,
             deadline: None,
             internal: false,
+            rack: Arc::from(""),
             forward: None,
         }
     }

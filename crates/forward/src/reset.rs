@@ -24,13 +24,8 @@ impl<B: Broker> Forwarding<B> {
         let reset = &reset;
         let local = || async move {
             match self.broker.reset_offsets(ctx, reset.clone()).await {
-                // This node coordinates the group, and others lead its partitions.
-                Err(error)
-                    if matches!(
-                        error.kind,
-                        ErrorKind::NotLeader | ErrorKind::LeaderNotAvailable
-                    ) =>
-                {
+                // This node coordinates the group, and others know where its offsets go.
+                Err(error) if elsewhere(&error, reset) => {
                     let target = ResetTarget::Exactly(self.places(ctx, reset).await?);
                     let exact = api::ResetOffsets {
                         target,
@@ -130,5 +125,21 @@ impl<B: Broker> Forwarding<B> {
             return Err(Error::new(ErrorKind::InvalidRequest, text));
         }
         Ok(wanted)
+    }
+}
+
+/// Whether a reset failed at its coordinator for what other nodes know: where partitions end, or what
+/// another group has committed.
+fn elsewhere(error: &Error, reset: &api::ResetOffsets) -> bool {
+    match (error.kind, &reset.target) {
+        (ErrorKind::NotLeader | ErrorKind::LeaderNotAvailable, _) => true,
+        (
+            ErrorKind::NotCoordinator | ErrorKind::CoordinatorLoading,
+            ResetTarget::FromGroup(other),
+        ) => {
+            let about = error.metadata.iter().find(|(key, _)| *key == "group");
+            *other != reset.group && about.is_some_and(|(_, group)| group == other.as_str())
+        }
+        _ => false,
     }
 }

@@ -14,6 +14,7 @@ use crate::shared::Shared;
 use crate::streams::reader::no_answer;
 use crate::streams::{Outbound, consume, fetch_stream, subscribe};
 use crate::translate::fetch::{self, Decoder, FetchPlan, Until, to_offsets};
+use crate::translate::group::bounded;
 use crate::translate::{corrupt_log, to_topic_partition};
 
 /// The service.
@@ -57,7 +58,10 @@ impl<B: Broker> ConsumerService for Consumer<B> {
         &self,
         request: Request<v1::FetchRequest>,
     ) -> Result<Response<v1::FetchResponse>, Status> {
-        let ctx = self.0.context(&request)?;
+        let mut ctx = self.0.context(&request)?;
+        ctx.broker.rack = bounded("rack", &request.get_ref().rack)
+            .map_err(|e| self.0.fail(&e))?
+            .into();
         let answer = self
             .0
             .within(&ctx, self.read(&ctx, request.get_ref()))
