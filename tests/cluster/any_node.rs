@@ -333,6 +333,17 @@ fn an_election_is_a_longer_wait_and_no_error() {
     });
 }
 
+/// A topic for each node's turn, made at that node.
+fn topics(cluster: &Cluster, round: &str) {
+    for id in 1..=3 {
+        let topic = format!("topic-{round}-{id}");
+        let args = ["topic", "create", &topic, "-p", "3", "-r", "3"];
+        let made = varve_tests::run(cluster.node(id), &args);
+        assert!(made.status.success(), "{made:?}");
+        cluster.wait_in_sync(&topic, 3);
+    }
+}
+
 /// Every command at one node. `round` tells the rounds apart.
 fn every_command(cluster: &Cluster, id: usize, round: &str) {
     let node = cluster.node(id);
@@ -343,8 +354,8 @@ fn every_command(cluster: &Cluster, id: usize, round: &str) {
     };
     let topic = format!("topic-{round}-{id}");
     let group = format!("group-{round}-{id}");
-    run(&["topic", "create", &topic, "-p", "3", "-r", "3"], "");
-    run(&["topic", "list"], "");
+    let listed = run(&["topic", "list"], "");
+    assert!(listed.contains(&topic), "{listed}");
     let lines: String = (0..30).map(|n| format!("key-{n}\t{n}\n")).collect();
     run(&["produce", &topic, "-K", "\\t"], &lines);
     let count = |text: &str| text.lines().count();
@@ -394,6 +405,8 @@ fn every_command(cluster: &Cluster, id: usize, round: &str) {
 fn every_command_works_at_every_node_even_when_one_is_dead() {
     let dir = tempfile::tempdir().unwrap();
     let mut cluster = Cluster::start(dir.path());
+    topics(&cluster, "all");
+    topics(&cluster, "two");
     for id in 1..=3 {
         every_command(&cluster, id, "all");
     }
