@@ -46,6 +46,7 @@ impl Server {
             .env("VARVE_STORAGE__DATA_DIR", dir)
             .env("VARVE_STORAGE__MIN_FREE_BYTES", "0")
             .env("VARVE_LISTENERS__CLIENT__ADDRESS", &address)
+            .env("VARVE_LISTENERS__CLIENT__TLS__MODE", "insecure")
             .env("VARVE_HTTP__ADDRESS", format!("127.0.0.1:{http}"))
             .stdin(Stdio::null())
             .stdout(Stdio::null());

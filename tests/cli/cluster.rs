@@ -240,12 +240,14 @@ fn help_mentions_every_flag() {
         let global = [
             "--brokers",
             "--timeout",
+            "--tls --tls-ca --tls-cert --tls-key",
             "--quiet",
             "--verbose",
             "--no-color",
             "--yes",
             "--client-set",
         ];
+        let global = global.iter().flat_map(|flags| flags.split(' '));
         for flag in flags.split_whitespace().chain(global) {
             let found = help
                 .split(|c: char| !(c.is_ascii_alphanumeric() || c == '-'))

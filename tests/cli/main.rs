@@ -8,6 +8,8 @@
     reason = "a test that cannot go on ends"
 )]
 
+#[path = "../../crates/tls/tests/support/ca.rs"]
+mod ca;
 mod cluster;
 mod consume;
 mod formats;
@@ -16,6 +18,7 @@ mod offline;
 mod produce;
 mod signals;
 mod terminal;
+mod tls;
 mod topics;
 
 use std::io::Write as _;

@@ -290,7 +290,12 @@ fn what_is_not_the_logs_is_noted() {
 fn the_configuration_is_shown_checked_and_documented() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("varve.toml");
-    std::fs::write(&file, "[node]\nid = 7\n[http]\naddress = \"127.0.0.1:9\"\n").unwrap();
+    std::fs::write(
+        &file,
+        "[node]\nid = 7\n[http]\naddress = \"127.0.0.1:9\"\n\
+         [listeners.client.tls]\nmode = \"insecure\"\n",
+    )
+    .unwrap();
     let file = file.display().to_string();
     let show = alone(&["config", "show", "-c", &file]).ok();
     assert!(show.contains("node.id = \"7\""), "{show}");

@@ -1,7 +1,7 @@
 //! A node as a child process on ports of its own.
 
 use std::io::{Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -73,6 +73,8 @@ impl Node {
             .env("VARVE_STORAGE__DATA_DIR", &self.dir)
             .env("VARVE_STORAGE__MIN_FREE_BYTES", "0")
             .env("VARVE_LISTENERS__CLIENT__ADDRESS", self.address())
+            .env("VARVE_LISTENERS__CLIENT__TLS__MODE", "insecure")
+            .env("VARVE_LISTENERS__PEER__TLS__MODE", "insecure")
             .env(
                 "VARVE_HTTP__ADDRESS",
                 format!("127.0.0.1:{}", self.http_port),
@@ -166,7 +168,12 @@ impl Drop for Node {
 
 /// A GET over a plain socket; `None` when nobody answers.
 pub fn http_get(port: u16, path: &str) -> Option<(u16, String)> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    http_get_at(SocketAddr::from(([127, 0, 0, 1], port)), path)
+}
+
+/// As [`http_get`], at any address.
+pub fn http_get_at(address: SocketAddr, path: &str) -> Option<(u16, String)> {
+    let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(2)).ok()?;
     stream
         .set_read_timeout(Some(Duration::from_secs(10)))
         .ok()?;

@@ -43,6 +43,26 @@ const PURE: &[&str] = &[
     "tracing",
     "anyhow",
 ];
+/// The checker is pure too, and a history is JSON.
+const CHECKER: &[&str] = &[
+    "tokio",
+    "tokio-util",
+    "tokio-stream",
+    "futures-util",
+    "async-trait",
+    "rand",
+    "getrandom",
+    "uuid",
+    "prost",
+    "prost-types",
+    "tonic",
+    "axum",
+    "openraft",
+    "rustix",
+    "memmap2",
+    "tracing",
+    "anyhow",
+];
 /// `vfs` is where the operating system is.
 const SEAM: &[&str] = &[
     "tokio",
@@ -181,24 +201,31 @@ pub const LAYERS: &[Row] = &[
         must_not: NO_ANYHOW,
     },
     Row {
+        name: "tls",
+        layer: Some(4),
+        sentence: "TLS of listeners and connections: certificates from files, read again when they change",
+        uses: &["types"],
+        must_not: NO_ANYHOW,
+    },
+    Row {
         name: "frontend-grpc",
         layer: Some(5),
         sentence: "the public gRPC protocol as a thin adapter",
-        uses: &["types", "record", "proto", "broker-api"],
+        uses: &["types", "record", "proto", "broker-api", "tls"],
         must_not: NO_ANYHOW,
     },
     Row {
         name: "peer-grpc",
         layer: Some(5),
         sentence: "broker to broker over tonic: replication, signs of life, consensus",
-        uses: &["types", "proto", "broker", "metadata", "partition"],
+        uses: &["types", "proto", "broker", "metadata", "partition", "tls"],
         must_not: NO_ANYHOW,
     },
     Row {
         name: "client",
         layer: Some(5),
         sentence: "Rust client: batching, routing, retry",
-        uses: &["types", "record", "proto", "broker-api"],
+        uses: &["types", "record", "proto", "broker-api", "tls"],
         must_not: NO_ANYHOW,
     },
     Row {
@@ -225,6 +252,7 @@ pub const LAYERS: &[Row] = &[
             "peer-grpc",
             "client",
             "forward",
+            "tls",
         ],
         must_not: &["clap"],
     },
@@ -233,9 +261,23 @@ pub const LAYERS: &[Row] = &[
         layer: Some(8),
         sentence: "the binary: server, producer, consumer and operator's tool",
         uses: &[
-            "types", "record", "client", "proto", "server", "storage", "vfs",
+            "types", "record", "client", "proto", "server", "storage", "vfs", "check", "workload",
         ],
         must_not: &[],
+    },
+    Row {
+        name: "check",
+        layer: Some(0),
+        sentence: "the independent checker: a history of what clients saw in, a verdict out",
+        uses: &[],
+        must_not: CHECKER,
+    },
+    Row {
+        name: "workload",
+        layer: Some(6),
+        sentence: "clients that write down what they saw: the histories for the checker",
+        uses: &["types", "client", "check"],
+        must_not: NO_ANYHOW,
     },
     Row {
         name: "sim",

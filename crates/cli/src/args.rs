@@ -8,6 +8,7 @@ use varve_record::Compression;
 use varve_types::Acks;
 use varve_types::size::{parse_bytes, parse_duration};
 
+use crate::check::CheckCommand;
 use crate::demo::DemoArgs;
 use crate::inspect::LogCommand;
 use crate::output::Output;
@@ -63,6 +64,19 @@ pub struct Global {
     /// Named connection of the configuration file
     #[arg(long, global = true, env = "VARVE_CONTEXT", value_name = "NAME")]
     pub context: Option<String>,
+    /// Speak TLS, trusting the CAs of the system unless --tls-ca names others
+    #[arg(long, global = true, env = "VARVE_TLS",
+          value_parser = clap::builder::FalseyValueParser::new())]
+    pub tls: bool,
+    /// CAs that the cluster's certificates are signed by, PEM; turns TLS on
+    #[arg(long, global = true, env = "VARVE_TLS_CA", value_name = "FILE")]
+    pub tls_ca: Option<PathBuf>,
+    /// Certificate to show to the cluster, PEM; turns TLS on
+    #[arg(long, global = true, env = "VARVE_TLS_CERT", value_name = "FILE")]
+    pub tls_cert: Option<PathBuf>,
+    /// Private key of that certificate, PEM
+    #[arg(long, global = true, env = "VARVE_TLS_KEY", value_name = "FILE")]
+    pub tls_key: Option<PathBuf>,
     /// How long to wait for the cluster
     #[arg(long, global = true, env = "VARVE_TIMEOUT", value_parser = parse_duration,
           default_value = "5s", value_name = "TIME")]
@@ -122,6 +136,12 @@ pub enum Command {
         /// What to do.
         #[command(subcommand)]
         command: ClusterCommand,
+    },
+    /// Look whether a cluster keeps its promises
+    Check {
+        /// What to do.
+        #[command(subcommand)]
+        command: CheckCommand,
     },
     /// Read the files of a stopped node
     Log {

@@ -3,9 +3,10 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use varve_client::{Admin, Client, ClientConfig, ClientError};
+use varve_client::{Admin, Client, ClientConfig, ClientError, ClientFiles, ClientTls};
 use varve_types::ErrorKind;
 use varve_types::config::nearest;
 use varve_types::size::{parse_bytes, parse_duration};
@@ -73,6 +74,18 @@ pub const SETTINGS: &[(&str, &str, &str)] = &[
         "consume: check the checksum of every batch",
     ),
     ("rack", "", "consume: rack of this client"),
+    (
+        "tls.enabled",
+        "false",
+        "Speak TLS; on by itself when one of the files is given",
+    ),
+    (
+        "tls.ca",
+        "",
+        "CAs of the cluster's certificates, PEM; none: the system's",
+    ),
+    ("tls.cert", "", "Certificate to show to the cluster, PEM"),
+    ("tls.key", "", "Private key of that certificate, PEM"),
 ];
 
 /// Prints every setting with its default.
@@ -204,6 +217,19 @@ impl Settings {
         if !global.brokers.is_empty() {
             values.insert("brokers".to_owned(), global.brokers.join(","));
         }
+        if global.tls {
+            values.insert("tls.enabled".to_owned(), "true".to_owned());
+        }
+        let files = [
+            ("tls.ca", &global.tls_ca),
+            ("tls.cert", &global.tls_cert),
+            ("tls.key", &global.tls_key),
+        ];
+        for (name, file) in files {
+            if let Some(file) = file {
+                values.insert(name.to_owned(), file.display().to_string());
+            }
+        }
         for pair in &global.set {
             let (name, value) = crate::parse::pair(pair).map_err(Failure::usage)?;
             known(&name)?;
@@ -274,6 +300,29 @@ impl Settings {
         Ok(Admin::new(self.client(self.timeout)?))
     }
 
+    /// TLS, if any of its settings asks for it.
+    pub fn tls(&self) -> Result<Option<Arc<ClientTls>>, Failure> {
+        let file = |name| Some(self.text(name)).filter(|text| !text.is_empty());
+        let enabled = self.parse("tls.enabled", |text| match text {
+            "true" => Ok(true),
+            "false" => Ok(false),
+            other => Err(format!("expected true or false, found {other:?}")),
+        })?;
+        let ca = file("tls.ca").map(PathBuf::from);
+        let identity = match (file("tls.cert"), file("tls.key")) {
+            (Some(cert), Some(key)) => Some((cert.into(), key.into())),
+            (None, None) => None,
+            (Some(_), None) => return Err(Failure::usage("tls.cert needs tls.key beside it")),
+            (None, Some(_)) => return Err(Failure::usage("tls.key needs tls.cert beside it")),
+        };
+        if !enabled && ca.is_none() && identity.is_none() {
+            return Ok(None);
+        }
+        let tls = ClientTls::load(ClientFiles { ca, identity });
+        tls.map(Some)
+            .map_err(|error| Failure::usage(error.to_string()))
+    }
+
     fn client(&self, request_timeout: Duration) -> Result<Client, Failure> {
         let brokers = self
             .text("brokers")
@@ -285,6 +334,7 @@ impl Settings {
             client_id: self.text("client.id").to_owned(),
             connect_timeout: self.timeout,
             request_timeout,
+            tls: self.tls()?,
         };
         Client::new(config).map_err(|error| Failure::usage(error.to_string()))
     }

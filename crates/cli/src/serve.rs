@@ -120,6 +120,7 @@ pub async fn server(args: ServerArgs) -> Result<u8, Failure> {
         ("storage.data_dir", "./varve-data"),
         ("storage.min_free_bytes", "256MiB"),
         ("listeners.client.address", "127.0.0.1:8278"),
+        ("listeners.client.tls.mode", "insecure"),
         ("http.address", "127.0.0.1:8277"),
         ("shutdown.drain_grace", "0s"),
         ("shutdown.stream_grace", "1s"),

@@ -16,6 +16,7 @@ use varve_proto::v1::consumer_service_client::ConsumerServiceClient;
 use varve_proto::v1::group_service_client::GroupServiceClient;
 use varve_proto::v1::producer_service_client::ProducerServiceClient;
 use varve_proto::v1::topic_service_client::TopicServiceClient;
+use varve_tls::{ClientTls, Connector, Explained};
 use varve_types::limits;
 
 use crate::error::ClientError;
@@ -35,6 +36,8 @@ pub struct ClientConfig {
     pub connect_timeout: Duration,
     /// Longest time for a call that the server does not hold on purpose.
     pub request_timeout: Duration,
+    /// TLS, if the cluster speaks it. Certificates must name the hosts of the addresses.
+    pub tls: Option<Arc<ClientTls>>,
 }
 
 impl Default for ClientConfig {
@@ -44,6 +47,7 @@ impl Default for ClientConfig {
             client_id: "varve-client".to_owned(),
             connect_timeout: Duration::from_secs(5),
             request_timeout: Duration::from_secs(30),
+            tls: None,
         }
     }
 }
@@ -73,7 +77,7 @@ impl Interceptor for CallMetadata {
 }
 
 /// A connection that adds the client's metadata.
-pub type Rpc = InterceptedService<Channel, CallMetadata>;
+pub type Rpc = InterceptedService<Explained<Channel>, CallMetadata>;
 
 /// Connections and routes to one cluster. Cheap to clone; clones share everything.
 #[derive(Debug, Clone)]
@@ -85,7 +89,7 @@ pub struct Client {
 struct Inner {
     config: ClientConfig,
     client_id: MetadataValue<Ascii>,
-    channels: Mutex<BTreeMap<String, Channel>>,
+    channels: Mutex<BTreeMap<String, Explained<Channel>>>,
     /// The address that answered last: asked first, so that a dead one is waited for once.
     answered: Mutex<Option<String>>,
     routing: Routing,
@@ -153,7 +157,7 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError::Config`] when `address` is not `host:port`.
-    pub fn channel(&self, address: &str) -> Result<Channel, ClientError> {
+    pub fn channel(&self, address: &str) -> Result<Explained<Channel>, ClientError> {
         let mut channels = self
             .inner
             .channels
@@ -162,7 +166,10 @@ impl Client {
         if let Some(channel) = channels.get(address) {
             return Ok(channel.clone());
         }
-        let channel = endpoint(address, &self.inner.config)?.connect_lazy();
+        let connector = Connector::new(self.inner.config.tls.clone(), None);
+        let endpoint = endpoint(address, &self.inner.config)?;
+        let fault = connector.fault();
+        let channel = Explained::new(endpoint.connect_with_connector_lazy(connector), fault);
         channels.insert(address.to_owned(), channel.clone());
         Ok(channel)
     }

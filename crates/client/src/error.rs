@@ -99,6 +99,10 @@ impl RpcError {
                 ..Self::transport("no answer came in time")
             };
         }
+        // What is wrong with a certificate is said by the cause alone.
+        if let Some(error) = varve_tls::ConnectError::within(status) {
+            return Self::transport(error.to_string());
+        }
         let message = if status.message().is_empty() {
             "the call failed without a message".to_owned()
         } else {

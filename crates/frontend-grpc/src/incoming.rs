@@ -1,19 +1,22 @@
 //! Accepted connections: bounded in number, without Nagle's delay, and ended by the server when a drain is
-//! over. A peer that does not begin to speak HTTP/2 within [`PREFACE_WAIT`] is dropped, so that silent
+//! over. A peer that has not completed its TLS handshake and begun
+//! to speak HTTP/2 within [`PREFACE_WAIT`] is dropped, so that silent
 //! connections cannot use up the bound.
 
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::Stream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::time::Sleep;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::server::{Connected, TcpConnectInfo};
+use varve_tls::{Accepted, ServerTls};
 
 use crate::metrics::{Metrics, OpenGuard};
 
@@ -30,12 +33,13 @@ pub fn incoming(
     listener: TcpListener,
     metrics: Metrics,
     max: usize,
+    tls: Option<Arc<ServerTls>>,
     kill: CancellationToken,
 ) -> impl Stream<Item = io::Result<Connection>> {
     let max = i64::try_from(max).unwrap_or(i64::MAX);
     futures_util::stream::unfold(
-        (listener, metrics, kill),
-        move |(listener, metrics, kill)| async move {
+        (listener, metrics, tls, kill),
+        move |(listener, metrics, tls, kill)| async move {
             loop {
                 match listener.accept().await {
                     Ok((stream, peer)) => {
@@ -49,9 +53,11 @@ pub fn incoming(
                             tracing::debug!(%peer, %error, "connection lost before it was set up");
                             continue;
                         }
+                        let info = stream.connect_info();
+                        let stream = Accepted::new(stream, tls.as_deref());
                         let connection =
-                            Connection::new(stream, metrics.connection(), kill.clone());
-                        return Some((Ok(connection), (listener, metrics, kill)));
+                            Connection::new(stream, info, metrics.connection(), kill.clone());
+                        return Some((Ok(connection), (listener, metrics, tls, kill)));
                     }
                     Err(error) => {
                         tracing::warn!(%error, "accept failed; trying again");
@@ -66,7 +72,8 @@ pub fn incoming(
 /// One connection.
 #[derive(Debug)]
 pub struct Connection {
-    stream: TcpStream,
+    stream: Accepted,
+    info: TcpConnectInfo,
     token: CancellationToken,
     killed: Pin<Box<WaitForCancellationFutureOwned>>,
     preface: Option<(Pin<Box<Sleep>>, usize)>,
@@ -74,10 +81,16 @@ pub struct Connection {
 }
 
 impl Connection {
-    fn new(stream: TcpStream, open: OpenGuard, token: CancellationToken) -> Self {
+    fn new(
+        stream: Accepted,
+        info: TcpConnectInfo,
+        open: OpenGuard,
+        token: CancellationToken,
+    ) -> Self {
         let sleep = Box::pin(tokio::time::sleep(PREFACE_WAIT));
         Self {
             stream,
+            info,
             killed: Box::pin(token.clone().cancelled_owned()),
             token,
             preface: Some((sleep, 0)),
@@ -97,7 +110,7 @@ impl Connected for Connection {
     type ConnectInfo = TcpConnectInfo;
 
     fn connect_info(&self) -> TcpConnectInfo {
-        self.stream.connect_info()
+        self.info.clone()
     }
 }
 

@@ -16,6 +16,7 @@ use tonic_health::ServingStatus;
 use tonic_health::server::{HealthReporter, HealthService};
 use varve_broker_api::Broker;
 use varve_proto::v1;
+use varve_tls::ServerTls;
 use varve_types::limits;
 
 use crate::frames::Uncopied;
@@ -151,6 +152,7 @@ pub struct Server<B> {
     metrics: Metrics,
     options: Options,
     health: Health,
+    tls: Option<Arc<ServerTls>>,
 }
 
 impl<B: Broker> Server<B> {
@@ -162,7 +164,15 @@ impl<B: Broker> Server<B> {
             metrics,
             options,
             health,
+            tls: None,
         }
+    }
+
+    /// Serves by that TLS only; `None`: without.
+    #[must_use]
+    pub fn with_tls(mut self, tls: Option<Arc<ServerTls>>) -> Self {
+        self.tls = tls;
+        self
     }
 
     /// Serves until `shutdown` is cancelled and the drain is over.
@@ -187,6 +197,7 @@ impl<B: Broker> Server<B> {
             listener,
             self.metrics.clone(),
             self.options.connections_max,
+            self.tls,
             kill.clone(),
         );
         let node = self.broker.node().node.0;

@@ -297,12 +297,16 @@ impl Inner {
                 .await
         } else {
             let ready = self.caught_up(&metrics);
-            let Some(id) = promotion(membership, &ready, self.config.voters) else {
+            let next = promotion(membership, &ready, self.config.voters);
+            if next.is_empty() {
                 return;
-            };
-            tracing::info!(node = ?membership.get_node(&id).map(|m| m.node), "a learner becomes a voter");
-            self.change(ChangeMembers::AddVoterIds(BTreeSet::from([id])), true)
-                .await
+            }
+            let nodes: Vec<_> = next
+                .iter()
+                .filter_map(|id| membership.get_node(id))
+                .collect();
+            tracing::info!(?nodes, "learners become voters");
+            self.change(ChangeMembers::AddVoterIds(next), true).await
         };
         if response != Response::Changed {
             tracing::debug!(?response, "the voters were not changed");
@@ -350,7 +354,7 @@ fn is_committed(metrics: &Metrics) -> bool {
     metrics.membership_config.log_id() == metrics.committed_membership_config.log_id()
 }
 
-fn is_settled(metrics: &Metrics) -> bool {
+pub(crate) fn is_settled(metrics: &Metrics) -> bool {
     is_committed(metrics)
         && metrics
             .membership_config
@@ -360,28 +364,30 @@ fn is_settled(metrics: &Metrics) -> bool {
             == 1
 }
 
-/// The learner that votes next. An even number of voters bears no more losses than one less, so it is only
-/// passed through: from an odd number on, two must be ready.
-fn promotion(membership: &Membership, ready: &BTreeSet<RaftId>, wanted: usize) -> Option<RaftId> {
+/// The learners that vote next. An even number of voters bears no more losses than one less, and while it is
+/// two it bears none: from an odd number on, two learners become voters in one change, or none.
+fn promotion(membership: &Membership, ready: &BTreeSet<RaftId>, wanted: usize) -> BTreeSet<RaftId> {
     let voters: BTreeSet<RaftId> = membership.voter_ids().collect();
-    let passing = if voters.len().is_multiple_of(2) || voters.len() + 1 == wanted {
+    let even = voters.len().is_multiple_of(2);
+    let count = if even || voters.len() + 1 == wanted {
         1
     } else {
         2
     };
-    if voters.len() >= wanted || ready.len() < passing {
-        return None;
+    if voters.len() >= wanted || ready.len() < count {
+        return BTreeSet::new();
     }
     let racks: BTreeSet<&str> = voters
         .iter()
         .filter_map(|id| membership.get_node(id))
         .map(|m| m.rack.as_str())
         .collect();
-    let rank = |id: &&RaftId| {
+    let mut ranked: Vec<RaftId> = ready.iter().copied().collect();
+    ranked.sort_by_key(|id| {
         let member = membership.get_node(id);
         member.map(|m| (racks.contains(m.rack.as_str()), m.node))
-    };
-    ready.iter().min_by_key(rank).copied()
+    });
+    ranked.into_iter().take(count).collect()
 }
 
 /// Works as long as the node does, and only where it leads.
@@ -411,20 +417,33 @@ mod tests {
     }
 
     #[test]
-    fn an_even_number_of_voters_is_only_passed_through() {
+    fn from_an_odd_number_of_voters_two_are_added_or_none() {
         let one = membership(&[1], &[(2, "a"), (3, "a")]);
-        assert_eq!(promotion(&one, &BTreeSet::from([2]), 3), None);
-        assert_eq!(promotion(&one, &BTreeSet::from([2, 3]), 3), Some(2));
-        assert_eq!(promotion(&one, &BTreeSet::from([2]), 2), Some(2));
+        let none = BTreeSet::new();
+        assert_eq!(promotion(&one, &BTreeSet::from([2]), 3), none);
+        assert_eq!(
+            promotion(&one, &BTreeSet::from([2, 3]), 3),
+            BTreeSet::from([2, 3])
+        );
+        assert_eq!(
+            promotion(&one, &BTreeSet::from([2]), 2),
+            BTreeSet::from([2])
+        );
         let two = membership(&[1, 2], &[(3, "a")]);
-        assert_eq!(promotion(&two, &BTreeSet::from([3]), 3), Some(3));
+        assert_eq!(
+            promotion(&two, &BTreeSet::from([3]), 3),
+            BTreeSet::from([3])
+        );
         let three = membership(&[1, 2, 3], &[(4, "a"), (5, "a")]);
-        assert_eq!(promotion(&three, &BTreeSet::from([4, 5]), 3), None);
+        assert_eq!(promotion(&three, &BTreeSet::from([4, 5]), 3), none);
     }
 
     #[test]
     fn a_new_rack_goes_before_a_low_number() {
         let two = membership(&[1, 2], &[(3, "a"), (4, "b")]);
-        assert_eq!(promotion(&two, &BTreeSet::from([3, 4]), 3), Some(4));
+        assert_eq!(
+            promotion(&two, &BTreeSet::from([3, 4]), 3),
+            BTreeSet::from([4])
+        );
     }
 }

@@ -78,8 +78,12 @@ pub struct Status {
     pub purged: Option<u64>,
     /// Members, voters and others, by raft id.
     pub members: Vec<MemberStatus>,
+    /// A change of the members is on its way.
+    pub changing: bool,
     /// Why the node is out of service, if it is.
     pub failure: Option<String>,
+    /// The consensus in its own words, for whoever looks for a fault.
+    pub detail: String,
 }
 
 #[derive(Debug)]
@@ -217,7 +221,9 @@ impl MetadataRaft {
             snapshot: index(&metrics.snapshot),
             purged: index(&metrics.purged),
             members: members.collect(),
+            changing: !crate::members::is_settled(&metrics),
             failure: failure(&metrics),
+            detail: metrics.to_string(),
         }
     }
 

@@ -21,6 +21,7 @@ use varve_metadata::{Heartbeat, Output};
 use varve_proto::peer::v1 as pb;
 use varve_proto::peer::v1::raft_service_client::RaftServiceClient;
 use varve_proto::peer::v1::replica_service_client::ReplicaServiceClient;
+use varve_tls::{ClientTls, Connector, Explained, names};
 use varve_types::{NodeId, limits};
 
 use crate::convert;
@@ -68,6 +69,9 @@ enum Lane {
     Bulk,
 }
 
+/// What belongs to one connection.
+type Key = (Lane, String, Option<NodeId>);
+
 /// Calls other nodes. Cheap to clone; clones share the connections.
 #[derive(Debug, Clone)]
 pub struct PeerClient {
@@ -78,16 +82,30 @@ pub struct PeerClient {
 struct Inner {
     identity: Identity,
     options: ClientOptions,
-    channels: std::sync::Mutex<BTreeMap<(Lane, String), Channel>>,
+    tls: Option<Arc<ClientTls>>,
+    /// By TLS the name that is expected belongs to a connection, so the node is part of its key.
+    channels: std::sync::Mutex<BTreeMap<Key, Explained<Channel>>>,
 }
 
 impl PeerClient {
-    /// Prepares; connects to nobody yet. Belongs into a tokio runtime.
+    /// Prepares; connects to nobody yet. Belongs into a tokio runtime. Without TLS.
     #[must_use]
     pub fn new(identity: Identity, options: ClientOptions) -> Self {
+        Self::build(identity, options, None)
+    }
+
+    /// As [`Self::new`], by TLS: the certificate of whoever answers must name the node that is meant, and
+    /// `tls` must hold a certificate of this node to show.
+    #[must_use]
+    pub fn with_tls(identity: Identity, options: ClientOptions, tls: Arc<ClientTls>) -> Self {
+        Self::build(identity, options, Some(tls))
+    }
+
+    fn build(identity: Identity, options: ClientOptions, tls: Option<Arc<ClientTls>>) -> Self {
         let inner = Inner {
             identity,
             options,
+            tls,
             channels: std::sync::Mutex::default(),
         };
         Self {
@@ -121,7 +139,7 @@ impl PeerClient {
         }
         let channel = self
             .inner
-            .channel(Lane::Control, address)
+            .channel(Lane::Control, address, to)
             .map_err(|why| failed(CallErrorKind::Refused, why))?;
         let mut client = RaftServiceClient::new(channel)
             .max_encoding_message_size(limits::PEER_RAFT_MAX_BYTES + ENVELOPE_BYTES)
@@ -178,12 +196,17 @@ impl Peers for PeerClient {
 
 impl Inner {
     /// The connection to `address` for that purpose.
-    fn channel(&self, lane: Lane, address: &str) -> Result<Channel, String> {
+    fn channel(
+        &self,
+        lane: Lane,
+        address: &str,
+        to: Option<NodeId>,
+    ) -> Result<Explained<Channel>, String> {
         let mut channels = self
             .channels
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
-        let key = (lane, address.to_owned());
+        let key = (lane, address.to_owned(), to);
         if let Some(channel) = channels.get(&key) {
             return Ok(channel.clone());
         }
@@ -191,7 +214,10 @@ impl Inner {
             // Those in use live on with whoever uses them.
             channels.clear();
         }
-        let channel = endpoint(address, &self.options)?.connect_lazy();
+        let connector = Connector::new(self.tls.clone(), Some(names::of(to)));
+        let fault = connector.fault();
+        let channel = endpoint(address, &self.options)?.connect_with_connector_lazy(connector);
+        let channel = Explained::new(channel, fault);
         channels.insert(key, channel.clone());
         Ok(channel)
     }
@@ -210,7 +236,8 @@ impl Inner {
         beat: Heartbeat,
     ) -> Result<Output, String> {
         let timeout = self.options.heartbeat_timeout;
-        let mut client = ReplicaServiceClient::new(self.channel(Lane::Control, address)?);
+        let mut client =
+            ReplicaServiceClient::new(self.channel(Lane::Control, address, Some(to))?);
         let request = self.request(convert::to_heartbeat_request(&beat), Some(to), timeout);
         let answer = tokio::time::timeout(timeout, client.heartbeat(request)).await;
         let answer = answer.map_err(|_| late(timeout))?;
@@ -225,7 +252,7 @@ impl Inner {
         outgoing: Outgoing,
         incoming: Incoming,
     ) -> Result<(), String> {
-        let mut client = ReplicaServiceClient::new(self.channel(Lane::Bulk, address)?)
+        let mut client = ReplicaServiceClient::new(self.channel(Lane::Bulk, address, Some(to))?)
             .max_encoding_message_size(limits::PEER_REQUEST_MAX_BYTES)
             .max_decoding_message_size(limits::PEER_RESPONSE_MAX_BYTES);
         let (closed, dropped) = (CancellationToken::new(), CancellationToken::new());

@@ -2,12 +2,14 @@
 //!
 //! Addresses and names go stale: a node that moved leaves its address to another one, a test cluster gets a
 //! port of the real one. So each call names the cluster and the two nodes, and a node that is not meant, or
-//! is not of that cluster, refuses before it looks at the message.
+//! is not of that cluster, refuses before it looks at the message. Over TLS the caller is who its certificate
+//! says, and what it says of itself must agree.
 
 use std::sync::{Arc, OnceLock};
 
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Code, Status};
+use varve_tls::Caller;
 use varve_types::{ClusterId, NodeId};
 
 /// Metadata key: number of the node that calls.
@@ -73,6 +75,7 @@ impl Identity {
     pub(crate) fn check(
         &self,
         metadata: &MetadataMap,
+        caller: Option<&Caller>,
         membership: Membership,
     ) -> Result<NodeId, Status> {
         let own = self.node;
@@ -81,6 +84,16 @@ impl Identity {
                 "{NODE} is missing: a call of a node says who speaks"
             ))
         })?;
+        if let Some(caller) = caller.filter(|caller| caller.is_tls() && caller.node() != Some(from))
+        {
+            let shown = caller.node().map_or_else(
+                || "names no node, or several".to_owned(),
+                |shown| format!("is node {shown}'s"),
+            );
+            return Err(Status::permission_denied(format!(
+                "the caller says that it is node {from}, and its certificate {shown}; nothing was done"
+            )));
+        }
         if let Some(to) = number(metadata, TO)?.filter(|to| *to != own) {
             return Err(Status::failed_precondition(format!(
                 "this is node {own}, not node {to}: its address is out of date; nothing was done"
@@ -155,7 +168,7 @@ mod tests {
     }
 
     fn refusal(identity: &Identity, pairs: &[(&'static str, &str)]) -> String {
-        let refused = identity.check(&call(pairs), Membership::Required);
+        let refused = identity.check(&call(pairs), None, Membership::Required);
         refused.unwrap_err().message().to_owned()
     }
 
@@ -167,7 +180,7 @@ mod tests {
         );
         let mut metadata = MetadataMap::new();
         one.stamp(&mut metadata, Some(NodeId(2)));
-        let from = two.check(&metadata, Membership::Required).unwrap();
+        let from = two.check(&metadata, None, Membership::Required).unwrap();
         assert_eq!(from, NodeId(1));
     }
 
@@ -198,13 +211,15 @@ mod tests {
         let mut metadata = MetadataMap::new();
         joining.stamp(&mut metadata, None);
         let two = Identity::new(OURS, NodeId(2));
-        assert!(two.check(&metadata, Membership::Joining).is_ok());
-        assert!(two.check(&metadata, Membership::Required).is_err());
+        assert!(two.check(&metadata, None, Membership::Joining).is_ok());
+        assert!(two.check(&metadata, None, Membership::Required).is_err());
         let from_two = call(&[(NODE, "2"), (CLUSTER, &ours)]);
-        assert!(joining.check(&from_two, Membership::Joining).is_ok());
-        let why = joining.check(&from_two, Membership::Required).unwrap_err();
+        assert!(joining.check(&from_two, None, Membership::Joining).is_ok());
+        let why = joining
+            .check(&from_two, None, Membership::Required)
+            .unwrap_err();
         assert!(why.message().contains("has not joined a cluster yet"));
         joining.cluster.set(OURS).unwrap();
-        assert!(joining.check(&from_two, Membership::Required).is_ok());
+        assert!(joining.check(&from_two, None, Membership::Required).is_ok());
     }
 }

@@ -10,25 +10,31 @@ use std::time::Duration;
 
 use futures_util::Stream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Sleep;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
-use tonic::transport::server::{Connected, TcpConnectInfo};
+use tonic::transport::server::Connected;
+use varve_tls::{Accepted, Caller, ServerTls};
 
 /// Pause after an accept that failed, most likely for want of file descriptors.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+
+/// How long a new connection may take to complete its handshake and say something.
+const HANDSHAKE_WAIT: Duration = Duration::from_secs(5);
 
 /// Connections of a listener. At most `max` are open at a time; others are closed at once. All end when
 /// `kill` is cancelled.
 pub(crate) fn incoming(
     listener: TcpListener,
     max: usize,
+    tls: Option<Arc<ServerTls>>,
     kill: CancellationToken,
 ) -> impl Stream<Item = io::Result<Connection>> {
     let open = Arc::new(Semaphore::new(max.min(Semaphore::MAX_PERMITS)));
     futures_util::stream::unfold(
-        (listener, open, kill),
-        move |(listener, open, kill)| async move {
+        (listener, open, tls, kill),
+        move |(listener, open, tls, kill)| async move {
             loop {
                 match listener.accept().await {
                     Ok((stream, peer)) => {
@@ -42,12 +48,13 @@ pub(crate) fn incoming(
                             continue;
                         }
                         let connection = Connection {
-                            stream,
+                            stream: Accepted::new(stream, tls.as_deref()),
+                            late: Some(Box::pin(tokio::time::sleep(HANDSHAKE_WAIT))),
                             killed: Box::pin(kill.clone().cancelled_owned()),
                             token: kill.clone(),
                             _open: permit,
                         };
-                        return Some((Ok(connection), (listener, open, kill)));
+                        return Some((Ok(connection), (listener, open, tls, kill)));
                     }
                     Err(error) => {
                         tracing::warn!(%error, "accept failed; trying again");
@@ -62,7 +69,9 @@ pub(crate) fn incoming(
 /// One connection.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    stream: TcpStream,
+    stream: Accepted,
+    /// Until something was read.
+    late: Option<Pin<Box<Sleep>>>,
     token: CancellationToken,
     killed: Pin<Box<WaitForCancellationFutureOwned>>,
     _open: OwnedSemaphorePermit,
@@ -78,10 +87,10 @@ impl Connection {
 }
 
 impl Connected for Connection {
-    type ConnectInfo = TcpConnectInfo;
+    type ConnectInfo = Caller;
 
-    fn connect_info(&self) -> TcpConnectInfo {
-        self.stream.connect_info()
+    fn connect_info(&self) -> Caller {
+        self.stream.caller()
     }
 }
 
@@ -95,7 +104,13 @@ impl AsyncRead for Connection {
             return Poll::Ready(Err(Self::ended()));
         }
         let read = Pin::new(&mut self.stream).poll_read(cx, buf);
-        if read.is_pending() && self.killed.as_mut().poll(cx).is_ready() {
+        if read.is_ready() {
+            self.late = None;
+            return read;
+        }
+        let late = self.late.as_mut();
+        let late = late.is_some_and(|late| late.as_mut().poll(cx).is_ready());
+        if late || self.killed.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Err(Self::ended()));
         }
         read

@@ -20,6 +20,7 @@ use varve_metadata::log::Later;
 use varve_proto::peer::v1 as pb;
 use varve_proto::peer::v1::raft_service_server::{RaftService, RaftServiceServer};
 use varve_proto::peer::v1::replica_service_server::{ReplicaService, ReplicaServiceServer};
+use varve_tls::{Caller, ServerTls};
 use varve_types::{NodeId, limits};
 
 use crate::convert;
@@ -77,6 +78,7 @@ pub struct PeerServer {
     service: Arc<dyn PeerService>,
     raft: Arc<dyn RaftHandler>,
     options: ServerOptions,
+    tls: Option<Arc<ServerTls>>,
 }
 
 impl std::fmt::Debug for PeerServer {
@@ -102,7 +104,16 @@ impl PeerServer {
             service,
             raft,
             options,
+            tls: None,
         }
+    }
+
+    /// Serves by that TLS only. It must ask callers for certificates: a call counts only when the
+    /// certificate is that of the node that it says it is from.
+    #[must_use]
+    pub fn with_tls(mut self, tls: Arc<ServerTls>) -> Self {
+        self.tls = Some(tls);
+        self
     }
 
     /// Serves until `shutdown` is cancelled: streams end at once, calls within the grace.
@@ -116,7 +127,12 @@ impl PeerServer {
     ) -> Result<(), ServeError> {
         let grace = self.options.grace;
         let kill = CancellationToken::new();
-        let connections = incoming(listener, self.options.connections_max, kill.clone());
+        let connections = incoming(
+            listener,
+            self.options.connections_max,
+            self.tls,
+            kill.clone(),
+        );
         let replica = Replica {
             identity: self.identity.clone(),
             service: self.service,
@@ -170,6 +186,16 @@ fn transport(options: &ServerOptions) -> tonic::transport::Server {
         .accept_http1(false)
 }
 
+/// Who makes a call, if it may.
+fn caller<T>(
+    identity: &Identity,
+    request: &Request<T>,
+    membership: Membership,
+) -> Result<NodeId, Status> {
+    let caller = request.extensions().get::<Caller>();
+    identity.check(request.metadata(), caller, membership)
+}
+
 struct Raft {
     identity: Identity,
     handler: Arc<dyn RaftHandler>,
@@ -181,9 +207,7 @@ impl RaftService for Raft {
         &self,
         request: Request<pb::CallRequest>,
     ) -> Result<Response<pb::CallResponse>, Status> {
-        let from = self
-            .identity
-            .check(request.metadata(), Membership::Joining)?;
+        let from = caller(&self.identity, &request, Membership::Joining)?;
         let payload = self.handler.call(from, request.into_inner().payload).await;
         Ok(Response::new(pb::CallResponse { payload }))
     }
@@ -205,9 +229,7 @@ impl ReplicaService for Replica {
         &self,
         request: Request<Streaming<pb::ReplicateRequest>>,
     ) -> Result<Response<Outbound>, Status> {
-        let follower = self
-            .identity
-            .check(request.metadata(), Membership::Required)?;
+        let follower = caller(&self.identity, &request, Membership::Required)?;
         let (tell, answers) = self.service.connected(follower);
         let ended = self.shutdown.child_token();
         let fault = Arc::new(OnceLock::new());
@@ -233,9 +255,7 @@ impl ReplicaService for Replica {
         &self,
         request: Request<pb::HeartbeatRequest>,
     ) -> Result<Response<pb::HeartbeatResponse>, Status> {
-        let caller = self
-            .identity
-            .check(request.metadata(), Membership::Required)?;
+        let caller = caller(&self.identity, &request, Membership::Required)?;
         let beat = convert::heartbeat_request(caller, request.get_ref())
             .map_err(|invalid| Status::invalid_argument(invalid.to_string()))?;
         let output = self.service.heartbeat(beat).await;

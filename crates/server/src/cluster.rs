@@ -21,11 +21,13 @@ use varve_peer_grpc::{
     CallErrorKind, ClientOptions, Identity, PeerClient, PeerServer, RaftHandler, ServeError,
     ServerOptions,
 };
+use varve_tls::{ClientTls, Reload, ServerTls};
 use varve_types::NodeId;
 use varve_vfs::Vfs;
 
-use crate::config::{Config, Members, advertised};
+use crate::config::{Config, Members, PeerTls, advertised};
 use crate::datadir::DataDir;
+use crate::node::CERTIFICATES_EVERY;
 
 /// Time between looks whether the node belongs to a cluster by now.
 const LOOK: Duration = Duration::from_millis(20);
@@ -78,6 +80,31 @@ impl std::fmt::Debug for Joined {
     }
 }
 
+/// How nodes trust each other, as a listener and as a caller; `None`: the configuration says that they do so
+/// without certificates.
+fn trust(
+    configured: &PeerTls,
+    bound: SocketAddr,
+) -> Result<Option<(Arc<ServerTls>, Arc<ClientTls>)>> {
+    anyhow::ensure!(
+        *configured != PeerTls::Unset,
+        "nodes of a cluster show each other certificates: give listeners.peer.tls.cert, key and ca, or say \
+         listeners.peer.tls.mode = \"insecure\" where nobody else can reach the peer ports; nothing was started"
+    );
+    let Some((server, client)) = configured.files() else {
+        if !bound.ip().is_loopback() {
+            tracing::warn!(
+                peer = %bound,
+                "the peer port is served in plaintext: whoever can reach it can pose as a node"
+            );
+        }
+        return Ok(None);
+    };
+    let server = ServerTls::load(server).context("listeners.peer.tls")?;
+    let client = ClientTls::load(client).context("listeners.peer.tls")?;
+    Ok(Some((server, client)))
+}
+
 /// Serves peers, takes part in the consensus, and ends once the node belongs to a cluster.
 pub(crate) async fn join(
     config: &Config,
@@ -92,7 +119,13 @@ pub(crate) async fn join(
         Some(cluster) => Identity::new(cluster, config.node),
         None => Identity::joining(config.node),
     };
-    let client = PeerClient::new(identity.clone(), ClientOptions::default());
+    let trust = trust(&config.peer_tls, address)?;
+    let client = match &trust {
+        Some((_, tls)) => {
+            PeerClient::with_tls(identity.clone(), ClientOptions::default(), Arc::clone(tls))
+        }
+        None => PeerClient::new(identity.clone(), ClientOptions::default()),
+    };
     let raft_config = RaftConfig {
         cluster: directory.cluster(),
         rack: config.broker.rack.clone(),
@@ -109,12 +142,18 @@ pub(crate) async fn join(
         .await
         .context("the consensus on metadata cannot start")?;
     let (service, stop) = (PeerHandle::default(), CancellationToken::new());
-    let server = PeerServer::new(
+    let mut server = PeerServer::new(
         identity.clone(),
         Arc::new(service.clone()),
         Arc::new(Served(raft.clone())),
         ServerOptions::default(),
     );
+    if let Some((by, from)) = trust {
+        server = server.with_tls(Arc::clone(&by));
+        let watching = varve_tls::watch(vec![by, from as Arc<dyn Reload>], CERTIFICATES_EVERY);
+        let stop = stop.clone();
+        tokio::spawn(async move { stop.run_until_cancelled(watching).await });
+    }
     let serving = tokio::spawn(server.serve(listener, stop.clone()));
     tracing::info!(
         peer = %address, advertised = told, seeds = members.seeds.join(","),

@@ -27,6 +27,8 @@ pub async fn start_with(dir: &Path, settings: &[(&str, &str)]) -> Result<Node> {
         ("storage.data_dir", &*data),
         ("storage.min_free_bytes", "256MiB"),
         ("listeners.client.address", "127.0.0.1:0"),
+        ("listeners.client.tls.mode", "insecure"),
+        ("listeners.peer.tls.mode", "insecure"),
         ("http.address", "127.0.0.1:0"),
         ("shutdown.drain_grace", "0s"),
         ("shutdown.stream_grace", "1s"),

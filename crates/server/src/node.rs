@@ -8,7 +8,9 @@ use anyhow::{Context as _, Result};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use varve_broker::Broker;
+use varve_tls::{Reload, ServerTls};
 use varve_vfs::{Clock, PacedVfs, RealVfs, SystemClock, Vfs};
 
 use crate::cluster::{self, Joined};
@@ -20,6 +22,8 @@ use crate::{http, notify};
 
 /// Grace of the HTTP port: probes are short.
 const HTTP_GRACE: Duration = Duration::from_secs(1);
+/// How often files of certificates are read again.
+pub(crate) const CERTIFICATES_EVERY: Duration = Duration::from_secs(5);
 
 /// A running node.
 #[derive(Debug)]
@@ -35,6 +39,8 @@ pub struct Node {
     stop_http: CancellationToken,
     frontend: JoinHandle<Result<(), varve_frontend_grpc::ServeError>>,
     http: JoinHandle<std::io::Result<()>>,
+    /// Reads certificates again.
+    _certificates: Option<AbortOnDropHandle<()>>,
     /// A listener that ended by itself, and why: its task must not be waited for again.
     ended: Option<anyhow::Error>,
     client_address: SocketAddr,
@@ -50,6 +56,7 @@ impl Node {
         let client = bind(&config.client_address, "listeners.client.address").await?;
         let http_listener = bind(&config.http_address, "http.address").await?;
         let (client_address, http_address) = (client.local_addr()?, http_listener.local_addr()?);
+        let client_tls = client_tls(&config, client_address)?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let vfs: Arc<dyn Vfs> = Arc::new(PacedVfs::new(Arc::new(RealVfs), Arc::clone(&clock)));
         let path = config.broker.data_dir.clone();
@@ -114,7 +121,12 @@ impl Node {
             options,
             grpc_health.clone(),
         );
+        let server = server.with_tls(client_tls.clone());
         let frontend = tokio::spawn(server.serve(client, stop_frontends.clone()));
+        let certificates = client_tls.map(|tls| {
+            let watching = varve_tls::watch(vec![tls as Arc<dyn Reload>], CERTIFICATES_EVERY);
+            AbortOnDropHandle::new(tokio::spawn(watching))
+        });
         health.started(broker.clone());
         grpc_health.set_started(true).await;
         grpc_health.set_ready(true).await;
@@ -130,6 +142,7 @@ impl Node {
             stop_http,
             frontend,
             http,
+            _certificates: certificates,
             ended: None,
             client_address,
             http_address,
@@ -244,6 +257,21 @@ impl Node {
         tracing::info!("stopped: everything is on disk");
         served
     }
+}
+
+/// TLS of the gRPC API as the configuration wants it.
+fn client_tls(config: &Config, bound: SocketAddr) -> Result<Option<Arc<ServerTls>>> {
+    let Some(files) = config.client_tls.clone() else {
+        if !bound.ip().is_loopback() {
+            tracing::warn!(
+                client = %bound,
+                "the gRPC API is served in plaintext: whoever can reach it reads and writes everything"
+            );
+        }
+        return Ok(None);
+    };
+    let tls = ServerTls::load(files).context("listeners.client.tls")?;
+    Ok(Some(tls))
 }
 
 async fn bind(address: &str, key: &str) -> Result<TcpListener> {

@@ -32,8 +32,11 @@ pub async fn run(config: Config, announce: impl FnOnce(&Node)) -> Result<()> {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
             () = node.failed() => break,
-            // Nothing can be reloaded yet; a hangup must not kill a node.
-            _ = hangup.recv() => tracing::info!("SIGHUP: no setting can change while the node runs"),
+            // Certificates are read again by themselves; a hangup must not kill a node.
+            _ = hangup.recv() => tracing::info!(
+                "SIGHUP: certificates are read again every few seconds; no setting can change while the \
+                 node runs"
+            ),
         }
     }
     tokio::select! {

@@ -19,6 +19,7 @@ use varve_partition::{FetchId, Position};
 use varve_peer_grpc::{
     ClientOptions, Identity, PeerClient, PeerServer, RaftHandler, ServeError, ServerOptions,
 };
+use varve_tls::{ClientTls, ServerTls};
 use varve_types::{BrokerEpoch, ClusterId, LeaderEpoch, NodeId, Offset, PartitionId, TopicId};
 
 /// Longest wait of a test for something that must happen.
@@ -170,6 +171,10 @@ pub async fn serve(fake: Fake) -> Served {
 }
 
 pub async fn serve_as(fake: Fake, identity: Identity) -> Served {
+    serve_by(fake, identity, None).await
+}
+
+pub async fn serve_by(fake: Fake, identity: Identity, tls: Option<Arc<ServerTls>>) -> Served {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let fake = Arc::new(fake);
@@ -180,7 +185,10 @@ pub async fn serve_as(fake: Fake, identity: Identity) -> Served {
         ..Default::default()
     };
     let service = Arc::new(Service(Arc::clone(&fake)));
-    let server = PeerServer::new(identity, service, Arc::new(Mirror), options);
+    let mut server = PeerServer::new(identity, service, Arc::new(Mirror), options);
+    if let Some(tls) = tls {
+        server = server.with_tls(tls);
+    }
     let serving = tokio::spawn(server.serve(listener, shutdown.clone()));
     Served {
         fake,
@@ -192,13 +200,21 @@ pub async fn serve_as(fake: Fake, identity: Identity) -> Served {
 
 /// A client of the follower.
 pub fn client() -> PeerClient {
+    client_by(None)
+}
+
+pub fn client_by(tls: Option<Arc<ClientTls>>) -> PeerClient {
     let options = ClientOptions {
         keepalive_interval: Duration::from_millis(500),
         keepalive_timeout: Duration::from_secs(1),
         heartbeat_timeout: SOON,
         ..Default::default()
     };
-    PeerClient::new(Identity::new(CLUSTER, FOLLOWER), options)
+    let identity = Identity::new(CLUSTER, FOLLOWER);
+    match tls {
+        Some(tls) => PeerClient::with_tls(identity, options, tls),
+        None => PeerClient::new(identity, options),
+    }
 }
 
 /// A stream to a leader.
@@ -211,6 +227,14 @@ pub struct Stream {
 
 /// Opens a stream that says these things first.
 pub fn replicate(address: &str, first: impl IntoIterator<Item = ToLeader>) -> Stream {
+    replicate_by(&client(), address, first)
+}
+
+pub fn replicate_by(
+    client: &PeerClient,
+    address: &str,
+    first: impl IntoIterator<Item = ToLeader>,
+) -> Stream {
     let (say, outgoing) = mpsc::unbounded_channel();
     for message in first {
         say.send(message).unwrap();
@@ -221,7 +245,7 @@ pub fn replicate(address: &str, first: impl IntoIterator<Item = ToLeader>) -> St
             let _ = sender.send(answer);
         }
     });
-    let ended = client().replicate(LEADER, address.to_owned(), outgoing, incoming);
+    let ended = client.replicate(LEADER, address.to_owned(), outgoing, incoming);
     Stream {
         say,
         answers,

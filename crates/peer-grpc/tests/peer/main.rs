@@ -6,6 +6,9 @@
     reason = "a test fails by panicking"
 )]
 
+#[path = "../../../tls/tests/support/ca.rs"]
+mod ca;
 mod calls;
 mod fake;
 mod replication;
+mod tls;

@@ -43,8 +43,16 @@ keys! {
     "journal.max.bytes", "512MiB", "a size; 0 turns it off", "Size of the journal, which makes small appends to many partitions durable with one flush; at most a sixteenth of the disk.";
     "listeners.client.address", "0.0.0.0:8278", "HOST:PORT", "Listener of the gRPC API.";
     "listeners.client.advertised_address", "", "HOST:PORT", "Address clients are told to use; default: the host's name and the listener's port.";
+    "listeners.client.tls.ca", "", "a file, PEM", "CAs that clients' certificates are signed by, with mode mutual.";
+    "listeners.client.tls.cert", "", "a file, PEM", "Certificate of the gRPC API with its chain; read again when it changes.";
+    "listeners.client.tls.key", "", "a file, PEM", "Private key of that certificate.";
+    "listeners.client.tls.mode", "tls", "tls, mutual or insecure", "tls: encrypted; mutual: clients show a certificate too; insecure: plaintext, whoever can reach the port reads and writes everything.";
     "listeners.peer.address", "0.0.0.0:8279", "HOST:PORT", "Listener for other nodes: replication and consensus. Open in a cluster only; never to be exposed.";
     "listeners.peer.advertised_address", "", "HOST:PORT", "Address other nodes are told to use; default: the host's name and the listener's port.";
+    "listeners.peer.tls.ca", "", "a file, PEM", "CA that signs the certificates of all nodes, and nothing else.";
+    "listeners.peer.tls.cert", "", "a file, PEM", "Certificate of this node with its chain, for the names node-ID.peer.varve and peer.varve; read again when it changes.";
+    "listeners.peer.tls.key", "", "a file, PEM", "Private key of that certificate.";
+    "listeners.peer.tls.mode", "mutual", "mutual or insecure", "mutual: nodes show each other certificates; insecure: plaintext, whoever can reach the port can pose as a node.";
     "log.cleaner.io.max.bytes.per.second", "0", "a size; 0 sets no limit", "Bytes that compaction reads and writes in a second at most, all logs together.";
     "log.filter", "info,openraft=warn", "a tracing filter", "What is logged; RUST_LOG wins.";
     "log.format", "auto", "auto, text or json", "Shape of log lines; auto is text on a terminal and JSON otherwise.";

@@ -8,5 +8,5 @@ mod resolve;
 pub mod settings;
 
 pub(crate) use resolve::advertised;
-pub use resolve::{Config, LogFormat, Members};
+pub use resolve::{Config, LogFormat, Members, PeerTls};
 pub use settings::{ConfigError, Settings, Source};

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use varve_broker::BrokerConfig;
+use varve_tls::{Callers, ClientFiles, ServerFiles};
 use varve_types::size::{parse_bytes, parse_duration};
 use varve_types::{ClusterId, NodeId, TopicConfig, limits};
 
@@ -56,6 +57,10 @@ pub struct Config {
     pub http_address: String,
     /// Address clients are told to use; `None`: the host's name and the listener's port.
     pub advertised_address: Option<String>,
+    /// TLS of the gRPC API; `None`: the configuration says that it is to be plaintext.
+    pub client_tls: Option<ServerFiles>,
+    /// How nodes trust each other.
+    pub peer_tls: PeerTls,
     /// How the node takes part in a cluster; `None`: it is alone.
     pub members: Option<Members>,
     /// Shape of log lines.
@@ -70,6 +75,44 @@ pub struct Config {
     pub shutdown_timeout: Duration,
     /// The broker's own part. Identity and clean start are filled in from the data directory.
     pub broker: BrokerConfig,
+}
+
+/// How nodes trust each other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PeerTls {
+    /// Nothing is said of it: a node that is alone needs none, and a peer listener must not be opened.
+    Unset,
+    /// The configuration says that it is to be plaintext.
+    Insecure,
+    /// Both sides show a certificate.
+    Mutual {
+        /// Certificate of this node with its chain.
+        cert: PathBuf,
+        /// Its private key.
+        key: PathBuf,
+        /// The CA of all nodes.
+        ca: PathBuf,
+    },
+}
+
+impl PeerTls {
+    /// The files as a listener and as a caller use them; `None`: no TLS.
+    #[must_use]
+    pub fn files(&self) -> Option<(ServerFiles, ClientFiles)> {
+        let Self::Mutual { cert, key, ca } = self.clone() else {
+            return None;
+        };
+        let server = ServerFiles {
+            cert: cert.clone(),
+            key: key.clone(),
+            callers: Callers::SignedBy(ca.clone()),
+        };
+        let client = ClientFiles {
+            ca: Some(ca),
+            identity: Some((cert, key)),
+        };
+        Some((server, client))
+    }
 }
 
 struct Reader<'a>(&'a Settings);
@@ -145,6 +188,8 @@ impl Config {
             client_address: r.address("listeners.client.address")?,
             http_address: r.address("http.address")?,
             advertised_address,
+            client_tls: client_tls(&r)?,
+            peer_tls: peer_tls(&r)?,
             members,
             log_format: r.parse("log.format", |t| match t {
                 "auto" => Some(LogFormat::Auto),
@@ -172,6 +217,70 @@ impl Config {
     pub fn advertised(&self, bound: SocketAddr) -> String {
         advertised(self.advertised_address.as_ref(), bound)
     }
+}
+
+const CLIENT: &str = "listeners.client";
+const PEER: &str = "listeners.peer";
+
+fn client_tls(r: &Reader<'_>) -> Result<Option<ServerFiles>, ConfigError> {
+    let mode = r.parse("listeners.client.tls.mode", |t| {
+        matches!(t, "tls" | "mutual" | "insecure").then(|| t.to_owned())
+    })?;
+    let mutual = mode == "mutual";
+    let needed = if mutual {
+        "cert, key and ca"
+    } else {
+        "cert and key"
+    };
+    let file = |key: &'static str, missing| {
+        r.text(key).map(PathBuf::from).ok_or(ConfigError::NoTls {
+            listener: CLIENT,
+            missing,
+            needed,
+        })
+    };
+    if mode == "insecure" {
+        return Ok(None);
+    }
+    Ok(Some(ServerFiles {
+        cert: file("listeners.client.tls.cert", "cert")?,
+        key: file("listeners.client.tls.key", "key")?,
+        callers: if mutual {
+            Callers::SignedBy(file("listeners.client.tls.ca", "ca")?)
+        } else {
+            Callers::Anyone
+        },
+    }))
+}
+
+fn peer_tls(r: &Reader<'_>) -> Result<PeerTls, ConfigError> {
+    let mode = r.parse("listeners.peer.tls.mode", |t| {
+        matches!(t, "mutual" | "insecure").then(|| t.to_owned())
+    })?;
+    let keys = [
+        ("listeners.peer.tls.cert", "cert"),
+        ("listeners.peer.tls.key", "key"),
+        ("listeners.peer.tls.ca", "ca"),
+    ];
+    if mode == "insecure" {
+        return Ok(PeerTls::Insecure);
+    }
+    if keys.iter().all(|(key, _)| r.text(key).is_none()) {
+        return Ok(PeerTls::Unset);
+    }
+    let file = |(key, missing): (&'static str, &'static str)| {
+        r.text(key).map(PathBuf::from).ok_or(ConfigError::NoTls {
+            listener: PEER,
+            missing,
+            needed: "cert, key and ca",
+        })
+    };
+    let [cert, key, ca] = keys.map(file);
+    Ok(PeerTls::Mutual {
+        cert: cert?,
+        key: key?,
+        ca: ca?,
+    })
 }
 
 /// What others are told of a listener.
@@ -316,8 +425,10 @@ mod tests {
     use super::*;
 
     fn resolve(flags: &[(&str, &str)]) -> Result<Config, ConfigError> {
-        let flags: Vec<_> = flags
+        let insecure = [("listeners.client.tls.mode", "insecure")];
+        let flags: Vec<_> = insecure
             .iter()
+            .chain(flags)
             .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
             .collect();
         Config::resolve(&Settings::load(None, std::iter::empty(), &flags).unwrap())
@@ -352,6 +463,66 @@ mod tests {
                 .to_string();
             assert!(error.contains(key) && error.contains(value), "{error}");
         }
+    }
+
+    #[test]
+    fn plaintext_needs_a_word() {
+        let settings = [("node.id".to_owned(), "1".to_owned())];
+        let settings = Settings::load(None, std::iter::empty(), &settings).unwrap();
+        let error = Config::resolve(&settings).unwrap_err().to_string();
+        assert!(
+            error.contains("listeners.client.tls.cert is not set"),
+            "{error}"
+        );
+        assert!(error.contains("tls.mode = \"insecure\""), "{error}");
+        let node = ("node.id", "1");
+        assert_eq!(resolve(&[node]).unwrap().client_tls, None);
+        let (mode, cert, key, ca) = (
+            "listeners.client.tls.mode",
+            ("listeners.client.tls.cert", "c"),
+            ("listeners.client.tls.key", "k"),
+            ("listeners.client.tls.ca", "a"),
+        );
+        let files = |flags: &[(&str, &str)]| resolve(flags).unwrap().client_tls.unwrap();
+        let tls = files(&[node, (mode, "tls"), cert, key]);
+        assert_eq!((tls.cert, tls.callers), ("c".into(), Callers::Anyone));
+        let error = resolve(&[node, (mode, "mutual"), cert, key]).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .contains("listeners.client.tls.ca is not set")
+        );
+        let tls = files(&[node, (mode, "mutual"), cert, key, ca]);
+        assert_eq!(tls.callers, Callers::SignedBy("a".into()));
+        let error = resolve(&[node, (mode, "none")]).unwrap_err().to_string();
+        assert!(error.contains("tls, mutual or insecure"), "{error}");
+    }
+
+    #[test]
+    fn nodes_trust_each_other_by_certificates_or_by_a_word() {
+        let node = ("node.id", "1");
+        let peer = |flags: &[(&str, &str)]| {
+            let all: Vec<_> = std::iter::once(node).chain(flags.iter().copied()).collect();
+            resolve(&all).map(|config| config.peer_tls)
+        };
+        assert_eq!(peer(&[]).unwrap(), PeerTls::Unset);
+        let insecure = ("listeners.peer.tls.mode", "insecure");
+        assert_eq!(peer(&[insecure]).unwrap(), PeerTls::Insecure);
+        let cert = ("listeners.peer.tls.cert", "c");
+        let error = peer(&[cert]).unwrap_err().to_string();
+        assert!(
+            error.contains("listeners.peer.tls.key is not set"),
+            "{error}"
+        );
+        let rest = [
+            ("listeners.peer.tls.key", "k"),
+            ("listeners.peer.tls.ca", "a"),
+        ];
+        let mutual = peer(&[cert, rest[0], rest[1]]).unwrap();
+        let (server, client) = mutual.files().unwrap();
+        assert_eq!(server.callers, Callers::SignedBy("a".into()));
+        assert_eq!(client.identity, Some(("c".into(), "k".into())));
+        assert!(peer(&[("listeners.peer.tls.mode", "tls")]).is_err());
     }
 
     #[test]

@@ -17,6 +17,7 @@ const OTHER_VARIABLES: &[&str] = &[
     "VARVE_REQUIRE_PYTHON",
     "VARVE_REVISION",
     "VARVE_TIMEOUT",
+    "VARVE_TLS",
     "VARVE_TOKEN",
     "VARVE_TOKEN_FILE",
 ];
@@ -91,6 +92,18 @@ pub enum ConfigError {
     /// A required key has no value.
     #[error("{0} is required: set it in the file, as {variable}, or on the command line", variable = keys::variable(.0))]
     Missing(&'static str),
+    /// A listener without certificates, and nobody said that it may be without.
+    #[error(
+        "{listener}.tls.{missing} is not set: give the files ({needed}), or say {listener}.tls.mode = \"insecure\" to serve this port in plaintext to whoever can reach it"
+    )]
+    NoTls {
+        /// Beginning of the listener's keys.
+        listener: &'static str,
+        /// The key that is missing.
+        missing: &'static str,
+        /// All that are needed.
+        needed: &'static str,
+    },
 }
 
 /// Keys with their values and sources.

@@ -1,0 +1,289 @@
+//! Connections to servers, with TLS or without, and why there is none in words that name the remedy.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use http::Uri;
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
+use rustls::{AlertDescription, CertificateError, InvalidMessage};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use crate::explained::Fault;
+use crate::material::ClientTls;
+
+/// First byte of a TLS alert, and of a handshake message. No HTTP/2 frame of a server begins so: its first
+/// three bytes are the length of SETTINGS, far below.
+const TLS_FIRST: [u8; 2] = [0x15, 0x16];
+
+/// Why there is no connection.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct ConnectError(String);
+
+impl ConnectError {
+    /// The one that is among the causes of `error`.
+    #[must_use]
+    pub fn within<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a Self> {
+        let mut cause = Some(error);
+        while let Some(error) = cause {
+            if let Some(found) = error.downcast_ref::<Self>() {
+                return Some(found);
+            }
+            // An I/O error shows what it carries as itself, not as its source.
+            let carried = error
+                .downcast_ref::<io::Error>()
+                .and_then(io::Error::get_ref);
+            if let Some(found) = carried.and_then(|c| Self::within(c)) {
+                return Some(found);
+            }
+            cause = error.source();
+        }
+        None
+    }
+
+    fn io(self, kind: io::ErrorKind) -> io::Error {
+        io::Error::new(kind, self)
+    }
+}
+
+/// What went wrong with a handshake. `other` is the other side.
+pub(crate) fn reason(error: &io::Error, other: &str) -> String {
+    let tls = error
+        .get_ref()
+        .and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    let Some(tls) = tls else {
+        return if error.kind() == io::ErrorKind::UnexpectedEof {
+            format!("{other} closed the connection during the TLS handshake")
+        } else {
+            format!("the TLS handshake failed: {error}")
+        };
+    };
+    match tls {
+        rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType) => {
+            format!("{other} does not speak TLS here: one side has TLS on, the other has it off")
+        }
+        rustls::Error::NoCertificatesPresented => {
+            format!("{other} shows no certificate, and this port asks for one")
+        }
+        rustls::Error::InvalidCertificate(why) => match why {
+            // A CA that was made anew has the old one's name and another key.
+            CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+                format!("{other}'s certificate is signed by none of the CAs that are trusted here")
+            }
+            CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+                format!("{other}'s certificate has expired")
+            }
+            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+                format!("{other}'s certificate is not valid yet: compare the clocks")
+            }
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+                format!("{other}'s certificate is for another name: {why}")
+            }
+            why => format!("{other}'s certificate is not accepted: {why}"),
+        },
+        rustls::Error::AlertReceived(alert) => alert_reason(*alert, other),
+        tls => format!("the TLS handshake failed: {tls}"),
+    }
+}
+
+fn alert_reason(alert: AlertDescription, other: &str) -> String {
+    match alert {
+        AlertDescription::CertificateRequired => {
+            format!("{other} asks for a certificate, and none is configured here")
+        }
+        AlertDescription::UnknownCA | AlertDescription::DecryptError => {
+            format!("{other} does not know the CA of this side's certificate")
+        }
+        AlertDescription::CertificateExpired => {
+            format!("{other} says that this side's certificate has expired")
+        }
+        alert => format!("{other} refused the TLS connection: {alert:?}"),
+    }
+}
+
+/// Opens connections: a connector of tonic's channels. The timeout is the channel's.
+#[derive(Debug, Clone)]
+pub struct Connector {
+    tls: Option<Arc<ClientTls>>,
+    name: Option<String>,
+    fault: Fault,
+}
+
+impl Connector {
+    /// With that TLS; `None`: without. `name`: what the server's certificate must name, if not the host of
+    /// the address.
+    #[must_use]
+    pub fn new(tls: Option<Arc<ClientTls>>, name: Option<String>) -> Self {
+        Self {
+            tls,
+            name,
+            fault: Fault::default(),
+        }
+    }
+
+    /// What became of the connections, for [`crate::Explained`].
+    #[must_use]
+    pub fn fault(&self) -> Fault {
+        self.fault.clone()
+    }
+
+    async fn connect(self, uri: Uri) -> io::Result<TokioIo<Connection>> {
+        let bad = |why: &str| {
+            let error = ConnectError(format!("{uri} is no address: {why}"));
+            error.io(io::ErrorKind::InvalidInput)
+        };
+        let host = uri.host().ok_or_else(|| bad("no host"))?;
+        let port = uri.port_u16().ok_or_else(|| bad("no port"))?;
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let stream = TcpStream::connect((host, port)).await?;
+        stream.set_nodelay(true)?;
+        let Some(tls) = self.tls else {
+            return Ok(TokioIo::new(Connection {
+                stream: Stream::Plain {
+                    stream,
+                    begun: false,
+                },
+                fault: self.fault,
+            }));
+        };
+        let name = self.name.unwrap_or_else(|| host.to_owned());
+        let name = ServerName::try_from(name).map_err(|_| bad("no name for a certificate"))?;
+        let handshake = TlsConnector::from(tls.config()).connect(name, stream);
+        let stream = handshake
+            .await
+            .map_err(|error| ConnectError(reason(&error, "the server")).io(error.kind()))?;
+        Ok(TokioIo::new(Connection {
+            stream: Stream::Tls(Box::new(stream)),
+            fault: self.fault,
+        }))
+    }
+}
+
+impl tower::Service<Uri> for Connector {
+    type Response = TokioIo<Connection>;
+    type Error = io::Error;
+    type Future = Pin<Box<dyn Future<Output = io::Result<TokioIo<Connection>>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        // What was wrong with the last one is no reason for this one.
+        self.fault.set(None);
+        Box::pin(self.clone().connect(uri))
+    }
+}
+
+/// A connection to a server.
+#[derive(Debug)]
+pub struct Connection {
+    stream: Stream,
+    fault: Fault,
+}
+
+#[derive(Debug)]
+enum Stream {
+    Plain {
+        stream: TcpStream,
+        /// Something was read.
+        begun: bool,
+    },
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl Connection {
+    /// Keeps the reason for those whose calls end with the connection.
+    fn failed(&self, why: String, kind: io::ErrorKind) -> io::Error {
+        let error = ConnectError(why);
+        self.fault.set(Some(error.clone()));
+        error.io(kind)
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        match &mut this.stream {
+            Stream::Plain { stream, begun } => {
+                let before = buf.filled().len();
+                let read = ready!(Pin::new(stream).poll_read(cx, buf));
+                if !std::mem::replace(begun, true)
+                    && let Some(first) = buf.filled().get(before)
+                    && TLS_FIRST.contains(first)
+                {
+                    let why = "the server speaks TLS here: turn TLS on (--tls, --tls-ca)";
+                    let error = this.failed(why.to_owned(), io::ErrorKind::InvalidData);
+                    return Poll::Ready(Err(error));
+                }
+                Poll::Ready(read)
+            }
+            Stream::Tls(stream) => {
+                let read = ready!(Pin::new(stream.as_mut()).poll_read(cx, buf));
+                // A server that refuses this side's certificate says so after the handshake.
+                Poll::Ready(read.map_err(|error| match tls_fault(&error) {
+                    true => this.failed(reason(&error, "the server"), error.kind()),
+                    false => error,
+                }))
+            }
+        }
+    }
+}
+
+fn tls_fault(error: &io::Error) -> bool {
+    let inner = error.get_ref();
+    inner.is_some_and(|inner| inner.downcast_ref::<rustls::Error>().is_some())
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.stream {
+            Stream::Plain { stream, .. } => Pin::new(stream).poll_write(cx, buf),
+            Stream::Tls(stream) => Pin::new(stream.as_mut()).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.stream {
+            Stream::Plain { stream, .. } => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Stream::Tls(stream) => Pin::new(stream.as_mut()).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.stream {
+            Stream::Plain { stream, .. } => Pin::new(stream).poll_flush(cx),
+            Stream::Tls(stream) => Pin::new(stream.as_mut()).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.stream {
+            Stream::Plain { stream, .. } => Pin::new(stream).poll_shutdown(cx),
+            Stream::Tls(stream) => Pin::new(stream.as_mut()).poll_shutdown(cx),
+        }
+    }
+}
