@@ -65,7 +65,10 @@ impl Interceptor for CallMetadata {
         mut request: tonic::Request<()>,
     ) -> Result<tonic::Request<()>, tonic::Status> {
         let metadata = request.metadata_mut();
-        metadata.insert("varve-client-id", self.client_id.clone());
+        // A call that is passed on keeps the name of who made it.
+        if !metadata.contains_key("varve-client-id") {
+            metadata.insert("varve-client-id", self.client_id.clone());
+        }
         if self.never_forward {
             metadata.insert("varve-forward", MetadataValue::from_static("never"));
         }
