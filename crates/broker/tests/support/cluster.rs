@@ -279,6 +279,7 @@ impl Nodes {
                 me: node,
                 net: Arc::clone(&self.net),
             }),
+            members: None,
         };
         let service = PeerHandle::default();
         self.net.services.lock().insert(node, service.clone());

@@ -35,17 +35,25 @@ pub fn to_server_info(node: &NodeInfo) -> v1::GetServerInfoResponse {
 /// A node in the words of the API.
 #[must_use]
 pub fn to_node(node: &NodeStatus) -> v1::Node {
-    let state = match node.state {
-        NodeState::Active => v1::NodeState::Active,
-        NodeState::Draining => v1::NodeState::Draining,
-        NodeState::Offline => v1::NodeState::Offline,
-    };
+    let state = to_state(node.state);
     v1::Node {
         node_id: node.node.0,
         address: node.address.clone(),
         rack: node.rack.clone(),
         state: state as i32,
         version: node.version.clone(),
+    }
+}
+
+/// A node's state in the words of the API.
+#[must_use]
+pub const fn to_state(state: NodeState) -> v1::NodeState {
+    match state {
+        NodeState::Active => v1::NodeState::Active,
+        NodeState::Draining => v1::NodeState::Draining,
+        NodeState::Drained => v1::NodeState::Drained,
+        NodeState::Decommissioning => v1::NodeState::Decommissioning,
+        NodeState::Offline => v1::NodeState::Offline,
     }
 }
 
