@@ -70,6 +70,24 @@ calls! {
     cluster_service.get_metadata(GetMetadataRequest) -> GetMetadataResponse;
     /// What is wrong with the cluster.
     cluster_service.get_cluster_health(GetClusterHealthRequest) -> GetClusterHealthResponse;
+    /// Nodes with their load.
+    admin_service.list_nodes(ListNodesRequest) -> ListNodesResponse;
+    /// Takes leadership from a node.
+    admin_service.drain_node(DrainNodeRequest) -> DrainNodeResponse;
+    /// Ends a drain or a decommission.
+    admin_service.resume_node(ResumeNodeRequest) -> ResumeNodeResponse;
+    /// Empties a node and removes it.
+    admin_service.decommission_node(DecommissionNodeRequest) -> DecommissionNodeResponse;
+    /// Moves leadership of a partition.
+    admin_service.transfer_leadership(TransferLeadershipRequest) -> TransferLeadershipResponse;
+    /// Preferred leaders lead again.
+    admin_service.elect_preferred_leaders(ElectPreferredLeadersRequest) -> ElectPreferredLeadersResponse;
+    /// Declares new replicas.
+    admin_service.reassign_partitions(ReassignPartitionsRequest) -> ReassignPartitionsResponse;
+    /// Lists one page of reassignments in progress.
+    admin_service.list_reassignments(ListReassignmentsRequest) -> ListReassignmentsResponse;
+    /// Returns partitions to the replicas they had.
+    admin_service.cancel_reassignments(CancelReassignmentsRequest) -> CancelReassignmentsResponse;
     /// Reads a group's committed offsets.
     group_service.get_offsets(GetOffsetsRequest) -> GetOffsetsResponse;
     /// Commits offsets of a group.

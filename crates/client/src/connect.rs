@@ -214,6 +214,15 @@ impl Client {
         let rpc = self.rpc(address, false)?;
         Ok(ClusterServiceClient::new(rpc).max_decoding_message_size(MAX_DECODE_BYTES))
     }
+
+    /// AdminService at a node.
+    ///
+    /// # Errors
+    /// [`ClientError::Config`] when `address` is not `host:port`.
+    pub fn admin_service(&self, address: &str) -> Result<AdminServiceClient<Rpc>, ClientError> {
+        let rpc = self.rpc(address, false)?;
+        Ok(AdminServiceClient::new(rpc).max_decoding_message_size(MAX_DECODE_BYTES))
+    }
 }
 
 fn endpoint(address: &str, config: &ClientConfig) -> Result<Endpoint, ClientError> {
