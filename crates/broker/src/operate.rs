@@ -13,6 +13,14 @@ use crate::start::{Broker, Inner};
 
 impl Inner {
     fn operated(&self) -> Result<Arc<InCluster>> {
+        if self.registry.cluster().is_some_and(|c| c.is_gone()) {
+            let text = format!(
+                "node {} was decommissioned and knows no more what the cluster does; nothing was changed; ask \
+                 another node",
+                self.config.node
+            );
+            return Err(Error::new(ErrorKind::ShuttingDown, text));
+        }
         self.registry.cluster().cloned().ok_or_else(|| {
             let text = format!(
                 "node {} is alone and has no other node to hand anything to; nothing was changed. To make it one of \
@@ -40,8 +48,8 @@ impl Inner {
 
 impl Operations for Broker {
     fn node_details(&self, _ctx: &Context) -> Result<Vec<api::NodeDetail>> {
-        if let Some(cluster) = self.inner.registry.cluster() {
-            return Ok(cluster.node_details());
+        if self.inner.registry.cluster().is_some() {
+            return Ok(self.inner.operated()?.node_details());
         }
         let held = self.inner.registry.view().partitions().count() as u64;
         let nodes = api::Broker::nodes(self).into_iter();
@@ -97,10 +105,11 @@ impl Operations for Broker {
     }
 
     fn reassignments(&self, _ctx: &Context) -> Result<Vec<api::Reassignment>> {
-        match self.inner.registry.cluster() {
-            Some(cluster) => Ok(cluster.reassignments(|key, n| self.inner.missing_bytes(key, n))),
-            None => Ok(Vec::new()),
+        if self.inner.registry.cluster().is_none() {
+            return Ok(Vec::new());
         }
+        let cluster = self.inner.operated()?;
+        Ok(cluster.reassignments(|key, node| self.inner.missing_bytes(key, node)))
     }
 
     async fn cancel_reassignments(

@@ -1,6 +1,7 @@
 //! The rest of the API as plain calls: topics, offsets, groups, the cluster. Requests and responses are
 //! the messages of the API; every call goes to any node and is forwarded there when need be.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use varve_proto::v1;
@@ -106,6 +107,11 @@ calls! {
     group_service.remove_members(RemoveMembersRequest) -> RemoveMembersResponse;
 }
 
+fn place(progress: &v1::ReassignmentProgress) -> Option<(String, i32)> {
+    let at = progress.topic_partition.as_ref()?;
+    Some((at.topic.clone(), at.partition))
+}
+
 impl Client {
     fn list_offsets_service(
         &self,
@@ -200,6 +206,69 @@ impl Admin {
             partitions.extend(page.partitions);
             if page.next_page_token.is_empty() {
                 return Ok(partitions);
+            }
+            request.page_token = page.next_page_token;
+        }
+    }
+
+    /// Every reassignment in progress, page by page; what is left of each is asked of its leader, and stays
+    /// unknown when that does not answer.
+    ///
+    /// # Errors
+    /// As every call, for the list itself.
+    pub async fn all_reassignments(&self) -> Result<Vec<v1::ReassignmentProgress>, ClientError> {
+        let mut request = v1::ListReassignmentsRequest {
+            page_size: 1000,
+            ..Default::default()
+        };
+        let mut moves = Vec::new();
+        loop {
+            let page = self.list_reassignments(request.clone()).await?;
+            moves.extend(page.reassignments);
+            if page.next_page_token.is_empty() {
+                break;
+            }
+            request.page_token = page.next_page_token;
+        }
+        let unknown = |m: &&v1::ReassignmentProgress| m.remaining_bytes.is_none();
+        let leaders = moves
+            .iter()
+            .filter(unknown)
+            .filter_map(|m| m.leader_node_id);
+        let leaders: BTreeSet<i32> = leaders.collect();
+        if leaders.is_empty() {
+            return Ok(moves);
+        }
+        let nodes = self.get_metadata(v1::GetMetadataRequest::default()).await?;
+        for node in nodes.nodes.iter().filter(|n| leaders.contains(&n.node_id)) {
+            let Ok(told) = self.moves_at(&node.address).await else {
+                continue;
+            };
+            let told: BTreeMap<_, _> = told
+                .into_iter()
+                .filter_map(|m| Some((place(&m)?, m.remaining_bytes?)))
+                .collect();
+            for known in moves.iter_mut().filter(|m| m.remaining_bytes.is_none()) {
+                known.remaining_bytes = place(known).and_then(|at| told.get(&at).copied());
+            }
+        }
+        Ok(moves)
+    }
+
+    /// The reassignments as one node sees them.
+    async fn moves_at(&self, address: &str) -> Result<Vec<v1::ReassignmentProgress>, ClientError> {
+        let mut request = v1::ListReassignmentsRequest {
+            page_size: 1000,
+            ..Default::default()
+        };
+        let mut moves = Vec::new();
+        loop {
+            let mut service = self.client.admin_service(address)?;
+            let asked = self.client.with_deadline(request.clone());
+            let page = service.list_reassignments(asked).await?.into_inner();
+            moves.extend(page.reassignments);
+            if page.next_page_token.is_empty() {
+                return Ok(moves);
             }
             request.page_token = page.next_page_token;
         }

@@ -11,6 +11,7 @@ use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
+use varve_proto::v1::admin_service_client::AdminServiceClient;
 use varve_proto::v1::cluster_service_client::ClusterServiceClient;
 use varve_proto::v1::consumer_service_client::ConsumerServiceClient;
 use varve_proto::v1::group_service_client::GroupServiceClient;

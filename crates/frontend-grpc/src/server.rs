@@ -248,7 +248,10 @@ fn transport() -> tonic::transport::Server {
         .accept_http1(false)
 }
 
-fn routes<B: Broker + Operations>(shared: &Arc<Shared<B>>, health: &Health) -> Result<Routes, ServeError> {
+fn routes<B: Broker + Operations>(
+    shared: &Arc<Shared<B>>,
+    health: &Health,
+) -> Result<Routes, ServeError> {
     use tonic_health::pb::health_server::HealthServer;
     use v1::admin_service_server::AdminServiceServer;
     use v1::cluster_service_server::ClusterServiceServer;

@@ -158,7 +158,7 @@ pub(crate) struct InCluster {
 impl InCluster {
     /// Tells the controller that this node wants to stop, and waits until it may: others lead what it led.
     pub(crate) async fn leave(&self) {
-        if *self.may_stop.borrow() || *self.gone.borrow() || self.stopping.send_replace(true) {
+        if *self.may_stop.borrow() || self.is_gone() || self.stopping.send_replace(true) {
             return;
         }
         let mut may_stop = self.may_stop.clone();
@@ -170,6 +170,11 @@ impl InCluster {
                 "the controller did not let this node go in time; it stops all the same, and is missed for a while"
             ),
         }
+    }
+
+    /// Whether this node was decommissioned and is forgotten, or about to be.
+    pub(crate) fn is_gone(&self) -> bool {
+        *self.gone.borrow()
     }
 
     /// Ends everything that talks to other nodes.

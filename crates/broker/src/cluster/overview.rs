@@ -41,7 +41,7 @@ impl InCluster {
     /// restarted. A replica that falls behind later is no reason to send clients elsewhere, nor is one whose
     /// log is out of service, which waiting would not mend.
     pub(crate) fn readiness(&self, registry: &Registry) -> Result<(), String> {
-        if *self.gone.borrow() {
+        if self.is_gone() {
             return Err("decommissioned".to_owned());
         }
         let Some(epoch) = *self.epoch.borrow() else {

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use varve_broker_api::{
-    ClusterHealth, Error, NodeDetail, NodeInfo, NodeState, NodeStatus, PartitionInfo,
-    Reassignment, Target, TopicInfo,
+    ClusterHealth, Error, NodeDetail, NodeInfo, NodeState, NodeStatus, PartitionInfo, Reassignment,
+    Target, TopicInfo,
 };
 use varve_proto::v1;
 use varve_types::{NodeId, TopicPartition, limits};
