@@ -142,8 +142,8 @@ fn whole(e: &mut DescriptorEncoder<'_>, inner: &Inner) -> Result {
     let states = STATES.map(state);
     family(
         e,
-        "node_state",
-        "1 for the state that this node is in",
+        "cluster_member_state",
+        "1 for the state that the cluster has this node in",
         &states,
     )
 }

@@ -408,7 +408,7 @@ pub async fn reassign(
         }
     } else {
         print_failures(failures)?;
-        if !global.quiet {
+        if !global.quiet && done > 0 {
             let what = match (dry_run, target.cancel, wait.wait) {
                 (true, ..) => "can be moved (dry run)",
                 (false, true, _) => "stay where they were",
