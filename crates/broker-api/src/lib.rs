@@ -10,6 +10,7 @@ pub mod context;
 pub mod error;
 pub mod fetch;
 pub mod group;
+pub mod operate;
 pub mod produce;
 
 use std::future::Future;
@@ -20,6 +21,7 @@ pub use context::{Context, Forward};
 pub use error::{Error, LeaderHint};
 pub use fetch::*;
 pub use group::*;
+pub use operate::*;
 pub use produce::*;
 
 /// Result of every call.

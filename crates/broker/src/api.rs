@@ -523,7 +523,7 @@ impl Broker {
 
 /// Runs a change of metadata to its end, whoever still waits for it: a caller that is cancelled or runs out
 /// of time must not leave a change that is on disk and not in memory.
-async fn owned<T: Send + 'static>(
+pub(crate) async fn owned<T: Send + 'static>(
     change: impl Future<Output = Result<T>> + Send + 'static,
 ) -> Result<T> {
     match tokio::spawn(change).await {

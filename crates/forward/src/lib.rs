@@ -13,6 +13,7 @@ mod convert;
 mod groups;
 mod metrics;
 mod nodes;
+mod operations;
 mod produce;
 mod reads;
 mod reset;
