@@ -304,3 +304,40 @@ impl crate::Ran {
         assert!(self.err.contains("Usage:"), "{self:?}");
     }
 }
+
+#[test]
+fn operations_on_a_node_that_is_alone() {
+    let node = node();
+    create(&node, "ops-topic", 2);
+    let nodes = run(&node, &["cluster", "nodes"]).ok();
+    for word in ["REPLICAS", "LEADERS", "active", &node.address()] {
+        assert!(nodes.contains(word), "{word}\n{nodes}");
+    }
+    let json: Value =
+        serde_json::from_str(&run(&node, &["cluster", "nodes", "-o", "json"]).ok()).unwrap();
+    assert_eq!(json["nodes"][0]["node"]["nodeId"], 1);
+    let none = run(&node, &["cluster", "reassignments"]).ok();
+    assert!(none.contains("BYTES LEFT"), "{none}");
+    for args in [
+        &["cluster", "drain", "1"][..],
+        &["cluster", "decommission", "1", "-y"],
+        &["cluster", "reassign", "ops-topic", "--to", "1,2"],
+        &["cluster", "transfer-leader", "ops-topic:0"],
+        &["topic", "alter", "ops-topic", "--replicas", "3"],
+    ] {
+        let refused = run(&node, args);
+        assert_eq!(refused.code, Some(1), "{args:?}: {refused:?}");
+        assert!(refused.error_line().contains("is alone"), "{refused:?}");
+        assert!(refused.error_line().contains("nothing was changed"));
+    }
+    let unasked = run(&node, &["cluster", "decommission", "1"]);
+    assert_eq!(unasked.code, Some(2), "{unasked:?}");
+    for (args, code) in [
+        (&["cluster", "transfer-leader", "ops-topic"][..], 2),
+        (&["cluster", "reassign", "ops-topic:x", "--to", "1"], 2),
+        (&["topic", "alter", "ops-tpoic", "--replicas", "3"], 3),
+    ] {
+        let refused = run(&node, args);
+        assert_eq!(refused.code, Some(code), "{args:?}: {refused:?}");
+    }
+}

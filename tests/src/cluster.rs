@@ -126,6 +126,14 @@ impl Cluster {
         wait::until(&what, PATIENCE, || self.partitions(topic)?[partition].0)
     }
 
+    /// The node that decides about metadata.
+    pub fn controller(&self) -> usize {
+        wait::until("a controller", PATIENCE, || {
+            let id = self.json(&["cluster", "metadata"])?["controllerNodeId"].as_u64()?;
+            usize::try_from(id).ok()
+        })
+    }
+
     /// The node that coordinates a group.
     pub fn coordinator(&self, group: &str) -> usize {
         let what = format!("a coordinator of {group}");

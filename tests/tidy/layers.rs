@@ -229,8 +229,15 @@ pub const LAYERS: &[Row] = &[
         must_not: NO_ANYHOW,
     },
     Row {
-        name: "server",
+        name: "forward",
         layer: Some(6),
+        sentence: "a broker that passes on what another node must answer",
+        uses: &["types", "proto", "broker-api", "client"],
+        must_not: NO_ANYHOW,
+    },
+    Row {
+        name: "server",
+        layer: Some(7),
         sentence: "the node as a library: configuration, wiring, lifecycle, telemetry",
         uses: &[
             "types",
@@ -244,13 +251,14 @@ pub const LAYERS: &[Row] = &[
             "frontend-grpc",
             "peer-grpc",
             "client",
+            "forward",
             "tls",
         ],
         must_not: &["clap"],
     },
     Row {
         name: "cli",
-        layer: Some(7),
+        layer: Some(8),
         sentence: "the binary: server, producer, consumer and operator's tool",
         uses: &[
             "types", "record", "client", "proto", "server", "storage", "vfs", "check", "workload",

@@ -32,6 +32,10 @@ pub enum NodeState {
     Active,
     /// Handing over; still serving.
     Draining,
+    /// Leads nothing and takes no leadership.
+    Drained,
+    /// Replicas are being moved away for good.
+    Decommissioning,
     /// Not heard of.
     Offline,
 }

@@ -10,16 +10,18 @@ pub mod context;
 pub mod error;
 pub mod fetch;
 pub mod group;
+pub mod operate;
 pub mod produce;
 
 use std::future::Future;
 
 pub use admin::*;
 pub use cluster::*;
-pub use context::Context;
+pub use context::{Context, Forward};
 pub use error::{Error, LeaderHint};
 pub use fetch::*;
 pub use group::*;
+pub use operate::*;
 pub use produce::*;
 
 /// Result of every call.

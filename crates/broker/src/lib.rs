@@ -26,6 +26,7 @@ mod metrics;
 mod offsets;
 mod offsets_topic;
 mod opener;
+mod operate;
 mod partition;
 pub mod peer;
 mod produce;
@@ -42,7 +43,7 @@ mod storage_health;
 mod waiters;
 
 pub use cluster::join::PeerHandle;
-pub use cluster::{Cluster, ClusterConfig};
+pub use cluster::{Cluster, ClusterConfig, Members};
 pub use config::BrokerConfig;
 pub use produce::Receipt;
 pub use start::{Broker, StartError};

@@ -41,6 +41,8 @@ pub(crate) struct Metrics {
     pub(crate) damaged_files: Family<TopicLabel, Counter>,
     pub(crate) log_failures: Family<TopicLabel, Counter>,
     pub(crate) deleted_bytes: Counter,
+    /// Elections that this node has won.
+    pub(crate) leader_elections: Counter,
     pub(crate) journal_groups: Counter,
     pub(crate) journal_bytes: Counter,
     /// Groups that found no room and were flushed file by file.
@@ -75,6 +77,7 @@ impl Metrics {
             damaged_files: Family::default(),
             log_failures: Family::default(),
             deleted_bytes: Counter::default(),
+            leader_elections: Counter::default(),
             journal_groups: Counter::default(),
             journal_bytes: Counter::default(),
             journal_full: Counter::default(),
@@ -141,6 +144,11 @@ impl Metrics {
             "log_deleted_bytes",
             "Bytes removed by retention and trims",
             m.deleted_bytes,
+        );
+        r.register(
+            "leader_elections",
+            "Times that this node became the leader of a partition",
+            m.leader_elections,
         );
         self.register_compaction(r);
         r.register(

@@ -4,15 +4,17 @@
 //! Invariants: only the owning lane publishes; cursors only grow, unless a replica cuts its log (the high
 //! watermark is published before readers are woken, so a woken reader sees it); once offline, a partition stays offline until restart.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicU64, Ordering};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use parking_lot::Mutex;
 use prometheus_client::metrics::counter::Counter;
 use varve_broker_api::Error;
 use varve_storage::{ReadBuffers, ReadView};
-use varve_types::{ErrorKind, LeaderEpoch, Offset, TopicConfig, TopicPartition};
+use varve_types::{ErrorKind, LeaderEpoch, NodeId, Offset, TopicConfig, TopicPartition};
 
 use crate::damage::DamageList;
 use crate::inbox::Inbox;
@@ -50,6 +52,26 @@ impl Counters {
     }
 }
 
+/// Where the logs of followers end, as they said last to the leader. For people and for metrics: nothing is
+/// decided on it.
+#[derive(Debug, Default)]
+pub(crate) struct Followers(Mutex<BTreeMap<NodeId, Offset>>);
+
+impl Followers {
+    pub(crate) fn note(&self, node: NodeId, end: Offset) {
+        self.0.lock().insert(node, end);
+    }
+
+    /// `None`: it has not been heard of in this leadership.
+    pub(crate) fn end_of(&self, node: NodeId) -> Option<Offset> {
+        self.0.lock().get(&node).copied()
+    }
+
+    fn forget(&self) {
+        self.0.lock().clear();
+    }
+}
+
 /// Handle to a partition of this node.
 #[derive(Debug)]
 pub(crate) struct Partition {
@@ -64,6 +86,7 @@ pub(crate) struct Partition {
     pub(crate) buffers: ReadBuffers,
     /// What is known to be damaged.
     pub(crate) damage: DamageList,
+    pub(crate) followers: Followers,
     config: ArcSwap<TopicConfig>,
     view: ArcSwapOption<ReadView>,
     high_watermark: AtomicI64,
@@ -81,6 +104,8 @@ pub(crate) struct Partition {
     /// The log failed while it was open: nothing above the flushed cursor is shown from then on.
     failed: AtomicBool,
     deleted: AtomicBool,
+    /// A move adds this replica.
+    joining: AtomicBool,
 }
 
 impl Partition {
@@ -101,6 +126,7 @@ impl Partition {
             cursors: Cursors::default(),
             buffers,
             damage: DamageList::default(),
+            followers: Followers::default(),
             config: ArcSwap::from_pointee(config),
             view: ArcSwapOption::empty(),
             high_watermark: AtomicI64::new(0),
@@ -115,6 +141,7 @@ impl Partition {
             offline: OnceLock::new(),
             failed: AtomicBool::new(false),
             deleted: AtomicBool::new(false),
+            joining: AtomicBool::new(false),
         }
     }
 
@@ -165,7 +192,17 @@ impl Partition {
         load(&self.epoch_start)
     }
 
+    /// A move adds this replica: what it copies is nobody's safety yet, and may be slow.
+    pub(crate) fn joining(&self) -> bool {
+        self.joining.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_joining(&self, joining: bool) {
+        self.joining.store(joining, Ordering::Relaxed);
+    }
+
     pub(crate) fn set_leading(&self, epoch: Option<LeaderEpoch>) {
+        self.followers.forget();
         if epoch.is_some() {
             let end = self.log_end.load(Ordering::SeqCst);
             self.epoch_start.store(end, Ordering::SeqCst);

@@ -1,11 +1,15 @@
 //! Gauges made at scrape time from what the broker publishes anyway.
 
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::gauge::ConstGauge;
 
+use varve_broker_api::NodeState;
+use varve_types::NodeId;
+
+use crate::partition::Partition;
 use crate::start::Inner;
 
 /// Collector over a broker; gives nothing once the broker is gone.
@@ -28,54 +32,16 @@ impl Collector for Scrape {
         let view = inner.registry.view();
         let topics: Vec<_> = view.topics.values().collect();
         let partitions: Vec<_> = view.partitions().collect();
-        let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
         let e = &mut encoder;
-        gauge(e, "cluster_nodes", "Nodes of the cluster", 1)?;
-        gauge(
-            e,
-            "cluster_topics",
-            "Topics of the cluster",
-            count(topics.len()),
-        )?;
-        gauge(
-            e,
-            "cluster_partitions",
-            "Partitions of the cluster",
-            count(partitions.len()),
-        )?;
-        let offline = count(partitions.iter().filter(|p| p.offline().is_some()).count());
-        gauge(
-            e,
-            "cluster_leaderless_partitions",
-            "Partitions without a leader",
-            offline,
-        )?;
-        gauge(
-            e,
-            "cluster_controller",
-            "1 if this node leads the metadata",
-            1,
-        )?;
-        gauge(
-            e,
-            "under_replicated_partitions",
-            "Partitions short of replicas in sync",
-            0,
-        )?;
-        gauge(
-            e,
-            "under_min_isr_partitions",
-            "Partitions below min.insync.replicas",
-            0,
-        )?;
-        let in_flight = i64::try_from(inner.admission.in_flight_bytes()).unwrap_or(i64::MAX);
+        whole(e, &inner)?;
+        let in_flight = count(inner.admission.in_flight_bytes());
         gauge(
             e,
             "produce_in_flight_bytes",
             "Bytes admitted and not yet answered",
             in_flight,
         )?;
-        let queued = count(inner.lanes.iter().map(|l| l.len()).sum());
+        let queued = count(inner.lanes.iter().map(|l| l.len()).sum::<usize>());
         gauge(
             e,
             "lane_queue_length",
@@ -106,47 +72,208 @@ impl Collector for Scrape {
             })
             .collect();
         family(e, "topic_partitions", help, &gauges)?;
-        for (name, help, value) in PER_PARTITION {
-            let gauges: Vec<_> = partitions
-                .iter()
-                .map(|p| {
-                    let mut labels = topic_label(p.id.topic.as_str());
-                    labels.push(("partition", p.id.partition.to_string()));
-                    (labels, value(p))
-                })
-                .collect();
+        for (name, help, value) in PER_REPLICA {
+            let gauges: Vec<_> = partitions.iter().map(|p| (labels(p), value(p))).collect();
             family(e, name, help, &gauges)?;
         }
+        let rows = led(&inner, &partitions);
+        for (name, help, value) in PER_PARTITION {
+            let gauges: Vec<_> = rows.iter().map(|r| (labels(r.at), value(r))).collect();
+            family(e, name, help, &gauges)?;
+        }
+        let lags: Vec<_> = rows.iter().flat_map(lag).collect();
+        let help = "Records that a follower lacks of its leader's log";
+        family(e, "replication_lag_records", help, &lags)?;
         inner.group_gauges.encode(&inner.registry, e)
     }
 }
 
 pub(crate) type Labels = Vec<(&'static str, String)>;
-type PerPartition = (
-    &'static str,
-    &'static str,
-    fn(&crate::partition::Partition) -> i64,
-);
 
-const PER_PARTITION: &[PerPartition] = &[
-    (
-        "partition_high_watermark",
-        "One past the last committed record",
-        |p| p.high_watermark().get(),
-    ),
-    (
-        "partition_log_start_offset",
-        "Oldest readable offset",
-        |p| p.log_start().get(),
-    ),
-    (
-        "partition_log_end_offset",
-        "One past the last record of the log",
-        |p| p.log_end().get(),
-    ),
-    ("partition_size_bytes", "Bytes on disk", |p| {
-        p.size_bytes().cast_signed()
-    }),
+fn count(n: impl TryInto<i64>) -> i64 {
+    n.try_into().unwrap_or(i64::MAX)
+}
+
+/// What all nodes say of the cluster alike.
+fn whole(e: &mut DescriptorEncoder<'_>, inner: &Inner) -> Result {
+    let now = Overview::of(inner);
+    for (name, help, value) in [
+        ("cluster_nodes", "Nodes that take part", now.nodes),
+        ("cluster_topics", "Topics of the cluster", now.topics),
+        (
+            "cluster_partitions",
+            "Partitions of the cluster",
+            now.partitions,
+        ),
+        (
+            "cluster_leaderless_partitions",
+            "Partitions without a leader",
+            now.leaderless,
+        ),
+        (
+            "cluster_controller",
+            "1 if this node leads the metadata",
+            now.controller,
+        ),
+        (
+            "cluster_reassigning_partitions",
+            "Partitions that are being moved",
+            now.reassigning,
+        ),
+        (
+            "under_replicated_partitions",
+            "Partitions short of replicas in sync",
+            now.under_replicated,
+        ),
+        (
+            "under_min_isr_partitions",
+            "Partitions below min.insync.replicas",
+            now.under_min_isr,
+        ),
+    ] {
+        gauge(e, name, help, count(value))?;
+    }
+    let state = |(name, is): (&str, NodeState)| {
+        (
+            vec![("state", name.to_owned())],
+            i64::from(now.state == Some(is)),
+        )
+    };
+    let states = STATES.map(state);
+    family(
+        e,
+        "cluster_member_state",
+        "1 for the state that the cluster has this node in",
+        &states,
+    )
+}
+
+const STATES: [(&str, NodeState); 5] = [
+    ("active", NodeState::Active),
+    ("draining", NodeState::Draining),
+    ("drained", NodeState::Drained),
+    ("decommissioning", NodeState::Decommissioning),
+    ("offline", NodeState::Offline),
+];
+
+/// The cluster in numbers.
+#[derive(Default)]
+struct Overview {
+    nodes: u64,
+    topics: u64,
+    partitions: u64,
+    leaderless: u64,
+    controller: u64,
+    reassigning: u64,
+    under_replicated: u64,
+    under_min_isr: u64,
+    state: Option<NodeState>,
+}
+
+impl Overview {
+    fn of(inner: &Inner) -> Self {
+        let view = inner.registry.view();
+        let Some(cluster) = inner.registry.cluster() else {
+            let offline = view.partitions().filter(|p| p.offline().is_some());
+            return Self {
+                nodes: 1,
+                topics: view.topics.len() as u64,
+                partitions: view.partitions().count() as u64,
+                leaderless: offline.count() as u64,
+                controller: 1,
+                state: Some(match inner.draining() {
+                    true => NodeState::Draining,
+                    false => NodeState::Active,
+                }),
+                ..Self::default()
+            };
+        };
+        let (health, nodes) = (cluster.health(false), cluster.nodes());
+        let me = nodes.iter().find(|n| n.node == cluster.me);
+        let counted = varve_metadata::log::read(&*cluster.log, |state| {
+            let (topics, moves) = (state.topics().len(), state.reassigning().len());
+            [topics, state.partition_count(), moves].map(|n| n as u64)
+        });
+        let [topics, partitions, reassigning] = counted;
+        Self {
+            nodes: nodes
+                .iter()
+                .filter(|n| n.state != NodeState::Offline)
+                .count() as u64,
+            topics,
+            partitions,
+            leaderless: health.leaderless,
+            controller: u64::from(cluster.log.leadership().here),
+            reassigning,
+            under_replicated: health.under_replicated,
+            under_min_isr: health.under_min_isr,
+            state: me.map(|n| n.state),
+        }
+    }
+}
+
+/// A partition that this node leads.
+struct Led<'a> {
+    at: &'a Partition,
+    me: NodeId,
+    replicas: Vec<NodeId>,
+    in_sync: usize,
+    leads: bool,
+}
+
+/// The partitions that this node leads: others are told of by their leaders. Alone it tells of all.
+fn led<'a>(inner: &Inner, partitions: &[&'a Arc<Partition>]) -> Vec<Led<'a>> {
+    let me = inner.config.node;
+    let Some(cluster) = inner.registry.cluster() else {
+        let alone = |at: &&'a Arc<Partition>| {
+            let online = at.offline().is_none();
+            Led {
+                at,
+                me,
+                replicas: vec![me],
+                in_sync: usize::from(online),
+                leads: online,
+            }
+        };
+        return partitions.iter().map(alone).collect();
+    };
+    varve_metadata::log::read(&*cluster.log, |state| {
+        let one = |at: &&'a Arc<Partition>| {
+            let found = state.partition(&at.id)?;
+            (found.leader == Some(me)).then(|| Led {
+                at,
+                me,
+                replicas: found.replicas.clone(),
+                in_sync: found.isr.len(),
+                leads: true,
+            })
+        };
+        partitions.iter().filter_map(one).collect()
+    })
+}
+
+fn lag(led: &Led<'_>) -> Vec<(Labels, i64)> {
+    let (start, end) = (led.at.log_start(), led.at.log_end());
+    let followers = led.replicas.iter().filter(|n| **n != led.me);
+    let lag = |node: &NodeId| {
+        let has = led.at.followers.end_of(*node).unwrap_or(start);
+        let mut labels = labels(led.at);
+        labels.push(("follower", node.to_string()));
+        (labels, end.get().saturating_sub(has.get()).max(0))
+    };
+    followers.map(lag).collect()
+}
+
+fn labels(partition: &Partition) -> Labels {
+    let mut labels = topic_label(partition.id.topic.as_str());
+    labels.push(("partition", partition.id.partition.to_string()));
+    labels
+}
+
+type PerReplica = (&'static str, &'static str, fn(&Partition) -> i64);
+
+/// Of every replica that this node holds.
+const PER_REPLICA: &[PerReplica] = &[
     (
         "partition_offline",
         "1 if the partition takes no records; must be 0",
@@ -155,21 +282,47 @@ const PER_PARTITION: &[PerPartition] = &[
     (
         "partition_damaged_ranges",
         "Damaged places that are known in the partition's files; must be 0",
-        |p| i64::try_from(p.damaged().len()).unwrap_or(i64::MAX),
+        |p| count(p.damaged().len()),
     ),
-    ("partition_replicas", "Replicas", |_| 1),
+];
+
+type PerPartition = (&'static str, &'static str, fn(&Led<'_>) -> i64);
+
+/// Of every partition that this node leads.
+const PER_PARTITION: &[PerPartition] = &[
+    (
+        "partition_high_watermark",
+        "One past the last committed record",
+        |p| p.at.high_watermark().get(),
+    ),
+    (
+        "partition_log_start_offset",
+        "Oldest readable offset",
+        |p| p.at.log_start().get(),
+    ),
+    (
+        "partition_log_end_offset",
+        "One past the last record of the log",
+        |p| p.at.log_end().get(),
+    ),
+    ("partition_size_bytes", "Bytes on disk", |p| {
+        p.at.size_bytes().cast_signed()
+    }),
+    ("partition_replicas", "Replicas", |p| {
+        count(p.replicas.len())
+    }),
     ("partition_in_sync_replicas", "Replicas in sync", |p| {
-        i64::from(p.offline().is_none())
+        count(p.in_sync)
     }),
     (
         "partition_leader",
         "1 if this node leads the partition",
-        |p| i64::from(p.offline().is_none()),
+        |p| i64::from(p.leads),
     ),
     (
         "partition_leader_is_preferred",
         "1 if the preferred replica leads the partition",
-        |p| i64::from(p.offline().is_none()),
+        |p| i64::from(p.leads && p.replicas.first() == Some(&p.me)),
     ),
 ];
 

@@ -373,7 +373,10 @@ impl Broker {
         if self.inner.space.refuses() {
             return Err("disk is below its reserve".to_owned());
         }
-        Ok(())
+        match self.inner.registry.cluster() {
+            Some(cluster) => cluster.readiness(&self.inner.registry),
+            None => Ok(()),
+        }
     }
 }
 

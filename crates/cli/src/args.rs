@@ -11,6 +11,7 @@ use varve_types::size::{parse_bytes, parse_duration};
 use crate::check::CheckCommand;
 use crate::demo::DemoArgs;
 use crate::inspect::LogCommand;
+use crate::operate_args::{OperateCommand, WaitArgs};
 use crate::output::Output;
 use crate::parse;
 use crate::serve::{ConfigCommand, ServerArgs};
@@ -131,7 +132,7 @@ pub enum Command {
         #[command(subcommand)]
         command: GroupCommand,
     },
-    /// Look at the cluster
+    /// Look at the cluster and change it
     Cluster {
         /// What to do.
         #[command(subcommand)]
@@ -472,6 +473,30 @@ pub enum TopicCommand {
         #[command(flatten)]
         form: OutputArgs,
     },
+    /// Change the number of replicas of topics
+    Alter {
+        /// Topics
+        #[arg(required = true, value_name = "TOPIC")]
+        topics: Vec<String>,
+        /// Replicas of each partition
+        #[arg(
+            short,
+            long,
+            alias = "replication-factor",
+            value_parser = clap::value_parser!(i32).range(1..),
+            value_name = "N"
+        )]
+        replicas: i32,
+        /// Check everything, change nothing
+        #[arg(short, long)]
+        dry_run: bool,
+        /// Whether to wait.
+        #[command(flatten)]
+        wait: WaitArgs,
+        /// Form of the output.
+        #[command(flatten)]
+        form: OutputArgs,
+    },
     /// Delete old records
     Trim {
         /// Topic
@@ -611,6 +636,9 @@ pub enum GroupCommand {
 /// Commands on the cluster.
 #[derive(Debug, Subcommand)]
 pub enum ClusterCommand {
+    /// Those that change it.
+    #[command(flatten)]
+    Operate(OperateCommand),
     /// Version, limits and nodes
     Info {
         /// Form of the output.
@@ -681,6 +709,15 @@ mod tests {
             "varve cluster metadata -t orders",
             "varve check health --ready",
             "varve check health --live --http h:8277",
+            "varve cluster nodes -o json",
+            "varve cluster drain 2 --wait --within 1m",
+            "varve cluster decommission 3 --dead -y",
+            "varve cluster transfer-leader orders:0 --to 2",
+            "varve cluster elect-leaders",
+            "varve cluster reassign orders:0 payments --to 1,2,3 --wait",
+            "varve cluster move orders --cancel",
+            "varve cluster reassignments --watch",
+            "varve topic alter orders --replicas 3",
             "varve completion bash",
             "varve version --json",
         ] {
@@ -692,6 +729,10 @@ mod tests {
             "varve produce -f x -J",
             "varve consume -g g -p 1",
             "varve nonsense",
+            "varve cluster reassign orders",
+            "varve cluster reassign orders --to 1 --replicas 1",
+            "varve cluster drain 2 --within 1m",
+            "varve topic alter orders --replicas 0",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
         }

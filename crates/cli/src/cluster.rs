@@ -6,6 +6,7 @@ use crate::args::{ClusterCommand, Global};
 use crate::connection::Settings;
 use crate::failure::{CONDITION, Failure};
 use crate::group::WATCH_PAUSE;
+use crate::operate;
 use crate::output::{
     Output, numbers, print_line, print_message, print_table, print_value, to_json,
 };
@@ -18,6 +19,7 @@ pub async fn run(global: &Global, command: ClusterCommand) -> Result<u8, Failure
     let settings = Settings::resolve(global)?;
     let admin = settings.admin()?;
     match command {
+        ClusterCommand::Operate(command) => operate::run(global, &admin, command).await,
         ClusterCommand::Info { form } => info(&admin, form.output).await,
         ClusterCommand::Health {
             watch,

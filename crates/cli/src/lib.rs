@@ -20,6 +20,8 @@ pub mod interrupt;
 pub mod json;
 pub mod kcat;
 pub mod offset;
+pub mod operate;
+pub mod operate_args;
 pub mod output;
 pub mod parse;
 pub mod probe;

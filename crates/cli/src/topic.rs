@@ -10,6 +10,8 @@ use crate::args::{Global, OutputArgs, TopicCommand};
 use crate::connection::{Settings, suggest_topic};
 use crate::consume::{bad_pattern, whole_name};
 use crate::failure::{FAILED, Failure};
+use crate::operate;
+use crate::operate_args::TargetArgs;
 use crate::output::{Output, numbers, print_line, print_message, print_table, to_json};
 use crate::topic_data;
 
@@ -114,6 +116,21 @@ pub async fn run(global: &Global, command: TopicCommand) -> Result<u8, Failure> 
                 print_line(&format!("{topic}: {total} partitions{}", dry(dry_run)))?;
             }
             Ok(0)
+        }
+        TopicCommand::Alter {
+            topics,
+            replicas,
+            dry_run,
+            wait,
+            form,
+        } => {
+            let partitions = operate::all_of(&admin, &topics).await?;
+            let target = TargetArgs {
+                to: Vec::new(),
+                replicas: Some(replicas),
+                cancel: false,
+            };
+            operate::reassign(global, &admin, partitions, (target, dry_run), wait, form).await
         }
         TopicCommand::Trim {
             topic,

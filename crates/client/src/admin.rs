@@ -2,6 +2,7 @@
 //! the messages of the API; every call goes to a node that can answer it: any, a group's coordinator, or the
 //! leaders of partitions.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use varve_proto::v1;
@@ -106,6 +107,24 @@ calls! {
     cluster_service.get_metadata(GetMetadataRequest) -> GetMetadataResponse, repeat = true;
     /// What is wrong with the cluster.
     cluster_service.get_cluster_health(GetClusterHealthRequest) -> GetClusterHealthResponse, repeat = true;
+    /// Nodes with their load.
+    admin_service.list_nodes(ListNodesRequest) -> ListNodesResponse, repeat = true;
+    /// Takes leadership from a node.
+    admin_service.drain_node(DrainNodeRequest) -> DrainNodeResponse, repeat = false;
+    /// Ends a drain or a decommission.
+    admin_service.resume_node(ResumeNodeRequest) -> ResumeNodeResponse, repeat = false;
+    /// Empties a node and removes it.
+    admin_service.decommission_node(DecommissionNodeRequest) -> DecommissionNodeResponse, repeat = false;
+    /// Moves leadership of a partition.
+    admin_service.transfer_leadership(TransferLeadershipRequest) -> TransferLeadershipResponse, repeat = false;
+    /// Preferred leaders lead again.
+    admin_service.elect_preferred_leaders(ElectPreferredLeadersRequest) -> ElectPreferredLeadersResponse, repeat = false;
+    /// Declares new replicas.
+    admin_service.reassign_partitions(ReassignPartitionsRequest) -> ReassignPartitionsResponse, repeat = false;
+    /// Lists one page of reassignments in progress.
+    admin_service.list_reassignments(ListReassignmentsRequest) -> ListReassignmentsResponse, repeat = true;
+    /// Returns partitions to the replicas they had.
+    admin_service.cancel_reassignments(CancelReassignmentsRequest) -> CancelReassignmentsResponse, repeat = false;
 }
 
 group_calls! {
@@ -128,6 +147,11 @@ group_calls! {
 /// Whether the node that decides about metadata is just being elected.
 fn nobody_decides(error: &ClientError) -> bool {
     error.kind() == Some(ErrorKind::LeaderNotAvailable)
+}
+
+fn place(progress: &v1::ReassignmentProgress) -> Option<(String, i32)> {
+    let at = progress.topic_partition.as_ref()?;
+    Some((at.topic.clone(), at.partition))
 }
 
 impl Client {
@@ -210,6 +234,69 @@ impl Admin {
             topics.extend(page.topics);
             if page.next_page_token.is_empty() {
                 return Ok(topics);
+            }
+            request.page_token = page.next_page_token;
+        }
+    }
+
+    /// Every reassignment in progress, page by page; what is left of each is asked of its leader, and stays
+    /// unknown when that does not answer.
+    ///
+    /// # Errors
+    /// As every call, for the list itself.
+    pub async fn all_reassignments(&self) -> Result<Vec<v1::ReassignmentProgress>, ClientError> {
+        let mut request = v1::ListReassignmentsRequest {
+            page_size: 1000,
+            ..Default::default()
+        };
+        let mut moves = Vec::new();
+        loop {
+            let page = self.list_reassignments(request.clone()).await?;
+            moves.extend(page.reassignments);
+            if page.next_page_token.is_empty() {
+                break;
+            }
+            request.page_token = page.next_page_token;
+        }
+        let unknown = |m: &&v1::ReassignmentProgress| m.remaining_bytes.is_none();
+        let leaders = moves
+            .iter()
+            .filter(unknown)
+            .filter_map(|m| m.leader_node_id);
+        let leaders: BTreeSet<i32> = leaders.collect();
+        if leaders.is_empty() {
+            return Ok(moves);
+        }
+        let nodes = self.get_metadata(v1::GetMetadataRequest::default()).await?;
+        for node in nodes.nodes.iter().filter(|n| leaders.contains(&n.node_id)) {
+            let Ok(told) = self.moves_at(&node.address).await else {
+                continue;
+            };
+            let told: BTreeMap<_, _> = told
+                .into_iter()
+                .filter_map(|m| Some((place(&m)?, m.remaining_bytes?)))
+                .collect();
+            for known in moves.iter_mut().filter(|m| m.remaining_bytes.is_none()) {
+                known.remaining_bytes = place(known).and_then(|at| told.get(&at).copied());
+            }
+        }
+        Ok(moves)
+    }
+
+    /// The reassignments as one node sees them.
+    async fn moves_at(&self, address: &str) -> Result<Vec<v1::ReassignmentProgress>, ClientError> {
+        let mut request = v1::ListReassignmentsRequest {
+            page_size: 1000,
+            ..Default::default()
+        };
+        let mut moves = Vec::new();
+        loop {
+            let mut service = self.client.admin_service(address, true)?;
+            let asked = self.client.with_deadline(request.clone());
+            let page = service.list_reassignments(asked).await?.into_inner();
+            moves.extend(page.reassignments);
+            if page.next_page_token.is_empty() {
+                return Ok(moves);
             }
             request.page_token = page.next_page_token;
         }

@@ -11,6 +11,7 @@ use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
+use varve_proto::v1::admin_service_client::AdminServiceClient;
 use varve_proto::v1::cluster_service_client::ClusterServiceClient;
 use varve_proto::v1::consumer_service_client::ConsumerServiceClient;
 use varve_proto::v1::group_service_client::GroupServiceClient;
@@ -65,7 +66,10 @@ impl Interceptor for CallMetadata {
         mut request: tonic::Request<()>,
     ) -> Result<tonic::Request<()>, tonic::Status> {
         let metadata = request.metadata_mut();
-        metadata.insert("varve-client-id", self.client_id.clone());
+        // A call that is passed on keeps the name of who made it.
+        if !metadata.contains_key("varve-client-id") {
+            metadata.insert("varve-client-id", self.client_id.clone());
+        }
         if self.never_forward {
             metadata.insert("varve-forward", MetadataValue::from_static("never"));
         }
@@ -247,6 +251,19 @@ impl Client {
     ) -> Result<ClusterServiceClient<Rpc>, ClientError> {
         let rpc = self.rpc(address, never_forward)?;
         Ok(ClusterServiceClient::new(rpc).max_decoding_message_size(MAX_DECODE_BYTES))
+    }
+
+    /// Operators' calls at `address`. `never_forward`: the node must be responsible itself.
+    ///
+    /// # Errors
+    /// [`ClientError::Config`] when `address` is not `host:port`.
+    pub fn admin_service(
+        &self,
+        address: &str,
+        never_forward: bool,
+    ) -> Result<AdminServiceClient<Rpc>, ClientError> {
+        let rpc = self.rpc(address, never_forward)?;
+        Ok(AdminServiceClient::new(rpc).max_decoding_message_size(MAX_DECODE_BYTES))
     }
 }
 

@@ -116,7 +116,7 @@ impl Client {
                 break;
             }
             failures += 1;
-            let hinted = hinted && failures <= HOPS && self.by_place(&all).len() > 0;
+            let hinted = hinted && failures <= HOPS && !self.by_place(&all).is_empty();
             let pause = match hinted {
                 true => Duration::ZERO,
                 false => Backoff::default().pause(failures, &mut random),

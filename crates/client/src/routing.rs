@@ -28,12 +28,15 @@ pub struct TopicRoutes {
     pub partitioner: i32,
     /// Leaders by partition; `None` where there is none at present.
     pub leaders: Vec<Option<Leader>>,
+    /// Nodes whose copy is in sync, by partition.
+    pub in_sync: Vec<Vec<i32>>,
 }
 
 #[derive(Debug, Default)]
 struct Table {
     version: i64,
     nodes: BTreeMap<i32, String>,
+    racks: BTreeMap<i32, String>,
     topics: BTreeMap<String, TopicRoutes>,
     /// Addresses of groups' coordinators.
     coordinators: BTreeMap<String, String>,
@@ -64,6 +67,20 @@ impl Routing {
         *table.topics.get(topic)?.leaders.get(index)?
     }
 
+    /// A node in `rack` that has a copy of a partition in sync; the leader if it is there.
+    #[must_use]
+    pub fn nearest(&self, topic: &str, partition: i32, rack: &str) -> Option<i32> {
+        let leader = self.leader(topic, partition)?.node_id;
+        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+        let near = |node: &i32| table.racks.get(node).is_some_and(|of| of == rack);
+        if near(&leader) {
+            return Some(leader);
+        }
+        let index = usize::try_from(partition).ok()?;
+        let in_sync = table.topics.get(topic)?.in_sync.get(index)?;
+        in_sync.iter().copied().find(near)
+    }
+
     /// Address of a node, when known.
     #[must_use]
     pub fn address(&self, node_id: i32) -> Option<String> {
@@ -90,6 +107,10 @@ impl Routing {
             .iter()
             .map(|node| (node.node_id, node.address.clone()))
             .collect();
+        let rack = |node: &v1::Node| (node.node_id, node.rack.clone());
+        let here = metadata.nodes.iter();
+        let here = here.filter(|node| node.state() != v1::NodeState::Offline);
+        table.racks = here.map(rack).collect();
         for topic in &metadata.topics {
             if topic.error.is_some() {
                 table.topics.remove(&topic.topic);
@@ -111,6 +132,11 @@ impl Routing {
                 topic_id: topic.topic_id.clone(),
                 partitioner: topic.partitioner,
                 leaders: topic.partitions.iter().map(leader).collect(),
+                in_sync: topic
+                    .partitions
+                    .iter()
+                    .map(|partition| partition.in_sync_node_ids.clone())
+                    .collect(),
             };
             table.topics.insert(topic.topic.clone(), routes);
         }

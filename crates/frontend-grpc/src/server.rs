@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::{Routes, RoutesBuilder};
 use tonic_health::ServingStatus;
 use tonic_health::server::{HealthReporter, HealthService};
-use varve_broker_api::Broker;
+use varve_broker_api::{Broker, Operations};
 use varve_proto::v1;
 use varve_tls::ServerTls;
 use varve_types::limits;
@@ -23,6 +23,7 @@ use crate::frames::Uncopied;
 use crate::incoming::incoming;
 use crate::layer::ObserveLayer;
 use crate::metrics::Metrics;
+use crate::services::admin::Admin;
 use crate::services::cluster::Cluster;
 use crate::services::consumer::Consumer;
 use crate::services::group::Groups;
@@ -50,12 +51,13 @@ const READ_ANSWER_BYTES: usize = limits::FETCH_MAX_BYTES + limits::BATCH_MAX_BYT
 const CUT_AFTER: Duration = Duration::from_secs(1);
 
 /// Names of the services, as health and reflection know them.
-pub const SERVICES: [&str; 5] = [
+pub const SERVICES: [&str; 6] = [
     "varve.v1.ProducerService",
     "varve.v1.ConsumerService",
     "varve.v1.GroupService",
     "varve.v1.TopicService",
     "varve.v1.ClusterService",
+    "varve.v1.AdminService",
 ];
 
 /// What an operator may set.
@@ -155,7 +157,7 @@ pub struct Server<B> {
     tls: Option<Arc<ServerTls>>,
 }
 
-impl<B: Broker> Server<B> {
+impl<B: Broker + Operations> Server<B> {
     /// A server for `broker` that counts in `metrics` and tells what `health` says.
     #[must_use]
     pub const fn new(broker: Arc<B>, metrics: Metrics, options: Options, health: Health) -> Self {
@@ -246,8 +248,12 @@ fn transport() -> tonic::transport::Server {
         .accept_http1(false)
 }
 
-fn routes<B: Broker>(shared: &Arc<Shared<B>>, health: &Health) -> Result<Routes, ServeError> {
+fn routes<B: Broker + Operations>(
+    shared: &Arc<Shared<B>>,
+    health: &Health,
+) -> Result<Routes, ServeError> {
     use tonic_health::pb::health_server::HealthServer;
+    use v1::admin_service_server::AdminServiceServer;
     use v1::cluster_service_server::ClusterServiceServer;
     use v1::consumer_service_server::ConsumerServiceServer;
     use v1::group_service_server::GroupServiceServer;
@@ -266,6 +272,7 @@ fn routes<B: Broker>(shared: &Arc<Shared<B>>, health: &Health) -> Result<Routes,
     let groups = GroupServiceServer::new(Groups(Arc::clone(shared)));
     let topics = TopicServiceServer::new(Topics(Arc::clone(shared)));
     let cluster = ClusterServiceServer::new(Cluster(Arc::clone(shared)));
+    let admin = AdminServiceServer::new(Admin(Arc::clone(shared)));
     let health = HealthServer::new(HealthService::from_health_reporter(health.0.clone()));
     let mut all = RoutesBuilder::default();
     all.add_service(bounded!(
@@ -280,6 +287,7 @@ fn routes<B: Broker>(shared: &Arc<Shared<B>>, health: &Health) -> Result<Routes,
     .add_service(bounded!(groups, control, CONTROL_ANSWER_BYTES))
     .add_service(bounded!(topics, control, CONTROL_ANSWER_BYTES))
     .add_service(bounded!(cluster, control, CONTROL_ANSWER_BYTES))
+    .add_service(bounded!(admin, control, CONTROL_ANSWER_BYTES))
     .add_service(bounded!(health, HEALTH_BYTES, HEALTH_BYTES))
     .add_service(bounded!(
         reflection().build_v1()?,

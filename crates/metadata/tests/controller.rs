@@ -368,3 +368,94 @@ fn a_dead_rack_does_not_fill_a_plan_beyond_its_bound() {
         .count();
     assert_eq!((fenced, c.most), (18, 4));
 }
+
+#[test]
+fn a_move_that_waits_for_a_dead_node_gets_another_end_when_that_node_is_decommissioned() {
+    let s = state(&[0, 1, 2, 3], [two_in_sync(12, 3)]);
+    let config = ControllerConfig {
+        moves_at_once: 2,
+        balance_replicas: false,
+        ..ControllerConfig::default()
+    };
+    let mut c = Cluster::new(s, &[1, 2, 3], config);
+    for _ in 0..19 {
+        c.tick(true);
+    }
+    assert_eq!(node(&c.state, 0).state, NodeState::Fenced);
+    // People move partitions that have a replica on the dead node: none of these moves can end.
+    let mut asked = 0;
+    let held: Vec<_> = c.state.partitions_of(NodeId(0)).collect();
+    let held: Vec<_> = held
+        .into_iter()
+        .map(|(id, topic, p)| (id.partition, topic, p.replicas.clone()))
+        .collect();
+    for (partition, topic_id, replicas) in held {
+        let outside = (1..4).map(NodeId).find(|n| !replicas.contains(n)).unwrap();
+        let from = *replicas.iter().find(|n| **n != NodeId(0)).unwrap();
+        let place = |n: &NodeId| if *n == from { outside } else { *n };
+        let target = Some(replicas.iter().map(place).collect());
+        let command = Command::Reassign {
+            topic_id,
+            partition,
+            target,
+        };
+        apply(&mut c.state, command).unwrap();
+        asked += 1;
+    }
+    for _ in 0..10 {
+        c.tick(true);
+    }
+    assert_eq!(
+        c.state.reassigning().len(),
+        asked,
+        "they wait, more of them than may move at once"
+    );
+    let dead = NodeId(0);
+    let decommission = Command::SetDecommissioning {
+        node: dead,
+        on: true,
+    };
+    apply(&mut c.state, decommission).unwrap();
+    for _ in 0..30 {
+        c.tick(true);
+    }
+    assert!(Progress::of(&c.state, dead).done());
+    assert!(c.state.reassigning().is_empty());
+}
+
+#[test]
+fn two_dead_nodes_of_one_partition_can_be_decommissioned_together() {
+    let s = state(&[0, 1, 2, 3, 4], [create_with("t", 1, 10, 3, &[])]);
+    let mut c = Cluster::new(s, &[2, 3, 4], ControllerConfig::default());
+    for _ in 0..19 {
+        c.tick(true);
+    }
+    for id in 0..2 {
+        let node = NodeId(id);
+        let on = true;
+        apply(&mut c.state, Command::SetDecommissioning { node, on }).unwrap();
+    }
+    for _ in 0..60 {
+        c.tick(true);
+    }
+    for id in 0..2 {
+        let left = Progress::of(&c.state, NodeId(id));
+        assert!(left.done(), "{id}: {left:?}");
+    }
+}
+
+#[test]
+fn balance_leaves_alone_what_is_not_in_sync() {
+    let s = state(&[0, 1, 2], [two_in_sync(30, 2)]);
+    let mut c = Cluster::new(s, &[1, 2], ControllerConfig::default());
+    for _ in 0..19 {
+        c.tick(true);
+    }
+    apply(&mut c.state, register(3, 1)).unwrap();
+    c.alive.insert(3);
+    for _ in 0..100 {
+        c.tick(true);
+    }
+    assert!(c.state.held_by(NodeId(3)) > 0, "what is in sync has moved");
+    assert!(c.state.reassigning().is_empty(), "nothing waits for ever");
+}

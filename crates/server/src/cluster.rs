@@ -13,7 +13,7 @@ use bytes::Bytes;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use varve_broker::{Cluster, ClusterConfig, PeerHandle};
+use varve_broker::{Cluster, ClusterConfig, Members as Membership, PeerHandle};
 use varve_metadata::log::Later;
 use varve_metadata_raft::network::Call;
 use varve_metadata_raft::{MetadataRaft, RaftConfig, Transport, TransportError};
@@ -60,6 +60,15 @@ impl RaftHandler for Served {
     fn call(&self, from: NodeId, request: Bytes) -> Later<'static, Bytes> {
         let raft = self.0.clone();
         Box::pin(async move { raft.serve(from, request).await })
+    }
+}
+
+/// The consensus as the broker knows it when it forgets a node.
+struct Voters(MetadataRaft);
+
+impl Membership for Voters {
+    fn remove(&self, node: NodeId) -> Later<'_, std::result::Result<(), String>> {
+        Box::pin(async move { self.0.remove(node).await.map_err(|error| error.to_string()) })
     }
 }
 
@@ -177,12 +186,14 @@ pub(crate) async fn join(
         heartbeat_interval: members.heartbeat_interval,
         replica_lag: members.replica_lag,
         drain_timeout: members.drain_timeout,
+        move_bytes_per_second: members.move_bytes_per_second,
         ..ClusterConfig::new(told)
     };
     let cluster = Cluster {
         config: how,
         log: Arc::new(raft.clone()),
         peers: Arc::new(client),
+        members: Some(Arc::new(Voters(raft.clone()))),
     };
     Ok(Joined {
         raft,

@@ -129,6 +129,7 @@ impl Cluster {
                 "listeners.client.advertised_address",
                 ground.advertised_client(node),
             ),
+            ("listeners.client.tls.mode", "insecure".to_owned()),
             ("http.address", ground.http(node)),
             ("shutdown.drain_grace", "0s".to_owned()),
         ];
@@ -139,6 +140,7 @@ impl Cluster {
                 ("cluster.seeds", seeds),
                 ("cluster.bootstrap_expect", self.len().to_string()),
                 ("listeners.peer.address", ground.peer(node)),
+                ("listeners.peer.tls.mode", "insecure".to_owned()),
                 (
                     "listeners.peer.advertised_address",
                     ground.advertised_peer(node),

@@ -40,11 +40,11 @@ pub(crate) fn unmade(error: &ProposeError) -> Error {
 }
 
 impl InCluster {
-    async fn propose(&self, command: Command) -> Result<Event> {
+    pub(crate) async fn propose(&self, command: Command) -> Result<Event> {
         self.log.propose(command).await.map_err(|e| unmade(&e))
     }
 
-    fn look<T>(&self, take: impl FnOnce(&State) -> T) -> T {
+    pub(crate) fn look<T>(&self, take: impl FnOnce(&State) -> T) -> T {
         varve_metadata::log::read(&*self.log, take)
     }
 

@@ -1,6 +1,8 @@
 //! Runs the controller: time, heartbeats and the newest state in, commands to the metadata log out. On every
 //! node; in control only where the metadata log is led.
 //!
+//! It also forgets nodes that were emptied: out of the agreement on metadata first, then out of the metadata.
+//!
 //! Invariants: a plan is made on the newest state that is applied here, and the next one only when every
 //! command of the last is answered; heartbeats are answered meanwhile.
 
@@ -11,10 +13,13 @@ use futures_util::future::join_all;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use varve_metadata::{
-    Command, Controller, ControllerConfig, Heartbeat, Input, Leadership, MetadataLog, Output,
-    ProposeError,
+    Command, Controller, ControllerConfig, Heartbeat, Input, Leadership, MetadataLog, NodeState,
+    Output, ProposeError, State,
 };
+use varve_types::NodeId;
 use varve_vfs::Clock;
+
+use super::Members;
 
 /// Heartbeats that may wait.
 const QUEUE: usize = 1024;
@@ -36,20 +41,26 @@ impl ControllerHandle {
     }
 }
 
+/// Time before a node that could not be forgotten is tried again.
+const FORGET_AGAIN: Duration = Duration::from_millis(500);
+
 /// Starts the controller. It runs until the handle is gone.
 pub(crate) fn start(
     config: ControllerConfig,
     log: Arc<dyn MetadataLog>,
+    members: Option<Arc<dyn Members>>,
     clock: Arc<dyn Clock>,
 ) -> (ControllerHandle, tokio::task::AbortHandle) {
     let (beats, inbox) = mpsc::channel(QUEUE);
     let task = Task {
         controller: Controller::new(config),
         log,
+        members,
         clock,
         seen: Leadership::default(),
         version: 0,
         proposing: None,
+        forgetting: None,
     };
     let task = tokio::spawn(task.run(inbox));
     (ControllerHandle(beats), task.abort_handle())
@@ -58,11 +69,14 @@ pub(crate) fn start(
 struct Task {
     controller: Controller,
     log: Arc<dyn MetadataLog>,
+    members: Option<Arc<dyn Members>>,
     clock: Arc<dyn Clock>,
     seen: Leadership,
     version: u64,
     /// Commands of the last plan.
     proposing: Option<JoinHandle<()>>,
+    /// Nodes that are empty are being forgotten.
+    forgetting: Option<JoinHandle<()>>,
 }
 
 impl Task {
@@ -73,10 +87,13 @@ impl Task {
             if self.proposing.is_none() {
                 self.plan();
             }
+            if self.forgetting.is_none() {
+                self.forget();
+            }
             let wait = self.controller.next_deadline().map_or(IDLE, |at| {
                 Duration::from_millis(at.saturating_sub(self.now()))
             });
-            let busy = self.proposing.is_some();
+            let (busy, forgets) = (self.proposing.is_some(), self.forgetting.is_some());
             tokio::select! {
                 biased;
                 beat = inbox.recv() => match beat {
@@ -89,6 +106,7 @@ impl Task {
                 },
                 leadership = log.leadership_after(self.seen) => self.leads(leadership),
                 () = done(&mut self.proposing), if busy => self.proposing = None,
+                () = done(&mut self.forgetting), if forgets => self.forgetting = None,
                 version = log.newer_than(self.version), if self.seen.here => self.version = version,
                 () = tokio::time::sleep(wait), if !busy => {}
             }
@@ -118,6 +136,22 @@ impl Task {
         out
     }
 
+    fn forget(&mut self) {
+        if !self.seen.here {
+            return;
+        }
+        let nodes = varve_metadata::log::read(&*self.log, empty);
+        if nodes.is_empty() {
+            return;
+        }
+        let (log, members) = (Arc::clone(&self.log), self.members.clone());
+        self.forgetting = Some(tokio::spawn(async move {
+            for node in nodes {
+                forget(&*log, members.as_deref(), node).await;
+            }
+        }));
+    }
+
     fn plan(&mut self) {
         if !self.seen.here {
             return;
@@ -137,6 +171,41 @@ impl Task {
     }
 }
 
+/// Nodes that an operator wants to leave, that hold nothing, and on which nothing depends any more.
+fn empty(state: &State) -> Vec<NodeId> {
+    let nodes = state.nodes().iter();
+    nodes
+        .filter(|(id, n)| {
+            n.decommissioning && n.state == NodeState::Fenced && state.held_by(**id) == 0
+        })
+        .map(|(id, _)| *id)
+        .collect()
+}
+
+async fn forget(log: &dyn MetadataLog, members: Option<&dyn Members>, node: NodeId) {
+    // As long as the metadata know it, this is tried again: it must not be a member that nobody knows.
+    if let Some(members) = members
+        && let Err(why) = members.remove(node).await
+    {
+        tracing::warn!(
+            node_id = node.0,
+            why,
+            "an empty node is still a member; trying on"
+        );
+        return tokio::time::sleep(FORGET_AGAIN).await;
+    }
+    match log.propose(Command::UnregisterNode { node }).await {
+        Ok(_) => tracing::info!(
+            node_id = node.0,
+            "a decommissioned node is no node of the cluster any more"
+        ),
+        Err(error) => {
+            tracing::warn!(node_id = node.0, %error, "an empty node is not forgotten yet; trying on");
+            tokio::time::sleep(FORGET_AGAIN).await;
+        }
+    }
+}
+
 async fn propose(log: &dyn MetadataLog, command: Command) {
     let what = format!("{command:?}");
     match log.propose(command).await {
@@ -151,6 +220,7 @@ async fn propose(log: &dyn MetadataLog, command: Command) {
     }
 }
 
+/// Resolves once the task has ended.
 async fn done(proposing: &mut Option<JoinHandle<()>>) {
     match proposing {
         Some(task) => {

@@ -239,6 +239,7 @@ fn tell_one(
                 position,
                 queue: Arc::clone(queue),
             });
+            partition.followers.note(follower, position.log_end);
             let slot = partition.slot;
             let fetch = Command::ReplicaFetch { slot, key, asked };
             if partition.lane.push(fetch).is_err() {
@@ -252,6 +253,7 @@ fn tell_one(
             if let Some(partition) = view.by_key.get(&partition)
                 && position.from == follower
             {
+                partition.followers.note(follower, position.log_end);
                 let slot = partition.slot;
                 let _ = partition
                     .lane

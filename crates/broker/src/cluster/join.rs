@@ -99,8 +99,14 @@ impl Joining {
             config: how,
             log,
             peers,
+            members,
         } = cluster;
-        let links = Links::new(Arc::clone(&peers), Arc::clone(&log), Arc::clone(clock));
+        let links = Links::new(
+            Arc::clone(&peers),
+            Arc::clone(&log),
+            Arc::clone(clock),
+            how.move_bytes_per_second,
+        );
         let (rim, wishes) = Rim::new(how.clone(), Arc::clone(&links));
         let millis =
             |span: std::time::Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
@@ -109,11 +115,13 @@ impl Joining {
             shutdown_timeout_ms: millis(how.drain_timeout),
             ..ControllerConfig::default()
         };
-        let (handle, task) = controller::start(controls, Arc::clone(&log), Arc::clone(clock));
+        let (handle, task) =
+            controller::start(controls, Arc::clone(&log), members, Arc::clone(clock));
         let (epoch, epochs) = watch::channel(None);
         let (applied, applies) = watch::channel(0);
         let (stopping, stops) = watch::channel(false);
         let (may_stop, may) = watch::channel(false);
+        let (gone, is_gone) = watch::channel(false);
         let member = Member {
             config: Arc::clone(config),
             cluster: how.clone(),
@@ -125,6 +133,7 @@ impl Joining {
             applied: applies.clone(),
             stopping: stops,
             may_stop,
+            gone,
         };
         let cluster = Arc::new(InCluster {
             me: config.node,
@@ -135,6 +144,8 @@ impl Joining {
             epoch: epochs,
             stopping,
             may_stop: may,
+            gone: is_gone,
+            caught_up: std::sync::atomic::AtomicBool::new(false),
             applied: applies,
             producer_ids: super::changes::ProducerIds::new(0..0),
             tasks: Mutex::new(vec![task]),

@@ -2,9 +2,11 @@
 //! partitions go, and whose answers are checked and handed to the lanes.
 //!
 //! Invariants: a fetch is answered, or its core is told that it will not be; what does not pass its checksum
-//! never reaches a lane; a connection that ended is made again by the next fetch, not by itself.
+//! never reaches a lane; a connection that ended is made again by the next fetch, not by itself; replicas that a
+//! move adds copy no faster than they may, all of them together, and no other replica waits for that.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -20,6 +22,7 @@ use varve_vfs::{Clock, Tick};
 use crate::lane::{Arrived, Command};
 use crate::partition::Partition;
 use crate::peer::{Answer, Peers, ToLeader};
+use crate::rate::Rate;
 
 /// A fetch that has had no answer for so long will have none.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
@@ -46,6 +49,9 @@ pub(crate) struct Links {
     clock: Arc<dyn Clock>,
     runtime: Handle,
     links: Mutex<(u64, BTreeMap<NodeId, Link>)>,
+    /// Of replicas that moves add.
+    moves: Mutex<Rate>,
+    closed: AtomicBool,
 }
 
 impl Links {
@@ -54,6 +60,7 @@ impl Links {
         peers: Arc<dyn Peers>,
         log: Arc<dyn MetadataLog>,
         clock: Arc<dyn Clock>,
+        move_bytes_per_second: u64,
     ) -> Arc<Self> {
         Arc::new_cyclic(|me| Self {
             me: me.clone(),
@@ -62,11 +69,38 @@ impl Links {
             clock,
             runtime: Handle::current(),
             links: Mutex::default(),
+            moves: Mutex::new(Rate::new(move_bytes_per_second)),
+            closed: AtomicBool::new(false),
         })
     }
 
-    /// Sends a fetch.
+    /// Sends a fetch; that of a replica which a move adds once what it and its like have copied is paid for.
     pub(crate) fn fetch(
+        &self,
+        to: NodeId,
+        partition: &Arc<Partition>,
+        key: PartitionKey,
+        id: FetchId,
+        position: Position,
+    ) {
+        let pause = match partition.joining() {
+            true => self.moves.lock().spent(0, self.clock.now()),
+            false => Duration::ZERO,
+        };
+        if pause.is_zero() {
+            return self.send(to, partition, key, id, position);
+        }
+        let (me, partition) = (self.me.clone(), Arc::clone(partition));
+        self.runtime.spawn(async move {
+            tokio::time::sleep(pause).await;
+            // Others may have copied meanwhile: it is their turn to pay, not this one's to wait again.
+            if let Some(links) = me.upgrade() {
+                links.send(to, &partition, key, id, position);
+            }
+        });
+    }
+
+    fn send(
         &self,
         to: NodeId,
         partition: &Arc<Partition>,
@@ -85,6 +119,9 @@ impl Links {
             position,
         };
         let mut links = self.links.lock();
+        if self.closed.load(Ordering::SeqCst) {
+            return failed(&waiting);
+        }
         if !links.1.contains_key(&to) {
             links.0 += 1;
             let number = links.0;
@@ -163,6 +200,12 @@ impl Links {
                 }
             };
             if let Some(waiting) = waiting {
+                if waiting.partition.joining()
+                    && let Ok(records) = &answer.result
+                {
+                    let bytes = records.batches.len() as u64;
+                    self.moves.lock().spent(bytes, self.clock.now());
+                }
                 take(&waiting, answer, from);
             }
         }
@@ -186,7 +229,9 @@ impl Links {
 
     /// Ends every connection.
     pub(crate) fn close(&self) {
-        self.links.lock().1.clear();
+        let mut links = self.links.lock();
+        self.closed.store(true, Ordering::SeqCst);
+        links.1.clear();
     }
 }
 

@@ -1,5 +1,7 @@
 //! This node's membership: it registers, and says again and again that it is alive, until it may stop.
 //!
+//! A node that is told that it was emptied asks to stop, so that nothing depends on it, and is forgotten then.
+//!
 //! Invariants: a run has one incarnation per registration; a node that is told of a later registration under
 //! its name registers again; what it says of itself it has applied.
 
@@ -19,6 +21,15 @@ use crate::peer::Peers;
 /// Time before something that failed is tried again.
 const RETRY: Duration = Duration::from_millis(200);
 
+/// How a registration ends.
+#[derive(PartialEq, Eq)]
+enum End {
+    /// Another is needed.
+    Again,
+    /// The node was decommissioned.
+    Forgotten,
+}
+
 /// The task that keeps a node in the cluster.
 pub(crate) struct Member {
     pub(crate) config: Arc<BrokerConfig>,
@@ -32,6 +43,8 @@ pub(crate) struct Member {
     pub(crate) applied: watch::Receiver<u64>,
     pub(crate) stopping: watch::Receiver<bool>,
     pub(crate) may_stop: watch::Sender<bool>,
+    /// It was decommissioned.
+    pub(crate) gone: watch::Sender<bool>,
 }
 
 impl Member {
@@ -46,7 +59,10 @@ impl Member {
                 broker_epoch = epoch.get(),
                 "registered"
             );
-            self.stay(epoch).await;
+            if self.stay(epoch).await == End::Forgotten {
+                // The process goes on until somebody stops it, and is no node of the cluster.
+                std::future::pending::<()>().await;
+            }
         }
     }
 
@@ -87,12 +103,14 @@ impl Member {
         }
     }
 
-    /// Heartbeats of one registration, until another is needed.
-    async fn stay(&mut self, epoch: BrokerEpoch) {
+    /// Heartbeats of one registration, until it ends.
+    async fn stay(&mut self, epoch: BrokerEpoch) -> End {
         let mut state = NodeState::Fenced;
+        // This node is empty and wants to leave for good.
+        let mut leaving = false;
         let mut wait = Duration::ZERO;
         loop {
-            let moving = state == NodeState::Fenced || *self.stopping.borrow();
+            let moving = state == NodeState::Fenced || leaving || *self.stopping.borrow();
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
                 // Being let in, and out, should not wait for a heartbeat's time.
@@ -100,21 +118,39 @@ impl Member {
                 Ok(()) = self.stopping.changed() => {}
             }
             self.applied.mark_unchanged();
-            match self.beat(epoch).await {
+            match self.beat(epoch, leaving).await {
                 Some(Output::Alive {
                     state: now,
                     may_stop,
+                    emptied,
                     ..
                 }) => {
                     state = now;
+                    if leaving && may_stop && !emptied && !*self.stopping.borrow() {
+                        tracing::info!("an operator wants this node after all; registering again");
+                        self.gone.send_replace(false);
+                        return End::Again;
+                    }
+                    leaving |= emptied;
+                    if leaving && may_stop && !self.gone.send_replace(true) {
+                        tracing::warn!(
+                            node_id = self.config.node.0,
+                            "this node was decommissioned and holds nothing any more; stop it"
+                        );
+                    }
                     if may_stop && *self.stopping.borrow() {
                         self.may_stop.send_replace(true);
                     }
-                    wait = if state == NodeState::Fenced || *self.stopping.borrow() {
+                    wait = if state == NodeState::Fenced || leaving || *self.stopping.borrow() {
                         RETRY.min(self.cluster.heartbeat_interval)
                     } else {
                         self.cluster.heartbeat_interval
                     };
+                }
+                Some(Output::MustRegister { found: None, .. }) if leaving => {
+                    self.gone.send_replace(true);
+                    tracing::info!("this node was forgotten by the cluster; stop it");
+                    return End::Forgotten;
                 }
                 Some(Output::MustRegister { found, .. }) => {
                     tracing::warn!(
@@ -122,7 +158,7 @@ impl Member {
                         broker_epoch = epoch.get(),
                         "another registration under this node's id; registering again"
                     );
-                    return;
+                    return End::Again;
                 }
                 Some(Output::NotController { .. }) | None => {
                     wait = RETRY.min(self.cluster.heartbeat_interval);
@@ -131,12 +167,12 @@ impl Member {
         }
     }
 
-    async fn beat(&self, epoch: BrokerEpoch) -> Option<Output> {
+    async fn beat(&self, epoch: BrokerEpoch, leaving: bool) -> Option<Output> {
         let beat = Heartbeat {
             node: self.config.node,
             epoch,
             metadata_version_applied: *self.applied.borrow(),
-            wants_shutdown: *self.stopping.borrow(),
+            wants_shutdown: leaving || *self.stopping.borrow(),
         };
         let leader = self.log.leadership().leader?;
         if leader == self.config.node {

@@ -14,16 +14,20 @@ pub(crate) mod isr;
 pub(crate) mod join;
 pub(crate) mod links;
 mod member;
-mod overview;
+mod operate;
+pub(crate) mod overview;
 pub(crate) mod reconcile;
+mod replicas;
 pub(crate) mod watermarks;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 use varve_broker_api::LeaderHint;
+use varve_metadata::log::Later;
 use varve_metadata::{MetadataLog, PartitionKey};
 use varve_types::{BrokerEpoch, LeaderEpoch, NodeId, PartitionId, TopicName};
 
@@ -55,6 +59,9 @@ pub struct ClusterConfig {
     pub checkpoint_interval: Duration,
     /// A node that wants to stop waits so long for its leaderships to move.
     pub drain_timeout: Duration,
+    /// Bytes that replicas which moves add may copy to this node in a second, all together; 0: no limit
+    /// (`replica.move.max.bytes.per.second`).
+    pub move_bytes_per_second: u64,
 }
 
 impl ClusterConfig {
@@ -69,8 +76,15 @@ impl ClusterConfig {
             park: Duration::from_secs(3),
             checkpoint_interval: Duration::from_secs(5),
             drain_timeout: Duration::from_secs(30),
+            move_bytes_per_second: 0,
         }
     }
+}
+
+/// Who takes part in the agreement on metadata, beside what the metadata themselves say of nodes.
+pub trait Members: Send + Sync + 'static {
+    /// Takes a node out for good, whichever node leads. One that takes no part is no error.
+    fn remove(&self, node: NodeId) -> Later<'_, Result<(), String>>;
 }
 
 /// What a broker needs of a cluster.
@@ -82,6 +96,8 @@ pub struct Cluster {
     pub log: Arc<dyn MetadataLog>,
     /// The other nodes.
     pub peers: Arc<dyn Peers>,
+    /// Who agrees on the metadata; `None` where that is not for the broker to change.
+    pub members: Option<Arc<dyn Members>>,
 }
 
 /// What lanes need of the cluster.
@@ -125,6 +141,10 @@ pub(crate) struct InCluster {
     pub(crate) stopping: watch::Sender<bool>,
     /// Set when the controller lets it stop.
     pub(crate) may_stop: watch::Receiver<bool>,
+    /// Set once this node is empty and the controller was told to forget it: it is of no use any more.
+    pub(crate) gone: watch::Receiver<bool>,
+    /// Every replica of this node has been in sync at one time since it was started.
+    pub(crate) caught_up: AtomicBool,
     /// Version of the metadata up to which partitions are assigned here.
     pub(crate) applied: watch::Receiver<u64>,
     pub(crate) producer_ids: changes::ProducerIds,
@@ -138,7 +158,7 @@ pub(crate) struct InCluster {
 impl InCluster {
     /// Tells the controller that this node wants to stop, and waits until it may: others lead what it led.
     pub(crate) async fn leave(&self) {
-        if *self.may_stop.borrow() || self.stopping.send_replace(true) {
+        if *self.may_stop.borrow() || self.is_gone() || self.stopping.send_replace(true) {
             return;
         }
         let mut may_stop = self.may_stop.clone();
@@ -150,6 +170,11 @@ impl InCluster {
                 "the controller did not let this node go in time; it stops all the same, and is missed for a while"
             ),
         }
+    }
+
+    /// Whether this node was decommissioned and is forgotten, or about to be.
+    pub(crate) fn is_gone(&self) -> bool {
+        *self.gone.borrow()
     }
 
     /// Ends everything that talks to other nodes.
@@ -187,6 +212,15 @@ impl InCluster {
             Ok(Err(error)) => tracing::warn!(%error, "high watermarks are not saved"),
             Err(_) => {}
         }
+    }
+
+    /// Whether this node's copy of a partition is in sync with a leader that there is.
+    pub(crate) fn in_sync(&self, id: &varve_types::TopicPartition) -> bool {
+        varve_metadata::log::read(&*self.log, |state| {
+            let topic = state.topic(&id.topic);
+            let found = topic.and_then(|topic| topic.partition(id.partition));
+            found.is_some_and(|p| p.leader.is_some() && p.isr.contains(&self.me))
+        })
     }
 
     /// Where to go with a partition: its leader, if there is one.

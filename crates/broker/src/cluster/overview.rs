@@ -1,12 +1,14 @@
 //! The cluster as its clients see it: nodes, partitions, what is wrong. Made from the metadata; cursors of
 //! partitions that this node does not lead are as it knows them, or not known.
 
+use std::sync::atomic::Ordering;
+
 use varve_broker_api as api;
 use varve_metadata::{NodeState, State};
-use varve_types::{NodeId, Offset, PartitionId, TopicPartition};
+use varve_types::{NodeId, Offset, PartitionId, TopicId, TopicPartition};
 
 use super::InCluster;
-use crate::registry::Topic;
+use crate::registry::{Registry, Topic};
 use crate::start::Inner;
 
 impl InCluster {
@@ -17,11 +19,7 @@ impl InCluster {
                 node: *id,
                 address: node.address.clone(),
                 rack: node.rack.clone(),
-                state: match node.state {
-                    NodeState::Active => api::NodeState::Active,
-                    NodeState::Draining => api::NodeState::Draining,
-                    NodeState::Fenced => api::NodeState::Offline,
-                },
+                state: state_of(state, *id, node),
                 version: node.version.clone(),
                 controller: controller == Some(*id),
             };
@@ -38,6 +36,63 @@ impl InCluster {
         }
         health
     }
+
+    /// Whether this node takes part, and has caught up since it was started: then the next one may be
+    /// restarted. A replica that falls behind later is no reason to send clients elsewhere, nor is one whose
+    /// log is out of service, which waiting would not mend.
+    pub(crate) fn readiness(&self, registry: &Registry) -> Result<(), String> {
+        if self.is_gone() {
+            return Err("decommissioned".to_owned());
+        }
+        let Some(epoch) = *self.epoch.borrow() else {
+            return Err("not registered in the cluster yet".to_owned());
+        };
+        if self.log.leadership().leader.is_none() {
+            return Err("knows no controller".to_owned());
+        }
+        let (state, lacking) = self.look(|state| {
+            let node = state.node(self.me).filter(|n| n.epoch == epoch);
+            (node.map(|n| n.state), lacking(state, self.me, registry))
+        });
+        match state {
+            None => return Err("not registered in the cluster yet".to_owned()),
+            Some(NodeState::Fenced) => return Err("not let into the cluster yet".to_owned()),
+            Some(NodeState::Draining) => return Err("draining".to_owned()),
+            Some(NodeState::Active) => {}
+        }
+        if lacking == 0 {
+            self.caught_up.store(true, Ordering::Relaxed);
+        }
+        match self.caught_up.load(Ordering::Relaxed) {
+            true => Ok(()),
+            false => Err(format!("{lacking} partitions are not in sync yet")),
+        }
+    }
+}
+
+/// A node's state as people see it.
+pub(crate) fn state_of(state: &State, id: NodeId, node: &varve_metadata::Node) -> api::NodeState {
+    match node.state {
+        NodeState::Fenced => api::NodeState::Offline,
+        _ if node.decommissioning => api::NodeState::Decommissioning,
+        NodeState::Active => api::NodeState::Active,
+        NodeState::Draining if state.led_by(id) == 0 => api::NodeState::Drained,
+        NodeState::Draining => api::NodeState::Draining,
+    }
+}
+
+/// Partitions that are short of this node's replica, those on the move aside.
+fn lacking(state: &State, me: NodeId, registry: &Registry) -> usize {
+    let view = registry.view();
+    let lacks = |p: &varve_metadata::Partition| {
+        !p.isr.contains(&me) && !p.adding.contains(&me) && !p.removing.contains(&me)
+    };
+    let held = state.partitions_of(me).filter(|(_, _, p)| lacks(p));
+    let online = |(id, topic, _): &(TopicPartition, TopicId, &varve_metadata::Partition)| {
+        let own = view.by_key.get(&super::key(*topic, id.partition));
+        own.is_none_or(|p| p.offline().is_none())
+    };
+    held.filter(online).count()
 }
 
 fn health_of(state: &State) -> api::ClusterHealth {

@@ -31,6 +31,8 @@ struct Wanted {
     assignment: Assignment,
     /// It counts as a replica that has records.
     counted: bool,
+    /// A move adds it.
+    joining: bool,
 }
 
 /// A topic that is there, with what changed of it here.
@@ -176,6 +178,7 @@ impl Reconciler {
                     number,
                     assignment: assignment(topic, partition),
                     counted: counts(partition, me),
+                    joining: partition.adding.contains(&me),
                 });
             }
         }
@@ -206,6 +209,7 @@ impl Reconciler {
         for (partition, wanted) in assign {
             self.told
                 .insert(wanted.key, wanted.assignment.partition_epoch);
+            partition.set_joining(wanted.joining);
             let (slot, assignment) = (partition.slot, Box::new(wanted.assignment));
             let _ = partition.lane.push(Command::Assign { slot, assignment });
         }

@@ -427,6 +427,7 @@ impl Lane {
                 // Written down with the first flush; a log that has failed leads nothing.
                 let begun = owned.log.begin_epoch(epoch);
                 tracing::info!(partition = %owned.partition.id, leader_epoch = %epoch, ok = begun.is_ok(), "leads");
+                self.metrics.leader_elections.inc();
             }
             owned.partition.set_leading(leads);
             owned.partition.waiters.wake();

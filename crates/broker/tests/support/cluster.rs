@@ -9,7 +9,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use varve_broker::peer::{Incoming, Outgoing, PeerError, PeerService, Peers};
-use varve_broker::{Broker, BrokerConfig, Cluster, ClusterConfig, PeerHandle};
+use varve_broker::{Broker, BrokerConfig, Cluster, ClusterConfig, Members, PeerHandle};
 use varve_metadata::log::Later;
 use varve_metadata::{
     Command, Event, Heartbeat, Leadership, MetadataLog, Output, ProposeError, State,
@@ -217,6 +217,29 @@ pub struct Nodes {
     pub brokers: BTreeMap<NodeId, Broker>,
     pub disks: BTreeMap<NodeId, Arc<MemVfs>>,
     pub faults: BTreeMap<NodeId, Arc<FaultVfs>>,
+    /// Nodes that were taken out of the agreement on metadata.
+    pub removed: Removed,
+    /// Bytes that moves may copy to a node that is started from now on.
+    pub move_limit: u64,
+    /// Part of the identity of directories that are new from now on.
+    pub directories: u128,
+}
+
+/// Who was taken out of the agreement on metadata.
+#[derive(Clone, Default)]
+pub struct Removed(Arc<Mutex<Vec<NodeId>>>);
+
+impl Removed {
+    pub fn list(&self) -> Vec<NodeId> {
+        self.0.lock().clone()
+    }
+}
+
+impl Members for Removed {
+    fn remove(&self, node: NodeId) -> Later<'_, Result<(), String>> {
+        self.0.lock().push(node);
+        Box::pin(async { Ok(()) })
+    }
 }
 
 /// A node that is silent for so long is given up.
@@ -240,6 +263,9 @@ impl Nodes {
             brokers: BTreeMap::new(),
             disks: BTreeMap::new(),
             faults: BTreeMap::new(),
+            removed: Removed::default(),
+            move_limit: 0,
+            directories: 100,
         };
         for node in 1..=count {
             let disk = Arc::new(MemVfs::new());
@@ -256,8 +282,9 @@ impl Nodes {
         config.offsets_partitions = 3;
         config.min_free_bytes = 0;
         config.journal_max_bytes = 8 << 20;
-        config.directory = DirectoryId(100 + node.0 as u128);
+        config.directory = DirectoryId(self.directories + node.0 as u128);
         config.address = format!("node-{node}:1");
+        config.rack = format!("rack-{node}");
         config.clean_start = clean;
         let how = ClusterConfig {
             session_timeout: SESSION,
@@ -266,6 +293,7 @@ impl Nodes {
             park: Duration::from_millis(300),
             checkpoint_interval: Duration::from_millis(200),
             drain_timeout: Duration::from_secs(10),
+            move_bytes_per_second: self.move_limit,
             ..ClusterConfig::new(format!("node-{node}:2"))
         };
         let cluster = Cluster {
@@ -279,6 +307,7 @@ impl Nodes {
                 me: node,
                 net: Arc::clone(&self.net),
             }),
+            members: Some(Arc::new(self.removed.clone())),
         };
         let service = PeerHandle::default();
         self.net.services.lock().insert(node, service.clone());
@@ -306,6 +335,14 @@ impl Nodes {
     /// A killed node comes back on what its disk has.
     pub async fn restart(&mut self, node: NodeId, disk: Arc<MemVfs>) {
         self.net.cut.lock().remove(&node);
+        self.start(node, disk, false).await;
+    }
+
+    /// A node comes up for the first time, on an empty disk.
+    pub async fn join(&mut self, node: NodeId) {
+        self.net.cut.lock().remove(&node);
+        let disk = Arc::new(MemVfs::new());
+        varve_vfs::durable::create_dir_all(&*disk, &data_dir()).unwrap();
         self.start(node, disk, false).await;
     }
 

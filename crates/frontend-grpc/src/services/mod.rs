@@ -1,6 +1,7 @@
 //! The services of the public API. Each method reads its context, translates, asks the broker, and
 //! translates back; nothing here decides anything about a log.
 
+pub mod admin;
 pub mod append;
 pub mod cluster;
 pub mod consumer;

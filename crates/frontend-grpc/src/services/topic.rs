@@ -283,6 +283,6 @@ impl<B: Broker> TopicService for Topics<B> {
             .0
             .within(&ctx, self.delete_before(&ctx, request.get_ref()))
             .await;
-        answer.map(Response::new).map_err(|e| self.0.fail(&e))
+        answer.map(|a| ctx.respond(a)).map_err(|e| self.0.fail(&e))
     }
 }

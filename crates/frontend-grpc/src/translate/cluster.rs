@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
-use varve_broker_api::{ClusterHealth, NodeInfo, NodeState, NodeStatus, PartitionInfo, TopicInfo};
+use varve_broker_api::{
+    ClusterHealth, Error, NodeDetail, NodeInfo, NodeState, NodeStatus, PartitionInfo, Reassignment,
+    Target, TopicInfo,
+};
 use varve_proto::v1;
-use varve_types::{NodeId, limits};
+use varve_types::{NodeId, TopicPartition, limits};
 
-use super::{to_duration, to_timestamp};
+use super::{missing, to_duration, to_timestamp, to_topic_partition, topic_partition};
 
 /// Shortest interval of client pings that the server tolerates.
 const MIN_KEEPALIVE: Duration = Duration::from_secs(10);
@@ -35,17 +38,87 @@ pub fn to_server_info(node: &NodeInfo) -> v1::GetServerInfoResponse {
 /// A node in the words of the API.
 #[must_use]
 pub fn to_node(node: &NodeStatus) -> v1::Node {
-    let state = match node.state {
-        NodeState::Active => v1::NodeState::Active,
-        NodeState::Draining => v1::NodeState::Draining,
-        NodeState::Offline => v1::NodeState::Offline,
-    };
+    let state = to_state(node.state);
     v1::Node {
         node_id: node.node.0,
         address: node.address.clone(),
         rack: node.rack.clone(),
         state: state as i32,
         version: node.version.clone(),
+    }
+}
+
+/// A node's state in the words of the API.
+#[must_use]
+pub const fn to_state(state: NodeState) -> v1::NodeState {
+    match state {
+        NodeState::Active => v1::NodeState::Active,
+        NodeState::Draining => v1::NodeState::Draining,
+        NodeState::Drained => v1::NodeState::Drained,
+        NodeState::Decommissioning => v1::NodeState::Decommissioning,
+        NodeState::Offline => v1::NodeState::Offline,
+    }
+}
+
+/// A node id.
+///
+/// # Errors
+/// `InvalidRequest` naming `field` when it is missing or negative.
+pub fn node(field: &'static str, value: Option<i32>) -> Result<NodeId, Error> {
+    let value = value.ok_or_else(|| missing(field))?;
+    if value < 0 {
+        let text = format!("a node id is not negative; {field} is {value}; nothing was changed");
+        return Err(Error::invalid(field, text));
+    }
+    Ok(NodeId(value))
+}
+
+/// Where a partition is to be.
+///
+/// # Errors
+/// `InvalidRequest` when nothing is said, or both nodes and their number are.
+pub fn reassignment(item: &v1::Reassignment) -> Result<(TopicPartition, Target), Error> {
+    let id = topic_partition("topic_partition", item.topic_partition.as_ref())?;
+    let target = match (&item.node_ids[..], item.replica_count) {
+        ([], 0) => return Err(missing("node_ids")),
+        ([], replicas) => Target::Count(replicas),
+        (nodes, 0) => {
+            let nodes = nodes.iter().map(|n| node("node_ids", Some(*n)));
+            Target::Nodes(nodes.collect::<Result<_, _>>()?)
+        }
+        _ => {
+            let text = format!(
+                "partition {id}: node_ids say how many replicas there are; leave replica_count out; nothing was \
+                 changed"
+            );
+            return Err(Error::invalid("replica_count", text));
+        }
+    };
+    Ok((id, target))
+}
+
+/// A node with its load.
+#[must_use]
+pub fn to_detail(node: &NodeDetail) -> v1::NodeDetail {
+    let count = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+    v1::NodeDetail {
+        node: Some(to_node(&node.status)),
+        replica_count: count(node.replicas),
+        leader_count: count(node.leaders),
+        decommissioning: node.decommissioning,
+    }
+}
+
+/// How far a partition is moved.
+#[must_use]
+pub fn to_progress(progress: &Reassignment) -> v1::ReassignmentProgress {
+    let bytes = progress.remaining_bytes;
+    v1::ReassignmentProgress {
+        topic_partition: Some(to_topic_partition(&progress.partition)),
+        leader_node_id: progress.leader.map(|n| n.0),
+        adding_node_ids: ids(&progress.adding),
+        removing_node_ids: ids(&progress.removing),
+        remaining_bytes: bytes.map(|n| i64::try_from(n).unwrap_or(i64::MAX)),
     }
 }
 

@@ -5,6 +5,7 @@
 mod admin;
 mod consume;
 mod fake;
+mod operations;
 mod produce;
 mod read;
 mod server;

@@ -2,7 +2,9 @@
 //! is one replica of one partition for another; the rest of the partition stays as it is.
 //!
 //! Invariants: no more than a given number of partitions move at once, those that people move among them;
-//! a move never leaves a partition in fewer racks; load is counted as it will be when the moves are over.
+//! a move never leaves a partition in fewer racks; load is counted as it will be when the moves are over; a
+//! partition is not moved for balance while one of its replicas is out of sync, since that move might never end;
+//! a move whose end would be on a node that is being emptied is given another end, however many are under way.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -98,9 +100,6 @@ pub(super) fn plan(
     let mut free = config
         .moves_at_once
         .saturating_sub(state.reassigning().len());
-    if free == 0 {
-        return;
-    }
     let mut work = Work {
         state,
         loads: loads(state),
@@ -162,12 +161,14 @@ impl Work<'_> {
         plan: &mut Vec<Command>,
     ) {
         for at in self.held(node, cursor) {
-            if *free == 0 {
-                return;
-            }
             self.looked = self.looked.saturating_sub(1);
             cursor.from = Some(at);
-            let Some(p) = self.movable(at) else { continue };
+            let Some((p, moving)) = self.leaving(at, node) else {
+                continue;
+            };
+            if *free == 0 && !moving {
+                continue;
+            }
             let mut to: Vec<(usize, NodeId)> =
                 self.loads.iter().map(|(id, load)| (*load, *id)).collect();
             to.sort_unstable();
@@ -180,9 +181,19 @@ impl Work<'_> {
             let best = to.iter().filter(fits).find(other_rack);
             if let Some((_, to)) = best.or_else(|| to.iter().find(fits)).copied() {
                 self.push(at, &p, (node, to), plan);
-                *free -= 1;
+                *free -= usize::from(!moving);
             }
         }
+    }
+
+    /// The partition with the replicas that it will have, if `node` is one of them, and whether it is on the
+    /// move already: then that move may wait for `node` for ever.
+    fn leaving(&self, at: PartitionKey, node: NodeId) -> Option<(Partition, bool)> {
+        let mut p = self.state.partition_at(at)?.clone();
+        let moving = p.is_reassigning();
+        p.replicas = p.target();
+        let wanted = p.leader.is_some() && p.replicas.contains(&node);
+        (wanted && !self.chosen.contains(&at)).then_some((p, moving))
     }
 
     /// Moves one partition from the fullest to the emptiest node; false if none can.
@@ -207,10 +218,11 @@ impl Work<'_> {
         false
     }
 
-    /// The partition, if it is led, not on the move, and not chosen already.
+    /// The partition, if it is whole, not on the move, and not chosen already.
     fn movable(&self, at: PartitionKey) -> Option<Partition> {
         let p = self.state.partition_at(at)?;
-        let free = p.leader.is_some() && !p.is_reassigning() && !self.chosen.contains(&at);
+        let whole = p.isr.len() == p.replicas.len();
+        let free = whole && !p.is_reassigning() && !self.chosen.contains(&at);
         free.then(|| p.clone())
     }
 

@@ -65,6 +65,7 @@ keys! {
     "offsets.retention.minutes", "10080", "minutes, >= 1", "Time an empty group keeps its offsets.";
     "offsets.topic.num.partitions", "50", "1 to 1000", "Partitions of __consumer_offsets; fixed once it exists.";
     "replica.lag.time.max.ms", "10000", "500 to 600000", "Time after which a replica that is behind leaves the in-sync replicas.";
+    "replica.move.max.bytes.per.second", "0", "a size; 0 sets no limit", "Bytes that replicas being moved to this node copy in a second at most, all together; replicas in sync are not held back.";
     "request.timeout.ms", "30000", "100 to 600000", "Deadline of calls that name none.";
     "scrub.bytes.per.second", "10MiB", "a size; 0 turns it off", "Bytes that the background scrub reads in a second to find damage early.";
     "scrub.interval", "24h", "a time", "Least time from the beginning of one scrub pass to the next.";

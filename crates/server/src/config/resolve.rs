@@ -42,6 +42,8 @@ pub struct Members {
     pub replica_lag: Duration,
     /// Time that leaderships have to move before a stop.
     pub drain_timeout: Duration,
+    /// Bytes that moves may copy to this node in a second; 0: no limit.
+    pub move_bytes_per_second: u64,
 }
 
 /// Resolved configuration of a node.
@@ -316,6 +318,7 @@ fn members(r: &Reader<'_>) -> Result<Option<Members>, ConfigError> {
     })?;
     let replica_lag = r.millis("replica.lag.time.max.ms", 500, 600_000)?;
     let drain_timeout = r.time("shutdown.drain_timeout")?;
+    let move_bytes_per_second = r.bytes("replica.move.max.bytes.per.second", 0, 1 << 40)?;
     let seeds = match r.text("cluster.seeds") {
         None | Some("") => return Ok(None),
         Some(_) => r.parse("cluster.seeds", |t| {
@@ -340,6 +343,7 @@ fn members(r: &Reader<'_>) -> Result<Option<Members>, ConfigError> {
         heartbeat_interval,
         replica_lag,
         drain_timeout,
+        move_bytes_per_second,
     }))
 }
 

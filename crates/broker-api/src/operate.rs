@@ -1,0 +1,152 @@
+//! What operators do with a cluster that serves meanwhile: nodes are emptied and given back, leaderships and
+//! replicas are moved.
+//!
+//! Invariants: no call waits for data to move: it declares what is wanted, and the lists tell how far it is;
+//! what is refused changed nothing.
+
+use std::future::Future;
+
+use varve_types::{NodeId, TopicName, TopicPartition};
+
+use crate::{Context, LeaderHint, NodeState, NodeStatus, Result};
+
+/// A node in detail.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeDetail {
+    /// The node.
+    pub status: NodeStatus,
+    /// Replicas that it holds, those on their way to it and away from it among them.
+    pub replicas: u64,
+    /// Partitions that it leads.
+    pub leaders: u64,
+    /// It is being emptied, whatever its state.
+    pub decommissioning: bool,
+}
+
+/// How far a drain is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Drain {
+    /// State of the node.
+    pub state: NodeState,
+    /// Partitions that it still leads.
+    pub leaders: u64,
+    /// Of these, partitions that no other node can lead.
+    pub stuck: u64,
+}
+
+/// How far a node is emptied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Decommission {
+    /// State of the node.
+    pub state: NodeState,
+    /// Replicas that it still holds.
+    pub replicas: u64,
+    /// Of these, how many are on the move.
+    pub moving: u64,
+}
+
+/// What became of a call for preferred leaders.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Elections {
+    /// Leaderships that moved.
+    pub started: u64,
+    /// Partitions whose preferred leader cannot lead at present.
+    pub skipped: u64,
+}
+
+/// Where the replicas of a partition are to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// On these nodes; the first is the preferred leader.
+    Nodes(Vec<NodeId>),
+    /// On so many nodes: those that have it stay as far as possible, others are chosen by rack and load.
+    Count(i32),
+}
+
+/// Moves replicas.
+#[derive(Debug, Clone)]
+pub struct Reassign {
+    /// Partitions, and where they are to be.
+    pub items: Vec<(TopicPartition, Target)>,
+    /// Check everything, move nothing.
+    pub validate_only: bool,
+}
+
+/// A partition on the move.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reassignment {
+    /// Partition.
+    pub partition: TopicPartition,
+    /// Node that leads it; `None`: none at present.
+    pub leader: Option<NodeId>,
+    /// Replicas being added.
+    pub adding: Vec<NodeId>,
+    /// Replicas being removed.
+    pub removing: Vec<NodeId>,
+    /// Bytes still to copy; `None`: only the leader knows.
+    pub remaining_bytes: Option<u64>,
+}
+
+/// Operations on a cluster. A node that is alone refuses all that need another node.
+pub trait Operations: Send + Sync + 'static {
+    /// Every node with its load, ordered by id.
+    fn node_details(&self, ctx: &Context) -> Result<Vec<NodeDetail>>;
+
+    /// Takes leadership from a node and gives it none until it is resumed or started again. Refused without
+    /// `force` while another node is draining or offline. To be repeated to see how far it is.
+    fn drain_node(
+        &self,
+        ctx: &Context,
+        node: NodeId,
+        force: bool,
+    ) -> impl Future<Output = Result<Drain>> + Send;
+
+    /// Ends a drain or a decommission; moves that are under way go on.
+    fn resume_node(
+        &self,
+        ctx: &Context,
+        node: NodeId,
+    ) -> impl Future<Output = Result<NodeState>> + Send;
+
+    /// Moves every replica away from a node and forgets it then. `dead`: a node that will not come back. To
+    /// be repeated to see how far it is; ends in `NodeNotFound`.
+    fn decommission_node(
+        &self,
+        ctx: &Context,
+        node: NodeId,
+        dead: bool,
+    ) -> impl Future<Output = Result<Decommission>> + Send;
+
+    /// Makes a replica that is in sync the leader and the preferred leader. `None`: the preferred leader, or
+    /// else any other replica in sync.
+    fn transfer_leadership(
+        &self,
+        ctx: &Context,
+        partition: TopicPartition,
+        to: Option<NodeId>,
+    ) -> impl Future<Output = Result<LeaderHint>> + Send;
+
+    /// Preferred leaders lead again, of these topics or, when there are none, of all.
+    fn elect_preferred_leaders(
+        &self,
+        ctx: &Context,
+        topics: Vec<TopicName>,
+    ) -> impl Future<Output = Result<Elections>> + Send;
+
+    /// Declares where replicas are to be; one result per partition, in order.
+    fn reassign(
+        &self,
+        ctx: &Context,
+        request: Reassign,
+    ) -> impl Future<Output = Result<Vec<Result<()>>>> + Send;
+
+    /// Partitions on the move, ordered by topic and number.
+    fn reassignments(&self, ctx: &Context) -> Result<Vec<Reassignment>>;
+
+    /// Returns partitions to the replicas that they had; one result per partition, in order.
+    fn cancel_reassignments(
+        &self,
+        ctx: &Context,
+        partitions: Vec<TopicPartition>,
+    ) -> impl Future<Output = Result<Vec<Result<()>>>> + Send;
+}

@@ -1,0 +1,123 @@
+//! The broker as operators see it: `broker_api::Operations` over the cluster that this node is part of.
+
+use std::sync::Arc;
+
+use varve_broker_api as api;
+use varve_broker_api::{Context, Error, Operations, Result};
+use varve_metadata::PartitionKey;
+use varve_types::{ErrorKind, NodeId, TopicName, TopicPartition};
+
+use crate::api::owned;
+use crate::cluster::InCluster;
+use crate::start::{Broker, Inner};
+
+impl Inner {
+    fn operated(&self) -> Result<Arc<InCluster>> {
+        if self.registry.cluster().is_some_and(|c| c.is_gone()) {
+            let text = format!(
+                "node {} was decommissioned and knows no more what the cluster does; nothing was changed; ask \
+                 another node",
+                self.config.node
+            );
+            return Err(Error::new(ErrorKind::ShuttingDown, text));
+        }
+        self.registry.cluster().cloned().ok_or_else(|| {
+            let text = format!(
+                "node {} is alone and has no other node to hand anything to; nothing was changed. To make it one of \
+                 several, start a cluster with cluster.seeds",
+                self.config.node
+            );
+            Error::new(ErrorKind::PolicyViolation, text)
+        })
+    }
+
+    /// Bytes that `node` still lacks of a partition that this node leads.
+    fn missing_bytes(&self, key: PartitionKey, node: NodeId) -> Option<u64> {
+        let view = self.registry.view();
+        let partition = view.by_key.get(&key)?;
+        partition.leading()?;
+        let (start, end) = (partition.log_start(), partition.log_end());
+        let records = end.get().saturating_sub(start.get()).unsigned_abs();
+        let has = partition.followers.end_of(node).unwrap_or(start);
+        let lacks = end.get().saturating_sub(has.max(start).get()).max(0);
+        let bytes = u128::from(partition.size_bytes()) * u128::from(lacks.unsigned_abs());
+        let bytes = bytes.checked_div(u128::from(records)).unwrap_or(0);
+        u64::try_from(bytes).ok()
+    }
+}
+
+impl Operations for Broker {
+    fn node_details(&self, _ctx: &Context) -> Result<Vec<api::NodeDetail>> {
+        if self.inner.registry.cluster().is_some() {
+            return Ok(self.inner.operated()?.node_details());
+        }
+        let held = self.inner.registry.view().partitions().count() as u64;
+        let nodes = api::Broker::nodes(self).into_iter();
+        let detail = |status| api::NodeDetail {
+            status,
+            replicas: held,
+            leaders: held,
+            decommissioning: false,
+        };
+        Ok(nodes.map(detail).collect())
+    }
+
+    async fn drain_node(&self, _ctx: &Context, node: NodeId, force: bool) -> Result<api::Drain> {
+        self.inner.operated()?.drain_node(node, force).await
+    }
+
+    async fn resume_node(&self, _ctx: &Context, node: NodeId) -> Result<api::NodeState> {
+        let cluster = self.inner.operated()?;
+        owned(async move { cluster.resume_node(node).await }).await
+    }
+
+    async fn decommission_node(
+        &self,
+        _ctx: &Context,
+        node: NodeId,
+        dead: bool,
+    ) -> Result<api::Decommission> {
+        self.inner.operated()?.decommission_node(node, dead).await
+    }
+
+    async fn transfer_leadership(
+        &self,
+        _ctx: &Context,
+        partition: TopicPartition,
+        to: Option<NodeId>,
+    ) -> Result<api::LeaderHint> {
+        let cluster = self.inner.operated()?;
+        owned(async move { cluster.transfer_leadership(partition, to).await }).await
+    }
+
+    async fn elect_preferred_leaders(
+        &self,
+        _ctx: &Context,
+        topics: Vec<TopicName>,
+    ) -> Result<api::Elections> {
+        let cluster = self.inner.operated()?;
+        owned(async move { cluster.elect_preferred_leaders(&topics).await }).await
+    }
+
+    async fn reassign(&self, _ctx: &Context, request: api::Reassign) -> Result<Vec<Result<()>>> {
+        let cluster = self.inner.operated()?;
+        owned(async move { cluster.reassign(request).await }).await
+    }
+
+    fn reassignments(&self, _ctx: &Context) -> Result<Vec<api::Reassignment>> {
+        if self.inner.registry.cluster().is_none() {
+            return Ok(Vec::new());
+        }
+        let cluster = self.inner.operated()?;
+        Ok(cluster.reassignments(|key, node| self.inner.missing_bytes(key, node)))
+    }
+
+    async fn cancel_reassignments(
+        &self,
+        _ctx: &Context,
+        partitions: Vec<TopicPartition>,
+    ) -> Result<Vec<Result<()>>> {
+        let cluster = self.inner.operated()?;
+        owned(async move { Ok(cluster.cancel_reassignments(partitions).await) }).await
+    }
+}
