@@ -7,6 +7,8 @@
     reason = "a test that cannot go on ends"
 )]
 
+mod any_node;
 mod directories;
+mod failover;
 mod killed;
 mod takeover;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::driver::{Driver, Outcome, Random, Shape};
-use crate::machine::{Disk, amount, skipped};
+use varve_tests::machine::{Disk, amount, skipped};
 
 /// Size of the file system, in MiB.
 const DISK_MIB: u32 = 256;

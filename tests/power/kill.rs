@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::driver::{Outcome, Shape, program};
-use crate::machine::{amount, full, skipped};
+use varve_tests::machine::{amount, full, skipped};
 
 /// Every call that changes a file or a directory. `openat` counts where it may create.
 const CALLS: [&str; 16] = [

@@ -13,5 +13,4 @@
 mod cut;
 mod driver;
 mod kill;
-mod machine;
 mod server;

@@ -16,7 +16,7 @@ use varve_tests::wait;
 use varve_types::TopicName;
 
 use crate::driver::Random;
-use crate::machine::{Disk, Tracer, amount, skipped};
+use varve_tests::machine::{Disk, Tracer, amount, skipped};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const PARTITIONS: i32 = 4;

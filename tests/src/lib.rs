@@ -1,8 +1,12 @@
 //! Harness shared by the suites of this package: the binary under test, a node as a child process that can
 //! be killed at any moment, and waiting for conditions instead of sleeping.
 
+pub mod chaos;
+pub mod cluster;
 pub mod fuzz;
+pub mod machine;
 pub mod node;
+pub mod proxy;
 pub mod wait;
 
 use std::path::PathBuf;
@@ -25,11 +29,11 @@ fn build() -> PathBuf {
         return PathBuf::from(path);
     }
     let exe = std::env::current_exe().expect("the path of the running test");
-    // target/<profile>/deps/<test> is two below the directory of the binaries.
-    let dir = exe
-        .ancestors()
-        .nth(2)
-        .expect("a test runs from target/<profile>/deps");
+    // A test is target/<profile>/deps/<test>; a program of this package lies beside the binary.
+    let mut dir = exe.parent().expect("a program is in a directory");
+    if dir.ends_with("deps") {
+        dir = dir.parent().expect("deps is in the directory of a profile");
+    }
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.args(["build", "--quiet", "--package", "varve-cli", "--bins"]);
     cargo

@@ -1,9 +1,10 @@
 //! A node as a child process on ports of its own.
 
 use std::io::{Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use crate::wait;
@@ -18,10 +19,21 @@ pub struct Node {
     env: Vec<(String, String)>,
 }
 
-#[allow(clippy::expect_used, reason = "test harness")]
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("an address").port()
+/// A port that nobody listens at. Below those that the system gives to outgoing connections, so that it is
+/// still free when a killed node comes back to it.
+pub(crate) fn free_port() -> u16 {
+    const FIRST: u16 = 10_000;
+    const COUNT: u16 = 22_000;
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    loop {
+        let step = u32::from(NEXT.fetch_add(1, Ordering::Relaxed));
+        // Suites that run at the same time begin at different places.
+        let at = std::process::id().wrapping_mul(97).wrapping_add(step) % u32::from(COUNT);
+        let port = FIRST + u16::try_from(at).unwrap_or_default();
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 #[allow(clippy::expect_used, reason = "test harness")]
@@ -33,7 +45,14 @@ impl Node {
 
     /// Starts a node with further environment and waits until it is ready.
     pub fn start_with(dir: &Path, env: &[(&str, &str)]) -> Self {
-        let mut node = Self {
+        let mut node = Self::prepare(dir, env);
+        node.restart();
+        node
+    }
+
+    /// A node that does not run yet.
+    pub(crate) fn prepare(dir: &Path, env: &[(&str, &str)]) -> Self {
+        Self {
             child: None,
             dir: dir.to_owned(),
             client_port: free_port(),
@@ -42,9 +61,7 @@ impl Node {
                 .iter()
                 .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
                 .collect(),
-        };
-        node.restart();
-        node
+        }
     }
 
     /// The command that starts this node.
@@ -73,8 +90,18 @@ impl Node {
 
     /// Starts the node again on the same directory and ports, and waits until it is ready.
     pub fn restart(&mut self) {
+        self.spawn();
+        self.wait_ready();
+    }
+
+    /// Starts the process.
+    pub(crate) fn spawn(&mut self) {
         assert!(self.child.is_none(), "the node runs");
         self.child = Some(self.command().spawn().expect("varve server starts"));
+    }
+
+    /// Waits until the node takes requests.
+    pub(crate) fn wait_ready(&mut self) {
         wait::until("the node to be ready", Duration::from_secs(60), || {
             if let Some(child) = &mut self.child {
                 let ended = child.try_wait().expect("the state of the node");
@@ -82,6 +109,11 @@ impl Node {
             }
             (http_get(self.http_port, "/readyz")?.0 == 200).then_some(())
         });
+    }
+
+    /// Whether the process runs.
+    pub fn runs(&self) -> bool {
+        self.child.is_some()
     }
 
     /// `host:port` for clients.
@@ -136,7 +168,12 @@ impl Drop for Node {
 
 /// A GET over a plain socket; `None` when nobody answers.
 pub fn http_get(port: u16, path: &str) -> Option<(u16, String)> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    http_get_at(SocketAddr::from(([127, 0, 0, 1], port)), path)
+}
+
+/// As [`http_get`], at any address.
+pub fn http_get_at(address: SocketAddr, path: &str) -> Option<(u16, String)> {
+    let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(2)).ok()?;
     stream
         .set_read_timeout(Some(Duration::from_secs(10)))
         .ok()?;

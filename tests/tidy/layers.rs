@@ -43,6 +43,26 @@ const PURE: &[&str] = &[
     "tracing",
     "anyhow",
 ];
+/// The checker is pure too, and a history is JSON.
+const CHECKER: &[&str] = &[
+    "tokio",
+    "tokio-util",
+    "tokio-stream",
+    "futures-util",
+    "async-trait",
+    "rand",
+    "getrandom",
+    "uuid",
+    "prost",
+    "prost-types",
+    "tonic",
+    "axum",
+    "openraft",
+    "rustix",
+    "memmap2",
+    "tracing",
+    "anyhow",
+];
 /// `vfs` is where the operating system is.
 const SEAM: &[&str] = &[
     "tokio",
@@ -209,8 +229,15 @@ pub const LAYERS: &[Row] = &[
         must_not: NO_ANYHOW,
     },
     Row {
-        name: "server",
+        name: "forward",
         layer: Some(6),
+        sentence: "a broker that passes on what another node must answer",
+        uses: &["types", "proto", "broker-api", "client"],
+        must_not: NO_ANYHOW,
+    },
+    Row {
+        name: "server",
+        layer: Some(7),
         sentence: "the node as a library: configuration, wiring, lifecycle, telemetry",
         uses: &[
             "types",
@@ -224,18 +251,33 @@ pub const LAYERS: &[Row] = &[
             "frontend-grpc",
             "peer-grpc",
             "client",
+            "forward",
             "tls",
         ],
         must_not: &["clap"],
     },
     Row {
         name: "cli",
-        layer: Some(7),
+        layer: Some(8),
         sentence: "the binary: server, producer, consumer and operator's tool",
         uses: &[
-            "types", "record", "client", "proto", "server", "storage", "vfs",
+            "types", "record", "client", "proto", "server", "storage", "vfs", "check", "workload",
         ],
         must_not: &[],
+    },
+    Row {
+        name: "check",
+        layer: Some(0),
+        sentence: "the independent checker: a history of what clients saw in, a verdict out",
+        uses: &[],
+        must_not: CHECKER,
+    },
+    Row {
+        name: "workload",
+        layer: Some(6),
+        sentence: "clients that write down what they saw: the histories for the checker",
+        uses: &["types", "client", "check"],
+        must_not: NO_ANYHOW,
     },
     Row {
         name: "sim",

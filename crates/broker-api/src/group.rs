@@ -1,5 +1,6 @@
 //! Consumer groups (KIP-848 in one call) and committed offsets.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -127,6 +128,8 @@ pub enum ResetTarget {
     ShiftBy(i64),
     /// The committed offsets of another group.
     FromGroup(GroupName),
+    /// These offsets, found by whoever knows the partitions: nothing is looked up or clamped here.
+    Exactly(BTreeMap<TopicPartition, Offset>),
 }
 
 /// Sets the offsets of a group without members.

@@ -17,7 +17,7 @@ use std::future::Future;
 
 pub use admin::*;
 pub use cluster::*;
-pub use context::Context;
+pub use context::{Context, Forward};
 pub use error::{Error, LeaderHint};
 pub use fetch::*;
 pub use group::*;

@@ -59,7 +59,7 @@ impl api::Broker for Broker {
 
     async fn fetch(
         &self,
-        _ctx: &Context,
+        ctx: &Context,
         mut fetch: api::Fetch,
     ) -> Result<Vec<api::PartitionFetched>> {
         let inner = &*self.inner;
@@ -71,23 +71,30 @@ impl api::Broker for Broker {
             .into_iter()
             .map(|request| {
                 let id = TopicPartition::new(request.topic.clone(), request.partition);
-                let partition = inner.registry.leading(&id);
+                let partition = inner.registry.readable(&id, &ctx.rack);
                 Wanted { request, partition }
             })
             .collect();
-        Ok(reader::fetch(&fetch, &wanted).await)
+        let mut results = reader::fetch(&fetch, &wanted).await;
+        for (result, wanted) in results.iter_mut().zip(&wanted) {
+            // What a copy cannot answer its leader knows better.
+            if result.result.is_err() && wanted.partition.as_ref().is_ok_and(|p| p.copy) {
+                let id = TopicPartition::new(result.topic.clone(), result.partition);
+                result.result = Err(inner.registry.not_leading(&id));
+            }
+        }
+        Ok(results)
     }
 
     async fn list_offsets(
         &self,
-        _ctx: &Context,
+        ctx: &Context,
         queries: Vec<api::OffsetQuery>,
     ) -> Vec<Result<api::OffsetFound>> {
-        let mut found = Vec::with_capacity(queries.len());
-        for query in queries {
-            found.push(offsets::find(&self.inner.registry, &query).await);
-        }
-        found
+        // Together: one that waits for its leader to know what is committed holds no other up.
+        let registry = &self.inner.registry;
+        let find = |query| offsets::find(registry, query, &ctx.rack);
+        futures_util::future::join_all(queries.iter().map(find)).await
     }
 
     async fn create_topic(

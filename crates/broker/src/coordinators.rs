@@ -101,9 +101,14 @@ impl Coordinators {
 
     /// Groups that are coordinated here.
     async fn list(&self, ticket: Ticket) -> Result<Reply, Error> {
-        let here: Vec<Groups> = {
-            let led = self.led.lock();
-            led.values().map(|(_, groups)| groups.clone()).collect()
+        // Those of a leadership that nobody has called yet are loaded now.
+        let here: Vec<Groups> = match self.registry.topic(&OffsetsTopic::name()) {
+            Ok(topic) => {
+                let led = topic.partitions.iter();
+                led.filter_map(|(number, p)| Some(self.leading(*number, p.leading()?)))
+                    .collect()
+            }
+            Err(_) => Vec::new(),
         };
         let mut all = Vec::new();
         for groups in here {
@@ -130,7 +135,13 @@ impl Coordinators {
                 if creates || self.registry.cluster().is_some() {
                     offsets.create(name.clone()).await?;
                 }
-                self.registry.topic(&name)?
+                // Another node may have made it, and this one not have heard of it yet.
+                self.registry
+                    .topic(&name)
+                    .map_err(|error| match self.registry.cluster() {
+                        Some(_) => coordinator_error(error, group),
+                        None => error,
+                    })?
             }
         };
         let number = codec::partition_of(group, topic.info.partitions);
@@ -142,9 +153,14 @@ impl Coordinators {
         let Some(epoch) = partition.leading() else {
             return Err(coordinator_error(self.registry.not_leading(&id), group));
         };
+        Ok(self.leading(number, epoch))
+    }
+
+    /// The coordinator of one leadership, started with the first call.
+    fn leading(&self, number: PartitionId, epoch: LeaderEpoch) -> Groups {
         let mut led = self.led.lock();
         match led.get(&number) {
-            Some((known, groups)) if *known == epoch => Ok(groups.clone()),
+            Some((known, groups)) if *known == epoch => groups.clone(),
             _ => {
                 let groups = Groups::start(
                     self.groups.clone(),
@@ -154,7 +170,7 @@ impl Coordinators {
                     Some(number),
                 );
                 led.insert(number, (epoch, groups.clone()));
-                Ok(groups)
+                groups
             }
         }
     }
@@ -219,7 +235,7 @@ fn coordinator_error(error: Error, group: &GroupName) -> Error {
         _ => (
             ErrorKind::CoordinatorLoading,
             format!(
-                "group {:?} has no coordinator at present: {}-x has no leader; nothing was changed; try again",
+                "group {:?} has no coordinator at present: its partition of {} has no leader; nothing was changed; try again",
                 group.as_str(),
                 offsets_topic::NAME
             ),

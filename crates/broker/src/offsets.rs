@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 use varve_broker_api::{
@@ -13,12 +14,27 @@ use varve_types::{ErrorKind, Offset, PartitionId, TopicPartition, limits};
 use crate::lane::Command;
 use crate::partition::Partition;
 use crate::reader::read_error;
-use crate::registry::Registry;
+use crate::registry::{Readable, Registry};
 use crate::reject;
 
+/// How long a question about a partition waits for a new leader to learn what is committed.
+const END_KNOWN_WITHIN: Duration = Duration::from_secs(2);
+/// Time between looks.
+const END_LOOK: Duration = Duration::from_millis(5);
+
 /// Answers one query.
-pub(crate) async fn find(registry: &Registry, query: &OffsetQuery) -> Result<OffsetFound> {
-    let partition = registry.leading(&query.partition)?;
+pub(crate) async fn find(
+    registry: &Registry,
+    query: &OffsetQuery,
+    rack: &str,
+) -> Result<OffsetFound> {
+    let Readable { partition, copy } = registry.readable(&query.partition, rack)?;
+    if copy {
+        return find_in_copy(registry, &partition, query.position);
+    }
+    if registry.cluster().is_some() {
+        know_the_end(registry, &partition).await?;
+    }
     let (offset, timestamp_ms) = match query.position {
         None => (None, None),
         Some(position) => {
@@ -34,6 +50,51 @@ pub(crate) async fn find(registry: &Registry, query: &OffsetQuery) -> Result<Off
         high_watermark: partition.high_watermark(),
         leader_epoch: partition.leader_epoch(),
     })
+}
+
+/// Answers for a copy whether a reader may go on at an offset. Everything else is the leader's to say, who
+/// may be ahead.
+fn find_in_copy(
+    registry: &Registry,
+    partition: &Arc<Partition>,
+    position: Option<Position>,
+) -> Result<OffsetFound> {
+    let (start, end) = (partition.log_start(), partition.log_end());
+    match position {
+        Some(Position::Offset(offset)) if (start..=end).contains(&offset) => Ok(OffsetFound {
+            offset: Some(offset),
+            timestamp_ms: None,
+            log_start: start,
+            // The reader has seen it at the leader: it is committed, though this copy may not know yet.
+            high_watermark: partition.high_watermark().max(offset),
+            leader_epoch: partition.leader_epoch(),
+        }),
+        _ => Err(registry.not_leading(&partition.id)),
+    }
+}
+
+/// Waits until a leader that has just been elected knows of everything its predecessors had committed: an
+/// end that lies before records that were acknowledged would be a lie.
+async fn know_the_end(registry: &Registry, partition: &Arc<Partition>) -> Result<()> {
+    let deadline = tokio::time::Instant::now() + END_KNOWN_WITHIN;
+    while partition.high_watermark() < partition.epoch_start() {
+        if partition.leading().is_none() {
+            return Err(registry.not_leading(&partition.id));
+        }
+        if tokio::time::Instant::now() >= deadline {
+            let text = format!(
+                "partition {} has a new leader that does not know yet how far records are committed: {} of {} offsets; try again, and look for replicas that are not in sync",
+                partition.id,
+                partition.high_watermark(),
+                partition.epoch_start()
+            );
+            return Err(Error::new(ErrorKind::LeaderNotAvailable, text)
+                .with("topic", &partition.id.topic)
+                .with("partition", partition.id.partition));
+        }
+        tokio::time::sleep(END_LOOK).await;
+    }
+    Ok(())
 }
 
 /// The offset of a position, with the record's time when it was found by time.
@@ -164,6 +225,15 @@ pub(crate) async fn plan_reset(
     current: &[varve_groups::CommittedOffset],
     source: Option<&[varve_groups::CommittedOffset]>,
 ) -> Result<Vec<OffsetCommit>> {
+    if let ResetTarget::Exactly(places) = &request.target {
+        let place = |(partition, offset): (&TopicPartition, &Offset)| OffsetCommit {
+            partition: partition.clone(),
+            offset: *offset,
+            leader_epoch: None,
+            metadata: String::new(),
+        };
+        return Ok(places.iter().map(place).collect());
+    }
     let committed: BTreeMap<&TopicPartition, Offset> =
         current.iter().map(|o| (&o.partition, o.offset)).collect();
     let source: Option<BTreeMap<&TopicPartition, Offset>> =
@@ -178,6 +248,7 @@ pub(crate) async fn plan_reset(
             ResetTarget::ShiftBy(by) => {
                 own.map(|o| Offset::new(o.get().saturating_add(*by)).unwrap_or(Offset::ZERO))
             }
+            ResetTarget::Exactly(places) => places.get(&id).copied(),
             ResetTarget::FromGroup(_) => source.as_ref().and_then(|s| s.get(&id).copied()),
         };
         if let Some(offset) = offset {

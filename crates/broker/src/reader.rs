@@ -15,6 +15,7 @@ use varve_storage::{Cursor, Damage, ReadError, ReadMode, ReadOutcome, ReadRange,
 use varve_types::{ErrorKind, LeaderEpoch, Offset, OffsetRange};
 
 use crate::partition::Partition;
+use crate::registry::Readable;
 use crate::reject;
 
 /// Sequential readers of one partition whose place in the files is remembered.
@@ -45,7 +46,13 @@ impl Cursors {
 /// A partition of a fetch with its handle, or why it has none.
 pub(crate) struct Wanted {
     pub(crate) request: FetchPartition,
-    pub(crate) partition: Result<Arc<Partition>, Error>,
+    pub(crate) partition: Result<Readable, Error>,
+}
+
+impl Wanted {
+    fn readable(&self) -> Option<&Arc<Partition>> {
+        self.partition.as_ref().ok().map(|r| &r.partition)
+    }
 }
 
 /// Reads everything, waiting up to `fetch.max_wait` for `fetch.min_bytes`.
@@ -84,7 +91,7 @@ impl<'a> Parked<'a> {
     }
 
     fn register(&self) {
-        for partition in self.wanted.iter().filter_map(|w| w.partition.as_ref().ok()) {
+        for partition in self.wanted.iter().filter_map(Wanted::readable) {
             partition.waiters.add(&self.notify);
         }
     }
@@ -92,7 +99,7 @@ impl<'a> Parked<'a> {
 
 impl Drop for Parked<'_> {
     fn drop(&mut self) {
-        for partition in self.wanted.iter().filter_map(|w| w.partition.as_ref().ok()) {
+        for partition in self.wanted.iter().filter_map(Wanted::readable) {
             partition.waiters.remove(&self.notify);
         }
     }
@@ -113,7 +120,7 @@ async fn read_all(fetch: &Fetch, wanted: &[Wanted]) -> (Vec<PartitionFetched>, b
         };
         let left = left.min(request.max_bytes);
         let result = match partition {
-            Ok(partition) => read_one(partition, request, left, bytes == 0).await,
+            Ok(partition) => read_from(partition, request, left, bytes == 0).await,
             Err(error) => Err(error.clone()),
         };
         match &result {
@@ -140,12 +147,33 @@ pub(crate) async fn read_one(
     max_bytes: usize,
     min_one: bool,
 ) -> Result<Fetched, Error> {
+    let readable = Readable {
+        partition: Arc::clone(partition),
+        copy: false,
+    };
+    read_from(&readable, request, max_bytes, min_one).await
+}
+
+async fn read_from(
+    readable: &Readable,
+    request: &FetchPartition,
+    max_bytes: usize,
+    min_one: bool,
+) -> Result<Fetched, Error> {
+    let partition = &readable.partition;
     check_epoch(partition, request.leader_epoch)?;
     let view = partition.view()?;
     // The view is at least as new as the watermark it is cut at.
     let high_watermark = partition.high_watermark().min(view.log_end());
     let offset = request.offset;
-    if offset < view.log_start() || offset > high_watermark {
+    // A leader that has just been elected may not know yet how far its predecessor had committed, and a copy
+    // not how far its leader has: what a reader has of it already is in this log, and the reader waits.
+    let committed = match readable.copy {
+        true => view.log_end(),
+        false => partition.epoch_start(),
+    };
+    let behind = offset > high_watermark && offset <= committed;
+    if offset < view.log_start() || offset > high_watermark && !behind {
         return Err(reject::out_of_range(partition, offset));
     }
     // Nothing more will ever come, and what lies above may not be on the disk.
@@ -153,7 +181,7 @@ pub(crate) async fn read_one(
     if limit.is_some_and(|limit| offset >= limit) {
         return Err(partition.offline_error());
     }
-    let slice = if offset == high_watermark || (max_bytes == 0 && !min_one) {
+    let slice = if offset >= high_watermark || (max_bytes == 0 && !min_one) {
         None
     } else {
         let range = ReadRange {

@@ -84,6 +84,13 @@ impl View {
     }
 }
 
+/// A partition that may be read here.
+pub(crate) struct Readable {
+    pub(crate) partition: Arc<Partition>,
+    /// Another node leads it.
+    pub(crate) copy: bool,
+}
+
 /// Who decides about changes of metadata.
 pub(crate) enum Changes {
     /// This node.
@@ -219,6 +226,31 @@ impl Registry {
             return Ok(partition);
         }
         Err(self.not_leading(id))
+    }
+
+    /// A partition that this node may read for a caller in `rack`: one it leads, or a copy that is in sync
+    /// and in the caller's rack.
+    pub(crate) fn readable(&self, id: &TopicPartition, rack: &str) -> Result<Readable> {
+        let error = match self.leading(id) {
+            Ok(partition) => {
+                return Ok(Readable {
+                    partition,
+                    copy: false,
+                });
+            }
+            Err(error) => error,
+        };
+        let near = !rack.is_empty() && rack == self.opener.config.rack;
+        let in_sync = near
+            && error.kind == ErrorKind::NotLeader
+            && self.cluster().is_some_and(|cluster| cluster.in_sync(id));
+        match self.partition(id) {
+            Ok(partition) if in_sync && partition.offline().is_none() => Ok(Readable {
+                partition,
+                copy: true,
+            }),
+            _ => Err(error),
+        }
     }
 
     /// The error of a partition that another node leads, or nobody.

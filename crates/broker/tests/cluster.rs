@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use support::cluster::{Nodes, SESSION};
 use support::{batch, fetch_one, new_topic, produce, read_all};
-use varve_broker_api::{Appended, Broker as _, Context, Error};
-use varve_types::{ErrorKind, NodeId, TopicName};
+use varve_broker::Broker;
+use varve_broker_api::{Appended, Broker as _, Context, Error, Fetch, FetchPartition, Fetched};
+use varve_types::{ErrorKind, NodeId, Offset, PartitionId, TopicName};
 
 async fn create(nodes: &Nodes, name: &str, partitions: i32, configs: &[(&str, &str)]) -> TopicName {
     let mut request = new_topic(name, partitions);
@@ -273,4 +274,75 @@ async fn a_deleted_topic_is_gone_from_every_disk_also_from_one_that_was_away() {
         .partitions(&Context::anonymous(), &topic)
         .unwrap_err();
     assert_eq!(missing.kind, ErrorKind::TopicNotFound);
+}
+
+/// What a reader in a rack gets of partition 0 from an offset on: the records, and the high watermark.
+async fn fetch_in(
+    broker: &Broker,
+    topic: &TopicName,
+    rack: &str,
+    offset: i64,
+) -> Result<Fetched, Error> {
+    let ctx = Context {
+        rack: rack.into(),
+        ..Context::anonymous()
+    };
+    let wanted = FetchPartition {
+        topic: topic.clone(),
+        partition: PartitionId(0),
+        offset: Offset::new(offset).unwrap(),
+        max_bytes: 1 << 20,
+        leader_epoch: None,
+    };
+    let fetch = Fetch {
+        partitions: vec![wanted],
+        max_wait: Duration::ZERO,
+        min_bytes: 1,
+        max_bytes: 1 << 20,
+    };
+    let found = broker.fetch(&ctx, fetch).await.unwrap();
+    found.into_iter().next().unwrap().result
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_in_the_readers_rack_answers_while_it_is_in_sync() {
+    let nodes = Nodes::new(3).await;
+    let topic = create(&nodes, "orders", 1, &[]).await;
+    for value in ["a", "b", "c"] {
+        append(&nodes, &topic, 0, value).await;
+    }
+    nodes.in_sync("orders", 0, 3).await;
+    let (leader, at_leader) = nodes.leader("orders", 0).await;
+    let whole = fetch_in(&at_leader, &topic, "", 0).await.unwrap();
+    let copies = nodes.brokers.iter().filter(|(node, _)| **node != leader);
+    let copies: Vec<_> = copies.collect();
+    for (node, broker) in &copies {
+        let rack = format!("rack-{node}");
+        support::until("the copy knows what is committed", || {
+            let info = broker.partitions(&Context::anonymous(), &topic).unwrap();
+            info[0].high_watermark.get() == 3
+        })
+        .await;
+        let near = fetch_in(broker, &topic, &rack, 0).await.unwrap();
+        assert_eq!(near.batches, whole.batches);
+        assert_eq!((near.next_offset.get(), near.high_watermark.get()), (3, 3));
+        let end = fetch_in(broker, &topic, &rack, 3).await.unwrap();
+        assert!(end.batches.is_empty() && end.next_offset.get() == 3);
+        // What it cannot have, and who is elsewhere, is sent to the leader.
+        for (rack, offset) in [(rack.as_str(), 4), ("", 0), ("rack-9", 0)] {
+            let refused = fetch_in(broker, &topic, rack, offset).await.unwrap_err();
+            assert_eq!(refused.kind, ErrorKind::NotLeader, "{rack} {offset}");
+            assert_eq!(refused.leader.unwrap().node, leader);
+        }
+    }
+    let (node, broker) = copies[0];
+    nodes.net.cut(*node);
+    append(&nodes, &topic, 0, "d").await;
+    nodes.in_sync("orders", 0, 2).await;
+    let rack = format!("rack-{node}");
+    let refused = fetch_in(broker, &topic, &rack, 0).await.unwrap_err();
+    assert_eq!(refused.kind, ErrorKind::NotLeader, "it is out of sync");
+    nodes.net.heal();
+    nodes.in_sync("orders", 0, 3).await;
+    fetch_in(broker, &topic, &rack, 0).await.unwrap();
 }

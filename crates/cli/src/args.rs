@@ -8,6 +8,7 @@ use varve_record::Compression;
 use varve_types::Acks;
 use varve_types::size::{parse_bytes, parse_duration};
 
+use crate::check::CheckCommand;
 use crate::demo::DemoArgs;
 use crate::inspect::LogCommand;
 use crate::operate_args::{OperateCommand, WaitArgs};
@@ -136,6 +137,12 @@ pub enum Command {
         /// What to do.
         #[command(subcommand)]
         command: ClusterCommand,
+    },
+    /// Look whether a cluster keeps its promises
+    Check {
+        /// What to do.
+        #[command(subcommand)]
+        command: CheckCommand,
     },
     /// Read the files of a stopped node
     Log {

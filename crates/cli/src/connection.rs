@@ -301,7 +301,7 @@ impl Settings {
     }
 
     /// TLS, if any of its settings asks for it.
-    fn tls(&self) -> Result<Option<Arc<ClientTls>>, Failure> {
+    pub fn tls(&self) -> Result<Option<Arc<ClientTls>>, Failure> {
         let file = |name| Some(self.text(name)).filter(|text| !text.is_empty());
         let enabled = self.parse("tls.enabled", |text| match text {
             "true" => Ok(true),

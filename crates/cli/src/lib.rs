@@ -4,6 +4,7 @@
 //! the command quietly. Exit codes are documented in [`failure`].
 
 pub mod args;
+pub mod check;
 pub mod cluster;
 pub mod completion;
 pub mod connection;
@@ -36,6 +37,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 use crate::args::{Cli, Command};
+use crate::check::CheckCommand;
 use crate::failure::Failure;
 
 /// Runs the command that `arguments` (with the program's name first) name.
@@ -90,6 +92,9 @@ fn dispatch(cli: Cli) -> Result<u8, Failure> {
         Command::Version { json } => completion::version(json),
         Command::Log { command } => inspect::run(&command, &cli.global),
         Command::Config { command } => serve::config(&command),
+        Command::Check {
+            command: CheckCommand::History { file, form },
+        } => check::history(&file, form.output),
         command => {
             if cli.global.list_settings() {
                 return connection::print_settings();
@@ -112,11 +117,15 @@ async fn network(global: args::Global, command: Command) -> Result<u8, Failure> 
         Command::Topic { command } => Box::pin(topic::run(&global, command)).await,
         Command::Group { command } => Box::pin(group::run(&global, command)).await,
         Command::Cluster { command } => Box::pin(cluster::run(&global, command)).await,
+        Command::Check {
+            command: CheckCommand::Run(args),
+        } => Box::pin(check::run(&global, &args)).await,
         Command::Server(args) => Box::pin(serve::server(*args)).await,
         Command::Demo(args) => Box::pin(demo::run(&args)).await,
         Command::Completion { .. }
         | Command::Version { .. }
         | Command::Log { .. }
+        | Command::Check { .. }
         | Command::Config { .. } => Ok(0),
     }
 }

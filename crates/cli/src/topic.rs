@@ -367,15 +367,21 @@ fn partition_table(partitions: Vec<v1::Partition>) -> Result<(), Failure> {
         let error = partition
             .error
             .map(|error| RpcError::from_partition(error).to_string());
+        // With an error the leader could not be asked, unless it told the cursors beside it.
+        let asked = error.is_none() || partition.log_end_offset > 0 || partition.size_bytes > 0;
+        let cursor = |value: i64| match asked {
+            true => value.to_string(),
+            false => "-".to_owned(),
+        };
         vec![
             partition.partition.to_string(),
             leader,
             partition.leader_epoch.to_string(),
             numbers(&partition.replica_node_ids),
             numbers(&partition.in_sync_node_ids),
-            partition.log_start_offset.to_string(),
-            partition.high_watermark.to_string(),
-            partition.size_bytes.to_string(),
+            cursor(partition.log_start_offset),
+            cursor(partition.high_watermark),
+            cursor(partition.size_bytes),
             error.unwrap_or_default(),
         ]
     });

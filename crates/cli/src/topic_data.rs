@@ -1,7 +1,7 @@
 //! `varve topic trim` and `varve topic offsets`: commands about a topic's records.
 
-use varve_client::consumer::{list_offsets, resolve};
-use varve_client::{Admin, Assignment, End, RpcError, Start, proto as v1};
+use varve_client::consumer::resolve;
+use varve_client::{Admin, Assignment, ClientError, End, Start, proto as v1};
 use varve_types::TopicName;
 
 use crate::args::{Global, OutputArgs};
@@ -100,37 +100,44 @@ pub async fn trim(
             }),
             before: Some(v1::delete_before::Before::Offset(*offset)),
         });
-    let request = v1::DeleteRecordsRequest {
-        deletes: deletes.collect(),
-    };
-    let response = admin.delete_records(request).await?;
-    if !trim.output.is_text() {
-        print_message(trim.output, "DeleteRecordsResponse", &response)?;
-    }
-    report(trim.output, response)
+    let answers = admin.delete_records(deletes.collect()).await;
+    report(trim.output, &assignments, &answers)
 }
 
-fn report(output: Output, response: v1::DeleteRecordsResponse) -> Result<u8, Failure> {
+fn report(
+    output: Output,
+    asked: &[Assignment],
+    answers: &[Result<i64, ClientError>],
+) -> Result<u8, Failure> {
     use v1::delete_records_result::Outcome;
-    let mut failure = None;
-    let mut rows = Vec::new();
-    for result in response.results {
-        let partition = result.topic_partition.unwrap_or_default();
-        let text = match result.outcome {
-            Some(Outcome::LogStartOffset(offset)) => offset.to_string(),
-            Some(Outcome::Error(error)) => {
-                let error = RpcError::from_partition(error);
-                failure.get_or_insert_with(|| error.clone());
-                error.to_string()
-            }
-            None => String::new(),
-        };
-        rows.push(vec![partition.topic, partition.partition.to_string(), text]);
-    }
+    let asked = asked.iter().zip(answers);
     if output.is_text() {
-        print_table(&["TOPIC", "PARTITION", "NEW START"], rows)?;
+        let rows = asked.map(|(assignment, answer)| {
+            let text = match answer {
+                Ok(offset) => offset.to_string(),
+                Err(error) => error.to_string(),
+            };
+            let (topic, partition) = (&assignment.topic, assignment.partition);
+            vec![topic.to_string(), partition.to_string(), text]
+        });
+        print_table(&["TOPIC", "PARTITION", "NEW START"], rows.collect())?;
+    } else {
+        let results = asked.map(|(assignment, answer)| v1::DeleteRecordsResult {
+            topic_partition: Some(v1::TopicPartition {
+                topic: assignment.topic.to_string(),
+                partition: assignment.partition,
+            }),
+            outcome: Some(match answer {
+                Ok(offset) => Outcome::LogStartOffset(*offset),
+                Err(error) => Outcome::Error(error.to_rpc().to_partition()),
+            }),
+        });
+        let response = v1::DeleteRecordsResponse {
+            results: results.collect(),
+        };
+        print_message(output, "DeleteRecordsResponse", &response)?;
     }
-    match failure {
+    match answers.iter().find_map(|answer| answer.as_ref().err()) {
         None => Ok(0),
         Some(error) => Err(Failure::new(FAILED, error.to_string())),
     }
@@ -165,7 +172,11 @@ pub async fn offsets(
             position: None,
         })
         .collect();
-    let bounds = list_offsets(admin.client(), &queries).await?;
+    let bounds = admin
+        .list_offsets_within(settings.timeout(), queries.clone())
+        .await
+        .into_iter()
+        .collect::<Result<Vec<_>, ClientError>>()?;
     if !form.output.is_text() {
         let results = queries
             .into_iter()

@@ -1,10 +1,12 @@
 //! The rest of the API as plain calls: topics, offsets, groups, the cluster. Requests and responses are
-//! the messages of the API; every call goes to any node and is forwarded there when need be.
+//! the messages of the API; every call goes to a node that can answer it: any, a group's coordinator, or the
+//! leaders of partitions.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use varve_proto::v1;
+use varve_types::ErrorKind;
 
 use crate::backoff::{Backoff, Random};
 use crate::connect::Client;
@@ -16,8 +18,12 @@ pub struct Admin {
     client: Client,
 }
 
+/// Time for an election of the node that decides about metadata, within which a call is made again.
+const ELECTION: Duration = Duration::from_secs(20);
+
+/// Calls that any node answers. `repeat`: making one again is harmless even when it may have arrived.
 macro_rules! calls {
-    ($($(#[$doc:meta])* $service:ident . $method:ident ($request:ident) -> $response:ident;)*) => {
+    ($($(#[$doc:meta])* $service:ident . $method:ident ($request:ident) -> $response:ident, repeat = $repeat:literal;)*) => {
         impl Admin {
             $(
                 $(#[$doc])*
@@ -29,11 +35,45 @@ macro_rules! calls {
                     request: v1::$request,
                 ) -> Result<v1::$response, ClientError> {
                     let client = &self.client;
+                    let call = |address: String| {
+                        let request = client.with_deadline(request.clone());
+                        async move {
+                            let mut service = client.$service(&address, false)?;
+                            Ok(service.$method(request).await?.into_inner())
+                        }
+                    };
+                    let within = client.config().request_timeout.min(ELECTION);
                     client
-                        .any_node(|address| {
+                        .retrying_while(within, nobody_decides, || async {
+                            Ok(client.first_answer($repeat, &call).await?.1)
+                        })
+                        .await
+                }
+            )*
+        }
+    };
+}
+
+/// Calls that a group's coordinator answers.
+macro_rules! group_calls {
+    ($($(#[$doc:meta])* $method:ident ($request:ident) -> $response:ident, repeat = $repeat:literal;)*) => {
+        impl Admin {
+            $(
+                $(#[$doc])*
+                ///
+                /// # Errors
+                /// What the server answered, or [`ClientError::NoBroker`].
+                pub async fn $method(
+                    &self,
+                    request: v1::$request,
+                ) -> Result<v1::$response, ClientError> {
+                    let client = &self.client;
+                    let within = client.config().request_timeout;
+                    client
+                        .at_coordinator(&request.group, within, $repeat, |address| {
                             let request = client.with_deadline(request.clone());
                             async move {
-                                let mut service = client.$service(&address)?;
+                                let mut service = client.group_service(&address, true)?;
                                 Ok(service.$method(request).await?.into_inner())
                             }
                         })
@@ -46,65 +86,67 @@ macro_rules! calls {
 
 calls! {
     /// Creates a topic.
-    topic_service.create_topic(CreateTopicRequest) -> CreateTopicResponse;
+    topic_service.create_topic(CreateTopicRequest) -> CreateTopicResponse, repeat = false;
     /// Describes one topic.
-    topic_service.get_topic(GetTopicRequest) -> GetTopicResponse;
+    topic_service.get_topic(GetTopicRequest) -> GetTopicResponse, repeat = true;
     /// Lists one page of topics.
-    topic_service.list_topics(ListTopicsRequest) -> ListTopicsResponse;
-    /// Lists one page of a topic's partitions.
-    topic_service.list_partitions(ListPartitionsRequest) -> ListPartitionsResponse;
+    topic_service.list_topics(ListTopicsRequest) -> ListTopicsResponse, repeat = true;
+    /// Lists one page of a topic's partitions, as one node sees them.
+    topic_service.list_partitions(ListPartitionsRequest) -> ListPartitionsResponse, repeat = true;
     /// Lists a topic's effective configs.
-    topic_service.get_topic_configs(GetTopicConfigsRequest) -> GetTopicConfigsResponse;
+    topic_service.get_topic_configs(GetTopicConfigsRequest) -> GetTopicConfigsResponse, repeat = true;
     /// Changes a topic's configs.
-    topic_service.update_topic_configs(UpdateTopicConfigsRequest) -> UpdateTopicConfigsResponse;
+    topic_service.update_topic_configs(UpdateTopicConfigsRequest) -> UpdateTopicConfigsResponse, repeat = false;
     /// Adds partitions to a topic.
-    topic_service.add_partitions(AddPartitionsRequest) -> AddPartitionsResponse;
+    topic_service.add_partitions(AddPartitionsRequest) -> AddPartitionsResponse, repeat = false;
     /// Deletes a topic.
-    topic_service.delete_topic(DeleteTopicRequest) -> DeleteTopicResponse;
-    /// Deletes records before given offsets.
-    topic_service.delete_records(DeleteRecordsRequest) -> DeleteRecordsResponse;
-    /// Finds offsets.
-    list_offsets_service.list_offsets(ListOffsetsRequest) -> ListOffsetsResponse;
+    topic_service.delete_topic(DeleteTopicRequest) -> DeleteTopicResponse, repeat = false;
     /// Version, features and limits of a node.
-    cluster_service.get_server_info(GetServerInfoRequest) -> GetServerInfoResponse;
+    cluster_service.get_server_info(GetServerInfoRequest) -> GetServerInfoResponse, repeat = true;
     /// The routing table.
-    cluster_service.get_metadata(GetMetadataRequest) -> GetMetadataResponse;
+    cluster_service.get_metadata(GetMetadataRequest) -> GetMetadataResponse, repeat = true;
     /// What is wrong with the cluster.
-    cluster_service.get_cluster_health(GetClusterHealthRequest) -> GetClusterHealthResponse;
+    cluster_service.get_cluster_health(GetClusterHealthRequest) -> GetClusterHealthResponse, repeat = true;
     /// Nodes with their load.
-    admin_service.list_nodes(ListNodesRequest) -> ListNodesResponse;
+    admin_service.list_nodes(ListNodesRequest) -> ListNodesResponse, repeat = true;
     /// Takes leadership from a node.
-    admin_service.drain_node(DrainNodeRequest) -> DrainNodeResponse;
+    admin_service.drain_node(DrainNodeRequest) -> DrainNodeResponse, repeat = false;
     /// Ends a drain or a decommission.
-    admin_service.resume_node(ResumeNodeRequest) -> ResumeNodeResponse;
+    admin_service.resume_node(ResumeNodeRequest) -> ResumeNodeResponse, repeat = false;
     /// Empties a node and removes it.
-    admin_service.decommission_node(DecommissionNodeRequest) -> DecommissionNodeResponse;
+    admin_service.decommission_node(DecommissionNodeRequest) -> DecommissionNodeResponse, repeat = false;
     /// Moves leadership of a partition.
-    admin_service.transfer_leadership(TransferLeadershipRequest) -> TransferLeadershipResponse;
+    admin_service.transfer_leadership(TransferLeadershipRequest) -> TransferLeadershipResponse, repeat = false;
     /// Preferred leaders lead again.
-    admin_service.elect_preferred_leaders(ElectPreferredLeadersRequest) -> ElectPreferredLeadersResponse;
+    admin_service.elect_preferred_leaders(ElectPreferredLeadersRequest) -> ElectPreferredLeadersResponse, repeat = false;
     /// Declares new replicas.
-    admin_service.reassign_partitions(ReassignPartitionsRequest) -> ReassignPartitionsResponse;
+    admin_service.reassign_partitions(ReassignPartitionsRequest) -> ReassignPartitionsResponse, repeat = false;
     /// Lists one page of reassignments in progress.
-    admin_service.list_reassignments(ListReassignmentsRequest) -> ListReassignmentsResponse;
+    admin_service.list_reassignments(ListReassignmentsRequest) -> ListReassignmentsResponse, repeat = true;
     /// Returns partitions to the replicas they had.
-    admin_service.cancel_reassignments(CancelReassignmentsRequest) -> CancelReassignmentsResponse;
+    admin_service.cancel_reassignments(CancelReassignmentsRequest) -> CancelReassignmentsResponse, repeat = false;
+}
+
+group_calls! {
     /// Reads a group's committed offsets.
-    group_service.get_offsets(GetOffsetsRequest) -> GetOffsetsResponse;
+    get_offsets(GetOffsetsRequest) -> GetOffsetsResponse, repeat = true;
     /// Commits offsets of a group.
-    group_service.commit_offsets(CommitOffsetsRequest) -> CommitOffsetsResponse;
+    commit_offsets(CommitOffsetsRequest) -> CommitOffsetsResponse, repeat = true;
     /// Sets the offsets of a group without members.
-    group_service.reset_offsets(ResetOffsetsRequest) -> ResetOffsetsResponse;
+    reset_offsets(ResetOffsetsRequest) -> ResetOffsetsResponse, repeat = false;
     /// Removes committed offsets.
-    group_service.delete_offsets(DeleteOffsetsRequest) -> DeleteOffsetsResponse;
-    /// Lists one page of groups.
-    group_service.list_groups(ListGroupsRequest) -> ListGroupsResponse;
+    delete_offsets(DeleteOffsetsRequest) -> DeleteOffsetsResponse, repeat = true;
     /// Describes one group.
-    group_service.get_group(GetGroupRequest) -> GetGroupResponse;
+    get_group(GetGroupRequest) -> GetGroupResponse, repeat = true;
     /// Deletes a group without members.
-    group_service.delete_group(DeleteGroupRequest) -> DeleteGroupResponse;
+    delete_group(DeleteGroupRequest) -> DeleteGroupResponse, repeat = false;
     /// Expels members of a group.
-    group_service.remove_members(RemoveMembersRequest) -> RemoveMembersResponse;
+    remove_members(RemoveMembersRequest) -> RemoveMembersResponse, repeat = true;
+}
+
+/// Whether the node that decides about metadata is just being elected.
+fn nobody_decides(error: &ClientError) -> bool {
+    error.kind() == Some(ErrorKind::LeaderNotAvailable)
 }
 
 fn place(progress: &v1::ReassignmentProgress) -> Option<(String, i32)> {
@@ -113,14 +155,6 @@ fn place(progress: &v1::ReassignmentProgress) -> Option<(String, i32)> {
 }
 
 impl Client {
-    fn list_offsets_service(
-        &self,
-        address: &str,
-    ) -> Result<v1::consumer_service_client::ConsumerServiceClient<crate::connect::Rpc>, ClientError>
-    {
-        self.consumer_service(address, false)
-    }
-
     /// Repeats `call`, which must be harmless to repeat, until it succeeds, fails for good, or `within`
     /// has passed.
     ///
@@ -129,6 +163,20 @@ impl Client {
     pub async fn retrying<T, F>(
         &self,
         within: Duration,
+        call: impl Fn() -> F,
+    ) -> Result<T, ClientError>
+    where
+        F: Future<Output = Result<T, ClientError>>,
+    {
+        let again = ClientError::is_retryable;
+        self.retrying_while(within, again, call).await
+    }
+
+    /// As [`Client::retrying`], for the errors that `again` names.
+    pub(crate) async fn retrying_while<T, F>(
+        &self,
+        within: Duration,
+        again: impl Fn(&ClientError) -> bool,
         call: impl Fn() -> F,
     ) -> Result<T, ClientError>
     where
@@ -144,7 +192,7 @@ impl Client {
             };
             failures += 1;
             let pause = Backoff::default().pause(failures, &mut random);
-            if !error.is_retryable() || started.elapsed() + pause > within {
+            if !again(&error) || started.elapsed() + pause > within {
                 return Err(error);
             }
             tokio::time::sleep(pause).await;
@@ -186,26 +234,6 @@ impl Admin {
             topics.extend(page.topics);
             if page.next_page_token.is_empty() {
                 return Ok(topics);
-            }
-            request.page_token = page.next_page_token;
-        }
-    }
-
-    /// Every partition of a topic, page by page.
-    ///
-    /// # Errors
-    /// As every call.
-    pub async fn all_partitions(&self, topic: &str) -> Result<Vec<v1::Partition>, ClientError> {
-        let mut request = v1::ListPartitionsRequest {
-            topic: topic.to_owned(),
-            ..Default::default()
-        };
-        let mut partitions = Vec::new();
-        loop {
-            let page = self.list_partitions(request.clone()).await?;
-            partitions.extend(page.partitions);
-            if page.next_page_token.is_empty() {
-                return Ok(partitions);
             }
             request.page_token = page.next_page_token;
         }
@@ -263,32 +291,12 @@ impl Admin {
         };
         let mut moves = Vec::new();
         loop {
-            let mut service = self.client.admin_service(address)?;
+            let mut service = self.client.admin_service(address, true)?;
             let asked = self.client.with_deadline(request.clone());
             let page = service.list_reassignments(asked).await?.into_inner();
             moves.extend(page.reassignments);
             if page.next_page_token.is_empty() {
                 return Ok(moves);
-            }
-            request.page_token = page.next_page_token;
-        }
-    }
-
-    /// Every group, page by page.
-    ///
-    /// # Errors
-    /// As every call.
-    pub async fn all_groups(&self) -> Result<Vec<v1::GroupListing>, ClientError> {
-        let mut request = v1::ListGroupsRequest {
-            page_size: 1000,
-            ..Default::default()
-        };
-        let mut groups = Vec::new();
-        loop {
-            let page = self.list_groups(request.clone()).await?;
-            groups.extend(page.groups);
-            if page.next_page_token.is_empty() {
-                return Ok(groups);
             }
             request.page_token = page.next_page_token;
         }

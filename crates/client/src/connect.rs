@@ -4,7 +4,7 @@
 //! and never adaptive: small unread acknowledgements would make the server drop the connection.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tonic::metadata::{Ascii, MetadataValue};
@@ -66,7 +66,10 @@ impl Interceptor for CallMetadata {
         mut request: tonic::Request<()>,
     ) -> Result<tonic::Request<()>, tonic::Status> {
         let metadata = request.metadata_mut();
-        metadata.insert("varve-client-id", self.client_id.clone());
+        // A call that is passed on keeps the name of who made it.
+        if !metadata.contains_key("varve-client-id") {
+            metadata.insert("varve-client-id", self.client_id.clone());
+        }
         if self.never_forward {
             metadata.insert("varve-forward", MetadataValue::from_static("never"));
         }
@@ -88,6 +91,8 @@ struct Inner {
     config: ClientConfig,
     client_id: MetadataValue<Ascii>,
     channels: Mutex<BTreeMap<String, Explained<Channel>>>,
+    /// The address that answered last: asked first, so that a dead one is waited for once.
+    answered: Mutex<Option<String>>,
     routing: Routing,
 }
 
@@ -110,6 +115,7 @@ impl Client {
             config,
             client_id,
             channels: Mutex::new(BTreeMap::new()),
+            answered: Mutex::default(),
             routing: Routing::default(),
         };
         Ok(Self {
@@ -127,6 +133,25 @@ impl Client {
     #[must_use]
     pub fn routing(&self) -> &Routing {
         &self.inner.routing
+    }
+
+    /// Addresses to ask what any node knows, in this order: who answered last, the configured ones, all
+    /// others that are known.
+    pub(crate) fn addresses(&self) -> Vec<String> {
+        let answered = self.answered().clone();
+        let mut addresses = Vec::from_iter(answered);
+        let known = self.routing().addresses();
+        for address in self.config().brokers.iter().chain(&known) {
+            if !addresses.contains(address) {
+                addresses.push(address.clone());
+            }
+        }
+        addresses
+    }
+
+    pub(crate) fn answered(&self) -> MutexGuard<'_, Option<String>> {
+        let answered = &self.inner.answered;
+        answered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The connection to `address`; opened when first used, and opened again when lost.
@@ -189,39 +214,55 @@ impl Client {
         Ok(ConsumerServiceClient::new(rpc).max_decoding_message_size(MAX_DECODE_BYTES))
     }
 
-    /// Group calls at `address`.
+    /// Group calls at `address`. `never_forward`: the node must be responsible itself.
     ///
     /// # Errors
     /// [`ClientError::Config`] when `address` is not `host:port`.
-    pub fn group_service(&self, address: &str) -> Result<GroupServiceClient<Rpc>, ClientError> {
-        let rpc = self.rpc(address, false)?;
+    pub fn group_service(
+        &self,
+        address: &str,
+        never_forward: bool,
+    ) -> Result<GroupServiceClient<Rpc>, ClientError> {
+        let rpc = self.rpc(address, never_forward)?;
         Ok(GroupServiceClient::new(rpc).max_decoding_message_size(MAX_DECODE_BYTES))
     }
 
-    /// Topic calls at `address`.
+    /// Topic calls at `address`. `never_forward`: the node must be responsible itself.
     ///
     /// # Errors
     /// [`ClientError::Config`] when `address` is not `host:port`.
-    pub fn topic_service(&self, address: &str) -> Result<TopicServiceClient<Rpc>, ClientError> {
-        let rpc = self.rpc(address, false)?;
+    pub fn topic_service(
+        &self,
+        address: &str,
+        never_forward: bool,
+    ) -> Result<TopicServiceClient<Rpc>, ClientError> {
+        let rpc = self.rpc(address, never_forward)?;
         Ok(TopicServiceClient::new(rpc).max_decoding_message_size(MAX_DECODE_BYTES))
     }
 
-    /// Cluster calls at `address`.
+    /// Cluster calls at `address`. `never_forward`: the node must be responsible itself.
     ///
     /// # Errors
     /// [`ClientError::Config`] when `address` is not `host:port`.
-    pub fn cluster_service(&self, address: &str) -> Result<ClusterServiceClient<Rpc>, ClientError> {
-        let rpc = self.rpc(address, false)?;
+    pub fn cluster_service(
+        &self,
+        address: &str,
+        never_forward: bool,
+    ) -> Result<ClusterServiceClient<Rpc>, ClientError> {
+        let rpc = self.rpc(address, never_forward)?;
         Ok(ClusterServiceClient::new(rpc).max_decoding_message_size(MAX_DECODE_BYTES))
     }
 
-    /// AdminService at a node.
+    /// Operators' calls at `address`. `never_forward`: the node must be responsible itself.
     ///
     /// # Errors
     /// [`ClientError::Config`] when `address` is not `host:port`.
-    pub fn admin_service(&self, address: &str) -> Result<AdminServiceClient<Rpc>, ClientError> {
-        let rpc = self.rpc(address, false)?;
+    pub fn admin_service(
+        &self,
+        address: &str,
+        never_forward: bool,
+    ) -> Result<AdminServiceClient<Rpc>, ClientError> {
+        let rpc = self.rpc(address, never_forward)?;
         Ok(AdminServiceClient::new(rpc).max_decoding_message_size(MAX_DECODE_BYTES))
     }
 }

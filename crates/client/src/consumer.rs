@@ -4,17 +4,16 @@
 //! calls. Nothing is skipped silently: a damaged batch or a lost range is an error.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 use varve_proto::v1;
 use varve_record::{BatchError, RecordRef, RecordView, Records, StoredBatch, iter_batches};
-use varve_types::{PartitionId, TopicName, TopicPartition, limits};
+use varve_types::{PartitionId, TopicName, TopicPartition};
 
 use crate::admin::Admin;
 use crate::connect::Client;
-use crate::error::{ClientError, RpcError};
+use crate::error::ClientError;
 use crate::fetcher::{self, Command, Item, Subscription};
 
 /// Bytes of one partition that may be on their way to the application.
@@ -480,7 +479,7 @@ fn query(assignment: &Assignment, position: v1::start_position::Position) -> v1:
 /// Turns positions into offsets.
 ///
 /// # Errors
-/// The first partition's error, or [`ClientError::NoBroker`] after `within`.
+/// The first partition's error, after `within` when a leader is missing.
 pub async fn resolve(
     client: &Client,
     within: Duration,
@@ -502,9 +501,11 @@ pub async fn resolve(
             _ => query(assignment, anchor(v1::StartAnchor::Latest)),
         });
     }
-    let offsets = client
-        .retrying(within, || list_offsets(client, &queries))
-        .await?;
+    let admin = Admin::new(client.clone());
+    let answers = admin.list_offsets_within(within, queries).await;
+    let offsets = answers
+        .into_iter()
+        .collect::<Result<Vec<_>, ClientError>>()?;
     let pairs = offsets.chunks_exact(2).zip(assignments);
     Ok(pairs
         .map(|(pair, assignment)| {
@@ -523,45 +524,6 @@ pub async fn resolve(
             Resolved { start, end }
         })
         .collect())
-}
-
-/// `ListOffsets` for any number of queries.
-///
-/// # Errors
-/// The first partition's error.
-pub async fn list_offsets(
-    client: &Client,
-    queries: &[v1::OffsetQuery],
-) -> Result<Vec<v1::PartitionOffsets>, ClientError> {
-    let admin = Admin::new(client.clone());
-    let mut offsets = Vec::with_capacity(queries.len());
-    for queries in queries.chunks(limits::REQUEST_MAX_PARTITIONS) {
-        let request = v1::ListOffsetsRequest {
-            queries: queries.to_vec(),
-        };
-        let expected = request.queries.len();
-        let response = admin.list_offsets(request).await?;
-        if response.results.len() != expected {
-            let found = response.results.len();
-            return Err(ClientError::Protocol(format!(
-                "{found} offsets for {expected} queries"
-            )));
-        }
-        for result in response.results {
-            match result.outcome {
-                Some(v1::offset_result::Outcome::Offsets(found)) => offsets.push(found),
-                Some(v1::offset_result::Outcome::Error(error)) => {
-                    return Err(ClientError::Rpc(Arc::new(RpcError::from_partition(error))));
-                }
-                None => {
-                    return Err(ClientError::Protocol(
-                        "an offset without outcome".to_owned(),
-                    ));
-                }
-            }
-        }
-    }
-    Ok(offsets)
 }
 
 #[cfg(test)]

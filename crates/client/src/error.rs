@@ -29,6 +29,8 @@ pub struct RpcError {
     pub leader: Option<v1::LeaderHint>,
     /// Wait this long before repeating.
     pub retry_delay: Option<Duration>,
+    /// There was no connection to send the request on: nobody has seen it.
+    pub unsent: bool,
 }
 
 impl std::fmt::Display for RpcError {
@@ -115,6 +117,7 @@ impl RpcError {
                 .unwrap_or_default(),
             leader: leader_of(status.details()),
             retry_delay: details.retry_info().and_then(|retry| retry.retry_delay),
+            unsent: never_left(status),
         }
     }
 
@@ -131,6 +134,7 @@ impl RpcError {
             metadata: error.metadata.into_iter().collect(),
             leader: error.leader,
             retry_delay: delay,
+            unsent: false,
         }
     }
 
@@ -144,6 +148,27 @@ impl RpcError {
             metadata: BTreeMap::new(),
             leader: None,
             retry_delay: None,
+            unsent: false,
+        }
+    }
+
+    /// What a response body says about one partition: the way back of [`RpcError::from_partition`].
+    #[must_use]
+    pub fn to_partition(&self) -> v1::PartitionError {
+        let reason = self
+            .kind
+            .map(|kind| format!("ERROR_REASON_{}", kind.reason()));
+        let reason = reason.and_then(|name| v1::ErrorReason::from_str_name(&name));
+        v1::PartitionError {
+            reason: reason.unwrap_or_default().into(),
+            code: self.code as i32,
+            message: self.message.clone(),
+            retryable: self.is_retryable(),
+            retry_delay: self
+                .retry_delay
+                .and_then(|delay| prost_types::Duration::try_from(delay).ok()),
+            leader: self.leader.clone(),
+            metadata: self.metadata.clone().into_iter().collect(),
         }
     }
 
@@ -169,8 +194,37 @@ impl RpcError {
     /// Whether a mutation may have taken effect although it failed.
     #[must_use]
     pub fn outcome(&self) -> Outcome {
-        self.kind.map_or(Outcome::Unknown, ErrorKind::outcome)
+        match self.kind {
+            Some(kind) => kind.outcome(),
+            None if self.unsent => Outcome::NotApplied,
+            None => Outcome::Unknown,
+        }
     }
+
+    /// Whether the node was not there, or not there any more: another may answer.
+    pub(crate) const fn is_transport(&self) -> bool {
+        self.kind.is_none()
+            && matches!(
+                self.code,
+                Code::Unavailable
+                    | Code::DeadlineExceeded
+                    | Code::Cancelled
+                    | Code::Unknown
+                    | Code::Internal
+            )
+    }
+}
+
+/// Whether a call failed because no connection could be opened for it.
+fn never_left(status: &tonic::Status) -> bool {
+    let mut source = std::error::Error::source(status);
+    while let Some(error) = source {
+        if error.is::<tonic::ConnectError>() {
+            return true;
+        }
+        source = error.source();
+    }
+    false
 }
 
 /// An error of this library.
@@ -267,6 +321,29 @@ impl ClientError {
             Self::Rpc(error) => error.is_retryable(),
             Self::NoBroker { .. } | Self::BufferFull(_) => true,
             _ => false,
+        }
+    }
+
+    /// Whether it is certain that the call changed nothing, so that repeating it repeats nothing.
+    #[must_use]
+    pub fn was_refused(&self) -> bool {
+        match self {
+            Self::Rpc(last) | Self::NoBroker { last, .. } => last.outcome() == Outcome::NotApplied,
+            _ => false,
+        }
+    }
+
+    /// The server's words, or what stands in their place.
+    #[must_use]
+    pub fn to_rpc(&self) -> RpcError {
+        match self {
+            Self::Rpc(error) => (**error).clone(),
+            Self::NoBroker { last, .. } => (**last).clone(),
+            other => RpcError {
+                kind: other.kind(),
+                code: Code::Unknown,
+                ..RpcError::transport(other.to_string())
+            },
         }
     }
 

@@ -25,6 +25,9 @@ const MESSAGE_BYTES: i64 = 4 * 1024 * 1024;
 /// The server speaks at least every 15 s; a stream silent for three times that is given up.
 const SILENCE_MAX: Duration = Duration::from_secs(45);
 
+/// How long a partition is read from its leader after another copy could not answer.
+const LEADER_ONLY: Duration = Duration::from_secs(30);
+
 /// What the consumer asks for.
 #[derive(Debug)]
 pub(crate) enum Command {
@@ -82,6 +85,8 @@ struct Partition {
     taken: usize,
     retry_at: Instant,
     failures: u32,
+    /// Until when only the leader is asked, since a copy nearby could not answer.
+    leader_until: Instant,
 }
 
 struct Stream {
@@ -194,6 +199,7 @@ impl Fetcher {
                     taken: 0,
                     retry_at: Instant::now(),
                     failures: 0,
+                    leader_until: Instant::now(),
                 };
                 self.partitions.insert(id, partition);
             }
@@ -265,13 +271,17 @@ impl Fetcher {
         };
         let subscription = partition.subscription.clone();
         let routing = self.client.routing();
-        let leader = routing.leader(subscription.topic.as_str(), subscription.partition);
-        let address = leader.and_then(|leader| routing.address(leader.node_id));
-        let (Some(leader), Some(address)) = (leader, address) else {
+        let (topic, number) = (subscription.topic.as_str(), subscription.partition);
+        let near = match self.rack.is_empty() || now < partition.leader_until {
+            true => None,
+            false => routing.nearest(topic, number, &self.rack),
+        };
+        let node = near.or_else(|| Some(routing.leader(topic, number)?.node_id));
+        let address = node.and_then(|node| routing.address(node));
+        let (Some(node), Some(address)) = (node, address) else {
             self.ask_refresh(now);
             return;
         };
-        let node = leader.node_id;
         if self
             .resting
             .get(&node)
@@ -455,6 +465,7 @@ impl Fetcher {
             return;
         }
         partition.failures += 1;
+        partition.leader_until = now + LEADER_ONLY;
         let pause = self.backoff.pause(partition.failures, &mut self.random);
         let learned = error
             .leader
@@ -484,6 +495,7 @@ impl Fetcher {
             if partition.placed.is_some_and(|(stream, _)| stream == id) {
                 partition.placed = None;
                 partition.retry_at = now + pause;
+                partition.leader_until = now + LEADER_ONLY;
             }
         }
         self.ask_refresh(now);

@@ -24,6 +24,10 @@ use crate::consumer::{
 };
 use crate::error::{ClientError, RpcError};
 
+/// How long an answer that is not held may take: a coordinator that is silent for longer is looked for
+/// elsewhere.
+const ANSWER: Duration = Duration::from_secs(10);
+
 /// Where a group begins in a partition without a committed offset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StartPolicy(pub Start);
@@ -316,20 +320,26 @@ impl GroupConsumer {
                 ..Default::default()
             })
             .collect();
-        let admin = Admin::new(self.client.clone());
-        let response = self
-            .client
-            .retrying(self.client.config().request_timeout, || {
-                let request = v1::CommitOffsetsRequest {
-                    group: self.config.group.to_string(),
-                    member_id: self.member_id.clone(),
-                    // Read for every attempt: a heartbeat may have raised it.
-                    member_epoch: lock(&self.membership).epoch,
-                    offsets: offsets.clone(),
-                };
-                let admin = &admin;
+        let (client, group) = (&self.client, self.config.group.as_str());
+        let response = client
+            .retrying(client.config().request_timeout, || {
+                let committed = client.at_coordinator(group, ANSWER, true, |address| {
+                    let request = v1::CommitOffsetsRequest {
+                        group: group.to_owned(),
+                        member_id: self.member_id.clone(),
+                        // Read for every attempt: a heartbeat may have raised it.
+                        member_epoch: lock(&self.membership).epoch,
+                        offsets: offsets.clone(),
+                    };
+                    let mut request = tonic::Request::new(request);
+                    request.set_timeout(client.config().request_timeout.min(ANSWER));
+                    async move {
+                        let mut service = client.group_service(&address, true)?;
+                        Ok(service.commit_offsets(request).await?.into_inner())
+                    }
+                });
                 async move {
-                    match admin.commit_offsets(request).await {
+                    match committed.await {
                         // Only rejoining helps, which drops these partitions anyway.
                         Err(ClientError::Rpc(error)) if is_out(error.kind) => Ok(Err(error)),
                         other => other.map(Ok),
@@ -628,17 +638,19 @@ async fn revoked(revoking: &mut Option<Revoking>) {
     }
 }
 
+/// One heartbeat, at the coordinator.
 async fn call(
     client: &Client,
     request: v1::HeartbeatRequest,
     held: Duration,
 ) -> Result<v1::HeartbeatResponse, ClientError> {
+    let timeout = held + client.config().request_timeout.min(ANSWER);
     client
-        .any_node(|address| {
+        .at_coordinator(&request.group, ANSWER, true, |address| {
             let mut request = tonic::Request::new(request.clone());
-            request.set_timeout(held + client.config().request_timeout);
+            request.set_timeout(timeout);
             async move {
-                let mut service = client.group_service(&address)?;
+                let mut service = client.group_service(&address, true)?;
                 Ok(service.heartbeat(request).await?.into_inner())
             }
         })

@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use tonic::Code;
 use varve_proto::v1;
 use varve_types::ErrorKind;
 
@@ -29,14 +28,22 @@ pub struct TopicRoutes {
     pub partitioner: i32,
     /// Leaders by partition; `None` where there is none at present.
     pub leaders: Vec<Option<Leader>>,
+    /// Nodes whose copy is in sync, by partition.
+    pub in_sync: Vec<Vec<i32>>,
 }
 
 #[derive(Debug, Default)]
 struct Table {
     version: i64,
     nodes: BTreeMap<i32, String>,
+    racks: BTreeMap<i32, String>,
     topics: BTreeMap<String, TopicRoutes>,
+    /// Addresses of groups' coordinators.
+    coordinators: BTreeMap<String, String>,
 }
+
+/// Most coordinators that are remembered; with more groups the table begins again.
+const COORDINATORS_MAX: usize = 10_000;
 
 /// The routing table. Shared by everything that uses one [`Client`].
 #[derive(Debug, Default)]
@@ -58,6 +65,20 @@ impl Routing {
         let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
         let index = usize::try_from(partition).ok()?;
         *table.topics.get(topic)?.leaders.get(index)?
+    }
+
+    /// A node in `rack` that has a copy of a partition in sync; the leader if it is there.
+    #[must_use]
+    pub fn nearest(&self, topic: &str, partition: i32, rack: &str) -> Option<i32> {
+        let leader = self.leader(topic, partition)?.node_id;
+        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+        let near = |node: &i32| table.racks.get(node).is_some_and(|of| of == rack);
+        if near(&leader) {
+            return Some(leader);
+        }
+        let index = usize::try_from(partition).ok()?;
+        let in_sync = table.topics.get(topic)?.in_sync.get(index)?;
+        in_sync.iter().copied().find(near)
     }
 
     /// Address of a node, when known.
@@ -86,21 +107,36 @@ impl Routing {
             .iter()
             .map(|node| (node.node_id, node.address.clone()))
             .collect();
+        let rack = |node: &v1::Node| (node.node_id, node.rack.clone());
+        let here = metadata.nodes.iter();
+        let here = here.filter(|node| node.state() != v1::NodeState::Offline);
+        table.racks = here.map(rack).collect();
         for topic in &metadata.topics {
             if topic.error.is_some() {
                 table.topics.remove(&topic.topic);
                 continue;
             }
+            let known = table.topics.get(&topic.topic);
+            let known = known.filter(|known| known.topic_id == topic.topic_id);
             let leader = |partition: &v1::PartitionMetadata| {
                 let epoch = partition.leader_epoch;
-                partition
-                    .leader_node_id
-                    .map(|node_id| Leader { node_id, epoch })
+                let index = usize::try_from(partition.partition).ok();
+                // A hint may have come from a node that knew more than the one that was asked now.
+                let newer = known
+                    .and_then(|known| *known.leaders.get(index?)?)
+                    .filter(|known| known.epoch > epoch);
+                let told = partition.leader_node_id;
+                newer.or_else(|| told.map(|node_id| Leader { node_id, epoch }))
             };
             let routes = TopicRoutes {
                 topic_id: topic.topic_id.clone(),
                 partitioner: topic.partitioner,
                 leaders: topic.partitions.iter().map(leader).collect(),
+                in_sync: topic
+                    .partitions
+                    .iter()
+                    .map(|partition| partition.in_sync_node_ids.clone())
+                    .collect(),
             };
             table.topics.insert(topic.topic.clone(), routes);
         }
@@ -126,6 +162,25 @@ impl Routing {
             table.nodes.insert(hint.node_id, hint.address.clone());
         }
         true
+    }
+
+    /// Address of a group's coordinator, when known.
+    #[must_use]
+    pub fn coordinator(&self, group: &str) -> Option<String> {
+        let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+        table.coordinators.get(group).cloned()
+    }
+
+    /// Takes over where a group's coordinator is; `None`: not where it was.
+    pub fn learn_coordinator(&self, group: &str, address: Option<String>) {
+        let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
+        if table.coordinators.len() >= COORDINATORS_MAX {
+            table.coordinators.clear();
+        }
+        match address {
+            Some(address) => table.coordinators.insert(group.to_owned(), address),
+            None => table.coordinators.remove(group),
+        };
     }
 }
 
@@ -170,7 +225,7 @@ impl Client {
         self.any_node(|address| {
             let request = request.clone();
             async move {
-                let mut service = self.cluster_service(&address)?;
+                let mut service = self.cluster_service(&address, false)?;
                 let response = service.get_metadata(self.with_deadline(request)).await?;
                 Ok(response.into_inner())
             }
@@ -185,8 +240,9 @@ impl Client {
         request
     }
 
-    /// Runs `call` at one address after the other until one answers. An error of the server itself is
-    /// an answer; only a node that cannot be reached is passed over.
+    /// Runs `call`, which must be harmless to repeat, at one address after the other until one answers. An
+    /// error of the server itself is an answer; a node that cannot be reached, or is about to end, is passed
+    /// over.
     ///
     /// # Errors
     /// The answer's error, or [`ClientError::NoBroker`].
@@ -194,29 +250,47 @@ impl Client {
     where
         F: Future<Output = Result<T, ClientError>>,
     {
-        let mut addresses = self.config().brokers.clone();
-        for address in self.routing().addresses() {
-            if !addresses.contains(&address) {
-                addresses.push(address);
-            }
-        }
+        Ok(self.first_answer(true, call).await?.1)
+    }
+
+    /// As [`Client::any_node`], with the address that answered. Without `repeat` a call that may have
+    /// arrived is not made again.
+    pub(crate) async fn first_answer<T, F>(
+        &self,
+        repeat: bool,
+        call: impl Fn(String) -> F,
+    ) -> Result<(String, T), ClientError>
+    where
+        F: Future<Output = Result<T, ClientError>>,
+    {
+        let addresses = self.addresses();
         let mut last = RpcError::transport("no address is known");
         for address in &addresses {
             match call(address.clone()).await {
-                Err(ClientError::Rpc(error))
-                    if error.kind.is_none()
-                        && matches!(error.code, Code::Unavailable | Code::DeadlineExceeded) =>
-                {
-                    last = (*error).clone();
+                Ok(answer) => {
+                    *self.answered() = Some(address.clone());
+                    return Ok((address.clone(), answer));
                 }
-                other => return other,
+                Err(ClientError::Rpc(error)) if passes_over(&error, repeat) => {
+                    last = (*error).clone();
+                    self.answered().take_if(|answered| answered == address);
+                }
+                Err(error) => return Err(error),
             }
+        }
+        if last.kind.is_some() {
+            return Err(last.into());
         }
         Err(ClientError::NoBroker {
             addresses: addresses.join(", "),
             last: Arc::new(last),
         })
     }
+}
+
+/// Whether another node is asked after this answer.
+fn passes_over(error: &RpcError, repeat: bool) -> bool {
+    error.kind == Some(ErrorKind::ShuttingDown) || error.unsent || repeat && error.is_transport()
 }
 
 #[cfg(test)]
@@ -285,6 +359,38 @@ mod tests {
         assert!(!routing.learn("t", 1, &hint(2, 9)));
         assert!(!routing.learn("t", -1, &hint(2, 9)));
         assert_eq!(routing.leader("t", -1), None);
+    }
+
+    #[test]
+    fn a_table_from_a_node_that_lags_does_not_undo_a_hint() {
+        let routing = Routing::default();
+        routing.update(&metadata(5, Some(1), 7));
+        let hint = v1::LeaderHint {
+            node_id: 2,
+            address: "two:1".to_owned(),
+            leader_epoch: 8,
+        };
+        assert!(routing.learn("t", 0, &hint));
+        routing.update(&metadata(6, Some(1), 7));
+        assert_eq!(routing.leader("t", 0).unwrap().node_id, 2);
+        routing.update(&metadata(7, None, 9));
+        assert_eq!(routing.leader("t", 0), None);
+        // A topic of the same name that is another one begins anew.
+        routing.learn("t", 0, &hint);
+        let mut other = metadata(8, Some(1), 0);
+        other.topics[0].topic_id = "other".to_owned();
+        routing.update(&other);
+        assert_eq!(routing.leader("t", 0).unwrap().node_id, 1);
+    }
+
+    #[test]
+    fn coordinators_are_learned_and_forgotten() {
+        let routing = Routing::default();
+        assert_eq!(routing.coordinator("g"), None);
+        routing.learn_coordinator("g", Some("one:1".to_owned()));
+        assert_eq!(routing.coordinator("g").as_deref(), Some("one:1"));
+        routing.learn_coordinator("g", None);
+        assert_eq!(routing.coordinator("g"), None);
     }
 
     #[test]

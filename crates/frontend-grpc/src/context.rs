@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tonic::metadata::MetadataMap;
-use varve_broker_api::{Context, Error, NodeInfo};
+use varve_broker_api::{Context, Error, Forward, NodeInfo};
 use varve_types::{ErrorKind, NodeId, limits};
 
 /// Name the client gives itself.
@@ -21,6 +21,10 @@ pub const REQUIRED_FEATURES: &str = "varve-required-features";
 pub const HOP: &str = "varve-hop";
 /// Response metadata: node that answered.
 pub const NODE: &str = "varve-node";
+/// Response metadata: who leads or coordinates, when the call was passed on there.
+pub const LEADER: &str = "varve-leader";
+/// Request metadata that travels with a call that is passed on.
+const CARRIED: &[&str] = &["authorization", "traceparent", "tracestate"];
 
 /// Longest deadline that is told apart from none: beyond a year no clock arithmetic is at risk.
 const TIMEOUT_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
@@ -79,7 +83,16 @@ impl CallContext {
         if let Some(wanted) = text(metadata, REQUIRED_FEATURES)? {
             check_features(wanted, &node())?;
         }
+        // Passed on once only, and only where the client did not ask to be told instead.
+        let forward = (!never_forward && hop.is_none()).then(|| {
+            let carried = CARRIED.iter().filter_map(|key| {
+                let value = metadata.get(*key)?.to_str().ok()?;
+                Some((*key, value.to_owned()))
+            });
+            Arc::new(Forward::carrying(carried.collect()))
+        });
         let broker = Context {
+            forward,
             client_id: client_id(metadata, peer)?,
             peer,
             deadline,
@@ -136,6 +149,26 @@ impl CallContext {
     pub fn without_deadline(mut self) -> Self {
         self.broker.deadline = None;
         self
+    }
+
+    /// The context of a stream whose client finds the leaders by itself.
+    #[must_use]
+    pub fn never_forwarded(mut self) -> Self {
+        self.broker.forward = None;
+        self
+    }
+
+    /// An answer, with who gave it if that was another node.
+    #[must_use]
+    pub fn respond<T>(&self, message: T) -> tonic::Response<T> {
+        let mut response = tonic::Response::new(message);
+        let answered = self.broker.forward.as_ref().and_then(|f| f.answered());
+        if let Some(leader) = answered
+            && let Ok(value) = format!("{};epoch={}", leader.address, leader.epoch).parse()
+        {
+            response.metadata_mut().insert(LEADER, value);
+        }
+        response
     }
 
     /// Whether the client has already stopped waiting.
@@ -278,6 +311,16 @@ mod tests {
         let left = call.work_until(Duration::from_secs(30)) - call.arrived;
         assert_eq!(left, Duration::from_secs(30));
         assert_eq!(call.hold(Duration::from_secs(300)), Duration::from_secs(30));
+    }
+
+    #[test]
+    fn only_a_call_that_comes_from_a_client_is_passed_on() {
+        let forward = |pairs: &[(&'static str, &str)]| read(pairs).unwrap().broker.forward;
+        assert!(forward(&[]).is_some());
+        assert!(forward(&[("varve-forward", "never")]).is_none());
+        assert!(forward(&[("varve-hop", "2")]).is_none());
+        let carried = forward(&[("authorization", "Bearer x"), ("other", "y")]).unwrap();
+        assert_eq!(carried.carried, [("authorization", "Bearer x".to_owned())]);
     }
 
     #[test]

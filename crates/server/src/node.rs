@@ -106,13 +106,17 @@ impl Node {
             None => Broker::start(config.broker.clone(), vfs, clock).await?,
         };
         metrics.register(|registry| broker.register_metrics(registry));
+        let forward_metrics = varve_forward::Metrics::default();
+        metrics.register(|registry| forward_metrics.register(registry));
+        let anywhere = varve_forward::Forwarding::new(Arc::new(broker.clone()), forward_metrics)
+            .context("connections to other nodes cannot be prepared")?;
         let stop_frontends = CancellationToken::new();
         let options = varve_frontend_grpc::Options {
             drain_grace: config.stream_grace,
             ..varve_frontend_grpc::Options::default()
         };
         let server = varve_frontend_grpc::Server::new(
-            Arc::new(broker.clone()),
+            Arc::new(anywhere),
             frontend_metrics,
             options,
             grpc_health.clone(),

@@ -12,6 +12,7 @@ Usage: cargo xtask <command>
 
 Commands:
   check [--skip-tests]  format, lints, tests, documentation, dependencies: what CI runs
+  chaos [OPTIONS]       one history of real processes under faults and its verdict; --help tells more
   long [NAME]           the long suites, each one command; without NAME all of them
   help                  this text
 
@@ -29,11 +30,12 @@ long suites:
   torture crash states, failing calls, full disks, damage at rest and planted bugs, all of each
   cluster 20,000 seeds of a simulated cluster, and its planted bugs
   power   the real kernel: kills at every system call, 1,200 power cuts, failing, full and hung disks (root)
+  chaos   20 histories of real processes under all faults, on 3 and 5 nodes in turn (root)
   fuzz    every fuzz target, each for $VARVE_FUZZ_SECONDS (default 300); $VARVE_FUZZ_TARGETS names some.
           Needs a nightly toolchain and cargo-fuzz; not part of `long` without a name
 ";
 
-const LONG: [Step; 7] = [
+const LONG: [Step; 8] = [
     Step {
         name: "kill",
         arguments: &[
@@ -131,6 +133,27 @@ const LONG: [Step; 7] = [
             ("VARVE_TEST_REQUIRE_POWER", "1"),
         ],
     },
+    Step {
+        name: "chaos",
+        arguments: &[
+            "run",
+            "--release",
+            "--package",
+            "varve-tests",
+            "--bin",
+            "chaos",
+            "--",
+            "--nodes",
+            "3,5",
+            "--histories",
+            "20",
+            "--seed",
+            "1",
+            "--duration",
+            "120s",
+        ],
+        environment: &[("VARVE_TEST_REQUIRE_POWER", "1")],
+    },
 ];
 
 /// One thing to run.
@@ -180,6 +203,7 @@ fn main() -> ExitCode {
     match words.as_slice() {
         ["check"] => check(false),
         ["check", "--skip-tests"] => check(true),
+        ["chaos", options @ ..] => chaos(options),
         ["long"] => long(&LONG),
         ["long", "fuzz"] => fuzz::run(),
         ["long", name] => {
@@ -257,6 +281,33 @@ fn long(suites: &[Step]) -> ExitCode {
         }
     }
     ExitCode::SUCCESS
+}
+
+/// The exit code of the history is ours: it tells a broken promise from one that could not be tested.
+fn chaos(options: &[&str]) -> ExitCode {
+    let program = [
+        "run",
+        "--quiet",
+        "--release",
+        "--package",
+        "varve-tests",
+        "--bin",
+        "chaos",
+        "--",
+    ];
+    let status = cargo().args(program).args(options).status();
+    match status {
+        Ok(status) => ExitCode::from(
+            status
+                .code()
+                .and_then(|c| u8::try_from(c).ok())
+                .unwrap_or(1),
+        ),
+        Err(error) => {
+            eprintln!("error: cargo could not be started: {error}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 fn cargo() -> Command {

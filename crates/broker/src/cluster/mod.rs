@@ -214,6 +214,15 @@ impl InCluster {
         }
     }
 
+    /// Whether this node's copy of a partition is in sync with a leader that there is.
+    pub(crate) fn in_sync(&self, id: &varve_types::TopicPartition) -> bool {
+        varve_metadata::log::read(&*self.log, |state| {
+            let topic = state.topic(&id.topic);
+            let found = topic.and_then(|topic| topic.partition(id.partition));
+            found.is_some_and(|p| p.leader.is_some() && p.isr.contains(&self.me))
+        })
+    }
+
     /// Where to go with a partition: its leader, if there is one.
     pub(crate) fn hint(&self, topic: &TopicName, partition: PartitionId) -> Option<LeaderHint> {
         varve_metadata::log::read(&*self.log, |state| {

@@ -145,9 +145,9 @@ impl Inner {
                 log_end: cursor(|p| p.log_end),
                 size_bytes: own.as_ref().map_or(0, |p| p.size_bytes),
                 error: match partition.leader {
-                    Some(node) if node != cluster.me => None,
-                    Some(_) => own.and_then(|p| p.error),
-                    None => {
+                    Some(node) if node == cluster.me => own.and_then(|p| p.error),
+                    // Its leader knows more.
+                    _ => {
                         let id = TopicPartition::new(topic.info.name.clone(), number);
                         Some(self.registry.not_leading(&id))
                     }

@@ -284,6 +284,7 @@ impl Nodes {
         config.journal_max_bytes = 8 << 20;
         config.directory = DirectoryId(self.directories + node.0 as u128);
         config.address = format!("node-{node}:1");
+        config.rack = format!("rack-{node}");
         config.clean_start = clean;
         let how = ClusterConfig {
             session_timeout: SESSION,

@@ -14,6 +14,7 @@ use crate::shared::Shared;
 use crate::streams::reader::no_answer;
 use crate::streams::{Outbound, consume, fetch_stream, subscribe};
 use crate::translate::fetch::{self, Decoder, FetchPlan, Until, to_offsets};
+use crate::translate::group::bounded;
 use crate::translate::{corrupt_log, to_topic_partition};
 
 /// The service.
@@ -50,19 +51,22 @@ impl<B: Broker> ConsumerService for Consumer<B> {
                 }),
             })
             .collect();
-        Ok(Response::new(v1::ListOffsetsResponse { results }))
+        Ok(ctx.respond(v1::ListOffsetsResponse { results }))
     }
 
     async fn fetch(
         &self,
         request: Request<v1::FetchRequest>,
     ) -> Result<Response<v1::FetchResponse>, Status> {
-        let ctx = self.0.context(&request)?;
+        let mut ctx = self.0.context(&request)?;
+        ctx.broker.rack = bounded("rack", &request.get_ref().rack)
+            .map_err(|e| self.0.fail(&e))?
+            .into();
         let answer = self
             .0
             .within(&ctx, self.read(&ctx, request.get_ref()))
             .await;
-        answer.map(Response::new).map_err(|e| self.0.fail(&e))
+        answer.map(|a| ctx.respond(a)).map_err(|e| self.0.fail(&e))
     }
 
     type SubscribeStream = Outbound<v1::SubscribeResponse>;

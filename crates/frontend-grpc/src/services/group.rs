@@ -196,7 +196,7 @@ impl<B: Broker> GroupService for Groups<B> {
             .0
             .within(&ctx, self.beat(&ctx, request.get_ref()))
             .await;
-        answer.map(Response::new).map_err(|e| self.0.fail(&e))
+        answer.map(|a| ctx.respond(a)).map_err(|e| self.0.fail(&e))
     }
 
     async fn commit_offsets(
@@ -208,7 +208,7 @@ impl<B: Broker> GroupService for Groups<B> {
             .0
             .within(&ctx, self.commit(&ctx, request.get_ref()))
             .await;
-        answer.map(Response::new).map_err(|e| self.0.fail(&e))
+        answer.map(|a| ctx.respond(a)).map_err(|e| self.0.fail(&e))
     }
 
     async fn get_offsets(
@@ -220,7 +220,7 @@ impl<B: Broker> GroupService for Groups<B> {
             .0
             .within(&ctx, self.offsets(&ctx, request.get_ref()))
             .await;
-        answer.map(Response::new).map_err(|e| self.0.fail(&e))
+        answer.map(|a| ctx.respond(a)).map_err(|e| self.0.fail(&e))
     }
 
     async fn reset_offsets(
@@ -232,7 +232,7 @@ impl<B: Broker> GroupService for Groups<B> {
             .0
             .within(&ctx, self.reset(&ctx, request.get_ref()))
             .await;
-        answer.map(Response::new).map_err(|e| self.0.fail(&e))
+        answer.map(|a| ctx.respond(a)).map_err(|e| self.0.fail(&e))
     }
 
     async fn delete_offsets(
@@ -244,7 +244,7 @@ impl<B: Broker> GroupService for Groups<B> {
             .0
             .within(&ctx, self.delete_offsets_of(&ctx, request.get_ref()))
             .await;
-        answer.map(Response::new).map_err(|e| self.0.fail(&e))
+        answer.map(|a| ctx.respond(a)).map_err(|e| self.0.fail(&e))
     }
 
     async fn list_groups(
@@ -256,7 +256,7 @@ impl<B: Broker> GroupService for Groups<B> {
             .0
             .within(&ctx, self.list(&ctx, request.get_ref()))
             .await;
-        answer.map(Response::new).map_err(|e| self.0.fail(&e))
+        answer.map(|a| ctx.respond(a)).map_err(|e| self.0.fail(&e))
     }
 
     async fn get_group(
@@ -268,7 +268,7 @@ impl<B: Broker> GroupService for Groups<B> {
             .0
             .within(&ctx, self.describe(&ctx, request.get_ref()))
             .await;
-        answer.map(Response::new).map_err(|e| self.0.fail(&e))
+        answer.map(|a| ctx.respond(a)).map_err(|e| self.0.fail(&e))
     }
 
     async fn delete_group(
@@ -280,7 +280,7 @@ impl<B: Broker> GroupService for Groups<B> {
             .0
             .within(&ctx, self.delete(&ctx, request.get_ref()))
             .await;
-        answer.map(Response::new).map_err(|e| self.0.fail(&e))
+        answer.map(|a| ctx.respond(a)).map_err(|e| self.0.fail(&e))
     }
 
     async fn remove_members(
@@ -292,6 +292,6 @@ impl<B: Broker> GroupService for Groups<B> {
             .0
             .within(&ctx, self.expel(&ctx, request.get_ref()))
             .await;
-        answer.map(Response::new).map_err(|e| self.0.fail(&e))
+        answer.map(|a| ctx.respond(a)).map_err(|e| self.0.fail(&e))
     }
 }

@@ -47,7 +47,7 @@ impl<B: Broker> ProducerService for Producer<B> {
     ) -> Result<Response<v1::ProduceResponse>, Status> {
         let ctx = self.0.context(&request)?;
         let answer = self.append(&ctx, request.into_inner()).await;
-        answer.map(Response::new).map_err(|e| self.0.fail(&e))
+        answer.map(|a| ctx.respond(a)).map_err(|e| self.0.fail(&e))
     }
 
     type ProduceStreamStream = Outbound<v1::ProduceStreamResponse>;
@@ -57,6 +57,8 @@ impl<B: Broker> ProducerService for Producer<B> {
         request: Request<Streaming<v1::ProduceStreamRequest>>,
     ) -> Result<Response<Self::ProduceStreamStream>, Status> {
         let ctx = self.0.context(&request)?.without_deadline();
+        // Order within a partition is the leader's to keep.
+        let ctx = ctx.never_forwarded();
         Ok(Response::new(produce_stream::open(
             &self.0,
             ctx,

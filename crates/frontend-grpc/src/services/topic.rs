@@ -74,7 +74,14 @@ impl<B: Broker> Topics<B> {
         let (partitions, next_page_token) = page(all.iter(), key, &request.page_token, size)?;
         let partitions = partitions
             .into_iter()
-            .map(|p| to_partition(p, p.error.as_ref().map(|e| self.0.partition_error(e))))
+            .map(|p| {
+                let error = p.error.as_ref().map(|e| match e.kind {
+                    // Where to ask, and no failure of this call.
+                    ErrorKind::NotLeader => crate::status::to_partition_error(e),
+                    _ => self.0.partition_error(e),
+                });
+                to_partition(p, error)
+            })
             .collect();
         Ok(v1::ListPartitionsResponse {
             partitions,
@@ -276,6 +283,6 @@ impl<B: Broker> TopicService for Topics<B> {
             .0
             .within(&ctx, self.delete_before(&ctx, request.get_ref()))
             .await;
-        answer.map(Response::new).map_err(|e| self.0.fail(&e))
+        answer.map(|a| ctx.respond(a)).map_err(|e| self.0.fail(&e))
     }
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tokio::time::MissedTickBehavior;
 use tonic::{Status, Streaming};
-use varve_broker_api::{Broker, Error, Position};
+use varve_broker_api::{Broker, Context, Error, Position};
 use varve_proto::v1;
 use varve_types::{ErrorKind, Offset, limits};
 
@@ -43,10 +43,11 @@ pub fn open<B: Broker>(
 }
 
 /// Settings of a stream, from its first command.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Settings {
     options: Options,
     idle: Duration,
+    rack: Arc<str>,
 }
 
 impl Settings {
@@ -64,7 +65,7 @@ impl Settings {
                 return Err(Error::invalid("max_message_bytes", text));
             }
         };
-        bounded("rack", &open.rack)?;
+        let rack = bounded("rack", &open.rack)?.into();
         let options = Options {
             encoding: encoding(open.encoding)?,
             message_bytes: bytes,
@@ -74,6 +75,7 @@ impl Settings {
         Ok(Self {
             options,
             idle: idle(open.idle_heartbeat.as_ref())?,
+            rack,
         })
     }
 }
@@ -97,8 +99,12 @@ async fn run<B: Broker>(
         Ok(settings) => settings,
         Err(error) => return outlet.end(shared.fail(&error)).await,
     };
+    let ctx = Context {
+        rack: Arc::clone(&settings.rack),
+        ..ctx.broker
+    };
     let mut stream = FetchStream {
-        reader: Reader::new(Arc::clone(&shared), ctx.broker, settings.options),
+        reader: Reader::new(Arc::clone(&shared), ctx, settings.options),
         shared,
         settings,
         outlet,

@@ -292,8 +292,11 @@ pub fn to_topic(info: &TopicInfo) -> v1::Topic {
 /// A partition in the words of the API. `error` is the partition's own, already translated.
 #[must_use]
 pub fn to_partition(info: &PartitionInfo, error: Option<v1::PartitionError>) -> v1::Partition {
-    // A partition that nobody leads tells nothing; one with damaged records does.
-    let unknown = error.is_some() && info.leader.is_none();
+    // A partition that nobody leads, or that another node leads, tells nothing; one with damaged records
+    // does.
+    let elsewhere = |error: &Error| error.kind == ErrorKind::NotLeader;
+    let unknown =
+        error.is_some() && info.leader.is_none() || info.error.as_ref().is_some_and(elsewhere);
     let known = |offset: Offset| if unknown { 0 } else { offset.get() };
     v1::Partition {
         partition: info.partition.0,

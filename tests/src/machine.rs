@@ -4,6 +4,12 @@
 //! Nothing outlives a test: a [`Disk`] unmounts when it goes, a frozen one is thawed by a watchdog whatever
 //! happens, and what a killed run left behind is taken away by the next one.
 
+#![allow(
+    clippy::expect_used,
+    clippy::missing_panics_doc,
+    reason = "test harness"
+)]
+
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -11,7 +17,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{OnceLock, mpsc};
 use std::time::Duration;
 
-use varve_tests::wait;
+use crate::wait;
 
 const PREFIX: &str = "varve-power-";
 /// Programs that the tests use beside the kernel.
@@ -38,8 +44,11 @@ pub fn amount(sample: usize, all: usize) -> usize {
     if full() { all } else { sample }
 }
 
-/// Runs a program and returns its output; the error is what it printed.
-fn run(program: &str, arguments: &[&str]) -> Result<String, String> {
+/// Runs a program and returns its output.
+///
+/// # Errors
+/// What it printed.
+pub fn run(program: &str, arguments: &[&str]) -> Result<String, String> {
     let output = Command::new(program)
         .args(arguments)
         .stdin(Stdio::null())
@@ -142,7 +151,11 @@ impl Disk {
         Self::try_new(mib, data).expect("a file system of our own")
     }
 
-    fn try_new(mib: u32, data: &'static str) -> Result<Self, String> {
+    /// As [`Disk::new`].
+    ///
+    /// # Errors
+    /// Why this machine cannot.
+    pub fn try_new(mib: u32, data: &'static str) -> Result<Self, String> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = format!("{PREFIX}{}-{number}", std::process::id());
@@ -194,12 +207,17 @@ impl Disk {
 
     /// Stops every write until what is returned goes, or ten seconds have passed.
     pub fn freeze(&self) -> Frozen {
+        self.freeze_for(Duration::from_secs(10))
+    }
+
+    /// As [`Disk::freeze`], for another time at most.
+    pub fn freeze_for(&self, most: Duration) -> Frozen {
         let path = self.path();
         run("fsfreeze", &["-f", str(&path)]).expect("the disk freezes");
         let (thaw, told) = mpsc::channel::<()>();
         let watchdog = std::thread::spawn(move || {
             // Whether the test says so, panics or hangs: writers of a frozen disk cannot even be killed.
-            let _ = told.recv_timeout(Duration::from_secs(10));
+            let _ = told.recv_timeout(most);
             run("fsfreeze", &["-u", str(&path)]).expect("the disk thaws");
         });
         Frozen {
@@ -232,7 +250,11 @@ impl Switch {
         self.cut_now().expect("the power cut");
     }
 
-    fn cut_now(mut self) -> Result<(), String> {
+    /// Cuts the power under whoever is there.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn cut_now(mut self) -> Result<(), String> {
         self.0.stdin = None;
         let output = self.0.wait_with_output().map_err(|e| e.to_string())?;
         let error = String::from_utf8_lossy(&output.stderr);

@@ -1,0 +1,243 @@
+//! `varve check run`: a workload on a live cluster and the verdict of the independent checker on what its clients
+//! saw. `varve check history`: the verdict on a history that was kept.
+//!
+//! Exit codes: 0 valid, 4 something forbidden happened, 1 when the history shows too little for a verdict.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufReader, BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use clap::{Args, Subcommand};
+use varve_check::{Checker, Header, Outcome, Required, Verdict, read_history};
+use varve_client::{Admin, proto as v1};
+use varve_types::size::parse_duration;
+use varve_workload::{Config, Recorder, Workload, create_topic, finish};
+
+use crate::args::{Global, OutputArgs};
+use crate::connection::Settings;
+use crate::failure::{CONDITION, FAILED, Failure};
+use crate::interrupt::Interrupts;
+use crate::output::{Output, print_value};
+use crate::parse;
+
+/// How often a run tells how far it is.
+const TELL_EVERY: Duration = Duration::from_secs(5);
+
+/// Commands that look whether a cluster does what it promises.
+#[derive(Debug, Subcommand)]
+pub enum CheckCommand {
+    /// Produce and consume on a topic of its own, and judge what was seen
+    Run(Box<RunArgs>),
+    /// Judge a history that `run --history` has written
+    History {
+        /// The file
+        file: PathBuf,
+        /// Form of the output.
+        #[command(flatten)]
+        form: OutputArgs,
+    },
+}
+
+/// Flags of `check run`.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// How long to produce and consume
+    #[arg(short, long, value_parser = parse_duration, default_value = "60s", value_name = "TIME")]
+    duration: Duration,
+    /// Topic to create; default: varve-check and the seed
+    #[arg(short, long, value_name = "TOPIC")]
+    topic: Option<String>,
+    /// Do not delete the topic at the end; it is kept in any case when something forbidden happened
+    #[arg(long)]
+    keep_topic: bool,
+    /// Partitions of the topic
+    #[arg(short, long, default_value_t = 4, value_name = "N",
+          value_parser = clap::value_parser!(i32).range(1..=1000))]
+    partitions: i32,
+    /// Replicas of each partition; 0: the server's default
+    #[arg(
+        short,
+        long,
+        alias = "replication-factor",
+        default_value_t = 0,
+        value_name = "N"
+    )]
+    replicas: i32,
+    /// Replicas that must have a record before it is acknowledged; default: the server's
+    #[arg(long, value_name = "N")]
+    min_insync: Option<u32>,
+    /// Config of the topic
+    #[arg(short = 'c', long = "config", value_parser = parse::pair, value_name = "KEY=VALUE")]
+    configs: Vec<(String, String)>,
+    /// Idempotent producers
+    #[arg(long, default_value_t = 4, value_name = "N")]
+    producers: u32,
+    /// Producers without idempotence; half of them ask the leader only
+    #[arg(long, default_value_t = 2, value_name = "N")]
+    plain_producers: u32,
+    /// Consumers, each of all partitions
+    #[arg(long, default_value_t = 3, value_name = "N")]
+    consumers: u32,
+    /// Records in a second, all producers together
+    #[arg(long, default_value_t = 500, value_name = "N",
+          value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    rate: u32,
+    /// Bytes of the largest record
+    #[arg(long, default_value_t = 1000, value_name = "BYTES",
+          value_parser = clap::value_parser!(u64).range(1..=900_000))]
+    record_size: u64,
+    /// A send is given up after this
+    #[arg(long, value_parser = parse_duration, default_value = "20s", value_name = "TIME")]
+    delivery_timeout: Duration,
+    /// How long the read of everything at the end may take
+    #[arg(long, value_parser = parse_duration, default_value = "120s", value_name = "TIME")]
+    final_timeout: Duration,
+    /// What choices are drawn from [default: the time]
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// Keep the history here, as JSON lines
+    #[arg(long, value_name = "FILE")]
+    history: Option<PathBuf>,
+    /// Form of the output.
+    #[command(flatten)]
+    form: OutputArgs,
+}
+
+/// Judges a kept history; needs no cluster.
+///
+/// # Errors
+/// [`Failure`] when the file cannot be read.
+pub fn history(file: &Path, output: Output) -> Result<u8, Failure> {
+    let named = |error: String| Failure::new(FAILED, format!("{}: {error}", file.display()));
+    let open = File::open(file).map_err(|error| named(error.to_string()))?;
+    let mut checker = Checker::new();
+    let read = read_history(BufReader::new(open), |line, event| {
+        checker.event(line, event)
+    });
+    let header = read.map_err(|error| named(error.to_string()))?;
+    print(output, &header, &checker.verdict(&Required::default()))
+}
+
+/// Runs a workload.
+///
+/// # Errors
+/// [`Failure`] when the topic cannot be created, or the history cannot be written.
+pub async fn run(global: &Global, args: &RunArgs) -> Result<u8, Failure> {
+    let settings = Settings::resolve(global)?;
+    let seed = args.seed.unwrap_or_else(seed_of_now);
+    let config = config(args, &settings, seed)?;
+    let admin = Admin::new(config.client(0)?);
+    let mut topic_configs: BTreeMap<String, String> = args.configs.iter().cloned().collect();
+    if let Some(least) = args.min_insync {
+        topic_configs.insert("min.insync.replicas".to_owned(), least.to_string());
+    }
+    create_topic(&config, args.replicas, &topic_configs).await?;
+    let header = Header::new(config.topic.as_str(), config.partitions, seed);
+    let recorder = Arc::new(Recorder::new(&header, file(args.history.as_deref())?)?);
+    let say = |text: &str| {
+        if !global.quiet {
+            let _ = writeln!(std::io::stderr(), "{text}");
+        }
+    };
+    say(&format!(
+        "topic {}, seed {seed}: {:?} of records, then everything is read once more",
+        config.topic, args.duration
+    ));
+    let workload = Workload::start(config.clone(), recorder.clone());
+    let interrupts = Interrupts::listen("interrupted twice: there is no verdict");
+    let end = Instant::now() + args.duration;
+    while Instant::now() < end {
+        let pause = TELL_EVERY.min(end.saturating_duration_since(Instant::now()));
+        let stopped = tokio::select! {
+            () = tokio::time::sleep(pause) => false,
+            () = interrupts.clone().first() => true,
+        };
+        say(&progress(&recorder));
+        if stopped {
+            break;
+        }
+    }
+    workload.stop().await;
+    say("reading everything");
+    finish(&config, &recorder, args.final_timeout).await?;
+    let verdict = recorder.verdict(&Required::default())?;
+    if !args.keep_topic && verdict.outcome == Outcome::Valid {
+        let request = v1::DeleteTopicRequest {
+            topic: config.topic.to_string(),
+            ..Default::default()
+        };
+        if let Err(error) = admin.delete_topic(request).await {
+            say(&format!("topic {} was not deleted: {error}", config.topic));
+        }
+    }
+    print(args.form.output, &header, &verdict)
+}
+
+fn config(args: &RunArgs, settings: &Settings, seed: u64) -> Result<Config, Failure> {
+    let name = args.topic.clone();
+    let name = name.unwrap_or_else(|| format!("varve-check-{seed:x}"));
+    let topic = name
+        .parse()
+        .map_err(|error| Failure::usage(format!("topic {name:?}: {error}")))?;
+    let brokers = settings.text("brokers").split(',').map(str::trim);
+    let brokers = brokers.filter(|b| !b.is_empty()).map(str::to_owned);
+    let config = Config::new(brokers.collect(), topic, args.partitions, seed);
+    Ok(Config {
+        tls: settings.tls()?,
+        // Two runs of one seed are not one run.
+        run: seed_of_now(),
+        producers: args.producers,
+        plain_producers: args.plain_producers,
+        consumers: args.consumers,
+        rate: args.rate,
+        record_bytes: args.record_size,
+        delivery_timeout: args.delivery_timeout,
+        ..config
+    })
+}
+
+fn seed_of_now() -> u64 {
+    uuid::Uuid::new_v4().as_u64_pair().0 >> 16
+}
+
+fn file(path: Option<&Path>) -> Result<Option<Box<dyn Write + Send>>, Failure> {
+    let Some(path) = path else { return Ok(None) };
+    let created = File::create(path);
+    let file =
+        created.map_err(|error| Failure::new(FAILED, format!("{}: {error}", path.display())))?;
+    Ok(Some(Box::new(BufWriter::new(file))))
+}
+
+fn progress(recorder: &Recorder) -> String {
+    let p = recorder.progress();
+    format!(
+        "{} s: {} sent, {} acknowledged, {} failed, {} unknown, {} read",
+        recorder.ns() / 1_000_000_000,
+        p.sends,
+        p.ok,
+        p.failed,
+        p.unknown,
+        p.read
+    )
+}
+
+fn print(output: Output, header: &Header, verdict: &Verdict) -> Result<u8, Failure> {
+    if output.is_text() {
+        std::io::stdout().write_all(verdict.text().as_bytes())?;
+    } else {
+        let json = |error: serde_json::Error| Failure::new(FAILED, error.to_string());
+        let value = serde_json::json!({
+            "history": serde_json::to_value(header).map_err(json)?,
+            "verdict": serde_json::to_value(verdict).map_err(json)?,
+        });
+        print_value(output, &value)?;
+    }
+    Ok(match verdict.outcome {
+        Outcome::Valid => 0,
+        Outcome::Invalid => CONDITION,
+        Outcome::Unknown => FAILED,
+    })
+}

@@ -1,0 +1,255 @@
+//! A broker that passes on what another node must answer, so that a client may ask any node.
+//!
+//! What this node cannot answer is sent once to the node that its own metadata names: the leader of a
+//! partition, the coordinator of a group. Requests about partitions of several leaders are split and put
+//! together again. While there is no leader, the call waits, for as long as its caller does.
+//!
+//! Invariants: a call is passed on only with leave ([`Context::forward`]), and what arrives here from
+//! another node has none: one hop, never a circle; an append or a change that may have arrived is made again
+//! only where that is harmless, and otherwise its outcome is told to be unknown; a call that this node can
+//! answer itself costs nothing more than without this layer.
+
+mod convert;
+mod groups;
+mod metrics;
+mod nodes;
+mod operations;
+mod produce;
+mod reads;
+mod reset;
+
+use std::future::Future;
+use std::sync::Arc;
+
+use varve_broker_api as api;
+use varve_broker_api::{Broker, Context, Error};
+use varve_client::{Client, ClientConfig, ClientError};
+use varve_types::{GroupName, MemberId, NodeId, Offset, TopicId, TopicName, TopicPartition};
+
+pub use metrics::Metrics;
+pub use produce::Receipt;
+
+use crate::nodes::Nodes;
+
+/// Result of every call.
+type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// See the module. Cheap to clone.
+#[derive(Debug)]
+pub struct Forwarding<B> {
+    broker: Arc<B>,
+    nodes: Nodes,
+}
+
+impl<B> Clone for Forwarding<B> {
+    fn clone(&self) -> Self {
+        Self {
+            broker: Arc::clone(&self.broker),
+            nodes: self.nodes.clone(),
+        }
+    }
+}
+
+impl<B: Broker> Forwarding<B> {
+    /// Passes on what `broker` cannot answer. Connections are opened when first needed.
+    ///
+    /// # Errors
+    /// When the connections cannot be prepared: a bug of ours.
+    pub fn new(broker: Arc<B>, metrics: Metrics) -> Result<Self, ClientError> {
+        let node = broker.node();
+        let client = Client::new(ClientConfig {
+            client_id: format!("varve-node-{}", node.node),
+            connect_timeout: nodes::CONNECT_TIMEOUT,
+            ..ClientConfig::default()
+        })?;
+        let timeout = std::time::Duration::from_millis(node.request_timeout_ms.max(1));
+        Ok(Self {
+            broker,
+            nodes: Nodes::new(client, node.node, timeout, metrics),
+        })
+    }
+
+    fn me(&self) -> NodeId {
+        self.nodes.me()
+    }
+}
+
+impl<B: Broker> Broker for Forwarding<B> {
+    type Receipt = Receipt<B::Receipt>;
+
+    async fn produce(&self, ctx: &Context, request: api::Produce) -> Result<Self::Receipt> {
+        self.append(ctx, request).await
+    }
+
+    // The session is made by the node that decides about metadata, which any node asks by itself.
+    fn init_producer(
+        &self,
+        ctx: &Context,
+        request: api::InitProducer,
+    ) -> impl Future<Output = Result<api::ProducerSession>> + Send {
+        self.broker.init_producer(ctx, request)
+    }
+
+    async fn fetch(
+        &self,
+        ctx: &Context,
+        request: api::Fetch,
+    ) -> Result<Vec<api::PartitionFetched>> {
+        self.read(ctx, request).await
+    }
+
+    async fn list_offsets(
+        &self,
+        ctx: &Context,
+        queries: Vec<api::OffsetQuery>,
+    ) -> Vec<Result<api::OffsetFound>> {
+        self.find_offsets(ctx, queries).await
+    }
+
+    fn create_topic(
+        &self,
+        ctx: &Context,
+        request: api::CreateTopic,
+    ) -> impl Future<Output = Result<api::TopicInfo>> + Send {
+        self.broker.create_topic(ctx, request)
+    }
+
+    fn delete_topic(
+        &self,
+        ctx: &Context,
+        topic: &TopicName,
+        id: Option<TopicId>,
+    ) -> impl Future<Output = Result<()>> + Send {
+        self.broker.delete_topic(ctx, topic, id)
+    }
+
+    fn topic(&self, ctx: &Context, topic: &TopicName) -> Result<api::TopicInfo> {
+        self.broker.topic(ctx, topic)
+    }
+
+    fn topics(&self, ctx: &Context) -> Result<Vec<api::TopicInfo>> {
+        self.broker.topics(ctx)
+    }
+
+    fn partitions(&self, ctx: &Context, topic: &TopicName) -> Result<Vec<api::PartitionInfo>> {
+        self.broker.partitions(ctx, topic)
+    }
+
+    fn topic_configs(&self, ctx: &Context, topic: &TopicName) -> Result<Vec<api::ConfigEntry>> {
+        self.broker.topic_configs(ctx, topic)
+    }
+
+    fn update_topic_configs(
+        &self,
+        ctx: &Context,
+        request: api::UpdateConfigs,
+    ) -> impl Future<Output = Result<api::TopicInfo>> + Send {
+        self.broker.update_topic_configs(ctx, request)
+    }
+
+    fn add_partitions(
+        &self,
+        ctx: &Context,
+        request: api::AddPartitions,
+    ) -> impl Future<Output = Result<api::TopicInfo>> + Send {
+        self.broker.add_partitions(ctx, request)
+    }
+
+    async fn delete_records(
+        &self,
+        ctx: &Context,
+        items: Vec<api::DeleteBefore>,
+    ) -> Vec<Result<Offset>> {
+        self.trim(ctx, items).await
+    }
+
+    async fn heartbeat(
+        &self,
+        ctx: &Context,
+        request: api::Heartbeat,
+    ) -> Result<api::HeartbeatReply> {
+        self.beat(ctx, request).await
+    }
+
+    async fn commit_offsets(
+        &self,
+        ctx: &Context,
+        request: api::CommitOffsets,
+    ) -> Result<Vec<Result<()>>> {
+        self.commit(ctx, request).await
+    }
+
+    async fn committed_offsets(
+        &self,
+        ctx: &Context,
+        request: api::GetOffsets,
+    ) -> Result<Vec<api::CommittedOffset>> {
+        self.committed(ctx, request).await
+    }
+
+    async fn reset_offsets(
+        &self,
+        ctx: &Context,
+        request: api::ResetOffsets,
+    ) -> Result<Vec<api::CommittedOffset>> {
+        self.reset(ctx, request).await
+    }
+
+    async fn delete_offsets(
+        &self,
+        ctx: &Context,
+        group: &GroupName,
+        partitions: Vec<TopicPartition>,
+    ) -> Result<Vec<Result<()>>> {
+        self.forget_offsets(ctx, group, partitions).await
+    }
+
+    async fn groups(&self, ctx: &Context) -> Result<Vec<api::GroupListing>> {
+        self.all_groups(ctx).await
+    }
+
+    async fn group(&self, ctx: &Context, group: &GroupName) -> Result<api::GroupInfo> {
+        self.describe_group(ctx, group).await
+    }
+
+    async fn delete_group(&self, ctx: &Context, group: &GroupName) -> Result<()> {
+        self.drop_group(ctx, group).await
+    }
+
+    async fn remove_members(
+        &self,
+        ctx: &Context,
+        group: &GroupName,
+        members: Vec<MemberId>,
+    ) -> Result<Vec<MemberId>> {
+        self.expel(ctx, group, members).await
+    }
+
+    fn node(&self) -> api::NodeInfo {
+        self.broker.node()
+    }
+
+    fn nodes(&self) -> Vec<api::NodeStatus> {
+        self.broker.nodes()
+    }
+
+    fn health(&self) -> api::ClusterHealth {
+        self.broker.health()
+    }
+
+    fn metadata_version(&self) -> u64 {
+        self.broker.metadata_version()
+    }
+
+    fn metadata_changed(&self, seen: u64) -> impl Future<Output = u64> + Send {
+        self.broker.metadata_changed(seen)
+    }
+}
+
+/// An answer that is missing from what another node sent.
+fn missing(what: &str) -> Error {
+    Error::new(
+        varve_types::ErrorKind::StorageError,
+        format!("the node that was asked answered without {what}; is it of another version?"),
+    )
+}

@@ -1,0 +1,190 @@
+//! The other nodes: one connection to each, what a passed on call carries, and how long it is tried.
+//!
+//! Invariants: a call names this node as its hop, so that nobody passes it on again; it carries who asked
+//! and what the caller sent for the next node to see; it never outlives its caller's patience.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tonic::metadata::{Ascii, MetadataValue};
+use varve_broker_api::{Context, Error, LeaderHint};
+use varve_client::{Client, RpcError};
+use varve_types::{ErrorKind, NodeId};
+
+use crate::convert;
+use crate::metrics::Metrics;
+
+/// Longest time to open a connection to another node.
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// First pause before a call is tried again.
+const PAUSE_FIRST: Duration = Duration::from_millis(20);
+/// Longest pause.
+const PAUSE_MAX: Duration = Duration::from_millis(400);
+/// What is kept back of a deadline, so that the reason arrives and not a bare timeout.
+const MARGIN: Duration = Duration::from_millis(250);
+
+/// Why a passed on call failed.
+#[derive(Debug, Clone)]
+pub(crate) struct Failure {
+    pub(crate) error: Error,
+    /// The connection broke: the call may have arrived.
+    pub(crate) unknown: bool,
+}
+
+impl Failure {
+    /// The error of a call that may be made again whatever became of it.
+    pub(crate) fn harmless(self) -> Error {
+        if !self.unknown {
+            return self.error;
+        }
+        Error {
+            kind: ErrorKind::LeaderNotAvailable,
+            ..self.error
+        }
+    }
+}
+
+/// See the module. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Nodes {
+    client: Client,
+    me: NodeId,
+    hop: Option<MetadataValue<Ascii>>,
+    timeout: Duration,
+    metrics: Metrics,
+}
+
+impl Nodes {
+    pub(crate) fn new(client: Client, me: NodeId, timeout: Duration, metrics: Metrics) -> Self {
+        Self {
+            client,
+            me,
+            hop: MetadataValue::try_from(me.to_string()).ok(),
+            timeout,
+            metrics,
+        }
+    }
+
+    pub(crate) const fn me(&self) -> NodeId {
+        self.me
+    }
+
+    pub(crate) const fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Until when a call is tried.
+    pub(crate) fn until(&self, ctx: &Context) -> Instant {
+        let now = Instant::now();
+        match ctx.deadline {
+            None => now + self.timeout.saturating_sub(MARGIN),
+            Some(deadline) => {
+                let left = Instant::from_std(deadline).saturating_duration_since(now);
+                now + left.saturating_sub(MARGIN.max(left / 8).min(left / 2))
+            }
+        }
+    }
+
+    /// How long an answer that is not held may take.
+    pub(crate) fn read_timeout(&self) -> Duration {
+        self.timeout.min(Duration::from_secs(10))
+    }
+
+    /// A message with everything that travels beside it.
+    pub(crate) fn request<T>(
+        &self,
+        ctx: &Context,
+        message: T,
+        within: Duration,
+    ) -> tonic::Request<T> {
+        let mut request = tonic::Request::new(message);
+        request.set_timeout(within.max(Duration::from_millis(50)));
+        let metadata = request.metadata_mut();
+        if let Some(hop) = &self.hop {
+            metadata.insert("varve-hop", hop.clone());
+        }
+        if let Ok(id) = MetadataValue::try_from(&*ctx.client_id)
+            && !ctx.client_id.is_empty()
+        {
+            metadata.insert("varve-client-id", id);
+        }
+        for (key, value) in ctx.forward.iter().flat_map(|forward| &forward.carried) {
+            if let Ok(value) = MetadataValue::try_from(value.as_str()) {
+                metadata.insert(*key, value);
+            }
+        }
+        request
+    }
+
+    /// Counts a passed on call, remembers who answered it, and says what its failure means.
+    pub(crate) fn outcome<T>(
+        &self,
+        ctx: &Context,
+        method: &'static str,
+        to: &LeaderHint,
+        answer: Result<T, RpcError>,
+    ) -> Result<T, Failure> {
+        let answered = match &answer {
+            Ok(_) => true,
+            Err(error) => error.kind.is_some(),
+        };
+        self.metrics.forwarded(method, answered);
+        if let (true, Some(forward)) = (answered, &ctx.forward) {
+            forward.note(to.clone());
+        }
+        answer.map_err(|error| {
+            tracing::debug!(method, node = to.node.0, address = to.address, %error, "a call that was passed on failed");
+            convert::failure(to, error)
+        })
+    }
+
+    /// Whether a failed call may be tried again, here or elsewhere.
+    pub(crate) const fn again(error: &Error) -> bool {
+        matches!(
+            error.kind,
+            ErrorKind::NotLeader
+                | ErrorKind::NotCoordinator
+                | ErrorKind::LeaderNotAvailable
+                | ErrorKind::CoordinatorLoading
+        )
+    }
+
+    /// Where the error says to go, if that is elsewhere.
+    pub(crate) fn target(&self, error: &Error) -> Option<LeaderHint> {
+        let hint = error.leader.as_deref()?;
+        let elsewhere = hint.node != self.me && !hint.address.is_empty();
+        let moved = matches!(error.kind, ErrorKind::NotLeader | ErrorKind::NotCoordinator);
+        (elsewhere && moved).then(|| hint.clone())
+    }
+}
+
+/// Pauses between attempts, until the caller's patience ends.
+#[derive(Debug)]
+pub(crate) struct Retry {
+    until: Instant,
+    pause: Duration,
+}
+
+impl Retry {
+    pub(crate) const fn new(until: Instant) -> Self {
+        Self {
+            until,
+            pause: PAUSE_FIRST,
+        }
+    }
+
+    /// Time that is left.
+    pub(crate) fn left(&self) -> Duration {
+        self.until.saturating_duration_since(Instant::now())
+    }
+
+    /// Waits before the next attempt; false when there is no time for one.
+    pub(crate) async fn pause(&mut self) -> bool {
+        if Instant::now() + self.pause >= self.until {
+            return false;
+        }
+        tokio::time::sleep(self.pause).await;
+        self.pause = (self.pause * 2).min(PAUSE_MAX);
+        true
+    }
+}

@@ -1,0 +1,79 @@
+//! Operators' calls are decided by what all nodes agree on, which any node asks by itself: nothing is passed
+//! on here.
+
+use std::future::Future;
+
+use varve_broker_api as api;
+use varve_broker_api::{Context, Operations};
+use varve_types::{NodeId, TopicName, TopicPartition};
+
+use crate::{Forwarding, Result};
+
+impl<B: Operations> Operations for Forwarding<B> {
+    fn node_details(&self, ctx: &Context) -> Result<Vec<api::NodeDetail>> {
+        self.broker.node_details(ctx)
+    }
+
+    fn drain_node(
+        &self,
+        ctx: &Context,
+        node: NodeId,
+        force: bool,
+    ) -> impl Future<Output = Result<api::Drain>> + Send {
+        self.broker.drain_node(ctx, node, force)
+    }
+
+    fn resume_node(
+        &self,
+        ctx: &Context,
+        node: NodeId,
+    ) -> impl Future<Output = Result<api::NodeState>> + Send {
+        self.broker.resume_node(ctx, node)
+    }
+
+    fn decommission_node(
+        &self,
+        ctx: &Context,
+        node: NodeId,
+        dead: bool,
+    ) -> impl Future<Output = Result<api::Decommission>> + Send {
+        self.broker.decommission_node(ctx, node, dead)
+    }
+
+    fn transfer_leadership(
+        &self,
+        ctx: &Context,
+        partition: TopicPartition,
+        to: Option<NodeId>,
+    ) -> impl Future<Output = Result<api::LeaderHint>> + Send {
+        self.broker.transfer_leadership(ctx, partition, to)
+    }
+
+    fn elect_preferred_leaders(
+        &self,
+        ctx: &Context,
+        topics: Vec<TopicName>,
+    ) -> impl Future<Output = Result<api::Elections>> + Send {
+        self.broker.elect_preferred_leaders(ctx, topics)
+    }
+
+    fn reassign(
+        &self,
+        ctx: &Context,
+        request: api::Reassign,
+    ) -> impl Future<Output = Result<Vec<Result<()>>>> + Send {
+        self.broker.reassign(ctx, request)
+    }
+
+    fn reassignments(&self, ctx: &Context) -> Result<Vec<api::Reassignment>> {
+        self.broker.reassignments(ctx)
+    }
+
+    fn cancel_reassignments(
+        &self,
+        ctx: &Context,
+        partitions: Vec<TopicPartition>,
+    ) -> impl Future<Output = Result<Vec<Result<()>>>> + Send {
+        self.broker.cancel_reassignments(ctx, partitions)
+    }
+}

@@ -1,0 +1,133 @@
+//! `cargo xtask chaos`: one history of real processes under faults and its verdict, or several.
+//!
+//! The verdict goes to standard output, progress to standard error. Exit codes: 0 valid, 4 something forbidden
+//! happened, 1 nothing could be said, 2 usage.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use varve_tests::chaos::{Fault, Options, parse_faults, run, say};
+use varve_types::size::parse_duration;
+
+const HELP: &str = "\
+Usage: cargo xtask chaos [OPTIONS]
+
+Options:
+  --nodes N[,M...]   nodes; with --histories the numbers are taken in turn  [default: 3]
+  --seed S           what everything is drawn from                          [default: the time]
+  --duration TIME    how long things break                                  [default: 60s]
+  --faults LIST      names with commas, or all                              [default: all]
+  --rate N           sends in a second                                      [default: 300]
+  --histories N      so many, with seeds S, S+1, ...                        [default: 1]
+  --ground G         auto: network namespaces if they can be had; loopback    [default: auto]
+  --keep DIR         keep history and logs here; else only when something is wrong
+
+Faults:
+";
+
+fn usage(error: &str) -> ExitCode {
+    eprintln!("error: {error}\n\n{}", help());
+    ExitCode::from(2)
+}
+
+fn help() -> String {
+    let mut text = HELP.to_owned();
+    for fault in Fault::ALL {
+        text += &format!("  {:<11}{}\n", fault.name(), fault.what());
+    }
+    text
+}
+
+struct Arguments {
+    options: Options,
+    nodes: Vec<usize>,
+    histories: u64,
+}
+
+fn parse(words: &[String]) -> Result<Arguments, String> {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let mut all = Arguments {
+        options: Options {
+            nodes: 3,
+            seed: since.map_or(1, |time| time.as_secs()),
+            duration: Duration::from_secs(60),
+            faults: Fault::ALL.to_vec(),
+            rate: 300,
+            loopback: false,
+            keep: None,
+        },
+        nodes: vec![3],
+        histories: 1,
+    };
+    for pair in words.chunks(2) {
+        let [name, value] = pair else {
+            return Err(format!("{} needs a value", pair[0]));
+        };
+        let number = || {
+            value
+                .parse::<u64>()
+                .map_err(|error| format!("{name} {value}: {error}"))
+        };
+        match name.as_str() {
+            "--nodes" => {
+                let one = |word: &str| word.parse().ok().filter(|n| (1..=9).contains(n));
+                let counts: Option<Vec<usize>> = value.split(',').map(one).collect();
+                all.nodes = counts.ok_or("--nodes: numbers from 1 to 9")?;
+            }
+            "--seed" => all.options.seed = number()?,
+            "--duration" => all.options.duration = parse_duration(value)?,
+            "--faults" => all.options.faults = parse_faults(value)?,
+            "--rate" => all.options.rate = u32::try_from(number()?).map_err(|e| e.to_string())?,
+            "--histories" => all.histories = number()?,
+            "--ground" => all.options.loopback = value == "loopback",
+            "--keep" => all.options.keep = Some(PathBuf::from(value)),
+            other => return Err(format!("unknown option {other}")),
+        }
+    }
+    Ok(all)
+}
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    if words.iter().any(|word| word == "--help" || word == "-h") {
+        print!("{}", help());
+        return ExitCode::SUCCESS;
+    }
+    let arguments = match parse(&words) {
+        Ok(arguments) => arguments,
+        Err(error) => return usage(&error),
+    };
+    let mut worst = 0;
+    for number in 0..arguments.histories {
+        let mut options = arguments.options.clone();
+        options.seed = options.seed.wrapping_add(number);
+        let at = usize::try_from(number).unwrap_or(0) % arguments.nodes.len();
+        options.nodes = arguments.nodes[at];
+        options.keep = options.keep.map(|dir| match arguments.histories {
+            1 => dir,
+            _ => dir.join(options.seed.to_string()),
+        });
+        let names: Vec<&str> = options.faults.iter().map(|fault| fault.name()).collect();
+        say(&format!(
+            "history {} of {}: {} nodes, seed {}, {:?} of {}",
+            number + 1,
+            arguments.histories,
+            options.nodes,
+            options.seed,
+            options.duration,
+            names.join(",")
+        ));
+        match run(&options) {
+            Ok(report) => {
+                println!("{}", report.text());
+                worst = worst.max(report.exit_code());
+            }
+            Err(error) => {
+                eprintln!("error: {error}");
+                worst = worst.max(1);
+            }
+        }
+    }
+    ExitCode::from(worst)
+}
