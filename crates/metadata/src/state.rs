@@ -335,7 +335,9 @@ impl State {
             return false;
         }
         self.index.put(at, Some(&before), Some(partition));
-        let ended = before.is_reassigning() && !partition.is_reassigning();
+        // One that only gives replicas up may be over at once.
+        let resized = before.replicas.len() != partition.replicas.len();
+        let ended = (before.is_reassigning() || resized) && !partition.is_reassigning();
         if ended && partition.replicas.len() as i64 != i64::from(topic.replication_factor) {
             // Grown or shrunk: new partitions follow once every one has been moved so.
             let count = partition.replicas.len();
