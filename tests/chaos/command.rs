@@ -47,7 +47,7 @@ fn a_run_is_judged_kept_and_judged_again_the_same() {
     let lines = || text.lines().map(|line| json(line.as_bytes()));
     // The last send to partition 0: one of those that must succeed at the end.
     let is_send = |event: &serde_json::Value| event["type"] == "send" && event["partition"] == 0;
-    let value = lines().filter(is_send).next_back().unwrap()["value"].clone();
+    let value = lines().rfind(is_send).unwrap()["value"].clone();
     let without: Vec<String> = lines()
         .map(|mut event| {
             if event["type"] == "poll" {

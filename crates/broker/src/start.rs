@@ -121,8 +121,7 @@ impl Broker {
     }
 
     /// As [`Self::start`], as one node of several. Ends once this node is registered and every partition that
-    /// it holds is open, however long that takes: peers can be served before, by [`Self::service`] of what
-    /// `started` is given.
+    /// it holds is open, however long that takes. Peers can be served before, through `service`.
     ///
     /// # Errors
     /// [`StartError`], with nothing changed.

@@ -46,10 +46,10 @@ pub(crate) async fn open(
         .map_err(|error| Status::internal(error.to_string()))?;
     std::future::poll_fn(|cx| GrpcService::<tonic::body::Body>::poll_ready(&mut rpc, cx))
         .await
-        .map_err(|error| Status::from_error(error))?;
+        .map_err(Status::from_error)?;
     let response = GrpcService::call(&mut rpc, request)
         .await
-        .map_err(|error| Status::from_error(error))?;
+        .map_err(Status::from_error)?;
     // A refusal has no body: its status stands in the headers.
     if let Some(status) = Status::from_header_map(response.headers()) {
         return Err(status);
