@@ -123,14 +123,21 @@ fn a_killed_member_is_replaced_within_the_session_timeout() {
             (shared == 2 || (a.len() == 4 && b.len() == 2)).then_some(())
         },
     );
-    // What each owns now is what it gets of one more round.
-    let (before_a, before_b) = (first.seen().len(), second.seen().len());
-    produce_round(&node);
-    wait::until("the round to arrive", Duration::from_secs(30), || {
-        (first.seen().len() + second.seen().len() >= before_a + before_b + 4).then_some(())
-    });
-    let owned_by_first: Vec<u32> = first.seen()[before_a..].iter().map(|(p, _)| *p).collect();
-    assert_eq!(owned_by_first.len(), 2, "two of four partitions each");
+    // What each owns is what it gets of one more round, once nothing is being handed over any more.
+    let owned_by_first: Vec<u32> = wait::until(
+        "two of four partitions each",
+        Duration::from_secs(60),
+        || {
+            let (before_a, before_b) = (first.seen().len(), second.seen().len());
+            produce_round(&node);
+            wait::until("the round to arrive", Duration::from_secs(30), || {
+                (first.seen().len() + second.seen().len() >= before_a + before_b + 4).then_some(())
+            });
+            let seen = first.seen();
+            let owned: Vec<u32> = seen[before_a..].iter().map(|(p, _)| *p).collect();
+            (owned.len() == 2).then_some(owned)
+        },
+    );
     let ends: BTreeMap<u64, u64> = {
         let mut ends = BTreeMap::new();
         for (p, o) in first.seen().into_iter().chain(second.seen()) {

@@ -195,7 +195,11 @@ fn shutdown_with_200_streams() {
         }
         match held.await.unwrap() {
             Ok(answer) => assert!(answer.records.is_empty()),
-            Err(status) => assert_eq!(status.code(), Code::Unavailable, "{status:?}"),
+            // Cancelled: the connection ended before the call was on its way.
+            Err(status) => assert!(
+                matches!(status.code(), Code::Unavailable | Code::Cancelled),
+                "{status:?}"
+            ),
         }
         bed.resume().await;
         let values = bed.rpc.values("t", 0).await;
