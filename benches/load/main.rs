@@ -3,9 +3,16 @@
 //! `load produce|fetch|latency` drive a server that is already there; `load share` starts one of its own,
 //! measures the floor and us in turn in the same run, and prints the table of `benches/README.md`;
 //! `load memory` watches what a server of its own uses; `load startup` starts one again after a stop and a kill.
+//! Of three nodes that are a cluster, `load failover` measures how long writes stand still when one ends,
+//! `load replicated` what replication costs, and `load idle` what they use while nobody needs them.
 
+mod cluster;
 mod drive;
+mod failover;
+mod idle;
 mod memory;
+mod replicated;
+mod report;
 mod server;
 mod share;
 mod startup;
@@ -77,6 +84,47 @@ enum Command {
         #[arg(long, default_value = "256KiB", value_parser = parse_bytes)]
         batch_bytes: u64,
     },
+    /// Three nodes, one of which ends: how long writes stand still, and what producers are told.
+    Failover {
+        #[command(flatten)]
+        args: failover::Args,
+        #[command(flatten)]
+        how: How,
+    },
+    /// Three nodes with three replicas, as a share of a third of one node, in turn.
+    Replicated {
+        #[command(flatten)]
+        args: replicated::Args,
+        #[command(flatten)]
+        how: How,
+    },
+    /// Three nodes that nobody uses: CPU and memory of each.
+    Idle {
+        #[command(flatten)]
+        args: idle::Args,
+        #[command(flatten)]
+        how: How,
+    },
+}
+
+/// Where a run has its files, and what it prints.
+#[derive(Debug, Clone, Args)]
+struct How {
+    /// Directory for the data of all; default: a temporary one.
+    #[arg(long)]
+    dir: Option<PathBuf>,
+    /// Shape of the report.
+    #[arg(short, long, value_enum, default_value = "table")]
+    output: report::Output,
+}
+
+impl How {
+    fn directory(&self) -> Result<tempfile::TempDir> {
+        Ok(match &self.dir {
+            Some(dir) => tempfile::tempdir_in(dir)?,
+            None => tempfile::tempdir()?,
+        })
+    }
 }
 
 /// What to send or read.
@@ -147,6 +195,15 @@ async fn main() -> Result<()> {
         } => {
             let dir = dir.as_deref();
             startup::run(dir, rounds, partitions, bytes, batch_bytes).await?;
+        }
+        Command::Failover { args, how } => {
+            failover::run(how.directory()?.path(), &args, how.output).await?;
+        }
+        Command::Replicated { args, how } => {
+            replicated::run(how.directory()?.path(), &args, how.output).await?;
+        }
+        Command::Idle { args, how } => {
+            idle::run(how.directory()?.path(), &args, how.output).await?;
         }
     }
     Ok(())

@@ -4,6 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -19,7 +20,7 @@ pub struct Server {
 impl Server {
     /// Starts `varve` from the directory of this program on `dir`, and waits until its port is open.
     pub fn start(dir: &Path) -> Result<Self> {
-        let mut server = Self::launch(dir)?;
+        let mut server = Self::launch(dir, &[])?;
         let address = server.address.clone();
         server.wait(|| std::net::TcpStream::connect(&address).is_ok())?;
         Ok(server)
@@ -28,13 +29,19 @@ impl Server {
     /// As [`Server::start`], and waits until it is ready, which takes the time that is returned.
     pub fn start_ready(dir: &Path) -> Result<(Self, Duration)> {
         let started = Instant::now();
-        let mut server = Self::launch(dir)?;
-        let http = server.http;
-        server.wait(|| is_ready(http))?;
+        let mut server = Self::launch(dir, &[])?;
+        server.wait_ready()?;
         Ok((server, started.elapsed()))
     }
 
-    fn launch(dir: &Path) -> Result<Self> {
+    /// Waits until it takes requests.
+    pub fn wait_ready(&mut self) -> Result<()> {
+        let http = self.http;
+        self.wait(|| is_ready(http))
+    }
+
+    /// Starts `varve` from the directory of this program on `dir` with further configuration.
+    pub fn launch(dir: &Path, env: &[(&str, String)]) -> Result<Self> {
         let exe = std::env::current_exe()?;
         let varve = exe.with_file_name("varve");
         let (client, http) = (free_port()?, free_port()?);
@@ -48,6 +55,7 @@ impl Server {
             .env("VARVE_LISTENERS__CLIENT__ADDRESS", &address)
             .env("VARVE_LISTENERS__CLIENT__TLS__MODE", "insecure")
             .env("VARVE_HTTP__ADDRESS", format!("127.0.0.1:{http}"))
+            .envs(env.iter().map(|(key, value)| (key, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::null());
         if std::env::var_os("LOAD_SERVER_LOGS").is_none() {
@@ -122,6 +130,21 @@ impl Server {
         Ok(kib * 1024)
     }
 
+    /// How often a thread of the process has slept so far, and been woken.
+    pub fn wakes(&self) -> Result<u64> {
+        let mut wakes = 0;
+        for thread in std::fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
+            // A thread may end meanwhile.
+            let status = std::fs::read_to_string(thread?.path().join("status"));
+            let status = status.unwrap_or_default();
+            let line = status
+                .lines()
+                .find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+            wakes += line.map_or(Ok(0), |number| number.trim().parse::<u64>())?;
+        }
+        Ok(wakes)
+    }
+
     /// CPU time used so far.
     pub fn cpu(&self) -> Result<Duration> {
         let stat = self.proc("stat")?;
@@ -154,6 +177,20 @@ fn is_ready(port: u16) -> bool {
     ask().is_ok_and(|answer| answer.split(' ').nth(1) == Some("200"))
 }
 
-fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+/// A port that nobody listens at. Below those that the system gives to outgoing connections: between this and
+/// the start of a server no connection takes it.
+pub fn free_port() -> Result<u16> {
+    const FIRST: u16 = 24_000;
+    const COUNT: u16 = 1_000;
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    for _ in 0..COUNT {
+        let step = u32::from(NEXT.fetch_add(1, Ordering::Relaxed));
+        // Programs that run at the same time begin at different places.
+        let at = std::process::id().wrapping_mul(97).wrapping_add(step) % u32::from(COUNT);
+        let port = FIRST + u16::try_from(at)?;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    bail!("no port from {FIRST} to {} is free", FIRST + COUNT - 1)
 }

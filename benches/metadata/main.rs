@@ -127,7 +127,7 @@ fn failover(state: &mut State, dead: NodeId) -> Result<()> {
     let config = ControllerConfig::default();
     let mut controller = Controller::new(config);
     let mut out = Vec::new();
-    controller.step(0, state, Input::BecameController, &mut out);
+    controller.step(0, state, Input::BecameController { before: None }, &mut out);
     let now = config.session_timeout_ms;
     let alive: Vec<NodeId> = state
         .nodes()

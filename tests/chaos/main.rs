@@ -8,6 +8,7 @@
 )]
 
 mod command;
+mod disk;
 mod ground;
 mod proxy;
 mod smoke;

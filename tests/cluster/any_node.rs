@@ -14,19 +14,27 @@ use varve_proto::v1::group_service_client::GroupServiceClient;
 use varve_proto::v1::producer_service_client::ProducerServiceClient;
 use varve_proto::v1::topic_service_client::TopicServiceClient;
 use varve_tests::cluster::Cluster;
+use varve_tls::{ClientFiles, ClientTls, Connector};
 use varve_types::ErrorKind;
+
+use crate::secure;
 
 /// Only a failure waits so long.
 const PATIENCE: Duration = Duration::from_secs(60);
 const PARTITIONS: i32 = 3;
 
 async fn channel(cluster: &Cluster, id: usize) -> Channel {
-    let address = format!("http://{}", cluster.node(id).address());
-    Channel::from_shared(address)
-        .unwrap()
-        .connect()
-        .await
-        .unwrap()
+    let node = cluster.node(id);
+    let tls = node.client_ca().map(|ca| {
+        let files = ClientFiles {
+            ca: Some(ca.to_owned()),
+            identity: None,
+        };
+        ClientTls::load(files).unwrap()
+    });
+    let endpoint = Channel::from_shared(format!("http://{}", node.address())).unwrap();
+    let connector = Connector::new(tls, None);
+    endpoint.connect_with_connector(connector).await.unwrap()
 }
 
 fn call<T>(message: T) -> Request<T> {
@@ -278,12 +286,26 @@ async fn groups(cluster: &Cluster) {
 #[test]
 fn a_client_without_a_library_may_ask_any_node() {
     let dir = tempfile::tempdir().unwrap();
-    let cluster = Cluster::start(dir.path());
-    let leaders = create(&cluster);
+    simple_clients(&Cluster::start(dir.path()));
+}
+
+#[test]
+fn a_client_without_a_library_may_ask_any_node_by_tls() {
+    let dir = tempfile::tempdir().unwrap();
+    let cluster = secure::start(dir.path());
+    simple_clients(&cluster);
+    topics(&cluster, "tls");
+    for id in 1..=3 {
+        every_command(&cluster, id, "tls");
+    }
+}
+
+fn simple_clients(cluster: &Cluster) {
+    let leaders = create(cluster);
     let runtime = Runtime::new().unwrap();
-    runtime.block_on(append_and_read(&cluster, &leaders));
-    runtime.block_on(groups(&cluster));
-    runtime.block_on(many_partitions(&cluster));
+    runtime.block_on(append_and_read(cluster, &leaders));
+    runtime.block_on(groups(cluster));
+    runtime.block_on(many_partitions(cluster));
     for id in 1..=3 {
         let (_, metrics) = cluster.node(id).get("/metrics");
         let forwarded = "varve_rpc_forwarded_total{method=\"Produce\",outcome=\"answered\"}";

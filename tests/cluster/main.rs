@@ -8,7 +8,12 @@
 )]
 
 mod any_node;
+mod bad_nodes;
+#[path = "../../crates/tls/tests/support/ca.rs"]
+mod ca;
 mod directories;
 mod failover;
 mod killed;
+mod minimum;
+mod secure;
 mod takeover;

@@ -57,6 +57,10 @@ fn what_the_node_does_not_start_on() {
         let newer = text.replace("format_version = 1", "format_version = 2");
         for (content, says) in [
             (newer, "layout version 2; this program knows up to 1"),
+            (
+                text.replace("format_version = 1", "format_version = 0"),
+                "there is no layout version 0",
+            ),
             ("garbage".to_owned(), "cannot be understood"),
             (String::new(), "cannot be understood"),
             (format!("{text}surprise = 1\n"), "cannot be understood"),

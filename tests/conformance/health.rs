@@ -23,7 +23,7 @@ pub async fn get(port: u16, path: &str) -> Option<(u16, String)> {
 }
 
 /// Names of the metrics that mean something on one node. A promise to dashboards and alerts.
-const NAMES: [&str; 64] = [
+const NAMES: [&str; 66] = [
     "varve_build_info",
     "varve_cluster_nodes",
     "varve_cluster_topics",
@@ -68,6 +68,8 @@ const NAMES: [&str; 64] = [
     "varve_log_corrupt_batches_total",
     "varve_log_damaged_files_total",
     "varve_log_failures_total",
+    "varve_partition_repairs_total",
+    "varve_partition_repairs_in_progress",
     "varve_log_flush_stalled",
     "varve_partition_offline",
     "varve_partition_damaged_ranges",
@@ -159,7 +161,7 @@ fn probes_follow_the_life_of_a_node() {
         let port = listener.local_addr().unwrap().port();
         let metrics = varve_server::metrics::Metrics::new(&health);
         let serving = tokio::spawn(varve_server::http::serve(
-            listener,
+            listener.into(),
             health,
             metrics,
             Default::default(),

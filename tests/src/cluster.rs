@@ -14,6 +14,7 @@ const PATIENCE: Duration = Duration::from_secs(90);
 #[derive(Debug)]
 pub struct Cluster {
     nodes: Vec<Node>,
+    peers: Vec<String>,
 }
 
 #[allow(clippy::expect_used, reason = "test harness")]
@@ -25,6 +26,13 @@ impl Cluster {
 
     /// Starts so many nodes with further environment and waits until all are ready.
     pub fn start_with(dir: &Path, count: usize, env: &[(&str, &str)]) -> Self {
+        let mut cluster = Self::prepare(dir, count, env);
+        cluster.start_all();
+        cluster
+    }
+
+    /// So many nodes that do not run yet.
+    pub fn prepare(dir: &Path, count: usize, env: &[(&str, &str)]) -> Self {
         let peers: Vec<String> = (0..count)
             .map(|_| format!("127.0.0.1:{}", free_port()))
             .collect();
@@ -40,17 +48,31 @@ impl Cluster {
             all.extend_from_slice(env);
             Node::prepare(&dir.join(format!("node-{id}")), &all)
         });
-        let mut cluster = Self {
+        Self {
             nodes: nodes.collect(),
-        };
-        for node in &mut cluster.nodes {
+            peers,
+        }
+    }
+
+    /// Starts every node and waits until all are ready.
+    pub fn start_all(&mut self) {
+        for node in &mut self.nodes {
             node.spawn();
         }
-        for node in &mut cluster.nodes {
+        for node in &mut self.nodes {
             node.wait_ready();
         }
-        cluster.wait_active(count);
-        cluster
+        self.wait_active(self.count());
+    }
+
+    /// Addresses of the nodes for other nodes, with commas between.
+    pub fn seeds(&self) -> String {
+        self.peers.join(",")
+    }
+
+    /// `host:port` of a node for other nodes.
+    pub fn peer(&self, id: usize) -> &str {
+        &self.peers[id - 1]
     }
 
     /// A node.

@@ -48,6 +48,11 @@ fn build() -> PathBuf {
     dir.join("varve")
 }
 
+/// What a program needs to trust a node.
+fn trusting(node: &node::Node) -> Option<(&'static str, &std::path::Path)> {
+    node.client_ca().map(|ca| ("VARVE_TLS_CA", ca))
+}
+
 /// Runs `varve` with arguments against a node and returns its output.
 ///
 /// # Panics
@@ -57,6 +62,7 @@ pub fn run(node: &node::Node, args: &[&str]) -> std::process::Output {
     Command::new(varve())
         .args(args)
         .env("VARVE_BROKERS", node.address())
+        .envs(trusting(node))
         .output()
         .expect("varve runs")
 }
@@ -72,6 +78,7 @@ pub fn run_with_input(node: &node::Node, args: &[&str], input: &[u8]) -> std::pr
     let mut child = Command::new(varve())
         .args(args)
         .env("VARVE_BROKERS", node.address())
+        .envs(trusting(node))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

@@ -287,6 +287,12 @@ pub struct Tracer(std::process::Child);
 impl Tracer {
     /// Attaches to `pid`, to all its threads. `files` are the only ones meant; `inject` is strace's.
     pub fn attach(pid: u32, calls: &str, files: &[&Path], inject: &str) -> Self {
+        let attached = Self::try_attach(pid, calls, files, inject);
+        attached.unwrap_or_else(|| panic!("strace did not attach to {pid}"))
+    }
+
+    /// As [`Tracer::attach`]; `None` when the process has just ended.
+    pub fn try_attach(pid: u32, calls: &str, files: &[&Path], inject: &str) -> Option<Self> {
         use std::io::{BufRead as _, BufReader};
         let mut command = Command::new("strace");
         command.args(["-f", "-p", &pid.to_string(), "-o", "/dev/null"]);
@@ -305,10 +311,13 @@ impl Tracer {
             .by_ref()
             .map_while(Result::ok)
             .any(|line| line.contains("attached"));
-        assert!(attached, "strace did not attach to {pid}");
+        if !attached {
+            let _ = child.wait();
+            return None;
+        }
         // Kept open and empty: each new thread is a line.
         std::thread::spawn(move || lines.for_each(drop));
-        Self(child)
+        Some(Self(child))
     }
 }
 

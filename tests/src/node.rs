@@ -17,11 +17,17 @@ pub struct Node {
     client_port: u16,
     http_port: u16,
     env: Vec<(String, String)>,
+    /// CA that clients trust, where the node speaks TLS.
+    client_ca: Option<PathBuf>,
+    /// Where it logs to, if that is kept.
+    log: Option<PathBuf>,
+    /// The program, if it is not the one under test.
+    program: Option<PathBuf>,
 }
 
 /// A port that nobody listens at. Below those that the system gives to outgoing connections, so that it is
 /// still free when a killed node comes back to it.
-pub(crate) fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     const FIRST: u16 = 10_000;
     const COUNT: u16 = 22_000;
     static NEXT: AtomicU16 = AtomicU16::new(0);
@@ -51,12 +57,15 @@ impl Node {
     }
 
     /// A node that does not run yet.
-    pub(crate) fn prepare(dir: &Path, env: &[(&str, &str)]) -> Self {
+    pub fn prepare(dir: &Path, env: &[(&str, &str)]) -> Self {
         Self {
             child: None,
             dir: dir.to_owned(),
             client_port: free_port(),
             http_port: free_port(),
+            client_ca: None,
+            log: None,
+            program: None,
             env: env
                 .iter()
                 .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
@@ -66,7 +75,7 @@ impl Node {
 
     /// The command that starts this node.
     pub fn command(&self) -> Command {
-        let mut command = Command::new(crate::varve());
+        let mut command = Command::new(self.program.clone().unwrap_or_else(crate::varve));
         command
             .arg("server")
             .env("VARVE_NODE__ID", "1")
@@ -82,7 +91,13 @@ impl Node {
             .envs(self.env.iter().map(|(k, v)| (k, v)))
             .stdin(Stdio::null())
             .stdout(Stdio::null());
-        if std::env::var_os("VARVE_TEST_LOGS").is_none() {
+        if let Some(path) = &self.log {
+            let file = std::fs::OpenOptions::new()
+                .create(true)
+                .append(true)
+                .open(path);
+            command.stderr(file.expect("a file for the log"));
+        } else if std::env::var_os("VARVE_TEST_LOGS").is_none() {
             command.stderr(Stdio::null());
         }
         command
@@ -95,13 +110,13 @@ impl Node {
     }
 
     /// Starts the process.
-    pub(crate) fn spawn(&mut self) {
+    pub fn spawn(&mut self) {
         assert!(self.child.is_none(), "the node runs");
         self.child = Some(self.command().spawn().expect("varve server starts"));
     }
 
     /// Waits until the node takes requests.
-    pub(crate) fn wait_ready(&mut self) {
+    pub fn wait_ready(&mut self) {
         wait::until("the node to be ready", Duration::from_secs(60), || {
             if let Some(child) = &mut self.child {
                 let ended = child.try_wait().expect("the state of the node");
@@ -124,6 +139,59 @@ impl Node {
     /// Port of metrics and health.
     pub fn http_port(&self) -> u16 {
         self.http_port
+    }
+
+    /// Keeps what the node logs, from the next start on, in a file.
+    pub fn keep_log(&mut self, path: &Path) {
+        self.log = Some(path.to_owned());
+    }
+
+    /// What the node has logged since it is kept.
+    pub fn log(&self) -> String {
+        let path = self.log.as_ref().expect("the log is kept");
+        std::fs::read_to_string(path).unwrap_or_default()
+    }
+
+    /// Waits until the log has a line that contains a text.
+    pub fn logs(&self, text: &str) {
+        let what = format!("the node to log {text:?}");
+        wait::until(&what, Duration::from_secs(60), || {
+            self.log().contains(text).then_some(())
+        });
+    }
+
+    /// Runs another program from the next start on; `None`: the one under test.
+    pub fn run_program(&mut self, program: Option<&Path>) {
+        self.program = program.map(Path::to_owned);
+    }
+
+    /// Whether the node says that it takes requests.
+    pub fn is_ready(&self) -> bool {
+        http_get(self.http_port, "/readyz").is_some_and(|(status, _)| status == 200)
+    }
+
+    /// Waits until the process ends by itself.
+    pub fn ends(&mut self) -> ExitStatus {
+        let mut child = self.child.take().expect("the node runs");
+        wait::until("the node to end", Duration::from_secs(120), || {
+            child.try_wait().expect("the state of the node")
+        })
+    }
+
+    /// Clients that are run against this node trust that CA from now on.
+    pub fn trust(&mut self, ca: &Path) {
+        self.client_ca = Some(ca.to_owned());
+    }
+
+    /// CA that clients trust, where the node speaks TLS.
+    pub fn client_ca(&self) -> Option<&Path> {
+        self.client_ca.as_deref()
+    }
+
+    /// The variable has this value from the next start on.
+    pub fn set(&mut self, key: &str, value: &str) {
+        self.env.retain(|(known, _)| known != key);
+        self.env.push((key.to_owned(), value.to_owned()));
     }
 
     /// Data directory.

@@ -87,6 +87,30 @@ pub struct Reassignment {
     pub remaining_bytes: Option<u64>,
 }
 
+/// What a node can work at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeFeatures {
+    /// Node.
+    pub node: NodeId,
+    /// Version of its program.
+    pub version: String,
+    /// Lowest feature level.
+    pub min: u16,
+    /// Highest feature level.
+    pub max: u16,
+}
+
+/// Feature levels of a cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Features {
+    /// What the cluster has agreed on.
+    pub level: u16,
+    /// The highest level that every registered node can work at.
+    pub possible: u16,
+    /// Registered nodes, ordered by id; those that are offline too.
+    pub nodes: Vec<NodeFeatures>,
+}
+
 /// Operations on a cluster. A node that is alone refuses all that need another node.
 pub trait Operations: Send + Sync + 'static {
     /// Every node with its load, ordered by id.
@@ -139,6 +163,18 @@ pub trait Operations: Send + Sync + 'static {
         ctx: &Context,
         request: Reassign,
     ) -> impl Future<Output = Result<Vec<Result<()>>>> + Send;
+
+    /// What the cluster works at, and what its nodes could.
+    fn features(&self, ctx: &Context) -> Result<Features>;
+
+    /// Raises the feature level of the cluster for good, to the given one or else to the highest that every
+    /// registered node can work at. `validate_only`: only says whether that is possible.
+    fn finalize_features(
+        &self,
+        ctx: &Context,
+        level: Option<u16>,
+        validate_only: bool,
+    ) -> impl Future<Output = Result<Features>> + Send;
 
     /// Partitions on the move, ordered by topic and number.
     fn reassignments(&self, ctx: &Context) -> Result<Vec<Reassignment>>;

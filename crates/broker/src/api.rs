@@ -39,9 +39,13 @@ impl api::Broker for Broker {
                 "the broker is shutting down; nothing was appended; use another node or come back",
             ));
         };
-        let (acks, expected) = (request.acks, request.expected_offset);
+        let terms = produce::Terms {
+            acks: request.acks,
+            expected_offset: request.expected_offset,
+            leader_epoch: None,
+        };
         let now = inner.clock.now();
-        let receipt = produce::enqueue(partition, batch, acks, expected, permit, now)?;
+        let receipt = produce::enqueue(partition, batch, terms, permit, now)?;
         Ok(match inner.registry.cluster() {
             Some(_) => receipt.hinted(Arc::clone(&inner.registry), id),
             None => receipt,

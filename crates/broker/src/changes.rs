@@ -32,12 +32,19 @@ pub(crate) struct Changing {
     installs: Vec<InstallReply>,
     /// The cleaner knows that the log is due, or has it.
     offered: bool,
+    /// The cleaner has it, and writes beside its files.
+    compacting: bool,
 }
 
 impl Changing {
     /// Whether a thread has a change of the log.
     pub(crate) const fn running(&self) -> bool {
         self.running
+    }
+
+    /// Whether somebody else is at work on the log's files.
+    pub(crate) const fn busy(&self) -> bool {
+        self.running || self.compacting
     }
 
     /// Answers the trims that `answer` has an answer for.
@@ -289,6 +296,9 @@ impl Lane {
                 })
                 .flatten()
         });
+        if let Some(owned) = self.slots.get_mut(&slot) {
+            owned.changing.compacting = run.is_some();
+        }
         let _ = reply.try_send(run);
     }
 
@@ -311,6 +321,7 @@ impl Lane {
     pub(crate) fn compaction_over(&mut self, slot: u32) {
         if let Some(owned) = self.slots.get_mut(&slot) {
             owned.changing.offered = false;
+            owned.changing.compacting = false;
         }
     }
 }

@@ -16,7 +16,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use varve_storage::{Compacted, Compaction, CompactionError};
-use varve_vfs::Clock;
+use varve_vfs::{Clock, Workers};
 
 use crate::inbox::Inbox;
 use crate::lane::Command;
@@ -48,6 +48,7 @@ pub(crate) struct Cleaner {
 impl Cleaner {
     /// `io_bytes_per_second` of reads and writes together; 0 for as many as the disk gives.
     pub(crate) fn start(
+        workers: &Workers,
         io_bytes_per_second: u64,
         clock: &Arc<dyn Clock>,
         metrics: &Metrics,
@@ -61,12 +62,18 @@ impl Cleaner {
             rate: RefCell::new(Rate::new(io_bytes_per_second)),
         };
         let queue = Arc::clone(&candidates);
-        let builder = std::thread::Builder::new().name("varve-cleaner".to_owned());
-        let thread = builder.spawn(move || worker.work(&queue))?;
+        // It waits for lanes, which as tasks would wait for it.
+        let thread = match workers {
+            Workers::Threads => {
+                let builder = std::thread::Builder::new().name("varve-cleaner".to_owned());
+                Some(builder.spawn(move || worker.work(&queue))?)
+            }
+            Workers::Tasks(_) => None,
+        };
         Ok(Self {
             candidates,
             stop,
-            thread: Some(thread),
+            thread,
         })
     }
 
@@ -193,6 +200,7 @@ impl Worker {
             Err(error) => {
                 if matches!(error, CompactionError::Corrupt { .. }) {
                     partition.counters.corrupt_batches.inc();
+                    partition.ask_repair();
                 }
                 tracing::error!(partition = %partition.id, %error, "compaction failed");
             }

@@ -8,6 +8,7 @@
 use varve_partition::{Core, ProducerTable};
 use varve_storage::{Log, LogError};
 use varve_types::Offset;
+use varve_vfs::Workers;
 
 /// Bytes of batches after which sessions are saved, at least.
 const SNAPSHOT_BYTES: u64 = 4 << 20;
@@ -110,7 +111,10 @@ impl<T> Closing<T> {
 }
 
 /// Closes many logs at once.
-pub(crate) fn close_all<T: Send>(mut logs: Vec<Closing<T>>) -> Vec<Closed<T>> {
+pub(crate) fn close_all<T: Send>(mut logs: Vec<Closing<T>>, workers: &Workers) -> Vec<Closed<T>> {
+    if workers.at_once(CLOSE_THREADS) == 1 {
+        return logs.into_iter().map(Closing::run).collect();
+    }
     let share = logs.len().div_ceil(CLOSE_THREADS).max(1);
     let mut shares = Vec::new();
     while !logs.is_empty() {

@@ -70,7 +70,7 @@ pub(crate) enum Background {
 /// Where a log's lane is.
 type Home = (Arc<Inbox<Command>>, u32);
 
-/// The state of the thread that commits.
+/// The state of the worker that commits.
 pub(crate) struct Committer {
     journal: Option<Journal>,
     direct: Arc<Inbox<FlushJob>>,
@@ -110,16 +110,8 @@ impl Committer {
         }
     }
 
-    /// Commits until the queue is closed.
-    pub(crate) fn run(mut self, queue: &Inbox<Work>) {
-        let mut work = VecDeque::new();
-        while queue.take_all(&mut work) {
-            self.round(&mut work);
-        }
-    }
-
     /// One round: everything that waits.
-    fn round(&mut self, work: &mut VecDeque<Work>) {
+    pub(crate) fn round(&mut self, work: &mut VecDeque<Work>) {
         let mut entries = Vec::new();
         let mut files = Vec::new();
         for work in work.drain(..) {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use varve_types::{ClusterId, DirectoryId, NodeId, limits};
+use varve_vfs::Workers;
 
 /// Configuration of a broker, passed by value when it starts.
 #[derive(Debug, Clone)]
@@ -69,6 +70,8 @@ pub struct BrokerConfig {
     pub group_heartbeat_interval: Duration,
     /// Most members of a group.
     pub group_max_size: usize,
+    /// Who runs what blocks; anything but threads is for simulation.
+    pub workers: Workers,
 }
 
 impl BrokerConfig {
@@ -106,6 +109,7 @@ impl BrokerConfig {
             group_session_timeout: Duration::from_secs(45),
             group_heartbeat_interval: Duration::from_secs(5),
             group_max_size: limits::GROUP_MAX_MEMBERS,
+            workers: Workers::Threads,
         }
     }
 }

@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use varve_broker_api::Error;
 use varve_groups::codec;
 use varve_groups::{AppendId, Coordinator, Failure, Input, Matcher, Output, Reply, Tick, Ticket};
-use varve_types::{ErrorKind, GroupName, PartitionId};
+use varve_types::{ErrorKind, GroupName, LeaderEpoch, PartitionId};
 use varve_vfs::Clock;
 
 use crate::offsets_topic::OffsetsTopic;
@@ -58,13 +58,14 @@ impl Drop for CancelOnDrop<'_> {
 }
 
 impl Groups {
-    /// Loads committed offsets, of one partition alone if `only` names it, and starts the task.
+    /// Loads committed offsets, of one partition in one leadership alone if `only` names them, and starts
+    /// the task.
     pub(crate) fn start(
         config: varve_groups::Config,
         registry: Arc<Registry>,
         offsets: OffsetsTopic,
         clock: Arc<dyn Clock>,
-        only: Option<PartitionId>,
+        only: Option<(PartitionId, LeaderEpoch)>,
     ) -> Self {
         let (messages, inbox) = mpsc::channel(QUEUE);
         let task = Task {
@@ -137,8 +138,8 @@ struct Task {
     clock: Arc<dyn Clock>,
     /// Partitions of `__consumer_offsets` that could not be read at the start, and their number then.
     unread: (BTreeSet<PartitionId>, i32),
-    /// The partition whose groups these are; `None`: all of them.
-    only: Option<PartitionId>,
+    /// The partition whose groups these are, and the leadership; `None`: all of them.
+    only: Option<(PartitionId, LeaderEpoch)>,
 }
 
 impl Task {
@@ -194,7 +195,7 @@ impl Task {
         let mut loaded = 0u64;
         self.unread = self
             .offsets
-            .replay(self.only, |key, value| {
+            .replay(self.only.map(|(number, _)| number), |key, value| {
                 loaded += 1;
                 core.step(now, Input::Load { key, value }, &mut outputs);
             })
@@ -284,7 +285,9 @@ impl Task {
         records: Vec<(Vec<u8>, Option<Vec<u8>>)>,
     ) {
         let partition = |count: i32| -> PartitionId { codec::partition_of(group, count) };
-        match self.offsets.append(partition, &records).await {
+        // Another leader may have written since, and this node lead again: what was read is out of date then.
+        let epoch = self.only.map(|(_, epoch)| epoch);
+        match self.offsets.append(partition, epoch, &records).await {
             Ok(receipt) => {
                 let messages = self.messages.clone();
                 tokio::spawn(async move {

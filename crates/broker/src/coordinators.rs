@@ -3,7 +3,8 @@
 //! first call in a leadership to its end.
 //!
 //! Invariants: a coordinator has read everything that is committed in its partition before it answers; it
-//! answers for one leadership only; a caller that comes to the wrong node is told the right one.
+//! answers for one leadership only; what it appends is refused in any other; a caller
+//! that comes to the wrong node is told the right one.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -94,7 +95,9 @@ impl Coordinators {
         let creates = matches!(input, Input::Commit { .. } | Input::Heartbeat { .. });
         let groups = self.of(&group, creates).await?;
         match groups.call(ticket, input).await {
-            Err(error) if moved(error.kind) => Err(self.elsewhere(&group).unwrap_or(error)),
+            Err(error) if moved(error.kind) => Err(self
+                .elsewhere(&group)
+                .unwrap_or_else(|| again(error, &group))),
             answer => answer,
         }
     }
@@ -167,7 +170,7 @@ impl Coordinators {
                     Arc::clone(&self.registry),
                     self.offsets(),
                     Arc::clone(&self.clock),
-                    Some(number),
+                    Some((number, epoch)),
                 );
                 led.insert(number, (epoch, groups.clone()));
                 groups
@@ -217,8 +220,23 @@ impl Coordinators {
 const fn moved(kind: ErrorKind) -> bool {
     matches!(
         kind,
-        ErrorKind::NotLeader | ErrorKind::ShuttingDown | ErrorKind::LeaderNotAvailable
+        ErrorKind::NotLeader
+            | ErrorKind::FencedLeaderEpoch
+            | ErrorKind::ShuttingDown
+            | ErrorKind::LeaderNotAvailable
     )
+}
+
+/// This node coordinates the group again, and the coordinator that was asked is of the time before.
+fn again(error: Error, group: &GroupName) -> Error {
+    if error.kind != ErrorKind::FencedLeaderEpoch {
+        return error;
+    }
+    let text = format!(
+        "the coordinator of group {:?} has just begun anew; nothing was changed; try again",
+        group.as_str()
+    );
+    Error::new(ErrorKind::CoordinatorLoading, text).with("group", group)
 }
 
 /// What is said of the partition of a group's offsets, said of its coordinator.

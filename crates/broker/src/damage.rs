@@ -46,8 +46,22 @@ impl DamageList {
 }
 
 impl Partition {
+    /// Sees to it that this damaged replica is copied again from others, where there are others. Whether that
+    /// is about to happen, so that what cannot be read here can soon be read elsewhere.
+    pub(crate) fn ask_repair(&self) -> bool {
+        let serves = self.offline().is_none();
+        let asked = self
+            .repairer
+            .as_ref()
+            .map(|r| r.repairs.ask(r.key, self.slot, serves));
+        asked.unwrap_or(false)
+    }
+
     /// Takes note of damage in this partition's files; whether it is news.
     pub(crate) fn note_damage(&self, damage: &Damage) -> bool {
+        if damage.offsets.is_some() {
+            self.ask_repair();
+        }
         if !self.damage.add(damage) {
             return false;
         }

@@ -1,22 +1,23 @@
-//! Threads that flush files: a lane hands over what to flush and goes on; the committer decides whether the
-//! journal or the file makes it durable; the result comes back to the lane as an input. Also the thread that
+//! Workers that flush files: a lane hands over what to flush and goes on; the committer decides whether the
+//! journal or the file makes it durable; the result comes back to the lane as an input. Also the worker that
 //! syncs files behind the journal, and the janitor, which unlinks removed files, because freeing a
 //! gigabyte can take a second.
 //!
 //! A flush that failed is never repeated (fsyncgate): the lane latches the log.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use varve_storage::{ChangeTarget, Journal, Removal};
-use varve_vfs::Clock;
+use varve_vfs::{Clock, Workers};
 
 use crate::committer::{Background, Committer, FlushJob, Work};
 use crate::inbox::Inbox;
 use crate::lane::Command;
 use crate::metrics::Metrics;
 use crate::stall::FlushWatch;
+use crate::work::{Take, Worker};
 
 /// One change of what a log consists of.
 #[derive(Debug)]
@@ -26,7 +27,7 @@ pub(crate) struct ChangeJob {
     pub(crate) target: ChangeTarget,
 }
 
-/// The flusher threads, the thread that makes changes of manifests durable, and the janitor of one disk.
+/// The flushers, the worker that makes changes of manifests durable, and the janitor of one disk.
 #[derive(Debug)]
 pub(crate) struct Flushers {
     /// To the committer.
@@ -36,11 +37,14 @@ pub(crate) struct Flushers {
     pub(crate) changes: Arc<Inbox<ChangeJob>>,
     pub(crate) removals: Arc<Inbox<Removal>>,
     pub(crate) watch: Arc<FlushWatch>,
-    threads: Vec<JoinHandle<()>>,
+    workers: Workers,
+    committer: Option<Worker>,
+    others: Vec<Worker>,
 }
 
 impl Flushers {
     pub(crate) fn start(
+        workers: &Workers,
         threads: usize,
         clock: &Arc<dyn Clock>,
         metrics: &Metrics,
@@ -50,37 +54,63 @@ impl Flushers {
         let background: Arc<Inbox<Background>> = Inbox::new();
         let removals: Arc<Inbox<Removal>> = Inbox::new();
         let watch: Arc<FlushWatch> = Arc::default();
-        let mut handles = Vec::new();
+        let mut others = Vec::new();
         for n in 0..threads.max(1) {
-            let (direct, jobs) = (Arc::clone(&direct), Arc::clone(&jobs));
+            let (queue, jobs) = (Arc::clone(&direct), Arc::clone(&jobs));
             let (clock, metrics, watch) = (Arc::clone(clock), metrics.clone(), Arc::clone(&watch));
-            let builder = std::thread::Builder::new().name(format!("varve-flush-{n}"));
-            let run = move || flush_loop(&direct, &jobs, &*clock, &metrics, &watch);
-            handles.push(builder.spawn(run)?);
+            let name = format!("varve-flush-{n}");
+            let flush = move |taken: &mut VecDeque<FlushJob>| {
+                for job in taken.drain(..) {
+                    flush(job, &jobs, &*clock, &metrics, &watch);
+                }
+            };
+            others.push(Worker::start(workers, &name, queue, Take::One, flush)?);
         }
-        let (behind, told) = (Arc::clone(&background), Arc::clone(&jobs));
-        let builder = std::thread::Builder::new().name("varve-relief".to_owned());
-        handles.push(builder.spawn(move || background_loop(&behind, &told))?);
+        let (queue, told) = (Arc::clone(&background), Arc::clone(&jobs));
+        let behind = move |taken: &mut VecDeque<Background>| {
+            for work in taken.drain(..) {
+                in_background(work, &told);
+            }
+        };
+        others.push(Worker::start(
+            workers,
+            "varve-relief",
+            queue,
+            Take::One,
+            behind,
+        )?);
         let changes: Arc<Inbox<ChangeJob>> = Inbox::new();
         let queue = Arc::clone(&changes);
-        let builder = std::thread::Builder::new().name("varve-change".to_owned());
-        handles.push(builder.spawn(move || {
-            while let Some(ChangeJob { lane, slot, target }) = queue.take_one() {
+        let change = |taken: &mut VecDeque<ChangeJob>| {
+            for ChangeJob { lane, slot, target } in taken.drain(..) {
                 let result = target.run();
                 let _ = lane.push(Command::Changed { slot, result });
             }
-        })?);
+        };
+        others.push(Worker::start(
+            workers,
+            "varve-change",
+            queue,
+            Take::One,
+            change,
+        )?);
         let (queue, deleted) = (Arc::clone(&removals), metrics.deleted_bytes.clone());
-        let builder = std::thread::Builder::new().name("varve-janitor".to_owned());
-        handles.push(builder.spawn(move || {
-            while let Some(removal) = queue.take_one() {
+        let unlink = move |taken: &mut VecDeque<Removal>| {
+            for removal in taken.drain(..) {
                 match removal.run() {
                     Ok(bytes) => drop(deleted.inc_by(bytes)),
                     // Left over files are swept when the log is opened next.
                     Err(error) => tracing::warn!(%error, "removed segment could not be unlinked"),
                 }
             }
-        })?);
+        };
+        others.push(Worker::start(
+            workers,
+            "varve-janitor",
+            queue,
+            Take::One,
+            unlink,
+        )?);
         Ok(Self {
             jobs,
             direct,
@@ -88,7 +118,9 @@ impl Flushers {
             changes,
             removals,
             watch,
-            threads: handles,
+            workers: workers.clone(),
+            committer: None,
+            others,
         })
     }
 
@@ -99,7 +131,7 @@ impl Flushers {
         clock: &Arc<dyn Clock>,
         metrics: &Metrics,
     ) -> std::io::Result<()> {
-        let committer = Committer::new(
+        let mut committer = Committer::new(
             journal,
             Arc::clone(&self.direct),
             Arc::clone(&self.background),
@@ -108,73 +140,69 @@ impl Flushers {
             Arc::clone(&self.watch),
         );
         let jobs = Arc::clone(&self.jobs);
-        let builder = std::thread::Builder::new().name("varve-commit".to_owned());
-        self.threads
-            .push(builder.spawn(move || committer.run(&jobs))?);
+        let commit = move |taken: &mut VecDeque<Work>| committer.round(taken);
+        let started = Worker::start(&self.workers, "varve-commit", jobs, Take::All, commit)?;
+        self.committer = Some(started);
         Ok(())
     }
 
-    /// Finishes what is queued and ends the threads.
-    pub(crate) fn stop(&mut self) {
+    /// Finishes what is queued and ends the workers.
+    pub(crate) async fn stop(&mut self) {
         self.jobs.close();
-        // The committer comes last, and hands on what it had.
-        if let Some(committer) = self.threads.pop()
-            && committer.join().is_err()
+        // It hands on what it had.
+        if let Some(committer) = self.committer.take()
+            && !committer.ended().await
         {
-            tracing::error!("the committing thread panicked");
+            tracing::error!("the committer panicked");
         }
         self.direct.close();
         self.background.close();
         self.changes.close();
         self.removals.close();
-        for thread in self.threads.drain(..) {
-            if thread.join().is_err() {
-                tracing::error!("a flusher thread panicked");
+        for worker in self.others.drain(..) {
+            if !worker.ended().await {
+                tracing::error!("a flusher panicked");
             }
         }
     }
 }
 
-fn flush_loop(
-    direct: &Inbox<FlushJob>,
+fn flush(
+    job: FlushJob,
     committer: &Inbox<Work>,
     clock: &dyn Clock,
     metrics: &Metrics,
     watch: &FlushWatch,
 ) {
-    while let Some(job) = direct.take_one() {
-        let (lane, slot) = (job.lane, job.slot);
-        let started = clock.now();
-        watch.begin(slot, started);
-        let result = job.target.run();
-        watch.end(slot);
-        let took: Duration = clock.now().since(started);
-        metrics.fsync_seconds.observe(took.as_secs_f64());
-        if let Ok(done) = &result {
-            let done = done.clone();
-            // Before the lane can hand over the next flush of this log.
-            let _ = committer.push(Work::Synced { done, follow: true });
-        }
-        // A lane that is gone no longer answers anybody.
-        let _ = lane.push(Command::Flushed { slot, result });
+    let (lane, slot) = (job.lane, job.slot);
+    let started = clock.now();
+    watch.begin(slot, started);
+    let result = job.target.run();
+    watch.end(slot);
+    let took: Duration = clock.now().since(started);
+    metrics.fsync_seconds.observe(took.as_secs_f64());
+    if let Ok(done) = &result {
+        let done = done.clone();
+        // Before the lane can hand over the next flush of this log.
+        let _ = committer.push(Work::Synced { done, follow: true });
     }
+    // A lane that is gone no longer answers anybody.
+    let _ = lane.push(Command::Flushed { slot, result });
 }
 
-fn background_loop(background: &Inbox<Background>, committer: &Inbox<Work>) {
-    while let Some(work) = background.take_one() {
-        match work {
-            Background::Relief(job) => {
-                let (lane, slot) = (job.lane, job.slot);
-                let result = job.target.run();
-                if let Ok(done) = &result {
-                    let (done, follow) = (done.clone(), false);
-                    let _ = committer.push(Work::Synced { done, follow });
-                }
-                let _ = lane.push(Command::Relieved { slot, result });
+fn in_background(work: Background, committer: &Inbox<Work>) {
+    match work {
+        Background::Relief(job) => {
+            let (lane, slot) = (job.lane, job.slot);
+            let result = job.target.run();
+            if let Ok(done) = &result {
+                let (done, follow) = (done.clone(), false);
+                let _ = committer.push(Work::Synced { done, follow });
             }
-            Background::Make(spec) => {
-                let _ = committer.push(Work::Made(spec.make()));
-            }
+            let _ = lane.push(Command::Relieved { slot, result });
+        }
+        Background::Make(spec) => {
+            let _ = committer.push(Work::Made(spec.make()));
         }
     }
 }

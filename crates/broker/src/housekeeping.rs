@@ -13,6 +13,7 @@ use crate::inbox::Inbox;
 use crate::lane::Command;
 use crate::metrics::Metrics;
 use crate::partition::Partition;
+use crate::work::blocking;
 
 /// How often lanes are told that time has passed.
 const TICK: Duration = Duration::from_millis(500);
@@ -114,7 +115,8 @@ pub(crate) async fn run(lanes: Arc<[Arc<Inbox<Command>>]>, space: Arc<Space>) {
         }
         if ticks.is_multiple_of(SPACE_TICKS) {
             let space = Arc::clone(&space);
-            let _ = tokio::task::spawn_blocking(move || space.look()).await;
+            let workers = space.config.workers.clone();
+            let _ = blocking(&workers, move || space.look()).await;
         }
     }
 }

@@ -41,6 +41,7 @@ mod stall;
 mod start;
 mod storage_health;
 mod waiters;
+mod work;
 
 pub use cluster::join::PeerHandle;
 pub use cluster::{Cluster, ClusterConfig, Members};

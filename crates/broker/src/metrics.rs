@@ -40,6 +40,9 @@ pub(crate) struct Metrics {
     /// Files beside the batches.
     pub(crate) damaged_files: Family<TopicLabel, Counter>,
     pub(crate) log_failures: Family<TopicLabel, Counter>,
+    /// Damaged replicas that were given up.
+    pub(crate) partition_repairs: Family<TopicLabel, Counter>,
+    pub(crate) partition_repairs_in_progress: Gauge,
     pub(crate) deleted_bytes: Counter,
     /// Elections that this node has won.
     pub(crate) leader_elections: Counter,
@@ -76,6 +79,8 @@ impl Metrics {
             corrupt_batches: Family::default(),
             damaged_files: Family::default(),
             log_failures: Family::default(),
+            partition_repairs: Family::default(),
+            partition_repairs_in_progress: Gauge::default(),
             deleted_bytes: Counter::default(),
             leader_elections: Counter::default(),
             journal_groups: Counter::default(),
@@ -139,6 +144,16 @@ impl Metrics {
             "log_failures",
             "Logs that a failed write or sync took out of service; must be 0",
             m.log_failures,
+        );
+        r.register(
+            "partition_repairs",
+            "Damaged replicas of this node that were given up and copied again from others; must be 0",
+            m.partition_repairs,
+        );
+        r.register(
+            "partition_repairs_in_progress",
+            "Damaged replicas of this node that are being copied again",
+            m.partition_repairs_in_progress,
         );
         r.register(
             "log_deleted_bytes",

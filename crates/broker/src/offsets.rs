@@ -16,6 +16,7 @@ use crate::partition::Partition;
 use crate::reader::read_error;
 use crate::registry::{Readable, Registry};
 use crate::reject;
+use crate::work::blocking;
 
 /// How long a question about a partition waits for a new leader to learn what is committed.
 const END_KNOWN_WITHIN: Duration = Duration::from_secs(2);
@@ -114,7 +115,9 @@ pub(crate) async fn resolve(
         Position::Timestamp(ms) => {
             let view = partition.view()?;
             // Finding a time may read cold index and log pages.
-            let found = tokio::task::spawn_blocking(move || view.offset_for_timestamp(ms, end));
+            let found = blocking(&partition.workers, move || {
+                view.offset_for_timestamp(ms, end)
+            });
             match found.await {
                 Ok(Ok(Some((offset, time)))) => (offset, Some(time)),
                 Ok(Ok(None)) => (end, None),

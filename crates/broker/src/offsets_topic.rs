@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use varve_broker_api::{CreateTopic, Error, FetchPartition};
 use varve_record::{BatchBuilder, Compression, iter_batches};
-use varve_types::{Acks, ErrorKind, Offset, PartitionId, TopicName};
+use varve_types::{Acks, ErrorKind, LeaderEpoch, Offset, PartitionId, TopicName};
 use varve_vfs::Clock;
 
 use crate::admission::Admission;
 use crate::config::BrokerConfig;
 use crate::partition::Partition;
-use crate::produce::{Receipt, enqueue};
+use crate::produce::{Receipt, Terms, enqueue};
 use crate::reader;
 use crate::registry::Registry;
 
@@ -60,10 +60,11 @@ impl OffsetsTopic {
         }
     }
 
-    /// Appends one batch to the partition that `choose` names.
+    /// Appends one batch to the partition that `choose` names; in `epoch` of its leader only, if given.
     pub(crate) async fn append(
         &self,
         choose: impl Fn(i32) -> PartitionId,
+        epoch: Option<LeaderEpoch>,
         records: &[(Vec<u8>, Option<Vec<u8>>)],
     ) -> Result<Receipt, Error> {
         let name = Self::name();
@@ -90,7 +91,12 @@ impl OffsetsTopic {
                 "the broker is shutting down",
             ));
         };
-        enqueue(partition, batch, Acks::All, None, permit, self.clock.now())
+        let terms = Terms {
+            acks: Acks::All,
+            expected_offset: None,
+            leader_epoch: epoch,
+        };
+        enqueue(partition, batch, terms, permit, self.clock.now())
     }
 
     pub(crate) async fn create(&self, topic: TopicName) -> Result<(), Error> {

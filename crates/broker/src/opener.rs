@@ -10,17 +10,20 @@ use parking_lot::Mutex;
 use varve_broker_api::TopicInfo;
 use varve_partition::{Core, Epochs, ProducerTable, Recovered};
 use varve_storage::journal::{LogReplay, Replay};
-use varve_storage::{Log, LogConfig, LogIdentity, OpenMode, ReadBuffers};
+use varve_storage::{Log, LogConfig, LogError, LogIdentity, OpenMode, ReadBuffers, ReadError};
 use varve_types::{LeaderEpoch, Offset, PartitionId, TopicConfig, TopicPartition};
 use varve_vfs::{Clock, Vfs, VfsError};
 
 use crate::cluster::key;
+use crate::cluster::repair::{Repairer, Repairs};
+use crate::cluster::replace::aside_of;
 use crate::cluster::watermarks::Watermarks;
 use crate::config::BrokerConfig;
 use crate::inbox::Inbox;
 use crate::lane::{Command, Opening, Role, core_config};
 use crate::metrics::Metrics;
 use crate::partition::Partition;
+use crate::work::blocking;
 
 /// Threads that open logs at start: recovery waits for the disk more than for a core.
 const OPEN_THREADS: usize = 4;
@@ -36,6 +39,20 @@ pub(crate) enum OpenAs {
     Alone { fresh: bool },
     /// One of several replicas, which does what it is told. A missing directory is made.
     Replica,
+}
+
+/// Why a partition was not opened.
+struct Refused {
+    reason: String,
+    /// Its files are damaged: another replica's copy would help.
+    damaged: bool,
+}
+
+impl From<String> for Refused {
+    fn from(reason: String) -> Self {
+        let damaged = false;
+        Self { reason, damaged }
+    }
 }
 
 /// What opening needs.
@@ -55,6 +72,8 @@ pub(crate) struct Opener {
     pub(crate) watermarks: Arc<Watermarks>,
     /// A replica that is behind for so long leaves the in-sync replicas.
     pub(crate) replica_lag: Duration,
+    /// Who sees to damaged replicas; `None`: this node is alone.
+    pub(crate) repairs: Option<Arc<Repairs>>,
 }
 
 impl Opener {
@@ -87,11 +106,22 @@ impl Opener {
                 let slot = slot();
                 let lane = Arc::clone(&self.lanes[slot as usize % self.lanes.len()]);
                 let id = TopicPartition::new(info.name.clone(), p);
-                let buffers = self.buffers.clone();
-                let handle = Partition::new(id, slot, lane, config.clone(), &self.metrics, buffers);
-                Arc::new(handle)
+                let repairer = self.repairs.as_ref().map(|repairs| Repairer {
+                    key: key(info.id, p),
+                    repairs: Arc::clone(repairs),
+                });
+                let (config, buffers) = (config.clone(), self.buffers.clone());
+                let metrics = &self.metrics;
+                let partition = Partition::new(id, slot, lane, config, metrics, buffers, repairer);
+                Arc::new(partition.read_by(self.config.workers.clone()))
             })
             .collect();
+        if self.config.workers.at_once(OPEN_THREADS) == 1 {
+            handles
+                .iter()
+                .for_each(|p| self.open(info, config, p, mode));
+            return handles;
+        }
         let share = handles.len().div_ceil(OPEN_THREADS).max(1);
         std::thread::scope(|scope| {
             for some in handles.chunks(share) {
@@ -120,7 +150,7 @@ impl Opener {
                 // Lanes end only after the registry is closed.
                 let _ = partition.lane.push(Command::Open(Box::new(opening)));
             }
-            Err(reason) => {
+            Err(Refused { reason, damaged }) => {
                 let identity = LogIdentity {
                     topic_id: info.id,
                     partition: partition.id.partition,
@@ -131,6 +161,9 @@ impl Opener {
                 }
                 drop(replay);
                 partition.set_offline(reason);
+                if damaged {
+                    partition.ask_repair();
+                }
             }
         }
     }
@@ -141,7 +174,7 @@ impl Opener {
         config: &TopicConfig,
         partition: &Arc<Partition>,
         mode: OpenAs,
-    ) -> Result<Opening, String> {
+    ) -> Result<Opening, Refused> {
         let dir = self.partition_dir(info, partition.id.partition);
         let exists = self.vfs.exists(&dir).map_err(|e| e.to_string())?;
         let fresh = match mode {
@@ -149,11 +182,12 @@ impl Opener {
             OpenAs::Replica => !exists,
         };
         if !fresh && !exists {
-            return Err(format!(
+            let reason = format!(
                 "its directory {} is missing; it is not made anew, because its records would be \
                  lost without a word: restore it, or delete the topic",
                 dir.display()
-            ));
+            );
+            return Err(reason.into());
         }
         let identity = LogIdentity {
             topic_id: info.id,
@@ -173,7 +207,10 @@ impl Opener {
             now_ms,
             replay.as_ref(),
         )
-        .map_err(|e| e.to_string())?;
+        .map_err(|e| Refused {
+            damaged: matches!(e, LogError::Corrupt(_)),
+            reason: e.to_string(),
+        })?;
         if recovery.bytes_cut > 0 {
             tracing::warn!(
                 partition = %partition.id, cut_bytes = recovery.bytes_cut, log_end = %log.log_end(),
@@ -186,7 +223,10 @@ impl Opener {
                 bytes = recovery.replayed.bytes_written, "records put back from the journal"
             );
         }
-        let producers = rebuild_producers(&mut log)?;
+        let producers = rebuild_producers(&mut log).map_err(|e| Refused {
+            damaged: matches!(e, ReadError::Corrupt { .. }),
+            reason: e.to_string(),
+        })?;
         let role = match mode {
             OpenAs::Alone { .. } => {
                 let epoch = log
@@ -203,7 +243,10 @@ impl Opener {
             high_watermark: self.saved_high_watermark(role, &log),
             epochs: match role {
                 Role::Alone(_) => Epochs::default(),
-                Role::Copied(_) => epochs_of(&log)?,
+                Role::Copied(_) => epochs_of(&log).map_err(|reason| Refused {
+                    reason,
+                    damaged: true,
+                })?,
             },
             producers,
         };
@@ -240,7 +283,7 @@ impl Opener {
     pub(crate) async fn remove_topic_dir(&self, name: &str) -> bool {
         let (vfs, parent) = (Arc::clone(&self.vfs), self.topics_dir());
         let dir = parent.join(name);
-        let removed = tokio::task::spawn_blocking(move || {
+        let removed = blocking(&self.config.workers, move || {
             if vfs.exists(&dir)? {
                 vfs.remove_dir_all(&dir)?;
                 vfs.sync_dir(&parent)?;
@@ -269,7 +312,7 @@ fn epochs_of(log: &Log) -> Result<Epochs, String> {
 }
 
 /// Producer sessions from the newest snapshot and the batches after it.
-pub(crate) fn rebuild_producers(log: &mut Log) -> Result<ProducerTable, String> {
+pub(crate) fn rebuild_producers(log: &mut Log) -> Result<ProducerTable, ReadError> {
     let snapshot = log
         .latest_snapshot(log.log_end())
         .and_then(|(offset, bytes)| match ProducerTable::decode(&bytes) {
@@ -282,7 +325,7 @@ pub(crate) fn rebuild_producers(log: &mut Log) -> Result<ProducerTable, String> 
     let (from, mut table) = snapshot.unwrap_or((log.log_start(), ProducerTable::default()));
     let view = log.view();
     for header in view.headers(from.max(log.log_start())) {
-        table.replay(&header.map_err(|e| e.to_string())?);
+        table.replay(&header?);
     }
     Ok(table)
 }
@@ -291,7 +334,7 @@ impl Opener {
     /// Removes a directory; whether it is gone.
     pub(crate) async fn remove_dir(&self, dir: PathBuf) -> bool {
         let vfs = Arc::clone(&self.vfs);
-        let removed = tokio::task::spawn_blocking(move || remove(&*vfs, &dir));
+        let removed = blocking(&self.config.workers, move || remove(&*vfs, &dir));
         match removed.await {
             Ok(Ok(())) => true,
             Ok(Err(error)) => {
@@ -323,8 +366,9 @@ impl Opener {
                 continue;
             }
             for partition in self.vfs.list(&dir)?.into_iter().filter(|e| e.is_dir) {
-                let dir = dir.join(&partition.name);
-                if partition.name.parse::<u32>().is_ok() && !kept.contains(&dir) {
+                let number = aside_of(&partition.name).unwrap_or(&partition.name);
+                if number.parse::<u32>().is_ok() && !kept.contains(&dir.join(number)) {
+                    let dir = dir.join(&partition.name);
                     tracing::warn!(dir = %dir.display(), "removing a replica that is not held here any more");
                     remove(&*self.vfs, &dir)?;
                 }
@@ -334,7 +378,8 @@ impl Opener {
     }
 }
 
-fn remove(vfs: &dyn Vfs, dir: &Path) -> Result<(), VfsError> {
+/// Removes a directory, durably, if it is there. Blocking.
+pub(crate) fn remove(vfs: &dyn Vfs, dir: &Path) -> Result<(), VfsError> {
     if vfs.exists(dir)? {
         vfs.remove_dir_all(dir)?;
         if let Some(parent) = dir.parent() {

@@ -104,6 +104,20 @@ impl Operations for Broker {
         owned(async move { cluster.reassign(request).await }).await
     }
 
+    fn features(&self, _ctx: &Context) -> Result<api::Features> {
+        Ok(self.inner.operated()?.features())
+    }
+
+    async fn finalize_features(
+        &self,
+        _ctx: &Context,
+        level: Option<u16>,
+        validate_only: bool,
+    ) -> Result<api::Features> {
+        let cluster = self.inner.operated()?;
+        owned(async move { cluster.finalize_features(level, validate_only).await }).await
+    }
+
     fn reassignments(&self, _ctx: &Context) -> Result<Vec<api::Reassignment>> {
         if self.inner.registry.cluster().is_none() {
             return Ok(Vec::new());

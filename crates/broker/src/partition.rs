@@ -15,7 +15,9 @@ use prometheus_client::metrics::counter::Counter;
 use varve_broker_api::Error;
 use varve_storage::{ReadBuffers, ReadView};
 use varve_types::{ErrorKind, LeaderEpoch, NodeId, Offset, TopicConfig, TopicPartition};
+use varve_vfs::Workers;
 
+use crate::cluster::repair::Repairer;
 use crate::damage::DamageList;
 use crate::inbox::Inbox;
 use crate::lane::Command;
@@ -33,6 +35,7 @@ pub(crate) struct Counters {
     pub(crate) corrupt_batches: Counter,
     pub(crate) damaged_files: Counter,
     pub(crate) log_failures: Counter,
+    pub(crate) repairs: Counter,
 }
 
 impl Counters {
@@ -48,6 +51,7 @@ impl Counters {
             corrupt_batches: metrics.corrupt_batches.get_or_create_owned(&label),
             damaged_files: metrics.damaged_files.get_or_create_owned(&label),
             log_failures: metrics.log_failures.get_or_create_owned(&label),
+            repairs: metrics.partition_repairs.get_or_create_owned(&label),
         }
     }
 }
@@ -84,9 +88,13 @@ pub(crate) struct Partition {
     pub(crate) cursors: Cursors,
     /// Shared by all partitions.
     pub(crate) buffers: ReadBuffers,
+    /// Who reads what is not in memory.
+    pub(crate) workers: Workers,
     /// What is known to be damaged.
     pub(crate) damage: DamageList,
     pub(crate) followers: Followers,
+    /// Who sees to it when this is damaged; `None`: there are no other replicas.
+    pub(crate) repairer: Option<Repairer>,
     config: ArcSwap<TopicConfig>,
     view: ArcSwapOption<ReadView>,
     high_watermark: AtomicI64,
@@ -116,6 +124,7 @@ impl Partition {
         config: TopicConfig,
         metrics: &Metrics,
         buffers: ReadBuffers,
+        repairer: Option<Repairer>,
     ) -> Self {
         Self {
             counters: Counters::new(metrics, id.topic.as_str()),
@@ -125,8 +134,10 @@ impl Partition {
             waiters: Waiters::default(),
             cursors: Cursors::default(),
             buffers,
+            workers: Workers::Threads,
             damage: DamageList::default(),
             followers: Followers::default(),
+            repairer,
             config: ArcSwap::from_pointee(config),
             view: ArcSwapOption::empty(),
             high_watermark: AtomicI64::new(0),
@@ -143,6 +154,12 @@ impl Partition {
             deleted: AtomicBool::new(false),
             joining: AtomicBool::new(false),
         }
+    }
+
+    /// What is not in memory is read by `workers`.
+    pub(crate) fn read_by(mut self, workers: Workers) -> Self {
+        self.workers = workers;
+        self
     }
 
     pub(crate) fn config(&self) -> Arc<TopicConfig> {
@@ -251,6 +268,13 @@ impl Partition {
                 "partition is offline"
             );
         }
+        self.waiters.wake();
+    }
+
+    /// Takes a replica out of service that another one takes the place of. Nobody reads it any more.
+    pub(crate) fn retire(&self, reason: String) {
+        let _ = self.offline.set(reason);
+        self.view.store(None);
         self.waiters.wake();
     }
 

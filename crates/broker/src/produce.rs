@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use varve_broker_api::{Appended, Error};
 use varve_record::Batch;
 use varve_types::config::TimestampType;
-use varve_types::{Acks, ErrorKind, Offset, TopicConfig, TopicPartition};
+use varve_types::{Acks, ErrorKind, LeaderEpoch, Offset, TopicConfig, TopicPartition};
 use varve_vfs::Tick;
 
 use crate::admission::Permit;
@@ -107,12 +107,21 @@ pub(crate) fn check(
     Ok(batch)
 }
 
+/// What an append waits for, and what it is refused without.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Terms {
+    pub(crate) acks: Acks,
+    /// Append only at this offset.
+    pub(crate) expected_offset: Option<Offset>,
+    /// Append only in this epoch of the leader.
+    pub(crate) leader_epoch: Option<LeaderEpoch>,
+}
+
 /// Sends a checked batch to its lane.
 pub(crate) fn enqueue(
     partition: &Arc<Partition>,
     batch: Batch,
-    acks: Acks,
-    expected_offset: Option<Offset>,
+    terms: Terms,
     permit: Permit,
     arrived: Tick,
 ) -> Result<Receipt, Error> {
@@ -122,8 +131,7 @@ pub(crate) fn enqueue(
     let (reply, answer) = oneshot::channel();
     let arrival = Arrival {
         batch,
-        acks,
-        expected_offset,
+        terms,
         arrived,
         reply,
         permit,

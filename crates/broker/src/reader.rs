@@ -17,6 +17,7 @@ use varve_types::{ErrorKind, LeaderEpoch, Offset, OffsetRange};
 use crate::partition::Partition;
 use crate::registry::Readable;
 use crate::reject;
+use crate::work::blocking;
 
 /// Sequential readers of one partition whose place in the files is remembered.
 const CURSORS: usize = 4;
@@ -246,7 +247,7 @@ async fn read(
     let outcome = match hot {
         Ok(ReadOutcome::WouldBlock) => {
             let (view, buffers) = (Arc::clone(view), buffers.clone());
-            let cold = tokio::task::spawn_blocking(move || {
+            let cold = blocking(&partition.workers, move || {
                 view.read_into(&buffers, &range, ReadMode::Blocking, cursor.as_ref())
             });
             match cold.await {
@@ -266,7 +267,7 @@ async fn read(
             let resume = match &error {
                 ReadError::Corrupt { .. } => {
                     let view = Arc::clone(view);
-                    let next = tokio::task::spawn_blocking(move || view.readable_after(offset));
+                    let next = blocking(&partition.workers, move || view.readable_after(offset));
                     next.await.ok()
                 }
                 _ => None,
@@ -309,6 +310,17 @@ pub(crate) fn read_error(
                 expected: expected.clone(),
                 found: found.clone(),
             });
+            if partition.ask_repair() {
+                let text = format!(
+                    "partition {} at offset {offset}: {error}; another replica takes over, which has it whole; \
+                     read again",
+                    partition.id
+                );
+                return Error::new(ErrorKind::LeaderNotAvailable, text)
+                    .with("topic", &partition.id.topic)
+                    .with("partition", partition.id.partition)
+                    .with("offset", offset);
+            }
             let next = resume.map_or(String::new(), |at| {
                 format!("; records from offset {at} on can be read")
             });

@@ -35,6 +35,11 @@ pub(crate) fn error(partition: &Partition, rejection: Rejection) -> Error {
                 "the log of {id} ends at {actual}, not at the expected offset; nothing was appended"
             )
         }
+        Rejection::FencedLeaderEpoch { current } => {
+            format!(
+                "partition {id} is led in epoch {current}, which is not the one the records were made for; nothing was appended; look again and repeat"
+            )
+        }
         Rejection::ProducerFenced { current_epoch } => {
             format!(
                 "a newer session of this producer (epoch {current_epoch}) writes to {id}; nothing was appended"

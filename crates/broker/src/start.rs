@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -35,6 +34,7 @@ use crate::scrape::Scrape;
 use crate::scrub::{ScrubMetrics, ScrubThread, Scrubber};
 use crate::stall::{self, FlushWatch};
 use crate::storage_health::ScrubStatus;
+use crate::work::{Worker, blocking};
 
 /// Buffers of reads that are kept for the next reads.
 const READ_BUFFERS_KEPT: usize = 16;
@@ -69,7 +69,7 @@ pub enum StartError {
 }
 
 /// What a shutdown ends: lanes, flushers, the cleaner.
-type Threads = (Vec<JoinHandle<()>>, Flushers, Cleaner);
+type Threads = (Vec<Worker>, Flushers, Cleaner);
 
 /// The parts of a running broker.
 pub(crate) struct Inner {
@@ -145,8 +145,14 @@ impl Broker {
         varve_types::TopicConfig::resolve(&none, &config.topic_defaults)?;
         let config = Arc::new(config);
         let metrics = Metrics::new();
-        let mut flushers = Flushers::start(config.flush_threads, &clock, &metrics)?;
-        let cleaner = Cleaner::start(config.cleaner_bytes_per_second, &clock, &metrics)?;
+        let mut flushers =
+            Flushers::start(&config.workers, config.flush_threads, &clock, &metrics)?;
+        let cleaner = Cleaner::start(
+            &config.workers,
+            config.cleaner_bytes_per_second,
+            &clock,
+            &metrics,
+        )?;
         let lanes: Arc<[_]> = (0..config.lanes.max(1)).map(|_| Inbox::new()).collect();
         let mut threads = Vec::new();
         let marks = match &cluster {
@@ -157,18 +163,20 @@ impl Broker {
             Some((cluster, _)) => cluster.config.replica_lag,
             None => lane::REPLICA_LAG,
         };
-        let joining = cluster
-            .map(|(cluster, service)| (Joining::begin(&config, cluster, &clock, &marks), service));
+        let joining = cluster.map(|(cluster, service)| {
+            let joining = Joining::begin(&config, cluster, &clock, &marks, &metrics);
+            (joining, service)
+        });
         let rim = joining.as_ref().map(|(j, _)| Arc::clone(&j.rim));
         for (number, inbox) in lanes.iter().enumerate() {
             let inbox = Arc::clone(inbox);
             let clock = Arc::clone(&clock);
             threads.push(lane::spawn(
+                &config.workers,
                 number,
                 inbox,
                 clock,
-                &flushers,
-                &cleaner,
+                (&flushers, &cleaner),
                 metrics.clone(),
                 rim.clone(),
             )?);
@@ -191,10 +199,11 @@ impl Broker {
             buffers: ReadBuffers::new(READ_BUFFERS_KEPT),
             watermarks: Arc::new(marks),
             replica_lag,
+            repairs: joining.as_ref().map(|(j, _)| j.repairs()),
         };
         let registry = match joining {
             None => {
-                let opened = tokio::task::spawn_blocking(move || Registry::open_alone(opener));
+                let opened = blocking(&config.workers, move || Registry::open_alone(opener));
                 let opened = opened.await.map_err(|e| StartError::Open(e.to_string()))?;
                 Arc::new(opened?)
             }
@@ -218,8 +227,12 @@ impl Broker {
         }
         flushers.commit_with(journal, &clock, &metrics)?;
         registry.finish_deletions().await;
+        if let Some(cluster) = registry.cluster() {
+            cluster.start_repairs();
+        }
         let scrub_metrics = ScrubMetrics::default();
-        let scrubber = (config.scrub_bytes_per_second > 0).then(|| {
+        let scrubs = config.scrub_bytes_per_second > 0 && !config.workers.are_tasks();
+        let scrubber = scrubs.then(|| {
             Scrubber::new(
                 Arc::clone(&vfs),
                 Arc::clone(&clock),
@@ -301,20 +314,19 @@ impl Broker {
         let scrub = self.inner.scrub_thread.lock().take();
         if let Some(scrub) = scrub {
             // It ends with the step it is in, so a quarter of a MiB at most.
-            let _ = tokio::task::spawn_blocking(move || scrub.stop()).await;
+            let _ = blocking(&self.inner.config.workers, move || scrub.stop()).await;
         }
-        let stopped = tokio::task::spawn_blocking(move || cleaner.stop()).await;
+        let stopped = blocking(&self.inner.config.workers, move || cleaner.stop()).await;
         let mut safe = stopped.is_ok();
         for lane in self.inner.lanes.iter() {
             let (reply, done) = oneshot::channel();
             let told = lane.push(Command::Shutdown { reply }).is_ok();
             safe &= told && done.await.unwrap_or(false);
         }
-        let joined = tokio::task::spawn_blocking(move || {
-            flushers.stop();
-            lanes.into_iter().map(JoinHandle::join).all(|r| r.is_ok())
-        });
-        safe &= joined.await.unwrap_or(false);
+        flushers.stop().await;
+        for lane in lanes {
+            safe &= lane.ended().await;
+        }
         if let Some(cluster) = self.inner.registry.cluster() {
             let clean = if safe { *cluster.epoch.borrow() } else { None };
             cluster.save(&self.inner.registry, clean).await;

@@ -44,6 +44,8 @@ pub struct StorageHealth {
     pub offline: Vec<(TopicPartition, String)>,
     /// Damage in partitions that serve.
     pub damaged: Vec<DamagedRange>,
+    /// Damaged replicas that were given up and are being copied again.
+    pub repairing: Vec<TopicPartition>,
     /// Partitions with a flush that takes too long, and since when it runs.
     pub stalled: Vec<(TopicPartition, Duration)>,
     /// `None` when the scrub is off.
@@ -69,6 +71,11 @@ impl Broker {
             scrub: inner.scrub.as_ref().map(|standing| *standing.lock()),
             ..StorageHealth::default()
         };
+        if let Some(cluster) = inner.registry.cluster() {
+            let running = cluster.repairs.running().into_iter();
+            let held = running.filter_map(|key| view.by_key.get(&key));
+            health.repairing = held.map(|p| p.id.clone()).collect();
+        }
         for partition in view.partitions() {
             if let Some(reason) = partition.offline() {
                 let offline = (partition.id.clone(), reason.to_owned());

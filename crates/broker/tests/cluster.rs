@@ -8,10 +8,13 @@ mod support;
 use std::time::Duration;
 
 use support::cluster::{Nodes, SESSION};
-use support::{batch, fetch_one, new_topic, produce, read_all};
+use support::{batch, fetch_one, idempotent_batch, new_topic, produce, read_all};
 use varve_broker::Broker;
-use varve_broker_api::{Appended, Broker as _, Context, Error, Fetch, FetchPartition, Fetched};
-use varve_types::{ErrorKind, NodeId, Offset, PartitionId, TopicName};
+use varve_broker_api::{
+    Appended, Broker as _, Context, Error, Fetch, FetchPartition, Fetched, InitProducer,
+    Operations as _,
+};
+use varve_types::{ErrorKind, NodeId, Offset, PartitionId, Sequence, TopicName, TopicPartition};
 
 async fn create(nodes: &Nodes, name: &str, partitions: i32, configs: &[(&str, &str)]) -> TopicName {
     let mut request = new_topic(name, partitions);
@@ -248,6 +251,21 @@ async fn a_graceful_stop_moves_leaderships_first() {
     }
 }
 
+/// It waits for a controller only as long as that one would wait for it: less than the time for a drain.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_is_cut_off_stops_once_its_session_is_over() {
+    let nodes = Nodes::new(3).await;
+    let cut = NodeId(2);
+    nodes.shared.lead(NodeId(1));
+    nodes.net.cut(cut);
+    let leaving = nodes.brokers[&cut].leave();
+    let left = tokio::time::timeout(Duration::from_secs(8), leaving).await;
+    assert!(
+        left.is_ok(),
+        "it waits for a controller that it cannot hear"
+    );
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deleted_topic_is_gone_from_every_disk_also_from_one_that_was_away() {
     let mut nodes = Nodes::new(3).await;
@@ -345,4 +363,82 @@ async fn a_copy_in_the_readers_rack_answers_while_it_is_in_sync() {
     nodes.net.heal();
     nodes.in_sync("orders", 0, 3).await;
     fetch_in(broker, &topic, &rack, 0).await.unwrap();
+}
+
+/// Appends a batch of a session at whoever leads; the answer says where, and whether it was there before.
+async fn append_in_order(nodes: &Nodes, topic: &TopicName, sent: &varve_record::Batch) -> Appended {
+    for _ in 0..200 {
+        let (_, broker) = nodes.leader(topic.as_str(), 0).await;
+        match produce(&broker, topic, 0, sent.clone()).await {
+            Ok(appended) => return appended,
+            Err(error) => assert!(
+                matches!(
+                    error.kind,
+                    ErrorKind::NotLeader | ErrorKind::LeaderNotAvailable
+                ),
+                "{error}"
+            ),
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("a batch is never acknowledged");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clocks_that_are_hours_apart_break_nothing() {
+    const HOUR: i64 = 3_600_000;
+    let mut nodes = Nodes::with_clocks(&[-5 * HOUR, 0, 5 * HOUR]).await;
+    let configs = [
+        ("min.insync.replicas", "2"),
+        ("segment.bytes", "4096"),
+        // Longer than the clocks are apart: nothing is old by any of them.
+        ("retention.ms", "39600000"),
+        ("message.timestamp.type", "LogAppendTime"),
+    ];
+    let topic = create(&nodes, "orders", 1, &configs).await;
+    nodes.in_sync("orders", 0, 3).await;
+    let session = nodes.brokers[&NodeId(2)]
+        .init_producer(&Context::anonymous(), InitProducer { name: None })
+        .await
+        .unwrap();
+    let mut wanted = Vec::new();
+    let padding = "x".repeat(1500);
+    let mut sequence = Sequence::ZERO;
+    for round in 0..2 {
+        for leader in [1, 3, 2] {
+            let to = Some(NodeId(leader));
+            let at = TopicPartition::new(topic.clone(), PartitionId(0));
+            let asked = &nodes.brokers[&NodeId(2)];
+            let moved = asked
+                .transfer_leadership(&Context::anonymous(), at, to)
+                .await;
+            if nodes.partition("orders", 0).leader != to {
+                panic!("node {leader} does not lead: {moved:?}");
+            }
+            for n in 0..4 {
+                let value = format!("{round}-{leader}-{n}-{padding}");
+                let sent = idempotent_batch(session.producer, sequence, &[&value]);
+                sequence = sequence.plus(1);
+                let first = append_in_order(&nodes, &topic, &sent).await;
+                // A leader that became one by another clock knows the session's batches all the same.
+                let again = append_in_order(&nodes, &topic, &sent).await;
+                assert_eq!(again.base_offset, first.base_offset);
+                wanted.push(value);
+            }
+            nodes.in_sync("orders", 0, 3).await;
+        }
+    }
+    // The node whose clock is ahead decides about metadata, and one dies.
+    nodes.shared.lead(NodeId(3));
+    let disk = nodes.kill(NodeId(1)).await;
+    append(&nodes, &topic, 0, "without the one that is behind").await;
+    wanted.push("without the one that is behind".to_owned());
+    nodes.restart(NodeId(1), disk).await;
+    nodes.in_sync("orders", 0, 3).await;
+    // Retention has looked meanwhile, by every clock.
+    for broker in nodes.brokers.values() {
+        let info = broker.partitions(&Context::anonymous(), &topic).unwrap();
+        assert_eq!(info[0].log_start, Offset::ZERO);
+    }
+    assert_eq!(read(&nodes, &topic, 0, wanted.len()).await, wanted);
 }

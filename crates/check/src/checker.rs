@@ -120,6 +120,8 @@ pub(crate) struct Gap {
 struct Group {
     tried: HashSet<i64>,
     failed: HashSet<i64>,
+    /// Commits without answer: each may still be on its way, whatever was committed after it.
+    unanswered: HashSet<i64>,
     acknowledged: Option<i64>,
 }
 
@@ -313,7 +315,9 @@ impl Checker {
                     Answer::Failed => {
                         of_group.failed.insert(offset);
                     }
-                    Answer::Open | Answer::Unknown => {}
+                    Answer::Open | Answer::Unknown => {
+                        of_group.unanswered.insert(offset);
+                    }
                 }
             }
             Some(Pending::Committed(group, partition, floor)) => {
@@ -538,13 +542,19 @@ impl Checker {
         found: Option<i64>,
     ) {
         self.coverage.commits_read += 1;
+        let of_group = self.groups.entry((group.clone(), partition)).or_default();
         if found < floor {
-            self.findings.add(Kind::CommitRegress, || {
+            let late = found.is_some_and(|found| of_group.unanswered.contains(&found));
+            let kind = if late {
+                Kind::CommitLate
+            } else {
+                Kind::CommitRegress
+            };
+            self.findings.add(kind, || {
                 format!("line {line}: group {group}, partition {partition}: {found:?} after {floor:?} was acknowledged")
             });
         }
         let Some(found) = found else { return };
-        let of_group = self.groups.entry((group.clone(), partition)).or_default();
         if !of_group.tried.contains(&found) || of_group.failed.contains(&found) {
             self.findings.add(Kind::PhantomCommit, || {
                 format!("line {line}: group {group}, partition {partition}: {found}")

@@ -66,6 +66,7 @@ kinds! {
     PhantomCommit, "phantom-commit", false, "A committed offset was read that nobody committed, or was answered as certainly failed.";
     UnavailableAfterHeal, "unavailable-after-heal", false, "A send failed although everything was repaired.";
     DuplicateAllowed, "duplicate-allowed", true, "One value of a producer without idempotence is at two offsets.";
+    CommitLate, "commit-late", true, "A commit without answer took effect after a newer one was acknowledged.";
     LostWeak, "lost-weak", true, "A record that only its leader acknowledged is not in the log at the end.";
 }
 

@@ -342,6 +342,34 @@ fn plant(kind: Kind, events: &mut Vec<Event>, random: &mut Random) -> Option<()>
                 *epoch += 1;
             }
         }
+        Kind::CommitLate => {
+            let (partition, group) = (0, || "other".to_owned());
+            let commit = |op, offset| Event::Commit {
+                op,
+                ns,
+                group: group(),
+                partition,
+                offset,
+            };
+            let (error, offset) = ("lost".to_owned(), None);
+            // The first has no answer, arrives after the second, and is read.
+            events.extend([
+                commit(op, 7),
+                Event::Unknown { op, ns, error },
+                commit(op + 1, 8),
+            ]);
+            let op = op + 1;
+            events.push(Event::Ok { op, ns, offset });
+            let op = op + 1;
+            events.push(Event::Committed {
+                op,
+                ns,
+                group: group(),
+                partition,
+            });
+            let offset = Some(7);
+            events.push(Event::Ok { op, ns, offset });
+        }
         Kind::CommitRegress | Kind::PhantomCommit => {
             let (partition, group) = (0, || "other".to_owned());
             events.push(Event::Commit {

@@ -23,6 +23,7 @@ use crate::interrupt::Interrupts;
 use crate::output::{Output, print_value};
 use crate::parse;
 use crate::probe::HealthArgs;
+use crate::probe_cluster::{LagArgs, ReplicationArgs};
 
 /// How often a run tells how far it is.
 const TELL_EVERY: Duration = Duration::from_secs(5);
@@ -34,6 +35,10 @@ pub enum CheckCommand {
     Run(Box<RunArgs>),
     /// Whether a node is up; exit code 0 if so, 4 if not, another if it does not answer
     Health(HealthArgs),
+    /// Whether a group is at most so many records behind; exit code 0 if so, 4 if not
+    Lag(LagArgs),
+    /// Whether every partition has its leader and its replicas; exit code 0 if so, 4 if not
+    Replication(ReplicationArgs),
     /// Judge a history that `run --history` has written
     History {
         /// The file

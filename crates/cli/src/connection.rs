@@ -335,6 +335,7 @@ impl Settings {
             connect_timeout: self.timeout,
             request_timeout,
             tls: self.tls()?,
+            ..ClientConfig::default()
         };
         Client::new(config).map_err(|error| Failure::usage(error.to_string()))
     }

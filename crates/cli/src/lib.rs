@@ -25,12 +25,14 @@ pub mod operate_args;
 pub mod output;
 pub mod parse;
 pub mod probe;
+pub mod probe_cluster;
 pub mod produce;
 pub mod progress;
 pub mod repair;
 pub mod serve;
 pub mod topic;
 pub mod topic_data;
+pub mod upgrade;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -124,6 +126,12 @@ async fn network(global: args::Global, command: Command) -> Result<u8, Failure> 
         Command::Check {
             command: CheckCommand::Health(args),
         } => probe::run(&global, &args).await,
+        Command::Check {
+            command: CheckCommand::Lag(args),
+        } => Box::pin(probe_cluster::lag(&global, &args)).await,
+        Command::Check {
+            command: CheckCommand::Replication(args),
+        } => Box::pin(probe_cluster::replication(&global, args)).await,
         Command::Server(args) => Box::pin(serve::server(*args)).await,
         Command::Demo(args) => Box::pin(demo::run(&args)).await,
         Command::Completion { .. }

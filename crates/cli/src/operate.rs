@@ -91,6 +91,9 @@ pub async fn run(global: &Global, admin: &Admin, command: OperateCommand) -> Res
             let partitions = all_of(admin, &partitions).await?;
             reassign(global, admin, partitions, (target, dry_run), wait, form).await
         }
+        OperateCommand::Upgrade { action, form } => {
+            crate::upgrade::run(global, admin, action, form.output).await
+        }
         OperateCommand::Reassignments { watch, form } => loop {
             let moves = admin.all_reassignments().await?;
             let over = moves.is_empty();

@@ -125,6 +125,15 @@ pub enum OperateCommand {
         #[command(flatten)]
         form: OutputArgs,
     },
+    /// Show the feature level of the cluster and what its nodes can work at, or raise it
+    Upgrade {
+        /// What to do; shows the levels if absent
+        #[command(subcommand)]
+        action: Option<UpgradeCommand>,
+        /// Form of the output.
+        #[command(flatten)]
+        form: OutputArgs,
+    },
     /// List partitions on the move
     Reassignments {
         /// Again every two seconds, until there are none
@@ -133,5 +142,19 @@ pub enum OperateCommand {
         /// Form of the output.
         #[command(flatten)]
         form: OutputArgs,
+    },
+}
+
+/// What to do with feature levels.
+#[derive(Debug, Clone, Copy, Subcommand)]
+pub enum UpgradeCommand {
+    /// Raise the feature level, once every node runs the new version; older programs are of no use afterwards
+    Finalize {
+        /// To this level, and not to the highest that all nodes can work at
+        #[arg(long, value_parser = clap::value_parser!(i32).range(1..=65_535), value_name = "N")]
+        level: Option<i32>,
+        /// Only say whether it is possible
+        #[arg(short, long)]
+        dry_run: bool,
     },
 }

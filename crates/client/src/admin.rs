@@ -125,6 +125,10 @@ calls! {
     admin_service.list_reassignments(ListReassignmentsRequest) -> ListReassignmentsResponse, repeat = true;
     /// Returns partitions to the replicas they had.
     admin_service.cancel_reassignments(CancelReassignmentsRequest) -> CancelReassignmentsResponse, repeat = false;
+    /// Feature levels of the cluster and of its nodes.
+    admin_service.get_features(GetFeaturesRequest) -> GetFeaturesResponse, repeat = true;
+    /// Raises the feature level of the cluster. Raising it to the same level again changes nothing.
+    admin_service.finalize_features(FinalizeFeaturesRequest) -> FinalizeFeaturesResponse, repeat = true;
 }
 
 group_calls! {
@@ -184,11 +188,11 @@ impl Client {
     {
         let started = tokio::time::Instant::now();
         let mut random = Random::new(uuid::Uuid::new_v4().as_u64_pair().0);
-        let mut failures = 0;
+        let (mut failures, mut unanswered) = (0, false);
         loop {
             let error = match call().await {
                 Ok(done) => return Ok(done),
-                Err(error) => error,
+                Err(error) => error.after(&mut unanswered),
             };
             failures += 1;
             let pause = Backoff::default().pause(failures, &mut random);

@@ -17,7 +17,7 @@ use varve_proto::v1::consumer_service_client::ConsumerServiceClient;
 use varve_proto::v1::group_service_client::GroupServiceClient;
 use varve_proto::v1::producer_service_client::ProducerServiceClient;
 use varve_proto::v1::topic_service_client::TopicServiceClient;
-use varve_tls::{ClientTls, Connector, Explained};
+use varve_tls::{ClientTls, Connector, Explained, Network, Tcp};
 use varve_types::limits;
 
 use crate::error::ClientError;
@@ -39,6 +39,8 @@ pub struct ClientConfig {
     pub request_timeout: Duration,
     /// TLS, if the cluster speaks it. Certificates must name the hosts of the addresses.
     pub tls: Option<Arc<ClientTls>>,
+    /// What connections are opened over.
+    pub network: Arc<dyn Network>,
 }
 
 impl Default for ClientConfig {
@@ -49,6 +51,7 @@ impl Default for ClientConfig {
             connect_timeout: Duration::from_secs(5),
             request_timeout: Duration::from_secs(30),
             tls: None,
+            network: Arc::new(Tcp),
         }
     }
 }
@@ -167,7 +170,8 @@ impl Client {
         if let Some(channel) = channels.get(address) {
             return Ok(channel.clone());
         }
-        let connector = Connector::new(self.inner.config.tls.clone(), None);
+        let connector = Connector::new(self.inner.config.tls.clone(), None)
+            .over(Arc::clone(&self.inner.config.network));
         let endpoint = endpoint(address, &self.inner.config)?;
         let fault = connector.fault();
         let channel = Explained::new(endpoint.connect_with_connector_lazy(connector), fault);

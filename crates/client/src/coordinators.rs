@@ -52,7 +52,7 @@ impl Client {
     {
         let until = Instant::now() + within;
         let mut random = Random::new(uuid::Uuid::new_v4().as_u64_pair().0);
-        let mut failures = 0;
+        let (mut failures, mut unanswered) = (0, false);
         loop {
             let known = self.routing().coordinator(group);
             let answer = match &known {
@@ -67,7 +67,7 @@ impl Client {
             };
             let error = match answer {
                 Ok(answer) => return Ok(answer),
-                Err(error) => error,
+                Err(error) => error.after(&mut unanswered),
             };
             let hint = match &error {
                 ClientError::Rpc(error) => error.leader.as_ref(),

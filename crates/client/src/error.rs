@@ -31,6 +31,8 @@ pub struct RpcError {
     pub retry_delay: Option<Duration>,
     /// There was no connection to send the request on: nobody has seen it.
     pub unsent: bool,
+    /// An earlier attempt of the same call had no answer: whatever this one says, that one may have arrived.
+    pub unanswered_before: bool,
 }
 
 impl std::fmt::Display for RpcError {
@@ -39,7 +41,11 @@ impl std::fmt::Display for RpcError {
         if let Some(kind) = self.kind {
             write!(f, "/{}", kind.reason())?;
         }
-        f.write_str(")")
+        f.write_str(")")?;
+        if self.unanswered_before {
+            f.write_str("; an earlier attempt had no answer and may have been carried out")?;
+        }
+        Ok(())
     }
 }
 
@@ -118,6 +124,7 @@ impl RpcError {
             leader: leader_of(status.details()),
             retry_delay: details.retry_info().and_then(|retry| retry.retry_delay),
             unsent: never_left(status),
+            unanswered_before: false,
         }
     }
 
@@ -135,6 +142,7 @@ impl RpcError {
             leader: error.leader,
             retry_delay: delay,
             unsent: false,
+            unanswered_before: false,
         }
     }
 
@@ -149,6 +157,7 @@ impl RpcError {
             leader: None,
             retry_delay: None,
             unsent: false,
+            unanswered_before: false,
         }
     }
 
@@ -195,6 +204,7 @@ impl RpcError {
     #[must_use]
     pub fn outcome(&self) -> Outcome {
         match self.kind {
+            _ if self.unanswered_before => Outcome::Unknown,
             Some(kind) => kind.outcome(),
             None if self.unsent => Outcome::NotApplied,
             None => Outcome::Unknown,
@@ -273,6 +283,16 @@ pub enum ClientError {
         /// The last attempt's error.
         last: Arc<RpcError>,
     },
+    /// A batch was refused, and an earlier attempt to append it had no answer.
+    #[error(
+        "records for {partition} may be in the log: an earlier attempt had no answer; the last was refused: {last}"
+    )]
+    Uncertain {
+        /// Partition.
+        partition: TopicPartition,
+        /// The last attempt's error.
+        last: Arc<RpcError>,
+    },
     /// The producer's buffer is full. Wait, or send fewer bytes at once.
     #[error("the producer's buffer of {0} bytes is full")]
     BufferFull(usize),
@@ -333,6 +353,18 @@ impl ClientError {
         }
     }
 
+    /// The error of the last of several attempts. `unanswered` says of the attempts before this one, and
+    /// afterwards of this one as well, whether any may have been carried out.
+    pub(crate) fn after(mut self, unanswered: &mut bool) -> Self {
+        if let Self::Rpc(last) | Self::NoBroker { last, .. } = &mut self {
+            if *unanswered {
+                Arc::make_mut(last).unanswered_before = true;
+            }
+            *unanswered |= last.outcome() == Outcome::Unknown;
+        }
+        self
+    }
+
     /// The server's words, or what stands in their place.
     #[must_use]
     pub fn to_rpc(&self) -> RpcError {
@@ -389,6 +421,23 @@ mod tests {
         assert_eq!(error.retry_delay, Some(Duration::from_millis(250)));
         assert!(!error.is_retryable());
         assert_eq!(error.to_string(), "no (ABORTED/EXPECTED_OFFSET_MISMATCH)");
+    }
+
+    #[test]
+    fn a_refusal_says_nothing_of_an_earlier_attempt_without_answer() {
+        let refused = || {
+            ClientError::from(RpcError {
+                unsent: true,
+                ..RpcError::transport("refused")
+            })
+        };
+        let mut unanswered = false;
+        assert!(refused().after(&mut unanswered).was_refused());
+        let lost = ClientError::from(RpcError::transport("reset"));
+        assert!(!lost.after(&mut unanswered).was_refused());
+        let last = refused().after(&mut unanswered);
+        assert!(!last.was_refused());
+        assert!(last.to_string().contains("an earlier attempt"), "{last}");
     }
 
     #[test]

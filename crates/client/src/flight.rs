@@ -5,8 +5,11 @@
 //! `max_in_flight` or more batches behind one that is not settled. After a failure nothing more of the partition is sent until every
 //! outstanding answer is in; then all that is unsettled goes again, in order, with the same sequences,
 //! and the leader recognises what it has. Only a leader that lost the session (or was never given an
-//! earlier batch) refuses a sequence; such a batch is certainly not in the log, so it moves to a new
-//! session without the risk of a duplicate.
+//! earlier batch) refuses a sequence; such a batch is not in that leader's log, so it moves to a new
+//! session.
+//!
+//! What is reported as refused was refused in every attempt. A refusal says nothing of an earlier attempt
+//! that had no answer: such a batch fails as [`ClientError::Uncertain`], whatever the last answer was.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -326,6 +329,8 @@ impl Flight {
         let Some(partition) = self.partitions.get_mut(&slot) else {
             return;
         };
+        let entry = &mut partition.entries[index];
+        entry.sent = None;
         let lost_session = idempotent
             && match error.kind {
                 Some(ErrorKind::OutOfOrderSequence | ErrorKind::UnknownProducer) => true,
@@ -334,9 +339,7 @@ impl Flight {
                 _ => false,
             };
         if lost_session {
-            let entry = &mut partition.entries[index];
-            entry.sent = None;
-            entry.uncertain = false;
+            // It goes on to be uncertain: the leader that refuses may have been replaced already.
             entry.last_error = Some(Arc::new(error));
             // Behind a batch that will go again, the gap is expected and closes by itself.
             if index == 0 {
@@ -349,14 +352,12 @@ impl Flight {
             return;
         }
         if !error.is_retryable() {
-            settled.extend(take_entry(partition, index, Err(error.into())));
+            settled.extend(refuse_entry(partition, index, &Arc::new(error)));
             return;
         }
         let redirected = error.kind == Some(ErrorKind::NotLeader) && error.leader.is_some();
-        let entry = &mut partition.entries[index];
-        entry.sent = None;
-        entry.uncertain |= error.outcome() == Outcome::Unknown;
         let delay = error.retry_delay;
+        entry.uncertain |= error.outcome() == Outcome::Unknown;
         entry.last_error = Some(Arc::new(error));
         partition.failures += 1;
         let pause = self
@@ -371,15 +372,11 @@ impl Flight {
         partition.retry_at = partition.retry_at.max(now + delay.unwrap_or(pause));
     }
 
-    /// Fails everything: another producer has taken over the name.
+    /// Fails everything: another producer has taken over the name. What is on its way may still be appended.
     fn fence(&mut self, error: Arc<RpcError>, settled: &mut Vec<Settled>) {
         for partition in self.partitions.values_mut() {
             while !partition.entries.is_empty() {
-                settled.extend(take_entry(
-                    partition,
-                    0,
-                    Err(ClientError::Rpc(error.clone())),
-                ));
+                settled.extend(refuse_entry(partition, 0, &error));
             }
         }
         self.requests.clear();
@@ -541,6 +538,22 @@ fn timeout_error(entry: &Entry, after: Duration) -> ClientError {
         outcome,
         last: entry.last_error.clone().unwrap_or_else(none),
     }
+}
+
+/// Fails a batch with what its last attempt was told, or as uncertain because of another attempt.
+fn refuse_entry(partition: &mut Partition, index: usize, last: &Arc<RpcError>) -> Option<Settled> {
+    let entry = partition.entries.get(index)?;
+    let last = Arc::clone(last);
+    let error = if entry.uncertain || entry.sent.is_some() {
+        let (topic, at) = (entry.delivery.topic().clone(), entry.delivery.partition());
+        ClientError::Uncertain {
+            partition: TopicPartition::new(topic, at),
+            last,
+        }
+    } else {
+        ClientError::Rpc(last)
+    };
+    take_entry(partition, index, Err(error))
 }
 
 fn take_entry(

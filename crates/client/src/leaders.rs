@@ -42,6 +42,8 @@ struct Open<Q, A> {
     question: Question<Q>,
     answer: Option<Result<A, ClientError>>,
     last: ClientError,
+    /// An attempt had no answer.
+    unanswered: bool,
 }
 
 fn no_leader(partition: &v1::TopicPartition) -> ClientError {
@@ -53,6 +55,16 @@ fn no_leader(partition: &v1::TopicPartition) -> ClientError {
         ))
     };
     error.into()
+}
+
+fn replaced(partition: &v1::TopicPartition, epoch: i64) -> RpcError {
+    RpcError {
+        kind: Some(ErrorKind::FencedLeaderEpoch),
+        ..RpcError::transport(format!(
+            "the leader of partition {}-{} in epoch {epoch} has been replaced and does not know it yet",
+            partition.topic, partition.partition
+        ))
+    }
 }
 
 impl Client {
@@ -77,6 +89,7 @@ impl Client {
                 last: no_leader(&question.0),
                 question,
                 answer: None,
+                unanswered: false,
             })
             .collect();
         loop {
@@ -202,7 +215,8 @@ impl Client {
             }
             Err(error) if error.is_retryable() && (repeat || error.was_refused()) => {
                 for index in indexes {
-                    all[*index].last = error.clone();
+                    let open = &mut all[*index];
+                    open.last = error.clone().after(&mut open.unanswered);
                 }
                 return false;
             }
@@ -220,9 +234,12 @@ impl Client {
                         .as_ref()
                         .is_some_and(|hint| self.routing().learn(topic, partition, hint));
                     hinted &= learned;
-                    open.last = error.into();
+                    open.last = ClientError::from(error).after(&mut open.unanswered);
                 }
-                Err(error) => open.answer = Some(Err(error.into())),
+                Err(error) => {
+                    let error = ClientError::from(error).after(&mut open.unanswered);
+                    open.answer = Some(Err(error));
+                }
             }
         }
         hinted
@@ -231,7 +248,8 @@ impl Client {
 
 fn fail<Q, A>(all: &mut [Open<Q, A>], indexes: &[usize], error: &ClientError) -> bool {
     for index in indexes {
-        all[*index].answer = Some(Err(error.clone()));
+        let open = &mut all[*index];
+        open.answer = Some(Err(error.clone().after(&mut open.unanswered)));
     }
     true
 }
@@ -265,7 +283,15 @@ impl Admin {
             let mut service = client.consumer_service(&address, true)?;
             let response = service.list_offsets(request).await?.into_inner();
             let outcome = |result: v1::OffsetResult| match result.outcome {
-                Some(Outcome::Offsets(found)) => Ok(found),
+                Some(Outcome::Offsets(found)) => {
+                    let at = result.topic_partition.unwrap_or_default();
+                    let epoch = found.leader_epoch;
+                    if client.routing().heard(&at.topic, at.partition, epoch) {
+                        Ok(found)
+                    } else {
+                        Err(replaced(&at, epoch))
+                    }
+                }
                 Some(Outcome::Error(error)) => Err(RpcError::from_partition(error)),
                 None => Err(RpcError::transport("an offset without outcome")),
             };

@@ -34,4 +34,4 @@ pub use error::{ClientError, RpcError};
 pub use group::{GroupConfig, GroupConsumer, StartPolicy};
 pub use producer::{Producer, ProducerConfig, RecordRef};
 pub use varve_proto::v1 as proto;
-pub use varve_tls::{ClientFiles, ClientTls, TlsError};
+pub use varve_tls::{ClientFiles, ClientTls, Network, Tcp, TlsError};

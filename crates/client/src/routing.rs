@@ -30,6 +30,8 @@ pub struct TopicRoutes {
     pub leaders: Vec<Option<Leader>>,
     /// Nodes whose copy is in sync, by partition.
     pub in_sync: Vec<Vec<i32>>,
+    /// Highest epoch of a leader that was heard of, by partition (KIP-320).
+    pub epochs: Vec<i64>,
 }
 
 #[derive(Debug, Default)]
@@ -128,7 +130,13 @@ impl Routing {
                 let told = partition.leader_node_id;
                 newer.or_else(|| told.map(|node_id| Leader { node_id, epoch }))
             };
+            let epoch = |partition: &v1::PartitionMetadata| {
+                let index = usize::try_from(partition.partition).ok();
+                let heard = known.and_then(|known| known.epochs.get(index?).copied());
+                heard.map_or(partition.leader_epoch, |e| e.max(partition.leader_epoch))
+            };
             let routes = TopicRoutes {
+                epochs: topic.partitions.iter().map(epoch).collect(),
                 topic_id: topic.topic_id.clone(),
                 partitioner: topic.partitioner,
                 leaders: topic.partitions.iter().map(leader).collect(),
@@ -140,6 +148,21 @@ impl Routing {
             };
             table.topics.insert(topic.topic.clone(), routes);
         }
+    }
+
+    /// Takes over the epoch in which a leader has answered. `false`: a newer leader is known, so the answer is
+    /// that of one that has been replaced and does not know it; a caller that believed it would go back in
+    /// time (KIP-320).
+    pub fn heard(&self, topic: &str, partition: i32, leader_epoch: i64) -> bool {
+        let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
+        let slot = usize::try_from(partition)
+            .ok()
+            .and_then(|index| table.topics.get_mut(topic)?.epochs.get_mut(index));
+        let Some(slot) = slot else {
+            return true;
+        };
+        *slot = leader_epoch.max(*slot);
+        *slot == leader_epoch
     }
 
     /// Takes over a hint about one partition, unless something newer is known.
@@ -265,17 +288,21 @@ impl Client {
     {
         let addresses = self.addresses();
         let mut last = RpcError::transport("no address is known");
+        let mut unanswered = false;
         for address in &addresses {
-            match call(address.clone()).await {
+            let error = match call(address.clone()).await {
                 Ok(answer) => {
                     *self.answered() = Some(address.clone());
                     return Ok((address.clone(), answer));
                 }
-                Err(ClientError::Rpc(error)) if passes_over(&error, repeat) => {
+                Err(error) => error.after(&mut unanswered),
+            };
+            match error {
+                ClientError::Rpc(error) if passes_over(&error, repeat) => {
                     last = (*error).clone();
                     self.answered().take_if(|answered| answered == address);
                 }
-                Err(error) => return Err(error),
+                error => return Err(error),
             }
         }
         if last.kind.is_some() {
@@ -381,6 +408,24 @@ mod tests {
         other.topics[0].topic_id = "other".to_owned();
         routing.update(&other);
         assert_eq!(routing.leader("t", 0).unwrap().node_id, 1);
+    }
+
+    #[test]
+    fn a_leader_that_was_replaced_is_not_believed() {
+        let routing = Routing::default();
+        assert!(routing.heard("t", 0, 3), "nothing is known");
+        routing.update(&metadata(5, Some(1), 7));
+        assert!(routing.heard("t", 0, 7));
+        assert!(!routing.heard("t", 0, 6));
+        assert!(routing.heard("t", 0, 8));
+        // The node that was asked for the table lags.
+        routing.update(&metadata(6, Some(1), 7));
+        assert!(!routing.heard("t", 0, 7));
+        // Another topic of the same name counts anew.
+        let mut other = metadata(8, Some(1), 0);
+        other.topics[0].topic_id = "other".to_owned();
+        routing.update(&other);
+        assert!(routing.heard("t", 0, 0));
     }
 
     #[test]

@@ -577,3 +577,86 @@ fn nothing_is_sent_so_far_ahead_that_the_oldest_could_be_forgotten() {
     world.calm();
     world.check(true);
 }
+
+/// Puts one batch on the wire, lets the server append it, and loses the answer.
+fn append_without_answer(world: &mut World) {
+    world.step(Step::Batch {
+        partition: 0,
+        records: 1,
+    });
+    world.step(Step::Serve);
+    world.step(Step::Break { late: false });
+    world.step(Step::Wait { ms: 100 });
+    world.step(Step::Send);
+    assert_eq!(world.logs[0].values.len(), 1, "it is in the log");
+}
+
+/// Answers the oldest message with a refusal, without the server seeing it.
+fn refuse(world: &mut World, kind: ErrorKind) -> Vec<ClientError> {
+    let request = world.wire.pop_front().unwrap().request;
+    let refused = Err(error(kind));
+    let settled = world.flight.answered(world.now, request, refused);
+    let fates = settled.iter().map(|s| s.delivery.result().unwrap());
+    fates.map(Result::unwrap_err).collect()
+}
+
+fn assert_uncertain(failed: &ClientError, kind: ErrorKind) {
+    let ClientError::Uncertain { last, .. } = failed else {
+        panic!("told as certain: {failed}")
+    };
+    assert_eq!(last.kind, Some(kind));
+    assert!(!failed.was_refused() && failed.to_rpc().outcome() == Outcome::Unknown);
+    assert!(failed.to_string().contains("may be in the log"), "{failed}");
+}
+
+#[test]
+fn a_final_refusal_does_not_unsay_an_attempt_without_answer() {
+    let mut world = World::new(Duration::from_secs(120));
+    append_without_answer(&mut world);
+    let failed = refuse(&mut world, ErrorKind::PolicyViolation);
+    assert_eq!(failed.len(), 1);
+    assert_uncertain(&failed[0], ErrorKind::PolicyViolation);
+    // The first attempt of another is refused for certain.
+    let mut world = World::new(Duration::from_secs(120));
+    world.step(Step::Batch {
+        partition: 0,
+        records: 1,
+    });
+    let failed = refuse(&mut world, ErrorKind::PolicyViolation);
+    assert!(matches!(&failed[..], [ClientError::Rpc(_)]) && failed[0].was_refused());
+}
+
+#[test]
+fn a_lost_session_does_not_unsay_an_attempt_without_answer() {
+    for kind in [ErrorKind::OutOfOrderSequence, ErrorKind::UnknownProducer] {
+        let mut world = World::new(Duration::from_millis(700));
+        append_without_answer(&mut world);
+        // A leader that was replaced and does not know it yet.
+        assert!(refuse(&mut world, kind).is_empty());
+        assert!(world.flight.wants_session());
+        world.now += Duration::from_secs(1);
+        let settled = world.flight.tick(world.now);
+        assert_eq!(settled.len(), 1, "its time is up");
+        let failed = settled[0].delivery.result().unwrap().unwrap_err();
+        let outcome = match &failed {
+            ClientError::DeliveryTimeout { outcome, .. } => *outcome,
+            other => panic!("{other}"),
+        };
+        assert_eq!(outcome, Outcome::Unknown, "{kind:?}");
+    }
+}
+
+#[test]
+fn a_fence_does_not_unsay_what_is_on_its_way() {
+    let mut world = World::new(Duration::from_secs(120));
+    for partition in 0..PARTITIONS {
+        world.step(Step::Batch {
+            partition,
+            records: 1,
+        });
+    }
+    let failed = refuse(&mut world, ErrorKind::ProducerFenced);
+    assert_eq!(failed.len(), PARTITIONS);
+    assert!(matches!(&failed[0], ClientError::Rpc(_)) && failed[0].was_refused());
+    assert_uncertain(&failed[1], ErrorKind::ProducerFenced);
+}

@@ -105,7 +105,7 @@ pub(crate) fn failure(to: &LeaderHint, error: RpcError) -> Failure {
         None if error.unsent => known(Error::new(
             ErrorKind::LeaderNotAvailable,
             format!(
-                "node {node} is responsible and cannot be reached at {address}; nothing was changed; try again"
+                "node {node} is responsible and cannot be reached ({error}); nothing was changed; try again"
             ),
         )),
         None if error.is_retryable() => Failure {

@@ -8,10 +8,10 @@ use futures_util::future::join_all;
 use varve_broker_api as api;
 use varve_broker_api::{Broker, Context, Error, LeaderHint, NodeState};
 use varve_client::proto::group_service_client::GroupServiceClient;
-use varve_client::{RpcError, connect::Rpc, proto as v1};
+use varve_client::{RpcError, proto as v1};
 use varve_types::{GroupName, LeaderEpoch, MemberId, TopicPartition};
 
-use crate::nodes::{Failure, Nodes, Retry};
+use crate::nodes::{Failure, Line, Nodes, Retry};
 use crate::{Forwarding, Result, convert, missing};
 
 /// Groups in one page of a list.
@@ -64,14 +64,13 @@ impl<B: Broker> Forwarding<B> {
         to: &LeaderHint,
         within: Duration,
         message: Q,
-        call: impl FnOnce(GroupServiceClient<Rpc>, tonic::Request<Q>) -> F,
+        call: impl FnOnce(GroupServiceClient<Line>, tonic::Request<Q>) -> F,
     ) -> Result<A, Failure>
     where
         F: Future<Output = Result<tonic::Response<A>, tonic::Status>>,
     {
         let answer = async {
-            let service = self.nodes.client().group_service(&to.address, false);
-            let service = service.map_err(|error| error.to_rpc())?;
+            let service = self.nodes.groups(to)?;
             let request = self.nodes.request(ctx, message, within);
             let response = call(service, request).await;
             let response = response.map_err(|status| RpcError::from_status(&status))?;
@@ -90,7 +89,7 @@ impl<B: Broker> Forwarding<B> {
             let message = convert::heartbeat(&beat);
             let within = beat.max_wait + self.nodes.read_timeout();
             async move {
-                let call = |mut service: GroupServiceClient<Rpc>, request| async move {
+                let call = |mut service: GroupServiceClient<Line>, request| async move {
                     service.heartbeat(request).await
                 };
                 let reply = self
@@ -111,7 +110,7 @@ impl<B: Broker> Forwarding<B> {
         let remote = |to: LeaderHint, left| {
             let commit = &commit;
             async move {
-                let call = |mut service: GroupServiceClient<Rpc>, request| async move {
+                let call = |mut service: GroupServiceClient<Line>, request| async move {
                     service.commit_offsets(request).await
                 };
                 let message = convert::commit(commit);
@@ -144,7 +143,7 @@ impl<B: Broker> Forwarding<B> {
                 include_lag: wanted.include_lag,
             };
             async move {
-                let call = |mut service: GroupServiceClient<Rpc>, request| async move {
+                let call = |mut service: GroupServiceClient<Line>, request| async move {
                     service.get_offsets(request).await
                 };
                 let answer = self
@@ -196,7 +195,7 @@ impl<B: Broker> Forwarding<B> {
                     group: group.to_string(),
                     partitions: partitions.iter().map(convert::partition).collect(),
                 };
-                let call = |mut service: GroupServiceClient<Rpc>, request| async move {
+                let call = |mut service: GroupServiceClient<Line>, request| async move {
                     service.delete_offsets(request).await
                 };
                 let answer = self
@@ -218,7 +217,7 @@ impl<B: Broker> Forwarding<B> {
             let message = v1::GetGroupRequest {
                 group: group.to_string(),
             };
-            let call = |mut service: GroupServiceClient<Rpc>, request| async move {
+            let call = |mut service: GroupServiceClient<Line>, request| async move {
                 service.get_group(request).await
             };
             let answer = self.ask(ctx, "GetGroup", &to, left, message, call).await?;
@@ -234,7 +233,7 @@ impl<B: Broker> Forwarding<B> {
             let message = v1::DeleteGroupRequest {
                 group: group.to_string(),
             };
-            let call = |mut service: GroupServiceClient<Rpc>, request| async move {
+            let call = |mut service: GroupServiceClient<Line>, request| async move {
                 service.delete_group(request).await
             };
             self.ask(ctx, "DeleteGroup", &to, left, message, call)
@@ -258,7 +257,7 @@ impl<B: Broker> Forwarding<B> {
                     group: group.to_string(),
                     member_ids: members.iter().map(ToString::to_string).collect(),
                 };
-                let call = |mut service: GroupServiceClient<Rpc>, request| async move {
+                let call = |mut service: GroupServiceClient<Line>, request| async move {
                     service.remove_members(request).await
                 };
                 let answer = self
@@ -281,7 +280,7 @@ impl<B: Broker> Forwarding<B> {
         L: Future<Output = Result<Vec<api::CommittedOffset>>>,
     {
         let remote = |to: LeaderHint, left| async move {
-            let call = |mut service: GroupServiceClient<Rpc>, request| async move {
+            let call = |mut service: GroupServiceClient<Line>, request| async move {
                 service.reset_offsets(request).await
             };
             let message = convert::reset(reset);
@@ -345,7 +344,7 @@ impl<B: Broker> Forwarding<B> {
         };
         let mut groups = Vec::new();
         loop {
-            let call = |mut service: GroupServiceClient<Rpc>, request| async move {
+            let call = |mut service: GroupServiceClient<Line>, request| async move {
                 service.list_groups(request).await
             };
             let within = left.min(self.nodes.read_timeout());
@@ -372,7 +371,7 @@ fn known<T>(result: Result<T>) -> Result<T, Failure> {
 
 /// The context of a question that this node has itself.
 pub(crate) fn own(ctx: &Context, within: Duration) -> Context {
-    let latest = std::time::Instant::now() + within;
+    let latest = tokio::time::Instant::now().into_std() + within;
     Context {
         deadline: Some(ctx.deadline.map_or(latest, |deadline| deadline.min(latest))),
         forward: Some(Arc::default()),

@@ -7,7 +7,8 @@
 //! Invariants: a call is passed on only with leave ([`Context::forward`]), and what arrives here from
 //! another node has none: one hop, never a circle; an append or a change that may have arrived is made again
 //! only where that is harmless, and otherwise its outcome is told to be unknown; a call that this node can
-//! answer itself costs nothing more than without this layer.
+//! answer itself costs nothing more than without this layer. Whom a connection leads to is for [`Lines`] to
+//! see to, not for an address.
 
 mod convert;
 mod groups;
@@ -23,10 +24,10 @@ use std::sync::Arc;
 
 use varve_broker_api as api;
 use varve_broker_api::{Broker, Context, Error};
-use varve_client::{Client, ClientConfig, ClientError};
 use varve_types::{GroupName, MemberId, NodeId, Offset, TopicId, TopicName, TopicPartition};
 
 pub use metrics::Metrics;
+pub use nodes::{Line, LineError, Lines, line};
 pub use produce::Receipt;
 
 use crate::nodes::Nodes;
@@ -51,22 +52,14 @@ impl<B> Clone for Forwarding<B> {
 }
 
 impl<B: Broker> Forwarding<B> {
-    /// Passes on what `broker` cannot answer. Connections are opened when first needed.
-    ///
-    /// # Errors
-    /// When the connections cannot be prepared: a bug of ours.
-    pub fn new(broker: Arc<B>, metrics: Metrics) -> Result<Self, ClientError> {
+    /// Passes on what `broker` cannot answer, over `lines`.
+    pub fn new(broker: Arc<B>, lines: Arc<dyn Lines>, metrics: Metrics) -> Self {
         let node = broker.node();
-        let client = Client::new(ClientConfig {
-            client_id: format!("varve-node-{}", node.node),
-            connect_timeout: nodes::CONNECT_TIMEOUT,
-            ..ClientConfig::default()
-        })?;
         let timeout = std::time::Duration::from_millis(node.request_timeout_ms.max(1));
-        Ok(Self {
+        Self {
             broker,
-            nodes: Nodes::new(client, node.node, timeout, metrics),
-        })
+            nodes: Nodes::new(lines, node.node, timeout, metrics),
+        }
     }
 
     fn me(&self) -> NodeId {

@@ -1,27 +1,67 @@
-//! The other nodes: one connection to each, what a passed on call carries, and how long it is tried.
+//! The other nodes: a connection to each, what a passed on call carries, and how long it is tried.
 //!
 //! Invariants: a call names this node as its hop, so that nobody passes it on again; it carries who asked
 //! and what the caller sent for the next node to see; it never outlives its caller's patience.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tonic::body::Body;
 use tonic::metadata::{Ascii, MetadataValue};
+use tower::{Service, ServiceExt as _};
 use varve_broker_api::{Context, Error, LeaderHint};
-use varve_client::{Client, RpcError};
+use varve_client::RpcError;
+use varve_proto::v1::consumer_service_client::ConsumerServiceClient;
+use varve_proto::v1::group_service_client::GroupServiceClient;
+use varve_proto::v1::producer_service_client::ProducerServiceClient;
+use varve_proto::v1::topic_service_client::TopicServiceClient;
 use varve_types::{ErrorKind, NodeId};
 
 use crate::convert;
 use crate::metrics::Metrics;
 
-/// Longest time to open a connection to another node.
-pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// Largest answer that is taken from another node, in bytes.
+const ANSWER_BYTES: usize = 64 * 1024 * 1024;
 /// First pause before a call is tried again.
 const PAUSE_FIRST: Duration = Duration::from_millis(20);
 /// Longest pause.
 const PAUSE_MAX: Duration = Duration::from_millis(400);
 /// What is kept back of a deadline, so that the reason arrives and not a bare timeout.
 const MARGIN: Duration = Duration::from_millis(250);
+
+/// A connection on which another node takes calls that this one passes on.
+pub type Line =
+    tower::util::BoxCloneSyncService<http::Request<Body>, http::Response<Body>, LineError>;
+
+/// Why a call has no answer, whatever the connection is.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct LineError(#[source] Box<dyn std::error::Error + Send + Sync>);
+
+/// A connection as a [`Line`].
+pub fn line<S, B>(connection: S) -> Line
+where
+    S: Service<http::Request<Body>, Response = http::Response<B>> + Clone + Send + Sync + 'static,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    S::Future: Send + 'static,
+    B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let whole = |answer: http::Response<B>| answer.map(Body::new);
+    let connection = connection.map_response(whole);
+    Line::new(connection.map_err(|error: S::Error| LineError(error.into())))
+}
+
+/// The connections to other nodes.
+pub trait Lines: std::fmt::Debug + Send + Sync + 'static {
+    /// The connection to a node, opened when first used. The node at its end is the one that is meant, or no
+    /// call goes through; and it knows which node calls.
+    ///
+    /// # Errors
+    /// Why there is none: nothing was sent.
+    fn line(&self, to: NodeId) -> Result<Line, String>;
+}
 
 /// Why a passed on call failed.
 #[derive(Debug, Clone)]
@@ -47,7 +87,7 @@ impl Failure {
 /// See the module. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Nodes {
-    client: Client,
+    lines: Arc<dyn Lines>,
     me: NodeId,
     hop: Option<MetadataValue<Ascii>>,
     timeout: Duration,
@@ -55,9 +95,14 @@ pub(crate) struct Nodes {
 }
 
 impl Nodes {
-    pub(crate) fn new(client: Client, me: NodeId, timeout: Duration, metrics: Metrics) -> Self {
+    pub(crate) fn new(
+        lines: Arc<dyn Lines>,
+        me: NodeId,
+        timeout: Duration,
+        metrics: Metrics,
+    ) -> Self {
         Self {
-            client,
+            lines,
             me,
             hop: MetadataValue::try_from(me.to_string()).ok(),
             timeout,
@@ -69,8 +114,37 @@ impl Nodes {
         self.me
     }
 
-    pub(crate) const fn client(&self) -> &Client {
-        &self.client
+    fn line(&self, to: &LeaderHint) -> Result<Line, RpcError> {
+        self.lines.line(to.node).map_err(|why| RpcError {
+            unsent: true,
+            ..RpcError::transport(why)
+        })
+    }
+
+    pub(crate) fn producer(
+        &self,
+        to: &LeaderHint,
+    ) -> Result<ProducerServiceClient<Line>, RpcError> {
+        let service = ProducerServiceClient::new(self.line(to)?);
+        Ok(service.max_decoding_message_size(ANSWER_BYTES))
+    }
+
+    pub(crate) fn consumer(
+        &self,
+        to: &LeaderHint,
+    ) -> Result<ConsumerServiceClient<Line>, RpcError> {
+        let service = ConsumerServiceClient::new(self.line(to)?);
+        Ok(service.max_decoding_message_size(ANSWER_BYTES))
+    }
+
+    pub(crate) fn topics(&self, to: &LeaderHint) -> Result<TopicServiceClient<Line>, RpcError> {
+        let service = TopicServiceClient::new(self.line(to)?);
+        Ok(service.max_decoding_message_size(ANSWER_BYTES))
+    }
+
+    pub(crate) fn groups(&self, to: &LeaderHint) -> Result<GroupServiceClient<Line>, RpcError> {
+        let service = GroupServiceClient::new(self.line(to)?);
+        Ok(service.max_decoding_message_size(ANSWER_BYTES))
     }
 
     /// Until when a call is tried.

@@ -65,6 +65,19 @@ impl<B: Operations> Operations for Forwarding<B> {
         self.broker.reassign(ctx, request)
     }
 
+    fn features(&self, ctx: &Context) -> Result<api::Features> {
+        self.broker.features(ctx)
+    }
+
+    fn finalize_features(
+        &self,
+        ctx: &Context,
+        level: Option<u16>,
+        validate_only: bool,
+    ) -> impl Future<Output = Result<api::Features>> + Send {
+        self.broker.finalize_features(ctx, level, validate_only)
+    }
+
     fn reassignments(&self, ctx: &Context) -> Result<Vec<api::Reassignment>> {
         self.broker.reassignments(ctx)
     }

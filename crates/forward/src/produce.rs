@@ -165,10 +165,7 @@ async fn send(
 ) -> Result<Appended, Failure> {
     use v1::partition_produce_result::Outcome;
     let answer = async {
-        let mut service = nodes
-            .client()
-            .producer_service(&leader.address, false)
-            .map_err(|error| error.to_rpc())?;
+        let mut service = nodes.producer(leader)?;
         let request = nodes.request(ctx, append.wire(), retry.left());
         let response = service.produce(request).await;
         let response = response.map_err(|status| RpcError::from_status(&status))?;

@@ -40,11 +40,7 @@ impl<B: Broker> Forwarding<B> {
             let queries = queries.iter().map(convert::query).collect();
             let request = v1::ListOffsetsRequest { queries };
             let answer = async {
-                let mut service = self
-                    .nodes
-                    .client()
-                    .consumer_service(&to.address, false)
-                    .map_err(|error| error.to_rpc())?;
+                let mut service = self.nodes.consumer(&to)?;
                 let request = self.nodes.request(ctx, request, left);
                 let response = service.list_offsets(request).await;
                 response.map_err(|status| RpcError::from_status(&status))
@@ -76,11 +72,7 @@ impl<B: Broker> Forwarding<B> {
             let deletes = items.iter().map(convert::delete).collect();
             let request = v1::DeleteRecordsRequest { deletes };
             let answer = async {
-                let mut service = self
-                    .nodes
-                    .client()
-                    .topic_service(&to.address, false)
-                    .map_err(|error| error.to_rpc())?;
+                let mut service = self.nodes.topics(&to)?;
                 let request = self.nodes.request(ctx, request, left);
                 let response = service.delete_records(request).await;
                 response.map_err(|status| RpcError::from_status(&status))
@@ -285,11 +277,7 @@ impl<B: Broker> Forwarding<B> {
         };
         let within = wait + self.nodes.read_timeout();
         let answer = async {
-            let mut service = self
-                .nodes
-                .client()
-                .consumer_service(&to.address, false)
-                .map_err(|error| error.to_rpc())?;
+            let mut service = self.nodes.consumer(to)?;
             let response = service
                 .fetch(self.nodes.request(ctx, request, within))
                 .await;

@@ -33,6 +33,12 @@ const MARGIN_MAX: Duration = Duration::from_millis(200);
 /// Least time a call without deadline has: the longest long poll, and some.
 const HELD_MAX: Duration = Duration::from_millis(limits::WAIT_MAX_MS + 5_000);
 
+/// Now, by the clock of the runtime: timers and deadlines must not part where that clock is simulated.
+#[must_use]
+pub fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
 /// A call's circumstances.
 #[derive(Debug, Clone)]
 pub struct CallContext {
@@ -56,7 +62,7 @@ impl CallContext {
         peer: Option<SocketAddr>,
         node: impl FnOnce() -> NodeInfo,
     ) -> Result<Self, Error> {
-        let arrived = Instant::now();
+        let arrived = now();
         let deadline = timeout(metadata)?.map(|t| arrived + t.min(TIMEOUT_MAX));
         let never_forward = match text(metadata, FORWARD)? {
             None | Some("" | "auto") => false,
@@ -137,10 +143,7 @@ impl CallContext {
         let bound = wanted.min(Duration::from_millis(limits::WAIT_MAX_MS));
         match self.broker.deadline {
             None => bound,
-            Some(_) => bound.min(
-                self.work_until(bound)
-                    .saturating_duration_since(Instant::now()),
-            ),
+            Some(_) => bound.min(self.work_until(bound).saturating_duration_since(now())),
         }
     }
 
@@ -174,7 +177,7 @@ impl CallContext {
     /// Whether the client has already stopped waiting.
     #[must_use]
     pub fn expired(&self) -> bool {
-        self.broker.deadline.is_some_and(|d| d <= Instant::now())
+        self.broker.deadline.is_some_and(|d| d <= now())
     }
 }
 

@@ -12,11 +12,10 @@ use std::time::Duration;
 
 use futures_util::Stream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpListener;
 use tokio::time::Sleep;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::server::{Connected, TcpConnectInfo};
-use varve_tls::{Accepted, ServerTls};
+use varve_tls::{Accepted, Listener, ServerTls};
 
 use crate::metrics::{Metrics, OpenGuard};
 
@@ -30,7 +29,7 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 /// Connections of a listener. At most `max` are open at a time; others are closed at once and counted.
 /// All end when `kill` is cancelled.
 pub fn incoming(
-    listener: TcpListener,
+    listener: Listener,
     metrics: Metrics,
     max: usize,
     tls: Option<Arc<ServerTls>>,
@@ -49,11 +48,14 @@ pub fn incoming(
                             continue;
                         }
                         // Without this a small answer waits for the peer's delayed ACK.
-                        if let Err(error) = stream.set_nodelay(true) {
+                        if let Err(error) = stream.set_nodelay() {
                             tracing::debug!(%peer, %error, "connection lost before it was set up");
                             continue;
                         }
-                        let info = stream.connect_info();
+                        let info = TcpConnectInfo {
+                            local_addr: stream.local_addr(),
+                            remote_addr: stream.peer_addr(),
+                        };
                         let stream = Accepted::new(stream, tls.as_deref());
                         let connection =
                             Connection::new(stream, info, metrics.connection(), kill.clone());

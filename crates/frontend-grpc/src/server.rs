@@ -5,18 +5,20 @@
 //! (GOAWAY) and streams announce their end; calls in flight are answered; after the grace streams end by
 //! themselves; a second later whatever is left is cut off.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderValue;
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use tonic::body::Body;
 use tonic::service::{Routes, RoutesBuilder};
 use tonic_health::ServingStatus;
 use tonic_health::server::{HealthReporter, HealthService};
+use tower::Layer as _;
 use varve_broker_api::{Broker, Operations};
 use varve_proto::v1;
-use varve_tls::ServerTls;
+use varve_tls::{Listener, ServerTls};
 use varve_types::limits;
 
 use crate::frames::Uncopied;
@@ -77,6 +79,10 @@ impl Default for Options {
         }
     }
 }
+
+/// The services without a listener.
+pub type PassedOn =
+    tower::util::BoxCloneSyncService<http::Request<Body>, http::Response<Body>, Infallible>;
 
 /// Why serving ended.
 #[derive(Debug, thiserror::Error)]
@@ -177,13 +183,38 @@ impl<B: Broker + Operations> Server<B> {
         self
     }
 
+    /// The services by themselves, for calls that other nodes pass on: whoever serves them has checked who
+    /// calls. Streams end once `drain` is cancelled.
+    ///
+    /// # Errors
+    /// [`ServeError::Reflection`].
+    pub fn passed_on(&self, drain: CancellationToken) -> Result<PassedOn, ServeError> {
+        let shared = Arc::new(Shared::new(
+            Arc::clone(&self.broker),
+            self.metrics.clone(),
+            drain,
+            self.options.drain_grace,
+        ));
+        let observed = self.layer().layer(routes(&shared, &self.health)?);
+        let whole = |answer: http::Response<_>| answer.map(Body::new);
+        let service = tower::ServiceBuilder::new().map_response(whole);
+        Ok(PassedOn::new(service.service(observed)))
+    }
+
+    fn layer(&self) -> ObserveLayer {
+        ObserveLayer {
+            metrics: self.metrics.clone(),
+            node: HeaderValue::from(self.broker.node().node.0),
+        }
+    }
+
     /// Serves until `shutdown` is cancelled and the drain is over.
     ///
     /// # Errors
     /// [`ServeError`]. A client's fault never ends the server.
     pub async fn serve(
         self,
-        listener: TcpListener,
+        listener: impl Into<Listener>,
         shutdown: CancellationToken,
     ) -> Result<(), ServeError> {
         let grace = self.options.drain_grace;
@@ -193,20 +224,15 @@ impl<B: Broker + Operations> Server<B> {
             shutdown.clone(),
             grace,
         ));
-        let routes = routes(&shared, &self.health)?;
+        let (routes, layer) = (routes(&shared, &self.health)?, self.layer());
         let kill = CancellationToken::new();
         let connections = incoming(
-            listener,
+            listener.into(),
             self.metrics.clone(),
             self.options.connections_max,
             self.tls,
             kill.clone(),
         );
-        let node = self.broker.node().node.0;
-        let layer = ObserveLayer {
-            metrics: self.metrics,
-            node: HeaderValue::from(node),
-        };
         let serving = transport().layer(layer).serve_with_incoming_shutdown(
             routes,
             connections,

@@ -12,7 +12,9 @@ use futures_util::future::join_all;
 use tokio::time::Instant;
 use varve_types::ClusterId;
 
+use crate::error::StartError;
 use crate::message::{Hello, Refusal, Request, Response};
+use crate::network::{Speaker, Whom};
 use crate::node::{Inner, Phase};
 use crate::types::{Member, RaftId, raft_id};
 
@@ -20,6 +22,8 @@ use crate::types::{Member, RaftId, raft_id};
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(3));
 /// How long a leader that has let this node in may take to reach it before it is asked again.
 const JOINED_PAUSE: Duration = Duration::from_millis(500);
+/// How long a start waits for those whom it asks who they are.
+const START_PATIENCE: Duration = Duration::from_secs(3);
 /// How often the same notice is logged again.
 const LOG_AGAIN_AFTER: Duration = Duration::from_secs(30);
 
@@ -70,22 +74,20 @@ pub(crate) async fn run(inner: Arc<Inner>) {
     }
 }
 
-/// Tells people once, and again after a while.
+/// Tells people each thing once, and again after a while.
 #[derive(Default)]
 struct Notices {
-    last: Vec<String>,
-    at: Option<Instant>,
+    told: BTreeMap<String, Instant>,
 }
 
 impl Notices {
     fn tell(&mut self, notices: &[String]) {
-        let again = self.at.is_none_or(|at| at.elapsed() > LOG_AGAIN_AFTER);
-        if !notices.is_empty() && (again || self.last != notices) {
-            for notice in notices {
+        self.told.retain(|_, at| at.elapsed() < LOG_AGAIN_AFTER);
+        for notice in notices {
+            if !self.told.contains_key(notice) {
                 tracing::warn!("{notice}");
+                self.told.insert(notice.clone(), Instant::now());
             }
-            self.last = notices.to_vec();
-            self.at = Some(Instant::now());
         }
     }
 }
@@ -99,6 +101,14 @@ impl Inner {
             .membership()
             .get_node(&self.id)
             .cloned()
+    }
+
+    /// Who votes, as the newest membership here has it.
+    fn voters(&self) -> Vec<Member> {
+        let metrics = self.metrics();
+        let members = metrics.membership_config.membership();
+        let voters = members.voter_ids().filter_map(|id| members.get_node(&id));
+        voters.cloned().collect()
     }
 
     fn is_only_voter(&self) -> bool {
@@ -129,32 +139,32 @@ impl Inner {
     async fn one_round(&self, notices: &mut Notices) -> Option<Phase> {
         let within = self.config.call_timeout;
         let asked = self.others().into_iter().map(|address| async move {
-            let answer = self.speaker.ask(0, &address, &Request::Hello, within).await;
-            let hello = match answer {
-                Ok(Response::Hello(hello)) => Ok(*hello),
-                Ok(Response::Refused(_, why)) => Err(why),
-                Ok(_) => Err("it answered another question".to_owned()),
-                Err(error) => Err(error.to_string()),
-            };
-            (address, hello)
+            let answer = self.speaker.hello(&address, within).await;
+            (address, answer)
         });
-        let answers = join_all(asked).await;
-        for hello in answers
+        let (answers, me) = (join_all(asked).await, self.speaker.transport.process());
+        for (hello, process) in answers
             .iter()
             .filter_map(|(_, answer)| answer.as_ref().ok())
         {
+            if process.is_some_and(|process| process == me) {
+                continue;
+            }
             // A member that has moved while nobody led can be told from its answer alone.
             self.speaker
                 .note_address(raft_id(hello.member.directory), &hello.member.address);
         }
         let (decision, mut words) = decide(
-            &self.config.member(),
+            (&self.config.member(), me),
             self.speaker.cluster(),
             self.own_entry().is_some(),
             &self.config.seeds,
             self.config.bootstrap_expect,
             &answers,
         );
+        if self.own_entry().is_some() {
+            words.extend(lost_votes(&self.voters(), &answers));
+        }
         let mut phase = Phase::Asking;
         let mut done = None;
         match decision {
@@ -199,7 +209,7 @@ impl Inner {
             "nobody leads the cluster at present".to_owned(),
         );
         for address in addresses {
-            match self.speaker.ask(0, &address, &request, within).await {
+            match self.speaker.ask(Whom::at(&address), &request, within).await {
                 Ok(Response::Changed) => return Ok(()),
                 Ok(Response::NotLeader(_)) => {}
                 Ok(Response::Refused(refusal, why)) => {
@@ -229,14 +239,99 @@ impl Inner {
     }
 }
 
+/// Who answered, and the random number of its process.
+type Answer = Result<(Hello, Option<u128>), String>;
+
+/// What to say of a process that has the directory of this one.
+fn copy_in_use(me: &Member, address: &str) -> String {
+    format!(
+        "the data directory {} of node {} is in use by the process at {address}: one of them is a copy; stop it, \
+         and give that node an id and an empty directory of its own",
+        me.directory, me.node
+    )
+}
+
+/// Looks who is there before a node that has been a member takes part in anything. A process on the same
+/// directory would be a second member of one identity, which could vote twice; and if all who answer are of
+/// another cluster, the node was given the wrong seeds or the wrong directory. Who does not answer at once is
+/// not waited for.
+pub(crate) async fn check_surroundings(
+    speaker: &Speaker,
+    me: &Member,
+    addresses: &BTreeSet<String>,
+) -> Result<(), StartError> {
+    let asked = addresses.iter().map(|address| async move {
+        let answer = speaker.hello(address, START_PATIENCE).await.ok();
+        answer.map(|(hello, process)| (address, hello, process))
+    });
+    let answers: Vec<_> = join_all(asked).await.into_iter().flatten().collect();
+    for (address, hello, process) in &answers {
+        let other = process.is_some_and(|process| process != speaker.transport.process());
+        // Who is of another cluster holds no copy of this one's directory, whatever it is called there.
+        let ours = match (speaker.cluster(), hello.cluster) {
+            (Some(ours), Some(theirs)) => ours == theirs,
+            _ => true,
+        };
+        if ours && hello.member.directory == me.directory && other {
+            return Err(StartError::Refused(copy_in_use(me, address)));
+        }
+    }
+    let mut others = Vec::new();
+    for (address, hello, _) in &answers {
+        if let (Some(ours), Some(theirs)) = (speaker.cluster(), hello.cluster)
+            && hello.initialised
+        {
+            if ours == theirs {
+                return Ok(());
+            }
+            others.push(format!("the node at {address} to cluster {theirs}"));
+        }
+    }
+    match (others.is_empty(), speaker.cluster()) {
+        (false, Some(ours)) => Err(StartError::Refused(format!(
+            "the data directory of node {} belongs to cluster {ours}, and {}: the seeds are of another cluster, or \
+             the directory is",
+            me.node,
+            others.join(", ")
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// What to say when most who vote have lost what they voted on; a cluster cannot go on from there by itself.
+fn lost_votes(voters: &[Member], answers: &[(String, Answer)]) -> Option<String> {
+    let answered = |voter: &&Member| {
+        answers.iter().any(|(_, answer)| {
+            answer.as_ref().is_ok_and(|(hello, _)| {
+                hello.member.node == voter.node && hello.member.directory != voter.directory
+            })
+        })
+    };
+    let lost: Vec<String> = voters
+        .iter()
+        .filter(answered)
+        .map(|voter| voter.node.to_string())
+        .collect();
+    let left = voters.len() - lost.len();
+    (left * 2 <= voters.len() && !lost.is_empty()).then(|| {
+        format!(
+            "{} of the {} nodes that vote on the metadata came back with other data directories (node {}); the {left} \
+             that are left are no majority and decide nothing; give those nodes their old directories back",
+            lost.len(),
+            voters.len(),
+            lost.join(", node ")
+        )
+    })
+}
+
 /// What the answers of a round mean. Pure.
 fn decide(
-    me: &Member,
+    (me, process): (&Member, u128),
     cluster: Option<ClusterId>,
     member: bool,
     seeds: &[String],
     expect: usize,
-    answers: &[(String, Result<Hello, String>)],
+    answers: &[(String, Answer)],
 ) -> (Decision, Vec<String>) {
     let mut words = Vec::new();
     let mut found: Option<ClusterId> = cluster;
@@ -244,16 +339,21 @@ fn decide(
     let mut empty: BTreeMap<RaftId, Member> = BTreeMap::from([(raft_id(me.directory), me.clone())]);
     let (mut silent, mut wrong, mut in_seeds) = (Vec::new(), false, seeds.contains(&me.address));
     for (address, answer) in answers {
-        let hello = match answer {
-            Ok(hello) => hello,
+        let (hello, theirs) = match answer {
+            Ok((hello, theirs)) => (hello, theirs),
             Err(why) => {
                 silent.push(format!("the node at {address} {why}"));
                 continue;
             }
         };
         if hello.member.directory == me.directory {
-            // This node by another name.
-            in_seeds |= seeds.contains(address);
+            if theirs.is_none_or(|theirs| theirs == process) {
+                // This node by another name.
+                in_seeds |= seeds.contains(address);
+            } else {
+                wrong = true;
+                words.push(copy_in_use(me, address));
+            }
             continue;
         }
         if hello.member.node == me.node {
@@ -336,23 +436,68 @@ mod tests {
         }
     }
 
-    fn hello(member: Member, cluster: Option<u128>) -> Result<Hello, String> {
-        Ok(Hello {
+    /// The process of this node.
+    const ME: u128 = 7;
+
+    fn hello(member: Member, cluster: Option<u128>) -> Answer {
+        let hello = Hello {
             cluster: cluster.map(ClusterId),
             member,
             initialised: cluster.is_some(),
             leader: None,
-        })
+        };
+        Ok((hello, Some(ME + 1)))
     }
 
     fn seeds(n: i32) -> Vec<String> {
         (1..=n).map(|n| format!("n{n}:1")).collect()
     }
 
-    fn of(me: i32, answers: Vec<Result<Hello, String>>) -> (Decision, Vec<String>) {
+    fn of(me: i32, answers: Vec<Answer>) -> (Decision, Vec<String>) {
         let others = (1..=3).filter(|n| *n != me).map(|n| format!("n{n}:1"));
         let answers: Vec<_> = others.zip(answers).collect();
-        decide(&node(me), None, false, &seeds(3), 3, &answers)
+        decide((&node(me), ME), None, false, &seeds(3), 3, &answers)
+    }
+
+    #[test]
+    fn a_majority_of_lost_votes_is_named() {
+        let voters = [node(1), node(2), node(3)];
+        let wiped = |n| {
+            let mut member = node(n);
+            member.directory = DirectoryId(2000 + n as u128);
+            (format!("n{n}:1"), hello(member, None))
+        };
+        let well = |n| (format!("n{n}:1"), hello(node(n), Some(7)));
+        let silent = ("n2:1".to_owned(), Err("is away".to_owned()));
+        assert_eq!(lost_votes(&voters, &[well(2), well(3)]), None);
+        assert_eq!(lost_votes(&voters, &[well(2), wiped(3)]), None);
+        assert_eq!(lost_votes(&voters, &[silent, wiped(3)]), None);
+        let words = lost_votes(&voters, &[wiped(2), wiped(3)]).unwrap();
+        assert!(
+            words.contains("2 of the 3") && words.contains("node 2, node 3"),
+            "{words}"
+        );
+    }
+
+    #[test]
+    fn a_seed_that_is_this_node_by_another_name_counts_as_this_node() {
+        let mut me = node(1);
+        me.address = "elsewhere:1".to_owned();
+        let itself = |process| {
+            let answer = hello(me.clone(), None).map(|(hello, _)| (hello, Some(process)));
+            ("n1:1".to_owned(), answer)
+        };
+        let others = [2, 3].map(|n| (format!("n{n}:1"), hello(node(n), None)));
+        let decide = |first| {
+            let answers: Vec<_> = std::iter::once(first).chain(others.clone()).collect();
+            decide((&me, ME), None, false, &seeds(3), 3, &answers)
+        };
+        let (decision, words) = decide(itself(ME));
+        assert!(matches!(decision, Decision::Found(_)), "{words:?}");
+        // Another process on the same directory is a copy.
+        let (decision, words) = decide(itself(ME + 1));
+        assert_eq!(decision, Decision::Wait);
+        assert!(words[0].contains("one of them is a copy"), "{words:?}");
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use varve_types::{ClusterId, DirectoryId, NodeId};
+use varve_vfs::Workers;
 
 use crate::error::StartError;
 use crate::types::Member;
@@ -45,6 +46,8 @@ pub struct RaftConfig {
     pub snapshot_every: u64,
     /// Entries that are kept behind a snapshot, for members that are a little behind.
     pub entries_kept: u64,
+    /// Who runs what blocks; anything but threads is for simulation.
+    pub workers: Workers,
 }
 
 impl RaftConfig {
@@ -68,6 +71,7 @@ impl RaftConfig {
             propose_timeout: Duration::from_secs(10),
             snapshot_every: 4096,
             entries_kept: 1024,
+            workers: Workers::Threads,
         }
     }
 

@@ -3,7 +3,8 @@
 //!
 //! Invariants: whatever a call returned `Ok` for is on stable storage, except the committed index, which
 //! follows at the next sync; calls take effect in their order; there is no hole; what was cut never comes
-//! back; after a failure every call fails. It never skips an entry that it cannot read.
+//! back; after a failure every call fails, but for one: a call that found no space may be made again. It never
+//! skips an entry that it cannot read.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -66,6 +67,8 @@ pub struct Disk {
     owner: RaftId,
     log: Log,
     committed: Committed,
+    /// The last group is in the log and not synced: there was no space for what goes with it.
+    unflushed: bool,
     failed: Option<Arc<str>>,
 }
 
@@ -157,6 +160,7 @@ impl Disk {
             owner,
             log,
             committed,
+            unflushed: false,
             failed: None,
         };
         disk.finish_purge(purged.as_ref())?;
@@ -295,23 +299,25 @@ impl Disk {
             });
         }
         let done = change(self);
-        if let Err(error) = &done {
+        if let Err(error) = &done
+            && !error.is_no_space()
+        {
             self.failed = Some(error.to_string().into());
         }
         done
     }
 
-    /// Appends entries that continue the log.
+    /// Appends entries that continue the log. What is durable is taken off their front.
     ///
     /// # Errors
-    /// What failed. Every later call fails then.
-    pub fn append(&mut self, entries: Vec<Prepared>) -> Result<(), StoreError> {
+    /// What failed. Every later call fails then, unless it was [`StoreError::is_no_space`]: the call may be made
+    /// again with what is left, and must be before any other change.
+    pub fn append(&mut self, rest: &mut &[Prepared]) -> Result<(), StoreError> {
         self.run(|disk| {
-            let mut rest = &entries[..];
             while !rest.is_empty() {
                 let (group, after) = rest.split_at(fitting(rest));
                 disk.append_group(group)?;
-                rest = after;
+                *rest = after;
             }
             Ok(())
         })
@@ -375,6 +381,8 @@ impl Disk {
     /// As [`Disk::append`].
     pub fn truncate_after(&mut self, last: Option<&LogId>) -> Result<(), StoreError> {
         self.run(|disk| {
+            // There may be half a cut from a call that found no space.
+            disk.finish_cut()?;
             let next = disk.next_after(last)?;
             if next >= disk.log.log_end() {
                 return Ok(());
@@ -408,6 +416,7 @@ impl Disk {
     fn cut_within(&mut self, from: Offset, kept: Vec<Vec<u8>>) -> Result<(), StoreError> {
         if self.log.log_end() > from {
             remove(self.log.truncate_to(from)?);
+            self.unflushed = false;
         }
         let first = u64::try_from(from.get()).unwrap_or_default();
         let kept: Vec<Prepared> = kept
@@ -442,6 +451,11 @@ impl Disk {
         let Some(first) = entries.first() else {
             return Ok(());
         };
+        if self.unflushed {
+            self.log.flush_now()?;
+            self.unflushed = false;
+            return Ok(());
+        }
         let damage = |why: String| StoreError::damage(&self.dir, why);
         let end = self.log.log_end();
         if offset_of(first.index) != Some(end) {
@@ -460,7 +474,9 @@ impl Disk {
         // The term is in the entry: the log's own epochs stay unused, so that terms keep their 64 bits.
         self.log
             .append(&[batch.sequence(end, LeaderEpoch::ZERO)], 0)?;
+        self.unflushed = true;
         self.log.flush_now()?;
+        self.unflushed = false;
         Ok(())
     }
 

@@ -47,6 +47,16 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// The disk is full, and nothing was changed: the same call can be made again.
+    #[must_use]
+    pub fn is_no_space(&self) -> bool {
+        match self {
+            Self::Io(error) => error.is_no_space(),
+            Self::Log(error) => error.is_no_space(),
+            Self::Damaged { .. } | Self::Failed { .. } => false,
+        }
+    }
+
     pub(crate) fn damaged(path: &Path, why: &CodecError) -> Self {
         Self::Damaged {
             path: path.to_owned(),
@@ -81,6 +91,9 @@ pub enum StartError {
     /// It is configured with what cannot be.
     #[error("the metadata of the cluster cannot start: {0}. Nothing was changed")]
     Config(String),
+    /// Another process runs on a copy of the data directory, or all who answer are of another cluster.
+    #[error("{0}. Nothing was changed")]
+    Refused(String),
     /// The consensus did not start.
     #[error("the metadata of the cluster did not start: {0}")]
     Raft(String),

@@ -1,7 +1,8 @@
 //! The cluster state as openraft's state machine: applied here, shown to everybody, kept as snapshots.
 //!
 //! Invariants: entries are applied in order, each once; an entry that this program cannot read, or whose
-//! command belongs to a feature level that it does not know, stops the node and is never skipped; what a
+//! command belongs to a feature level that it does not know, stops the node and is never skipped; so does one
+//! whose refusal says that this node is not what it should be; what a
 //! command did is kept by its log id for the newest entries, so results never travel. A snapshot is encoded
 //! under a read lock: applying waits for the encoding (milliseconds per 10,000 partitions), never for the disk.
 
@@ -17,11 +18,14 @@ use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 use varve_metadata::{Command, Event, Rejection, State, apply, command_codec, features, snapshot};
-use varve_vfs::Vfs;
+use varve_vfs::{Vfs, Workers};
 
 use crate::error::StoreError;
+use crate::patience::Patience;
 use crate::snapshot_file::Snapshots;
-use crate::types::{Entry, LogId, Payload, Snapshot, SnapshotMeta, StoredMembership, TypeConfig};
+use crate::types::{
+    Entry, LogId, Membership, Payload, Snapshot, SnapshotMeta, StoredMembership, TypeConfig,
+};
 
 /// How many results are kept for those that wait for them.
 const RESULTS_KEPT: usize = 4096;
@@ -43,9 +47,11 @@ struct Inner {
 pub struct Machine {
     inner: RwLock<Inner>,
     snapshots: Mutex<Snapshots>,
+    workers: Workers,
     version: watch::Sender<u64>,
     /// Index after the newest that is applied.
     next: watch::Sender<u64>,
+    patience: Patience,
 }
 
 /// openraft's handle on the state.
@@ -57,7 +63,7 @@ impl Machine {
     ///
     /// # Errors
     /// What cannot be read.
-    pub fn open(vfs: Arc<dyn Vfs>, dir: &Path) -> Result<Arc<Self>, StoreError> {
+    pub fn open(vfs: Arc<dyn Vfs>, dir: &Path, workers: Workers) -> Result<Arc<Self>, StoreError> {
         let (snapshots, state) = Snapshots::open(vfs, dir)?;
         let mut inner = Inner::default();
         if let (Some(state), Some((meta, _))) = (state, snapshots.current()) {
@@ -70,7 +76,14 @@ impl Machine {
             next: watch::Sender::new(inner.applied.map_or(0, |id| id.index + 1)),
             inner: RwLock::new(inner),
             snapshots: Mutex::new(snapshots),
+            patience: Patience::default(),
+            workers,
         }))
+    }
+
+    /// The node is about to end: a full disk is not waited for any more.
+    pub fn give_up(&self) {
+        self.patience.give_up();
     }
 
     /// Shows the newest state. Changes wait meanwhile.
@@ -82,6 +95,12 @@ impl Machine {
     #[must_use]
     pub fn applied(&self) -> Option<LogId> {
         self.inner.read().applied
+    }
+
+    /// The newest members that are applied.
+    #[must_use]
+    pub fn membership(&self) -> Membership {
+        self.inner.read().membership.membership().clone()
     }
 
     /// Follows the version of the state.
@@ -123,6 +142,13 @@ impl Machine {
         }
         if let Some(command) = command {
             let outcome = apply(&mut inner.state, command);
+            if let Err(rejection) = &outcome
+                && rejection.is_fatal()
+            {
+                return Err(io::Error::other(format!(
+                    "entry {id} of the metadata log cannot be applied: {rejection}"
+                )));
+            }
             if inner.results.len() == RESULTS_KEPT {
                 inner.results.pop_front();
             }
@@ -153,13 +179,15 @@ impl Machine {
             };
             (meta, Bytes::from(snapshot::encode(&inner.state)))
         };
-        self.snapshots.lock().put(&meta, &state)?;
+        self.patience
+            .insist(|| self.snapshots.lock().put(&meta, &state))?;
         Ok((meta, state))
     }
 
     fn install(&self, meta: &SnapshotMeta, bytes: &Bytes) -> io::Result<()> {
         let state = snapshot::decode(bytes).map_err(|e| io::Error::other(e.to_string()))?;
-        self.snapshots.lock().put(meta, bytes)?;
+        self.patience
+            .insist(|| self.snapshots.lock().put(meta, bytes))?;
         let version = state.version();
         let mut inner = self.inner.write();
         inner.state = state;
@@ -185,13 +213,20 @@ fn decoded(id: &LogId, bytes: &[u8]) -> io::Result<Command> {
     Ok(command)
 }
 
-/// Disk work away from the threads of the runtime.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> io::Result<T> + Send + 'static,
-) -> io::Result<T> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|e| io::Error::other(e.to_string()))?
+/// Runs what blocks: on a thread for such work, or at once where workers are tasks.
+///
+/// # Errors
+/// A panic in it, in words.
+pub async fn blocking<T: Send + 'static>(
+    workers: &Workers,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, String> {
+    match workers {
+        Workers::Threads => tokio::task::spawn_blocking(work)
+            .await
+            .map_err(|e| e.to_string()),
+        Workers::Tasks(_) => Ok(work()),
+    }
 }
 
 impl RaftSnapshotBuilder<TypeConfig> for MachineHandle {
@@ -199,7 +234,9 @@ impl RaftSnapshotBuilder<TypeConfig> for MachineHandle {
 
     async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
         let machine = self.0.clone();
-        let (meta, snapshot) = blocking(move || Ok(machine.build()?)).await?;
+        let workers = machine.workers.clone();
+        let built = blocking(&workers, move || machine.build()).await;
+        let (meta, snapshot) = built.map_err(io::Error::other)??;
         Ok(Snapshot { meta, snapshot })
     }
 }
@@ -233,7 +270,9 @@ impl RaftStateMachine<TypeConfig> for MachineHandle {
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: Bytes) -> io::Result<()> {
         let (machine, meta) = (self.0.clone(), meta.clone());
-        blocking(move || machine.install(&meta, &snapshot)).await
+        let workers = machine.workers.clone();
+        let installed = blocking(&workers, move || machine.install(&meta, &snapshot)).await;
+        installed.map_err(io::Error::other)?
     }
 
     async fn get_current_snapshot(&mut self) -> io::Result<Option<Snapshot>> {

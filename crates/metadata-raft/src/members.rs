@@ -12,8 +12,8 @@ use openraft::errors::{ClientWriteError, RaftError};
 use openraft::{ChangeMembers, Instant as _};
 use varve_types::NodeId;
 
-use crate::message::{Refusal, Request, Response, is_of};
-use crate::network::TransportError;
+use crate::message::{Hello, Refusal, Request, Response, is_of};
+use crate::network::{TransportError, Whom};
 use crate::node::{Inner, MetadataRaft, Metrics};
 use crate::types::{Member, Membership, RaftId, TypeConfig};
 
@@ -50,7 +50,7 @@ impl MetadataRaft {
             let within = inner.config.propose_timeout;
             inner
                 .speaker
-                .ask(id, &leader.address, &Request::Remove(node), within)
+                .ask(Whom::member(id, &leader), &Request::Remove(node), within)
                 .await
         };
         match answer {
@@ -137,6 +137,9 @@ impl Inner {
             return match *known == member {
                 true => Response::Changed,
                 false => {
+                    if let Err(response) = self.check_moved(known, &member).await {
+                        return response;
+                    }
                     self.change(
                         ChangeMembers::SetNodes(BTreeMap::from([(from, member)])),
                         true,
@@ -167,6 +170,34 @@ impl Inner {
         .await
     }
 
+    /// Whether a member is at its new address alone: whoever copies a directory and starts the copy makes two
+    /// processes that take themselves for the same member.
+    async fn check_moved(&self, known: &Member, new: &Member) -> Result<(), Response> {
+        if known.address == new.address {
+            return Ok(());
+        }
+        let within = self.config.call_timeout;
+        let (old_at, new_at) = tokio::join!(
+            self.speaker.hello(&known.address, within),
+            self.speaker.hello(&new.address, within),
+        );
+        let process = |answer: Result<(Hello, Option<u128>), String>| {
+            let (hello, process) = answer.ok()?;
+            process.filter(|_| hello.member.directory == new.directory)
+        };
+        match (process(old_at), process(new_at)) {
+            (Some(old), Some(other)) if old != other => {
+                let why = format!(
+                    "the data directory {} of node {} is in use at {} and at {}: one of them is a copy; stop \
+                     it, and give that node an id and an empty directory of its own",
+                    new.directory, new.node, known.address, new.address
+                );
+                Err(Response::Refused(Refusal::NodeIdInUse, why))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Whether a member's directory is out of use, as far as anybody can tell.
     async fn check_gone(&self, id: RaftId, twin: &Member) -> Result<(), Response> {
         let in_use = || {
@@ -185,10 +216,8 @@ impl Inner {
         if id == self.id {
             return in_use();
         }
-        let hello = self
-            .speaker
-            .ask(0, &twin.address, &Request::Hello, self.config.call_timeout);
-        if let Ok(Response::Hello(hello)) = hello.await
+        let hello = self.speaker.hello(&twin.address, self.config.call_timeout);
+        if let Ok((hello, _)) = hello.await
             && hello.member.directory == twin.directory
         {
             return in_use();

@@ -2,7 +2,7 @@
 //!
 //! Invariants: every call has a deadline here, whatever the transport does; an error that may have reached the
 //! other side is never taken for one that did not; a message names the member it is for, so an answer never
-//! comes from another one.
+//! comes from another one; one that is for a known node is heard by no other.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -23,7 +23,7 @@ use varve_types::{ClusterId, NodeId};
 
 use crate::entry;
 use crate::message::{
-    APPEND_MAX_BYTES, Appended, CHUNK_MAX_BYTES, Header, Refusal, Request, Response,
+    APPEND_MAX_BYTES, Appended, CHUNK_MAX_BYTES, Header, Hello, Refusal, Request, Response,
     decode_response, encode_request,
 };
 use crate::types::{Entry, Member, RaftId, Snapshot, TypeConfig, Vote};
@@ -42,13 +42,57 @@ pub enum TransportError {
     Failed(String),
 }
 
+/// An answer, and who gave it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answered {
+    /// The answer.
+    pub bytes: Bytes,
+    /// Random number of the process that gave it; `None`: it did not say.
+    pub process: Option<u128>,
+}
+
 /// The answer to a call, later.
-pub type Call = Pin<Box<dyn Future<Output = Result<Bytes, TransportError>> + Send>>;
+pub type Call = Pin<Box<dyn Future<Output = Result<Answered, TransportError>> + Send>>;
 
 /// Carries requests to other nodes. Whoever answers does so with [`crate::MetadataRaft::serve`].
 pub trait Transport: Send + Sync + 'static {
-    /// Sends a request to `host:port` and resolves with the answer.
-    fn call(&self, to: &str, request: Bytes) -> Call;
+    /// Sends a request to `host:port` and resolves with the answer. `node`: which node is meant, where that is
+    /// known: no other one is to hear the request.
+    fn call(&self, node: Option<NodeId>, to: &str, request: Bytes) -> Call;
+
+    /// Random number of this process.
+    fn process(&self) -> u128;
+}
+
+/// Whom a question is for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Whom<'a> {
+    /// The member; 0: anybody.
+    id: RaftId,
+    /// The node, where it is known.
+    node: Option<NodeId>,
+    /// Where it is.
+    address: &'a str,
+}
+
+impl<'a> Whom<'a> {
+    /// Whoever is at an address.
+    pub(crate) const fn at(address: &'a str) -> Self {
+        Self {
+            id: 0,
+            node: None,
+            address,
+        }
+    }
+
+    /// One member.
+    pub(crate) fn member(id: RaftId, member: &'a Member) -> Self {
+        Self {
+            id,
+            node: Some(member.node),
+            address: &member.address,
+        }
+    }
 }
 
 /// What this node says about itself in every message.
@@ -93,16 +137,41 @@ impl Speaker {
         }
     }
 
-    /// Asks whoever is at an address; `to` 0: anybody.
+    /// Asks a member, or whoever is at an address.
     pub(crate) async fn ask(
         &self,
-        to: RaftId,
-        address: &str,
+        whom: Whom<'_>,
         request: &Request,
         within: Duration,
     ) -> Result<Response, TransportError> {
-        let bytes = encode_request(&self.header(to), request);
-        let call = self.transport.call(address, bytes);
+        let answered = self.ask_process(whom, request, within).await;
+        answered.map(|(response, _)| response)
+    }
+
+    /// Asks who is at an address. The number is that of the process there, if it says so.
+    pub(crate) async fn hello(
+        &self,
+        address: &str,
+        within: Duration,
+    ) -> Result<(Hello, Option<u128>), String> {
+        let asked = self.ask_process(Whom::at(address), &Request::Hello, within);
+        match asked.await {
+            Ok((Response::Hello(hello), process)) => Ok((*hello, process)),
+            Ok((Response::Refused(_, why), _)) => Err(why),
+            Ok(_) => Err("it answered another question".to_owned()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    async fn ask_process(
+        &self,
+        whom: Whom<'_>,
+        request: &Request,
+        within: Duration,
+    ) -> Result<(Response, Option<u128>), TransportError> {
+        let Whom { id, node, address } = whom;
+        let bytes = encode_request(&self.header(id), request);
+        let call = self.transport.call(node, address, bytes);
         let answer = match tokio::time::timeout(within, call).await {
             Ok(answer) => answer?,
             Err(_) => {
@@ -111,11 +180,12 @@ impl Speaker {
             }
         };
         let failed = |why: String| TransportError::Failed(why);
-        let (header, response) = decode_response(&answer).map_err(|e| failed(e.to_string()))?;
-        if to != 0 && header.from != to {
+        let (header, response) =
+            decode_response(&answer.bytes).map_err(|e| failed(e.to_string()))?;
+        if id != 0 && header.from != id {
             return Err(failed(format!("another member answers at {address}")));
         }
-        Ok(response)
+        Ok((response, answer.process))
     }
 }
 
@@ -131,6 +201,7 @@ pub(crate) struct Network {
 pub(crate) struct Peer {
     speaker: Arc<Speaker>,
     id: RaftId,
+    node: NodeId,
     address: String,
     patience: Duration,
 }
@@ -142,6 +213,7 @@ impl RaftNetworkFactory<TypeConfig> for Network {
         Peer {
             speaker: self.speaker.clone(),
             id: target,
+            node: member.node,
             address: member.address.clone(),
             patience: self.patience,
         }
@@ -154,7 +226,12 @@ impl Peer {
     async fn ask(&self, request: &Request, within: Duration) -> RpcResult<Response> {
         let noted = self.speaker.address(self.id);
         let address = noted.as_ref().unwrap_or(&self.address);
-        let asked = self.speaker.ask(self.id, address, request, within);
+        let whom = Whom {
+            id: self.id,
+            node: Some(self.node),
+            address,
+        };
+        let asked = self.speaker.ask(whom, request, within);
         match asked.await {
             Ok(Response::Refused(refusal, why)) => Err(refused(refusal, &why)),
             Ok(response) => Ok(response),

@@ -18,14 +18,15 @@ use varve_types::{ClusterId, NodeId};
 use varve_vfs::Vfs;
 
 use crate::config::RaftConfig;
+use crate::disk::Loaded;
 use crate::error::StartError;
 use crate::files::Identity;
-use crate::machine::{Machine, MachineHandle};
+use crate::machine::{Machine, MachineHandle, blocking};
 use crate::message::Hello;
 use crate::network::{Network, Speaker, Transport};
 use crate::serve::Incoming;
 use crate::store::{Store, StoreHandle};
-use crate::types::{LogId, Member, RaftId, TypeConfig, raft_id};
+use crate::types::{LogId, Member, Membership, Payload, RaftId, TypeConfig, raft_id};
 
 pub(crate) type Metrics = openraft::RaftMetrics<TypeConfig>;
 
@@ -101,6 +102,8 @@ pub(crate) struct Inner {
     pub(crate) machine: Arc<Machine>,
     pub(crate) store: Mutex<Option<StoreHandle>>,
     pub(crate) leadership: watch::Sender<Leadership>,
+    /// Which node was heard last as leader, and when.
+    pub(crate) heard_leader: Mutex<Option<(NodeId, tokio::time::Instant)>>,
     pub(crate) progress: Mutex<Progress>,
     /// One change of the members at a time.
     pub(crate) changes: tokio::sync::Mutex<()>,
@@ -139,13 +142,13 @@ impl MetadataRaft {
         config.check()?;
         let id = raft_id(config.directory);
         let dir = config.dir.clone();
-        let opened = tokio::task::spawn_blocking(move || {
-            let machine = Machine::open(vfs.clone(), &dir)?;
-            Store::open(vfs, &dir, id).map(|(store, loaded)| (machine, store, loaded))
+        let workers = config.workers.clone();
+        let opened = blocking(&config.workers, move || {
+            let machine = Machine::open(vfs.clone(), &dir, workers.clone())?;
+            let opened = Store::open(vfs, &dir, id, &workers);
+            opened.map(|(store, loaded)| (machine, store, loaded))
         });
-        let (machine, store, loaded) = opened
-            .await
-            .map_err(|e| StartError::Raft(e.to_string()))??;
+        let (machine, store, loaded) = opened.await.map_err(StartError::Raft)??;
         let empty = loaded.is_empty() && machine.applied().is_none();
         let cluster = cluster_of(&config, loaded.identity.filter(|_| !empty))?;
         let speaker = Arc::new(Speaker {
@@ -155,6 +158,14 @@ impl MetadataRaft {
             cluster: parking_lot::RwLock::new(cluster),
             addresses: parking_lot::RwLock::default(),
         });
+        let own = newest_membership(&loaded, &machine);
+        let own = own.get_node(&id).map(|member| member.address.clone());
+        let mut known: BTreeSet<String> = config.seeds.iter().cloned().chain(own).collect();
+        // There this process is itself, and does not answer yet.
+        known.remove(&config.address);
+        if !empty {
+            crate::bootstrap::check_surroundings(&speaker, &config.member(), &known).await?;
+        }
         let network = Network {
             speaker: speaker.clone(),
             patience: config.call_timeout,
@@ -173,6 +184,7 @@ impl MetadataRaft {
             machine,
             store: Mutex::new(Some(handle)),
             leadership: watch::Sender::new(Leadership::default()),
+            heard_leader: Mutex::new(None),
             progress: Mutex::new(Progress {
                 phase: Phase::Asking,
                 notices: Vec::new(),
@@ -251,6 +263,10 @@ impl MetadataRaft {
     pub async fn shutdown(&self) {
         let inner = &self.inner;
         inner.stopping.send_replace(true);
+        if let Some(store) = &*inner.store.lock() {
+            store.give_up();
+        }
+        inner.machine.give_up();
         if let Err(error) = inner.raft.shutdown().await {
             tracing::warn!(%error, "the consensus on metadata did not stop in order");
         }
@@ -264,6 +280,17 @@ impl MetadataRaft {
             tracing::warn!("the files of the metadata log are still in use");
         }
     }
+}
+
+/// The members, as the store has them.
+fn newest_membership(loaded: &Loaded, machine: &Machine) -> Membership {
+    let in_log = loaded.entries.iter().rev().find_map(|entry| {
+        let Payload::Membership(membership) = &entry.payload else {
+            return None;
+        };
+        Some(membership.clone())
+    });
+    in_log.unwrap_or_else(|| machine.membership())
 }
 
 /// The cluster that configuration and store agree on.

@@ -15,10 +15,11 @@ use varve_metadata::log::Later;
 use varve_metadata::{
     Command, Event, Leadership, MetadataLog, ProposeError, Rejection, State, command_codec,
 };
+use varve_types::NodeId;
 
 use crate::entry::COMMAND_MAX_BYTES;
 use crate::message::{Refusal, Request, Response};
-use crate::network::TransportError;
+use crate::network::{TransportError, Whom};
 use crate::node::{Inner, MetadataRaft};
 use crate::types::{CommandBytes, LogId};
 
@@ -74,7 +75,7 @@ impl Inner {
             let within = deadline.saturating_duration_since(Instant::now());
             let request = Request::Propose(command.clone());
             self.speaker
-                .ask(id, &leader.address, &request, within)
+                .ask(Whom::member(id, &leader), &request, within)
                 .await
         };
         match answer {
@@ -106,7 +107,7 @@ impl Inner {
         } else {
             let within = self.config.call_timeout;
             self.speaker
-                .ask(id, &leader.address, &Request::ReadIndex, within)
+                .ask(Whom::member(id, &leader), &Request::ReadIndex, within)
                 .await
         };
         match answer {
@@ -216,6 +217,11 @@ impl MetadataLog for MetadataRaft {
 
     fn leadership(&self) -> Leadership {
         *self.inner.leadership.borrow()
+    }
+
+    fn heard_leader(&self) -> Option<(NodeId, Duration)> {
+        let heard = *self.inner.heard_leader.lock();
+        heard.map(|(node, at)| (node, at.elapsed()))
     }
 
     fn leadership_after(&self, seen: Leadership) -> Later<'_, Leadership> {

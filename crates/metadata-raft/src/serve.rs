@@ -13,6 +13,7 @@ use openraft::raft::{
 use varve_metadata::{command_codec, features, snapshot};
 use varve_types::NodeId;
 
+use crate::machine::blocking;
 use crate::message::{
     Appended, Header, Refusal, Request, Response, decode_request, encode_response,
 };
@@ -64,6 +65,13 @@ impl Inner {
             let why = format!(
                 "the message says it is from node {}, and it came from {from}",
                 header.node
+            );
+            return (header.from, Response::Refused(Refusal::OtherMember, why));
+        }
+        if header.from == self.id && request != Request::Hello {
+            let why = format!(
+                "the message is from this member itself, or from a copy of the data directory of node {}",
+                self.config.node
             );
             return (header.from, Response::Refused(Refusal::OtherMember, why));
         }
@@ -134,7 +142,13 @@ impl Inner {
                     entries,
                     leader_commit: committed,
                 };
-                match self.raft.append_entries(rpc).await {
+                let came = tokio::time::Instant::now();
+                let answer = self.raft.append_entries(rpc).await;
+                if matches!(&answer, Ok(response) if !matches!(response, AppendEntriesResponse::HigherVote(_)))
+                {
+                    *self.heard_leader.lock() = Some((header.node, came));
+                }
+                match answer {
                     Ok(response) => Response::Append(match response {
                         AppendEntriesResponse::Success => Appended::All,
                         AppendEntriesResponse::PartialSuccess(id) => Appended::UpTo(id),
@@ -238,11 +252,12 @@ impl Inner {
         };
         let state = Bytes::from(whole.bytes);
         let read = state.clone();
-        let readable = tokio::task::spawn_blocking(move || snapshot::decode(&read).map(drop)).await;
+        let workers = &self.config.workers;
+        let readable = blocking(workers, move || snapshot::decode(&read).map(drop)).await;
         match readable {
             Ok(Ok(())) => {}
             Ok(Err(error)) => return Response::Refused(Refusal::Unreadable, error.to_string()),
-            Err(error) => return Response::Refused(Refusal::NotNow, error.to_string()),
+            Err(error) => return Response::Refused(Refusal::NotNow, error),
         }
         let snapshot = Snapshot {
             meta,

@@ -122,6 +122,12 @@ impl Snapshots {
         self.current.clone()
     }
 
+    fn write(&self, temp: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+        let file = self.vfs.create_new(temp)?;
+        file.write_all_at(&[IoSlice::new(bytes)], 0)?;
+        Ok(file.sync_all()?)
+    }
+
     /// Makes a snapshot the current one, unless the current one is as new.
     pub(crate) fn put(&mut self, meta: &SnapshotMeta, state: &Bytes) -> Result<(), StoreError> {
         let newer = |(current, _): &(SnapshotMeta, Bytes)| current.last_log_id >= meta.last_log_id;
@@ -135,11 +141,12 @@ impl Snapshots {
         if self.vfs.exists(&temp)? {
             self.vfs.remove_file(&temp)?;
         }
-        let bytes = encode(meta, state);
-        let file = self.vfs.create_new(&temp)?;
-        file.write_all_at(&[IoSlice::new(&bytes)], 0)?;
-        file.sync_all()?;
-        drop(file);
+        let written = self.write(&temp, &encode(meta, state));
+        if written.is_err() {
+            // Space may be what is missing; the name is one of leftovers.
+            let _ = self.vfs.remove_file(&temp);
+        }
+        written?;
         let (found, stored, _) = self.read(&temp_name)?;
         if found != *meta || stored != *state {
             return Err(StoreError::damage(

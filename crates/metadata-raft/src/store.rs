@@ -1,9 +1,9 @@
-//! openraft's log storage: entries in memory for readers, and one thread that owns the [`Disk`].
+//! openraft's log storage: entries in memory for readers, and one worker that owns the [`Disk`].
 //!
 //! Invariants: writes reach the disk in the order of the calls; a completion is called only after the fsync
 //! that covers its entries, in order; a vote, a cut and a purge are on stable storage when their call
-//! returns; appends that wait together share one fsync. After a failure every call fails, so the node is out.
-//! It never does disk work on a thread of the runtime.
+//! returns; appends that wait together share one fsync. After a failure every call fails, so the node is out; a
+//! full disk is waited for. Unless workers are tasks, it never does disk work on a thread of the runtime.
 
 use std::collections::VecDeque;
 use std::fmt::Debug;
@@ -16,13 +16,14 @@ use std::time::Duration;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use openraft::{OptionalSend, entry::RaftEntry};
 use parking_lot::Mutex;
-use tokio::sync::{oneshot, watch};
-use varve_vfs::Vfs;
+use tokio::sync::{Notify, oneshot, watch};
+use varve_vfs::{Pace, Vfs, Workers};
 
 use crate::disk::{Disk, Loaded, Prepared, prepare};
 use crate::entry;
 use crate::error::StoreError;
 use crate::files::Identity;
+use crate::patience::Patience;
 use crate::types::{Entry, LogId, Payload, RaftId, TypeConfig, Vote, log_id};
 
 /// How long a committed index may wait for its own sync.
@@ -69,18 +70,45 @@ impl Shown {
     }
 }
 
+/// The way to the worker.
+#[derive(Debug, Clone)]
+struct Ops {
+    queue: mpsc::Sender<Op>,
+    /// Wakes a worker that is a task, also when the last of these is gone.
+    told: Arc<Told>,
+}
+
+#[derive(Debug, Default)]
+struct Told(Arc<Notify>);
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        self.0.notify_one();
+    }
+}
+
+impl Ops {
+    fn send(&self, op: Op) -> io::Result<()> {
+        self.queue.send(op).map_err(|_| gone())?;
+        self.told.0.notify_one();
+        Ok(())
+    }
+}
+
 /// The log storage of one node.
 #[derive(Debug)]
 pub struct Store {
     shown: Arc<Mutex<Shown>>,
-    ops: mpsc::Sender<Op>,
+    ops: Ops,
+    patience: Arc<Patience>,
     closed: watch::Receiver<bool>,
 }
 
 /// A handle for what openraft does not ask of a store.
 #[derive(Clone)]
 pub struct StoreHandle {
-    ops: mpsc::Sender<Op>,
+    ops: Ops,
+    patience: Arc<Patience>,
 }
 
 impl Debug for StoreHandle {
@@ -96,7 +124,7 @@ pub struct Reader {
 }
 
 impl Store {
-    /// Opens the store in `dir` and starts its thread.
+    /// Opens the store in `dir` and starts its worker.
     ///
     /// # Errors
     /// As [`Disk::open`].
@@ -104,6 +132,7 @@ impl Store {
         vfs: Arc<dyn Vfs>,
         dir: &Path,
         owner: RaftId,
+        workers: &Workers,
     ) -> Result<(Self, Loaded), StoreError> {
         let (disk, loaded) = Disk::open(vfs, dir, owner)?;
         let shown = Shown {
@@ -113,23 +142,39 @@ impl Store {
             vote: loaded.vote,
             committed: loaded.committed,
         };
-        let (ops, waiting) = mpsc::channel();
+        let (queue, waiting) = mpsc::channel();
         let (alive, closed) = watch::channel(false);
-        let spawned = std::thread::Builder::new()
-            .name("varve-raft-log".to_owned())
-            .spawn(move || {
-                write(disk, &waiting);
-                alive.send_replace(true);
-            });
-        if let Err(error) = spawned {
-            return Err(StoreError::damage(
-                dir,
-                format!("its thread did not start: {error}"),
-            ));
+        let patience = Arc::new(Patience::default());
+        let waits = Arc::clone(&patience);
+        let wake = Arc::<Notify>::default();
+        let ops = Ops {
+            queue,
+            told: Arc::new(Told(Arc::clone(&wake))),
+        };
+        match workers {
+            Workers::Threads => {
+                let thread = std::thread::Builder::new().name("varve-raft-log".to_owned());
+                let run = move || {
+                    write(disk, &waiting, &waits);
+                    alive.send_replace(true);
+                };
+                if let Err(error) = thread.spawn(run) {
+                    let why = format!("its thread did not start: {error}");
+                    return Err(StoreError::damage(dir, why));
+                }
+            }
+            Workers::Tasks(pace) => {
+                let pace = Arc::clone(pace);
+                tokio::spawn(async move {
+                    write_as_task(disk, waiting, &wake, &*pace, &waits).await;
+                    alive.send_replace(true);
+                });
+            }
         }
         let store = Self {
             shown: Arc::new(Mutex::new(shown)),
             ops,
+            patience,
             closed,
         };
         Ok((store, loaded))
@@ -140,10 +185,11 @@ impl Store {
     pub fn handle(&self) -> StoreHandle {
         StoreHandle {
             ops: self.ops.clone(),
+            patience: Arc::clone(&self.patience),
         }
     }
 
-    /// Turns to `true` when the thread is done with the files: after all handles are gone.
+    /// Turns to `true` when the worker is done with the files: after all handles are gone.
     #[must_use]
     pub fn closed(&self) -> watch::Receiver<bool> {
         self.closed.clone()
@@ -151,6 +197,11 @@ impl Store {
 }
 
 impl StoreHandle {
+    /// The node is about to end: a full disk is not waited for any more.
+    pub fn give_up(&self) {
+        self.patience.give_up();
+    }
+
     /// Replaces the identity; durable on return.
     ///
     /// # Errors
@@ -160,18 +211,18 @@ impl StoreHandle {
     }
 }
 
-async fn ask(ops: &mpsc::Sender<Op>, op: impl FnOnce(Reply) -> Op) -> io::Result<()> {
+async fn ask(ops: &Ops, op: impl FnOnce(Reply) -> Op) -> io::Result<()> {
     let (reply, answer) = oneshot::channel();
-    ops.send(op(reply)).map_err(|_| gone())?;
+    ops.send(op(reply))?;
     answer.await.map_err(|_| gone())?
 }
 
 fn gone() -> io::Error {
-    io::Error::other("the thread of the metadata log has ended")
+    io::Error::other("the worker of the metadata log has ended")
 }
 
 /// The thread: everything that waits is taken at once, appends next to each other share one fsync.
-fn write(mut disk: Disk, ops: &mpsc::Receiver<Op>) {
+fn write(mut disk: Disk, ops: &mpsc::Receiver<Op>, patience: &Patience) {
     let mut next = None;
     loop {
         let op = match next.take() {
@@ -181,48 +232,105 @@ fn write(mut disk: Disk, ops: &mpsc::Receiver<Op>) {
                 None => break,
             },
         };
-        match op {
-            Op::Append {
-                mut entries,
-                mut bytes,
-                done,
-            } => {
-                let mut dones = vec![done];
-                while bytes < GROUP_MAX_BYTES {
-                    match ops.try_recv() {
-                        Ok(Op::Append {
-                            entries: more,
-                            bytes: of_more,
-                            done,
-                        }) => {
-                            entries.extend(more);
-                            bytes += of_more;
-                            dones.push(done);
-                        }
-                        Ok(other) => {
-                            next = Some(other);
-                            break;
-                        }
-                        Err(_) => break,
-                    }
-                }
-                let written = disk.append(entries).map_err(|e| e.to_string());
-                for done in dones {
-                    done.io_completed(written.clone().map_err(io::Error::other));
-                }
-            }
-            Op::Vote(vote, reply) => answer(reply, disk.save_vote(&vote)),
-            Op::Identity(identity, reply) => answer(reply, disk.save_identity(&identity)),
-            // Nobody waits: a failure latches the store, and the next call reports it.
-            Op::Committed(committed) => drop(disk.save_committed(committed)),
-            Op::Begin(index) => drop(disk.purge(&log_id(0, index - 1))),
-            Op::Truncate(last, reply) => answer(reply, disk.truncate_after(last.as_ref())),
-            Op::Purge(last, reply) => answer(reply, disk.purge(&last)),
-        }
+        next = perform(&mut disk, op, ops, patience);
     }
+    close(disk);
+}
+
+/// The worker as a task.
+async fn write_as_task(
+    mut disk: Disk,
+    ops: mpsc::Receiver<Op>,
+    wake: &Notify,
+    pace: &dyn Pace,
+    patience: &Patience,
+) {
+    let mut next = None;
+    loop {
+        let op = match next.take() {
+            Some(op) => op,
+            None => match ops.try_recv() {
+                Ok(op) => {
+                    let pause = pace.before("varve-raft-log");
+                    if !pause.is_zero() {
+                        tokio::time::sleep(pause).await;
+                    }
+                    op
+                }
+                Err(mpsc::TryRecvError::Disconnected) => break,
+                Err(mpsc::TryRecvError::Empty) if disk.committed_is_unsynced() => {
+                    let quiet = tokio::time::timeout(COMMITTED_SYNC_AFTER, wake.notified()).await;
+                    if quiet.is_err() {
+                        drop(disk.sync_committed());
+                    }
+                    continue;
+                }
+                Err(mpsc::TryRecvError::Empty) => {
+                    wake.notified().await;
+                    continue;
+                }
+            },
+        };
+        next = perform(&mut disk, op, &ops, patience);
+    }
+    close(disk);
+}
+
+fn close(disk: Disk) {
     if let Err(error) = disk.close() {
         tracing::warn!(%error, "the metadata log was not closed in order");
     }
+}
+
+/// One operation, with the appends that follow it at once. Gives back what follows those.
+fn perform(disk: &mut Disk, op: Op, ops: &mpsc::Receiver<Op>, patience: &Patience) -> Option<Op> {
+    match op {
+        Op::Append {
+            mut entries,
+            mut bytes,
+            done,
+        } => {
+            let (mut dones, mut next) = (vec![done], None);
+            while bytes < GROUP_MAX_BYTES {
+                match ops.try_recv() {
+                    Ok(Op::Append {
+                        entries: more,
+                        bytes: of_more,
+                        done,
+                    }) => {
+                        entries.extend(more);
+                        bytes += of_more;
+                        dones.push(done);
+                    }
+                    Ok(other) => {
+                        next = Some(other);
+                        break;
+                    }
+                    Err(_) => break,
+                }
+            }
+            let mut rest = &entries[..];
+            let written = patience.insist(|| disk.append(&mut rest));
+            let written = written.map_err(|e| e.to_string());
+            for done in dones {
+                done.io_completed(written.clone().map_err(io::Error::other));
+            }
+            return next;
+        }
+        Op::Vote(vote, reply) => answer(reply, patience.insist(|| disk.save_vote(&vote))),
+        Op::Identity(identity, reply) => {
+            answer(reply, patience.insist(|| disk.save_identity(&identity)));
+        }
+        // Nobody waits: a failure latches the store, and the next call reports it.
+        Op::Committed(committed) => drop(disk.save_committed(committed)),
+        Op::Begin(index) => drop(patience.insist(|| disk.purge(&log_id(0, index - 1)))),
+        Op::Truncate(last, reply) => {
+            let cut = patience.insist(|| disk.truncate_after(last.as_ref()));
+            answer(reply, cut);
+        }
+        Op::Purge(last, reply) => answer(reply, patience.insist(|| disk.purge(&last))),
+    }
+    None
 }
 
 /// The next operation; the committed index is synced when there is none for a while.
@@ -323,7 +431,7 @@ impl RaftLogStorage<TypeConfig> for Store {
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> io::Result<()> {
         self.shown.lock().committed = committed;
-        self.ops.send(Op::Committed(committed)).map_err(|_| gone())
+        self.ops.send(Op::Committed(committed))
     }
 
     async fn read_committed(&mut self) -> io::Result<Option<LogId>> {
@@ -343,7 +451,7 @@ impl RaftLogStorage<TypeConfig> for Store {
             let starts_at = entries.first().map_or(shown.end(), RaftEntry::index);
             if shown.end() == 0 && starts_at > 0 {
                 // A log may begin anywhere, as openraft's own tests do: what is before was never there.
-                self.ops.send(Op::Begin(starts_at)).map_err(|_| gone())?;
+                self.ops.send(Op::Begin(starts_at))?;
                 shown.first = starts_at;
             }
             if starts_at != shown.end() {
@@ -356,7 +464,7 @@ impl RaftLogStorage<TypeConfig> for Store {
             bytes,
             done,
         };
-        self.ops.send(op).map_err(|_| gone())
+        self.ops.send(op)
     }
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {

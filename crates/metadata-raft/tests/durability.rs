@@ -5,10 +5,15 @@
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
+use openraft::storage::RaftLogStorage;
+use varve_metadata_raft::StoreError;
 use varve_metadata_raft::disk::{Disk, Loaded, prepare};
+use varve_metadata_raft::store::Store;
 use varve_metadata_raft::types::{CommandBytes, Entry, LogId, Payload, Vote, log_id, vote};
+use varve_vfs::Workers;
 use varve_vfs::fault::{FaultVfs, Op};
 use varve_vfs::mem::{Answer, Fate, MemVfs, Unsynced};
 
@@ -60,6 +65,11 @@ fn open(disk: &MemVfs) -> (Disk, Loaded) {
     Disk::open_with(Arc::new(disk.clone()), Path::new("/raft"), OWNER, 400).unwrap()
 }
 
+fn append(disk: &mut Disk, entries: &[Entry]) -> Result<(), StoreError> {
+    let prepared: Vec<_> = entries.iter().map(prepare).collect();
+    disk.append(&mut &prepared[..])
+}
+
 /// One random operation on the disk and on the model.
 fn step(rng: &mut Rng, disk: &mut Disk, model: &mut Model) -> &'static str {
     match rng.below(12) {
@@ -76,7 +86,7 @@ fn step(rng: &mut Rng, disk: &mut Disk, model: &mut Model) -> &'static str {
                     },
                 })
                 .collect();
-            disk.append(entries.iter().map(prepare).collect()).unwrap();
+            append(disk, &entries).unwrap();
             model.entries.extend(entries);
             "append"
         }
@@ -307,7 +317,7 @@ fn a_failed_sync_takes_the_store_out() {
         let mut failed = false;
         for index in 0..3 {
             voted |= index == 0 && disk.save_vote(&vote(1, 1, true)).is_ok();
-            match disk.append(vec![prepare(&entry(index))]) {
+            match append(&mut disk, &[entry(index)]) {
                 Ok(()) => {
                     assert!(!failed, "nothing is written after a failure");
                     done += 1;
@@ -324,6 +334,83 @@ fn a_failed_sync_takes_the_store_out() {
     }
 }
 
+/// The disk is full at every byte of a life; each call is made again when there is a little more space.
+#[test]
+fn a_full_disk_is_waited_for_and_nothing_is_lost() {
+    let entry = |term, index| Entry {
+        log_id: log_id(term, index),
+        payload: Payload::Normal(CommandBytes(Bytes::from(vec![index as u8; 60]))),
+    };
+    let mut refused = 0;
+    for budget in (0..3_000).step_by(13) {
+        let mem = MemVfs::new();
+        let faults = FaultVfs::new(Arc::new(mem.clone()));
+        let dir = Path::new("/raft");
+        let (mut disk, _) = Disk::open_with(faults.clone(), dir, OWNER, 400).unwrap();
+        faults.set_budget(Some(budget));
+        let mut insist = |step: &mut dyn FnMut() -> Result<(), StoreError>| {
+            for attempt in 1..100 {
+                match step() {
+                    Ok(()) => return,
+                    Err(error) => assert!(error.is_no_space(), "{error:?}"),
+                }
+                refused += 1;
+                faults.set_budget(Some(97 * attempt));
+            }
+            panic!("there is space, and it is not used");
+        };
+        insist(&mut || disk.save_vote(&vote(1, 1, true)));
+        for group in 0..6 {
+            let entries: Vec<Entry> = (0..3).map(|n| entry(1, group * 3 + n)).collect();
+            let prepared: Vec<_> = entries.iter().map(prepare).collect();
+            let mut rest = &prepared[..];
+            insist(&mut || disk.append(&mut rest));
+        }
+        // Within a group, so that what is kept of it is written again. A cut that reaches over segments is the
+        // one step that cannot be made again.
+        faults.set_budget(None);
+        disk.truncate_after(Some(&log_id(1, 12))).unwrap();
+        faults.set_budget(Some(budget % 100));
+        insist(&mut || disk.save_vote(&vote(2, 1, true)));
+        insist(&mut || disk.purge(&log_id(1, 4)));
+        let prepared = [prepare(&entry(2, 13))];
+        let mut rest = &prepared[..];
+        insist(&mut || disk.append(&mut rest));
+        assert_eq!(disk.failure(), None);
+        drop(disk);
+        mem.crash_losing_unsynced();
+        let (_, loaded) = Disk::open_with(Arc::new(mem), dir, OWNER, 400).unwrap();
+        let mut expected: Vec<Entry> = (5..13).map(|index| entry(1, index)).collect();
+        expected.push(entry(2, 13));
+        assert_eq!(loaded.entries, expected, "budget {budget}");
+        assert_eq!(loaded.vote, Some(vote(2, 1, true)));
+        assert_eq!(loaded.purged, Some(log_id(1, 4)));
+    }
+    assert!(refused > 1_000, "{refused}");
+}
+
+#[tokio::test]
+async fn a_store_comes_back_by_itself_when_there_is_space() {
+    let faults = FaultVfs::new(Arc::new(MemVfs::new()));
+    let dir = Path::new("/raft");
+    let (mut store, _) = Store::open(faults.clone(), dir, OWNER, &Workers::Threads).unwrap();
+    faults.set_budget(Some(0));
+    let voted = vote(4, 1, true);
+    {
+        let mut waiting = std::pin::pin!(store.save_vote(&voted));
+        let before = tokio::time::timeout(Duration::from_millis(300), &mut waiting).await;
+        assert!(before.is_err(), "there is no space");
+        faults.set_budget(None);
+        waiting.await.unwrap();
+    }
+    assert_eq!(store.read_committed().await.unwrap(), None);
+    // Whoever ends the node does not wait for space.
+    faults.set_budget(Some(0));
+    store.handle().give_up();
+    let error = store.save_vote(&vote(5, 1, true)).await.unwrap_err();
+    assert!(error.to_string().contains("No space"), "{error}");
+}
+
 #[test]
 fn damage_stops_the_node() {
     let vfs = MemVfs::new();
@@ -333,7 +420,7 @@ fn damage_stops_the_node() {
         log_id: log_id(3, 0),
         payload: Payload::Blank,
     };
-    disk.append(vec![prepare(&entry)]).unwrap();
+    append(&mut disk, &[entry]).unwrap();
     drop(disk);
     let refused = |change: &dyn Fn(&MemVfs)| {
         let copy = vfs.fork();

@@ -11,12 +11,13 @@ use openraft::storage::{RaftSnapshotBuilder, RaftStateMachine};
 use varve_metadata::{Command, command_codec};
 use varve_metadata_raft::machine::{Machine, MachineHandle};
 use varve_metadata_raft::types::{CommandBytes, Entry, Payload, log_id};
+use varve_vfs::Workers;
 use varve_vfs::mem::{Answer, MemVfs};
 
 const DIR: &str = "/raft";
 
 fn open(disk: &MemVfs) -> Arc<Machine> {
-    Machine::open(Arc::new(disk.clone()), Path::new(DIR)).unwrap()
+    Machine::open(Arc::new(disk.clone()), Path::new(DIR), Workers::Threads).unwrap()
 }
 
 async fn apply(machine: &Arc<Machine>, index: u64, bytes: Vec<u8>) -> std::io::Result<()> {
@@ -103,6 +104,6 @@ async fn what_cannot_be_read_is_never_skipped() {
     let mut path = None;
     disk.for_each_file(&mut |found, _| path = Some(found.to_owned()));
     assert!(disk.damage(&path.unwrap(), &mut |bytes| bytes[30] ^= 1));
-    let refused = Machine::open(Arc::new(disk), Path::new(DIR));
+    let refused = Machine::open(Arc::new(disk), Path::new(DIR), Workers::Threads);
     assert!(refused.unwrap_err().to_string().contains("is damaged"));
 }

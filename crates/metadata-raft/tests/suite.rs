@@ -11,7 +11,7 @@ use varve_metadata_raft::machine::{Machine, MachineHandle};
 use varve_metadata_raft::store::Store;
 use varve_metadata_raft::types::TypeConfig;
 use varve_vfs::mem::MemVfs;
-use varve_vfs::{RealVfs, Vfs};
+use varve_vfs::{RealVfs, Vfs, Workers};
 
 struct Builder {
     real: bool,
@@ -26,8 +26,8 @@ impl StoreBuilder<TypeConfig, Store, MachineHandle, Option<tempfile::TempDir>> f
             Some(home) => (Arc::new(RealVfs), home.path().join("raft")),
             None => (Arc::new(MemVfs::new()), PathBuf::from("/raft")),
         };
-        let machine = Machine::open(vfs.clone(), &dir).unwrap();
-        let (store, _) = Store::open(vfs, &dir, 1).unwrap();
+        let machine = Machine::open(vfs.clone(), &dir, Workers::Threads).unwrap();
+        let (store, _) = Store::open(vfs, &dir, 1, &Workers::Threads).unwrap();
         Ok((home, store, MachineHandle(machine)))
     }
 }

@@ -9,7 +9,7 @@ use varve_types::{
     BrokerEpoch, DirectoryId, LeaderEpoch, NodeId, PartitionId, ProducerId, TopicId, TopicName,
 };
 
-use crate::features::{FIRST_LEVEL, FeatureRange};
+use crate::features::{FIRST_LEVEL, FeatureRange, STATE_CHECKS};
 use crate::state::NodeState;
 
 /// A partition by the id of its topic: what was decided about a deleted topic never meets its successor.
@@ -170,9 +170,21 @@ pub enum Command {
         /// Replicas in the end, the first being the preferred leader; `None`: stay as before the move.
         target: Option<Vec<NodeId>>,
     },
-    /// A replica may lack what it had: it cut its log, found damage, or its disk failed. It is neither in
-    /// sync nor eligible until it has caught up.
+    /// A replica may lack what it had: it cut its log, its directory is missing, or its disk failed. It is
+    /// neither in sync nor eligible until it has caught up.
     ReplicaLost {
+        /// Node that holds it.
+        node: NodeId,
+        /// Its broker epoch.
+        epoch: BrokerEpoch,
+        /// Topic.
+        topic_id: TopicId,
+        /// Partition.
+        partition: PartitionId,
+    },
+    /// A replica is damaged and is to be copied again. As [`Self::ReplicaLost`], but refused where no other
+    /// replica is in sync or eligible: what is left of the last copy is kept, damaged as it is.
+    GiveUpReplica {
         /// Node that holds it.
         node: NodeId,
         /// Its broker epoch.
@@ -191,6 +203,14 @@ pub enum Command {
     AllocateProducerIds {
         /// How many, at least 1.
         count: u32,
+    },
+    /// Every node compares its state of that version with the one that the controller had. Passed over where
+    /// other commands came before it.
+    CheckState {
+        /// Version of the state.
+        version: u64,
+        /// [`crate::snapshot::checksum`] of it.
+        checksum: u32,
     },
     /// Opens a session of a named producer: the first gets a new id, later ones a higher epoch.
     BumpProducerEpoch {
@@ -218,9 +238,11 @@ impl Command {
             | Self::ElectLeader { .. }
             | Self::Reassign { .. }
             | Self::ReplicaLost { .. }
+            | Self::GiveUpReplica { .. }
             | Self::FinalizeFeature { .. }
             | Self::AllocateProducerIds { .. }
             | Self::BumpProducerEpoch { .. } => FIRST_LEVEL,
+            Self::CheckState { .. } => STATE_CHECKS,
         }
     }
 }
@@ -307,6 +329,11 @@ pub enum Event {
     FeatureFinalized {
         /// Level.
         level: u16,
+    },
+    /// The states were compared, or not: others had changed them.
+    StateChecked {
+        /// Whether they were, and are the same.
+        compared: bool,
     },
     /// These ids belong to the caller for ever.
     ProducerIdsAllocated {

@@ -48,6 +48,8 @@ const REPLICA_LOST: u8 = 14;
 const FINALIZE_FEATURE: u8 = 15;
 const ALLOCATE_PRODUCER_IDS: u8 = 16;
 const BUMP_PRODUCER_EPOCH: u8 = 17;
+const GIVE_UP_REPLICA: u8 = 18;
+const CHECK_STATE: u8 = 19;
 
 /// The bytes of a command.
 #[must_use]
@@ -215,6 +217,18 @@ fn put_of_partition(w: &mut Writer, command: &Command) {
             w.u128(topic_id.0);
             w.i32(partition.0);
         }
+        Command::GiveUpReplica {
+            node,
+            epoch,
+            topic_id,
+            partition,
+        } => {
+            w.u8(GIVE_UP_REPLICA);
+            w.i32(node.0);
+            w.i64(epoch.get());
+            w.u128(topic_id.0);
+            w.i32(partition.0);
+        }
         Command::FinalizeFeature { level } => {
             w.u8(FINALIZE_FEATURE);
             w.u16(*level);
@@ -226,6 +240,11 @@ fn put_of_partition(w: &mut Writer, command: &Command) {
         Command::BumpProducerEpoch { name } => {
             w.u8(BUMP_PRODUCER_EPOCH);
             w.text(name);
+        }
+        Command::CheckState { version, checksum } => {
+            w.u8(CHECK_STATE);
+            w.u64(*version);
+            w.u32(*checksum);
         }
         other => unreachable!("written above: {other:?}"),
     }
@@ -253,7 +272,7 @@ pub fn decode(bytes: &[u8]) -> Result<Command, CommandError> {
     let command = match kind {
         REGISTER_NODE..=SET_DECOMMISSIONING => of_node(&mut r, kind)?,
         CREATE_TOPIC..=SET_TOPIC_CONFIGS => of_topic(&mut r, kind)?,
-        ALTER_PARTITION..=BUMP_PRODUCER_EPOCH => of_partition(&mut r, kind)?,
+        ALTER_PARTITION..=CHECK_STATE => of_partition(&mut r, kind)?,
         _ => return Err(CommandError::Unknown { version, kind }),
     };
     r.end()?;
@@ -386,11 +405,25 @@ fn of_partition(r: &mut Reader<'_>, kind: u8) -> Result<Command, CodecError> {
                 partition,
             }
         }
+        GIVE_UP_REPLICA => {
+            let (node, epoch) = (NodeId(r.i32("node")?), r.broker_epoch()?);
+            let (topic_id, partition) = at(r)?;
+            Command::GiveUpReplica {
+                node,
+                epoch,
+                topic_id,
+                partition,
+            }
+        }
         FINALIZE_FEATURE => Command::FinalizeFeature {
             level: r.u16("level")?,
         },
         ALLOCATE_PRODUCER_IDS => Command::AllocateProducerIds {
             count: r.u32("count")?,
+        },
+        CHECK_STATE => Command::CheckState {
+            version: r.u64("version")?,
+            checksum: r.u32("checksum")?,
         },
         _ => Command::BumpProducerEpoch {
             name: r.text("producer name")?,

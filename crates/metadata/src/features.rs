@@ -3,11 +3,26 @@
 //! The level is part of the state and only grows. Everything in `apply` that gives another result than
 //! an older program asks for the level first, so that programs of different versions that apply the same
 //! commands have the same state. What a program does not know stops it; it is never skipped.
+//!
+//! A level is raised by an operator, once every registered node can work at it ([`highest`]); until then the
+//! programs before are still good for every node.
+
+use crate::state::State;
 
 /// Level of a new cluster, and of the state of a node that was alone before there were levels.
 pub const FIRST_LEVEL: u16 = 1;
+/// From this level on nodes compare checksums of their states ([`crate::Command::CheckState`]).
+pub const STATE_CHECKS: u16 = 2;
 /// Highest level that this program knows.
-pub const KNOWN_LEVEL: u16 = 1;
+pub const KNOWN_LEVEL: u16 = STATE_CHECKS;
+
+/// The highest level that every registered node can work at; `None`: there is none, or no node.
+#[must_use]
+pub fn highest(state: &State) -> Option<u16> {
+    let ranges = || state.nodes().values().map(|node| node.features);
+    let level = ranges().map(|range| range.max).min()?;
+    ranges().all(|range| range.contains(level)).then_some(level)
+}
 
 /// Levels that a program can work at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,6 +6,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::time::Duration;
 
 use varve_types::NodeId;
 
@@ -63,6 +64,12 @@ pub trait MetadataLog: Send + Sync + 'static {
 
     /// Resolves with who leads, once that is not `seen` any more.
     fn leadership_after(&self, seen: Leadership) -> Later<'_, Leadership>;
+
+    /// The other node that this node has heard last as leader, and how long ago. `None`: none in this run, or
+    /// not known.
+    fn heard_leader(&self) -> Option<(NodeId, Duration)> {
+        None
+    }
 }
 
 /// Takes a value out of the newest state of a log.

@@ -234,6 +234,19 @@ pub enum Rejection {
         /// Why.
         why: String,
     },
+    /// A replica that cannot be spared.
+    #[error(
+        "the replica of {name}-{partition} on node {node} is kept: no other one is known to hold everything \
+         committed"
+    )]
+    LastReplica {
+        /// Name.
+        name: TopicName,
+        /// Partition.
+        partition: PartitionId,
+        /// Node that holds it.
+        node: NodeId,
+    },
     /// A move of replicas that cannot be.
     #[error("{name}-{partition} cannot be moved so: {why}")]
     BadReassignment {
@@ -277,6 +290,20 @@ pub enum Rejection {
         /// Level of the cluster.
         level: u16,
     },
+    /// This node's state is another than the controller's: see [`Rejection::is_fatal`].
+    #[error(
+        "the metadata of this node differs from that of the controller at version {version} (checksum {found:08x}, \
+         and {given:08x} there), though both come from the same commands; the node stops before it acts on it. \
+         Start it on an empty data directory, and keep the old one for whoever looks for the reason"
+    )]
+    Diverged {
+        /// Version compared.
+        version: u64,
+        /// Checksum of the controller's state.
+        given: u32,
+        /// Checksum of the state here.
+        found: u32,
+    },
     /// The cluster agreed on what this program does not know: see [`Rejection::is_fatal`].
     #[error(
         "the cluster goes to feature level {given}, and this program knows levels up to {known}; start a \
@@ -295,7 +322,7 @@ impl Rejection {
     /// not know the state.
     #[must_use]
     pub const fn is_fatal(&self) -> bool {
-        matches!(self, Self::BeyondThisProgram { .. })
+        matches!(self, Self::BeyondThisProgram { .. } | Self::Diverged { .. })
     }
 
     /// Kind under which callers know it.
@@ -316,12 +343,14 @@ impl Rejection {
             Self::IneligibleReplica { .. } => ErrorKind::OperationInProgress,
             Self::NotElectable { .. } => ErrorKind::LeaderNotAvailable,
             Self::Config(_) => ErrorKind::InvalidConfig,
+            Self::Diverged { .. } => ErrorKind::StorageError,
             Self::BadFeatureLevel { .. }
             | Self::LevelNotReached { .. }
             | Self::BeyondThisProgram { .. } => ErrorKind::UnsupportedFeature,
             Self::Exhausted { .. }
             | Self::NodeFull { .. }
             | Self::DuplicateNode { .. }
+            | Self::LastReplica { .. }
             | Self::BadNodeState { .. } => ErrorKind::PolicyViolation,
             Self::TopicIdExists { .. }
             | Self::OutOfRange { .. }

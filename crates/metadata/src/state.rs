@@ -88,6 +88,12 @@ impl Partition {
         self.replicas.first().copied()
     }
 
+    /// Whether a replica other than that of `node` is known to hold everything committed.
+    #[must_use]
+    pub fn has_others(&self, node: NodeId) -> bool {
+        self.isr.iter().chain(&self.elr).any(|n| *n != node)
+    }
+
     /// Whether a move is under way.
     #[must_use]
     pub fn is_reassigning(&self) -> bool {

@@ -30,7 +30,12 @@ struct Cluster {
 impl Cluster {
     fn new(state: State, alive: &[i32], config: ControllerConfig) -> Self {
         let mut controller = Controller::new(config);
-        controller.step(0, &state, Input::BecameController, &mut Vec::new());
+        controller.step(
+            0,
+            &state,
+            Input::BecameController { before: None },
+            &mut Vec::new(),
+        );
         Self {
             state,
             controller,
@@ -163,12 +168,55 @@ fn a_new_controller_waits_a_whole_session() {
         .step(c.now, &c.state, Input::LostControl, &mut Vec::new());
     assert_eq!((c.controller.next_deadline(), c.plan()), (None, vec![]));
     assert_eq!(c.beat(0), Output::NotController { node: NodeId(0) });
-    c.controller
-        .step(c.now, &c.state, Input::BecameController, &mut Vec::new());
+    c.controller.step(
+        c.now,
+        &c.state,
+        Input::BecameController { before: None },
+        &mut Vec::new(),
+    );
     for _ in 0..17 {
         assert_eq!(c.tick(false), []);
     }
     assert_eq!(c.tick(false).len(), 1);
+}
+
+/// When a controller that takes over at 20 s fences the node that led before, which it heard at `heard`.
+fn fenced_at(heard: u64) -> u64 {
+    let s = state(&[0, 1], [create("t", 1, 1, 2)]);
+    let config = ControllerConfig::default();
+    let mut controller = Controller::new(config);
+    let (now, before) = (20_000, Some((NodeId(1), heard)));
+    let input = Input::BecameController { before };
+    controller.step(now, &s, input, &mut Vec::new());
+    let epoch = node(&s, 1).epoch;
+    let fence = Command::FenceNode {
+        node: NodeId(1),
+        epoch,
+    };
+    let mut due = |at: &u64| controller.plan(&s, *at).contains(&fence);
+    (now..40_000).find(|at| due(at)).unwrap()
+}
+
+#[test]
+fn the_node_that_led_before_has_a_session_since_it_was_heard_and_half_of_one_at_least() {
+    assert_eq!(fenced_at(18_500), 27_500);
+    assert_eq!(fenced_at(19_999), 28_999);
+    // Heard long ago, or never in this run: it may be alive all the same, and has time to say so.
+    assert_eq!(fenced_at(1), 24_500);
+    // What this node says to itself is no silence of others.
+    assert_eq!(fenced_at(30_000), 29_000);
+    // A word from it counts as from every node.
+    let s = state(&[0, 1], [create("t", 1, 1, 2)]);
+    let mut c = Cluster::new(s, &[0, 1], ControllerConfig::default());
+    for _ in 0..40 {
+        assert_eq!(c.tick(false), []);
+    }
+    let before = Some((NodeId(1), c.now - 8_000));
+    let input = Input::BecameController { before };
+    c.controller.step(c.now, &c.state, input, &mut Vec::new());
+    for _ in 0..40 {
+        assert_eq!(c.tick(false), []);
+    }
 }
 
 #[test]

@@ -65,6 +65,11 @@ enum Op {
         partition: i32,
         to: Option<Vec<i32>>,
     },
+    GiveUp {
+        topic: usize,
+        partition: i32,
+        node: i32,
+    },
     Lost {
         topic: usize,
         partition: i32,
@@ -98,7 +103,8 @@ fn op() -> impl Strategy<Value = Op> {
             .prop_map(|((topic, partition), how, node)| Op::Elect { topic, partition, how, node }),
         4 => (at.clone(), prop::option::weighted(0.8, to))
             .prop_map(|((topic, partition), to)| Op::Reassign { topic, partition, to }),
-        1 => (at, node.clone()).prop_map(|((topic, partition), node)| Op::Lost { topic, partition, node }),
+        1 => (at.clone(), node.clone()).prop_map(|((topic, partition), node)| Op::Lost { topic, partition, node }),
+        1 => (at, node.clone()).prop_map(|((topic, partition), node)| Op::GiveUp { topic, partition, node }),
         1 => (node.clone(), any::<bool>()).prop_map(|(n, on)| Op::Decommission(n, on)),
         1 => node.prop_map(Op::Unregister),
         1 => Just(Op::Producer),
@@ -280,6 +286,16 @@ impl Model {
                 topic_id: id(topic),
                 partition: PartitionId(partition),
             },
+            Op::GiveUp {
+                topic,
+                partition,
+                node,
+            } => Command::GiveUpReplica {
+                node: NodeId(node),
+                epoch: epoch(NodeId(node)),
+                topic_id: id(topic),
+                partition: PartitionId(partition),
+            },
             Op::Decommission(n, on) => Command::SetDecommissioning {
                 node: NodeId(n),
                 on,
@@ -345,6 +361,20 @@ impl Model {
                 };
                 self.holders.entry(at).or_default().remove(node);
             }
+            Command::GiveUpReplica {
+                topic_id,
+                partition,
+                node,
+                ..
+            } => {
+                let at = PartitionKey {
+                    topic: *topic_id,
+                    partition: *partition,
+                };
+                if state.partition_at(at).is_some_and(|p| p.has_others(*node)) {
+                    self.holders.entry(at).or_default().remove(node);
+                }
+            }
             _ => {}
         }
     }
@@ -371,6 +401,11 @@ impl Model {
                         holders.contains(node),
                         "R4: {node} lacks committed records of {p:?}"
                     );
+                }
+                let held = was.is_some_and(|w| !w.isr.is_empty() || !w.elr.is_empty());
+                if held && matches!(command, Command::GiveUpReplica { .. }) {
+                    let holds = !p.isr.is_empty() || !p.elr.is_empty();
+                    assert!(holds, "the last replica was given up: {p:?}");
                 }
                 let led = self.leaders.entry((at, p.leader_epoch)).or_insert(p.leader);
                 assert_eq!(*led, p.leader, "R1: two leaders in one epoch of {p:?}");

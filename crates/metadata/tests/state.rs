@@ -14,7 +14,8 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 use support::{create, create_with, name, node, register, state, unfence};
 use varve_metadata::{
-    Command, CreateTopic, Event, FeatureRange, NodeState, Rejection, State, apply, snapshot,
+    Command, CreateTopic, Event, FeatureRange, NodeState, Rejection, State, apply, features,
+    snapshot,
 };
 use varve_types::{
     DirectoryId, ErrorKind, NodeId, PartitionId, ProducerId, TopicId, TopicPartition,
@@ -291,6 +292,46 @@ fn a_snapshot_of_version_1_opens_with_defaults() {
 }
 
 #[test]
+fn states_are_compared_from_level_2_on() {
+    let able = |number, incarnation, max| {
+        let mut command = register(number, incarnation);
+        if let Command::RegisterNode { features, .. } = &mut command {
+            features.max = max;
+        }
+        command
+    };
+    let mut s = State::default();
+    apply(&mut s, able(0, 1, 2)).unwrap();
+    let check = |version, checksum| Command::CheckState { version, checksum };
+    let early = refused(&mut s, check(0, 0));
+    assert!(
+        early.to_string().contains("needs feature level 2"),
+        "{early}"
+    );
+    assert!(!early.is_fatal());
+    assert_eq!(features::highest(&s), Some(2));
+    apply(&mut s, Command::FinalizeFeature { level: 2 }).unwrap();
+    let (version, same) = (s.version(), snapshot::checksum(&s));
+    let compared = |compared| Ok(Event::StateChecked { compared });
+    let mut other = s.clone();
+    assert_eq!(apply(&mut s, check(version, same)), compared(true));
+    // Something came in between: the versions are no longer the same.
+    assert_eq!(apply(&mut s, check(version, same)), compared(false));
+    let diverged = refused(&mut other, check(version, same ^ 1));
+    assert!(diverged.is_fatal(), "{diverged}");
+    assert!(
+        diverged.to_string().contains("the node stops"),
+        "{diverged}"
+    );
+    // A node that does not work at the level is not let in any more.
+    let refusal = refused(&mut s, able(1, 1, 1)).to_string();
+    assert!(
+        refusal.contains("works at feature levels 1 to 1, and the cluster is at 2"),
+        "{refusal}"
+    );
+}
+
+#[test]
 fn levels_only_grow_and_unknown_ones_stop_the_node() {
     let mut s = state(&[0], []);
     let level = |level| Command::FinalizeFeature { level };
@@ -298,6 +339,8 @@ fn levels_only_grow_and_unknown_ones_stop_the_node() {
         apply(&mut s, level(1)).unwrap(),
         Event::FeatureFinalized { level: 1 }
     );
+    assert_eq!(features::highest(&s), Some(1));
+    assert_eq!(features::highest(&State::default()), None);
     let unable = refused(&mut s, level(2));
     assert!(
         !unable.is_fatal() && unable.to_string().contains("node 0"),
@@ -332,17 +375,17 @@ fn levels_only_grow_and_unknown_ones_stop_the_node() {
     assert!(old.to_string().contains("the cluster is at 1"), "{old}");
     // Nodes of a newer program only, and this one as an observer that knows less.
     let mut s = State::default();
-    apply(&mut s, with(FeatureRange { min: 1, max: 2 })).unwrap();
-    let beyond = refused(&mut s, level(2));
+    apply(&mut s, with(FeatureRange { min: 1, max: 3 })).unwrap();
+    let beyond = refused(&mut s, level(3));
     assert!(
         beyond.is_fatal() && beyond.to_string().contains("newer program"),
         "{beyond}"
     );
     let mut bytes = snapshot::encode(&s);
-    bytes[16] = 2;
+    bytes[16] = 3;
     assert_eq!(
         snapshot::decode(&bytes),
-        Err(snapshot::SnapshotError::Level { found: 2 })
+        Err(snapshot::SnapshotError::Level { found: 3 })
     );
 }
 

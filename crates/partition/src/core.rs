@@ -203,7 +203,9 @@ impl Core {
     #[must_use]
     pub fn next_deadline(&self) -> Option<u64> {
         match &self.role {
-            Role::Leader(leader) => leader.next_deadline(&self.config, self.cursors.log_end),
+            Role::Leader(leader) => {
+                leader.next_deadline(self.now_ms, &self.config, self.cursors.log_end)
+            }
             Role::Follower(follower) => follower.retry_at,
             Role::Idle | Role::Failed => None,
         }

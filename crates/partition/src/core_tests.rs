@@ -112,6 +112,7 @@ impl<'a> Words<'a> {
             }),
             acks: self.named("acks").map_or(Acks::All, |a| a.parse().unwrap()),
             expected_offset: self.named("at").map(|_| self.offset("at")),
+            leader_epoch: self.epoch("epoch"),
         }
     }
 
@@ -412,6 +413,7 @@ proptest! {
                         producer: Some((ProducerId { id: 1, epoch: 0 }, Sequence::new(seq).unwrap())),
                         acks: *acks,
                         expected_offset: None,
+                        leader_epoch: None,
                     })
                 }
                 Op::Write => {

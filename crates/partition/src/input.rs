@@ -32,6 +32,8 @@ pub struct Append {
     pub acks: Acks,
     /// Append only at this offset.
     pub expected_offset: Option<Offset>,
+    /// Append only in this epoch of the leader: what the caller decided on was read in it.
+    pub leader_epoch: Option<LeaderEpoch>,
 }
 
 /// What the cluster's metadata says of the partition.

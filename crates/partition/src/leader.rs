@@ -31,7 +31,13 @@ struct Evidence {
     flushed: Offset,
     /// The leader's log end when it last asked, and when that was.
     asked: (Offset, u64),
+    /// When it last said anything, monotonic milliseconds.
+    heard_ms: u64,
 }
+
+/// A follower that is about to join is not waited for when it has been silent for so long, milliseconds. One
+/// that keeps up says something with every append.
+const JOIN_WAIT_MS: u64 = 500;
 
 /// A follower, as its leader sees it.
 #[derive(Debug, Clone, Copy)]
@@ -53,6 +59,13 @@ impl Replica {
             Durability::Fsync if !planted::is(Plant::WrittenIsFlushed) => evidence.flushed,
             _ => evidence.written,
         })
+    }
+
+    /// Until when the high watermark waits for it although it is not in sync, if it says nothing more.
+    fn awaited_until(&self) -> Option<u64> {
+        let waits = self.joins && self.rejoin_at == 0;
+        let evidence = self.evidence.filter(|_| waits)?;
+        Some(evidence.heard_ms + JOIN_WAIT_MS)
     }
 }
 
@@ -78,7 +91,12 @@ pub(crate) struct Leader {
 }
 
 impl Leader {
-    pub(crate) fn next_deadline(&self, config: &CoreConfig, log_end: Offset) -> Option<u64> {
+    pub(crate) fn next_deadline(
+        &self,
+        now_ms: u64,
+        config: &CoreConfig,
+        log_end: Offset,
+    ) -> Option<u64> {
         if let Some(proposal) = &self.proposal {
             return Some(proposal.retry_at);
         }
@@ -87,8 +105,28 @@ impl Leader {
         let followers = self.followers.iter();
         let lagging = followers.clone().filter(|(n, r)| in_sync(n) && behind(r));
         let lagging = lagging.map(|(_, r)| r.caught_up_ms + config.replica_lag_ms + 1);
+        let joining = followers.clone().filter(|(n, r)| !in_sync(n) && behind(r));
+        let joining = joining.filter_map(|(_, r)| r.awaited_until());
+        let joining = joining.filter(|until| now_ms <= *until).map(|at| at + 1);
         let waiting = followers.filter(|(n, r)| !in_sync(n) && r.rejoin_at > 0);
-        lagging.chain(waiting.map(|(_, r)| r.rejoin_at)).min()
+        let waiting = waiting.map(|(_, r)| r.rejoin_at);
+        lagging.chain(joining).chain(waiting).min()
+    }
+
+    /// Whether a follower has been behind `log_end` for so long that it is not in sync any more.
+    fn lags(&self, node: NodeId, now: Now, config: &CoreConfig, log_end: Offset) -> bool {
+        self.followers.get(&node).is_some_and(|replica| {
+            replica.shown(config.durability) < Some(log_end)
+                && now.mono_ms > replica.caught_up_ms + config.replica_lag_ms
+        })
+    }
+
+    /// Replicas in sync without those that lag: the metadata will leave them out, or cannot be changed at
+    /// present.
+    fn keeping_up(&self, now: Now, config: &CoreConfig, log_end: Offset) -> BTreeSet<NodeId> {
+        let all = self.isr.iter().copied();
+        all.filter(|node| !self.lags(*node, now, config, log_end))
+            .collect()
     }
 
     fn maximal_isr(&self) -> BTreeSet<NodeId> {
@@ -240,17 +278,27 @@ impl Core {
                 None => Rejection::Offline,
             });
         };
-        let few = leader.isr.len() < self.config.min_insync_replicas;
-        if append.acks == Acks::All && few && !planted::is(Plant::IgnoreMinIsr) {
-            return Err(Rejection::NotEnoughReplicas);
+        if append
+            .leader_epoch
+            .is_some_and(|epoch| epoch != leader.epoch)
+        {
+            return Err(Rejection::FencedLeaderEpoch {
+                current: leader.epoch,
+            });
         }
         let verdict = match append.producer {
-            None => Verdict::Append,
+            None => Ok(Verdict::Append),
             Some((producer, sequence)) => {
                 self.producers
-                    .judge(producer, sequence, append.records, now.wall_ms)?
+                    .judge(producer, sequence, append.records, now.wall_ms)
             }
         };
+        // A repeat is in the log: nothing is appended for it, and it is committed or waits for that.
+        let repeated = matches!(verdict, Ok(Verdict::Duplicate { .. }));
+        if append.acks == Acks::All && !repeated && self.too_few(now, leader) {
+            return Err(Rejection::NotEnoughReplicas);
+        }
+        let verdict = verdict?;
         match append.expected_offset {
             Some(expected) if verdict == Verdict::Append && expected != self.cursors.log_end => {
                 Err(Rejection::ExpectedOffset {
@@ -259,6 +307,19 @@ impl Core {
             }
             _ => Ok((leader.epoch, verdict)),
         }
+    }
+
+    /// Whether fewer replicas are in sync than `acks=all` asks for. One that lags does not count, even where
+    /// the metadata still have it in sync: where no quorum decides about metadata nobody will take it out,
+    /// and what is appended would wait for it in vain.
+    fn too_few(&self, now: Now, leader: &Leader) -> bool {
+        let least = self.config.min_insync_replicas;
+        let (config, end) = (&self.config, self.cursors.log_end);
+        let keeping_up = leader
+            .isr
+            .iter()
+            .filter(|n| !leader.lags(**n, now, config, end));
+        keeping_up.take(least).count() < least && !planted::is(Plant::IgnoreMinIsr)
     }
 
     /// Answers now, or once what the caller waits for has happened.
@@ -340,8 +401,9 @@ impl Core {
     }
 
     /// The high watermark waits for followers that keep up but are not in sync yet; without that, steady
-    /// appends would keep it ahead of them for ever, and they could never join. One that falls behind, or
-    /// that the controller does not want, is not waited for.
+    /// appends would keep it ahead of them for ever, and they could never join. One that falls behind, that
+    /// the controller does not want, or that is silent, is not waited for: most likely it was taken out because
+    /// it is dead, and nobody else will say so a second time.
     fn slowest_joining(&self) -> Offset {
         let Role::Leader(leader) = &self.role else {
             return self.cursors.log_end;
@@ -349,7 +411,8 @@ impl Core {
         let (durability, lag_ms) = (self.config.durability, self.config.replica_lag_ms);
         let joining = leader.followers.iter().filter(|(node, replica)| {
             let keeps_up = self.now_ms <= replica.caught_up_ms + lag_ms;
-            !leader.isr.contains(node) && replica.rejoin_at == 0 && replica.joins && keeps_up
+            let awaited = replica.awaited_until();
+            !leader.isr.contains(node) && keeps_up && awaited.is_some_and(|at| self.now_ms <= at)
         });
         joining
             .filter_map(|(_, r)| r.shown(durability))
@@ -475,6 +538,7 @@ impl Core {
                 Some(old) if !asked => old.asked,
                 _ => (log_end, now.mono_ms),
             },
+            heard_ms: now.mono_ms,
         };
         if let Some(old) = before.filter(|_| planted::is(Plant::IgnoreBrokerEpoch)) {
             evidence.written = evidence.written.max(old.written);
@@ -534,7 +598,8 @@ impl Core {
     }
 
     pub(crate) fn leader_tick(&mut self, now: Now, out: &mut Vec<Output>) {
-        let (lag_ms, durability) = (self.config.replica_lag_ms, self.config.durability);
+        // Time alone may have ended what it waited for.
+        self.advance_high_watermark(out);
         let log_end = self.cursors.log_end;
         let Role::Leader(leader) = &self.role else {
             return;
@@ -546,14 +611,7 @@ impl Core {
             }
             Some(_) => {}
             None => {
-                let lags = |node: &NodeId| {
-                    let replica = leader.followers.get(node);
-                    replica.is_some_and(|r| {
-                        r.shown(durability) < Some(log_end) && now.mono_ms > r.caught_up_ms + lag_ms
-                    })
-                };
-                let isr: BTreeSet<NodeId> =
-                    leader.isr.iter().filter(|n| !lags(n)).copied().collect();
+                let isr = leader.keeping_up(now, &self.config, log_end);
                 if isr == leader.isr {
                     self.propose(now, out);
                     self.forget_waits(now);

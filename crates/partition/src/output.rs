@@ -40,6 +40,11 @@ pub enum Rejection {
         /// Where it ends.
         actual: Offset,
     },
+    /// The leader is in another epoch than the caller expected.
+    FencedLeaderEpoch {
+        /// In which.
+        current: LeaderEpoch,
+    },
     /// A newer session of this producer exists.
     ProducerFenced {
         /// Its epoch.
@@ -70,6 +75,7 @@ impl Rejection {
             Self::LeadershipLost => ErrorKind::CommitTimeout,
             Self::NotEnoughReplicas => ErrorKind::NotEnoughReplicas,
             Self::ExpectedOffset { .. } => ErrorKind::ExpectedOffsetMismatch,
+            Self::FencedLeaderEpoch { .. } => ErrorKind::FencedLeaderEpoch,
             Self::ProducerFenced { .. } => ErrorKind::ProducerFenced,
             Self::UnknownProducer => ErrorKind::UnknownProducer,
             Self::OutOfOrderSequence { .. } => ErrorKind::OutOfOrderSequence,

@@ -1,5 +1,5 @@
-//! The calling side: two connections to each peer, one for bulk data and one for what must not wait behind
-//! it, made when first used and made again by the next call once lost.
+//! The calling side: a connection to each peer for bulk data, one for what must not wait behind it, and one for
+//! calls of clients, made when first used and made again by the next call once lost.
 //!
 //! Invariants: windows are fixed and never adaptive (many small unread frames would end the connection);
 //! what waits for a leader goes out in one message; a connection on which nothing comes back is given up
@@ -14,6 +14,8 @@ use futures_util::Stream;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio_util::sync::CancellationToken;
 use tonic::Request;
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
 use varve_broker::peer::{Incoming, Outgoing, PeerError, Peers, ToLeader};
 use varve_metadata::log::Later;
@@ -21,11 +23,11 @@ use varve_metadata::{Heartbeat, Output};
 use varve_proto::peer::v1 as pb;
 use varve_proto::peer::v1::raft_service_client::RaftServiceClient;
 use varve_proto::peer::v1::replica_service_client::ReplicaServiceClient;
-use varve_tls::{ClientTls, Connector, Explained, names};
+use varve_tls::{ClientTls, Connector, Explained, Network, Tcp, names};
 use varve_types::{NodeId, limits};
 
 use crate::convert;
-use crate::identity::Identity;
+use crate::identity::{Identity, signed};
 use crate::outcome::{CallError, CallErrorKind, kind, sentence};
 
 /// Room for what surrounds a payload in a message.
@@ -60,6 +62,15 @@ impl Default for ClientOptions {
     }
 }
 
+/// The answer to a message of the consensus.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Called {
+    /// The answer.
+    pub payload: Bytes,
+    /// Random number of the process that gave it, if it says so.
+    pub process: Option<u128>,
+}
+
 /// What a connection is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Lane {
@@ -67,6 +78,8 @@ enum Lane {
     Control,
     /// Records.
     Bulk,
+    /// Calls of clients.
+    Calls,
 }
 
 /// What belongs to one connection.
@@ -83,6 +96,7 @@ struct Inner {
     identity: Identity,
     options: ClientOptions,
     tls: Option<Arc<ClientTls>>,
+    network: Arc<dyn Network>,
     /// By TLS the name that is expected belongs to a connection, so the node is part of its key.
     channels: std::sync::Mutex<BTreeMap<Key, Explained<Channel>>>,
 }
@@ -91,21 +105,29 @@ impl PeerClient {
     /// Prepares; connects to nobody yet. Belongs into a tokio runtime. Without TLS.
     #[must_use]
     pub fn new(identity: Identity, options: ClientOptions) -> Self {
-        Self::build(identity, options, None)
+        Self::over(identity, options, None, Arc::new(Tcp))
     }
 
     /// As [`Self::new`], by TLS: the certificate of whoever answers must name the node that is meant, and
     /// `tls` must hold a certificate of this node to show.
     #[must_use]
     pub fn with_tls(identity: Identity, options: ClientOptions, tls: Arc<ClientTls>) -> Self {
-        Self::build(identity, options, Some(tls))
+        Self::over(identity, options, Some(tls), Arc::new(Tcp))
     }
 
-    fn build(identity: Identity, options: ClientOptions, tls: Option<Arc<ClientTls>>) -> Self {
+    /// As [`Self::with_tls`] or [`Self::new`], over that network.
+    #[must_use]
+    pub fn over(
+        identity: Identity,
+        options: ClientOptions,
+        tls: Option<Arc<ClientTls>>,
+        network: Arc<dyn Network>,
+    ) -> Self {
         let inner = Inner {
             identity,
             options,
             tls,
+            network,
             channels: std::sync::Mutex::default(),
         };
         Self {
@@ -124,7 +146,7 @@ impl PeerClient {
         address: &str,
         request: Bytes,
         timeout: Duration,
-    ) -> Result<Bytes, CallError> {
+    ) -> Result<Called, CallError> {
         let failed = |kind, why| CallError {
             address: address.to_owned(),
             kind,
@@ -148,12 +170,45 @@ impl PeerClient {
             .inner
             .request(pb::CallRequest { payload: request }, to, timeout);
         match tokio::time::timeout(timeout, client.call(request)).await {
-            Ok(Ok(response)) => Ok(response.into_inner().payload),
+            Ok(Ok(response)) => Ok(Called {
+                process: signed(response.metadata()),
+                payload: response.into_inner().payload,
+            }),
             Ok(Err(status)) if kind(&status) != CallErrorKind::TimedOut => {
                 Err(failed(kind(&status), sentence(&status)))
             }
             Ok(Err(_)) | Err(_) => Err(failed(CallErrorKind::TimedOut, late(timeout))),
         }
+    }
+}
+
+/// Says in every call of a client that is passed on who passes it on, and to whom.
+#[derive(Debug, Clone)]
+pub struct Stamp {
+    identity: Identity,
+    to: NodeId,
+}
+
+impl Interceptor for Stamp {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, tonic::Status> {
+        self.identity.stamp(request.metadata_mut(), Some(self.to));
+        Ok(request)
+    }
+}
+
+/// A connection for calls of clients that another node answers.
+pub type Calls = InterceptedService<Explained<Channel>, Stamp>;
+
+impl PeerClient {
+    /// The connection to node `to` for calls of clients; opened when first used. `address` is `host:port` of
+    /// its peer listener.
+    ///
+    /// # Errors
+    /// When `address` is not legal.
+    pub fn calls(&self, to: NodeId, address: &str) -> Result<Calls, String> {
+        let channel = self.inner.channel(Lane::Calls, address, Some(to))?;
+        let identity = self.inner.identity.clone();
+        Ok(InterceptedService::new(channel, Stamp { identity, to }))
     }
 }
 
@@ -214,7 +269,8 @@ impl Inner {
             // Those in use live on with whoever uses them.
             channels.clear();
         }
-        let connector = Connector::new(self.tls.clone(), Some(names::of(to)));
+        let connector =
+            Connector::new(self.tls.clone(), Some(names::of(to))).over(Arc::clone(&self.network));
         let fault = connector.fault();
         let channel = endpoint(address, &self.options)?.connect_with_connector_lazy(connector);
         let channel = Explained::new(channel, fault);

@@ -18,6 +18,8 @@ pub const NODE: &str = "varve-node";
 pub const CLUSTER: &str = "varve-cluster";
 /// Metadata key: number of the node that is meant.
 pub const TO: &str = "varve-to";
+/// Metadata key of answers: random number of the process that gave it, in hexadecimal digits.
+pub const PROCESS: &str = "varve-process";
 
 /// The cluster of a node, empty until it is known: a node that joins learns it from others.
 pub type KnownCluster = Arc<OnceLock<ClusterId>>;
@@ -29,6 +31,8 @@ pub struct Identity {
     pub node: NodeId,
     /// Its cluster, shared with whoever learns it.
     pub cluster: KnownCluster,
+    /// Random number of this run of the process: tells an address of its own from a second process.
+    pub process: u128,
 }
 
 /// Whether a call makes sense from a node that has not joined a cluster.
@@ -47,6 +51,7 @@ impl Identity {
         Self {
             node,
             cluster: Arc::new(OnceLock::from(cluster)),
+            process: uuid::Uuid::new_v4().as_u128(),
         }
     }
 
@@ -56,6 +61,7 @@ impl Identity {
         Self {
             node,
             cluster: KnownCluster::default(),
+            process: uuid::Uuid::new_v4().as_u128(),
         }
     }
 
@@ -68,6 +74,13 @@ impl Identity {
         let cluster = self.cluster.get().map(ToString::to_string);
         if let Some(value) = cluster.and_then(|c| MetadataValue::try_from(c).ok()) {
             metadata.insert(CLUSTER, value);
+        }
+    }
+
+    /// Says in the metadata of an answer which process gives it.
+    pub(crate) fn sign(&self, metadata: &mut MetadataMap) {
+        if let Ok(value) = MetadataValue::try_from(format!("{:032x}", self.process)) {
+            metadata.insert(PROCESS, value);
         }
     }
 
@@ -99,7 +112,8 @@ impl Identity {
                 "this is node {own}, not node {to}: its address is out of date; nothing was done"
             )));
         }
-        if from == own {
+        // A node that looks for its cluster meets itself under another name, or a second process under its own.
+        if from == own && membership == Membership::Required {
             return Err(Status::failed_precondition(format!(
                 "this is node {own} itself: either the address is its own, or two nodes have this \
                  number; nothing was done"
@@ -122,6 +136,12 @@ impl Identity {
             _ => Ok(from),
         }
     }
+}
+
+/// The process that gave an answer, if it says so.
+pub(crate) fn signed(metadata: &MetadataMap) -> Option<u128> {
+    let text = metadata.get(PROCESS)?.to_str().ok()?;
+    u128::from_str_radix(text, 16).ok()
 }
 
 fn number(metadata: &MetadataMap, key: &str) -> Result<Option<NodeId>, Status> {

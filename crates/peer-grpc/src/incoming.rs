@@ -10,12 +10,11 @@ use std::time::Duration;
 
 use futures_util::Stream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Sleep;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::server::Connected;
-use varve_tls::{Accepted, Caller, ServerTls};
+use varve_tls::{Accepted, Caller, Listener, ServerTls};
 
 /// Pause after an accept that failed, most likely for want of file descriptors.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
@@ -26,7 +25,7 @@ const HANDSHAKE_WAIT: Duration = Duration::from_secs(5);
 /// Connections of a listener. At most `max` are open at a time; others are closed at once. All end when
 /// `kill` is cancelled.
 pub(crate) fn incoming(
-    listener: TcpListener,
+    listener: Listener,
     max: usize,
     tls: Option<Arc<ServerTls>>,
     kill: CancellationToken,
@@ -43,7 +42,7 @@ pub(crate) fn incoming(
                             continue;
                         };
                         // Without this a small answer waits for the peer's delayed ACK.
-                        if let Err(error) = stream.set_nodelay(true) {
+                        if let Err(error) = stream.set_nodelay() {
                             tracing::debug!(%peer, %error, "connection lost before it was set up");
                             continue;
                         }

@@ -1,4 +1,5 @@
-//! Broker to broker over tonic: replication, signs of life, and the messages of the metadata consensus.
+//! Broker to broker over tonic: replication, signs of life, the messages of the metadata consensus, and calls
+//! of clients that one node passes on to another.
 //!
 //! [`PeerClient`] is the broker's [`varve_broker::peer::Peers`]; [`PeerServer`] serves what implements
 //! [`varve_broker::peer::PeerService`] and [`RaftHandler`]. Invariants: every call says who speaks, in which
@@ -12,9 +13,11 @@ pub mod convert;
 pub mod identity;
 mod incoming;
 mod outcome;
+mod passed_on;
 pub mod server;
 
-pub use client::{ClientOptions, PeerClient};
+pub use client::{Called, Calls, ClientOptions, PeerClient};
 pub use identity::{Identity, KnownCluster};
 pub use outcome::{CallError, CallErrorKind};
+pub use passed_on::{CallService, CallsHandle};
 pub use server::{PeerServer, RaftHandler, ServeError, ServerOptions};

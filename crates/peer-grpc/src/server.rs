@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::Stream;
-use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::{Request, Response, Status, Streaming};
 use varve_broker::peer::{Answer, Answers, PeerService, Tell};
@@ -20,12 +19,13 @@ use varve_metadata::log::Later;
 use varve_proto::peer::v1 as pb;
 use varve_proto::peer::v1::raft_service_server::{RaftService, RaftServiceServer};
 use varve_proto::peer::v1::replica_service_server::{ReplicaService, ReplicaServiceServer};
-use varve_tls::{Caller, ServerTls};
+use varve_tls::{Caller, Listener, ServerTls};
 use varve_types::{NodeId, limits};
 
 use crate::convert;
 use crate::identity::{Identity, Membership};
 use crate::incoming::incoming;
+use crate::passed_on::{CallsHandle, Consumers, Groups, PassedOn, Producers, Topics};
 
 /// Largest heartbeat; the limit of small messages.
 const ENVELOPE_BYTES: usize = 1024;
@@ -79,6 +79,7 @@ pub struct PeerServer {
     raft: Arc<dyn RaftHandler>,
     options: ServerOptions,
     tls: Option<Arc<ServerTls>>,
+    calls: CallsHandle,
 }
 
 impl std::fmt::Debug for PeerServer {
@@ -105,7 +106,15 @@ impl PeerServer {
             raft,
             options,
             tls: None,
+            calls: CallsHandle::default(),
         }
+    }
+
+    /// Serves calls of clients that other nodes pass on with what is found there.
+    #[must_use]
+    pub fn with_calls(mut self, calls: CallsHandle) -> Self {
+        self.calls = calls;
+        self
     }
 
     /// Serves by that TLS only. It must ask callers for certificates: a call counts only when the
@@ -122,13 +131,13 @@ impl PeerServer {
     /// [`ServeError`]. A peer's fault never ends the server.
     pub async fn serve(
         self,
-        listener: TcpListener,
+        listener: impl Into<Listener>,
         shutdown: CancellationToken,
     ) -> Result<(), ServeError> {
         let grace = self.options.grace;
         let kill = CancellationToken::new();
         let connections = incoming(
-            listener,
+            listener.into(),
             self.options.connections_max,
             self.tls,
             kill.clone(),
@@ -139,9 +148,10 @@ impl PeerServer {
             shutdown: shutdown.clone(),
         };
         let raft = Raft {
-            identity: self.identity,
+            identity: self.identity.clone(),
             handler: self.raft,
         };
+        let (me, calls) = (self.identity, self.calls);
         let small = limits::PEER_RAFT_MAX_BYTES + ENVELOPE_BYTES;
         let serving = transport(&self.options)
             .add_service(
@@ -154,6 +164,10 @@ impl PeerServer {
                     .max_decoding_message_size(small)
                     .max_encoding_message_size(small),
             )
+            .add_service(PassedOn::<Producers>::new(me.clone(), calls.clone()))
+            .add_service(PassedOn::<Consumers>::new(me.clone(), calls.clone()))
+            .add_service(PassedOn::<Groups>::new(me.clone(), calls.clone()))
+            .add_service(PassedOn::<Topics>::new(me, calls))
             .serve_with_incoming_shutdown(connections, shutdown.clone().cancelled_owned());
         let mut serving = Box::pin(serving);
         let over = async {
@@ -209,7 +223,9 @@ impl RaftService for Raft {
     ) -> Result<Response<pb::CallResponse>, Status> {
         let from = caller(&self.identity, &request, Membership::Joining)?;
         let payload = self.handler.call(from, request.into_inner().payload).await;
-        Ok(Response::new(pb::CallResponse { payload }))
+        let mut response = Response::new(pb::CallResponse { payload });
+        self.identity.sign(response.metadata_mut());
+        Ok(response)
     }
 }
 

@@ -10,23 +10,23 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use bytes::Bytes;
-use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use varve_broker::{Cluster, ClusterConfig, Members as Membership, PeerHandle};
-use varve_metadata::log::Later;
+use varve_forward::{Line, Lines};
+use varve_metadata::log::{self, Later};
 use varve_metadata_raft::network::Call;
-use varve_metadata_raft::{MetadataRaft, RaftConfig, Transport, TransportError};
+use varve_metadata_raft::{Answered, MetadataRaft, RaftConfig, Transport, TransportError};
 use varve_peer_grpc::{
-    CallErrorKind, ClientOptions, Identity, PeerClient, PeerServer, RaftHandler, ServeError,
-    ServerOptions,
+    CallErrorKind, Called, CallsHandle, ClientOptions, Identity, PeerClient, PeerServer,
+    RaftHandler, ServeError, ServerOptions,
 };
-use varve_tls::{ClientTls, Reload, ServerTls};
+use varve_tls::{ClientTls, Listener, Reload, ServerTls};
 use varve_types::NodeId;
-use varve_vfs::Vfs;
 
 use crate::config::{Config, Members, PeerTls, advertised};
 use crate::datadir::DataDir;
+use crate::machine::Machine;
 use crate::node::CERTIFICATES_EVERY;
 
 /// Time between looks whether the node belongs to a cluster by now.
@@ -36,20 +36,59 @@ const LOOK: Duration = Duration::from_millis(20);
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The consensus over the peer connections.
-struct OverGrpc(PeerClient);
+struct OverGrpc {
+    client: PeerClient,
+    process: u128,
+}
 
 impl Transport for OverGrpc {
-    fn call(&self, to: &str, request: Bytes) -> Call {
-        let (client, to) = (self.0.clone(), to.to_owned());
+    fn call(&self, node: Option<NodeId>, to: &str, request: Bytes) -> Call {
+        let (client, to) = (self.client.clone(), to.to_owned());
         Box::pin(async move {
-            let answer = client.raft_call(None, &to, request, CALL_TIMEOUT).await;
-            answer.map_err(|error| match error.kind {
-                CallErrorKind::Unreachable | CallErrorKind::Refused => {
-                    TransportError::Unreachable(error.to_string())
-                }
-                _ => TransportError::Failed(error.to_string()),
-            })
+            match client.raft_call(node, &to, request, CALL_TIMEOUT).await {
+                Ok(Called { payload, process }) => Ok(Answered {
+                    bytes: payload,
+                    process,
+                }),
+                Err(error) => Err(match error.kind {
+                    CallErrorKind::Unreachable | CallErrorKind::Refused => {
+                        TransportError::Unreachable(error.to_string())
+                    }
+                    _ => TransportError::Failed(error.to_string()),
+                }),
+            }
         })
+    }
+
+    fn process(&self) -> u128 {
+        self.process
+    }
+}
+
+/// Calls of clients over the peer connections: nodes know each other there, whatever clients have to show.
+#[derive(Debug)]
+struct OverPeers {
+    client: PeerClient,
+    raft: MetadataRaft,
+}
+
+impl Lines for OverPeers {
+    fn line(&self, to: NodeId) -> std::result::Result<Line, String> {
+        let address = log::read(&self.raft, |state| {
+            state.node(to).map(|node| node.peer_address.clone())
+        });
+        let address = address.ok_or_else(|| format!("node {to} is not registered"))?;
+        Ok(varve_forward::line(self.client.calls(to, &address)?))
+    }
+}
+
+/// A node that is alone has nobody to pass anything on to.
+#[derive(Debug)]
+pub(crate) struct Alone;
+
+impl Lines for Alone {
+    fn line(&self, to: NodeId) -> std::result::Result<Line, String> {
+        Err(format!("this node is alone, and knows no node {to}"))
     }
 }
 
@@ -76,6 +115,10 @@ impl Membership for Voters {
 pub(crate) struct Joined {
     pub(crate) raft: MetadataRaft,
     pub(crate) service: PeerHandle,
+    /// Where other nodes find the API of this one.
+    pub(crate) calls: CallsHandle,
+    /// Where this node finds that of others.
+    pub(crate) lines: Arc<dyn Lines>,
     /// What the broker needs.
     pub(crate) cluster: Cluster,
     pub(crate) address: SocketAddr,
@@ -118,9 +161,9 @@ fn trust(
 pub(crate) async fn join(
     config: &Config,
     members: &Members,
-    listener: TcpListener,
+    listener: Listener,
     directory: &mut DataDir,
-    vfs: Arc<dyn Vfs>,
+    machine: &Machine,
 ) -> Result<Joined> {
     let address = listener.local_addr()?;
     let told = advertised(members.advertised.as_ref(), address);
@@ -129,17 +172,18 @@ pub(crate) async fn join(
         None => Identity::joining(config.node),
     };
     let trust = trust(&config.peer_tls, address)?;
-    let client = match &trust {
-        Some((_, tls)) => {
-            PeerClient::with_tls(identity.clone(), ClientOptions::default(), Arc::clone(tls))
-        }
-        None => PeerClient::new(identity.clone(), ClientOptions::default()),
-    };
+    let client = PeerClient::over(
+        identity.clone(),
+        ClientOptions::default(),
+        trust.as_ref().map(|(_, tls)| Arc::clone(tls)),
+        Arc::clone(&machine.network),
+    );
     let raft_config = RaftConfig {
         cluster: directory.cluster(),
         rack: config.broker.rack.clone(),
         seeds: members.seeds.clone(),
         bootstrap_expect: members.bootstrap_expect,
+        workers: machine.workers.clone(),
         ..RaftConfig::new(
             config.node,
             directory.directory(),
@@ -147,16 +191,23 @@ pub(crate) async fn join(
             config.broker.data_dir.join("raft"),
         )
     };
-    let raft = MetadataRaft::start(raft_config, vfs, Arc::new(OverGrpc(client.clone())))
+    let vfs = Arc::clone(&machine.vfs);
+    let transport = OverGrpc {
+        client: client.clone(),
+        process: identity.process,
+    };
+    let raft = MetadataRaft::start(raft_config, vfs, Arc::new(transport))
         .await
         .context("the consensus on metadata cannot start")?;
     let (service, stop) = (PeerHandle::default(), CancellationToken::new());
+    let calls = CallsHandle::default();
     let mut server = PeerServer::new(
         identity.clone(),
         Arc::new(service.clone()),
         Arc::new(Served(raft.clone())),
         ServerOptions::default(),
-    );
+    )
+    .with_calls(calls.clone());
     if let Some((by, from)) = trust {
         server = server.with_tls(Arc::clone(&by));
         let watching = varve_tls::watch(vec![by, from as Arc<dyn Reload>], CERTIFICATES_EVERY);
@@ -192,12 +243,18 @@ pub(crate) async fn join(
     let cluster = Cluster {
         config: how,
         log: Arc::new(raft.clone()),
-        peers: Arc::new(client),
+        peers: Arc::new(client.clone()),
         members: Some(Arc::new(Voters(raft.clone()))),
+    };
+    let lines = OverPeers {
+        client,
+        raft: raft.clone(),
     };
     Ok(Joined {
         raft,
         service,
+        calls,
+        lines: Arc::new(lines),
         cluster,
         address,
         stop,

@@ -93,9 +93,11 @@ impl DataDir {
         cluster: Option<ClusterId>,
         joins: bool,
     ) -> Result<Self, DataDirError> {
-        let made = !path.exists();
+        let made = !vfs.exists(path)?;
         durable::create_dir_all(&*vfs, path)?;
-        check_mode(path, made)?;
+        if vfs.is_of_this_machine() {
+            check_mode(path, made)?;
+        }
         let lock = vfs.lock(&path.join("LOCK"))?;
         let (cluster, directory) = identify(&*vfs, path, node, cluster, joins)?;
         let mark = path.join("clean-shutdown");
@@ -231,6 +233,9 @@ fn identify(
             path: path.to_owned(),
             found: meta.format_version,
         });
+    }
+    if meta.format_version == 0 {
+        return Err(bad("there is no layout version 0".to_owned()));
     }
     let found: Option<ClusterId> = match meta.cluster_id.as_str() {
         // Made by a node that has not joined a cluster yet.

@@ -1,17 +1,47 @@
 //! The HTTP port: metrics, health, version; also the gRPC health service in plaintext, for probes that speak
 //! it. Nothing here can change anything.
 
+use std::net::SocketAddr;
+use std::time::Duration;
+
 use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use varve_broker_api::Broker as _;
+use varve_tls::{Listener, Socket};
 
 use crate::health::Health;
 use crate::metrics::Metrics;
+
+/// Pause after an accept that failed, most likely for want of file descriptors.
+const ACCEPT_RETRY: Duration = Duration::from_secs(1);
+
+/// Connections, as axum wants them.
+struct Incoming(Listener);
+
+impl axum::serve::Listener for Incoming {
+    type Io = Socket;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Socket, SocketAddr) {
+        loop {
+            match self.0.accept().await {
+                Ok(accepted) => return accepted,
+                Err(error) => {
+                    tracing::warn!(%error, "accept failed; trying again");
+                    tokio::time::sleep(ACCEPT_RETRY).await;
+                }
+            }
+        }
+    }
+
+    fn local_addr(&self) -> std::io::Result<SocketAddr> {
+        self.0.local_addr()
+    }
+}
 
 /// What handlers look at.
 #[derive(Debug, Clone)]
@@ -25,7 +55,7 @@ struct Seen {
 /// # Errors
 /// The listener's.
 pub async fn serve(
-    listener: TcpListener,
+    listener: Listener,
     health: Health,
     metrics: Metrics,
     extra: Router,
@@ -44,7 +74,7 @@ pub async fn serve(
         // What is merged in answers every other path as a gRPC call, with status 200. A probe of a path
         // that is not there must fail; gRPC reads 404 as "unimplemented".
         .fallback(not_found);
-    axum::serve(listener, router)
+    axum::serve(Incoming(listener), router)
         .with_graceful_shutdown(shutdown.cancelled_owned())
         .await
 }
@@ -147,6 +177,10 @@ fn storage(broker: &varve_broker::Broker) -> serde_json::Value {
         let (topic, number) = (partition.topic.as_str(), partition.partition.0);
         serde_json::json!({ "topic": topic, "partition": number, "seconds": span.as_secs() })
     });
+    let repairing = health.repairing.iter().map(|partition| {
+        let (topic, number) = (partition.topic.as_str(), partition.partition.0);
+        serde_json::json!({ "topic": topic, "partition": number })
+    });
     let scrub = health.scrub.map(|s| {
         serde_json::json!({
             "running": s.running, "pass_bytes": s.pass_bytes, "pass_damage": s.pass_damage,
@@ -157,6 +191,7 @@ fn storage(broker: &varve_broker::Broker) -> serde_json::Value {
         "healthy": health.is_good(),
         "offline_partitions": offline.collect::<Vec<_>>(),
         "damaged": damaged.collect::<Vec<_>>(),
+        "repairing": repairing.collect::<Vec<_>>(),
         "stalled_flushes": stalled.collect::<Vec<_>>(),
         "scrub": scrub,
     })

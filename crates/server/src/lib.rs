@@ -12,6 +12,7 @@ pub mod embedded;
 pub mod health;
 pub mod http;
 pub mod identity;
+pub mod machine;
 pub mod metrics;
 pub mod node;
 pub mod notify;
@@ -19,6 +20,7 @@ pub mod run;
 pub mod telemetry;
 
 pub use config::Config;
+pub use machine::Machine;
 pub use node::Node;
 pub use run::run;
 

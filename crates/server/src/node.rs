@@ -5,18 +5,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use varve_broker::Broker;
-use varve_tls::{Reload, ServerTls};
-use varve_vfs::{Clock, PacedVfs, RealVfs, SystemClock, Vfs};
+use varve_forward::{Forwarding, Lines};
+use varve_tls::{Listener, Network, Reload, ServerTls};
 
 use crate::cluster::{self, Joined};
 use crate::config::Config;
 use crate::datadir::DataDir;
 use crate::health::Health;
+use crate::machine::Machine;
 use crate::metrics::Metrics;
 use crate::{http, notify};
 
@@ -52,17 +52,25 @@ impl Node {
     ///
     /// # Errors
     /// A sentence about what is wrong; nothing is served then.
-    pub async fn start(mut config: Config) -> Result<Self> {
-        let client = bind(&config.client_address, "listeners.client.address").await?;
-        let http_listener = bind(&config.http_address, "http.address").await?;
+    pub async fn start(config: Config) -> Result<Self> {
+        Self::start_on(config, Machine::this()).await
+    }
+
+    /// As [`Self::start`], on a machine that need not be this one: for simulation.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn start_on(mut config: Config, machine: Machine) -> Result<Self> {
+        let network = &*machine.network;
+        let client = bind(network, &config.client_address, "listeners.client.address").await?;
+        let http_listener = bind(network, &config.http_address, "http.address").await?;
         let (client_address, http_address) = (client.local_addr()?, http_listener.local_addr()?);
         let client_tls = client_tls(&config, client_address)?;
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-        let vfs: Arc<dyn Vfs> = Arc::new(PacedVfs::new(Arc::new(RealVfs), Arc::clone(&clock)));
+        let (clock, vfs) = (Arc::clone(&machine.clock), Arc::clone(&machine.vfs));
         let path = config.broker.data_dir.clone();
         let members = config.members.clone();
         let peer = match &members {
-            Some(members) => Some(bind(&members.address, "listeners.peer.address").await?),
+            Some(members) => Some(bind(network, &members.address, "listeners.peer.address").await?),
             None => None,
         };
         let joins = members.is_some();
@@ -70,6 +78,7 @@ impl Node {
             DataDir::open(Arc::clone(&vfs), &path, config.node, config.cluster, joins)?;
         config.broker.directory = directory.directory();
         config.broker.clean_start = directory.clean();
+        config.broker.workers = machine.workers.clone();
         config.broker.address = config.advertised(client_address);
         tracing::info!(
             version = crate::VERSION, revision = crate::REVISION, node_id = config.node.0,
@@ -91,8 +100,8 @@ impl Node {
         ));
         let joined = match (&members, peer) {
             (Some(members), Some(listener)) => {
-                let vfs = Arc::clone(&vfs);
-                Some(cluster::join(&config, members, listener, &mut directory, vfs).await?)
+                let directory = &mut directory;
+                Some(cluster::join(&config, members, listener, directory, &machine).await?)
             }
             _ => None,
         };
@@ -101,15 +110,22 @@ impl Node {
             Some(joined) => {
                 let (cluster, service) = (joined.cluster.clone(), &joined.service);
                 let broker = config.broker.clone();
-                Broker::start_in(broker, vfs, clock, cluster, service).await?
+                tokio::select! {
+                    broker = Broker::start_in(broker, vfs, clock, cluster, service) => broker?,
+                    // It would wait for ever to be let in.
+                    why = joined.raft.failed() => anyhow::bail!("{}", out_of_service(&why)),
+                }
             }
             None => Broker::start(config.broker.clone(), vfs, clock).await?,
         };
         metrics.register(|registry| broker.register_metrics(registry));
         let forward_metrics = varve_forward::Metrics::default();
         metrics.register(|registry| forward_metrics.register(registry));
-        let anywhere = varve_forward::Forwarding::new(Arc::new(broker.clone()), forward_metrics)
-            .context("connections to other nodes cannot be prepared")?;
+        let lines: Arc<dyn Lines> = match &joined {
+            Some(joined) => Arc::clone(&joined.lines),
+            None => Arc::new(cluster::Alone),
+        };
+        let anywhere = Forwarding::new(Arc::new(broker.clone()), lines, forward_metrics);
         let stop_frontends = CancellationToken::new();
         let options = varve_frontend_grpc::Options {
             drain_grace: config.stream_grace,
@@ -122,6 +138,11 @@ impl Node {
             grpc_health.clone(),
         );
         let server = server.with_tls(client_tls.clone());
+        if let Some(joined) = &joined {
+            joined
+                .calls
+                .serve(server.passed_on(stop_frontends.clone())?);
+        }
         let frontend = tokio::spawn(server.serve(client, stop_frontends.clone()));
         let certificates = client_tls.map(|tls| {
             let watching = varve_tls::watch(vec![tls as Arc<dyn Reload>], CERTIFICATES_EVERY);
@@ -184,7 +205,7 @@ impl Node {
             }
         };
         let error = tokio::select! {
-            why = consensus => anyhow::anyhow!("the consensus on metadata is out of service: {why}"),
+            why = consensus => anyhow::anyhow!(out_of_service(&why)),
             ended = &mut self.frontend => match ended {
                 Ok(Ok(())) => anyhow::anyhow!("the gRPC listener ended"),
                 Ok(Err(error)) => error.into(),
@@ -259,6 +280,10 @@ impl Node {
     }
 }
 
+fn out_of_service(why: &str) -> String {
+    format!("the consensus on metadata is out of service: {why}")
+}
+
 /// TLS of the gRPC API as the configuration wants it.
 fn client_tls(config: &Config, bound: SocketAddr) -> Result<Option<Arc<ServerTls>>> {
     let Some(files) = config.client_tls.clone() else {
@@ -274,8 +299,9 @@ fn client_tls(config: &Config, bound: SocketAddr) -> Result<Option<Arc<ServerTls
     Ok(Some(tls))
 }
 
-async fn bind(address: &str, key: &str) -> Result<TcpListener> {
-    TcpListener::bind(address)
+async fn bind(network: &dyn Network, address: &str, key: &str) -> Result<Listener> {
+    network
+        .listen(address)
         .await
         .with_context(|| format!("cannot listen on {address} ({key})"))
 }

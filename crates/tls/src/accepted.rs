@@ -10,7 +10,6 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::Sleep;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::{FallibleAccept, TlsStream};
@@ -19,6 +18,7 @@ use varve_types::NodeId;
 use crate::connector::reason;
 use crate::material::ServerTls;
 use crate::names;
+use crate::net::Socket;
 
 /// Who is at the other end, as far as its certificate says. Cloning shares it.
 #[derive(Debug, Clone, Default)]
@@ -45,9 +45,9 @@ impl Caller {
 const LINGER: Duration = Duration::from_secs(1);
 
 enum State {
-    Plain(TcpStream),
-    Handshake(Box<FallibleAccept<TcpStream>>),
-    Tls(Box<TlsStream<TcpStream>>),
+    Plain(Socket),
+    Handshake(Box<FallibleAccept<Socket>>),
+    Tls(Box<TlsStream<Socket>>),
     Refused(Box<Refused>),
     Failed,
 }
@@ -55,7 +55,7 @@ enum State {
 /// A handshake that failed. The caller has been told, and would not hear it if the connection were closed
 /// over what it has said meanwhile.
 struct Refused {
-    stream: TcpStream,
+    stream: Socket,
     error: Option<io::Error>,
     until: Pin<Box<Sleep>>,
 }
@@ -98,8 +98,8 @@ impl std::fmt::Debug for Accepted {
 impl Accepted {
     /// A connection of a listener with that TLS; `None`: without.
     #[must_use]
-    pub fn new(stream: TcpStream, tls: Option<&ServerTls>) -> Self {
-        let remote = stream.peer_addr().ok();
+    pub fn new(stream: Socket, tls: Option<&ServerTls>) -> Self {
+        let remote = stream.peer_addr();
         let caller = Caller {
             tls: tls.is_some(),
             shown: Arc::default(),
@@ -143,7 +143,7 @@ impl Accepted {
         }
     }
 
-    fn opened(&mut self, stream: TlsStream<TcpStream>) {
+    fn opened(&mut self, stream: TlsStream<Socket>) {
         let shown = stream.get_ref().1.peer_certificates();
         let node = shown.and_then(|c| c.first()).and_then(names::node_of);
         // Nobody else sets it.
@@ -151,7 +151,7 @@ impl Accepted {
         self.state = State::Tls(Box::new(stream));
     }
 
-    fn refused(&mut self, error: &io::Error, stream: TcpStream) {
+    fn refused(&mut self, error: &io::Error, stream: Socket) {
         let why = reason(error, "the caller");
         let remote = self.remote.map(tracing::field::display);
         tracing::info!(

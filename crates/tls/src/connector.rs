@@ -11,12 +11,12 @@ use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use rustls::{AlertDescription, CertificateError, InvalidMessage};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::explained::Fault;
 use crate::material::ClientTls;
+use crate::net::{Network, Socket, Tcp};
 
 /// First byte of a TLS alert, and of a handshake message. No HTTP/2 frame of a server begins so: its first
 /// three bytes are the length of SETTINGS, far below.
@@ -113,6 +113,7 @@ fn alert_reason(alert: AlertDescription, other: &str) -> String {
 pub struct Connector {
     tls: Option<Arc<ClientTls>>,
     name: Option<String>,
+    network: Arc<dyn Network>,
     fault: Fault,
 }
 
@@ -124,8 +125,16 @@ impl Connector {
         Self {
             tls,
             name,
+            network: Arc::new(Tcp),
             fault: Fault::default(),
         }
+    }
+
+    /// Opens connections of that network.
+    #[must_use]
+    pub fn over(mut self, network: Arc<dyn Network>) -> Self {
+        self.network = network;
+        self
     }
 
     /// What became of the connections, for [`crate::Explained`].
@@ -142,8 +151,7 @@ impl Connector {
         let host = uri.host().ok_or_else(|| bad("no host"))?;
         let port = uri.port_u16().ok_or_else(|| bad("no port"))?;
         let host = host.trim_start_matches('[').trim_end_matches(']');
-        let stream = TcpStream::connect((host, port)).await?;
-        stream.set_nodelay(true)?;
+        let stream = self.network.connect(host, port).await?;
         let Some(tls) = self.tls else {
             return Ok(TokioIo::new(Connection {
                 stream: Stream::Plain {
@@ -192,11 +200,11 @@ pub struct Connection {
 #[derive(Debug)]
 enum Stream {
     Plain {
-        stream: TcpStream,
+        stream: Socket,
         /// Something was read.
         begun: bool,
     },
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<TlsStream<Socket>>),
 }
 
 impl Connection {

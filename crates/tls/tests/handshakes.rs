@@ -21,7 +21,7 @@ use tokio::net::TcpListener;
 use tower::Service as _;
 use varve_tls::{
     Accepted, Callers, ClientFiles, ClientTls, ConnectError, Connector, Reload, ServerFiles,
-    ServerTls, TlsError, watch,
+    ServerTls, Socket, TlsError, watch,
 };
 use varve_types::NodeId;
 
@@ -52,7 +52,7 @@ async fn attempt(
     let address = listener.local_addr().unwrap();
     let serving = tokio::spawn(async move {
         let (stream, _) = listener.accept().await.unwrap();
-        let mut stream = Accepted::new(stream, server.as_deref());
+        let mut stream = Accepted::new(Socket::Tcp(stream), server.as_deref());
         let caller = stream.caller();
         assert_eq!(caller.is_tls(), server.is_some());
         assert_eq!(caller.node(), None);

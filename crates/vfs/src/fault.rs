@@ -309,6 +309,10 @@ impl Vfs for FaultVfs {
         Ok(space)
     }
 
+    fn is_of_this_machine(&self) -> bool {
+        self.inner.is_of_this_machine()
+    }
+
     fn lock(&self, path: &Path) -> Result<LockGuard, LockError> {
         self.inner.lock(path)
     }

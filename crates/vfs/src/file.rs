@@ -299,6 +299,11 @@ pub trait Vfs: Send + Sync + std::fmt::Debug {
     /// What the system says.
     fn free_space(&self, path: &Path) -> Result<Space, VfsError>;
 
+    /// Whether its paths are those of this machine, where other users may have been given permissions.
+    fn is_of_this_machine(&self) -> bool {
+        false
+    }
+
     /// Takes the lock file at `path` for this process, without waiting, and writes the process id into it.
     ///
     /// # Errors

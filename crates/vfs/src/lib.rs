@@ -1,4 +1,4 @@
-//! The seam to the operating system: files, sync, time. Everything above this crate names a disk only
+//! The seam to the operating system: files, sync, time, and whether there are threads. Everything above this crate names a disk only
 //! through [`Vfs`] and [`File`], so the same code runs on a real disk ([`RealVfs`]), on one that is told
 //! when to fail ([`fault::FaultVfs`]), and on one that forgets unsynced bytes ([`mem::MemVfs`]).
 //!
@@ -13,8 +13,10 @@ mod file;
 pub mod mem;
 pub mod paced;
 mod real;
+pub mod workers;
 
 pub use clock::{Clock, ManualClock, SystemClock, Tick};
 pub use file::{DirEntry, File, LockError, LockGuard, Mapped, Space, Vfs, VfsError};
 pub use paced::PacedVfs;
 pub use real::RealVfs;
+pub use workers::{Pace, Workers};

@@ -347,6 +347,10 @@ impl Vfs for PacedVfs {
         self.inner.free_space(path)
     }
 
+    fn is_of_this_machine(&self) -> bool {
+        self.inner.is_of_this_machine()
+    }
+
     fn lock(&self, path: &Path) -> Result<LockGuard, LockError> {
         self.inner.lock(path)
     }

@@ -335,6 +335,10 @@ impl Vfs for RealVfs {
         })
     }
 
+    fn is_of_this_machine(&self) -> bool {
+        true
+    }
+
     fn lock(&self, path: &Path) -> Result<LockGuard, LockError> {
         use rustix::fs::FlockOperation;
         let mut options = guarded();

@@ -14,6 +14,8 @@ pub struct Config {
     pub brokers: Vec<String>,
     /// How connections are protected; `None`: they are not.
     pub tls: Option<std::sync::Arc<varve_client::ClientTls>>,
+    /// What connections are opened over.
+    pub network: std::sync::Arc<dyn varve_client::Network>,
     /// The topic, which is of this run alone.
     pub topic: TopicName,
     /// Its partitions.
@@ -47,6 +49,7 @@ impl Config {
         Self {
             brokers,
             tls: None,
+            network: std::sync::Arc::new(varve_client::Tcp),
             topic,
             partitions,
             run: seed,
@@ -78,6 +81,7 @@ impl Config {
             connect_timeout: Duration::from_secs(2),
             request_timeout: Duration::from_secs(5),
             tls: self.tls.clone(),
+            network: self.network.clone(),
         })
     }
 }

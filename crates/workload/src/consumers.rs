@@ -300,14 +300,17 @@ impl Reader {
 async fn ask(shared: Arc<Shared>, mut stopped: watch::Receiver<bool>) {
     let (config, recorder) = (&shared.config, &shared.recorder);
     let mut random = Random::new(config.seed ^ 0xa5c);
-    for turn in 0_u32.. {
+    // What one client was told it must never be told to be less; another client knows nothing of it.
+    let (Ok(first), Ok(second)) = (config.client(0), config.client(1)) else {
+        return;
+    };
+    let clients = [first, second];
+    for turn in 0_usize.. {
         let (process, partition) = (
-            ASKER + turn % 2,
+            ASKER + turn as u32 % 2,
             i32::try_from(random.below(u64::try_from(config.partitions).unwrap_or(1))).unwrap_or(0),
         );
-        let Ok(client) = config.client(turn) else {
-            return;
-        };
+        let client = clients[turn % clients.len()].clone();
         let op = recorder.number();
         let ns = recorder.ns();
         recorder.event(Event::End {

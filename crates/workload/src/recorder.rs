@@ -3,8 +3,8 @@
 use std::io::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
 
+use tokio::time::Instant;
 use varve_check::history::write_line;
 use varve_check::{Checker, Event, Header, Required, Verdict};
 use varve_client::ClientError;

@@ -2,6 +2,7 @@
 //! in CI. Needs nothing of the product and nothing but the standard library; never needed to build.
 
 mod fuzz;
+mod upgrade;
 
 use std::ffi::OsString;
 use std::process::{Command, ExitCode};
@@ -13,6 +14,7 @@ Usage: cargo xtask <command>
 Commands:
   check [--skip-tests]  format, lints, tests, documentation, dependencies: what CI runs
   chaos [OPTIONS]       one history of real processes under faults and its verdict; --help tells more
+  servers SEED [SECONDS]  one seed of whole servers in simulated time, with everything that they say
   long [NAME]           the long suites, each one command; without NAME all of them
   help                  this text
 
@@ -29,13 +31,17 @@ long suites:
   groups  random joins, leaves, timeouts and lost replies, 20,000 cases
   torture crash states, failing calls, full disks, damage at rest and planted bugs, all of each
   cluster 20,000 seeds of a simulated cluster, and its planted bugs
+  servers 200 seeds of whole servers in simulated time, each with 60 s of faults
   power   the real kernel: kills at every system call, 1,200 power cuts, failing, full and hung disks (root)
   chaos   20 histories of real processes under all faults, on 3 and 5 nodes in turn (root)
   fuzz    every fuzz target, each for $VARVE_FUZZ_SECONDS (default 300); $VARVE_FUZZ_TARGETS names some.
           Needs a nightly toolchain and cargo-fuzz; not part of `long` without a name
+  upgrade [REVISION]
+          a cluster of two versions, this one and that of the revision (default: the newest tag), under load;
+          not part of `long` without a name
 ";
 
-const LONG: [Step; 8] = [
+const LONG: [Step; 9] = [
     Step {
         name: "kill",
         arguments: &[
@@ -117,6 +123,23 @@ const LONG: [Step; 8] = [
         environment: &[("CARGO_PROFILE_RELEASE_PANIC", "unwind")],
     },
     Step {
+        name: "servers",
+        arguments: &[
+            "test",
+            "--profile",
+            "bench-fast",
+            "--package",
+            "varve-tests",
+            "--test",
+            "servers",
+            "many_seeds_hold",
+            "--",
+            "--ignored",
+            "--nocapture",
+        ],
+        environment: &[("SERVERS_SEEDS", "200"), ("SERVERS_SECONDS", "60")],
+    },
+    Step {
         name: "power",
         arguments: &[
             "test",
@@ -157,10 +180,10 @@ const LONG: [Step; 8] = [
 ];
 
 /// One thing to run.
-struct Step {
-    name: &'static str,
-    arguments: &'static [&'static str],
-    environment: &'static [(&'static str, &'static str)],
+struct Step<'a> {
+    name: &'a str,
+    arguments: &'a [&'a str],
+    environment: &'a [(&'a str, &'a str)],
 }
 
 const FMT: Step = Step {
@@ -204,8 +227,12 @@ fn main() -> ExitCode {
         ["check"] => check(false),
         ["check", "--skip-tests"] => check(true),
         ["chaos", options @ ..] => chaos(options),
+        ["servers", seed] => servers(seed, "60"),
+        ["servers", seed, seconds] => servers(seed, seconds),
         ["long"] => long(&LONG),
         ["long", "fuzz"] => fuzz::run(),
+        ["long", "upgrade"] => upgrade::run(None),
+        ["long", "upgrade", revision] => upgrade::run(Some(revision)),
         ["long", name] => {
             // A suite may have several steps; they stand together.
             let steps = LONG.iter().filter(|step| step.name == *name).count();
@@ -308,6 +335,28 @@ fn chaos(options: &[&str]) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// One seed of the simulation of whole servers.
+fn servers(seed: &str, seconds: &str) -> ExitCode {
+    let step = Step {
+        name: "servers",
+        arguments: &[
+            "test",
+            "--profile",
+            "bench-fast",
+            "--package",
+            "varve-tests",
+            "--test",
+            "servers",
+            "one_seed_tells_its_story",
+            "--",
+            "--ignored",
+            "--nocapture",
+        ],
+        environment: &[("SERVERS_SEED", seed), ("SERVERS_SECONDS", seconds)],
+    };
+    long(&[step])
 }
 
 fn cargo() -> Command {

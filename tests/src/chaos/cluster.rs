@@ -198,9 +198,10 @@ impl Cluster {
     /// # Errors
     /// Who was not, within the time.
     pub fn start_all(&mut self, within: Duration) -> Result<(), String> {
-        (0..self.len()).for_each(|node| self.start(node));
         let end = std::time::Instant::now() + within;
         loop {
+            // A node whose disk has failed may have been about to end.
+            (0..self.len()).for_each(|node| self.start(node));
             let late: Vec<usize> = (0..self.len()).filter(|n| !self.is_ready(*n)).collect();
             if late.is_empty() {
                 return Ok(());
@@ -306,6 +307,8 @@ impl Cluster {
 
     /// Leaves a node no space, until healed.
     pub fn fill_disk(&mut self, node: usize) {
+        // One that is just starting says that it cannot, and ends.
+        self.members[node].may_end |= !self.is_ready(node);
         let Some(disk) = &self.members[node].disk else {
             return;
         };
@@ -319,13 +322,15 @@ impl Cluster {
         }
     }
 
-    /// Some system calls of a node are answered by a tracer, until healed. `inject` is strace's.
-    pub fn trace(&mut self, node: usize, calls: &str, inject: &str, may_end: bool) {
+    /// Some system calls of a node are answered by a tracer, until healed. `inject` is strace's. `false`: it does
+    /// not run.
+    pub fn trace(&mut self, node: usize, calls: &str, inject: &str, may_end: bool) -> bool {
         let member = &mut self.members[node];
         if let Some(child) = &member.child {
             member.may_end = may_end;
-            member.tracer = Some(Tracer::attach(child.id(), calls, &[], inject));
+            member.tracer = Tracer::try_attach(child.id(), calls, &[], inject);
         }
+        member.tracer.is_some()
     }
 
     /// The next starts of a node have this in their environment, until healed.

@@ -128,6 +128,8 @@ pub fn run(options: &Options) -> Result<Report, String> {
         .map(|(k, v)| (k.to_owned(), v.to_owned()))
         .into_iter()
         .collect();
+    // A node is ready a moment before the others have heard of it, and they place the replicas.
+    runtime.block_on(all_active(&config, options.nodes))?;
     runtime
         .block_on(create_topic(&config, replicas, &configs))
         .map_err(|error| format!("the topic could not be created: {error}"))?;
@@ -164,6 +166,29 @@ pub fn run(options: &Options) -> Result<Report, String> {
         report.kept = Some(dir);
     }
     Ok(report)
+}
+
+/// Waits until every node is active in the cluster's metadata.
+async fn all_active(config: &Config, nodes: usize) -> Result<(), String> {
+    let client = config.client(0).map_err(|error| error.to_string())?;
+    let admin = Admin::new(client);
+    let began = Instant::now();
+    loop {
+        let asked = admin.get_metadata(v1::GetMetadataRequest::default()).await;
+        let active = asked.map_err(|error| error.to_string()).map(|metadata| {
+            let active = |node: &&v1::Node| node.state == v1::NodeState::Active as i32;
+            metadata.nodes.iter().filter(active).count()
+        });
+        if active == Ok(nodes) {
+            return Ok(());
+        }
+        if began.elapsed() > HEALTHY_WITHIN {
+            return Err(format!(
+                "{nodes} nodes are not active after {HEALTHY_WITHIN:?}: {active:?}"
+            ));
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 impl Run<'_> {

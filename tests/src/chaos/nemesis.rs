@@ -221,7 +221,7 @@ impl Scene<'_> {
                 self.cluster.start(node);
                 Ok(format!("the clock of node {id} is {by} s off"))
             }
-            Fault::Full | Fault::Hang | Fault::Slow | Fault::Fail => Ok(self.disk(fault, node)),
+            Fault::Full | Fault::Hang | Fault::Slow | Fault::Fail => self.disk(fault, node),
             Fault::Lag | Fault::Drip | Fault::Reset => Ok(self.clients(fault, node)),
             Fault::Isolate
             | Fault::Leave
@@ -232,9 +232,13 @@ impl Scene<'_> {
         }
     }
 
-    fn disk(&mut self, fault: Fault, node: usize) -> String {
+    fn disk(&mut self, fault: Fault, node: usize) -> Result<String, String> {
         let (id, syncs) = (node + 1, "fsync,fdatasync");
-        match fault {
+        let traced = |traced: bool| match traced {
+            true => Ok(()),
+            false => Err(format!("node {id} does not run")),
+        };
+        Ok(match fault {
             Fault::Full => {
                 self.cluster.fill_disk(node);
                 format!("the disk of node {id} is full")
@@ -247,15 +251,15 @@ impl Scene<'_> {
             Fault::Slow => {
                 let ms = 50 + self.random.below(450);
                 let inject = format!("{syncs}:delay_enter={}", ms * 1_000);
-                self.cluster.trace(node, syncs, &inject, false);
+                traced(self.cluster.trace(node, syncs, &inject, false))?;
                 format!("every sync of node {id} takes {ms} ms more")
             }
             _ => {
                 let inject = format!("{syncs}:error=EIO:when=1");
-                self.cluster.trace(node, syncs, &inject, true);
+                traced(self.cluster.trace(node, syncs, &inject, true))?;
                 format!("a sync of node {id} fails")
             }
-        }
+        })
     }
 
     fn clients(&mut self, fault: Fault, node: usize) -> String {

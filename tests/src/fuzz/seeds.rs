@@ -356,6 +356,12 @@ fn two_nodes(all: bool) -> Vec<u8> {
             topic_id,
             partition,
         },
+        Command::GiveUpReplica {
+            node: b,
+            epoch: epoch(3),
+            topic_id,
+            partition,
+        },
         elect(Election::Unclean(b)),
         Command::BeginShutdown {
             node: b,

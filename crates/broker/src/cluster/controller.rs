@@ -1,12 +1,14 @@
 //! Runs the controller: time, heartbeats and the newest state in, commands to the metadata log out. On every
 //! node; in control only where the metadata log is led.
 //!
-//! It also forgets nodes that were emptied: out of the agreement on metadata first, then out of the metadata.
+//! It also forgets nodes that were emptied: out of the agreement on metadata first, then out of the metadata;
+//! brings a new cluster to its first feature level; and has the nodes compare their states now and then.
 //!
 //! Invariants: a plan is made on the newest state that is applied here, and the next one only when every
 //! command of the last is answered; heartbeats are answered meanwhile.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -19,7 +21,7 @@ use varve_metadata::{
 use varve_types::NodeId;
 use varve_vfs::Clock;
 
-use super::Members;
+use super::{Members, upgrade};
 
 /// Heartbeats that may wait.
 const QUEUE: usize = 1024;
@@ -41,6 +43,9 @@ impl ControllerHandle {
     }
 }
 
+/// Time between comparisons of the nodes' states.
+const COMPARE_EVERY: Duration = Duration::from_secs(60);
+
 /// Time before a node that could not be forgotten is tried again.
 const FORGET_AGAIN: Duration = Duration::from_millis(500);
 
@@ -61,6 +66,9 @@ pub(crate) fn start(
         version: 0,
         proposing: None,
         forgetting: None,
+        tending: None,
+        compared: Arc::default(),
+        compare_at: 0,
     };
     let task = tokio::spawn(task.run(inbox));
     (ControllerHandle(beats), task.abort_handle())
@@ -77,6 +85,12 @@ struct Task {
     proposing: Option<JoinHandle<()>>,
     /// Nodes that are empty are being forgotten.
     forgetting: Option<JoinHandle<()>>,
+    /// The level is being raised, or states are being compared.
+    tending: Option<JoinHandle<()>>,
+    /// Version of the state that needs no comparison.
+    compared: Arc<AtomicU64>,
+    /// When states are compared next, in milliseconds of the clock.
+    compare_at: u64,
 }
 
 impl Task {
@@ -90,10 +104,14 @@ impl Task {
             if self.forgetting.is_none() {
                 self.forget();
             }
+            if self.tending.is_none() {
+                self.tend();
+            }
             let wait = self.controller.next_deadline().map_or(IDLE, |at| {
                 Duration::from_millis(at.saturating_sub(self.now()))
             });
             let (busy, forgets) = (self.proposing.is_some(), self.forgetting.is_some());
+            let tends = self.tending.is_some();
             tokio::select! {
                 biased;
                 beat = inbox.recv() => match beat {
@@ -107,6 +125,7 @@ impl Task {
                 leadership = log.leadership_after(self.seen) => self.leads(leadership),
                 () = done(&mut self.proposing), if busy => self.proposing = None,
                 () = done(&mut self.forgetting), if forgets => self.forgetting = None,
+                () = done(&mut self.tending), if tends => self.tending = None,
                 version = log.newer_than(self.version), if self.seen.here => self.version = version,
                 () = tokio::time::sleep(wait), if !busy => {}
             }
@@ -120,7 +139,12 @@ impl Task {
     fn leads(&mut self, leadership: Leadership) {
         if leadership.here && (!self.seen.here || self.seen.term != leadership.term) {
             tracing::info!(term = leadership.term, "this node is the controller");
-            self.step(Input::BecameController);
+            let heard = self.log.heard_leader();
+            let before = heard.map(|(node, silent)| {
+                let silent = u64::try_from(silent.as_millis()).unwrap_or(u64::MAX);
+                (node, self.now().saturating_sub(silent))
+            });
+            self.step(Input::BecameController { before });
         } else if !leadership.here && self.seen.here {
             tracing::info!(leader = ?leadership.leader, "this node is the controller no longer");
             self.step(Input::LostControl);
@@ -148,6 +172,41 @@ impl Task {
         self.forgetting = Some(tokio::spawn(async move {
             for node in nodes {
                 forget(&*log, members.as_deref(), node).await;
+            }
+        }));
+    }
+
+    fn tend(&mut self) {
+        if !self.seen.here {
+            return;
+        }
+        let due = self.now() >= self.compare_at;
+        let seen = self.compared.load(Ordering::Relaxed);
+        let command = varve_metadata::log::read(&*self.log, |state| {
+            let level = upgrade::first_level(state);
+            let raise = level.map(|level| Command::FinalizeFeature { level });
+            raise.or_else(|| due.then(|| upgrade::comparison(state, seen)).flatten())
+        });
+        let Some(command) = command else {
+            return;
+        };
+        if matches!(command, Command::CheckState { .. }) {
+            let every = u64::try_from(COMPARE_EVERY.as_millis()).unwrap_or(u64::MAX);
+            self.compare_at = self.now().saturating_add(every);
+        }
+        let (log, compared) = (Arc::clone(&self.log), Arc::clone(&self.compared));
+        self.tending = Some(tokio::spawn(async move {
+            match log.propose(command.clone()).await {
+                Ok(event) => {
+                    tracing::debug!(?event, "controller");
+                    if let Some(version) = upgrade::compared(&command, &event) {
+                        compared.store(version, Ordering::Relaxed);
+                    }
+                }
+                Err(error) => {
+                    tracing::debug!(?command, %error, "not done; tried again later");
+                    tokio::time::sleep(FORGET_AGAIN).await;
+                }
             }
         }));
     }

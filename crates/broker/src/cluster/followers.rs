@@ -19,6 +19,7 @@ use crate::lane::{Asked, Command};
 use crate::partition::Partition;
 use crate::peer::{Answer, Answers, Records, Tell, ToLeader};
 use crate::registry::Registry;
+use crate::work::blocking;
 
 /// Bytes of one partition in one answer; one batch may be more.
 const FETCH_BYTES: usize = 1024 * 1024;
@@ -110,7 +111,7 @@ async fn read(
         let hot = view.read_into(&buffers, &range, ReadMode::NoWait, None);
         let outcome = match hot {
             Ok(ReadOutcome::WouldBlock) => {
-                let cold = tokio::task::spawn_blocking(move || {
+                let cold = blocking(&partition.workers, move || {
                     view.read_into(&buffers, &range, ReadMode::Blocking, None)
                 });
                 match cold.await {

@@ -17,9 +17,11 @@ use super::isr::{self, Wish};
 use super::links::Links;
 use super::member::Member;
 use super::reconcile::Reconciler;
+use super::repair::Repairs;
 use super::watermarks::Watermarks;
 use super::{Cluster, InCluster, Rim, controller, followers};
 use crate::config::BrokerConfig;
+use crate::metrics::Metrics;
 use crate::opener::Opener;
 use crate::peer::{Answers, PeerService, Tell};
 use crate::registry::{Changes, Registry};
@@ -88,12 +90,18 @@ pub(crate) struct Joining {
 }
 
 impl Joining {
+    /// Who sees to damaged replicas.
+    pub(crate) fn repairs(&self) -> Arc<Repairs> {
+        Arc::clone(&self.cluster.repairs)
+    }
+
     /// Makes what lanes need. To be called within a runtime.
     pub(crate) fn begin(
         config: &Arc<BrokerConfig>,
         cluster: Cluster,
         clock: &Arc<dyn Clock>,
         marks: &Watermarks,
+        metrics: &Metrics,
     ) -> Self {
         let Cluster {
             config: how,
@@ -122,6 +130,7 @@ impl Joining {
         let (stopping, stops) = watch::channel(false);
         let (may_stop, may) = watch::channel(false);
         let (gone, is_gone) = watch::channel(false);
+        let (heard, hears) = watch::channel(tokio::time::Instant::now());
         let member = Member {
             config: Arc::clone(config),
             cluster: how.clone(),
@@ -134,7 +143,15 @@ impl Joining {
             stopping: stops,
             may_stop,
             gone,
+            heard,
         };
+        let repairs = Repairs::new(
+            config.node,
+            Arc::clone(&log),
+            Arc::clone(clock),
+            how.repair_pause,
+            metrics.partition_repairs_in_progress.clone(),
+        );
         let cluster = Arc::new(InCluster {
             me: config.node,
             config: how,
@@ -144,9 +161,12 @@ impl Joining {
             epoch: epochs,
             stopping,
             may_stop: may,
+            heard: hears,
             gone: is_gone,
             caught_up: std::sync::atomic::AtomicBool::new(false),
             applied: applies,
+            repairs,
+            started: std::sync::atomic::AtomicBool::new(false),
             producer_ids: super::changes::ProducerIds::new(0..0),
             tasks: Mutex::new(vec![task]),
             stopped: watch::Sender::new(false),

@@ -45,6 +45,8 @@ pub(crate) struct Member {
     pub(crate) may_stop: watch::Sender<bool>,
     /// It was decommissioned.
     pub(crate) gone: watch::Sender<bool>,
+    /// When the controller answered last.
+    pub(crate) heard: watch::Sender<tokio::time::Instant>,
 }
 
 impl Member {
@@ -118,7 +120,11 @@ impl Member {
                 Ok(()) = self.stopping.changed() => {}
             }
             self.applied.mark_unchanged();
-            match self.beat(epoch, leaving).await {
+            let answer = self.beat(epoch, leaving).await;
+            if matches!(answer, Some(Output::Alive { .. })) {
+                self.heard.send_replace(tokio::time::Instant::now());
+            }
+            match answer {
                 Some(Output::Alive {
                     state: now,
                     may_stop,

@@ -17,11 +17,14 @@ mod member;
 mod operate;
 pub(crate) mod overview;
 pub(crate) mod reconcile;
+pub(crate) mod repair;
+pub(crate) mod replace;
 mod replicas;
+mod upgrade;
 pub(crate) mod watermarks;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -33,6 +36,7 @@ use varve_types::{BrokerEpoch, LeaderEpoch, NodeId, PartitionId, TopicName};
 
 use crate::peer::Peers;
 use crate::registry::Registry;
+use crate::work::blocking;
 use isr::Wish;
 use links::Links;
 use watermarks::Watermarks;
@@ -62,6 +66,9 @@ pub struct ClusterConfig {
     /// Bytes that replicas which moves add may copy to this node in a second, all together; 0: no limit
     /// (`replica.move.max.bytes.per.second`).
     pub move_bytes_per_second: u64,
+    /// A replica that was found damaged and copied again, and is found damaged again, waits so long before it
+    /// is copied once more, and twice as long the next time.
+    pub repair_pause: Duration,
 }
 
 impl ClusterConfig {
@@ -77,6 +84,7 @@ impl ClusterConfig {
             checkpoint_interval: Duration::from_secs(5),
             drain_timeout: Duration::from_secs(30),
             move_bytes_per_second: 0,
+            repair_pause: Duration::from_secs(60),
         }
     }
 }
@@ -147,6 +155,12 @@ pub(crate) struct InCluster {
     pub(crate) caught_up: AtomicBool,
     /// Version of the metadata up to which partitions are assigned here.
     pub(crate) applied: watch::Receiver<u64>,
+    /// When the controller answered last.
+    pub(crate) heard: watch::Receiver<tokio::time::Instant>,
+    /// Damaged replicas.
+    pub(crate) repairs: Arc<repair::Repairs>,
+    /// The journal of the last run is done with: files may be taken out of their places.
+    started: AtomicBool,
     pub(crate) producer_ids: changes::ProducerIds,
     pub(crate) tasks: Mutex<Vec<tokio::task::AbortHandle>>,
     /// Set once nothing more is said to other nodes.
@@ -162,14 +176,38 @@ impl InCluster {
             return;
         }
         let mut may_stop = self.may_stop.clone();
-        let wait = may_stop.wait_for(|may| *may);
-        match tokio::time::timeout(self.config.drain_timeout, wait).await {
-            Ok(_) => tracing::info!("other nodes lead what this one led"),
-            Err(_) => tracing::warn!(
+        tokio::select! {
+            _ = may_stop.wait_for(|may| *may) => tracing::info!("other nodes lead what this one led"),
+            () = self.unheard() => tracing::warn!(
+                seconds = self.config.session_timeout.as_secs(),
+                "no controller has answered for the session timeout: whoever can has taken over from this node, and it stops"
+            ),
+            () = tokio::time::sleep(self.config.drain_timeout) => tracing::warn!(
                 seconds = self.config.drain_timeout.as_secs(),
                 "the controller did not let this node go in time; it stops all the same, and is missed for a while"
             ),
         }
+    }
+
+    /// Ends when the controller has not answered for the session timeout.
+    async fn unheard(&self) {
+        loop {
+            let until = *self.heard.borrow() + self.config.session_timeout;
+            if tokio::time::Instant::now() >= until {
+                return;
+            }
+            tokio::time::sleep_until(until).await;
+        }
+    }
+
+    /// Every log that the journal of the last run had records of has them.
+    pub(crate) fn start_repairs(&self) {
+        self.started.store(true, Ordering::SeqCst);
+        self.repairs.wake.notify_one();
+    }
+
+    fn started(&self) -> bool {
+        self.started.load(Ordering::SeqCst)
     }
 
     /// Whether this node was decommissioned and is forgotten, or about to be.
@@ -206,7 +244,8 @@ impl InCluster {
             registry.opener.config.data_dir.clone(),
         );
         let copy = marks.clone();
-        let stored = tokio::task::spawn_blocking(move || watermarks::store(&*vfs, &dir, &copy));
+        let workers = &registry.opener.config.workers;
+        let stored = blocking(workers, move || watermarks::store(&*vfs, &dir, &copy));
         match stored.await {
             Ok(Ok(())) => *last = marks,
             Ok(Err(error)) => tracing::warn!(%error, "high watermarks are not saved"),

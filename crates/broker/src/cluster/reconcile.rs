@@ -15,11 +15,13 @@ use varve_metadata::{Command as Change, PartitionKey, State};
 use varve_partition::Assignment;
 use varve_types::{BrokerEpoch, NodeId, PartitionId, TopicConfig, TopicName};
 
+use super::replace::Repairing;
 use super::{InCluster, key};
 use crate::lane::Command;
 use crate::opener::OpenAs;
 use crate::partition::Partition;
 use crate::registry::{Registry, Topic, info};
+use crate::work::blocking;
 
 /// Time before something that failed is tried again.
 const RETRY: Duration = Duration::from_millis(500);
@@ -48,15 +50,16 @@ struct Look {
     version: u64,
     topics: Vec<TopicNow>,
     held: BTreeSet<PartitionKey>,
+    repairing: Vec<Repairing>,
 }
 
 /// The task.
 pub(crate) struct Reconciler {
-    registry: Arc<Registry>,
-    cluster: Arc<InCluster>,
+    pub(super) registry: Arc<Registry>,
+    pub(super) cluster: Arc<InCluster>,
     applied: watch::Sender<u64>,
     /// Newest assignment that each partition was told.
-    told: BTreeMap<PartitionKey, i32>,
+    pub(super) told: BTreeMap<PartitionKey, i32>,
     /// Nothing was reconciled in this run yet.
     first: bool,
     /// Something failed and is to be tried again.
@@ -97,10 +100,14 @@ impl Reconciler {
         self.registered(epoch);
         let log = Arc::clone(&self.cluster.log);
         let mut seen = u64::try_from(epoch.get()).unwrap_or(0).saturating_sub(1);
+        let repairs = Arc::clone(&self.cluster.repairs);
         loop {
+            let wait = repairs.wait();
             tokio::select! {
                 _ = log.newer_than(seen) => {}
                 () = tokio::time::sleep(RETRY), if self.again => {}
+                () = repairs.wake.notified() => {}
+                () = tokio::time::sleep(wait.unwrap_or_default()), if wait.is_some() => {}
                 Ok(()) = epochs.changed() => {
                     if let Some(new) = *epochs.borrow_and_update()
                         && new != epoch
@@ -112,6 +119,7 @@ impl Reconciler {
                 }
             }
             self.again = false;
+            repairs.begin(epoch);
             let look = self.look();
             seen = look.version;
             self.reconcile(look).await;
@@ -149,6 +157,7 @@ impl Reconciler {
             Look {
                 version: state.version(),
                 topics: topics.collect(),
+                repairing: self.repairing(state),
                 held,
             }
         })
@@ -186,6 +195,7 @@ impl Reconciler {
     }
 
     async fn reconcile(&mut self, look: Look) {
+        let free = self.repair(&look.repairing).await;
         let old = self.registry.view();
         let gone: Vec<(PartitionKey, Arc<Partition>)> = old
             .by_key
@@ -197,7 +207,7 @@ impl Reconciler {
         let mut assign = Vec::new();
         for now in look.topics {
             let before = old.topics.get(&now.name);
-            let topic = self.topic(before, now, &gone, &mut assign).await;
+            let topic = self.topic(before, now, (&gone, &free), &mut assign).await;
             topics.insert(topic.info.name.clone(), topic);
         }
         let names: BTreeSet<String> = topics
@@ -216,6 +226,7 @@ impl Reconciler {
         self.close(&old, gone).await;
         if std::mem::take(&mut self.first) {
             self.sweep(names, &look.held).await;
+            self.resume_repairs().await;
         }
     }
 
@@ -224,7 +235,7 @@ impl Reconciler {
         &mut self,
         before: Option<&Arc<Topic>>,
         now: TopicNow,
-        gone: &[(PartitionKey, Arc<Partition>)],
+        (gone, free): (&[(PartitionKey, Arc<Partition>)], &BTreeSet<PartitionKey>),
         assign: &mut Vec<(Arc<Partition>, Wanted)>,
     ) -> Arc<Topic> {
         let before = before.filter(|t| now.info.as_ref().is_none_or(|i| i.id == t.info.id));
@@ -245,7 +256,10 @@ impl Reconciler {
         };
         let config = self.config(&info);
         let mut partitions = before.map(|t| t.partitions.clone()).unwrap_or_default();
-        partitions.retain(|number, _| !is_gone(gone, key(info.id, *number)));
+        partitions.retain(|number, _| {
+            let key = key(info.id, *number);
+            !is_gone(gone, key) && !free.contains(&key)
+        });
         if before.is_some_and(|t| t.info.configs != info.configs) {
             for partition in partitions.values() {
                 let (slot, config) = (partition.slot, Box::new(config.clone()));
@@ -259,13 +273,23 @@ impl Reconciler {
             }
         }
         for partition in self.open(&info, &config, new).await {
-            if partition.offline().is_some() {
-                self.report_lost(key(info.id, partition.id.partition));
+            let key = key(info.id, partition.id.partition);
+            if free.contains(&key) {
+                self.cluster.repairs.replaced(key, partition.slot);
+                if partition.offline().is_some() {
+                    partition.ask_repair();
+                }
+            }
+            // A damaged one is given up, where others have it whole.
+            if partition.offline().is_some() && !self.cluster.repairs.wants(key, partition.slot) {
+                self.report_lost(key);
             }
             partitions.insert(partition.id.partition, partition);
         }
         for wanted in now.wanted {
-            if let Some(partition) = partitions.get(&wanted.number) {
+            if let Some(partition) = partitions.get(&wanted.number)
+                && !self.cluster.repairs.holds(wanted.key, partition.slot)
+            {
                 assign.push((Arc::clone(partition), wanted));
             }
         }
@@ -350,7 +374,8 @@ impl Reconciler {
         }
         let (opener, info, config) = (self.registry.opener.clone(), info.clone(), config.clone());
         let registry = Arc::clone(&self.registry);
-        let opened = tokio::task::spawn_blocking(move || {
+        let workers = self.registry.opener.config.workers.clone();
+        let opened = blocking(&workers, move || {
             let slot = || registry.slot();
             opener.open_many(&info, &config, numbers.into_iter(), OpenAs::Replica, slot)
         });
@@ -375,6 +400,7 @@ impl Reconciler {
         let mut deleted = BTreeSet::new();
         for (key, partition) in gone {
             self.told.remove(&key);
+            self.cluster.repairs.forget(key);
             tracing::info!(partition = %partition.id, "this node holds the partition no more");
             let Some(topic) = old.topics.get(&partition.id.topic) else {
                 continue;
@@ -383,6 +409,7 @@ impl Reconciler {
             let stays = present.topics.get(&topic.info.name);
             if stays.is_some_and(|t| t.info.id == topic.info.id) {
                 let dir = opener.partition_dir(&topic.info, key.partition);
+                opener.remove_dir(super::replace::aside(&dir)).await;
                 opener.remove_dir(dir).await;
             } else {
                 deleted.insert(opener.dir_name(&topic.info));
@@ -406,7 +433,8 @@ impl Reconciler {
                 mine.map(|p| opener.partition_dir(&t.info, p))
             })
             .collect();
-        let swept = tokio::task::spawn_blocking(move || opener.sweep(&names, &kept));
+        let workers = self.registry.opener.config.workers.clone();
+        let swept = blocking(&workers, move || opener.sweep(&names, &kept));
         if let Ok(Err(error)) = swept.await {
             tracing::warn!(%error, "directories of partitions that are not held here are left over");
         }
@@ -417,11 +445,14 @@ fn is_gone(gone: &[(PartitionKey, Arc<Partition>)], key: PartitionKey) -> bool {
     gone.binary_search_by_key(&key, |(k, _)| *k).is_ok()
 }
 
-fn counts(partition: &varve_metadata::Partition, me: NodeId) -> bool {
+pub(super) fn counts(partition: &varve_metadata::Partition, me: NodeId) -> bool {
     partition.isr.contains(&me) || partition.elr.contains(&me)
 }
 
-fn assignment(topic: &varve_metadata::Topic, partition: &varve_metadata::Partition) -> Assignment {
+pub(super) fn assignment(
+    topic: &varve_metadata::Topic,
+    partition: &varve_metadata::Partition,
+) -> Assignment {
     Assignment {
         leader: partition.leader,
         leader_epoch: partition.leader_epoch,

@@ -16,8 +16,7 @@ impl Lane {
     pub(super) fn produce(&mut self, slot: u32, arrival: Arrival) {
         let Arrival {
             batch,
-            acks,
-            expected_offset,
+            terms,
             arrived,
             reply,
             permit,
@@ -37,13 +36,14 @@ impl Lane {
             ticket,
             records,
             producer: header.producer(),
-            acks,
-            expected_offset,
+            acks: terms.acks,
+            expected_offset: terms.expected_offset,
+            leader_epoch: terms.leader_epoch,
         };
         let append_time_ms = self.clock.wall_ms();
         let owed = Owed {
             reply,
-            acks,
+            acks: terms.acks,
             records,
             append_time_ms,
             arrived,

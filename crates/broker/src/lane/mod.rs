@@ -1,16 +1,16 @@
-//! A lane: one thread that owns a fixed set of partitions, each a `partition::Core` over a
+//! A lane: one worker that owns a fixed set of partitions, each a `partition::Core` over a
 //! `storage::Log`. It takes all commands that wait, lets the cores decide, writes once per partition,
 //! publishes, answers. It never awaits and never flushes; reads never come here.
 //!
-//! [`Lane::run_once`] is a plain function; the thread around it is [`spawn`].
+//! [`Lane::run_once`] is a plain function; the worker around it is started by [`spawn`].
 
 mod append;
 mod flush;
+mod give_up;
 mod replica;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -23,7 +23,7 @@ use varve_partition::{
 use varve_record::{Batch, Sequenced};
 use varve_storage::{ChangeDone, FlushDone, FlushError, Log, LogConfig};
 use varve_types::{Acks, BrokerEpoch, LeaderEpoch, NodeId, Offset, TopicConfig};
-use varve_vfs::{Clock, Tick};
+use varve_vfs::{Clock, Tick, Workers};
 
 use crate::admission::Permit;
 use crate::changes::Changing;
@@ -35,6 +35,8 @@ use crate::flusher::{ChangeJob, Flushers};
 use crate::inbox::Inbox;
 use crate::metrics::Metrics;
 use crate::partition::Partition;
+use crate::produce::Terms;
+use crate::work::{Take, Worker};
 
 use replica::Copying;
 pub(crate) use replica::{Arrived, Asked};
@@ -49,8 +51,7 @@ pub(crate) const REPLICA_LAG: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(crate) struct Arrival {
     pub(crate) batch: Batch,
-    pub(crate) acks: Acks,
-    pub(crate) expected_offset: Option<Offset>,
+    pub(crate) terms: Terms,
     pub(crate) arrived: Tick,
     pub(crate) reply: oneshot::Sender<Result<Appended, Error>>,
     /// Held until the answer.
@@ -99,6 +100,13 @@ pub(crate) enum Command {
     },
     /// The topic's configuration changed.
     Configure { slot: u32, config: Box<TopicConfig> },
+    /// Let go of a damaged replica that does not count any more, with what the metadata say of it now: that
+    /// another node leads it.
+    GiveUp {
+        slot: u32,
+        assignment: Box<Assignment>,
+        reply: give_up::GoneReply,
+    },
     /// Forget a partition whose topic is deleted.
     Close {
         slot: u32,
@@ -225,18 +233,19 @@ pub(crate) struct Lane {
     registered: Option<BrokerEpoch>,
     /// The fetch of a follower that a core is asked about in this step.
     asking: Option<(Ticket, Asked)>,
+    workers: Workers,
 }
 
-/// Starts the thread of a lane.
+/// Starts the worker of a lane.
 pub(crate) fn spawn(
+    workers: &Workers,
     number: usize,
     inbox: Arc<Inbox<Command>>,
     clock: Arc<dyn Clock>,
-    flushers: &Flushers,
-    cleaner: &Cleaner,
+    (flushers, cleaner): (&Flushers, &Cleaner),
     metrics: Metrics,
     rim: Option<Arc<Rim>>,
-) -> std::io::Result<JoinHandle<()>> {
+) -> std::io::Result<Worker> {
     let mut lane = Lane {
         inbox: Arc::clone(&inbox),
         slots: BTreeMap::new(),
@@ -255,15 +264,12 @@ pub(crate) fn spawn(
         rim,
         registered: None,
         asking: None,
+        workers: workers.clone(),
     };
-    std::thread::Builder::new()
-        .name(format!("varve-lane-{number}"))
-        .spawn(move || {
-            let mut commands = VecDeque::new();
-            while inbox.take_all(&mut commands) {
-                lane.run_once(&mut commands);
-            }
-        })
+    let name = format!("varve-lane-{number}");
+    Worker::start(workers, &name, inbox, Take::All, move |commands| {
+        lane.run_once(commands);
+    })
 }
 
 impl Lane {
@@ -315,6 +321,14 @@ impl Lane {
             Command::Install { slot, part, reply } => self.install(slot, *part, reply),
             Command::CompactionOver { slot } => self.compaction_over(slot),
             Command::Configure { slot, config } => self.configure(slot, &config),
+            Command::GiveUp {
+                slot,
+                assignment,
+                reply,
+            } => {
+                self.write_group();
+                self.give_up(slot, *assignment, reply);
+            }
             Command::Close { slot, reply } => {
                 self.write_group();
                 self.close(slot);
@@ -447,10 +461,17 @@ impl Lane {
     }
 
     fn close(&mut self, slot: u32) {
+        if let Some(owned) = self.slots.get(&slot) {
+            owned.partition.mark_deleted();
+            self.release(slot);
+        }
+    }
+
+    /// Forgets a partition. Its files are for others to take care of.
+    fn release(&mut self, slot: u32) {
         let Some(mut owned) = self.slots.remove(&slot) else {
             return;
         };
-        owned.partition.mark_deleted();
         let identity = *owned.log.identity();
         let _ = self.flush_jobs.push(Work::Forget(identity));
         drop(owned.finish_changes(false));
@@ -478,7 +499,7 @@ impl Lane {
             unsaved: owned.unsaved,
         });
         let mut safe = true;
-        for mut closed in close_all(logs.collect()) {
+        for mut closed in close_all(logs.collect(), &self.workers) {
             let (slot, partition) = closed.owner;
             let input = match &closed.result {
                 Ok(()) => Input::Flushed(closed.end),

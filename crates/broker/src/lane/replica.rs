@@ -16,6 +16,7 @@ use varve_record::Sequenced;
 use varve_types::{BrokerEpoch, LeaderEpoch, Offset};
 use varve_vfs::Tick;
 
+use super::give_up::GoneReply;
 use super::{Lane, Owned, now};
 use crate::cluster::fill::fill_gaps;
 use crate::cluster::followers::{FollowerQueue, Ready};
@@ -72,6 +73,8 @@ pub(crate) struct Copying {
     led: Option<LeaderEpoch>,
     /// The controller was told that this replica is of no use.
     lost: bool,
+    /// Who waits until this replica is let go of.
+    leaving: Option<GoneReply>,
 }
 
 impl Copying {
@@ -84,12 +87,34 @@ impl Copying {
             clearing: false,
             led: None,
             lost: false,
+            leaving: None,
         }
     }
 
     /// Nothing may be flushed: the log is about to be cut.
     pub(crate) const fn cutting(&self) -> bool {
         self.cut.is_some()
+    }
+
+    /// The replica is given up: the controller knows.
+    pub(super) fn leave(&mut self, reply: GoneReply) {
+        self.lost = true;
+        self.leaving = Some(reply);
+    }
+
+    /// It is given up, and nobody is at work on what the journal has of it.
+    pub(super) const fn may_leave(&self) -> bool {
+        self.leaving.is_some() && !self.clearing
+    }
+
+    /// The committer is asked to make the journal's entries void.
+    pub(super) const fn clear(&mut self) {
+        self.clearing = true;
+    }
+
+    /// Who waited for it to go.
+    pub(super) const fn left(&mut self) -> Option<GoneReply> {
+        self.leaving.take()
     }
 
     /// Refuses every fetch that waits.
@@ -101,7 +126,7 @@ impl Copying {
 }
 
 impl Lane {
-    fn step(&mut self, slot: u32, input: Input) {
+    pub(super) fn step(&mut self, slot: u32, input: Input) {
         if let Some(owned) = self.slots.get_mut(&slot) {
             owned.core.step(now(&*self.clock), input, &mut self.outputs);
             self.perform_outputs(slot);
@@ -358,10 +383,14 @@ impl Lane {
             Ok(true) => {
                 owned.log.journal_voided();
                 self.try_cut(slot);
+                self.try_leave(slot);
             }
             // No room at present: the next tick asks again.
             Ok(false) => {}
             Err(reason) => {
+                if let Some(reply) = owned.copying.as_mut().and_then(Copying::left) {
+                    let _ = reply.send(Err(reason.clone()));
+                }
                 owned.partition.set_failed(&reason);
                 self.step(slot, Input::StorageFailed);
             }
@@ -378,9 +407,10 @@ impl Lane {
         } else {
             owned.log.truncate_to(cut.to)
         };
-        let producers = done
-            .map_err(|e| e.to_string())
-            .and_then(|removal| rebuild_producers(&mut owned.log).map(|p| (removal, p)));
+        let producers = done.map_err(|e| e.to_string()).and_then(|removal| {
+            let producers = rebuild_producers(&mut owned.log).map_err(|e| e.to_string());
+            producers.map(|p| (removal, p))
+        });
         match producers {
             Ok((removal, producers)) => {
                 tracing::info!(
@@ -487,6 +517,7 @@ impl Lane {
             }
             self.serve(slot, Some(late));
             self.try_cut(slot);
+            self.try_leave(slot);
         }
     }
 }

@@ -17,7 +17,7 @@ use varve_metadata::{
 use varve_types::{ClusterId, DirectoryId, NodeId};
 use varve_vfs::fault::FaultVfs;
 use varve_vfs::mem::MemVfs;
-use varve_vfs::{SystemClock, Vfs};
+use varve_vfs::{Clock, SystemClock, Tick, Vfs};
 
 /// One state for all nodes; whoever is named leads.
 pub struct Shared {
@@ -210,6 +210,23 @@ impl Peers for NodeNet {
     }
 }
 
+/// This machine's clock, with the time of day of somebody who set it wrong.
+#[derive(Debug)]
+struct Skewed {
+    clock: SystemClock,
+    by_ms: i64,
+}
+
+impl Clock for Skewed {
+    fn now(&self) -> Tick {
+        self.clock.now()
+    }
+
+    fn wall_ms(&self) -> i64 {
+        self.clock.wall_ms() + self.by_ms
+    }
+}
+
 /// Brokers that are one cluster.
 pub struct Nodes {
     pub shared: Arc<Shared>,
@@ -221,6 +238,12 @@ pub struct Nodes {
     pub removed: Removed,
     /// Bytes that moves may copy to a node that is started from now on.
     pub move_limit: u64,
+    /// How wrong the clocks of nodes are that are started from now on, in milliseconds.
+    pub skews: BTreeMap<NodeId, i64>,
+    /// Time from one pass of the scrub to the next, on a node that is started from now on.
+    pub scrub_interval: Duration,
+    /// How long a replica that is damaged again waits, on a node that is started from now on.
+    pub repair_pause: Duration,
     /// Part of the identity of directories that are new from now on.
     pub directories: u128,
 }
@@ -248,6 +271,26 @@ pub const SESSION: Duration = Duration::from_millis(900);
 impl Nodes {
     /// So many nodes, numbered from 1, the first of which leads the metadata.
     pub async fn new(count: i32) -> Self {
+        Self::build(
+            &vec![0; count.unsigned_abs() as usize],
+            Duration::from_secs(3600),
+            Duration::from_millis(300),
+        )
+        .await
+    }
+
+    /// One node per clock, numbered from 1; each is so many milliseconds wrong.
+    pub async fn with_clocks(skews: &[i64]) -> Self {
+        Self::build(skews, Duration::from_secs(3600), Duration::from_millis(300)).await
+    }
+
+    /// So many nodes, scrubbed and repaired as often as is said.
+    pub async fn with(count: i32, scrub_interval: Duration, repair_pause: Duration) -> Self {
+        let skews = vec![0; count.unsigned_abs() as usize];
+        Self::build(&skews, scrub_interval, repair_pause).await
+    }
+
+    async fn build(skews: &[i64], scrub_interval: Duration, repair_pause: Duration) -> Self {
         let leadership = Leadership {
             term: 1,
             leader: Some(NodeId(1)),
@@ -265,14 +308,18 @@ impl Nodes {
             faults: BTreeMap::new(),
             removed: Removed::default(),
             move_limit: 0,
+            skews: (1..).map(NodeId).zip(skews.iter().copied()).collect(),
+            scrub_interval,
+            repair_pause,
             directories: 100,
         };
-        for node in 1..=count {
+        let count = skews.len();
+        for node in (1..).take(count) {
             let disk = Arc::new(MemVfs::new());
             varve_vfs::durable::create_dir_all(&*disk, &data_dir()).unwrap();
             nodes.start(NodeId(node), disk, false).await;
         }
-        nodes.active(count as usize).await;
+        nodes.active(count).await;
         nodes
     }
 
@@ -286,6 +333,7 @@ impl Nodes {
         config.address = format!("node-{node}:1");
         config.rack = format!("rack-{node}");
         config.clean_start = clean;
+        config.scrub_interval = self.scrub_interval;
         let how = ClusterConfig {
             session_timeout: SESSION,
             heartbeat_interval: Duration::from_millis(150),
@@ -294,6 +342,7 @@ impl Nodes {
             checkpoint_interval: Duration::from_millis(200),
             drain_timeout: Duration::from_secs(10),
             move_bytes_per_second: self.move_limit,
+            repair_pause: self.repair_pause,
             ..ClusterConfig::new(format!("node-{node}:2"))
         };
         let cluster = Cluster {
@@ -312,7 +361,10 @@ impl Nodes {
         let service = PeerHandle::default();
         self.net.services.lock().insert(node, service.clone());
         let vfs = Arc::clone(&faults) as Arc<dyn Vfs>;
-        let clock = Arc::new(SystemClock::new());
+        let clock = Arc::new(Skewed {
+            clock: SystemClock::new(),
+            by_ms: self.skews.get(&node).copied().unwrap_or_default(),
+        });
         let broker = Broker::start_in(config, vfs, clock, cluster, &service);
         self.brokers.insert(node, broker.await.unwrap());
         self.disks.insert(node, disk);

@@ -174,6 +174,34 @@ impl<B: Broker + Operations> Admin<B> {
         })
     }
 
+    async fn features(
+        &self,
+        ctx: &CallContext,
+        _: &v1::GetFeaturesRequest,
+    ) -> Result<v1::GetFeaturesResponse, Error> {
+        let features = self.0.broker.features(&ctx.broker)?;
+        Ok(cluster::to_features(&features))
+    }
+
+    async fn finalize(
+        &self,
+        ctx: &CallContext,
+        request: &v1::FinalizeFeaturesRequest,
+    ) -> Result<v1::FinalizeFeaturesResponse, Error> {
+        let level = request.level.map(|level| {
+            let bad = || {
+                let why = format!("level is 1 to {}; found {level}", u16::MAX);
+                Error::invalid("level", why)
+            };
+            u16::try_from(level).ok().filter(|l| *l > 0).ok_or_else(bad)
+        });
+        let (level, check) = (level.transpose()?, request.validate_only);
+        let broker = &self.0.broker;
+        let features = broker.finalize_features(&ctx.broker, level, check).await?;
+        let features = Some(cluster::to_features(&features));
+        Ok(v1::FinalizeFeaturesResponse { features })
+    }
+
     fn failures(
         &self,
         partitions: &[TopicPartition],
@@ -236,4 +264,6 @@ calls! {
     elect_preferred_leaders(ElectPreferredLeadersRequest) -> ElectPreferredLeadersResponse by elect;
     reassign_partitions(ReassignPartitionsRequest) -> ReassignPartitionsResponse by reassign;
     cancel_reassignments(CancelReassignmentsRequest) -> CancelReassignmentsResponse by cancel;
+    get_features(GetFeaturesRequest) -> GetFeaturesResponse by features;
+    finalize_features(FinalizeFeaturesRequest) -> FinalizeFeaturesResponse by finalize;
 }

@@ -163,7 +163,7 @@ impl<B: Broker> ProduceStream<B> {
     ) -> Parked<Accepted<B::Receipt>> {
         let (shared, mut ctx) = (Arc::clone(&self.shared), self.ctx.clone());
         // A stream has no deadline; each request has the server's.
-        ctx.arrived = std::time::Instant::now();
+        ctx.arrived = crate::context::now();
         ctx.broker.deadline = None;
         Box::pin(async move { (ticket, take(&shared, &ctx, message.request).await) })
     }

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use varve_broker_api::{
-    ClusterHealth, Error, NodeDetail, NodeInfo, NodeState, NodeStatus, PartitionInfo, Reassignment,
-    Target, TopicInfo,
+    ClusterHealth, Error, Features, NodeDetail, NodeInfo, NodeState, NodeStatus, PartitionInfo,
+    Reassignment, Target, TopicInfo,
 };
 use varve_proto::v1;
 use varve_types::{NodeId, TopicPartition, limits};
@@ -119,6 +119,22 @@ pub fn to_progress(progress: &Reassignment) -> v1::ReassignmentProgress {
         adding_node_ids: ids(&progress.adding),
         removing_node_ids: ids(&progress.removing),
         remaining_bytes: bytes.map(|n| i64::try_from(n).unwrap_or(i64::MAX)),
+    }
+}
+
+/// Feature levels.
+#[must_use]
+pub fn to_features(features: &Features) -> v1::GetFeaturesResponse {
+    let nodes = features.nodes.iter().map(|node| v1::NodeFeatures {
+        node_id: node.node.0,
+        version: node.version.clone(),
+        min_level: node.min.into(),
+        max_level: node.max.into(),
+    });
+    v1::GetFeaturesResponse {
+        level: features.level.into(),
+        possible_level: features.possible.into(),
+        nodes: nodes.collect(),
     }
 }
 

@@ -89,6 +89,36 @@ impl Operations for Fake {
         Ok(each(request.items.into_iter().map(|(id, _)| id)))
     }
 
+    fn features(&self, _: &Context) -> Result<Features> {
+        let node = NodeFeatures {
+            node: NodeId(1),
+            version: "0.1.0".to_owned(),
+            min: 1,
+            max: 2,
+        };
+        Ok(Features {
+            level: 1,
+            possible: 2,
+            nodes: vec![node],
+        })
+    }
+
+    async fn finalize_features(
+        &self,
+        ctx: &Context,
+        level: Option<u16>,
+        validate_only: bool,
+    ) -> Result<Features> {
+        let now = self.features(ctx)?;
+        match level.unwrap_or(now.possible) {
+            level if level > now.possible => {
+                Err(Error::new(ErrorKind::UnsupportedFeature, "node 1 cannot"))
+            }
+            _ if validate_only => Ok(now),
+            level => Ok(Features { level, ..now }),
+        }
+    }
+
     fn reassignments(&self, _: &Context) -> Result<Vec<Reassignment>> {
         let one = |n| Reassignment {
             partition: TopicPartition::new("orders".parse().unwrap(), PartitionId(n)),
@@ -111,6 +141,36 @@ impl Operations for Fake {
 
 fn admin(h: &Harness) -> AdminServiceClient<tonic::transport::Channel> {
     AdminServiceClient::new(h.channel.clone())
+}
+
+#[tokio::test]
+async fn feature_levels_are_told_and_raised() {
+    let h = Harness::start().await;
+    let mut a = admin(&h);
+    let now = a.get_features(v1::GetFeaturesRequest {}).await.unwrap();
+    let now = now.into_inner();
+    assert_eq!((now.level, now.possible_level), (1, 2));
+    assert_eq!((now.nodes[0].node_id, now.nodes[0].max_level), (1, 2));
+    let raise = |level, validate_only| v1::FinalizeFeaturesRequest {
+        level,
+        validate_only,
+    };
+    for (request, level) in [
+        (raise(None, true), 1),
+        (raise(Some(1), false), 1),
+        (raise(None, false), 2),
+    ] {
+        let answer = a.finalize_features(request).await.unwrap().into_inner();
+        assert_eq!(answer.features.unwrap().level, level);
+    }
+    for bad in [0, -1, 65_536, i32::MAX] {
+        let status = a.finalize_features(raise(Some(bad), false)).await;
+        let status = status.unwrap_err();
+        assert_eq!(status.code(), Code::InvalidArgument, "{bad}");
+        assert!(status.message().contains("level is 1 to"), "{status}");
+    }
+    let status = a.finalize_features(raise(Some(3), false)).await;
+    assert!(status.unwrap_err().message().contains("node 1 cannot"));
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use varve_metadata::{Command, Event, MetadataLog, ProposeError, features, log::read, snapshot};
 use varve_metadata_raft::network::Call;
 use varve_metadata_raft::{
-    MetadataRaft, Phase, RaftConfig, StartError, Status, Transport, TransportError,
+    Answered, MetadataRaft, Phase, RaftConfig, StartError, Status, Transport, TransportError,
 };
 use varve_types::{DirectoryId, NodeId};
 use varve_vfs::mem::MemVfs;
@@ -56,7 +56,11 @@ struct Wire {
 }
 
 impl Transport for Wire {
-    fn call(&self, to: &str, request: Bytes) -> Call {
+    fn process(&self) -> u128 {
+        process(&self.address)
+    }
+
+    fn call(&self, _node: Option<NodeId>, to: &str, request: Bytes) -> Call {
         let (net, from, mine, to) = (
             self.net.clone(),
             self.from,
@@ -75,7 +79,10 @@ impl Transport for Wire {
             let Some(node) = node else {
                 return Err(TransportError::Unreachable("the wire is cut".to_owned()));
             };
-            let answer = node.serve(from, request).await;
+            let answer = Answered {
+                bytes: node.serve(from, request).await,
+                process: Some(process(&to)),
+            };
             let lost = {
                 let wires = net.0.lock();
                 wires.cut.contains(&mine) || wires.cut.contains(&to) || wires.mute.contains(&to)
@@ -86,6 +93,13 @@ impl Transport for Wire {
             }
         })
     }
+}
+
+/// The process at an address.
+fn process(address: &str) -> u128 {
+    address
+        .bytes()
+        .fold(0, |sum, byte| sum * 256 + u128::from(byte))
 }
 
 /// One node with its disk.

@@ -13,7 +13,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use harness::{World, address, has, propose};
-use varve_metadata::{MetadataLog, ProposeError};
+use varve_metadata::log::read;
+use varve_metadata::{Command, Event, MetadataLog, ProposeError, snapshot};
 use varve_metadata_raft::disk::Disk;
 use varve_metadata_raft::files::Identity;
 use varve_metadata_raft::types::raft_id;
@@ -390,4 +391,97 @@ async fn a_founding_that_was_cut_off_is_done_again_and_a_foreign_store_is_refuse
             .to_string()
             .contains("belongs to node 1")
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_level_beyond_this_program_stops_the_node() {
+    let mut world = World::founded(1).await;
+    let mut able = harness::register(0);
+    if let Command::RegisterNode { features, .. } = &mut able {
+        features.max = 9;
+    }
+    world.raft(1).propose(able).await.unwrap();
+    let raise = Command::FinalizeFeature { level: 9 };
+    let raised = world.raft(1).propose(raise).await;
+    assert!(raised.is_err(), "{raised:?}");
+    let why = tokio::time::timeout(harness::PATIENCE, world.raft(1).failed()).await;
+    let why = why.unwrap();
+    assert!(why.contains("newer program on this node"), "{why}");
+    // And it meets the same entry again whenever it starts.
+    let (config, disk) = world.stop(1).await;
+    let why = match world.try_start_with(&config, &disk).await {
+        Ok(raft) => tokio::time::timeout(harness::PATIENCE, raft.failed())
+            .await
+            .unwrap(),
+        Err(error) => error.to_string(),
+    };
+    assert!(why.contains("newer program on this node"), "{why}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_whose_state_is_not_the_controllers_stop() {
+    let mut world = World::founded(3).await;
+    world.write(1, 0).await;
+    let leader = world.leader().unwrap();
+    let raft = world.raft(leader);
+    let raise = Command::FinalizeFeature { level: 2 };
+    raft.propose(raise).await.unwrap();
+    let compare = || {
+        read(raft, |state| Command::CheckState {
+            version: state.version(),
+            checksum: snapshot::checksum(state),
+        })
+    };
+    let same = raft.propose(compare()).await.unwrap();
+    assert_eq!(same, Event::StateChecked { compared: true });
+    for node in 1..=3 {
+        assert_eq!(world.status(node).failure, None);
+    }
+    // As a controller would whose state is not that of the others.
+    let Command::CheckState { version, checksum } = compare() else {
+        unreachable!()
+    };
+    let checksum = checksum ^ 1;
+    let wrong = Command::CheckState { version, checksum };
+    assert!(raft.propose(wrong).await.is_err());
+    let why = tokio::time::timeout(harness::PATIENCE, raft.failed()).await;
+    let why = why.unwrap();
+    assert!(why.contains("differs from that of the controller"), "{why}");
+    world.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_of_a_directory_does_not_start_beside_the_original() {
+    let mut world = World::founded(3).await;
+    world.write(1, 0).await;
+    let (config, disk) = world.stop(2).await;
+    let copy = disk.image();
+    world.start_with(config.clone(), disk).await;
+    let mut second = config;
+    second.address = "elsewhere:1".to_owned();
+    let refused = world.try_start_with(&second, &copy).await.err().unwrap();
+    assert!(
+        refused.to_string().contains("one of them is a copy"),
+        "{refused}"
+    );
+    // Seeds of another cluster alone are not those of this directory.
+    let mut other = World::new(1);
+    for _ in 0..9 {
+        // Each takes the identity of a directory: none is to be one of the first world's.
+        let _ = other.config(1);
+    }
+    other.start(1).await;
+    other
+        .until("it leads itself", |w| w.leader() == Some(1))
+        .await;
+    let (mut config, disk) = other.stop(1).await;
+    config.address = "elsewhere:1".to_owned();
+    config.seeds = (1..=3).map(address).collect();
+    let refused = world.try_start_with(&config, &disk).await.err().unwrap();
+    assert!(
+        refused.to_string().contains("of another cluster"),
+        "{refused}"
+    );
+    world.write(3, 1).await;
+    world.stop_all().await;
 }

@@ -11,7 +11,7 @@ use varve_types::{ProducerId, limits};
 
 use crate::features::KNOWN_LEVEL;
 use crate::state::State;
-use crate::{Command, Event, Rejection};
+use crate::{Command, Event, Rejection, snapshot};
 
 /// Most named producers of a cluster.
 const NAMED_PRODUCERS_MAX: usize = 100_000;
@@ -64,7 +64,14 @@ pub fn apply(state: &mut State, command: Command) -> Result<Event, Rejection> {
             topic_id,
             partition,
         } => partitions::replica_lost(state, node, epoch, (topic_id, partition)),
+        Command::GiveUpReplica {
+            node,
+            epoch,
+            topic_id,
+            partition,
+        } => partitions::give_up(state, node, epoch, (topic_id, partition)),
         Command::FinalizeFeature { level } => finalize(state, level),
+        Command::CheckState { version, checksum } => check(state, version, checksum),
         Command::AllocateProducerIds { count } => allocate(state, count),
         Command::BumpProducerEpoch { name } => bump_producer(state, name),
     }?;
@@ -97,6 +104,21 @@ fn finalize(state: &mut State, given: u16) -> Result<Event, Rejection> {
     }
     state.level = given;
     Ok(Event::FeatureFinalized { level: given })
+}
+
+fn check(state: &State, version: u64, given: u32) -> Result<Event, Rejection> {
+    let compared = state.version == version;
+    if compared {
+        let found = snapshot::checksum(state);
+        if found != given {
+            return Err(Rejection::Diverged {
+                version,
+                given,
+                found,
+            });
+        }
+    }
+    Ok(Event::StateChecked { compared })
 }
 
 fn allocate(state: &mut State, count: u32) -> Result<Event, Rejection> {

@@ -352,6 +352,24 @@ pub(super) fn replica_lost(
     changed(state, found.at)
 }
 
+/// A damaged replica gives way to those that are whole, as long as there is one.
+pub(super) fn give_up(
+    state: &mut State,
+    node: NodeId,
+    epoch: BrokerEpoch,
+    (topic_id, partition): (TopicId, PartitionId),
+) -> Result<Event, Rejection> {
+    let found = find(state, topic_id, partition)?;
+    if !found.partition.has_others(node) {
+        return Err(Rejection::LastReplica {
+            name: found.name,
+            partition,
+            node,
+        });
+    }
+    replica_lost(state, node, epoch, (topic_id, partition))
+}
+
 fn changed(state: &State, at: PartitionKey) -> Result<Event, Rejection> {
     let Some(p) = state.partition_at(at) else {
         return Err(Rejection::TopicIdNotFound { id: at.topic });

@@ -1,7 +1,8 @@
 //! What keeps a cluster alive: which commands are due. Sans-IO; runs on the leader of the metadata log.
 //!
 //! Invariants: a node is fenced only after a whole session without a word from it, counted from when this
-//! controller took over at the earliest; a node is unfenced only when it has applied its own registration;
+//! controller took over at the earliest, but for the node that led before: a new controller has heard it as
+//! leader, so its session began with that, and it has half a session more to be heard again; a node is unfenced only when it has applied its own registration;
 //! a call of [`Controller::plan`] looks at a bounded number of partitions and gives a bounded number of
 //! commands; planning twice on the same state gives commands that do no more together than once. It decides
 //! nothing that [`crate::apply`] does not check again. Times are milliseconds of a monotonic clock of the
@@ -75,7 +76,11 @@ pub enum Input {
     /// A sign of life of a node.
     Heartbeat(Heartbeat),
     /// This node leads the metadata log from now on.
-    BecameController,
+    BecameController {
+        /// Which other node led before, and when this node heard it last in that role, in milliseconds;
+        /// `None`: not known.
+        before: Option<(NodeId, u64)>,
+    },
     /// It does no longer.
     LostControl,
 }
@@ -162,12 +167,15 @@ impl Controller {
     /// Takes one input; answers are appended to `out`. `state` is the newest that is committed.
     pub fn step(&mut self, now: u64, state: &State, input: Input, out: &mut Vec<Output>) {
         match input {
-            Input::BecameController => {
+            Input::BecameController { before } => {
                 *self = Self::new(self.config);
                 self.in_control = true;
                 self.took_over_ms = now;
                 self.next_balance_ms = now.saturating_add(self.config.balance_interval_ms.max(1));
                 self.sync(now, state);
+                if let Some((node, heard_ms)) = before {
+                    self.led_before(now, node, heard_ms);
+                }
                 self.more = true;
             }
             Input::LostControl => *self = Self::new(self.config),
@@ -247,6 +255,15 @@ impl Controller {
         for (id, node) in state.nodes() {
             let session = session(&mut self.sessions, *id, node.epoch, now);
             session.fenced = node.state == NodeState::Fenced;
+        }
+    }
+
+    /// Most likely it is dead, or this node would not lead. Were its session counted from now, what it leads
+    /// would wait for the election of a controller too.
+    fn led_before(&mut self, now: u64, node: NodeId, heard_ms: u64) {
+        let grace_from = now.saturating_sub(self.config.session_timeout_ms / 2);
+        if let Some(session) = self.sessions.get_mut(&node) {
+            session.heard_ms = heard_ms.max(grace_from).min(session.heard_ms);
         }
     }
 

@@ -27,7 +27,8 @@ pub fn register(node: i32, incarnation: u128) -> Command {
         address: format!("host-{node}:8278"),
         peer_address: format!("host-{node}:8279"),
         rack: String::new(),
-        features: FeatureRange::THIS_PROGRAM,
+        // Of the first program, which wrote the golden files.
+        features: FeatureRange { min: 1, max: 1 },
         version: "0.1.0".to_owned(),
         clean: None,
     }

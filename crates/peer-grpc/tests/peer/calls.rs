@@ -78,7 +78,7 @@ async fn messages_of_the_consensus_come_through_as_they_are() {
             .raft_call(Some(LEADER), &served.address, message.clone().into(), SOON)
             .await
             .unwrap();
-        assert!(answer.iter().rev().eq(message.iter()), "{size}");
+        assert!(answer.payload.iter().rev().eq(message.iter()), "{size}");
     }
     let long = Bytes::from(vec![0; limits::PEER_RAFT_MAX_BYTES + 1]);
     let error = client
@@ -134,13 +134,22 @@ async fn consensus_reaches_nodes_that_have_not_joined_and_no_other_cluster() {
         (Identity::joining(FOLLOWER), &member.address),
     ] {
         let answer = call(from, address.clone()).await.unwrap();
-        assert_eq!(answer, b"cba"[..]);
+        assert_eq!(answer.payload, b"cba"[..]);
     }
     let other = Identity::new(ClusterId(1), FOLLOWER);
     let error = call(other, member.address.clone()).await.unwrap_err();
     assert_eq!(error.kind, CallErrorKind::Refused);
     assert!(error.why.contains("belongs to cluster"), "{error}");
+    // A node that meets itself under another name knows by the number that every answer carries; whatever needs
+    // another node is refused.
     let itself = Identity::new(CLUSTER, LEADER);
-    let error = call(itself, member.address.clone()).await.unwrap_err();
+    let first = call(itself.clone(), member.address.clone()).await.unwrap();
+    let again = call(itself.clone(), member.address.clone()).await.unwrap();
+    assert!(first.process.is_some() && first.process == again.process);
+    let elsewhere = call(itself.clone(), joining.address.clone()).await.unwrap();
+    assert_ne!(first.process, elsewhere.process);
+    let client = PeerClient::new(itself, ClientOptions::default());
+    let heard = client.heartbeat(LEADER, member.address.clone(), beat(LEADER));
+    let error = heard.await.unwrap_err();
     assert!(error.why.contains("this is node 1 itself"), "{error}");
 }

@@ -17,7 +17,8 @@ use varve_metadata::log::Later;
 use varve_metadata::{Heartbeat, NodeState, Output, PartitionKey};
 use varve_partition::{FetchId, Position};
 use varve_peer_grpc::{
-    ClientOptions, Identity, PeerClient, PeerServer, RaftHandler, ServeError, ServerOptions,
+    CallsHandle, ClientOptions, Identity, PeerClient, PeerServer, RaftHandler, ServeError,
+    ServerOptions,
 };
 use varve_tls::{ClientTls, ServerTls};
 use varve_types::{BrokerEpoch, ClusterId, LeaderEpoch, NodeId, Offset, PartitionId, TopicId};
@@ -146,7 +147,7 @@ pub struct Mirror;
 
 impl RaftHandler for Mirror {
     fn call(&self, from: NodeId, request: Bytes) -> Later<'static, Bytes> {
-        assert_eq!(from, FOLLOWER);
+        assert!([FOLLOWER, LEADER].contains(&from));
         Box::pin(async move {
             if request.is_empty() {
                 std::future::pending::<()>().await;
@@ -164,6 +165,8 @@ pub struct Served {
     pub address: String,
     pub shutdown: CancellationToken,
     pub serving: JoinHandle<Result<(), ServeError>>,
+    /// Where calls of clients are answered.
+    pub calls: CallsHandle,
 }
 
 pub async fn serve(fake: Fake) -> Served {
@@ -185,7 +188,9 @@ pub async fn serve_by(fake: Fake, identity: Identity, tls: Option<Arc<ServerTls>
         ..Default::default()
     };
     let service = Arc::new(Service(Arc::clone(&fake)));
-    let mut server = PeerServer::new(identity, service, Arc::new(Mirror), options);
+    let calls = CallsHandle::default();
+    let mut server =
+        PeerServer::new(identity, service, Arc::new(Mirror), options).with_calls(calls.clone());
     if let Some(tls) = tls {
         server = server.with_tls(tls);
     }
@@ -195,6 +200,7 @@ pub async fn serve_by(fake: Fake, identity: Identity, tls: Option<Arc<ServerTls>
         address,
         shutdown,
         serving,
+        calls,
     }
 }
 

@@ -10,5 +10,6 @@
 mod ca;
 mod calls;
 mod fake;
+mod passed_on;
 mod replication;
 mod tls;

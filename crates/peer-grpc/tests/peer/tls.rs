@@ -63,7 +63,7 @@ async fn nodes_with_certificates_understand_each_other() {
     let message = Bytes::from(vec![3; limits::PEER_RAFT_MAX_BYTES]);
     for to in [None, Some(LEADER)] {
         let answer = client.raft_call(to, &served.address, message.clone(), SOON);
-        assert_eq!(answer.await.unwrap(), message);
+        assert_eq!(answer.await.unwrap().payload, message);
     }
     let mut stream = replicate_by(&client, &served.address, [fetch(0, 1), fetch(0, 2)]);
     for answer in stream.take(2).await {

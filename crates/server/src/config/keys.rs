@@ -54,7 +54,7 @@ keys! {
     "listeners.peer.tls.key", "", "a file, PEM", "Private key of that certificate.";
     "listeners.peer.tls.mode", "mutual", "mutual or insecure", "mutual: nodes show each other certificates; insecure: plaintext, whoever can reach the port can pose as a node.";
     "log.cleaner.io.max.bytes.per.second", "0", "a size; 0 sets no limit", "Bytes that compaction reads and writes in a second at most, all logs together.";
-    "log.filter", "info,openraft=warn", "a tracing filter", "What is logged; RUST_LOG wins.";
+    "log.filter", "info,openraft=error", "a tracing filter", "What is logged; RUST_LOG wins.";
     "log.format", "auto", "auto, text or json", "Shape of log lines; auto is text on a terminal and JSON otherwise.";
     "node.heartbeat.interval.ms", "2000", "50 to 60000", "How often a node tells the controller that it is alive.";
     "node.id", "", "0 to 2147483647", "Number of this node; required unless node.id_from is set.";

@@ -370,6 +370,7 @@ impl World {
             producer: produce.producer,
             acks: produce.acks,
             expected_offset: None,
+            leader_epoch: None,
         };
         self.step(id, produce.key, Input::Append(append))
     }
