@@ -56,6 +56,8 @@ impl Cluster {
     /// Makes room for the nodes on a ground; none runs yet.
     #[must_use]
     pub fn new(ground: Ground, nodes: usize) -> Self {
+        // Building it takes longer than any node may take to start: no clock runs here.
+        crate::varve();
         let home = tempfile::Builder::new()
             .prefix("varve-chaos-")
             .tempdir()
