@@ -61,11 +61,7 @@ impl Registry {
         let mut topics = BTreeMap::new();
         for (name, meta) in state.topics() {
             let info = info(name, meta);
-            let config = self.resolve(&info.configs, info.replication_factor).unwrap_or_else(|e| {
-                // Written by this program and checked then; defaults may have changed since.
-                tracing::error!(topic = %info.name, error = %e, "configs of topic not understood");
-                TopicConfig::default()
-            });
+            let config = self.config_of(&info);
             let partitions = (0..info.partitions).map(PartitionId);
             let mode = OpenAs::Alone { fresh: false };
             let opened = self

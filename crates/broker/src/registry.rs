@@ -304,6 +304,19 @@ impl Registry {
             .collect()
     }
 
+    /// What is in force for a topic that is there.
+    pub(crate) fn config_of(&self, info: &TopicInfo) -> TopicConfig {
+        // Not whether they suit the number of replicas: that is asked when they are set, and a topic whose
+        // replicas have become fewer since must keep what it was told of retention.
+        let defaults = &self.opener.config.topic_defaults;
+        TopicConfig::resolve(&info.configs, defaults).unwrap_or_else(|error| {
+            // Checked when they were set, perhaps by another version.
+            tracing::error!(topic = %info.name, %error, "configs of topic not understood");
+            TopicConfig::default()
+        })
+    }
+
+    /// What configs that are about to be set come to, if they suit a topic of so many replicas.
     pub(crate) fn resolve(
         &self,
         configs: &BTreeMap<String, String>,

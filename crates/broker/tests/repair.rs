@@ -26,13 +26,15 @@ const PADDING: usize = 1_200;
 const ALWAYS: Duration = Duration::ZERO;
 const LONG: Duration = Duration::from_secs(3600);
 
-async fn create(nodes: &Nodes, name: &str, on: &[i32]) -> TopicName {
+async fn create(nodes: &Nodes, name: &str, on: &[i32], configs: &[(&str, &str)]) -> TopicName {
     let mut request = new_topic(name, 1);
     request.replication_factor = Some(on.len() as i32);
     request.placement = [(0, on.iter().map(|n| NodeId(*n)).collect())].into();
     request
         .configs
         .insert("segment.bytes".into(), "4096".into());
+    let more = configs.iter().map(|(k, v)| ((*k).into(), (*v).into()));
+    request.configs.extend(more);
     let broker = &nodes.brokers[&NodeId(1)];
     let created = broker.create_topic(&Context::anonymous(), request).await;
     created.unwrap().name
@@ -196,7 +198,7 @@ async fn a_bit_that_flips_under_a_leader_costs_nobody_anything() {
     // In a segment that is closed, and in the one that is written to.
     for damaged in [1, 10] {
         let nodes = Nodes::new(3).await;
-        let topic = create(&nodes, "orders", &[1, 2, 3]).await;
+        let topic = create(&nodes, "orders", &[1, 2, 3], &[]).await;
         fill(&nodes, &topic, 0, 11).await;
         let (leader, broker) = nodes.leader("orders", 0).await;
         let before = nodes.partition("orders", 0);
@@ -221,7 +223,7 @@ async fn a_bit_that_flips_under_a_leader_costs_nobody_anything() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_scrub_of_a_follower_has_it_repaired() {
     let nodes = Nodes::with(3, ALWAYS, LONG).await;
-    let topic = create(&nodes, "orders", &[1, 2, 3]).await;
+    let topic = create(&nodes, "orders", &[1, 2, 3], &[]).await;
     fill(&nodes, &topic, 0, 11).await;
     let (leader, _) = nodes.leader("orders", 0).await;
     let follower = (1..=3).map(NodeId).find(|n| *n != leader).unwrap();
@@ -237,7 +239,7 @@ async fn the_scrub_of_a_follower_has_it_repaired() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_follower_that_copies_finds_it_too() {
     let mut nodes = Nodes::new(3).await;
-    let topic = create(&nodes, "orders", &[2, 3, 1]).await;
+    let topic = create(&nodes, "orders", &[2, 3, 1], &[]).await;
     fill(&nodes, &topic, 0, 6).await;
     let disk = nodes.kill(NodeId(1)).await;
     nodes.shared.lead(NodeId(3));
@@ -256,7 +258,7 @@ async fn a_follower_that_copies_finds_it_too() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_that_is_refused_at_the_start_is_copied_again() {
     let mut nodes = Nodes::new(3).await;
-    let topic = create(&nodes, "orders", &[1, 2, 3]).await;
+    let topic = create(&nodes, "orders", &[1, 2, 3], &[]).await;
     fill(&nodes, &topic, 0, 11).await;
     for node in [NodeId(2), NodeId(3)] {
         let disk = nodes.kill(node).await;
@@ -273,7 +275,7 @@ async fn a_log_that_is_refused_at_the_start_is_copied_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_that_is_alone_stays_as_it_is() {
     let nodes = Nodes::new(3).await;
-    let topic = create(&nodes, "orders", &[2]).await;
+    let topic = create(&nodes, "orders", &[2], &[]).await;
     fill(&nodes, &topic, 0, 11).await;
     let disk = &nodes.disks[&NodeId(2)];
     flip(disk, &topic, 4);
@@ -295,7 +297,7 @@ async fn a_log_that_is_alone_stays_as_it_is() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_last_copy_is_kept_until_there_is_another() {
     let mut nodes = Nodes::new(3).await;
-    let topic = create(&nodes, "orders", &[1, 2, 3]).await;
+    let topic = create(&nodes, "orders", &[1, 2, 3], &[]).await;
     fill(&nodes, &topic, 0, 8).await;
     let two = nodes.kill(NodeId(2)).await;
     let three = nodes.kill(NodeId(3)).await;
@@ -317,10 +319,39 @@ async fn the_last_copy_is_kept_until_there_is_another() {
     whole(&nodes, &topic, 8).await;
 }
 
+/// Elected on an empty log, it would make the one that has everything cut it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_replica_is_not_begun_empty_while_nobody_can_be_told() {
+    let mut nodes = Nodes::new(3).await;
+    let topic = create(&nodes, "orders", &[2, 3], &[("min.insync.replicas", "2")]).await;
+    fill(&nodes, &topic, 0, 4).await;
+    let three = nodes.kill(NodeId(3)).await;
+    nodes.in_sync("orders", 0, 1).await;
+    assert_eq!(nodes.partition("orders", 0).elr, [NodeId(3)]);
+    let dir = dir_of(&three, &topic);
+    three.remove_dir_all(&dir).unwrap();
+    nodes.shared.deaf_to_losses(true);
+    nodes.restart(NodeId(3), three).await;
+    nodes.active(3).await;
+    let two = nodes.kill(NodeId(2)).await;
+    let leads = |node| nodes.partition("orders", 0).leader == Some(NodeId(node));
+    until("it is elected: the metadata counts on it", || leads(3)).await;
+    nodes.restart(NodeId(2), two).await;
+    nodes.active(3).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(!nodes.disks[&NodeId(3)].exists(&dir).unwrap());
+    nodes.shared.deaf_to_losses(false);
+    let leads = |node| nodes.partition("orders", 0).leader == Some(NodeId(node));
+    until("the one that has the records leads", || leads(2)).await;
+    all_there(&nodes, &topic, 4).await;
+    nodes.in_sync("orders", 0, 2).await;
+    whole(&nodes, &topic, 4).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn two_that_are_damaged_at_once_are_repaired_from_the_third() {
     let nodes = Nodes::with(3, ALWAYS, Duration::from_millis(300)).await;
-    let topic = create(&nodes, "orders", &[1, 2, 3]).await;
+    let topic = create(&nodes, "orders", &[1, 2, 3], &[]).await;
     fill(&nodes, &topic, 0, 11).await;
     flip(&nodes.disks[&NodeId(1)], &topic, 2);
     flip(&nodes.disks[&NodeId(2)], &topic, 7);
@@ -334,7 +365,7 @@ async fn two_that_are_damaged_at_once_are_repaired_from_the_third() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_all_have_damaged_is_told_and_the_rest_is_kept() {
     let nodes = Nodes::with(3, ALWAYS, Duration::from_millis(300)).await;
-    let topic = create(&nodes, "orders", &[1, 2, 3]).await;
+    let topic = create(&nodes, "orders", &[1, 2, 3], &[]).await;
     fill(&nodes, &topic, 0, 11).await;
     for node in 1..=3 {
         flip(&nodes.disks[&NodeId(node)], &topic, 5);
@@ -360,7 +391,7 @@ async fn what_all_have_damaged_is_told_and_the_rest_is_kept() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_disk_that_rots_on_is_not_copied_to_without_end() {
     let nodes = Nodes::with(3, LONG, LONG).await;
-    let topic = create(&nodes, "orders", &[1, 2, 3]).await;
+    let topic = create(&nodes, "orders", &[1, 2, 3], &[]).await;
     fill(&nodes, &topic, 0, 8).await;
     flip(&nodes.disks[&NodeId(1)], &topic, 1);
     whole(&nodes, &topic, 8).await;
@@ -422,7 +453,7 @@ async fn a_crash_at_any_step_of_a_repair_costs_nothing() {
     for (what, when) in steps {
         let mut nodes = Nodes::with(3, ALWAYS, Duration::from_millis(300)).await;
         nodes.shared.lead(NodeId(3));
-        let topic = create(&nodes, "orders", &[1, 2, 3]).await;
+        let topic = create(&nodes, "orders", &[1, 2, 3], &[]).await;
         fill(&nodes, &topic, 0, 11).await;
         let (leader, _) = nodes.leader("orders", 0).await;
         if leader == NodeId(3) {

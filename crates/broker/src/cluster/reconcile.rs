@@ -62,6 +62,8 @@ pub(crate) struct Reconciler {
     pub(super) told: BTreeMap<PartitionKey, i32>,
     /// Nothing was reconciled in this run yet.
     first: bool,
+    /// Replicas whose directory was missing at the start, for as long as the metadata counts on them.
+    missing: BTreeSet<PartitionKey>,
     /// Something failed and is to be tried again.
     again: bool,
     /// Told once the first look is done.
@@ -81,6 +83,7 @@ impl Reconciler {
             applied,
             told: BTreeMap::new(),
             first: true,
+            missing: BTreeSet::new(),
             again: false,
             opened: Some(opened),
         }
@@ -195,6 +198,7 @@ impl Reconciler {
     }
 
     async fn reconcile(&mut self, look: Look) {
+        self.missing.retain(|key| look.held.contains(key));
         let free = self.repair(&look.repairing).await;
         let old = self.registry.view();
         let gone: Vec<(PartitionKey, Arc<Partition>)> = old
@@ -254,7 +258,7 @@ impl Reconciler {
             (None, Some(before)) => before.info.clone(),
             (None, None) => unreachable!("an unknown topic comes with what it is"),
         };
-        let config = self.config(&info);
+        let config = self.registry.config_of(&info);
         let mut partitions = before.map(|t| t.partitions.clone()).unwrap_or_default();
         partitions.retain(|number, _| {
             let key = key(info.id, *number);
@@ -296,52 +300,49 @@ impl Reconciler {
         Arc::new(Topic { info, partitions })
     }
 
-    fn config(&self, info: &TopicInfo) -> TopicConfig {
-        let resolved = self
-            .registry
-            .resolve(&info.configs, info.replication_factor);
-        resolved.unwrap_or_else(|error| {
-            // Checked when it was set; this node's defaults may be others.
-            tracing::error!(topic = %info.name, %error, "configs of topic not understood");
-            TopicConfig::default()
-        })
-    }
-
     /// A replica that counts and has no directory any more is lost, and everybody must know before an empty
-    /// one is begun. One that was placed here in this run has none yet.
+    /// one is begun: elected from what was known before, it would make the others cut what they have. One that
+    /// was placed here in this run has none yet.
     async fn may_open(&mut self, info: &TopicInfo, wanted: &Wanted) -> bool {
-        if !self.first || !wanted.counted {
+        if !wanted.counted {
+            self.missing.remove(&wanted.key);
+            return true;
+        }
+        if !self.first && !self.missing.contains(&wanted.key) {
             return true;
         }
         let dir = self.registry.opener.partition_dir(info, wanted.number);
-        match self.registry.opener.vfs.exists(&dir) {
-            Ok(true) => return true,
-            Ok(false) => {}
-            Err(error) => {
-                tracing::error!(%error, "a partition cannot be looked for");
-                self.again = true;
-                return false;
-            }
+        let there = self.registry.opener.vfs.exists(&dir);
+        if matches!(there, Ok(true)) {
+            self.missing.remove(&wanted.key);
+            return true;
+        }
+        // Tried again until the metadata does not count on it, which a later look shows.
+        self.again = true;
+        let new = self.missing.insert(wanted.key);
+        if let Err(error) = there {
+            tracing::error!(%error, dir = %dir.display(), "a replica cannot be looked for; trying again");
+            return false;
         }
         let Some(epoch) = *self.cluster.epoch.borrow() else {
             return false;
         };
-        tracing::error!(
-            topic = %info.name, partition = wanted.number.0, dir = %dir.display(),
-            "the directory of this replica is missing: it counts as lost, and is copied again from its leader"
-        );
+        if new {
+            tracing::error!(
+                topic = %info.name, partition = wanted.number.0, dir = %dir.display(),
+                "the directory of this replica is missing: it counts as lost, and is copied again from its leader"
+            );
+        }
         let lost = Change::ReplicaLost {
             node: self.cluster.me,
             epoch,
             topic_id: info.id,
             partition: wanted.number,
         };
-        let told = self.cluster.log.propose(lost).await;
-        if let Err(error) = &told {
+        if let Err(error) = self.cluster.log.propose(lost).await {
             tracing::warn!(%error, "the loss of a replica is not known to the controller yet");
-            self.again = true;
         }
-        told.is_ok()
+        false
     }
 
     /// A replica that could not be opened is of no use, and the controller is told.

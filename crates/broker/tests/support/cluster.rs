@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -24,9 +25,15 @@ pub struct Shared {
     state: Mutex<State>,
     version: watch::Sender<u64>,
     leadership: watch::Sender<Leadership>,
+    deaf: AtomicBool,
 }
 
 impl Shared {
+    /// Whether nobody can be told that a replica is lost.
+    pub fn deaf_to_losses(&self, deaf: bool) {
+        self.deaf.store(deaf, Ordering::Relaxed);
+    }
+
     /// Another node leads the metadata from now on.
     pub fn lead(&self, node: NodeId) {
         self.leadership.send_modify(|l| {
@@ -78,6 +85,10 @@ impl MetadataLog for NodeLog {
         Box::pin(async move {
             if self.net.alone(self.me) || self.shared.leadership.borrow().leader.is_none() {
                 tokio::time::sleep(Duration::from_millis(50)).await;
+                return Err(ProposeError::NoLeader);
+            }
+            let loss = matches!(command, Command::ReplicaLost { .. });
+            if loss && self.shared.deaf.load(Ordering::Relaxed) {
                 return Err(ProposeError::NoLeader);
             }
             let mut state = self.shared.state.lock();
@@ -301,6 +312,7 @@ impl Nodes {
                 state: Mutex::default(),
                 version: watch::Sender::new(0),
                 leadership: watch::Sender::new(leadership),
+                deaf: AtomicBool::new(false),
             }),
             net: Arc::default(),
             brokers: BTreeMap::new(),
