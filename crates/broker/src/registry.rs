@@ -306,14 +306,17 @@ impl Registry {
 
     /// What is in force for a topic that is there.
     pub(crate) fn config_of(&self, info: &TopicInfo) -> TopicConfig {
-        // Not whether they suit the number of replicas: that is asked when they are set, and a topic whose
-        // replicas have become fewer since must keep what it was told of retention.
+        // Whether they suit the number of replicas is asked when they are set. A topic that has fewer since, or a
+        // node with other defaults, must not lose what it was told of retention and compaction.
         let defaults = &self.opener.config.topic_defaults;
-        TopicConfig::resolve(&info.configs, defaults).unwrap_or_else(|error| {
+        let mut config = TopicConfig::resolve(&info.configs, defaults).unwrap_or_else(|error| {
             // Checked when they were set, perhaps by another version.
             tracing::error!(topic = %info.name, %error, "configs of topic not understood");
             TopicConfig::default()
-        })
+        });
+        let replicas = info.replication_factor.unsigned_abs() as usize;
+        config.min_insync_replicas = config.min_insync_replicas.min(replicas).max(1);
+        config
     }
 
     /// What configs that are about to be set come to, if they suit a topic of so many replicas.

@@ -7,11 +7,11 @@ mod support;
 use std::path::Path;
 use std::sync::Arc;
 
-use support::{Fixture, batch, idempotent_batch, produce, read_all};
+use support::{Fixture, batch, idempotent_batch, new_topic, produce, read_all};
 use varve_broker_api::{Broker as _, Context, InitProducer};
 use varve_types::Sequence;
-use varve_vfs::Vfs;
 use varve_vfs::fault::Op;
+use varve_vfs::{SystemClock, Vfs};
 
 fn snapshots(disk: &dyn Vfs, dir: &Path) -> usize {
     let files = disk.list(dir).unwrap();
@@ -84,4 +84,28 @@ async fn a_stop_syncs_what_was_written_and_leaves_the_rest_alone() {
         }
         assert_eq!(read_all(&f.broker, &topic, partition).await, expected);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_default_that_asks_for_more_replicas_than_there_are_changes_no_other_config() {
+    let f = Fixture::new().await;
+    let mut request = new_topic("orders", 1);
+    let small = ("segment.bytes".to_owned(), "4096".to_owned());
+    request.configs.extend([small]);
+    let ctx = Context::anonymous();
+    let topic = f.broker.create_topic(&ctx, request).await.unwrap().name;
+    f.broker.shutdown().await;
+
+    let f = Fixture::with(f.disk, Arc::new(SystemClock::new()), |config| {
+        let two = ("min.insync.replicas".to_owned(), "2".to_owned());
+        config.topic_defaults.extend([two]);
+    })
+    .await;
+    for _ in 0..4 {
+        let large = batch(&[&"x".repeat(2_000)]);
+        produce(&f.broker, &topic, 0, large).await.unwrap();
+    }
+    let files = f.disk.list(&f.partition_dir("orders", 0)).unwrap();
+    let segments = files.iter().filter(|e| e.name.ends_with(".log")).count();
+    assert!(segments > 1, "the topic's own segment.bytes holds");
 }
