@@ -45,9 +45,7 @@ pub(crate) async fn run(inner: Arc<Inner>) {
     let mut quiet_since = Instant::now();
     loop {
         let alone_for = inner.lease() * 5;
-        if inner.leader().is_some() {
-            quiet_since = Instant::now();
-        }
+        quiet_since = quiet_since.max(inner.last_led().unwrap_or(quiet_since));
         let known = inner.own_entry();
         let fits = known.as_ref() == Some(&inner.config.member());
         let settled = fits && (quiet_since.elapsed() < alone_for || inner.is_only_voter());
@@ -109,6 +107,15 @@ impl Inner {
         let members = metrics.membership_config.membership();
         let voters = members.voter_ids().filter_map(|id| members.get_node(&id));
         voters.cloned().collect()
+    }
+
+    /// When a leader was heard last, or now, if this node leads. Not whom openraft calls the leader: to a member
+    /// that was taken out while it was away, and to which nobody talks, that is the one before, for ever.
+    fn last_led(&self) -> Option<Instant> {
+        if self.metrics().current_leader == Some(self.id) {
+            return Some(Instant::now());
+        }
+        self.heard_leader.lock().map(|(_, at)| at)
     }
 
     fn is_only_voter(&self) -> bool {

@@ -40,7 +40,8 @@ pub struct Identity {
 pub(crate) enum Membership {
     /// Both are members of one cluster.
     Required,
-    /// One of them may still be joining.
+    /// One of them may still be joining, or looks who is there with the directory of another cluster: the
+    /// consensus says who it is to anybody, and refuses the rest by itself.
     Joining,
 }
 
@@ -120,13 +121,13 @@ impl Identity {
             )));
         }
         match (self.cluster.get(), cluster(metadata)?) {
-            (Some(own), Some(theirs)) if *own != theirs => {
+            (Some(own), Some(theirs)) if *own != theirs && membership == Membership::Required => {
                 Err(Status::failed_precondition(format!(
                     "this node belongs to cluster {own}, node {from} to cluster {theirs}; nothing was \
                      done"
                 )))
             }
-            (Some(_), Some(_)) => Ok(from),
+            (Some(own), Some(theirs)) if *own == theirs => Ok(from),
             (_, None) if membership == Membership::Required => Err(Status::failed_precondition(
                 format!("node {from} does not say its cluster ({CLUSTER}); nothing was done"),
             )),
@@ -239,6 +240,8 @@ mod tests {
             .check(&from_two, None, Membership::Required)
             .unwrap_err();
         assert!(why.message().contains("has not joined a cluster yet"));
+        let of_another = call(&[(NODE, "4"), (CLUSTER, &ClusterId(8).to_string())]);
+        assert!(two.check(&of_another, None, Membership::Joining).is_ok());
         joining.cluster.set(OURS).unwrap();
         assert!(joining.check(&from_two, None, Membership::Required).is_ok());
     }
