@@ -14,8 +14,10 @@ use rustix::io::Errno;
 use support::cluster::Nodes;
 use support::{batch, fetch_one, new_topic, produce, until};
 use varve_broker::Broker;
-use varve_broker_api::{Broker as _, Context};
-use varve_types::{ErrorKind, NodeId, TopicName};
+use varve_broker_api::{
+    Before, Broker as _, Context, DeleteBefore, Operations as _, Reassign, Target,
+};
+use varve_types::{ErrorKind, NodeId, Offset, PartitionId, TopicName, TopicPartition};
 use varve_vfs::Vfs;
 use varve_vfs::fault::Op;
 use varve_vfs::mem::{Answer, Call, MemVfs};
@@ -67,9 +69,13 @@ async fn fill(nodes: &Nodes, topic: &TopicName, from: usize, to: usize) {
 /// Reads as a client does: from whoever leads, again after every error that a client asks again after. The first
 /// that it does not is what is returned.
 async fn read_from_start(nodes: &Nodes, topic: &TopicName) -> Result<Vec<String>, ErrorKind> {
+    read_from(nodes, topic, 0).await
+}
+
+async fn read_from(nodes: &Nodes, topic: &TopicName, first: i64) -> Result<Vec<String>, ErrorKind> {
     for _ in 0..400 {
         let (_, broker) = nodes.leader(topic.as_str(), 0).await;
-        let (mut offset, mut values) = (0, Vec::new());
+        let (mut offset, mut values) = (first, Vec::new());
         let end = loop {
             match fetch_one(&broker, topic, 0, offset).await {
                 Ok(fetched) => {
@@ -189,6 +195,15 @@ fn metric(broker: &Broker, line: &str) -> bool {
     let mut text = String::new();
     prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
     text.lines().any(|l| l == line)
+}
+
+fn counter(broker: &Broker, name: &str) -> u64 {
+    let mut registry = prometheus_client::registry::Registry::with_prefix("varve");
+    broker.register_metrics(&mut registry);
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+    let line = text.lines().find(|l| l.starts_with(&format!("{name} ")));
+    line.unwrap().rsplit(' ').next().unwrap().parse().unwrap()
 }
 
 const REPAIRED: &str = r#"varve_partition_repairs_total{topic="orders"} 1"#;
@@ -348,6 +363,78 @@ async fn a_missing_replica_is_not_begun_empty_while_nobody_can_be_told() {
     whole(&nodes, &topic, 4).await;
 }
 
+/// Moves partition 0 to other nodes, and waits until it is there.
+async fn move_to(nodes: &Nodes, topic: &TopicName, on: &[i32]) {
+    let on: Vec<NodeId> = on.iter().map(|n| NodeId(*n)).collect();
+    let item = (
+        TopicPartition::new(topic.clone(), PartitionId(0)),
+        Target::Nodes(on.clone()),
+    );
+    let request = Reassign {
+        items: vec![item],
+        validate_only: false,
+    };
+    let broker = &nodes.brokers[&NodeId(1)];
+    let mut told = broker
+        .reassign(&Context::anonymous(), request)
+        .await
+        .unwrap();
+    told.remove(0).unwrap();
+    until(&format!("it is on {on:?}"), || {
+        let p = nodes.partition(topic.as_str(), 0);
+        p.replicas == on && !p.is_reassigning() && p.isr.len() == on.len()
+    })
+    .await;
+}
+
+/// The journal still has records of what the replica was, for files of the same names and numbers.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_comes_back_is_not_mixed_with_what_it_was() {
+    let mut nodes = Nodes::new(3).await;
+    // The first file of the journal is made while it is not used yet.
+    let other = create(&nodes, "other", &[2], &[]).await;
+    let journaled = |n| counter(&nodes.brokers[&NodeId(n)], "varve_journal_groups_total");
+    for n in 0.. {
+        append(&nodes, &other, n).await;
+        if journaled(2) > 3 {
+            break;
+        }
+    }
+    let topic = create(&nodes, "orders", &[2, 1], &[("min.insync.replicas", "2")]).await;
+    let before = journaled(2);
+    fill(&nodes, &topic, 0, 8).await;
+    assert!(
+        journaled(2) > before + 3,
+        "it leads, and its journal has the records"
+    );
+    move_to(&nodes, &topic, &[1, 3]).await;
+    // Its log begins later now, so that everything is in another place.
+    let before = vec![DeleteBefore {
+        partition: TopicPartition::new(topic.clone(), PartitionId(0)),
+        before: Before::Offset(Offset::new(7).unwrap()),
+    }];
+    let (_, leader) = nodes.leader("orders", 0).await;
+    let trimmed = leader.delete_records(&Context::anonymous(), before).await;
+    trimmed.into_iter().next().unwrap().unwrap();
+    move_to(&nodes, &topic, &[1, 2]).await;
+    let two = nodes.kill(NodeId(2)).await;
+    nodes.restart(NodeId(2), two).await;
+    nodes.in_sync("orders", 0, 2).await;
+    until("both have the same", || {
+        let of = |n| bytes_of(&nodes.disks[&NodeId(n)], &topic);
+        let (one, two) = (of(1), of(2));
+        one.ends_with(&two) && !two.is_empty()
+    })
+    .await;
+    assert_eq!(read_from(&nodes, &topic, 7).await.unwrap(), [value(7)]);
+    let health = nodes.brokers[&NodeId(2)].storage_health();
+    assert!(
+        health.is_good() && health.repairing.is_empty(),
+        "{health:?}"
+    );
+    assert!(!metric(&nodes.brokers[&NodeId(2)], REPAIRED));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn two_that_are_damaged_at_once_are_repaired_from_the_third() {
     let nodes = Nodes::with(3, ALWAYS, Duration::from_millis(300)).await;
@@ -367,9 +454,14 @@ async fn what_all_have_damaged_is_told_and_the_rest_is_kept() {
     let nodes = Nodes::with(3, ALWAYS, Duration::from_millis(300)).await;
     let topic = create(&nodes, "orders", &[1, 2, 3], &[]).await;
     fill(&nodes, &topic, 0, 11).await;
+    // Cut off, so that none is repaired from the next before that one is damaged too.
+    for node in 1..=3 {
+        nodes.net.cut(NodeId(node));
+    }
     for node in 1..=3 {
         flip(&nodes.disks[&NodeId(node)], &topic, 5);
     }
+    nodes.net.heal();
     until("one is left", || {
         let p = nodes.partition("orders", 0);
         p.isr.len() == 1 && p.elr.is_empty()

@@ -14,6 +14,7 @@ pub(crate) mod isr;
 pub(crate) mod join;
 pub(crate) mod links;
 mod member;
+mod moved;
 mod operate;
 pub(crate) mod overview;
 pub(crate) mod reconcile;

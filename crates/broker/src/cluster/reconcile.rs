@@ -2,8 +2,8 @@
 //! they are now.
 //!
 //! Invariants: nothing is assigned before this node has applied its own registration; a replica that is to
-//! have records and whose directory is missing is reported lost before an empty one takes its place; a
-//! directory goes only when the metadata says that this node does not hold the partition.
+//! have records and whose directory is missing is reported lost before an empty one takes its place; nothing is
+//! opened where a replica that has moved away is still being taken out.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -15,6 +15,7 @@ use varve_metadata::{Command as Change, PartitionKey, State};
 use varve_partition::Assignment;
 use varve_types::{BrokerEpoch, NodeId, PartitionId, TopicConfig, TopicName};
 
+use super::moved::Leaving;
 use super::replace::Repairing;
 use super::{InCluster, key};
 use crate::lane::Command;
@@ -64,6 +65,8 @@ pub(crate) struct Reconciler {
     first: bool,
     /// Replicas whose directory was missing at the start, for as long as the metadata counts on them.
     missing: BTreeSet<PartitionKey>,
+    /// Replicas that are elsewhere now, and whose files are not taken away yet.
+    pub(super) leaving: Leaving,
     /// Something failed and is to be tried again.
     again: bool,
     /// Told once the first look is done.
@@ -84,6 +87,7 @@ impl Reconciler {
             told: BTreeMap::new(),
             first: true,
             missing: BTreeSet::new(),
+            leaving: Leaving::default(),
             again: false,
             opened: Some(opened),
         }
@@ -304,6 +308,10 @@ impl Reconciler {
     /// one is begun: elected from what was known before, it would make the others cut what they have. One that
     /// was placed here in this run has none yet.
     async fn may_open(&mut self, info: &TopicInfo, wanted: &Wanted) -> bool {
+        if self.leaving.contains(wanted.key) {
+            self.again = true;
+            return false;
+        }
         if !wanted.counted {
             self.missing.remove(&wanted.key);
             return true;
@@ -384,61 +392,6 @@ impl Reconciler {
             tracing::error!(%error, "opening partitions failed");
             Vec::new()
         })
-    }
-
-    /// Closes what this node holds no more, and removes its files.
-    async fn close(
-        &mut self,
-        old: &crate::registry::View,
-        gone: Vec<(PartitionKey, Arc<Partition>)>,
-    ) {
-        if gone.is_empty() {
-            return;
-        }
-        let partitions: Vec<Arc<Partition>> = gone.iter().map(|(_, p)| Arc::clone(p)).collect();
-        self.registry.close(&partitions).await;
-        let present = self.registry.view();
-        let mut deleted = BTreeSet::new();
-        for (key, partition) in gone {
-            self.told.remove(&key);
-            self.cluster.repairs.forget(key);
-            tracing::info!(partition = %partition.id, "this node holds the partition no more");
-            let Some(topic) = old.topics.get(&partition.id.topic) else {
-                continue;
-            };
-            let opener = &self.registry.opener;
-            let stays = present.topics.get(&topic.info.name);
-            if stays.is_some_and(|t| t.info.id == topic.info.id) {
-                let dir = opener.partition_dir(&topic.info, key.partition);
-                opener.remove_dir(super::replace::aside(&dir)).await;
-                opener.remove_dir(dir).await;
-            } else {
-                deleted.insert(opener.dir_name(&topic.info));
-            }
-        }
-        for name in deleted {
-            self.registry.opener.remove_topic_dir(&name).await;
-        }
-    }
-
-    /// Removes what a crash has left of topics that are deleted and of replicas that are elsewhere.
-    async fn sweep(&self, names: BTreeSet<String>, held: &BTreeSet<PartitionKey>) {
-        let opener = self.registry.opener.clone();
-        let view = self.registry.view();
-        let kept: BTreeSet<std::path::PathBuf> = view
-            .topics
-            .values()
-            .flat_map(|t| {
-                let mine = (0..t.info.partitions).map(PartitionId);
-                let mine = mine.filter(|p| held.contains(&key(t.info.id, *p)));
-                mine.map(|p| opener.partition_dir(&t.info, p))
-            })
-            .collect();
-        let workers = self.registry.opener.config.workers.clone();
-        let swept = blocking(&workers, move || opener.sweep(&names, &kept));
-        if let Ok(Err(error)) = swept.await {
-            tracing::warn!(%error, "directories of partitions that are not held here are left over");
-        }
     }
 }
 

@@ -1,4 +1,5 @@
-//! A lane lets go of a replica that is given up, so that its files can be taken out of their place.
+//! A lane lets go of a replica that is given up, or that is elsewhere now, so that its files can be taken out of
+//! their place.
 //!
 //! Invariants: whoever waits for it gets an answer; it is let go of only when nobody writes to its files
 //! any more and the journal, durably, has nothing that a replay could put into the files of its successor.
@@ -32,6 +33,21 @@ impl Lane {
                 "it was found damaged, and is copied again from the leader; ask that one"
                     .to_owned(),
             );
+        }
+        self.step(slot, Input::StorageFailed);
+        self.try_leave(slot);
+    }
+
+    /// The replica has moved to another node.
+    pub(super) fn leave(&mut self, slot: u32, reply: GoneReply) {
+        let Some(owned) = self.slots.get_mut(&slot) else {
+            // It was never open.
+            let _ = reply.send(Ok(()));
+            return;
+        };
+        if let Some(copying) = owned.copying.as_mut() {
+            copying.leave(reply);
+            copying.refuse_all(FetchRefusal::NotReplica);
         }
         self.step(slot, Input::StorageFailed);
         self.try_leave(slot);

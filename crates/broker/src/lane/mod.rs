@@ -107,6 +107,11 @@ pub(crate) enum Command {
         assignment: Box<Assignment>,
         reply: give_up::GoneReply,
     },
+    /// Let go of a replica that is elsewhere now.
+    Leave {
+        slot: u32,
+        reply: give_up::GoneReply,
+    },
     /// Forget a partition whose topic is deleted.
     Close {
         slot: u32,
@@ -328,6 +333,10 @@ impl Lane {
             } => {
                 self.write_group();
                 self.give_up(slot, *assignment, reply);
+            }
+            Command::Leave { slot, reply } => {
+                self.write_group();
+                self.leave(slot, reply);
             }
             Command::Close { slot, reply } => {
                 self.write_group();

@@ -118,7 +118,7 @@ async fn failures_of_a_call_are_told_apart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn consensus_reaches_nodes_that_have_not_joined_and_no_other_cluster() {
+async fn consensus_reaches_whoever_is_there_and_records_only_the_same_cluster() {
     let joining = serve_as(silent(), Identity::joining(LEADER)).await;
     let member = serve(silent()).await;
     let message = Bytes::from_static(b"abc");
@@ -136,9 +136,13 @@ async fn consensus_reaches_nodes_that_have_not_joined_and_no_other_cluster() {
         let answer = call(from, address.clone()).await.unwrap();
         assert_eq!(answer.payload, b"cba"[..]);
     }
+    // Who looks with the directory of another cluster is told who is there; the consensus refuses it the rest.
     let other = Identity::new(ClusterId(1), FOLLOWER);
-    let error = call(other, member.address.clone()).await.unwrap_err();
-    assert_eq!(error.kind, CallErrorKind::Refused);
+    let answer = call(other.clone(), member.address.clone()).await.unwrap();
+    assert_eq!(answer.payload, b"cba"[..]);
+    let client = PeerClient::new(other, ClientOptions::default());
+    let heard = client.heartbeat(LEADER, member.address.clone(), beat(FOLLOWER));
+    let error = heard.await.unwrap_err();
     assert!(error.why.contains("belongs to cluster"), "{error}");
     // A node that meets itself under another name knows by the number that every answer carries; whatever needs
     // another node is refused.

@@ -246,7 +246,10 @@ async fn a_server_that_stops_ends_its_streams() {
     assert_eq!(error.why, "the node has ended the stream");
     let serving = tokio::time::timeout(SOON, served.serving).await.unwrap();
     serving.unwrap().unwrap();
-    assert_eq!(served.fake.halves.load(Ordering::SeqCst), 0);
+    until("both halves end", || {
+        served.fake.halves.load(Ordering::SeqCst) == 0
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
