@@ -241,6 +241,11 @@ impl Core {
         out: &mut Vec<Output>,
     ) -> Result<(), Distrust> {
         let (log_start, log_end) = (self.cursors.log_start, self.cursors.log_end);
+        if planted::is(Plant::CutToLogStart) {
+            self.cutting = true;
+            out.push(Output::Truncate(log_start));
+            return Ok(());
+        }
         let to = match self.epochs.end_of(epoch, log_end) {
             Some((own, own_end)) if own == epoch => end_offset.min(own_end).max(log_start),
             Some((_, own_end)) => own_end.max(log_start),
@@ -302,6 +307,13 @@ impl Core {
         cursors.written = log_end;
         cursors.flushed = flushed;
         cursors.high_watermark = cursors.high_watermark.clamp(log_start, log_end);
+        let high_watermark = cursors.high_watermark;
+        if let Role::Follower(follower) = &mut self.role
+            && !planted::is(Plant::KeepHighWatermark)
+        {
+            // What the leader has committed beyond the cut it will say again.
+            follower.leader_high_watermark = high_watermark;
+        }
         self.settle(now, out);
         self.fetch_if_at_rest(now, out);
     }

@@ -484,7 +484,8 @@ impl Core {
         match replica.evidence {
             Some(known)
                 if (position.broker_epoch, position.sequence)
-                    <= (known.broker_epoch, known.sequence) =>
+                    <= (known.broker_epoch, known.sequence)
+                    && !planted::is(Plant::AcceptLateWord) =>
             {
                 Err(FetchRefusal::Stale)
             }
@@ -585,7 +586,8 @@ impl Core {
         let durability = self.config.durability;
         let joins = |(node, replica): (&NodeId, &Replica)| {
             let shown = replica.shown(durability)?;
-            let knows = replica.evidence?.partition_epoch >= leader.partition_epoch;
+            let knows = replica.evidence?.partition_epoch >= leader.partition_epoch
+                || planted::is(Plant::JoinUnaware);
             let earned = shown >= high_watermark && shown >= epoch_start && knows;
             let free = !leader.isr.contains(node) && now.mono_ms >= replica.rejoin_at;
             (earned && free).then_some(*node)
