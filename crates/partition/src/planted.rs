@@ -52,6 +52,34 @@ pub enum Plant {
     ReuseInstance,
 }
 
+impl Plant {
+    /// All of them.
+    pub const ALL: [Self; 22] = [
+        Self::TruncateByHighWatermark,
+        Self::IgnoreMinIsr,
+        Self::WrittenIsFlushed,
+        Self::CommittedIsrOnly,
+        Self::IsrBeforeCommit,
+        Self::JoinBelowHighWatermark,
+        Self::JoinBelowEpochStart,
+        Self::KeepEvidence,
+        Self::IgnoreBrokerEpoch,
+        Self::AcceptStaleFetch,
+        Self::NoReconcileSameLeader,
+        Self::UndefinedEpoch,
+        Self::ServeAboveHighWatermark,
+        Self::ForgetProducers,
+        Self::AcceptOldEpoch,
+        Self::JoinUnaware,
+        Self::AcceptLateWord,
+        Self::CutToLogStart,
+        Self::KeepHighWatermark,
+        Self::KeepSavedHighWatermark,
+        Self::RollBackWritten,
+        Self::ReuseInstance,
+    ];
+}
+
 #[cfg(feature = "planted")]
 thread_local! {
     static ACTIVE: std::cell::Cell<Option<Plant>> = const { std::cell::Cell::new(None) };

@@ -6,12 +6,12 @@ use varve_types::config::Durability;
 use varve_types::{NodeId, Offset};
 
 use crate::cluster::node::Node;
-use crate::cluster::oracle::Seen;
+use crate::cluster::history::History;
 
 pub(in crate::cluster) fn check<'a>(
     key: PartitionKey,
     partition: &Partition,
-    seen: &Seen,
+    seen: &History,
     counts: impl Fn(&NodeId) -> Option<&'a Node>,
     durability: Durability,
 ) -> Result<(), String> {

@@ -185,8 +185,11 @@ impl World {
             return Ok(());
         }
         log.trim(to);
+        let since = self.replica(id, key).and_then(|r| r.since);
         let seen = self.oracle.partition(key);
-        seen.trimmed = seen.trimmed.max(to);
+        if let Some(history) = seen.histories.get_mut(&since) {
+            history.trimmed = history.trimmed.max(to);
+        }
         self.count("log start moved");
         self.step(id, key, Input::LogStart(to))
     }
