@@ -16,6 +16,8 @@ struct Seat {
     core: Core,
     /// It was replaced and does not know: the state it saw last, and until when.
     behind: Option<(Box<State>, u64)>,
+    /// Version of the state that it has looked at last.
+    planned: u64,
 }
 
 /// All of them.
@@ -43,6 +45,7 @@ impl Seats {
         let seat = |_| Seat {
             core: Core::new(config),
             behind: None,
+            planned: 0,
         };
         Self {
             seats: (0..knobs.nodes).map(seat).collect(),
@@ -178,7 +181,8 @@ impl World {
                 None => &controller.state,
             };
             let stray = seat.behind.is_some();
-            if seat.core.next_deadline().is_some_and(|at| at <= now) {
+            let changed = std::mem::replace(&mut seat.planned, state.version()) != state.version();
+            if changed || seat.core.next_deadline().is_some_and(|at| at <= now) {
                 let commands = seat.core.plan(state, now);
                 due.extend(commands.into_iter().map(|c| (stray, c)));
             }

@@ -1,7 +1,7 @@
 //! R1, R7, R10, R14 to R16, R18 and M8, step by step: what one change of the metadata may do to a partition
 //! or a node. Says it anew, from the states before and after; asks no rule of the metadata.
 
-use varve_metadata::{Command, Election, Event, NodeState, Partition, PartitionKey, State, features};
+use varve_metadata::{Command, Event, NodeState, Partition, PartitionKey, State, features};
 use varve_types::{DirectoryId, NodeId, PartitionId};
 
 /// Every partition, as it was and as it is.
@@ -46,11 +46,15 @@ pub(in crate::cluster) fn check(
         epochs(was, is).map_err(say)?;
         election(was, is, made).map_err(say)?;
         movement(was, is, (command, after.level(), min)).map_err(say)?;
-        loss(before, after, is, command).map_err(say)?;
+        loss(before, key, is, command).map_err(say)?;
         let mut held = was.isr.iter().chain(&was.elr);
         let away = held.all(|n| !is.isr.contains(n) && !is.elr.contains(n));
         let unclean = matches!(made, Event::UncleanLeaderElected { .. });
-        let lost = matches!(command, Command::RegisterNode { .. } | Command::ReplicaLost { .. });
+        // What it registers with may be empty; whom a leader takes in has caught up with it.
+        let lost = matches!(
+            command,
+            Command::RegisterNode { .. } | Command::AlterPartition { .. }
+        );
         if away && !unclean && !lost && !(was.isr.is_empty() && was.elr.is_empty()) {
             return Err(say("R18: nobody is left who held what was committed"));
         }
@@ -118,7 +122,7 @@ fn movement(
 /// R10, R16: what has lost something is neither in sync nor eligible.
 fn loss(
     before: &State,
-    after: &State,
+    key: PartitionKey,
     is: &Partition,
     command: &Command,
 ) -> Result<(), &'static str> {
@@ -131,14 +135,13 @@ fn loss(
                 return Err("R16: an empty disk counts");
             }
         }
-        Command::GiveUpReplica { node, .. } | Command::ReplicaLost { node, .. } if counts(node) => {
-            return Err("R10: a replica that was given up counts");
-        }
-        Command::ElectLeader {
-            how: Election::Clean(_) | Election::Preferred,
+        Command::GiveUpReplica {
+            node,
+            topic_id,
+            partition,
             ..
-        } if is.unclean_epoch > Some(is.leader_epoch) || after.level() < before.level() => {
-            return Err("R15: an election that was to be clean is not");
+        } if (key.topic, key.partition) == (*topic_id, *partition) && counts(node) => {
+            return Err("R10: a replica that was given up counts");
         }
         _ => {}
     }
