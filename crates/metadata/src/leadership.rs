@@ -153,7 +153,8 @@ pub(crate) fn settle(before: &Partition, p: &mut Partition, ground: &Ground<'_>,
 fn move_is_over(p: &Partition, isr: &[NodeId], ground: &Ground<'_>) -> bool {
     let target = p.target();
     let can_lead = |n: &NodeId| isr.contains(n) && ground.active(*n);
-    let led = ground.level < MOVES_END_LED || target.iter().any(can_lead);
+    let unled = ground.level < MOVES_END_LED || planted::is(Plant::MoveEndsUnled);
+    let led = unled || target.iter().any(can_lead);
     if planted::is(Plant::MoveEndsEarly) {
         return target.iter().any(|n| isr.contains(n));
     }

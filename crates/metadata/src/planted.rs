@@ -29,8 +29,6 @@ pub enum Plant {
     NewDiskIsSame,
     /// A replica that was given up stays eligible.
     LostIsEligible,
-    /// A replica is lost and the leader's epoch goes on: what it showed before still counts.
-    LostKeepsEpoch,
     /// The last replica that holds everything is given up because of a damaged record.
     GiveUpLast,
     /// A change of leader begins no new leader epoch.
@@ -43,6 +41,8 @@ pub enum Plant {
     LeaderlessForgets,
     /// A move ends when one replica of its target is in sync.
     MoveEndsEarly,
+    /// A move ends though all of its targets are stopping, and takes the leader with it.
+    MoveEndsUnled,
     /// A move that is given up drops replicas without which too few hold what is committed.
     MoveDropsHolders,
     /// An unclean election replaces a leader that is there.
@@ -68,13 +68,13 @@ impl Plant {
         Self::UncleanIsClean,
         Self::NewDiskIsSame,
         Self::LostIsEligible,
-        Self::LostKeepsEpoch,
         Self::GiveUpLast,
         Self::NoEpochOnElection,
         Self::ElectAnyone,
         Self::EligibleBesideEnough,
         Self::LeaderlessForgets,
         Self::MoveEndsEarly,
+        Self::MoveEndsUnled,
         Self::MoveDropsHolders,
         Self::UncleanOverLeader,
         Self::UncleanKeepsEligible,

@@ -123,6 +123,9 @@ fn command(state: &State, line: &Line<'_>) -> Command {
             node: line.node(1),
             epoch: epoch(line.node(1)),
         },
+        "level" => Command::FinalizeFeature {
+            level: line.words[1].parse().unwrap(),
+        },
         "unregister" => Command::UnregisterNode { node: line.node(1) },
         "decommission" => Command::SetDecommissioning {
             node: line.node(1),
@@ -209,9 +212,6 @@ fn of_partition(state: &State, line: &Line<'_>) -> Command {
             epoch: epoch(line.node(2)),
             topic_id,
             partition,
-        },
-        "level" => Command::FinalizeFeature {
-            level: line.words[1].parse().unwrap(),
         },
         other => panic!("unknown command {other}"),
     }

@@ -273,7 +273,9 @@ impl Core {
     /// last record: there is nothing to keep. What was committed here lies before the leader's log.
     fn start_over(&mut self, log_start: Offset, out: &mut Vec<Output>) -> Result<(), Distrust> {
         let empty = self.cursors.log_start == self.cursors.log_end;
-        if empty && self.epochs.last().is_none() && log_start <= self.cursors.log_end {
+        // An empty one may still begin too high: what it had began after the end of a log that was made to
+        // lead uncleanly.
+        if empty && self.epochs.last().is_none() && log_start == self.cursors.log_end {
             return Err(Distrust::NoProgress);
         }
         if self.cursors.high_watermark > log_start && !self.unclean_since_last_record() {

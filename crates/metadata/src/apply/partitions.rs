@@ -356,7 +356,7 @@ pub(super) fn replica_lost(
     }
     let edit = Edit {
         lost: Some(node),
-        new_epoch: !planted::is(Plant::LostKeepsEpoch),
+        new_epoch: true,
         touch: true,
         ..Edit::default()
     };

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 pub const SEEDS: u64 = 20_000;
 
 /// Each of these, at least once.
-pub const SOMETIMES: [&str; 52] = [
+pub const SOMETIMES: [&str; 54] = [
     "acknowledged records given up",
     "clean stop",
     "clock on the wall jumps",
@@ -49,12 +49,14 @@ pub const SOMETIMES: [&str; 52] = [
     "metadata command proposed twice",
     "move cancelled",
     "move ended",
+    "moved to a node that wants to stop",
     "node cut off",
     "node emptied",
     "one-way cut",
     "only eligible replicas are left",
     "power cut that lost batches",
     "replica removed and added again",
+    "replica flickers",
     "repeat answered with the first offset",
     "rolling crash",
     "unclean election",

@@ -25,6 +25,8 @@ pub struct Knobs {
     pub duplicates: u64,
     /// Mean time between two faults, milliseconds.
     pub fault_every_ms: u64,
+    /// Slowest write, milliseconds.
+    pub write_ms: u64,
     /// Slowest usual flush, milliseconds.
     pub flush_ms: u64,
     /// How long faults go on, milliseconds.
@@ -92,6 +94,7 @@ impl Knobs {
             loss: [0, 5, 50][rng.below(3) as usize],
             duplicates: [0, 20, 100][rng.below(3) as usize],
             fault_every_ms: [60, 200, 600][rng.below(3) as usize],
+            write_ms: [2, 2, 20][rng.below(3) as usize],
             flush_ms: [2, 15, 60][rng.below(3) as usize],
             fault_phase_ms: 3_000 + rng.below(4_000) + u64::from(unclean) * 3_000,
             session_ms: [200, 600][rng.below(2) as usize],

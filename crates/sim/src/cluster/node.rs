@@ -95,6 +95,8 @@ pub(super) struct Node {
     pub(super) stalled_until: u64,
     /// Until then writes find no space.
     pub(super) full_until: u64,
+    /// Until then some of them do.
+    pub(super) nearly_full_until: u64,
 }
 
 impl Node {
@@ -119,6 +121,7 @@ impl Node {
             clock,
             stalled_until: 0,
             full_until: 0,
+            nearly_full_until: 0,
         }
     }
 
@@ -498,7 +501,8 @@ impl World {
         let Some(node) = self.nodes.get_mut(&id) else {
             return Ok(());
         };
-        let full = now < node.full_until;
+        let unlucky = now < node.nearly_full_until && self.rng.below(3) == 0;
+        let full = now < node.full_until || unlucky;
         let (Some(replica), Some(log)) = (node.replicas.get_mut(&key), node.disks.get_mut(&key))
         else {
             return Ok(());

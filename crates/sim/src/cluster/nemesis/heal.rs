@@ -18,6 +18,7 @@ impl World {
             if let Some(node) = self.nodes.get_mut(&id) {
                 node.stalled_until = 0;
                 node.full_until = 0;
+                node.nearly_full_until = 0;
             }
             self.resume_node(id);
             self.at(1, Event::Start(id));

@@ -80,9 +80,14 @@ impl World {
     }
 
     fn move_something(&mut self, node: NodeId) -> Result<(), String> {
-        match self.rng.below(5) {
+        match self.rng.below(8) {
             0 => self.remove_and_add(node),
             1 => self.empty(node),
+            2 => self.flicker(node),
+            3 => {
+                self.move_to_stopping(node);
+                Ok(())
+            }
             _ => self.move_replicas(),
         }
     }
@@ -115,9 +120,19 @@ impl World {
         self.nodes.values().all(|n| n.up && n.epoch.is_some()) && self.keys().iter().all(full)
     }
 
+    /// Every partition has more than one replica in sync: moves may leave less for a while.
+    fn has_spare(&self) -> bool {
+        let spare = |key: &PartitionKey| {
+            let partition = self.controller.state.partition_at(*key);
+            partition.is_some_and(|p| p.isr.len() >= 2)
+        };
+        self.keys().iter().all(spare)
+    }
+
     fn kill(&mut self, id: NodeId, power: bool) {
         let replicated = self.knobs.durability == Durability::Replicated;
-        if !self.may_lose_memory() || (replicated && self.knobs.min_insync < 2) {
+        let spare = self.knobs.min_insync >= 2 && self.has_spare();
+        if !self.may_lose_memory() || (replicated && !spare) {
             return;
         }
         let after = 20 + self.rng.below(1_200);
@@ -159,7 +174,8 @@ impl World {
     /// A disk is replaced by an empty one: as many at once as the topic can bear, which is one.
     fn wipe(&mut self, id: NodeId) {
         let damaged = self.nodes.values().any(|n| !n.damaged.is_empty());
-        if self.knobs.min_insync < 2 || damaged || !self.at_full_strength() {
+        let spare = self.knobs.min_insync >= 2 && self.has_spare();
+        if !spare || damaged || !self.at_full_strength() {
             return;
         }
         let after = 20 + self.rng.below(1_200);
@@ -253,14 +269,17 @@ impl World {
     }
 
     fn fill(&mut self, id: NodeId) {
-        // Full for a moment only, it refuses one write among others.
-        let longest = [20, 1_500][self.rng.below(2) as usize];
-        let until = self.now + self.rng.below(longest);
+        let until = self.now + self.rng.below(1_500);
+        // Nearly full, it refuses one write and takes the next.
+        let nearly = self.rng.below(2) == 0;
         if let Some(node) = self.nodes.get_mut(&id) {
-            node.full_until = until;
+            match nearly {
+                true => node.nearly_full_until = until,
+                false => node.full_until = until,
+            }
         }
         self.count("disk full");
-        self.say(|_| format!("the disk of node {id} is full until {until}"));
+        self.say(|_| format!("the disk of node {id} is full until {until}, nearly: {nearly}"));
     }
 
     fn move_leader(&mut self, to: NodeId) -> Result<(), String> {
@@ -293,7 +312,7 @@ impl World {
         Ok(())
     }
 
-    fn reassign(&mut self, key: PartitionKey, target: Option<Vec<NodeId>>) -> Result<bool, String> {
+    pub(super) fn reassign(&mut self, key: PartitionKey, target: Option<Vec<NodeId>>) -> Result<bool, String> {
         let made = self.change(Command::Reassign {
             topic_id: key.topic,
             partition: key.partition,

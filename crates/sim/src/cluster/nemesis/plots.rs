@@ -26,6 +26,14 @@ pub(in crate::cluster) enum Plot {
     },
     /// That node dies, too.
     Kill { node: NodeId, away_ms: u64 },
+    /// That replica is removed, or added again; so many times more.
+    Flicker {
+        key: PartitionKey,
+        node: NodeId,
+        times: u32,
+    },
+    /// The partition moves to that node alone.
+    MoveTo { key: PartitionKey, node: NodeId },
     /// Whoever leads now dies, too.
     KillLeader(PartitionKey),
     /// Somebody looks after the cluster.
@@ -41,6 +49,12 @@ impl World {
             Plot::LeftBehind { key, node, fault } => self.leave_alone(key, node, fault),
             Plot::ElectUnclean { key, node, tries } => return self.elect_unclean(key, node, tries),
             Plot::Kill { node, away_ms } => self.kill_for(node, away_ms),
+            Plot::Flicker { key, node, times } => return self.flickers(key, node, times),
+            Plot::MoveTo { key, node } => {
+                if self.reassign(key, Some(vec![node]))? {
+                    self.count("moved to a node that wants to stop");
+                }
+            }
             Plot::KillLeader(key) => {
                 let partition = self.controller.state.partition_at(key);
                 if let Some(leader) = partition.and_then(|p| p.leader) {
@@ -58,6 +72,48 @@ impl World {
         let power = self.rng.below(2) == 0;
         self.kill_now(node, power);
         self.at(away_ms, Event::Start(node));
+    }
+
+    /// A follower is removed and added again as fast as nodes can hear of it.
+    pub(super) fn flicker(&mut self, node: NodeId) -> Result<(), String> {
+        let Some(key) = self.some_key() else {
+            return Ok(());
+        };
+        self.count("replica flickers");
+        self.flickers(key, node, 8)
+    }
+
+    fn flickers(&mut self, key: PartitionKey, node: NodeId, times: u32) -> Result<(), String> {
+        let Some(partition) = self.controller.state.partition_at(key) else {
+            return Ok(());
+        };
+        let mut target = partition.target();
+        if target.contains(&node) {
+            target.retain(|n| *n != node);
+        } else {
+            target.push(node);
+        }
+        let kept = partition.leader.is_some_and(|n| target.contains(&n));
+        if kept && target.len() >= self.knobs.min_insync {
+            self.reassign(key, Some(target))?;
+        }
+        if times > 0 {
+            let times = times - 1;
+            let after = 45 + self.rng.below(80);
+            self.at(after, Event::Plot(Plot::Flicker { key, node, times }));
+        }
+        Ok(())
+    }
+
+    /// A node wants to stop, and before it has, a partition is moved to it alone.
+    pub(super) fn move_to_stopping(&mut self, node: NodeId) {
+        let now = self.now;
+        let Some(key) = self.some_key() else { return };
+        if let Some(n) = self.nodes.get_mut(&node).filter(|n| n.up && !n.paused) {
+            n.wants_stop = n.epoch.map(|_| now);
+            let after = 40 + self.rng.below(200);
+            self.at(after, Event::Plot(Plot::MoveTo { key, node }));
+        }
     }
 
     fn some_key(&mut self) -> Option<PartitionKey> {

@@ -244,7 +244,7 @@ impl World {
         };
         replica.writing = true;
         let life = replica.life;
-        let after = self.rng.below(3);
+        let after = self.rng.below(self.knobs.write_ms + 1);
         self.at(
             after,
             Event::Written {
