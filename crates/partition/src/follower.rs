@@ -179,6 +179,12 @@ impl Core {
             // Removed while the fetch waited: what it was answered does not follow this log.
             return self.start_over(fetched.log_start, out);
         }
+        if self.begins_within(&fetched.batches) {
+            self.cutting = true;
+            self.begun_anew = true;
+            out.push(Output::Restart(Offset::ZERO));
+            return Ok(());
+        }
         self.check_batches(&fetched.batches)?;
         if let Role::Follower(follower) = &mut self.role {
             follower.leader_high_watermark =
@@ -260,6 +266,15 @@ impl Core {
         self.cutting = true;
         out.push(Output::Truncate(to));
         Ok(())
+    }
+
+    /// Whether this log, which is empty, begins within a batch of a leader that was elected uncleanly: then it
+    /// is from before that. It begins anew from the very first offset, and the leader will say where its own
+    /// log begins.
+    fn begins_within(&self, batches: &[Replicated]) -> bool {
+        let empty = self.cursors.log_start == self.cursors.log_end;
+        let first = batches.first().is_some_and(|b| b.base_offset < self.cursors.log_end);
+        empty && first && self.unclean_since_last_record()
     }
 
     /// Whether a leader was elected uncleanly after this log's last record: then even records that were

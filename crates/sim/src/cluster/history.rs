@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use varve_types::{LeaderEpoch, Offset};
 
-use super::disk::Log;
+use super::disk::{Batch, Log};
 
 /// What was shown and promised between two unclean elections.
 #[derive(Debug, Clone, Default)]
@@ -45,7 +45,8 @@ impl History {
         }
         for (value, (base, records)) in earlier.flat_map(|h| &h.acknowledged) {
             let end = base.plus((*records).into());
-            let held = log.at(*base).is_some_and(|b| b.value == *value) && end <= durable;
+            let same = |b: &Batch| (b.base, b.value) == (*base, *value);
+            let held = log.at(*base).is_some_and(same) && end <= durable;
             let gone = end <= log.start && history.shown.get(base.get() as usize) == Some(value);
             if held || gone {
                 history.acknowledged.insert(*value, (*base, *records));

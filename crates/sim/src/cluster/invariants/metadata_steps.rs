@@ -109,7 +109,9 @@ fn movement(
     if was.is_reassigning() && !is.is_reassigning() && !asked && !is.replicas.iter().all(holds) {
         return Err("R18: a move ends before its targets are in sync");
     }
-    if asked && was.isr.len() >= min && is.isr.len() < min {
+    // Before that level one to stopping replicas takes the leader, and those in sync are eligible.
+    let left = is.isr.len() + is.leader.map_or(is.elr.len(), |_| 0);
+    if asked && was.isr.len() >= min && left < min {
         return Err("R18: a move leaves fewer in sync than commits need");
     }
     let gone = was.leader.is_some() && is.leader.is_none();

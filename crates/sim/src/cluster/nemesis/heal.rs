@@ -26,8 +26,8 @@ impl World {
         self.at(500, Event::Plot(Plot::Operator));
     }
 
-    /// After everything is healed somebody looks after the cluster: nodes need not be emptied any more, and
-    /// where an unclean election was wanted once and nobody is eligible, there is another.
+    /// After everything is healed somebody looks after the cluster: nodes need not be emptied any
+    /// more, what was shrunk grows again, and where an unclean election was wanted once and nobody is eligible, there is another.
     pub(super) fn operator_looks(&mut self) -> Result<(), String> {
         if !self.healed {
             return Ok(());
@@ -42,6 +42,13 @@ impl World {
             let Some(partition) = self.controller.state.partition_at(key) else {
                 continue;
             };
+            let (target, wanted) = (partition.target(), self.knobs.replication_factor as usize);
+            if target.len() < wanted && !partition.is_reassigning() {
+                let others = self.nodes.keys().filter(|n| !target.contains(n));
+                let target = target.iter().chain(others).take(wanted).copied().collect();
+                self.reassign(key, Some(target))?;
+                continue;
+            }
             let lost = partition.leader.is_none() && partition.elr.is_empty();
             if !lost || self.knobs.theme != Theme::Unclean {
                 continue;

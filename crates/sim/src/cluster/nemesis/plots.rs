@@ -51,7 +51,9 @@ impl World {
             Plot::Kill { node, away_ms } => self.kill_for(node, away_ms),
             Plot::Flicker { key, node, times } => return self.flickers(key, node, times),
             Plot::MoveTo { key, node } => {
-                if self.reassign(key, Some(vec![node]))? {
+                // One that has just died may have lost more than what is left can make good.
+                let lives = self.nodes.get(&node).is_some_and(|n| n.up && n.epoch.is_some());
+                if lives && self.reassign(key, Some(vec![node]))? {
                     self.count("moved to a node that wants to stop");
                 }
             }
@@ -109,6 +111,9 @@ impl World {
     pub(super) fn move_to_stopping(&mut self, node: NodeId) {
         let now = self.now;
         let Some(key) = self.some_key() else { return };
+        if self.knobs.durability == Durability::Replicated {
+            return;
+        }
         if let Some(n) = self.nodes.get_mut(&node).filter(|n| n.up && !n.paused) {
             n.wants_stop = n.epoch.map(|_| now);
             let after = 40 + self.rng.below(200);
