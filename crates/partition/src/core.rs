@@ -269,7 +269,7 @@ impl Core {
             return;
         }
         let (leader, epoch) = (next.leader, next.leader_epoch);
-        self.doubt_high_watermark(next.unclean_epoch, out);
+        let void = self.doubt_high_watermark(next.unclean_epoch, out);
         let previous = self.assigned.replace(next).and_then(|a| a.leader);
         if leader == Some(self.me) {
             self.become_leader(now, epoch, out);
@@ -277,7 +277,9 @@ impl Core {
             self.remember_evidence();
             self.resign(out);
             match leader {
-                Some(leader) => self.become_follower(now, leader, epoch, previous, out),
+                Some(leader) => {
+                    self.become_follower(now, leader, epoch, (previous, void), out);
+                }
                 None => self.role = Role::Idle,
             }
         }
@@ -287,7 +289,12 @@ impl Core {
     /// below, or differ. So the high watermark begins anew from the start of the log, on a follower and on the
     /// leader itself, which may not have flushed all of what it was told was committed. That holds for one
     /// that was saved by an earlier run too: nothing says on which side of the election.
-    fn doubt_high_watermark(&mut self, unclean: Option<LeaderEpoch>, out: &mut Vec<Output>) {
+    /// Returns whether this process has seen such an election come: then no run of this node was in sync since.
+    fn doubt_high_watermark(
+        &mut self,
+        unclean: Option<LeaderEpoch>,
+        out: &mut Vec<Output>,
+    ) -> bool {
         let first = !std::mem::replace(&mut self.was_assigned, true);
         let planted = match first {
             true => planted::is(Plant::KeepSavedHighWatermark),
@@ -301,6 +308,7 @@ impl Core {
             self.begins_anew = true;
             out.push(Output::HighWatermark(start));
         }
+        older && !first
     }
 
     /// Answers every append that is still owed: whether it survives is for the next leader to show.

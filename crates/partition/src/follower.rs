@@ -36,7 +36,7 @@ impl Core {
         now: Now,
         leader: NodeId,
         epoch: LeaderEpoch,
-        previous: Option<NodeId>,
+        (previous, void): (Option<NodeId>, bool),
         out: &mut Vec<Output>,
     ) {
         // An epoch that this node led without a record is no part of its log: the next leader may have
@@ -60,7 +60,20 @@ impl Core {
             out.push(Output::Truncate(self.cursors.high_watermark));
             return;
         }
+        let empty = self.cursors.log_start == self.cursors.log_end;
+        if void && empty && self.cursors.log_start > Offset::ZERO {
+            // Where it begins says that all before was committed and removed; that is void.
+            return self.begin_below(out);
+        }
         self.fetch_if_at_rest(now, out);
+    }
+
+    /// This log begins anew from the very first offset, since where it begins means nothing in the log of a
+    /// leader that was elected uncleanly. That leader will say where its own log begins.
+    fn begin_below(&mut self, out: &mut Vec<Output>) {
+        self.cutting = true;
+        self.begun_anew = true;
+        out.push(Output::Restart(Offset::ZERO));
     }
 
     /// The metadata is older than this log, or another cluster's: nothing is safe any more.
@@ -180,9 +193,7 @@ impl Core {
             return self.start_over(fetched.log_start, out);
         }
         if self.begins_within(&fetched.batches) {
-            self.cutting = true;
-            self.begun_anew = true;
-            out.push(Output::Restart(Offset::ZERO));
+            self.begin_below(out);
             return Ok(());
         }
         self.check_batches(&fetched.batches)?;
@@ -257,6 +268,11 @@ impl Core {
             Some((_, own_end)) => own_end.max(log_start),
             None => log_start,
         };
+        if end_offset < log_start && self.unclean_since_last_record() {
+            // They part before this one begins. What the leader has appended there must not be skipped.
+            self.begin_below(out);
+            return Ok(());
+        }
         if to >= log_end {
             return Err(Distrust::NoProgress);
         }
@@ -269,8 +285,7 @@ impl Core {
     }
 
     /// Whether this log, which is empty, begins within a batch of a leader that was elected uncleanly: then it
-    /// is from before that. It begins anew from the very first offset, and the leader will say where its own
-    /// log begins.
+    /// is from before that.
     fn begins_within(&self, batches: &[Replicated]) -> bool {
         let empty = self.cursors.log_start == self.cursors.log_end;
         let first = batches.first().is_some_and(|b| b.base_offset < self.cursors.log_end);

@@ -40,6 +40,11 @@ impl World {
                 }
             }
         }
+        if self.knobs.durability == Durability::Replicated && self.rng.below(4) == 0 {
+            // Possible only while everything is whole, so it is tried often.
+            self.kill(node, true);
+            return Ok(());
+        }
         self.any_fault(node)
     }
 
@@ -83,7 +88,7 @@ impl World {
         match self.rng.below(8) {
             0 => self.remove_and_add(node),
             1 => self.empty(node),
-            2 => self.flicker(node),
+            2 | 4 => self.flicker(),
             3 => {
                 self.move_to_stopping(node);
                 Ok(())

@@ -77,12 +77,21 @@ impl World {
     }
 
     /// A follower is removed and added again as fast as nodes can hear of it.
-    pub(super) fn flicker(&mut self, node: NodeId) -> Result<(), String> {
+    pub(super) fn flicker(&mut self) -> Result<(), String> {
         let Some(key) = self.some_key() else {
             return Ok(());
         };
+        let partition = self.controller.state.partition_at(key);
+        let others = partition.into_iter().flat_map(|p| {
+            let follows = |n: &&NodeId| Some(**n) != p.leader;
+            p.replicas.iter().filter(follows).copied()
+        });
+        let others: Vec<NodeId> = others.collect();
+        let Some(node) = others.get(self.rng.below(others.len() as u64) as usize) else {
+            return Ok(());
+        };
         self.count("replica flickers");
-        self.flickers(key, node, 8)
+        self.flickers(key, *node, 16)
     }
 
     fn flickers(&mut self, key: PartitionKey, node: NodeId, times: u32) -> Result<(), String> {
@@ -101,7 +110,7 @@ impl World {
         }
         if times > 0 {
             let times = times - 1;
-            let after = 45 + self.rng.below(80);
+            let after = 30 + self.rng.below(70);
             self.at(after, Event::Plot(Plot::Flicker { key, node, times }));
         }
         Ok(())
