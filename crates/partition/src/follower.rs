@@ -288,7 +288,9 @@ impl Core {
     /// is from before that.
     fn begins_within(&self, batches: &[Replicated]) -> bool {
         let empty = self.cursors.log_start == self.cursors.log_end;
-        let first = batches.first().is_some_and(|b| b.base_offset < self.cursors.log_end);
+        let first = batches
+            .first()
+            .is_some_and(|b| b.base_offset < self.cursors.log_end);
         empty && first && self.unclean_since_last_record()
     }
 

@@ -484,8 +484,7 @@ impl Core {
         match replica.evidence {
             Some(known)
                 if (position.broker_epoch, position.sequence)
-                    <= (known.broker_epoch, known.sequence)
-                    && !planted::is(Plant::AcceptLateWord) =>
+                    <= (known.broker_epoch, known.sequence) =>
             {
                 Err(FetchRefusal::Stale)
             }

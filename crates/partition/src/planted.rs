@@ -38,8 +38,6 @@ pub enum Plant {
     /// A follower joins that does not know the newest change of the assignment: it may have been removed and
     /// added again since it spoke.
     JoinUnaware,
-    /// A word that another one has overtaken, of an earlier run even, still counts.
-    AcceptLateWord,
     /// A follower that parts from its leader cuts everything, committed or not.
     CutToLogStart,
     /// After an unclean election the high watermark stays where it was.
@@ -54,7 +52,7 @@ pub enum Plant {
 
 impl Plant {
     /// All of them.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 21] = [
         Self::TruncateByHighWatermark,
         Self::IgnoreMinIsr,
         Self::WrittenIsFlushed,
@@ -71,7 +69,6 @@ impl Plant {
         Self::ForgetProducers,
         Self::AcceptOldEpoch,
         Self::JoinUnaware,
-        Self::AcceptLateWord,
         Self::CutToLogStart,
         Self::KeepHighWatermark,
         Self::KeepSavedHighWatermark,

@@ -70,9 +70,9 @@ pub(super) fn register(state: &mut State, command: Command) -> Result<Event, Rej
             what: "broker epochs",
         });
     };
-    let same_disk =
-        known.is_none_or(|k| k.directory == directory || k.directory == DirectoryId::UNKNOWN)
-            || planted::is(Plant::NewDiskIsSame);
+    let same_disk = known
+        .is_none_or(|k| k.directory == directory || k.directory == DirectoryId::UNKNOWN)
+        || planted::is(Plant::NewDiskIsSame);
     let epoch = match known {
         Some(known) if planted::is(Plant::SameBrokerEpoch) => known.epoch,
         _ => epoch,

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 pub const SEEDS: u64 = 20_000;
 
 /// Each of these, at least once.
-pub const SOMETIMES: [&str; 54] = [
+pub const SOMETIMES: [&str; 55] = [
     "acknowledged records given up",
     "clean stop",
     "clock on the wall jumps",
@@ -56,6 +56,7 @@ pub const SOMETIMES: [&str; 54] = [
     "only eligible replicas are left",
     "power cut that lost batches",
     "replica removed and added again",
+    "replica begins a new run while it is let in sync",
     "replica flickers",
     "repeat answered with the first offset",
     "rolling crash",

@@ -501,7 +501,7 @@ impl World {
         let Some(node) = self.nodes.get_mut(&id) else {
             return Ok(());
         };
-        let unlucky = now < node.nearly_full_until && self.rng.below(3) == 0;
+        let unlucky = now < node.nearly_full_until && self.rng.below(2) == 0;
         let full = now < node.full_until || unlucky;
         let (Some(replica), Some(log)) = (node.replicas.get_mut(&key), node.disks.get_mut(&key))
         else {

@@ -195,7 +195,11 @@ impl World {
             let durable = log.durable(durability);
             let history = History::found(unclean, log, durable, seen.histories.values());
             let kept = history.acknowledged.len();
-            let before: BTreeSet<_> = seen.histories.values().flat_map(|h| h.acknowledged.keys()).collect();
+            let before: BTreeSet<_> = seen
+                .histories
+                .values()
+                .flat_map(|h| h.acknowledged.keys())
+                .collect();
             given_up = Some(before.len() - kept);
             seen.histories.insert(since, history);
         }

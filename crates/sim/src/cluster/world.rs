@@ -73,7 +73,10 @@ pub(super) enum Message {
         epoch: BrokerEpoch,
     },
     /// It is the last one, and stays as it is.
-    Kept { key: PartitionKey, life: u64 },
+    Kept {
+        key: PartitionKey,
+        life: u64,
+    },
     /// It is given up, in that version of the metadata: it is to begin anew.
     GivenUp {
         key: PartitionKey,
@@ -190,6 +193,8 @@ pub(super) struct World {
     pub(super) oracle: Oracle,
     /// Directions in which nothing passes, each with the number of the fault that cut it.
     pub(super) cut: BTreeMap<(Addr, Addr), u64>,
+    /// Until then what that leader proposes is lost.
+    pub(super) muted: (NodeId, u64),
     /// The phase of faults is over.
     pub(super) healed: bool,
     pub(super) coverage: BTreeMap<&'static str, u64>,
@@ -216,6 +221,7 @@ impl World {
             clients: Vec::new(),
             oracle: Oracle::default(),
             cut: BTreeMap::new(),
+            muted: (NodeId(0), 0),
             healed: false,
             coverage: BTreeMap::new(),
             faults: 0,

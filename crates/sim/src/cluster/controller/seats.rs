@@ -74,7 +74,10 @@ impl World {
         let Some(at) = behind.filter(|_| strays).or(seats.leader) else {
             return self.count("heartbeat without a controller");
         };
-        let now = self.nodes.get(&Seats::node(at)).map_or(0, |n| n.clock.mono(self.now));
+        let now = self
+            .nodes
+            .get(&Seats::node(at))
+            .map_or(0, |n| n.clock.mono(self.now));
         let seat = &mut seats.seats[at];
         let state = match &seat.behind {
             Some((state, _)) => state,
@@ -122,7 +125,11 @@ impl World {
     /// Somebody takes over where nobody is in control; one whose process is gone is not.
     fn change_control(&mut self) {
         let now = self.now;
-        let up = |seat: usize| self.nodes.get(&Seats::node(seat)).filter(|n| n.up && !n.paused);
+        let up = |seat: usize| {
+            self.nodes
+                .get(&Seats::node(seat))
+                .filter(|n| n.up && !n.paused)
+        };
         let clock = |seat| up(seat).map_or(0, |n| n.clock.mono(now));
         let seats = &mut self.controller.seats;
         if let Some(at) = seats.leader
@@ -154,10 +161,15 @@ impl World {
         let at = able[self.rng.below(able.len() as u64) as usize];
         let here = clock(at);
         let heard = |(node, then): (NodeId, u64)| (node, here.saturating_sub(now - then));
-        let before = seats.before.filter(|(n, _)| *n != Seats::node(at)).map(heard);
+        let before = seats
+            .before
+            .filter(|(n, _)| *n != Seats::node(at))
+            .map(heard);
         let input = Input::BecameController { before };
         let state = &self.controller.state;
-        seats.seats[at].core.step(here, state, input, &mut Vec::new());
+        seats.seats[at]
+            .core
+            .step(here, state, input, &mut Vec::new());
         seats.leader = Some(at);
         seats.term += 1;
         self.count("controller elected");

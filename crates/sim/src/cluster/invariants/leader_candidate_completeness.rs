@@ -5,8 +5,8 @@ use varve_metadata::{Partition, PartitionKey};
 use varve_types::config::Durability;
 use varve_types::{NodeId, Offset};
 
-use crate::cluster::node::Node;
 use crate::cluster::history::History;
+use crate::cluster::node::Node;
 
 pub(in crate::cluster) fn check<'a>(
     key: PartitionKey,

@@ -39,7 +39,8 @@ pub(in crate::cluster) fn check(
             format!("{why} in partition {partition}: {was:?} became {is:?} by {command:?}")
         };
         let min = min_insync(after, key, is);
-        if is.elr.iter().any(|n| is.isr.contains(n)) || (!is.elr.is_empty() && is.isr.len() >= min) {
+        if is.elr.iter().any(|n| is.isr.contains(n)) || (!is.elr.is_empty() && is.isr.len() >= min)
+        {
             return Err(say("R14: eligible replicas beside enough in sync"));
         }
         let Some(was) = was else { continue };
@@ -84,7 +85,11 @@ fn election(was: &Partition, is: &Partition, made: &Event) -> Result<(), &'stati
         return Ok(());
     };
     if matches!(made, Event::UncleanLeaderElected { .. }) {
-        return match (was.leader, is.elr.is_empty(), is.unclean_epoch == Some(is.leader_epoch)) {
+        return match (
+            was.leader,
+            is.elr.is_empty(),
+            is.unclean_epoch == Some(is.leader_epoch),
+        ) {
             (Some(_), ..) => Err("R15: an unclean election where somebody led"),
             (None, false, _) => Err("R14: eligible beside an unclean leader"),
             (None, true, false) => Err("R11: an unclean election that nobody is told of"),
@@ -130,7 +135,9 @@ fn loss(
 ) -> Result<(), &'static str> {
     let counts = |n: &NodeId| is.isr.contains(n) || is.elr.contains(n);
     match command {
-        Command::RegisterNode { node, directory, .. } => {
+        Command::RegisterNode {
+            node, directory, ..
+        } => {
             let disk = before.node(*node).map(|n| n.directory);
             let other = disk.is_some_and(|d| d != *directory && d != DirectoryId::UNKNOWN);
             if other && counts(node) {

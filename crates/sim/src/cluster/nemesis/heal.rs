@@ -13,6 +13,7 @@ impl World {
     pub(in crate::cluster) fn heal_everything(&mut self) {
         self.healed = true;
         self.cut.clear();
+        self.muted.1 = 0;
         self.say(|_| "everything is healed".to_owned());
         for id in self.nodes.keys().copied().collect::<Vec<_>>() {
             if let Some(node) = self.nodes.get_mut(&id) {
@@ -34,7 +35,10 @@ impl World {
         }
         self.at(500, Event::Plot(Plot::Operator));
         let nodes = self.controller.state.nodes().iter();
-        let emptied: Vec<_> = nodes.filter(|(_, n)| n.decommissioning).map(|(id, _)| *id).collect();
+        let emptied: Vec<_> = nodes
+            .filter(|(_, n)| n.decommissioning)
+            .map(|(id, _)| *id)
+            .collect();
         for node in emptied {
             self.change(Command::SetDecommissioning { node, on: false })?;
         }

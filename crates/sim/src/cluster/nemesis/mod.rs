@@ -8,8 +8,8 @@ use std::collections::BTreeSet;
 
 use varve_metadata::{Command, Election, NodeState, PartitionKey};
 use varve_partition::Input;
-use varve_types::config::Durability;
 use varve_types::NodeId;
+use varve_types::config::Durability;
 
 use super::controller::registration;
 use super::knobs::Theme;
@@ -75,10 +75,10 @@ impl World {
     }
 
     fn disk_fault(&mut self, node: NodeId) -> Result<(), String> {
-        match self.rng.below(4) {
+        match self.rng.below(8) {
             0 => self.stall(node),
             1 => return self.stop_or_fail(node),
-            2 => self.damage_some(node),
+            2 | 3 => self.damage_some(node),
             _ => self.fill(node),
         }
         Ok(())
@@ -125,8 +125,11 @@ impl World {
         self.nodes.values().all(|n| n.up && n.epoch.is_some()) && self.keys().iter().all(full)
     }
 
-    /// Every partition has more than one replica in sync: moves may leave less for a while.
+    /// Every partition has more than one replica in sync, and none is damaged: moves may leave less for a while.
     fn has_spare(&self) -> bool {
+        if self.nodes.values().any(|n| !n.damaged.is_empty()) {
+            return false;
+        }
         let spare = |key: &PartitionKey| {
             let partition = self.controller.state.partition_at(*key);
             partition.is_some_and(|p| p.isr.len() >= 2)
@@ -274,9 +277,10 @@ impl World {
     }
 
     fn fill(&mut self, id: NodeId) {
-        let until = self.now + self.rng.below(1_500);
         // Nearly full, it refuses one write and takes the next.
-        let nearly = self.rng.below(2) == 0;
+        let nearly = self.rng.below(3) > 0;
+        let longest = if nearly { 4_000 } else { 1_500 };
+        let until = self.now + self.rng.below(longest);
         if let Some(node) = self.nodes.get_mut(&id) {
             match nearly {
                 true => node.nearly_full_until = until,
@@ -317,7 +321,11 @@ impl World {
         Ok(())
     }
 
-    pub(super) fn reassign(&mut self, key: PartitionKey, target: Option<Vec<NodeId>>) -> Result<bool, String> {
+    pub(super) fn reassign(
+        &mut self,
+        key: PartitionKey,
+        target: Option<Vec<NodeId>>,
+    ) -> Result<bool, String> {
         let made = self.change(Command::Reassign {
             topic_id: key.topic,
             partition: key.partition,
@@ -347,7 +355,11 @@ impl World {
     fn empty(&mut self, node: NodeId) -> Result<(), String> {
         let known = self.controller.state.node(node);
         let on = known.is_some_and(|n| !n.decommissioning);
-        if self.change(Command::SetDecommissioning { node, on })?.is_some() && on {
+        if self
+            .change(Command::SetDecommissioning { node, on })?
+            .is_some()
+            && on
+        {
             self.count("node emptied");
         }
         Ok(())

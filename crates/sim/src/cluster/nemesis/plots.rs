@@ -4,10 +4,11 @@
 use std::collections::BTreeSet;
 
 use varve_metadata::{Election, PartitionKey};
-use varve_types::config::Durability;
 use varve_types::NodeId;
+use varve_types::config::Durability;
 
-use super::super::world::{Addr, Event, World};
+use super::super::knobs::Theme;
+use super::super::world::{Addr, Event, Message, World};
 
 /// What comes next of a fault that takes several steps.
 #[derive(Debug, Clone, Copy)]
@@ -52,7 +53,10 @@ impl World {
             Plot::Flicker { key, node, times } => return self.flickers(key, node, times),
             Plot::MoveTo { key, node } => {
                 // One that has just died may have lost more than what is left can make good.
-                let lives = self.nodes.get(&node).is_some_and(|n| n.up && n.epoch.is_some());
+                let lives = self
+                    .nodes
+                    .get(&node)
+                    .is_some_and(|n| n.up && n.epoch.is_some());
                 if lives && self.reassign(key, Some(vec![node]))? {
                     self.count("moved to a node that wants to stop");
                 }
@@ -143,7 +147,11 @@ impl World {
         };
         if self.rng.below(3) > 0 {
             // Whoever is there leads, if nobody does; if somebody does, it is refused.
-            let replicas = self.controller.state.partition_at(key).map(|p| p.replicas.clone());
+            let replicas = self
+                .controller
+                .state
+                .partition_at(key)
+                .map(|p| p.replicas.clone());
             let replicas = replicas.unwrap_or_default();
             let at = self.rng.below(replicas.len() as u64) as usize;
             let Some(node) = replicas.get(at).copied() else {
@@ -154,7 +162,10 @@ impl World {
         let Some(partition) = self.controller.state.partition_at(key) else {
             return Ok(());
         };
-        let others = partition.isr.iter().filter(|n| Some(**n) != partition.leader);
+        let others = partition
+            .isr
+            .iter()
+            .filter(|n| Some(**n) != partition.leader);
         let others: Vec<NodeId> = others.copied().collect();
         if others.is_empty() {
             return Ok(());
@@ -172,7 +183,11 @@ impl World {
     /// All other replicas go, and stay away for a while, some until after the next such election.
     fn leave_alone(&mut self, key: PartitionKey, node: NodeId, fault: u64) {
         self.heal_cut(fault);
-        let replicas = self.controller.state.partition_at(key).map(|p| p.replicas.clone());
+        let replicas = self
+            .controller
+            .state
+            .partition_at(key)
+            .map(|p| p.replicas.clone());
         for other in replicas.into_iter().flatten().filter(|n| *n != node) {
             let longest = [1_000, 5_000][self.rng.below(2) as usize];
             let away = self.knobs.session_ms + 300 + self.rng.below(longest);
@@ -184,15 +199,50 @@ impl World {
     }
 
     fn elect_unclean(&mut self, key: PartitionKey, node: NodeId, tries: u32) -> Result<(), String> {
-        let before = self.controller.state.partition_at(key).map(|p| p.leader_epoch);
+        let before = self
+            .controller
+            .state
+            .partition_at(key)
+            .map(|p| p.leader_epoch);
         self.elect(key, Election::Unclean(node))?;
-        let after = self.controller.state.partition_at(key).map(|p| p.leader_epoch);
+        let after = self
+            .controller
+            .state
+            .partition_at(key)
+            .map(|p| p.leader_epoch);
         if before == after && tries > 0 {
             let tries = tries - 1;
             let wait = 50 + self.rng.below(100);
             self.at(wait, Event::Plot(Plot::ElectUnclean { key, node, tries }));
         }
         Ok(())
+    }
+
+    /// Whether this proposal of a leader is one to strike at.
+    pub(in crate::cluster) fn strikes(&mut self, leader: NodeId) -> bool {
+        let muted = self.muted.0 == leader && self.now < self.muted.1;
+        let wanted = self.knobs.theme == Theme::Crashes && !self.healed;
+        let may = self.knobs.durability == Durability::Fsync && !muted;
+        wanted && may && self.rng.below(3) == 0
+    }
+
+    /// A leader wants a replica in sync. Its word comes late, and others that it says meanwhile get lost; the
+    /// replica dies, and is there again in another run before the first word arrives.
+    pub(in crate::cluster) fn strike(&mut self, leader: NodeId, joining: NodeId, message: Message) {
+        self.count("replica begins a new run while it is let in sync");
+        self.say(|_| format!("node {joining} dies while node {leader} wants it in sync"));
+        let late = self.knobs.session_ms + 100 + self.rng.below(400);
+        self.muted = (leader, self.now + late + 1);
+        let (from, to) = (Addr::Node(leader), Addr::Controller);
+        self.at(late, Event::Deliver { from, to, message });
+        // It is missed from its last word on, which may be from some time ago.
+        self.at(
+            0,
+            Event::Plot(Plot::Kill {
+                node: joining,
+                away_ms: 1,
+            }),
+        );
     }
 
     /// In-sync replicas die one after the other.

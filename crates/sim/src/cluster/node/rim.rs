@@ -216,6 +216,9 @@ impl World {
                 .unwrap_or_default()
         };
         let isr: Vec<_> = isr.iter().map(|(n, heard)| (*n, run(n, heard))).collect();
+        let known = view.assignments.get(&key);
+        let joins = |n: &&(NodeId, BrokerEpoch)| known.is_some_and(|a| !a.isr.contains(&n.0));
+        let joining = isr.iter().find(joins).map(|(n, _)| *n);
         let message = Message::Alter {
             key,
             leader: id,
@@ -224,7 +227,13 @@ impl World {
             isr,
             broker_epoch,
         };
-        self.send(Addr::Node(id), Addr::Controller, message);
+        match joining {
+            Some(joining) if self.strikes(id) => self.strike(id, joining, message),
+            _ if self.muted.0 == id && self.now < self.muted.1 => {
+                self.count("message lost");
+            }
+            _ => self.send(Addr::Node(id), Addr::Controller, message),
+        }
         Ok(())
     }
 
