@@ -56,7 +56,8 @@ pub(in crate::cluster) fn check(
             command,
             Command::RegisterNode { .. } | Command::AlterPartition { .. }
         );
-        if away && !unclean && !lost && !(was.isr.is_empty() && was.elr.is_empty()) {
+        let some = !was.isr.is_empty() || !was.elr.is_empty();
+        if some && away && !unclean && !lost {
             return Err(say("R18: nobody is left who held what was committed"));
         }
     }
