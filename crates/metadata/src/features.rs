@@ -13,8 +13,10 @@ use crate::state::State;
 pub const FIRST_LEVEL: u16 = 1;
 /// From this level on nodes compare checksums of their states ([`crate::Command::CheckState`]).
 pub const STATE_CHECKS: u16 = 2;
+/// From this level on a move ends only when one of its targets can lead.
+pub const MOVES_END_LED: u16 = 3;
 /// Highest level that this program knows.
-pub const KNOWN_LEVEL: u16 = STATE_CHECKS;
+pub const KNOWN_LEVEL: u16 = MOVES_END_LED;
 
 /// The highest level that every registered node can work at; `None`: there is none, or no node.
 #[must_use]

@@ -7,12 +7,15 @@
 //! - without a leader nobody is in sync, and everybody who was is eligible: without a leader nothing is
 //!   committed, so each of them holds everything that ever will have been;
 //! - nobody is eligible while `min.insync.replicas` are in sync: commits go on without those who left;
-//! - a move ends when every target replica is in sync, and not before.
+//! - a move ends when every target replica is in sync and one of them can lead, and not before (below feature
+//!   level 3: when every one is in sync, even if all of them are stopping).
 
 use std::collections::BTreeMap;
 
 use varve_types::{LeaderEpoch, NodeId};
 
+use crate::features::MOVES_END_LED;
+use crate::planted::{self, Plant};
 use crate::state::{Node, NodeState, Partition};
 
 /// What an edit is, beside what it changed in the partition.
@@ -34,6 +37,8 @@ pub(crate) struct Ground<'a> {
     pub(crate) nodes: &'a BTreeMap<NodeId, Node>,
     /// `min.insync.replicas` of the topic.
     pub(crate) min_insync: usize,
+    /// Feature level of the cluster.
+    pub(crate) level: u16,
 }
 
 impl Ground<'_> {
@@ -46,7 +51,8 @@ impl Ground<'_> {
     }
 
     fn alive(&self, node: NodeId) -> bool {
-        self.active(node) || self.is(node, NodeState::Draining)
+        let fenced = planted::is(Plant::FencedInSync) && self.is(node, NodeState::Fenced);
+        self.active(node) || self.is(node, NodeState::Draining) || fenced
     }
 
     /// In-sync replicas that are needed to commit: no more than the partition has when nothing moves.
@@ -73,14 +79,15 @@ pub(crate) fn candidate(
         let mut replicas = replicas.iter().copied();
         replicas.find(|n| among.contains(n) && ground.active(*n))
     };
-    first(isr).or_else(|| first(elr))
+    let anyone = || first(replicas).filter(|_| planted::is(Plant::ElectAnyone));
+    first(isr).or_else(|| first(elr)).or_else(anyone)
 }
 
 /// Brings an edited partition in order. `before` is what it was before the edit.
 pub(crate) fn settle(before: &Partition, p: &mut Partition, ground: &Ground<'_>, edit: Edit) {
     let allowed = |n: &NodeId, p: &Partition| p.replicas.contains(n) && edit.lost != Some(*n);
     let mut eligible: Vec<NodeId> = Vec::new();
-    if !edit.unclean {
+    if !edit.unclean || planted::is(Plant::UncleanKeepsEligible) {
         eligible.extend(before.isr.iter().chain(&before.elr).chain(&p.isr));
     }
     let mut isr = std::mem::take(&mut p.isr);
@@ -89,14 +96,15 @@ pub(crate) fn settle(before: &Partition, p: &mut Partition, ground: &Ground<'_>,
     if active.len() >= ground.min(p) {
         isr = active;
     }
-    if p.is_reassigning() && p.target().iter().all(|n| isr.contains(n)) {
+    if p.is_reassigning() && move_is_over(p, &isr, ground) {
         p.replicas = p.target();
         p.adding.clear();
         p.removing.clear();
         isr.retain(|n| p.replicas.contains(n));
     }
     let min = ground.min(p);
-    eligible.retain(|n| allowed(n, p));
+    let whole = |n: &NodeId| allowed(n, p) || planted::is(Plant::LostIsEligible);
+    eligible.retain(|n| p.replicas.contains(n) && whole(n));
     eligible.sort_unstable();
     eligible.dedup();
     let may_lead = if isr.len() < min { &eligible[..] } else { &[] };
@@ -112,25 +120,45 @@ pub(crate) fn settle(before: &Partition, p: &mut Partition, ground: &Ground<'_>,
     match p.leader {
         Some(leader) if !isr.contains(&leader) => isr = vec![leader],
         Some(_) => {}
-        None => isr.clear(),
+        None => {
+            if planted::is(Plant::LeaderlessForgets) {
+                eligible.retain(|n| before.elr.contains(n));
+            }
+            isr.clear();
+        }
     }
     isr.sort_unstable();
     let enough = isr.len() >= min;
-    p.elr = if enough { Vec::new() } else { eligible };
+    let none = enough && !planted::is(Plant::EligibleBesideEnough);
+    p.elr = if none { Vec::new() } else { eligible };
     p.elr.retain(|n| !isr.contains(n));
     p.isr = isr;
-    p.leader_epoch = match p.leader != before.leader || edit.new_epoch {
+    let elects = p.leader != before.leader && !planted::is(Plant::NoEpochOnElection);
+    p.leader_epoch = match elects || edit.new_epoch {
         true => LeaderEpoch::new(before.leader_epoch.get().saturating_add(1))
             .unwrap_or(before.leader_epoch),
         false => before.leader_epoch,
     };
-    if edit.unclean && p.leader.is_some() {
+    if edit.unclean && p.leader.is_some() && !planted::is(Plant::UncleanUntold) {
         p.unclean_epoch = Some(p.leader_epoch);
     }
     p.partition_epoch = before.partition_epoch;
     if *p != *before || edit.touch {
         p.partition_epoch = before.partition_epoch.saturating_add(1);
     }
+}
+
+/// Whether what a move adds can do without what it removes. Where all of its targets are stopping, the leader
+/// would go with the move, and nobody could take over.
+fn move_is_over(p: &Partition, isr: &[NodeId], ground: &Ground<'_>) -> bool {
+    let target = p.target();
+    let can_lead = |n: &NodeId| isr.contains(n) && ground.active(*n);
+    let unled = ground.level < MOVES_END_LED || planted::is(Plant::MoveEndsUnled);
+    let led = unled || target.iter().any(can_lead);
+    if planted::is(Plant::MoveEndsEarly) {
+        return target.iter().any(|n| isr.contains(n));
+    }
+    led && target.iter().all(|n| isr.contains(n))
 }
 
 /// What must hold of a partition by itself and with its nodes.
@@ -176,7 +204,8 @@ pub(crate) fn check(p: &Partition, ground: &Ground<'_>) -> Result<(), String> {
     if let Some(node) = p.elr.iter().find(|n| p.isr.contains(n)) {
         return Err(format!("node {node} is in sync and eligible"));
     }
-    if !p.elr.is_empty() && p.isr.len() >= ground.min(p) {
+    let beside = planted::is(Plant::EligibleBesideEnough);
+    if !p.elr.is_empty() && p.isr.len() >= ground.min(p) && !beside {
         return Err("replicas are eligible although enough are in sync".to_owned());
     }
     if p.unclean_epoch

@@ -17,6 +17,7 @@ mod index;
 mod leadership;
 pub mod log;
 mod placement;
+pub mod planted;
 mod rejection;
 pub mod snapshot;
 mod state;

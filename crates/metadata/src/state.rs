@@ -332,6 +332,7 @@ impl State {
         let ground = Ground {
             nodes: &self.nodes,
             min_insync: topic.rules.min_insync,
+            level: self.level,
         };
         let before = partition.clone();
         change(partition);
@@ -422,6 +423,7 @@ impl State {
         let ground = Ground {
             nodes: &self.nodes,
             min_insync: rules.min_insync,
+            level: self.level,
         };
         for (number, partition) in topic.partitions.iter().enumerate() {
             leadership::check(partition, &ground)

@@ -5,7 +5,7 @@
 //! `unregister N`, `decommission N on|off`, `create T id=I partitions=P rf=R [at=1,2,3] [key=value]`,
 //! `delete T`, `config T [key=value]`, `alter I-P leader=N isr=1,2 [le=] [pe=] [epoch:N=E] [be=E]`,
 //! `elect I-P preferred|clean|clean=N|unclean=N`, `reassign I-P to=1,2|cancel`, `lost I-P N`,
-//! `give-up I-P N`, `show I-P`, `nodes`. Epochs that are left out are the present ones.
+//! `give-up I-P N`, `level N`, `show I-P`, `nodes`. Epochs that are left out are the present ones.
 
 #![allow(
     clippy::unwrap_used,
@@ -122,6 +122,9 @@ fn command(state: &State, line: &Line<'_>) -> Command {
         "shutdown" => Command::BeginShutdown {
             node: line.node(1),
             epoch: epoch(line.node(1)),
+        },
+        "level" => Command::FinalizeFeature {
+            level: line.words[1].parse().unwrap(),
         },
         "unregister" => Command::UnregisterNode { node: line.node(1) },
         "decommission" => Command::SetDecommissioning {

@@ -92,6 +92,13 @@ pub struct Core {
     pub(crate) cutting: bool,
     /// It is not cut, but thrown away and begun anew.
     pub(crate) begun_anew: bool,
+    /// The last unclean election that the high watermark is newer than, as far as is known. Of a saved one
+    /// that is not known.
+    unclean_epoch: Option<LeaderEpoch>,
+    /// It was assigned before in this process. Only a planted bug looks at it.
+    was_assigned: bool,
+    /// In this step the high watermark was given up.
+    begins_anew: bool,
     /// Always empty, but for a planted bug.
     pub(crate) remembered: BTreeMap<NodeId, Replica>,
     /// `acks=all`, waiting for the high watermark.
@@ -128,10 +135,13 @@ impl Core {
             epochs: recovered.epochs,
             producers: recovered.producers,
             now_ms: 0,
-            sequence: u64::from(instance) << 32,
-            next_fetch: u64::from(instance) << 32,
+            sequence: names_from(instance),
+            next_fetch: names_from(instance),
             cutting: false,
             begun_anew: false,
+            unclean_epoch: None,
+            was_assigned: false,
+            begins_anew: false,
             remembered: BTreeMap::new(),
             committing: PendingAcks::default(),
             writing: PendingAcks::default(),
@@ -145,7 +155,7 @@ impl Core {
         let cut = matches!(input, Input::Truncated { .. });
         self.take(now, input, out);
         self.cursors.check();
-        if !cut {
+        if !std::mem::take(&mut self.begins_anew) && !cut {
             self.cursors.check_since(&before);
         }
         self.check_role();
@@ -163,7 +173,11 @@ impl Core {
             Input::Flushed(end) => self.flushed(end, out),
             Input::WriteRefused(end) => self.write_refused(now, end, out),
             Input::StorageFailed => self.storage_failed(out),
-            Input::LogStart(start) => self.cursors.log_start = start,
+            Input::LogStart(start) => {
+                self.cursors.log_start = start;
+                // It may have been given up while they were being removed; they were committed all the same.
+                self.cursors.high_watermark = self.cursors.high_watermark.max(start);
+            }
             Input::ReplicaFetch { ticket, position } => {
                 self.replica_fetch(now, ticket, &position, out);
             }
@@ -255,6 +269,7 @@ impl Core {
             return;
         }
         let (leader, epoch) = (next.leader, next.leader_epoch);
+        let void = self.doubt_high_watermark(next.unclean_epoch, out);
         let previous = self.assigned.replace(next).and_then(|a| a.leader);
         if leader == Some(self.me) {
             self.become_leader(now, epoch, out);
@@ -262,10 +277,38 @@ impl Core {
             self.remember_evidence();
             self.resign(out);
             match leader {
-                Some(leader) => self.become_follower(now, leader, epoch, previous, out),
+                Some(leader) => {
+                    self.become_follower(now, leader, epoch, (previous, void), out);
+                }
                 None => self.role = Role::Idle,
             }
         }
+    }
+
+    /// After an unclean election what was committed before may be void, and the new leader's log may end
+    /// below, or differ. So the high watermark begins anew from the start of the log, on a follower and on the
+    /// leader itself, which may not have flushed all of what it was told was committed. That holds for one
+    /// that was saved by an earlier run too: nothing says on which side of the election.
+    /// Returns whether this process has seen such an election come: then no run of this node was in sync since.
+    fn doubt_high_watermark(
+        &mut self,
+        unclean: Option<LeaderEpoch>,
+        out: &mut Vec<Output>,
+    ) -> bool {
+        let first = !std::mem::replace(&mut self.was_assigned, true);
+        let planted = match first {
+            true => planted::is(Plant::KeepSavedHighWatermark),
+            false => planted::is(Plant::KeepHighWatermark),
+        };
+        let older = self.unclean_epoch < unclean;
+        self.unclean_epoch = self.unclean_epoch.max(unclean);
+        let start = self.cursors.log_start;
+        if older && self.cursors.high_watermark > start && !planted {
+            self.cursors.high_watermark = start;
+            self.begins_anew = true;
+            out.push(Output::HighWatermark(start));
+        }
+        older && !first
     }
 
     /// Answers every append that is still owed: whether it survives is for the next leader to show.
@@ -316,8 +359,8 @@ impl Core {
             "written end went back to {end}"
         );
         self.cursors.written = end;
-        if end == self.cursors.log_end {
-            self.producers.settle();
+        if end == self.cursors.log_end || !planted::is(Plant::RollBackWritten) {
+            self.producers.settle(end);
         }
         for (end, ticket, mut accepted) in self.writing.complete(end) {
             (accepted.replicas, accepted.flushed_replicas) = self.holders(end);
@@ -491,6 +534,14 @@ impl Core {
     pub fn expire_producers(&mut self, now_ms: i64) {
         self.producers.expire(now_ms);
     }
+}
+
+/// Names of one instance are greater than those of all before it.
+fn names_from(instance: u32) -> u64 {
+    if planted::is(Plant::ReuseInstance) {
+        return 0;
+    }
+    u64::from(instance) << 32
 }
 
 #[cfg(test)]

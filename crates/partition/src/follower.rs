@@ -36,7 +36,7 @@ impl Core {
         now: Now,
         leader: NodeId,
         epoch: LeaderEpoch,
-        previous: Option<NodeId>,
+        (previous, void): (Option<NodeId>, bool),
         out: &mut Vec<Output>,
     ) {
         // An epoch that this node led without a record is no part of its log: the next leader may have
@@ -60,7 +60,20 @@ impl Core {
             out.push(Output::Truncate(self.cursors.high_watermark));
             return;
         }
+        let empty = self.cursors.log_start == self.cursors.log_end;
+        if void && empty && self.cursors.log_start > Offset::ZERO {
+            // Where it begins says that all before was committed and removed; that is void.
+            return self.begin_below(out);
+        }
         self.fetch_if_at_rest(now, out);
+    }
+
+    /// This log begins anew from the very first offset, since where it begins means nothing in the log of a
+    /// leader that was elected uncleanly. That leader will say where its own log begins.
+    fn begin_below(&mut self, out: &mut Vec<Output>) {
+        self.cutting = true;
+        self.begun_anew = true;
+        out.push(Output::Restart(Offset::ZERO));
     }
 
     /// The metadata is older than this log, or another cluster's: nothing is safe any more.
@@ -179,6 +192,10 @@ impl Core {
             // Removed while the fetch waited: what it was answered does not follow this log.
             return self.start_over(fetched.log_start, out);
         }
+        if self.begins_within(&fetched.batches) {
+            self.begin_below(out);
+            return Ok(());
+        }
         self.check_batches(&fetched.batches)?;
         if let Role::Follower(follower) = &mut self.role {
             follower.leader_high_watermark =
@@ -241,11 +258,21 @@ impl Core {
         out: &mut Vec<Output>,
     ) -> Result<(), Distrust> {
         let (log_start, log_end) = (self.cursors.log_start, self.cursors.log_end);
+        if planted::is(Plant::CutToLogStart) {
+            self.cutting = true;
+            out.push(Output::Truncate(log_start));
+            return Ok(());
+        }
         let to = match self.epochs.end_of(epoch, log_end) {
             Some((own, own_end)) if own == epoch => end_offset.min(own_end).max(log_start),
             Some((_, own_end)) => own_end.max(log_start),
             None => log_start,
         };
+        if end_offset < log_start && self.unclean_since_last_record() {
+            // They part before this one begins. What the leader has appended there must not be skipped.
+            self.begin_below(out);
+            return Ok(());
+        }
         if to >= log_end {
             return Err(Distrust::NoProgress);
         }
@@ -255,6 +282,16 @@ impl Core {
         self.cutting = true;
         out.push(Output::Truncate(to));
         Ok(())
+    }
+
+    /// Whether this log, which is empty, begins within a batch of a leader that was elected uncleanly: then it
+    /// is from before that.
+    fn begins_within(&self, batches: &[Replicated]) -> bool {
+        let empty = self.cursors.log_start == self.cursors.log_end;
+        let first = batches
+            .first()
+            .is_some_and(|b| b.base_offset < self.cursors.log_end);
+        empty && first && self.unclean_since_last_record()
     }
 
     /// Whether a leader was elected uncleanly after this log's last record: then even records that were
@@ -268,7 +305,9 @@ impl Core {
     /// last record: there is nothing to keep. What was committed here lies before the leader's log.
     fn start_over(&mut self, log_start: Offset, out: &mut Vec<Output>) -> Result<(), Distrust> {
         let empty = self.cursors.log_start == self.cursors.log_end;
-        if empty && self.epochs.last().is_none() && log_start <= self.cursors.log_end {
+        // An empty one may still begin too high: what it had began after the end of a log that was made to
+        // lead uncleanly.
+        if empty && self.epochs.last().is_none() && log_start == self.cursors.log_end {
             return Err(Distrust::NoProgress);
         }
         if self.cursors.high_watermark > log_start && !self.unclean_since_last_record() {
@@ -302,6 +341,13 @@ impl Core {
         cursors.written = log_end;
         cursors.flushed = flushed;
         cursors.high_watermark = cursors.high_watermark.clamp(log_start, log_end);
+        let high_watermark = cursors.high_watermark;
+        if let Role::Follower(follower) = &mut self.role
+            && !planted::is(Plant::KeepHighWatermark)
+        {
+            // What the leader has committed beyond the cut it will say again.
+            follower.leader_high_watermark = high_watermark;
+        }
         self.settle(now, out);
         self.fetch_if_at_rest(now, out);
     }

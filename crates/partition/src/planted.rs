@@ -35,6 +35,46 @@ pub enum Plant {
     ForgetProducers,
     /// A leader epoch that is out of date is not refused.
     AcceptOldEpoch,
+    /// A follower joins that does not know the newest change of the assignment: it may have been removed and
+    /// added again since it spoke.
+    JoinUnaware,
+    /// A follower that parts from its leader cuts everything, committed or not.
+    CutToLogStart,
+    /// After an unclean election the high watermark stays where it was.
+    KeepHighWatermark,
+    /// A high watermark that was saved before an unclean election is trusted after a restart.
+    KeepSavedHighWatermark,
+    /// An append that finds no space undoes the sessions of appends that were written before it.
+    RollBackWritten,
+    /// A replica that was removed and added again uses the names of its predecessor's messages.
+    ReuseInstance,
+}
+
+impl Plant {
+    /// All of them.
+    pub const ALL: [Self; 21] = [
+        Self::TruncateByHighWatermark,
+        Self::IgnoreMinIsr,
+        Self::WrittenIsFlushed,
+        Self::CommittedIsrOnly,
+        Self::IsrBeforeCommit,
+        Self::JoinBelowHighWatermark,
+        Self::JoinBelowEpochStart,
+        Self::KeepEvidence,
+        Self::IgnoreBrokerEpoch,
+        Self::AcceptStaleFetch,
+        Self::NoReconcileSameLeader,
+        Self::UndefinedEpoch,
+        Self::ServeAboveHighWatermark,
+        Self::ForgetProducers,
+        Self::AcceptOldEpoch,
+        Self::JoinUnaware,
+        Self::CutToLogStart,
+        Self::KeepHighWatermark,
+        Self::KeepSavedHighWatermark,
+        Self::RollBackWritten,
+        Self::ReuseInstance,
+    ];
 }
 
 #[cfg(feature = "planted")]

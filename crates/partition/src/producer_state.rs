@@ -53,8 +53,9 @@ pub(crate) enum Verdict {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ProducerTable {
     pub(crate) sessions: BTreeMap<i64, Session>,
-    /// Sessions as they were before appends that are not written yet, newest last.
-    undo: Vec<(i64, Option<Session>)>,
+    /// Sessions as they were before appends that are not written yet, newest last, each with the offset of its
+    /// append.
+    undo: Vec<(Offset, i64, Option<Session>)>,
 }
 
 impl ProducerTable {
@@ -107,7 +108,7 @@ impl ProducerTable {
     }
 
     /// Records an append that was judged [`Verdict::Append`]. Undone by [`Self::roll_back`] until
-    /// [`Self::settle`].
+    /// [`Self::settle`] covers it.
     pub(crate) fn append(
         &mut self,
         producer: ProducerId,
@@ -121,10 +122,10 @@ impl ProducerTable {
             && let Some(idle) = self.oldest_idle(now_ms)
         {
             let old = self.sessions.remove(&idle);
-            self.undo.push((idle, old));
+            self.undo.push((base_offset, idle, old));
         }
-        self.undo
-            .push((producer.id, self.sessions.get(&producer.id).cloned()));
+        let before = self.sessions.get(&producer.id).cloned();
+        self.undo.push((base_offset, producer.id, before));
         self.note(producer, first, records, base_offset, now_ms);
     }
 
@@ -156,14 +157,14 @@ impl ProducerTable {
         });
     }
 
-    /// The appends so far are in the log.
-    pub(crate) fn settle(&mut self) {
-        self.undo.clear();
+    /// The appends below `end` are in the log: what is refused later does not undo them.
+    pub(crate) fn settle(&mut self, end: Offset) {
+        self.undo.retain(|(base_offset, ..)| *base_offset >= end);
     }
 
-    /// The appends since the last [`Self::settle`] are not in the log.
+    /// The appends that no [`Self::settle`] has covered are not in the log.
     pub(crate) fn roll_back(&mut self) {
-        while let Some((id, old)) = self.undo.pop() {
+        while let Some((_, id, old)) = self.undo.pop() {
             match old {
                 Some(session) => self.sessions.insert(id, session),
                 None => self.sessions.remove(&id),
@@ -246,7 +247,7 @@ mod tests {
                 1000,
             );
         }
-        t.settle();
+        t.settle(Offset::new(70).unwrap());
         t
     }
 
@@ -309,6 +310,24 @@ mod tests {
         );
         t.roll_back();
         assert_eq!(t, before);
+    }
+
+    /// A write ends while the next append waits, and that one then finds no space: the first is in the log, and
+    /// its repeat must be known.
+    #[test]
+    fn roll_back_keeps_what_was_written_meanwhile() {
+        let mut t = table();
+        t.append(P, seq(70), 5, Offset::new(70).unwrap(), 2000);
+        let written = t.clone();
+        t.append(P, seq(75), 5, Offset::new(75).unwrap(), 2000);
+        t.settle(Offset::new(75).unwrap());
+        t.roll_back();
+        assert_eq!(t.sessions, written.sessions);
+        let base_offset = Offset::new(70).unwrap();
+        assert_eq!(
+            t.judge(P, seq(70), 5, 0),
+            Ok(Verdict::Duplicate { base_offset })
+        );
     }
 
     #[test]

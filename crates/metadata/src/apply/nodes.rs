@@ -5,6 +5,7 @@ use varve_types::{BrokerEpoch, DirectoryId, NodeId, limits};
 use super::{range, text};
 use crate::command::PartitionKey;
 use crate::leadership::Edit;
+use crate::planted::{self, Plant};
 use crate::state::{Node, NodeState, State};
 use crate::{Command, Event, Rejection};
 
@@ -50,7 +51,8 @@ pub(super) fn register(state: &mut State, command: Command) -> Result<Event, Rej
         }
         // One that was stopping and comes back with its disk has stopped.
         let stopped = known.state == NodeState::Draining && same_disk;
-        if known.state != NodeState::Fenced && !stopped {
+        let free = stopped || planted::is(Plant::LiveIdTaken);
+        if known.state != NodeState::Fenced && !free {
             return Err(Rejection::DuplicateNode {
                 node,
                 directory: known.directory,
@@ -68,8 +70,13 @@ pub(super) fn register(state: &mut State, command: Command) -> Result<Event, Rej
             what: "broker epochs",
         });
     };
-    let same_disk =
-        known.is_none_or(|k| k.directory == directory || k.directory == DirectoryId::UNKNOWN);
+    let same_disk = known
+        .is_none_or(|k| k.directory == directory || k.directory == DirectoryId::UNKNOWN)
+        || planted::is(Plant::NewDiskIsSame);
+    let epoch = match known {
+        Some(known) if planted::is(Plant::SameBrokerEpoch) => known.epoch,
+        _ => epoch,
+    };
     let clean = same_disk && known.is_none_or(|k| clean == Some(k.epoch));
     let decommissioning = known.is_some_and(|k| k.decommissioning);
     state.nodes.insert(
@@ -89,7 +96,8 @@ pub(super) fn register(state: &mut State, command: Command) -> Result<Event, Rej
     );
     let changed = edit_held(state, node, |state, at| {
         // Another disk has nothing. The same one after an unclean stop lacks what only the page cache had.
-        let lost = !same_disk || (!clean && may_have_lost(state, at));
+        let unclean = !clean && !planted::is(Plant::UncleanIsClean);
+        let lost = !same_disk || (unclean && may_have_lost(state, at));
         lost.then_some(node)
     });
     Ok(Event::NodeRegistered {
@@ -182,7 +190,7 @@ pub(super) fn current(
     let Some(known) = state.nodes.get(&node) else {
         return Err(Rejection::NodeNotFound { node });
     };
-    if known.epoch == given {
+    if known.epoch == given || planted::is(Plant::SkipBrokerEpoch) {
         return Ok(known.state);
     }
     let found = known.epoch;
@@ -195,6 +203,14 @@ fn become_(state: &mut State, node: NodeId, new: NodeState) -> Result<Event, Rej
         && known.state != new
     {
         known.state = new;
+        if new == NodeState::Fenced && planted::is(Plant::FenceChangesNothing) {
+            let state = new;
+            return Ok(Event::NodeChanged {
+                node,
+                state,
+                changed,
+            });
+        }
         changed = edit_held(state, node, |_, _| None);
     }
     Ok(Event::NodeChanged {

@@ -7,6 +7,7 @@ use varve_types::{BrokerEpoch, NodeId, PartitionId, TopicId, TopicName, limits};
 use super::nodes::current;
 use crate::command::{Election, PartitionKey};
 use crate::leadership::{Edit, Ground, distinct};
+use crate::planted::{self, Plant};
 use crate::state::{NodeState, Partition, State};
 use crate::{Command, Event, Rejection};
 
@@ -88,8 +89,9 @@ pub(super) fn alter(state: &mut State, command: Command) -> Result<Event, Reject
     let found = find(state, topic_id, partition)?;
     current(state, leader, broker_epoch)?;
     let (name, is) = (found.name.clone(), &found.partition);
+    let stale = planted::is(Plant::AcceptStaleAlter);
     match leader_epoch.get().cmp(&is.leader_epoch.get()) {
-        Ordering::Less => {
+        Ordering::Less if !stale => {
             return Err(Rejection::FencedLeaderEpoch {
                 name,
                 partition,
@@ -105,9 +107,9 @@ pub(super) fn alter(state: &mut State, command: Command) -> Result<Event, Reject
                 given: leader_epoch,
             });
         }
-        Ordering::Equal => {}
+        Ordering::Less | Ordering::Equal => {}
     }
-    if is.leader != Some(leader) {
+    if is.leader != Some(leader) && !stale {
         return Err(Rejection::NotLeader {
             name,
             partition,
@@ -115,7 +117,8 @@ pub(super) fn alter(state: &mut State, command: Command) -> Result<Event, Reject
             given: leader,
         });
     }
-    if partition_epoch != is.partition_epoch {
+    let unchecked = stale || planted::is(Plant::SkipPartitionEpoch);
+    if partition_epoch != is.partition_epoch && !unchecked {
         return Err(Rejection::StalePartitionEpoch {
             name,
             partition,
@@ -154,8 +157,14 @@ fn check_eligible(
     node: NodeId,
     epoch: BrokerEpoch,
 ) -> Result<(), Rejection> {
+    let epoch = match state.node(node) {
+        Some(known) if planted::is(Plant::AcceptStaleReplica) => known.epoch,
+        _ => epoch,
+    };
     let why = match current(state, node, epoch) {
         Ok(NodeState::Active) => return Ok(()),
+        Ok(NodeState::Draining) if planted::is(Plant::AcceptStopping) => return Ok(()),
+        Ok(NodeState::Fenced) if planted::is(Plant::FencedInSync) => return Ok(()),
         Ok(NodeState::Draining) if found.partition.isr.contains(&node) => return Ok(()),
         Ok(NodeState::Draining) => "it is stopping".to_owned(),
         Ok(NodeState::Fenced) => "it is fenced".to_owned(),
@@ -204,12 +213,13 @@ pub(super) fn elect(
     let ground = Ground {
         nodes: &state.nodes,
         min_insync: found.min_insync,
+        level: state.level,
     };
     if !ground.active(node) {
         return Err(found.not_electable(format!("node {node} is fenced or stopping")));
     }
     if let Election::Unclean(_) = how {
-        if let Some(leader) = is.leader {
+        if let Some(leader) = is.leader.filter(|_| !planted::is(Plant::UncleanOverLeader)) {
             return Err(found.not_electable(format!(
                 "node {leader} leads it; an unclean election is for partitions without a leader"
             )));
@@ -286,10 +296,12 @@ pub(super) fn reassign(
     let ground = Ground {
         nodes: &state.nodes,
         min_insync: found.min_insync,
+        level: state.level,
     };
     let remain = is.isr.iter().filter(|n| new.replicas.contains(n)).count();
     if let Some(node) = lost
         && remain < ground.min(&new)
+        && !planted::is(Plant::MoveDropsHolders)
     {
         return Err(found.bad_move(format!(
             "node {node} holds committed records, and without it {remain} in-sync replicas would be \
@@ -360,7 +372,7 @@ pub(super) fn give_up(
     (topic_id, partition): (TopicId, PartitionId),
 ) -> Result<Event, Rejection> {
     let found = find(state, topic_id, partition)?;
-    if !found.partition.has_others(node) {
+    if !found.partition.has_others(node) && !planted::is(Plant::GiveUpLast) {
         return Err(Rejection::LastReplica {
             name: found.name,
             partition,

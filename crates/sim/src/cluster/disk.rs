@@ -60,7 +60,8 @@ impl Log {
     }
 
     pub(super) fn from(&self, offset: Offset, most: usize) -> Vec<Batch> {
-        let first = self.batches.partition_point(|b| b.base < offset);
+        // As a real log does: the first is the one that holds the offset.
+        let first = self.batches.partition_point(|b| b.end() <= offset);
         self.batches[first..].iter().copied().take(most).collect()
     }
 

@@ -25,12 +25,36 @@ pub struct Knobs {
     pub duplicates: u64,
     /// Mean time between two faults, milliseconds.
     pub fault_every_ms: u64,
+    /// Slowest write, milliseconds.
+    pub write_ms: u64,
     /// Slowest usual flush, milliseconds.
     pub flush_ms: u64,
     /// How long faults go on, milliseconds.
     pub fault_phase_ms: u64,
     /// A node is given up for dead after this silence, milliseconds.
     pub session_ms: u64,
+    /// The cluster works at the newest feature level.
+    pub newest_level: bool,
+    /// The controller moves replicas to nodes that hold fewer.
+    pub balance: bool,
+    /// What goes wrong most of all.
+    pub theme: Theme,
+}
+
+/// A kind of fault that a seed has more of than others: what takes several of a kind in a row hardly ever
+/// happens among everything else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Theme {
+    /// No kind.
+    Mixed,
+    /// Replicas are left behind, then nobody else is there, and an operator makes them lead.
+    Unclean,
+    /// Disks fill up and fail.
+    Disks,
+    /// Replicas are moved, removed, added again; moves are given up; nodes are emptied.
+    Moves,
+    /// In-sync replicas die one after the other.
+    Crashes,
 }
 
 impl Knobs {
@@ -48,12 +72,20 @@ impl Knobs {
             0 => 1,
             _ => 2.min(replication_factor as usize),
         };
+        let theme = match rng.below(8) {
+            0 | 1 => Theme::Unclean,
+            2 => Theme::Disks,
+            3 => Theme::Moves,
+            4 => Theme::Crashes,
+            _ => Theme::Mixed,
+        };
+        let unclean = theme == Theme::Unclean;
         Self {
             nodes,
             partitions: 1 + rng.below(2) as i32,
             replication_factor,
             min_insync,
-            durability: if rng.below(5) == 0 {
+            durability: if rng.below(5) == 0 && !unclean {
                 Durability::Replicated
             } else {
                 Durability::Fsync
@@ -62,9 +94,13 @@ impl Knobs {
             loss: [0, 5, 50][rng.below(3) as usize],
             duplicates: [0, 20, 100][rng.below(3) as usize],
             fault_every_ms: [60, 200, 600][rng.below(3) as usize],
+            write_ms: [2, 2, 20][rng.below(3) as usize],
             flush_ms: [2, 15, 60][rng.below(3) as usize],
-            fault_phase_ms: 3_000 + rng.below(4_000),
+            fault_phase_ms: 3_000 + rng.below(4_000) + u64::from(unclean) * 3_000,
             session_ms: [200, 600][rng.below(2) as usize],
+            newest_level: rng.below(2) == 0,
+            balance: rng.below(2) == 0,
+            theme,
         }
     }
 }

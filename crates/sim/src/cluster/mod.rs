@@ -2,12 +2,15 @@
 //! processes. First everything that can go wrong does, and the invariants hold after every step; then all
 //! of it is healed, and the cluster must come back to full strength.
 //!
-//! Everything is a function of the seed. The metadata quorum is one state that applies real commands;
-//! consensus itself is tested elsewhere.
+//! Everything is a function of the seed. The metadata are one committed state, changed by real commands
+//! that real controllers decide on; consensus itself is tested elsewhere.
 
 mod clients;
+mod clock;
 mod controller;
+mod coverage;
 mod disk;
+mod history;
 pub mod invariants;
 mod knobs;
 mod nemesis;
@@ -19,7 +22,8 @@ mod world;
 
 use std::collections::BTreeMap;
 
-pub use knobs::Knobs;
+pub use coverage::{SEEDS, SOMETIMES, missing};
+pub use knobs::{Knobs, Theme};
 
 /// What became of one seed.
 #[derive(Debug, Clone)]

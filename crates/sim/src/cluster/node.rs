@@ -5,14 +5,16 @@
 //! - a fetch that waits is answered only while the same leadership lasts;
 //! - a flush that began before a cut counts for nothing after it.
 
+mod damage;
 mod rim;
 
 use std::collections::BTreeMap;
 
-use varve_metadata::PartitionKey;
+use varve_metadata::{Heartbeat, PartitionKey};
 use varve_partition::{Append, Core, CoreConfig, FetchGrant, FetchId, Fetched, Input, Now, Ticket};
 use varve_types::{BrokerEpoch, LeaderEpoch, NodeId, Offset};
 
+use super::clock::Clock;
 use super::disk::{Batch, Log};
 use super::world::{Addr, Event, Message, Produce, World};
 
@@ -45,15 +47,24 @@ pub(super) struct Replica {
     writing: bool,
     flushing: bool,
     /// Which replica of this partition this is, of those that the process has had.
-    life: u64,
+    pub(super) life: u64,
     /// Cuts of the log so far.
     cuts: u64,
     offered: BTreeMap<Ticket, Produce>,
     fetches: BTreeMap<Ticket, (NodeId, FetchId)>,
     parked: BTreeMap<Ticket, Parked>,
     arrived: Option<(FetchId, Vec<Batch>)>,
-    /// Everything below has been shown to consumers here.
+    /// Everything below has been shown to consumers here, since that unclean election.
     pub(super) shown: Offset,
+    pub(super) since: Option<LeaderEpoch>,
+}
+
+/// Damage that was found in a replica.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Damage {
+    life: u64,
+    /// When the controller is asked again.
+    ask_at: u64,
 }
 
 /// A node: its disk, and its process while it runs.
@@ -77,14 +88,19 @@ pub(super) struct Node {
     pub(super) disks: BTreeMap<PartitionKey, Log>,
     pub(super) replicas: BTreeMap<PartitionKey, Replica>,
     next_ticket: u64,
+    /// Replicas that are held: they are told nothing new until the controller has decided.
+    pub(super) damaged: BTreeMap<PartitionKey, Damage>,
+    pub(super) clock: Clock,
     /// Until then no flush ends.
     pub(super) stalled_until: u64,
     /// Until then writes find no space.
     pub(super) full_until: u64,
+    /// Until then some of them do.
+    pub(super) nearly_full_until: u64,
 }
 
 impl Node {
-    pub(super) fn new(id: NodeId) -> Self {
+    pub(super) fn new(id: NodeId, clock: Clock) -> Self {
         Self {
             id,
             up: false,
@@ -101,8 +117,11 @@ impl Node {
             disks: BTreeMap::new(),
             replicas: BTreeMap::new(),
             next_ticket: 0,
+            damaged: BTreeMap::new(),
+            clock,
             stalled_until: 0,
             full_until: 0,
+            nearly_full_until: 0,
         }
     }
 
@@ -116,6 +135,7 @@ impl Node {
         self.replicas.clear();
         self.epoch = None;
         self.wants_stop = None;
+        self.damaged.clear();
     }
 }
 
@@ -218,12 +238,12 @@ impl World {
                 directory: node.directory,
                 clean: node.clean,
             },
-            Some(epoch) => Message::Heartbeat {
+            Some(epoch) => Message::Heartbeat(Heartbeat {
                 node: id,
                 epoch,
-                applied: node.applied,
-                wants_stop: node.wants_stop.is_some(),
-            },
+                metadata_version_applied: node.applied,
+                wants_shutdown: node.wants_stop.is_some(),
+            }),
         };
         // What it leads and nobody else can lead does not hold it up for ever.
         if let (Some(since), Some(epoch)) = (node.wants_stop, node.epoch)
@@ -231,14 +251,15 @@ impl World {
         {
             return self.stop_cleanly(id, epoch);
         }
-        let run = node.run;
+        let (run, mono) = (node.run, node.clock.mono(self.now));
         let due: Vec<PartitionKey> = node
             .replicas
             .iter()
-            .filter(|(_, r)| r.core.next_deadline().is_some_and(|at| at <= self.now))
+            .filter(|(_, r)| r.core.next_deadline().is_some_and(|at| at <= mono))
             .map(|(key, _)| *key)
             .collect();
         self.send(Addr::Node(id), Addr::Controller, message);
+        self.ask_about_damage(id);
         self.at(BEAT_MS, Event::Beat { node: id, run });
         for key in due {
             self.step(id, key, Input::Tick)?;
@@ -279,6 +300,8 @@ impl World {
                 Ok(())
             }
             (Message::Metadata { version, may_stop }, _) => self.learn(id, version, may_stop),
+            (Message::GivenUp { key, life, version }, _) => self.begin_anew(id, key, life, version),
+            (Message::Kept { key, life }, _) => self.keep_damaged(id, key, life),
             (
                 Message::Fetch {
                     key,
@@ -401,7 +424,10 @@ impl World {
                     continue;
                 }
                 self.open(id, *key, epoch)?;
-                self.step(id, *key, Input::Assign(assignment.clone()))?;
+                let node = self.nodes.get(&id);
+                if node.is_none_or(|n| !n.damaged.contains_key(key)) {
+                    self.step(id, *key, Input::Assign(assignment.clone()))?;
+                }
             }
         }
         Ok(())
@@ -410,6 +436,7 @@ impl World {
     fn drop_replica(&mut self, id: NodeId, key: PartitionKey) {
         if let Some(node) = self.nodes.get_mut(&id) {
             node.replicas.remove(&key);
+            node.damaged.remove(&key);
             if node.disks.remove(&key).is_some() {
                 self.say(|_| format!("node {id} drops partition {}", key.partition));
             }
@@ -444,6 +471,7 @@ impl World {
             parked: BTreeMap::new(),
             arrived: None,
             shown: Offset::ZERO,
+            since: None,
         };
         node.replicas.insert(key, replica);
         self.step(id, key, Input::Registered(epoch))
@@ -473,7 +501,8 @@ impl World {
         let Some(node) = self.nodes.get_mut(&id) else {
             return Ok(());
         };
-        let full = now < node.full_until;
+        let unlucky = now < node.nearly_full_until && self.rng.below(2) == 0;
+        let full = now < node.full_until || unlucky;
         let (Some(replica), Some(log)) = (node.replicas.get_mut(&key), node.disks.get_mut(&key))
         else {
             return Ok(());
@@ -562,11 +591,14 @@ impl World {
         key: PartitionKey,
         input: Input,
     ) -> Result<(), String> {
-        let now = Now {
-            mono_ms: self.now,
-            wall_ms: self.now as i64,
-        };
         let mut out = Vec::new();
+        let Some(clock) = self.nodes.get(&id).map(|n| n.clock) else {
+            return Ok(());
+        };
+        let now = Now {
+            mono_ms: clock.mono(self.now),
+            wall_ms: clock.wall(self.now),
+        };
         let Some(replica) = self.replica(id, key) else {
             return Ok(());
         };

@@ -8,26 +8,42 @@ use varve_partition::Accepted;
 use varve_types::config::Durability;
 use varve_types::{Acks, LeaderEpoch, NodeId, Offset};
 
+use super::history::History;
 use super::invariants;
 use super::node::Node;
 use super::world::{Produce, World};
 
 /// One partition, as the world has seen it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Seen {
-    /// The value at each offset, as it was shown first. A value takes as many offsets as it has records.
-    pub(super) shown: Vec<u64>,
-    /// Where each acknowledged value (`acks=all`) begins.
-    pub(super) acknowledged: BTreeMap<u64, (Offset, u32)>,
-    /// Records below have been removed on some node. What a producer repeats after that is new again to a
-    /// replica that began without them (the sessions go with the records).
-    pub(super) trimmed: Offset,
+    /// What was shown before any unclean election, and since each.
+    pub(super) histories: BTreeMap<Option<LeaderEpoch>, History>,
     /// Values that were surely not appended.
     pub(super) refused: BTreeSet<u64>,
     /// Who led in which epoch.
     leaders: BTreeMap<LeaderEpoch, NodeId>,
-    /// For each epoch, the least and the greatest end that its leader has told clients.
-    pub(super) latest: BTreeMap<LeaderEpoch, (Offset, Offset)>,
+}
+
+impl Default for Seen {
+    fn default() -> Self {
+        Self {
+            histories: BTreeMap::from([(None, History::default())]),
+            refused: BTreeSet::new(),
+            leaders: BTreeMap::new(),
+        }
+    }
+}
+
+impl Seen {
+    /// The history that a leader of that epoch belongs to.
+    fn of_epoch(&mut self, epoch: LeaderEpoch) -> Option<&mut History> {
+        let mut until = self.histories.range_mut(..=Some(epoch));
+        until.next_back().map(|(_, history)| history)
+    }
+
+    fn newest(&self) -> Option<&History> {
+        self.histories.values().next_back()
+    }
 }
 
 /// Everything that is known from outside.
@@ -38,7 +54,8 @@ pub(super) struct Oracle {
 
 impl Oracle {
     pub(super) fn records(&self) -> u64 {
-        self.seen.values().map(|s| s.shown.len() as u64).sum()
+        let newest = self.seen.values().filter_map(Seen::newest);
+        newest.map(|h| h.shown.len() as u64).sum()
     }
 
     pub(super) fn partition(&mut self, key: PartitionKey) -> &mut Seen {
@@ -70,8 +87,11 @@ impl Oracle {
 
     pub(super) fn final_check(&self, nodes: &BTreeMap<NodeId, Node>) -> Result<(), String> {
         for (key, seen) in &self.seen {
-            invariants::acknowledged_is_there::check(seen)?;
-            invariants::once_and_in_order::check(seen)?;
+            let Some(newest) = seen.newest() else {
+                continue;
+            };
+            invariants::acknowledged_is_there::check(newest)?;
+            invariants::once_and_in_order::check(newest)?;
             invariants::log_matching::check_all(*key, seen, nodes)?;
         }
         Ok(())
@@ -92,9 +112,12 @@ impl World {
             return Ok(());
         }
         let seen = self.oracle.partition(produce.key);
+        let Some(history) = seen.of_epoch(accepted.leader_epoch) else {
+            return Ok(());
+        };
         let at = (accepted.base_offset, produce.records);
-        let first = *seen.acknowledged.entry(produce.value).or_insert(at);
-        if first == at || first.0 < seen.trimmed {
+        let first = *history.acknowledged.entry(produce.value).or_insert(at);
+        if first == at || first.0 < history.trimmed {
             return Ok(());
         }
         Err(format!(
@@ -111,16 +134,38 @@ impl World {
         let (Some(replica), Some(log)) = (node.replicas.get_mut(&key), node.disks.get(&key)) else {
             return Ok(());
         };
+        // What it does not know to be a replica of anything it shows to nobody.
+        let Some(assigned) = replica.core.assignment() else {
+            return Ok(());
+        };
+        let since = assigned.unclean_epoch;
+        if replica.since != since {
+            // After an unclean election all of it is to be proved again.
+            replica.since = since;
+            replica.shown = Offset::ZERO;
+        }
         let (from, to) = (replica.shown.max(log.start), replica.core.high_watermark());
         replica.shown = replica.shown.max(to);
         let led = replica.core.leader_epoch().zip(replica.core.latest());
-        let seen = self.oracle.partition(key);
-        let before = seen.shown.len();
-        invariants::consistent_read::check(id, log, seen, from, to)?;
+        let follows = led.is_none() && to > from;
+        let Some(history) = self.oracle.partition(key).histories.get_mut(&since) else {
+            if to <= from {
+                return Ok(());
+            }
+            return Err(format!(
+                "L5: node {id} shows {from} to {to} after the unclean election of epoch {since:?}, and nobody has led yet"
+            ));
+        };
+        let before = history.shown.len();
+        invariants::consistent_read::check(id, log, history, from, to)?;
         if let Some((epoch, latest)) = led {
-            invariants::latest_is_monotonic::check(seen, epoch, latest)?;
+            invariants::latest_is_monotonic::check(history, epoch, latest)?;
         }
-        if self.oracle.partition(key).shown.len() > before {
+        let grown = history.shown.len() > before;
+        if follows {
+            self.count("follower shows records");
+        }
+        if grown {
             self.check_candidates(key)?;
         }
         Ok(())
@@ -134,15 +179,45 @@ impl World {
         epoch: LeaderEpoch,
     ) -> Result<(), String> {
         self.count("leader elected");
-        let seen = self.oracle.partition(key);
-        let in_flight = !seen.acknowledged.is_empty();
-        let log = self.nodes.get(&id).and_then(|n| n.disks.get(&key));
+        let durability = self.knobs.durability;
+        let Some(node) = self.nodes.get(&id) else {
+            return Ok(());
+        };
+        let (Some(replica), Some(log)) = (node.replicas.get(&key), node.disks.get(&key)) else {
+            return Ok(());
+        };
+        let since = replica.core.assignment().and_then(|a| a.unclean_epoch);
+        let seen = self.oracle.seen.entry(key).or_default();
+        let mut given_up = None;
+        if let Some(unclean) = since
+            && !seen.histories.contains_key(&since)
+        {
+            let durable = log.durable(durability);
+            let history = History::found(unclean, log, durable, seen.histories.values());
+            let kept = history.acknowledged.len();
+            let before: BTreeSet<_> = seen
+                .histories
+                .values()
+                .flat_map(|h| h.acknowledged.keys())
+                .collect();
+            given_up = Some(before.len() - kept);
+            seen.histories.insert(since, history);
+        }
+        let Some(history) = seen.histories.get(&since) else {
+            return Ok(());
+        };
+        let in_flight = !history.acknowledged.is_empty();
         // One that learns late of its election need not hold what a later leader has committed since.
         let current = self.controller.state.partition_at(key);
-        if let Some(log) = log
-            && current.is_some_and(|p| p.leader_epoch == epoch)
-        {
-            invariants::leader_completeness::check(id, epoch, log, seen)?;
+        if current.is_some_and(|p| p.leader_epoch == epoch) {
+            invariants::leader_completeness::check(id, epoch, log, history)?;
+        }
+        if let Some(batches) = given_up {
+            self.count("unclean leader begins");
+            self.say(|_| format!("{batches} acknowledged batches are given up"));
+            if batches > 0 {
+                self.count("acknowledged records given up");
+            }
         }
         if in_flight {
             self.count("leader elected with records committed");
@@ -173,6 +248,10 @@ impl World {
             self.controller.state.partition_at(key),
             self.oracle.seen.get(&key),
         ) else {
+            return Ok(());
+        };
+        // Between an unclean election and the first act of its leader there is no truth to hold.
+        let Some(seen) = seen.histories.get(&partition.unclean_epoch) else {
             return Ok(());
         };
         // With durability=replicated, what a node lost shows when it registers again, as having stopped

@@ -1,31 +1,39 @@
-//! Safety lines of replication that are taken out, one at a time: some seed must notice each, or the
-//! simulator proves nothing.
+//! Safety lines of replication and of the metadata that are taken out, one at a time: some seed must notice
+//! each, or the simulator proves nothing.
 
-use varve_partition::planted::{self, Plant};
+use varve_metadata::planted as metadata;
+use varve_partition::planted as partition;
 
-/// Every line that can be taken out.
-pub const ALL: [Plant; 15] = [
-    Plant::TruncateByHighWatermark,
-    Plant::IgnoreMinIsr,
-    Plant::WrittenIsFlushed,
-    Plant::CommittedIsrOnly,
-    Plant::IsrBeforeCommit,
-    Plant::JoinBelowHighWatermark,
-    Plant::JoinBelowEpochStart,
-    Plant::KeepEvidence,
-    Plant::IgnoreBrokerEpoch,
-    Plant::AcceptStaleFetch,
-    Plant::NoReconcileSameLeader,
-    Plant::UndefinedEpoch,
-    Plant::ServeAboveHighWatermark,
-    Plant::ForgetProducers,
-    Plant::AcceptOldEpoch,
-];
+/// A line that can be taken out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Plant {
+    /// Of a partition's replication.
+    Partition(partition::Plant),
+    /// Of the metadata.
+    Metadata(metadata::Plant),
+}
+
+impl Plant {
+    /// All of them.
+    #[must_use]
+    pub fn all() -> Vec<Self> {
+        let replication = partition::Plant::ALL.into_iter().map(Self::Partition);
+        let metadata = metadata::Plant::ALL.into_iter().map(Self::Metadata);
+        replication.chain(metadata).collect()
+    }
+
+    fn set(self) {
+        match self {
+            Self::Partition(plant) => partition::set(Some(plant)),
+            Self::Metadata(plant) => metadata::set(Some(plant)),
+        }
+    }
+}
 
 /// The first of `seeds` seeds from `from` on that notices, with what it says.
 #[must_use]
 pub fn hunt(plant: Plant, from: u64, seeds: u64) -> Option<(u64, String)> {
-    planted::set(Some(plant));
+    plant.set();
     let found = (from..from + seeds).find_map(|seed| {
         let ran = std::panic::catch_unwind(|| super::run(seed, false));
         let violation = match ran {
@@ -34,6 +42,7 @@ pub fn hunt(plant: Plant, from: u64, seeds: u64) -> Option<(u64, String)> {
         };
         violation.map(|why| (seed, why))
     });
-    planted::set(None);
+    partition::set(None);
+    metadata::set(None);
     found
 }

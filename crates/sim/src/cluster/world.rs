@@ -2,15 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use varve_metadata::{Command, PartitionKey};
+use varve_metadata::{Command, Heartbeat, PartitionKey};
 use varve_partition::{FetchId, FetchRefusal, IsrRefusal, Position, Rejection, Ticket};
 use varve_types::{Acks, BrokerEpoch, LeaderEpoch, NodeId, Offset, ProducerId, Sequence};
 
 use super::Report;
 use super::clients::Client;
-use super::controller::Controller;
+use super::clock::Clock;
+use super::controller::{Asker, Controller};
 use super::disk::Batch;
 use super::knobs::Knobs;
+use super::nemesis::Plot;
 use super::node::Node;
 use super::oracle::Oracle;
 use crate::rng::Rng;
@@ -62,11 +64,24 @@ pub(super) enum Message {
         incarnation: u128,
         epoch: BrokerEpoch,
     },
-    Heartbeat {
+    Heartbeat(Heartbeat),
+    /// A replica has a damaged record.
+    Damaged {
+        key: PartitionKey,
         node: NodeId,
+        life: u64,
         epoch: BrokerEpoch,
-        applied: u64,
-        wants_stop: bool,
+    },
+    /// It is the last one, and stays as it is.
+    Kept {
+        key: PartitionKey,
+        life: u64,
+    },
+    /// It is given up, in that version of the metadata: it is to begin anew.
+    GivenUp {
+        key: PartitionKey,
+        life: u64,
+        version: u64,
     },
     /// The controller knows a later registration of the node.
     Superseded {
@@ -150,6 +165,14 @@ pub(super) enum Event {
     },
     Start(NodeId),
     Resume(NodeId),
+    /// A command reaches the metadata log.
+    Commit {
+        command: Box<Command>,
+        asker: Asker,
+        /// Who was in control when it set out.
+        term: u64,
+    },
+    Plot(Plot),
     Controller,
     Client(usize),
     Nemesis,
@@ -170,6 +193,8 @@ pub(super) struct World {
     pub(super) oracle: Oracle,
     /// Directions in which nothing passes, each with the number of the fault that cut it.
     pub(super) cut: BTreeMap<(Addr, Addr), u64>,
+    /// Until then what that leader proposes is lost.
+    pub(super) muted: (NodeId, u64),
     /// The phase of faults is over.
     pub(super) healed: bool,
     pub(super) coverage: BTreeMap<&'static str, u64>,
@@ -196,6 +221,7 @@ impl World {
             clients: Vec::new(),
             oracle: Oracle::default(),
             cut: BTreeMap::new(),
+            muted: (NodeId(0), 0),
             healed: false,
             coverage: BTreeMap::new(),
             faults: 0,
@@ -206,7 +232,8 @@ impl World {
         };
         world.say(|_| format!("{knobs:?}"));
         for n in 1..=knobs.nodes {
-            world.nodes.insert(NodeId(n), Node::new(NodeId(n)));
+            let clock = Clock::draw(&mut world.rng);
+            world.nodes.insert(NodeId(n), Node::new(NodeId(n), clock));
             world.at(0, Event::Start(NodeId(n)));
         }
         world.clients = Client::all(&mut world.rng, &knobs);
@@ -274,13 +301,16 @@ impl World {
                 self.client_acts(client);
                 Ok(())
             }
-            Event::Controller => {
-                self.at(20, Event::Controller);
-                self.controller_acts()
-            }
+            Event::Controller => self.controller_acts(),
+            Event::Commit {
+                command,
+                asker,
+                term,
+            } => self.commit(*command, asker, term),
+            Event::Plot(plot) => self.plot_goes_on(plot),
             Event::Nemesis => self.nemesis_acts(),
             Event::Heal(fault) => {
-                self.cut.retain(|_, by| *by != fault);
+                self.heal_cut(fault);
                 Ok(())
             }
             Event::Start(node) => {
@@ -351,6 +381,11 @@ impl World {
         self.controller.keys()
     }
 
+    /// That cut is over.
+    pub(super) fn heal_cut(&mut self, fault: u64) {
+        self.cut.retain(|_, by| *by != fault);
+    }
+
     /// Cuts both directions, or one, between two sets.
     pub(super) fn separate(&mut self, a: &BTreeSet<Addr>, b: &BTreeSet<Addr>, both: bool) -> u64 {
         self.faults += 1;
@@ -368,7 +403,10 @@ impl World {
 
     fn deliver(&mut self, from: Addr, to: Addr, message: Message) -> Result<(), String> {
         match to {
-            Addr::Controller => self.controller_hears(message),
+            Addr::Controller => {
+                self.controller_hears(message);
+                Ok(())
+            }
             Addr::Client(client) => self.client_hears(client, message),
             Addr::Node(node) => {
                 let Some(n) = self.nodes.get_mut(&node) else {
@@ -385,37 +423,6 @@ impl World {
                 }
             }
         }
-    }
-
-    /// Applies a command to the metadata; the invariants of the metadata are checked with it.
-    pub(super) fn change(&mut self, command: Command) -> Result<bool, String> {
-        let applied = self.controller.apply(command);
-        if applied {
-            self.say(|w| {
-                let p = w
-                    .keys()
-                    .into_iter()
-                    .filter_map(|k| w.controller.state.partition_at(k));
-                let p = p.map(|p| {
-                    format!(
-                        "[leader {:?} epoch {} change {} replicas {:?} in sync {:?} eligible {:?}]",
-                        p.leader.map(|n| n.0),
-                        p.leader_epoch,
-                        p.partition_epoch,
-                        p.replicas.iter().map(|n| n.0).collect::<Vec<_>>(),
-                        p.isr.iter().map(|n| n.0).collect::<Vec<_>>(),
-                        p.elr.iter().map(|n| n.0).collect::<Vec<_>>()
-                    )
-                });
-                format!(
-                    "metadata {}: {}",
-                    w.controller.version(),
-                    p.collect::<Vec<_>>().join(" ")
-                )
-            });
-            self.check_metadata()?;
-        }
-        Ok(applied)
     }
 }
 
@@ -449,6 +456,8 @@ fn kind(event: &Event) -> u64 {
         Event::Client(client) => (11, *client as u64),
         Event::Nemesis => (12, 0),
         Event::Heal(fault) => (13, *fault),
+        Event::Commit { .. } => (14, 0),
+        Event::Plot(_) => (15, 0),
     };
     (kind << 8) ^ node
 }

@@ -1,8 +1,8 @@
 //! L1, no committed record lost: what was acknowledged to `acks=all` is shown at its offset.
 
-use crate::cluster::oracle::Seen;
+use crate::cluster::history::History;
 
-pub(in crate::cluster) fn check(seen: &Seen) -> Result<(), String> {
+pub(in crate::cluster) fn check(seen: &History) -> Result<(), String> {
     for (value, (base, records)) in &seen.acknowledged {
         for n in 0..u64::from(*records) {
             let offset = base.plus(n);

@@ -4,13 +4,14 @@
 use varve_types::{NodeId, Offset};
 
 use crate::cluster::disk::Log;
-use crate::cluster::oracle::Seen;
+use crate::cluster::history::History;
+use crate::cluster::invariants::given_up_stays_away;
 
 /// `node` shows `[from, to)` for the first time. What nobody has shown before becomes the truth.
 pub(in crate::cluster) fn check(
     node: NodeId,
     log: &Log,
-    seen: &mut Seen,
+    seen: &mut History,
     from: Offset,
     to: Offset,
 ) -> Result<(), String> {
@@ -34,7 +35,10 @@ pub(in crate::cluster) fn check(
                 ));
             }
             Some(_) => {}
-            None if at == seen.shown.len() => seen.shown.push(batch.value),
+            None if at == seen.shown.len() => {
+                given_up_stays_away::check(node, seen, offset, batch)?;
+                seen.shown.push(batch.value);
+            }
             None => {
                 return Err(format!(
                     "L5: node {node} shows {offset}, and nobody has shown {} yet",

@@ -3,10 +3,10 @@
 
 use varve_types::{LeaderEpoch, Offset};
 
-use crate::cluster::oracle::Seen;
+use crate::cluster::history::History;
 
 pub(in crate::cluster) fn check(
-    seen: &mut Seen,
+    seen: &mut History,
     epoch: LeaderEpoch,
     latest: Offset,
 ) -> Result<(), String> {

@@ -5,13 +5,13 @@ use varve_metadata::{Partition, PartitionKey};
 use varve_types::config::Durability;
 use varve_types::{NodeId, Offset};
 
+use crate::cluster::history::History;
 use crate::cluster::node::Node;
-use crate::cluster::oracle::Seen;
 
 pub(in crate::cluster) fn check<'a>(
     key: PartitionKey,
     partition: &Partition,
-    seen: &Seen,
+    seen: &History,
     counts: impl Fn(&NodeId) -> Option<&'a Node>,
     durability: Durability,
 ) -> Result<(), String> {

@@ -3,13 +3,13 @@
 use varve_types::{LeaderEpoch, NodeId, Offset};
 
 use crate::cluster::disk::Log;
-use crate::cluster::oracle::Seen;
+use crate::cluster::history::History;
 
 pub(in crate::cluster) fn check(
     node: NodeId,
     epoch: LeaderEpoch,
     log: &Log,
-    seen: &Seen,
+    seen: &History,
 ) -> Result<(), String> {
     for (at, value) in seen.shown.iter().enumerate() {
         let offset = Offset::new(at as i64).unwrap_or_default();

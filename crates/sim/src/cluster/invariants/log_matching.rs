@@ -18,6 +18,9 @@ pub(in crate::cluster) fn check_all(
         let (Some(replica), Some(log)) = (node.replicas.get(&key), node.disks.get(&key)) else {
             continue;
         };
+        let Some(seen) = seen.histories.get(&replica.since) else {
+            continue;
+        };
         let mut offset = log.start;
         while offset < replica.core.committed() {
             let found = log.at(offset).map(|b| b.value);

@@ -3,9 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::cluster::oracle::Seen;
+use crate::cluster::history::History;
 
-pub(in crate::cluster) fn check(seen: &Seen) -> Result<(), String> {
+pub(in crate::cluster) fn check(seen: &History) -> Result<(), String> {
     let mut last: BTreeMap<u64, u64> = BTreeMap::new();
     let trimmed = (seen.trimmed.get() as usize).min(seen.shown.len());
     let (gone, kept) = seen.shown.split_at(trimmed);

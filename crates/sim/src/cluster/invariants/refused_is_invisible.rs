@@ -3,8 +3,9 @@
 use crate::cluster::oracle::Seen;
 
 pub(in crate::cluster) fn check(seen: &Seen) -> Result<(), String> {
-    let shown = seen.shown.iter().rev().take(200);
-    match shown.into_iter().find(|v| seen.refused.contains(v)) {
+    let histories = seen.histories.values();
+    let mut shown = histories.flat_map(|h| h.shown.iter().rev().take(200));
+    match shown.find(|v| seen.refused.contains(v)) {
         Some(value) => Err(format!("L8: value {value:x} was refused and is shown")),
         None => Ok(()),
     }

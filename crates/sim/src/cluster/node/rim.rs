@@ -185,8 +185,11 @@ impl World {
             return Ok(());
         }
         log.trim(to);
+        let since = self.replica(id, key).and_then(|r| r.since);
         let seen = self.oracle.partition(key);
-        seen.trimmed = seen.trimmed.max(to);
+        if let Some(history) = seen.histories.get_mut(&since) {
+            history.trimmed = history.trimmed.max(to);
+        }
         self.count("log start moved");
         self.step(id, key, Input::LogStart(to))
     }
@@ -213,6 +216,9 @@ impl World {
                 .unwrap_or_default()
         };
         let isr: Vec<_> = isr.iter().map(|(n, heard)| (*n, run(n, heard))).collect();
+        let known = view.assignments.get(&key);
+        let joins = |n: &&(NodeId, BrokerEpoch)| known.is_some_and(|a| !a.isr.contains(&n.0));
+        let joining = isr.iter().find(joins).map(|(n, _)| *n);
         let message = Message::Alter {
             key,
             leader: id,
@@ -221,7 +227,13 @@ impl World {
             isr,
             broker_epoch,
         };
-        self.send(Addr::Node(id), Addr::Controller, message);
+        match joining {
+            Some(joining) if self.strikes(id) => self.strike(id, joining, message),
+            _ if self.muted.0 == id && self.now < self.muted.1 => {
+                self.count("message lost");
+            }
+            _ => self.send(Addr::Node(id), Addr::Controller, message),
+        }
         Ok(())
     }
 
@@ -241,7 +253,7 @@ impl World {
         };
         replica.writing = true;
         let life = replica.life;
-        let after = self.rng.below(3);
+        let after = self.rng.below(self.knobs.write_ms + 1);
         self.at(
             after,
             Event::Written {

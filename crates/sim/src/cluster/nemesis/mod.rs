@@ -1,13 +1,21 @@
-//! What goes wrong, when, and how it is all put right in the end.
+//! What goes wrong, and when. Faults of one moment are here, those that take several steps in `plots`, and
+//! how it is all put right in `heal`.
+
+mod heal;
+mod plots;
 
 use std::collections::BTreeSet;
 
-use varve_metadata::{Command, Election, PartitionKey};
+use varve_metadata::{Command, Election, NodeState, PartitionKey};
 use varve_partition::Input;
+use varve_types::NodeId;
 use varve_types::config::Durability;
-use varve_types::{NodeId, Offset};
 
+use super::controller::registration;
+use super::knobs::Theme;
 use super::world::{Addr, Event, World};
+
+pub(super) use self::plots::Plot;
 
 impl World {
     pub(super) fn nemesis_acts(&mut self) -> Result<(), String> {
@@ -20,7 +28,28 @@ impl World {
             return Ok(());
         }
         let node = self.some_node();
-        match self.rng.below(17) {
+        if self.rng.below(2) == 0 {
+            match self.knobs.theme {
+                Theme::Mixed => {}
+                Theme::Unclean => return self.unclean_fault(),
+                Theme::Disks => return self.disk_fault(node),
+                Theme::Moves => return self.move_something(node),
+                Theme::Crashes => {
+                    self.crash_several();
+                    return Ok(());
+                }
+            }
+        }
+        if self.knobs.durability == Durability::Replicated && self.rng.below(4) == 0 {
+            // Possible only while everything is whole, so it is tried often.
+            self.kill(node, true);
+            return Ok(());
+        }
+        self.any_fault(node)
+    }
+
+    fn any_fault(&mut self, node: NodeId) -> Result<(), String> {
+        match self.rng.below(24) {
             0 | 1 => self.kill(node, false),
             2 | 3 => self.kill(node, true),
             4 => self.kill_all(),
@@ -32,12 +61,40 @@ impl World {
             10 => self.stall(node),
             11 => self.fill(node),
             12 => return self.move_leader(node),
-            13 => return self.move_replicas(),
-            14 => return self.trim_some(),
-            15 => self.wipe(node),
+            13 | 14 => return self.move_something(node),
+            15 => return self.trim_some(),
+            16 => self.wipe(node),
+            17 => self.unseat_controller(),
+            18 => self.crash_several(),
+            19 => self.damage_some(node),
+            20 => self.set_clock(node),
+            21 => return self.take_id(node),
             _ => return self.stop_or_fail(node),
         }
         Ok(())
+    }
+
+    fn disk_fault(&mut self, node: NodeId) -> Result<(), String> {
+        match self.rng.below(8) {
+            0 => self.stall(node),
+            1 => return self.stop_or_fail(node),
+            2 | 3 => self.damage_some(node),
+            _ => self.fill(node),
+        }
+        Ok(())
+    }
+
+    fn move_something(&mut self, node: NodeId) -> Result<(), String> {
+        match self.rng.below(8) {
+            0 => self.remove_and_add(node),
+            1 => self.empty(node),
+            2 | 4 => self.flicker(),
+            3 => {
+                self.move_to_stopping(node);
+                Ok(())
+            }
+            _ => self.move_replicas(),
+        }
     }
 
     /// Leaders more often than others: that is where it hurts.
@@ -60,7 +117,7 @@ impl World {
         self.knobs.durability == Durability::Fsync || self.at_full_strength()
     }
 
-    fn at_full_strength(&self) -> bool {
+    pub(super) fn at_full_strength(&self) -> bool {
         let full = |key: &PartitionKey| {
             let partition = self.controller.state.partition_at(*key);
             partition.is_some_and(|p| p.isr.len() == p.replicas.len())
@@ -68,9 +125,22 @@ impl World {
         self.nodes.values().all(|n| n.up && n.epoch.is_some()) && self.keys().iter().all(full)
     }
 
+    /// Every partition has more than one replica in sync, and none is damaged: moves may leave less for a while.
+    fn has_spare(&self) -> bool {
+        if self.nodes.values().any(|n| !n.damaged.is_empty()) {
+            return false;
+        }
+        let spare = |key: &PartitionKey| {
+            let partition = self.controller.state.partition_at(*key);
+            partition.is_some_and(|p| p.isr.len() >= 2)
+        };
+        self.keys().iter().all(spare)
+    }
+
     fn kill(&mut self, id: NodeId, power: bool) {
         let replicated = self.knobs.durability == Durability::Replicated;
-        if !self.may_lose_memory() || (replicated && self.knobs.min_insync < 2) {
+        let spare = self.knobs.min_insync >= 2 && self.has_spare();
+        if !self.may_lose_memory() || (replicated && !spare) {
             return;
         }
         let after = 20 + self.rng.below(1_200);
@@ -111,7 +181,9 @@ impl World {
 
     /// A disk is replaced by an empty one: as many at once as the topic can bear, which is one.
     fn wipe(&mut self, id: NodeId) {
-        if self.knobs.min_insync < 2 || !self.at_full_strength() {
+        let damaged = self.nodes.values().any(|n| !n.damaged.is_empty());
+        let spare = self.knobs.min_insync >= 2 && self.has_spare();
+        if !spare || damaged || !self.at_full_strength() {
             return;
         }
         let after = 20 + self.rng.below(1_200);
@@ -205,11 +277,18 @@ impl World {
     }
 
     fn fill(&mut self, id: NodeId) {
-        let until = self.now + self.rng.below(1_500);
+        // Nearly full, it refuses one write and takes the next.
+        let nearly = self.rng.below(3) > 0;
+        let longest = if nearly { 4_000 } else { 1_500 };
+        let until = self.now + self.rng.below(longest);
         if let Some(node) = self.nodes.get_mut(&id) {
-            node.full_until = until;
+            match nearly {
+                true => node.nearly_full_until = until,
+                false => node.full_until = until,
+            }
         }
         self.count("disk full");
+        self.say(|_| format!("the disk of node {id} is full until {until}, nearly: {nearly}"));
     }
 
     fn move_leader(&mut self, to: NodeId) -> Result<(), String> {
@@ -235,13 +314,91 @@ impl World {
         }
         nodes.truncate(self.knobs.replication_factor as usize);
         let cancel = self.rng.below(4) == 0;
-        let moved = self.change(Command::Reassign {
-            topic_id: key.topic,
-            partition: key.partition,
-            target: (!cancel).then_some(nodes),
-        })?;
+        let moved = self.reassign(key, (!cancel).then_some(nodes))?;
         if moved {
             self.count("replicas moved");
+        }
+        Ok(())
+    }
+
+    pub(super) fn reassign(
+        &mut self,
+        key: PartitionKey,
+        target: Option<Vec<NodeId>>,
+    ) -> Result<bool, String> {
+        let made = self.change(Command::Reassign {
+            topic_id: key.topic,
+            partition: key.partition,
+            target,
+        })?;
+        Ok(made.is_some())
+    }
+
+    /// A replica is removed and added again before anybody hears of either; or it is moved to the others and
+    /// stays for good.
+    fn remove_and_add(&mut self, node: NodeId) -> Result<(), String> {
+        for key in self.keys() {
+            let Some(partition) = self.controller.state.partition_at(key) else {
+                continue;
+            };
+            let all = partition.target();
+            let rest: Vec<NodeId> = all.iter().copied().filter(|n| *n != node).collect();
+            let left = rest.len() >= self.knobs.min_insync && rest.len() < all.len();
+            if left && self.reassign(key, Some(rest))? && self.reassign(key, Some(all))? {
+                self.count("replica removed and added again");
+            }
+        }
+        Ok(())
+    }
+
+    /// The controller is to move everything away from a node; or no longer.
+    fn empty(&mut self, node: NodeId) -> Result<(), String> {
+        let known = self.controller.state.node(node);
+        let on = known.is_some_and(|n| !n.decommissioning);
+        if self
+            .change(Command::SetDecommissioning { node, on })?
+            .is_some()
+            && on
+        {
+            self.count("node emptied");
+        }
+        Ok(())
+    }
+
+    /// A record of a replica turns out to be damaged: as many as a topic can bear at once, which is one.
+    fn damage_some(&mut self, id: NodeId) {
+        let damaged = self.nodes.values().any(|n| !n.damaged.is_empty());
+        let last = self.rng.below(4) == 0;
+        if damaged || (!last && !self.at_full_strength()) {
+            return;
+        }
+        let keys = self.keys();
+        let key = keys[self.rng.below(keys.len() as u64) as usize];
+        // Where it is the last of those that count, it has to be kept: that is asked, too.
+        let others = |p: &varve_metadata::Partition| p.has_others(id);
+        let partition = self.controller.state.partition_at(key);
+        if !last || !partition.is_some_and(others) {
+            self.damage(id, key);
+        }
+    }
+
+    fn set_clock(&mut self, id: NodeId) {
+        if let Some(node) = self.nodes.get_mut(&id) {
+            node.clock.jump(&mut self.rng);
+            self.count("clock on the wall jumps");
+        }
+    }
+
+    /// Another process, with a directory of its own, was given the id of a node that lives.
+    fn take_id(&mut self, node: NodeId) -> Result<(), String> {
+        let known = self.controller.state.node(node);
+        if known.is_none_or(|n| n.state != NodeState::Active) {
+            return Ok(());
+        }
+        let (incarnation, directory) = (u128::from(self.rng.next()), u128::from(self.rng.next()));
+        let command = registration(node, incarnation, directory, None);
+        if self.change(command)?.is_none() {
+            self.count("id of a live node refused to another");
         }
         Ok(())
     }
@@ -286,73 +443,5 @@ impl World {
         }
         self.kill(id, true);
         Ok(())
-    }
-
-    pub(super) fn heal_everything(&mut self) {
-        self.healed = true;
-        self.cut.clear();
-        self.say(|_| "everything is healed".to_owned());
-        for id in self.nodes.keys().copied().collect::<Vec<_>>() {
-            if let Some(node) = self.nodes.get_mut(&id) {
-                node.stalled_until = 0;
-                node.full_until = 0;
-            }
-            self.resume_node(id);
-            self.at(1, Event::Start(id));
-        }
-    }
-
-    /// V1: every partition led, every replica in sync and equal, every producer answered.
-    pub(super) fn recovered(&self) -> bool {
-        self.clients.iter().all(super::clients::Client::content)
-            && self.at_full_strength()
-            && self.keys().iter().all(|key| self.replicas_agree(*key))
-    }
-
-    fn replicas_agree(&self, key: PartitionKey) -> bool {
-        let Some(partition) = self.controller.state.partition_at(key) else {
-            return false;
-        };
-        let leads = partition
-            .leader
-            .and_then(|n| self.nodes.get(&n)?.replicas.get(&key));
-        leads.is_some_and(|r| r.core.latest().is_some()) && !partition.is_reassigning()
-    }
-
-    pub(super) fn what_is_missing(&mut self) -> String {
-        let mut missing = Vec::new();
-        for client in self.clients.iter().filter(|c| !c.content()) {
-            missing.push(format!(
-                "producer {} has no answers: {}",
-                client.number,
-                client.state()
-            ));
-        }
-        for (id, node) in &self.nodes {
-            if !node.up || node.epoch.is_none() {
-                missing.push(format!(
-                    "node {id} up {} registered {:?}",
-                    node.up, node.epoch
-                ));
-            }
-        }
-        for key in self.keys() {
-            let partition = self.controller.state.partition_at(key);
-            let ends = |n: &super::node::Node| {
-                let core = n.replicas.get(&key).map(|r| &r.core)?;
-                let ends: [Offset; 3] = [core.committed(), core.flushed_end(), core.log_end()];
-                Some((n.id, ends.map(Offset::get), core.failed()))
-            };
-            let ends: Vec<_> = self.nodes.values().filter_map(ends).collect();
-            missing.push(format!("{partition:?} {ends:?}"));
-            let cores = self.nodes.iter().map(|(id, node)| {
-                let core = node.replicas.get(&key).map(|r| &r.core);
-                format!("node {id} partition {}: {core:?}", key.partition)
-            });
-            for line in cores.collect::<Vec<_>>() {
-                self.say_last(line);
-            }
-        }
-        missing.join("; ")
     }
 }
