@@ -172,10 +172,13 @@ impl Node {
 
     /// Waits until the process ends by itself.
     pub fn ends(&mut self) -> ExitStatus {
-        let mut child = self.child.take().expect("the node runs");
-        wait::until("the node to end", Duration::from_secs(120), || {
+        let child = self.child.as_mut().expect("the node runs");
+        let ended = wait::until("the node to end", Duration::from_secs(120), || {
             child.try_wait().expect("the state of the node")
-        })
+        });
+        // Not before: one that does not end must go with the test.
+        self.child = None;
+        ended
     }
 
     /// Clients that are run against this node trust that CA from now on.
