@@ -2,7 +2,8 @@
 //!
 //! Addresses and names go stale: a node that moved leaves its address to another one, a test cluster gets a
 //! port of the real one. So each call names the cluster and the two nodes, and a node that is not meant, or
-//! is not of that cluster, refuses before it looks at the message. Over TLS the caller is who its certificate
+//! is not of that cluster, refuses before it looks at the message; messages of the consensus are the exception,
+//! which says who it is to other clusters too and refuses the rest by itself. Over TLS the caller is who its certificate
 //! says, and what it says of itself must agree.
 
 use std::sync::{Arc, OnceLock};

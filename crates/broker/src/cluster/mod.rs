@@ -211,6 +211,13 @@ impl InCluster {
         self.started.load(Ordering::SeqCst)
     }
 
+    /// Ends with the node, if not by itself before.
+    pub(crate) fn keep(&self, task: &tokio::task::JoinHandle<()>) {
+        let mut tasks = self.tasks.lock();
+        tasks.retain(|task| !task.is_finished());
+        tasks.push(task.abort_handle());
+    }
+
     /// Whether this node was decommissioned and is forgotten, or about to be.
     pub(crate) fn is_gone(&self) -> bool {
         *self.gone.borrow()

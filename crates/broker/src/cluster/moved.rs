@@ -80,8 +80,7 @@ impl Reconciler {
             partition,
             key,
         };
-        let task = tokio::spawn(out.run()).abort_handle();
-        self.cluster.tasks.lock().push(task);
+        self.cluster.keep(&tokio::spawn(out.run()));
     }
 
     /// Removes what a crash has left of topics that are deleted and of replicas that are elsewhere.

@@ -92,8 +92,8 @@ impl Reconciler {
                             slot,
                         };
                         // It waits for a disk, perhaps one that hangs, and other partitions need not.
-                        let task = tokio::spawn(out.run(assignment.clone())).abort_handle();
-                        self.cluster.tasks.lock().push(task);
+                        self.cluster
+                            .keep(&tokio::spawn(out.run(assignment.clone())));
                     }
                 }
             }
