@@ -4,11 +4,13 @@
 //! measures the floor and us in turn in the same run, and prints the table of `benches/README.md`;
 //! `load memory` watches what a server of its own uses; `load startup` starts one again after a stop and a kill.
 //! Of three nodes that are a cluster, `load failover` measures how long writes stand still when one ends,
-//! `load replicated` what replication costs, and `load idle` what they use while nobody needs them.
+//! `load replicated` what replication costs, and `load idle` what they use while nobody needs them. `load commits` and
+//! `load rebalance` are about consumer groups.
 
 mod cluster;
 mod drive;
 mod failover;
+mod groups;
 mod idle;
 mod memory;
 mod replicated;
@@ -102,6 +104,20 @@ enum Command {
     Idle {
         #[command(flatten)]
         args: idle::Args,
+        #[command(flatten)]
+        how: How,
+    },
+    /// Committed offsets of many groups, and reading them all again after a kill.
+    Commits {
+        #[command(flatten)]
+        args: groups::CommitArgs,
+        #[command(flatten)]
+        how: How,
+    },
+    /// A large group: one member more, and one that dies.
+    Rebalance {
+        #[command(flatten)]
+        args: groups::RebalanceArgs,
         #[command(flatten)]
         how: How,
     },
@@ -201,6 +217,12 @@ async fn main() -> Result<()> {
         }
         Command::Replicated { args, how } => {
             replicated::run(how.directory()?.path(), &args, how.output).await?;
+        }
+        Command::Commits { args, how } => {
+            groups::commits(how.directory()?.path(), &args, how.output).await?;
+        }
+        Command::Rebalance { args, how } => {
+            groups::rebalance(how.directory()?.path(), &args, how.output).await?;
         }
         Command::Idle { args, how } => {
             idle::run(how.directory()?.path(), &args, how.output).await?;

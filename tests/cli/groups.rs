@@ -288,6 +288,43 @@ fn seek_moves_a_group() {
 }
 
 #[test]
+fn how_long_a_group_is_behind() {
+    let node = node();
+    create(&node, "g-age", 1);
+    // Written now: those of other tests are as old as they like.
+    feed(
+        &node,
+        &["produce", "g-age"],
+        "0\n1\n2\n3\n4\n5\n6\n7\n8\n9\n",
+    )
+    .ok();
+    let read = ["consume", "g-age", "-g", "g-age", "-n", "10"];
+    run(&node, &read).ok();
+    let age = |most: &str| run(&node, &["check", "lag", "g-age", "--max-age", most]);
+    let text = age("0s").ok();
+    assert!(text.contains("at most 0ms behind"), "{text}");
+    seek(&node, "g-age", &["--to", "4", "--execute"]).ok();
+    age("1h").ok();
+    let late = age("0s");
+    assert_eq!(late.code, Some(4), "{late:?}");
+    assert!(
+        late.out.starts_with("g-age-0: ") && late.out.contains(" behind"),
+        "{late:?}"
+    );
+    let both = ["check", "lag", "g-age", "--max", "6", "--max-age", "1h"];
+    let text = run(&node, &both).ok();
+    assert!(
+        text.contains("at most 6 records and 1h00m behind"),
+        "{text}"
+    );
+    run(&node, &["check", "lag", "g-age"]).usage();
+    let table = run(&node, &["group", "describe", "g-age"]).ok();
+    assert!(table.contains("BEHIND"), "{table}");
+    let found = describe(&node, "g-age");
+    assert!(found["offsets"][0]["nextRecordTime"].is_string(), "{found}");
+}
+
+#[test]
 fn a_group_with_members_cannot_be_moved_or_deleted() {
     let node = node();
     ten(&node, "g-busy", 1);

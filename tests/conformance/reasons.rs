@@ -124,10 +124,23 @@ const IMPOSSIBLE: [(&str, &str); 6] = [
 ];
 
 /// Not sent by any code of this version.
-const FUTURE: [(&str, &str); 1] = [(
-    "OPERATION_IN_PROGRESS",
-    "reassignment and drain of partitions need a second node",
-)];
+const FUTURE: [(&str, &str); 6] = [
+    (
+        "OPERATION_IN_PROGRESS",
+        "reassignment and drain of partitions need a second node",
+    ),
+    (
+        "GROUP_PROTOCOL_MISMATCH",
+        "no front end speaks the classic protocol yet",
+    ),
+    ("TRANSACTION_NOT_FOUND", "no node serves transactions yet"),
+    (
+        "INVALID_TRANSACTION_STATE",
+        "no node serves transactions yet",
+    ),
+    ("TRANSACTION_ABORTED", "no node serves transactions yet"),
+    ("CONCURRENT_TRANSACTIONS", "no node serves transactions yet"),
+];
 
 const SOURCES: [(&str, &str); 8] = [
     ("bad_batches.rs", include_str!("bad_batches.rs")),

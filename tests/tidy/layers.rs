@@ -164,6 +164,13 @@ pub const LAYERS: &[Row] = &[
         must_not: PURE,
     },
     Row {
+        name: "txn",
+        layer: Some(2),
+        sentence: "transactions over several partitions, without I/O",
+        uses: &["types"],
+        must_not: PURE,
+    },
+    Row {
         name: "broker-api",
         layer: Some(3),
         sentence: "the protocol-neutral API: plain data and one trait",

@@ -186,7 +186,7 @@ fn up_to_broker(row: &Row) -> bool {
 }
 
 fn is_core(row: &Row) -> bool {
-    matches!(row.name, "partition" | "metadata" | "groups")
+    matches!(row.name, "partition" | "metadata" | "groups" | "txn")
 }
 
 fn is_frontend(row: &Row) -> bool {

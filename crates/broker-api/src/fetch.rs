@@ -81,6 +81,8 @@ pub struct OffsetQuery {
     pub partition: TopicPartition,
     /// Position to resolve; `None` asks for the bounds only.
     pub position: Option<Position>,
+    /// Also look up the time of the first record at or behind the resolved offset, which costs a read.
+    pub with_time: bool,
 }
 
 /// Answer to an [`OffsetQuery`].

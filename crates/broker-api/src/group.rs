@@ -115,6 +115,9 @@ pub struct CommittedOffset {
     pub commit_time_ms: i64,
     /// High watermark, when asked for and known.
     pub high_watermark: Option<Offset>,
+    /// Time of the first record that the group has not read, milliseconds since the Unix epoch, when asked for and
+    /// there is one.
+    pub next_time_ms: Option<i64>,
 }
 
 /// Where offsets are reset to.

@@ -289,10 +289,12 @@ impl api::Broker for Broker {
         } = request;
         let found = self.offsets_of(group, partitions).await?;
         let registry = include_lag.then_some(&*self.inner.registry);
-        Ok(found
-            .into_iter()
-            .map(|o| offsets::from_core(o, registry))
-            .collect())
+        let found = found.into_iter().map(|o| offsets::from_core(o, registry));
+        let found = found.collect();
+        Ok(match registry {
+            Some(registry) => offsets::with_times(registry, found).await,
+            None => found,
+        })
     }
 
     async fn reset_offsets(
@@ -516,6 +518,7 @@ impl Broker {
                 ticket,
                 group,
                 partitions,
+                require_stable: false,
             })
             .await?
         {

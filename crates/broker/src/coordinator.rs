@@ -87,6 +87,7 @@ impl Groups {
     /// One call. Safe to drop.
     pub(crate) async fn call(&self, ticket: Ticket, input: Input) -> Result<Reply, Error> {
         let (reply, answer) = oneshot::channel();
+        let group = group_of(&input).cloned();
         let input = Box::new(input);
         self.messages
             .send(Message::Call { input, reply })
@@ -101,6 +102,11 @@ impl Groups {
         cancel.armed = false;
         match answer? {
             Reply::Failed(failure) => Err(error(failure)),
+            // A commit in a classic group is refused in that protocol's terms.
+            Reply::ClassicFailed(why) => match group {
+                Some(group) => Err(error(why.into_failure(&group))),
+                None => Ok(Reply::ClassicFailed(why)),
+            },
             reply => Ok(reply),
         }
     }
@@ -189,8 +195,8 @@ impl Task {
     }
 
     async fn load(&mut self) {
+        let now = self.now();
         let core = &mut self.core;
-        let now = Tick(0);
         let mut outputs = Vec::new();
         let mut loaded = 0u64;
         self.unread = self
@@ -270,6 +276,11 @@ impl Task {
                         }
                     }
                     Output::Append { id, group, records } => self.append(id, &group, records).await,
+                    Output::TxnAppend { id, .. } => {
+                        let text = "this node serves no transactions; nothing was committed";
+                        let result = Err(Error::new(ErrorKind::UnsupportedFeature, text));
+                        self.take(Message::Appended { id, result });
+                    }
                     Output::LoadSkipped { error } => {
                         tracing::warn!(%error, "a record of __consumer_offsets was left out");
                     }
@@ -288,10 +299,13 @@ impl Task {
         // Another leader may have written since, and this node lead again: what was read is out of date then.
         let epoch = self.only.map(|(_, epoch)| epoch);
         match self.offsets.append(partition, epoch, &records).await {
-            Ok(receipt) => {
+            Ok(receipts) => {
                 let messages = self.messages.clone();
                 tokio::spawn(async move {
-                    let result = receipt.await.map(|_| ());
+                    let mut result = Ok(());
+                    for receipt in receipts {
+                        result = result.and(receipt.await.map(|_| ()));
+                    }
                     if let Some(messages) = messages.upgrade() {
                         let _ = messages.send(Message::Appended { id, result }).await;
                     }
@@ -308,7 +322,12 @@ impl Task {
 pub(crate) fn group_of(input: &Input) -> Option<&GroupName> {
     match input {
         Input::Heartbeat { heartbeat, .. } => Some(&heartbeat.group),
+        Input::ClassicJoin { join, .. } => Some(&join.group),
+        Input::ClassicSync { sync, .. } => Some(&sync.group),
+        Input::ClassicHeartbeat { heartbeat, .. } => Some(&heartbeat.group),
+        Input::ClassicLeave { leave, .. } => Some(&leave.group),
         Input::Commit { group, .. }
+        | Input::TxnCommit { group, .. }
         | Input::SetOffsets { group, .. }
         | Input::GetOffsets { group, .. }
         | Input::DeleteOffsets { group, .. }

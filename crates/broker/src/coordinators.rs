@@ -1,10 +1,10 @@
 //! Which coordinator answers for a group. On a node that is alone there is one for all groups; in a cluster
-//! there is one for each partition of `__consumer_offsets`, on the node that leads it, from the moment of the
-//! first call in a leadership to its end.
+//! there is one for each partition of `__consumer_offsets`, on the node that leads it, from the first call or look
+//! (whichever is first) in a leadership to its end.
 //!
 //! Invariants: a coordinator has read everything that is committed in its partition before it answers; it
-//! answers for one leadership only; what it appends is refused in any other; a caller
-//! that comes to the wrong node is told the right one.
+//! answers for one leadership only; what it appends is refused in any other, and what it tells was confirmed by
+//! the quorum; a caller that comes to the wrong node is told the right one.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,6 +18,7 @@ use varve_types::{ErrorKind, GroupName, LeaderEpoch, PartitionId, TopicPartition
 use varve_vfs::Clock;
 
 use crate::config::BrokerConfig;
+use crate::confirm::Confirm;
 use crate::coordinator::{Groups, group_of};
 use crate::offsets_topic::{self, OffsetsTopic};
 use crate::registry::Registry;
@@ -35,6 +36,7 @@ pub(crate) struct Coordinators {
     /// On a node that is alone.
     all: Option<Groups>,
     led: Mutex<BTreeMap<PartitionId, (LeaderEpoch, Groups)>>,
+    confirm: Confirm,
     draining: std::sync::atomic::AtomicBool,
 }
 
@@ -65,6 +67,7 @@ impl Coordinators {
             tickets,
             all,
             led: Mutex::default(),
+            confirm: Confirm::default(),
             draining: false.into(),
         });
         if coordinators.all.is_none() {
@@ -82,8 +85,17 @@ impl Coordinators {
         coordinators
     }
 
-    /// One call. Safe to drop.
+    /// One call. Safe to drop. What is told of a group was the newest at some moment of the call.
     pub(crate) async fn call(&self, input: impl FnOnce(Ticket) -> Input) -> Result<Reply, Error> {
+        self.ask(input, true).await
+    }
+
+    /// A call for people to look at: what it tells may be that of a leadership which is over.
+    pub(crate) async fn look(&self, input: impl FnOnce(Ticket) -> Input) -> Result<Reply, Error> {
+        self.ask(input, false).await
+    }
+
+    async fn ask(&self, input: impl FnOnce(Ticket) -> Input, newest: bool) -> Result<Reply, Error> {
         let ticket = Ticket(self.tickets.fetch_add(1, Ordering::Relaxed));
         let input = input(ticket);
         if let Some(all) = &self.all {
@@ -92,9 +104,20 @@ impl Coordinators {
         let Some(group) = group_of(&input).cloned() else {
             return self.list(ticket).await;
         };
-        let creates = matches!(input, Input::Commit { .. } | Input::Heartbeat { .. });
-        let groups = self.of(&group, creates).await?;
+        let creates = matches!(
+            input,
+            Input::Commit { .. }
+                | Input::TxnCommit { .. }
+                | Input::Heartbeat { .. }
+                | Input::ClassicJoin { .. }
+        );
+        let tells = matches!(input, Input::GetOffsets { .. } | Input::GetGroup { .. });
+        let (groups, number, epoch) = self.of(&group, creates).await?;
         match groups.call(ticket, input).await {
+            // An unknown group is told as much as a known one.
+            Ok(_) | Err(_) if tells && newest && !self.leads(number, epoch).await => {
+                Err(self.elsewhere(&group).unwrap_or_else(|| replaced(&group)))
+            }
             Err(error) if moved(error.kind) => Err(self
                 .elsewhere(&group)
                 .unwrap_or_else(|| again(error, &group))),
@@ -125,7 +148,11 @@ impl Coordinators {
     }
 
     /// The coordinator of a group, if it is this node.
-    async fn of(&self, group: &GroupName, creates: bool) -> Result<Groups, Error> {
+    async fn of(
+        &self,
+        group: &GroupName,
+        creates: bool,
+    ) -> Result<(Groups, PartitionId, LeaderEpoch), Error> {
         if self.draining.load(Ordering::SeqCst) {
             let text = "this node is shutting down; nothing was changed; ask another node";
             return Err(Error::new(ErrorKind::ShuttingDown, text));
@@ -156,10 +183,25 @@ impl Coordinators {
         let Some(epoch) = partition.leading() else {
             return Err(coordinator_error(self.registry.not_leading(&id), group));
         };
-        Ok(self.leading(number, epoch))
+        Ok((self.leading(number, epoch), number, epoch))
     }
 
-    /// The coordinator of one leadership, started with the first call.
+    /// Whether this node leads the partition in this epoch, as the newest metadata have it.
+    async fn leads(&self, number: PartitionId, epoch: LeaderEpoch) -> bool {
+        let Some(cluster) = self.registry.cluster() else {
+            return true;
+        };
+        if !self.confirm.newest(&cluster.log).await {
+            return false;
+        }
+        let id = TopicPartition::new(OffsetsTopic::name(), number);
+        varve_metadata::log::read(&*cluster.log, |state| {
+            let partition = state.partition(&id);
+            partition.is_some_and(|p| p.leader == Some(cluster.me) && p.leader_epoch == epoch)
+        })
+    }
+
+    /// The coordinator of one leadership, started when it is first asked for.
     fn leading(&self, number: PartitionId, epoch: LeaderEpoch) -> Groups {
         let mut led = self.led.lock();
         match led.get(&number) {
@@ -195,7 +237,8 @@ impl Coordinators {
         error.err().map(|error| coordinator_error(error, group))
     }
 
-    /// Ends the coordinators of leaderships that are over.
+    /// Ends the coordinators of leaderships that are over, and starts those of new ones: members come back to a
+    /// coordinator that has read its offsets already, and offsets expire in groups that nobody calls.
     fn sweep(&self) {
         let name = OffsetsTopic::name();
         let topic = self.registry.topic(&name).ok();
@@ -203,6 +246,14 @@ impl Coordinators {
             let partition = topic.as_ref().and_then(|t| t.partitions.get(number));
             partition.is_some_and(|p| p.leading() == Some(*epoch))
         });
+        if self.draining.load(Ordering::SeqCst) {
+            return;
+        }
+        for (number, partition) in topic.iter().flat_map(|t| &t.partitions) {
+            if let Some(epoch) = partition.leading() {
+                self.leading(*number, epoch);
+            }
+        }
     }
 
     /// Answers everything that is parked and parks nothing more.
@@ -234,6 +285,16 @@ fn again(error: Error, group: &GroupName) -> Error {
     }
     let text = format!(
         "the coordinator of group {:?} has just begun anew; nothing was changed; try again",
+        group.as_str()
+    );
+    Error::new(ErrorKind::CoordinatorLoading, text).with("group", group)
+}
+
+/// What this node remembers of the group may be out of date.
+fn replaced(group: &GroupName) -> Error {
+    let text = format!(
+        "this node cannot confirm that it still coordinates group {:?}; nothing was changed; try again, also at \
+         other nodes",
         group.as_str()
     );
     Error::new(ErrorKind::CoordinatorLoading, text).with("group", group)

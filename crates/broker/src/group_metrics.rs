@@ -43,10 +43,11 @@ impl Broker {
         let mut seen = Vec::with_capacity(listed.len());
         for listing in listed {
             let group = listing.group.clone();
-            let offsets = groups.call(|ticket| Input::GetOffsets {
+            let offsets = groups.look(|ticket| Input::GetOffsets {
                 ticket,
                 group,
                 partitions: Vec::new(),
+                require_stable: false,
             });
             // A group that is gone by now is left out.
             if let Ok(Reply::Offsets(offsets)) = offsets.await {

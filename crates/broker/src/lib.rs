@@ -13,6 +13,7 @@ mod closing;
 mod cluster;
 mod committer;
 mod config;
+mod confirm;
 mod coordinator;
 mod coordinators;
 mod damage;

@@ -6,14 +6,15 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 use varve_broker_api::{
-    Before, CommittedOffset, DeleteBefore, Error, OffsetCommit, OffsetFound, OffsetQuery, Position,
-    ResetOffsets, ResetTarget, Result,
+    Before, CommittedOffset, DeleteBefore, Error, FetchPartition, OffsetCommit, OffsetFound,
+    OffsetQuery, Position, ResetOffsets, ResetTarget, Result,
 };
+use varve_record::iter_batches;
 use varve_types::{ErrorKind, Offset, PartitionId, TopicPartition, limits};
 
 use crate::lane::Command;
 use crate::partition::Partition;
-use crate::reader::read_error;
+use crate::reader::{self, read_error};
 use crate::registry::{Readable, Registry};
 use crate::reject;
 use crate::work::blocking;
@@ -40,7 +41,11 @@ pub(crate) async fn find(
         None => (None, None),
         Some(position) => {
             let (offset, timestamp) = resolve(&partition, position).await?;
-            (Some(offset), timestamp)
+            let time = match timestamp {
+                None if query.with_time => time_at(&partition, offset).await,
+                found => found,
+            };
+            (Some(offset), time)
         }
     };
     partition.view()?;
@@ -128,6 +133,47 @@ pub(crate) async fn resolve(
     })
 }
 
+/// Time of the first committed record at or behind an offset; `None` when there is none, or it cannot be read: a time
+/// is for people to look at, and no reason to refuse them the rest.
+pub(crate) async fn time_at(partition: &Arc<Partition>, offset: Offset) -> Option<i64> {
+    if offset >= partition.high_watermark() {
+        return None;
+    }
+    let request = FetchPartition {
+        topic: partition.id.topic.clone(),
+        partition: partition.id.partition,
+        offset: offset.max(partition.log_start()),
+        max_bytes: 1,
+        leader_epoch: None,
+    };
+    let fetched = reader::read_one(partition, &request, 1, true).await.ok()?;
+    for batch in iter_batches(fetched.batches) {
+        let batch = batch.ok()?;
+        batch.verify_crc().ok()?;
+        for record in batch.records().ok()? {
+            let record = record.ok()?;
+            if record.offset >= request.offset {
+                return Some(record.timestamp);
+            }
+        }
+    }
+    None
+}
+
+/// Adds to committed offsets how old the first record is that the group has not read, where this node leads.
+pub(crate) async fn with_times(
+    registry: &Registry,
+    mut offsets: Vec<CommittedOffset>,
+) -> Vec<CommittedOffset> {
+    for found in &mut offsets {
+        let behind = found.high_watermark.is_some_and(|end| found.offset < end);
+        if let (true, Ok(partition)) = (behind, registry.leading(&found.partition)) {
+            found.next_time_ms = time_at(&partition, found.offset).await;
+        }
+    }
+    offsets
+}
+
 /// Moves a log start forward.
 pub(crate) async fn delete_before(registry: &Registry, item: &DeleteBefore) -> Result<Offset> {
     let partition = registry.leading(&item.partition)?;
@@ -206,6 +252,7 @@ pub(crate) fn from_core(
         leader_epoch: o.leader_epoch,
         metadata: o.metadata,
         commit_time_ms: o.commit_time_ms,
+        next_time_ms: None,
     }
 }
 
@@ -218,6 +265,7 @@ pub(crate) fn planned(o: OffsetCommit, now_ms: i64) -> CommittedOffset {
         metadata: o.metadata,
         commit_time_ms: now_ms,
         high_watermark: None,
+        next_time_ms: None,
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use varve_broker_api::{CreateTopic, Error, FetchPartition};
 use varve_record::{BatchBuilder, Compression, iter_batches};
-use varve_types::{Acks, ErrorKind, LeaderEpoch, Offset, PartitionId, TopicName};
+use varve_types::{Acks, ErrorKind, LeaderEpoch, Offset, PartitionId, TopicName, limits};
 use varve_vfs::Clock;
 
 use crate::admission::Admission;
@@ -25,6 +25,16 @@ const IN_FLIGHT_BYTES: usize = 8 * 1024 * 1024;
 
 /// Bytes read at a time on replay.
 const REPLAY_BYTES: usize = 1024 * 1024;
+
+/// Bytes of keys and values in one batch, unless one record alone has more. The largest commit of offsets has less: it
+/// must be in the log whole or not at all, because it is answered so.
+const BATCH_BYTES: usize = 6 * 1024 * 1024;
+const _: () = assert!(
+    BATCH_BYTES > limits::REQUEST_MAX_PARTITIONS * (limits::COMMIT_METADATA_MAX_BYTES + 1024)
+);
+
+/// Records of one batch.
+const BATCH_RECORDS: usize = limits::BATCH_MAX_RECORDS as usize;
 
 /// Time between looks at a high watermark.
 const LOOK: Duration = Duration::from_millis(10);
@@ -60,13 +70,14 @@ impl OffsetsTopic {
         }
     }
 
-    /// Appends one batch to the partition that `choose` names; in `epoch` of its leader only, if given.
+    /// Appends records, in their order, to the partition that `choose` names; in `epoch` of its leader only, if given.
+    /// They are one batch, or several where they are too large for that: an image of a group may be.
     pub(crate) async fn append(
         &self,
         choose: impl Fn(i32) -> PartitionId,
         epoch: Option<LeaderEpoch>,
         records: &[(Vec<u8>, Option<Vec<u8>>)],
-    ) -> Result<Receipt, Error> {
+    ) -> Result<Vec<Receipt>, Error> {
         let name = Self::name();
         let topic = match self.registry.topic(&name) {
             Ok(topic) => topic,
@@ -76,6 +87,19 @@ impl OffsetsTopic {
             }
         };
         let partition = topic.partition(choose(topic.info.partitions))?;
+        let mut receipts = Vec::new();
+        for part in parts(records) {
+            receipts.push(self.append_batch(partition, epoch, part).await?);
+        }
+        Ok(receipts)
+    }
+
+    async fn append_batch(
+        &self,
+        partition: &Arc<Partition>,
+        epoch: Option<LeaderEpoch>,
+        records: &[(Vec<u8>, Option<Vec<u8>>)],
+    ) -> Result<Receipt, Error> {
         let now_ms = self.clock.wall_ms();
         let mut builder = BatchBuilder::new(Compression::None, None);
         for (key, value) in records {
@@ -145,6 +169,22 @@ impl OffsetsTopic {
     }
 }
 
+/// The records in runs that fit into a batch each.
+fn parts(
+    records: &[(Vec<u8>, Option<Vec<u8>>)],
+) -> impl Iterator<Item = &[(Vec<u8>, Option<Vec<u8>>)]> {
+    let (mut bytes, mut count) = (0, 0);
+    records.chunk_by(move |before, _| {
+        bytes += before.0.len() + before.1.as_ref().map_or(0, Vec::len);
+        count += 1;
+        let fits = bytes < BATCH_BYTES && count < BATCH_RECORDS;
+        if !fits {
+            (bytes, count) = (0, 0);
+        }
+        fits
+    })
+}
+
 /// Waits until what earlier leaders have committed is known to be committed here (KIP-207).
 async fn committed_before(partition: &Partition) {
     while partition.leading().is_some() && partition.high_watermark() < partition.epoch_start() {
@@ -198,4 +238,28 @@ async fn replay_chunk(
 
 fn internal(error: &impl std::fmt::Display) -> Error {
     Error::new(ErrorKind::CorruptLog, format!("{NAME}: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_too_large_for_a_batch_becomes_several_in_order() {
+        let record = |n: u8, bytes: usize| (vec![n], Some(vec![0; bytes]));
+        let sizes = [10, BATCH_BYTES, 5, 5, BATCH_BYTES / 2, BATCH_BYTES / 2, 7];
+        let numbers = 0_u8..;
+        let records: Vec<_> = numbers
+            .zip(sizes)
+            .map(|(n, size)| record(n, size))
+            .collect();
+        let parts: Vec<Vec<u8>> = parts(&records)
+            .map(|part| part.iter().map(|(key, _)| key[0]).collect())
+            .collect();
+        assert_eq!(parts, [vec![0, 1], vec![2, 3, 4, 5], vec![6]]);
+        assert_eq!(super::parts(&[]).count(), 0);
+        let many = vec![(Vec::new(), None); BATCH_RECORDS + 1];
+        let parts: Vec<usize> = super::parts(&many).map(<[_]>::len).collect();
+        assert_eq!(parts, [BATCH_RECORDS, 1]);
+    }
 }

@@ -9,8 +9,12 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use varve_broker_api::TopicInfo;
 use varve_partition::{Core, Epochs, ProducerTable, Recovered};
+use varve_record::{BatchHeader, EndMarker, StoredBatch};
 use varve_storage::journal::{LogReplay, Replay};
-use varve_storage::{Log, LogConfig, LogError, LogIdentity, OpenMode, ReadBuffers, ReadError};
+use varve_storage::{
+    Log, LogConfig, LogError, LogIdentity, OpenMode, ReadBuffers, ReadError, ReadMode, ReadOutcome,
+    ReadView,
+};
 use varve_types::{LeaderEpoch, Offset, PartitionId, TopicConfig, TopicPartition};
 use varve_vfs::{Clock, Vfs, VfsError};
 
@@ -325,9 +329,29 @@ pub(crate) fn rebuild_producers(log: &mut Log) -> Result<ProducerTable, ReadErro
     let (from, mut table) = snapshot.unwrap_or((log.log_start(), ProducerTable::default()));
     let view = log.view();
     for header in view.headers(from.max(log.log_start())) {
-        table.replay(&header?);
+        let header = header?;
+        table.replay(&header, end_marker(&view, &header)?);
     }
     Ok(table)
+}
+
+/// What a control batch says: the one thing about producers that no header tells.
+fn end_marker(view: &ReadView, header: &BatchHeader) -> Result<Option<EndMarker>, ReadError> {
+    if !header.is_control() {
+        return Ok(None);
+    }
+    let (at, end) = (
+        header.base_offset.max(view.log_start()),
+        header.next_offset(),
+    );
+    let ReadOutcome::Slice(slice) = view.read(at, 1, end, true, ReadMode::Blocking, None)? else {
+        unreachable!("a read that may block does not say that it would")
+    };
+    let said = StoredBatch::split_from(&slice.bytes).and_then(|batch| batch.end_marker());
+    Ok(said.unwrap_or_else(|error| {
+        tracing::warn!(offset = %header.base_offset, %error, "control batch left aside: it is not understood");
+        None
+    }))
 }
 
 impl Opener {

@@ -58,6 +58,26 @@ pub(crate) fn error(partition: &Partition, rejection: Rejection) -> Error {
         Rejection::TooManyProducers => {
             format!("partition {id} remembers as many producers as it may; nothing was appended")
         }
+        Rejection::TransactionUnverified => {
+            format!(
+                "partition {id} takes no part in a transaction of this producer; nothing was appended; register it first"
+            )
+        }
+        Rejection::InvalidTransactionState => {
+            format!(
+                "this producer has an open transaction in {id} that this is no part of; nothing was appended; end it first"
+            )
+        }
+        Rejection::CoordinatorFenced { current_epoch } => {
+            format!(
+                "a newer coordinator (epoch {current_epoch}) ends this producer's transactions in {id}; nothing was appended"
+            )
+        }
+        Rejection::TooManyTransactions => {
+            format!(
+                "partition {id} remembers as many open and aborted transactions as it may; nothing was appended"
+            )
+        }
         Rejection::StorageFull => {
             format!(
                 "no space for partition {id}; nothing was appended; free space or lower its retention"

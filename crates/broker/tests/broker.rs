@@ -414,6 +414,7 @@ async fn trims_move_the_log_start_and_nothing_else() {
     let query = |position| OffsetQuery {
         partition: partition.clone(),
         position: Some(position),
+        with_time: false,
     };
     let queries = vec![
         query(Position::Earliest),
@@ -515,11 +516,39 @@ async fn a_group_resumes_where_it_committed_after_a_crash() {
         (found[0].offset, found[0].high_watermark),
         (offset(2), Some(offset(3)))
     );
-    let gone = f
+    let query = OffsetQuery {
+        partition: partition.clone(),
+        position: Some(Position::Offset(offset(2))),
+        with_time: true,
+    };
+    let at = f.broker.list_offsets(&ctx, vec![query.clone()]).await;
+    let time = at[0].as_ref().unwrap().timestamp_ms;
+    assert!(time.is_some());
+    assert_eq!(
+        found[0].next_time_ms, time,
+        "of the first that was not read"
+    );
+    let end = OffsetQuery {
+        position: Some(Position::Latest),
+        ..query
+    };
+    let at = f.broker.list_offsets(&ctx, vec![end]).await;
+    assert_eq!(at[0].as_ref().unwrap().timestamp_ms, None);
+    let known = f
         .broker
         .heartbeat(&ctx, heartbeat(&member, reply.member_epoch, None))
-        .await;
-    assert_eq!(gone.unwrap_err().kind, ErrorKind::UnknownMember);
+        .await
+        .unwrap();
+    assert_eq!(
+        (known.member_epoch, known.assignment),
+        (reply.member_epoch, reply.assignment),
+        "a member and what it owns survive"
+    );
+    let leave = Heartbeat {
+        leave: true,
+        ..heartbeat(&member, reply.member_epoch, None)
+    };
+    f.broker.heartbeat(&ctx, leave).await.unwrap();
 
     let reset = ResetOffsets {
         group: group.clone(),

@@ -15,6 +15,7 @@ use crate::operate_args::{OperateCommand, WaitArgs};
 use crate::output::Output;
 use crate::parse;
 use crate::serve::{ConfigCommand, ServerArgs};
+use crate::sim::SimArgs;
 
 fn size(text: &str) -> Result<usize, String> {
     usize::try_from(parse_bytes(text)?).map_err(|error| error.to_string())
@@ -160,6 +161,8 @@ pub enum Command {
     },
     /// Run the whole path on real input, verify it, and leave nothing behind
     Demo(DemoArgs),
+    /// Run seeds of the simulated cluster, or replay one and tell its story
+    Sim(SimArgs),
     /// Print the completion script of a shell
     Completion {
         /// Shell

@@ -35,7 +35,7 @@ pub enum CheckCommand {
     Run(Box<RunArgs>),
     /// Whether a node is up; exit code 0 if so, 4 if not, another if it does not answer
     Health(HealthArgs),
-    /// Whether a group is at most so many records behind; exit code 0 if so, 4 if not
+    /// Whether a group is at most so many records, or so long, behind; exit code 0 if so, 4 if not
     Lag(LagArgs),
     /// Whether every partition has its leader and its replicas; exit code 0 if so, 4 if not
     Replication(ReplicationArgs),

@@ -212,6 +212,7 @@ fn partitions(group: &v1::Group, offsets: v1::GetOffsetsResponse) -> Result<(), 
         committed.insert((partition.topic, partition.partition), offset);
     }
     let places: BTreeSet<Place> = owners.keys().chain(committed.keys()).cloned().collect();
+    let now = jiff::Timestamp::now();
     let dash = || "-".to_owned();
     let number = |number: Option<i64>| number.map_or_else(dash, |number| number.to_string());
     let rows = places.into_iter().map(|place| {
@@ -226,6 +227,9 @@ fn partitions(group: &v1::Group, offsets: v1::GetOffsetsResponse) -> Result<(), 
             number(offset.map(|offset| offset.offset)),
             number(offset.and_then(|offset| offset.high_watermark)),
             number(offset.and_then(|offset| offset.lag)),
+            offset
+                .and_then(|offset| behind_for(offset, now))
+                .map_or_else(dash, age),
             member,
             host,
         ]
@@ -236,10 +240,38 @@ fn partitions(group: &v1::Group, offsets: v1::GetOffsetsResponse) -> Result<(), 
         "COMMITTED",
         "END",
         "LAG",
+        "BEHIND",
         "MEMBER",
         "HOST",
     ];
     print_table(&headings, rows.collect())
+}
+
+/// How long the first record that the group has not read has been there; zero when it has read all of them, nothing
+/// when that is not known.
+pub(crate) fn behind_for(
+    committed: &v1::CommittedOffset,
+    now: jiff::Timestamp,
+) -> Option<Duration> {
+    if committed.lag == Some(0) {
+        return Some(Duration::ZERO);
+    }
+    let time = committed.next_record_time.as_ref()?;
+    let since = jiff::Timestamp::new(time.seconds, time.nanos).ok()?;
+    // A clock that is ahead of ours is no negative age.
+    Some(Duration::try_from(now.duration_since(since)).unwrap_or_default())
+}
+
+/// An age as people say it: two units at most, no more precision than anybody needs.
+pub(crate) fn age(age: Duration) -> String {
+    let seconds = age.as_secs();
+    match seconds {
+        0 => format!("{}ms", age.as_millis()),
+        1..60 => format!("{seconds}s"),
+        60..3_600 => format!("{}m{:02}s", seconds / 60, seconds % 60),
+        3_600..86_400 => format!("{}h{:02}m", seconds / 3_600, seconds % 3_600 / 60),
+        _ => format!("{}d{:02}h", seconds / 86_400, seconds % 86_400 / 3_600),
+    }
 }
 
 fn target(
@@ -452,6 +484,29 @@ async fn offset_delete(admin: &Admin, group: String, topics: &[String]) -> Resul
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ages() {
+        let of = |seconds| age(Duration::from_secs(seconds));
+        assert_eq!(age(Duration::from_millis(250)), "250ms");
+        assert_eq!(
+            [of(59), of(61), of(3_600), of(86_400 + 7_200)],
+            ["59s", "1m01s", "1h00m", "1d02h"]
+        );
+        let now = jiff::Timestamp::from_second(100).unwrap();
+        let at = |seconds| v1::CommittedOffset {
+            lag: Some(1),
+            next_record_time: Some(prost_types::Timestamp { seconds, nanos: 0 }),
+            ..Default::default()
+        };
+        assert_eq!(behind_for(&at(40), now), Some(Duration::from_secs(60)));
+        assert_eq!(
+            behind_for(&at(140), now),
+            Some(Duration::ZERO),
+            "clocks differ"
+        );
+        assert_eq!(behind_for(&v1::CommittedOffset::default(), now), None);
+    }
 
     #[test]
     fn files_of_offsets() {

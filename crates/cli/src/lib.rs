@@ -30,6 +30,7 @@ pub mod produce;
 pub mod progress;
 pub mod repair;
 pub mod serve;
+pub mod sim;
 pub mod topic;
 pub mod topic_data;
 pub mod upgrade;
@@ -95,6 +96,7 @@ fn dispatch(cli: Cli) -> Result<u8, Failure> {
         Command::Version { json } => completion::version(json),
         Command::Log { command } => inspect::run(&command, &cli.global),
         Command::Config { command } => serve::config(&command),
+        Command::Sim(args) => sim::run(&args),
         Command::Check {
             command: CheckCommand::History { file, form },
         } => check::history(&file, form.output),
@@ -138,6 +140,7 @@ async fn network(global: args::Global, command: Command) -> Result<u8, Failure> 
         | Command::Version { .. }
         | Command::Log { .. }
         | Command::Check { .. }
+        | Command::Sim(_)
         | Command::Config { .. } => Ok(0),
     }
 }

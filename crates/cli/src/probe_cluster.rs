@@ -3,12 +3,16 @@
 //!
 //! Exit codes: 0 all is well, 4 a condition is not met, another when the cluster does not answer.
 
+use std::time::Duration;
+
 use clap::Args;
 use varve_client::proto as v1;
+use varve_types::size::parse_duration;
 
 use crate::args::{Global, OutputArgs};
 use crate::connection::Settings;
 use crate::failure::{CONDITION, Failure};
+use crate::group::{age, behind_for};
 use crate::output::{print_line, print_message};
 
 /// Flags of `check lag`.
@@ -17,8 +21,12 @@ pub struct LagArgs {
     /// Group
     group: String,
     /// Records that a partition may be behind its end
-    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(i64).range(0..))]
-    max: i64,
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(i64).range(0..),
+          required_unless_present = "max_age")]
+    max: Option<i64>,
+    /// How long the first record that was not read may have been there
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    max_age: Option<Duration>,
     /// Only partitions of these topics
     #[arg(short, long, value_name = "TOPIC", value_delimiter = ',')]
     topics: Vec<String>,
@@ -35,7 +43,7 @@ pub struct ReplicationArgs {
     form: OutputArgs,
 }
 
-/// Whether a group has read what there is, but for so many records in each partition.
+/// Whether a group has read what there is, but for so many records or so much time in each partition.
 ///
 /// # Errors
 /// [`Failure`] when there is no such group, or the cluster does not answer.
@@ -54,21 +62,15 @@ pub async fn lag(global: &Global, args: &LagArgs) -> Result<u8, Failure> {
         let topic = found.topic_partition.as_ref().map(|at| &at.topic);
         args.topics.is_empty() || topic.is_some_and(|topic| args.topics.contains(topic))
     });
-    let mut behind = Vec::new();
-    for found in &answer.offsets {
-        let at = found.topic_partition.clone().unwrap_or_default();
-        match found.lag {
-            Some(lag) if lag <= args.max => {}
-            Some(lag) => behind.push(format!(
-                "{}-{}: {lag} records behind",
-                at.topic, at.partition
-            )),
-            None => behind.push(format!(
-                "{}-{}: its end is not known",
-                at.topic, at.partition
-            )),
-        }
-    }
+    let now = jiff::Timestamp::now();
+    let found = answer.offsets.iter();
+    let behind: Vec<String> = found
+        .filter_map(|found| {
+            let at = found.topic_partition.clone().unwrap_or_default();
+            let why = too_far_behind(args, found, now)?;
+            Some(format!("{}-{}: {why}", at.topic, at.partition))
+        })
+        .collect();
     if !args.form.output.is_text() {
         print_message(args.form.output, "GetOffsetsResponse", &answer)?;
     } else if !global.quiet {
@@ -77,13 +79,37 @@ pub async fn lag(global: &Global, args: &LagArgs) -> Result<u8, Failure> {
             print_line(line)?;
         }
         if behind.is_empty() {
+            let records = args.max.map(|max| format!("{max} records"));
+            let time = args.max_age.map(age);
+            let most: Vec<String> = records.into_iter().chain(time).collect();
             print_line(&format!(
-                "{count} partitions of {} are at most {} records behind",
-                args.group, args.max
+                "{count} partitions of {} are at most {} behind",
+                args.group,
+                most.join(" and ")
             ))?;
         }
     }
     Ok(if behind.is_empty() { 0 } else { CONDITION })
+}
+
+/// What is wrong with a partition, if anything is.
+fn too_far_behind(
+    args: &LagArgs,
+    found: &v1::CommittedOffset,
+    now: jiff::Timestamp,
+) -> Option<String> {
+    let Some(lag) = found.lag else {
+        return Some("its end is not known".to_owned());
+    };
+    if args.max.is_some_and(|max| lag > max) {
+        return Some(format!("{lag} records behind"));
+    }
+    let most = args.max_age?;
+    match behind_for(found, now) {
+        Some(behind) if behind <= most => None,
+        Some(behind) => Some(format!("{} behind", age(behind))),
+        None => Some("how long it is behind is not known".to_owned()),
+    }
 }
 
 /// Whether every partition has its leader and all its replicas in sync, and every node is there.

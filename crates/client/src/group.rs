@@ -7,26 +7,18 @@
 //! the caller comes back for the next one: delivery is at least once.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use varve_proto::v1;
-use varve_types::{ErrorKind, GroupName, PartitionId, TopicName, TopicPartition};
+use varve_types::{GroupName, TopicName, TopicPartition};
 
-use crate::admin::Admin;
-use crate::backoff::{Backoff, Random};
 use crate::connect::Client;
-use crate::consumer::{
-    Assignment, ConsumerConfig, End, Feed, FetchedBatch, Resolved, Start, resolve,
-};
+use crate::consumer::{ConsumerConfig, Feed, FetchedBatch, Start};
 use crate::error::{ClientError, RpcError};
-
-/// How long an answer that is not held may take: a coordinator that is silent for longer is looked for
-/// elsewhere.
-const ANSWER: Duration = Duration::from_secs(10);
+use crate::membership::{ANSWER, Control, Member, SharedMembership, is_out, lock, wire_partition};
 
 /// Where a group begins in a partition without a committed offset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,28 +69,6 @@ impl GroupConfig {
     }
 }
 
-/// What the background task tells the consumer. In order.
-enum Control {
-    Assigned(Vec<(TopicPartition, Resolved)>),
-    /// Give up; confirm by sending.
-    Revoke(BTreeSet<TopicPartition>, oneshot::Sender<()>),
-    /// Already taken away.
-    Lost(BTreeSet<TopicPartition>),
-    Fatal(ClientError),
-}
-
-/// What both sides know.
-#[derive(Debug, Default)]
-struct Membership {
-    epoch: i32,
-}
-
-type SharedMembership = Arc<Mutex<Membership>>;
-
-fn lock(shared: &SharedMembership) -> MutexGuard<'_, Membership> {
-    shared.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// See the module.
 pub struct GroupConsumer {
     client: Client,
@@ -144,18 +114,13 @@ impl GroupConsumer {
         let membership = SharedMembership::default();
         let (tell, control) = mpsc::unbounded_channel();
         let (leave, left) = oneshot::channel();
-        let member = Member {
-            client: client.clone(),
-            config: config.clone(),
-            member_id: member_id.clone(),
-            membership: membership.clone(),
-            owned: BTreeSet::new(),
-            revoking: None,
+        let member = Member::new(
+            client.clone(),
+            config.clone(),
+            member_id.clone(),
+            membership.clone(),
             tell,
-            interval: Duration::from_secs(5),
-            failures: 0,
-            random: Random::new(uuid::Uuid::new_v4().as_u64_pair().0),
-        };
+        );
         Ok(Self {
             feed: Feed::new(client.clone(), config.consumer.clone()),
             task: tokio::spawn(member.run(left)),
@@ -381,278 +346,4 @@ impl Drop for GroupConsumer {
     fn drop(&mut self) {
         self.task.abort();
     }
-}
-
-/// Whether the coordinator does not count this member any more.
-const fn is_out(kind: Option<ErrorKind>) -> bool {
-    matches!(
-        kind,
-        Some(ErrorKind::UnknownMember | ErrorKind::FencedMemberEpoch)
-    )
-}
-
-fn wire_partition(partition: &TopicPartition) -> v1::TopicPartition {
-    v1::TopicPartition {
-        topic: partition.topic.to_string(),
-        partition: partition.partition.0,
-    }
-}
-
-fn partitions_of(owned: v1::OwnedPartitions) -> Result<BTreeSet<TopicPartition>, ClientError> {
-    let parse = |partition: v1::TopicPartition| {
-        let topic = TopicName::new(&partition.topic)
-            .map_err(|error| ClientError::Protocol(error.to_string()))?;
-        Ok(TopicPartition::new(topic, PartitionId(partition.partition)))
-    };
-    owned.partitions.into_iter().map(parse).collect()
-}
-
-struct Revoking {
-    partitions: BTreeSet<TopicPartition>,
-    done: oneshot::Receiver<()>,
-    deadline: Instant,
-}
-
-/// The background task.
-struct Member {
-    client: Client,
-    config: GroupConfig,
-    member_id: String,
-    membership: SharedMembership,
-    owned: BTreeSet<TopicPartition>,
-    revoking: Option<Revoking>,
-    tell: mpsc::UnboundedSender<Control>,
-    interval: Duration,
-    failures: u32,
-    random: Random,
-}
-
-impl Member {
-    async fn run(mut self, mut left: oneshot::Receiver<()>) {
-        loop {
-            let epoch = lock(&self.membership).epoch;
-            let started = Instant::now();
-            let request = self.heartbeat(epoch);
-            let client = self.client.clone();
-            let answer = tokio::select! {
-                biased;
-                _ = &mut left => break,
-                () = revoked(&mut self.revoking) => {
-                    self.given_up();
-                    continue;
-                }
-                answer = call(&client, request, self.interval) => answer,
-            };
-            let pause = match answer {
-                Ok(response) => {
-                    self.failures = 0;
-                    self.on_answer(epoch, response, started).await
-                }
-                Err(error) => self.on_error(error),
-            };
-            let Some(pause) = pause else { return };
-            tokio::select! {
-                biased;
-                _ = &mut left => break,
-                () = revoked(&mut self.revoking) => self.given_up(),
-                () = tokio::time::sleep(pause) => {}
-            }
-        }
-        let epoch = lock(&self.membership).epoch;
-        if epoch != 0 {
-            let leave = v1::HeartbeatRequest {
-                leave: true,
-                keep_assignment: !self.config.instance_id.is_empty(),
-                ..self.heartbeat(epoch)
-            };
-            // The coordinator would find out by itself, only later.
-            let _ = call(&self.client, leave, Duration::ZERO).await;
-        }
-    }
-
-    fn heartbeat(&self, epoch: i32) -> v1::HeartbeatRequest {
-        let subscription = v1::GroupSubscription {
-            topics: self.config.topics.iter().map(ToString::to_string).collect(),
-            topic_pattern: self.config.topic_pattern.clone(),
-            assignor: self.config.assignor.clone(),
-        };
-        let hold = epoch != 0 && self.revoking.is_none();
-        let wait = if hold { self.interval } else { Duration::ZERO };
-        v1::HeartbeatRequest {
-            group: self.config.group.to_string(),
-            member_id: self.member_id.clone(),
-            member_epoch: epoch,
-            instance_id: self.config.instance_id.clone(),
-            subscription: (epoch == 0).then_some(subscription),
-            owned: Some(v1::OwnedPartitions {
-                partitions: self.owned.iter().map(wire_partition).collect(),
-            }),
-            rack: self.config.consumer.rack.clone(),
-            rebalance_timeout: prost_types::Duration::try_from(self.config.rebalance_timeout).ok(),
-            max_wait: prost_types::Duration::try_from(wait).ok(),
-            ..Default::default()
-        }
-    }
-
-    /// The front has given up what it was asked to, or its time is up.
-    fn given_up(&mut self) {
-        if let Some(revoking) = self.revoking.take() {
-            if Instant::now() >= revoking.deadline {
-                let _ = self.tell.send(Control::Lost(revoking.partitions.clone()));
-            }
-            self.owned
-                .retain(|partition| !revoking.partitions.contains(partition));
-        }
-    }
-
-    /// The pause until the next heartbeat; `None` ends the membership.
-    async fn on_answer(
-        &mut self,
-        sent_epoch: i32,
-        response: v1::HeartbeatResponse,
-        started: Instant,
-    ) -> Option<Duration> {
-        lock(&self.membership).epoch = response.member_epoch;
-        let interval = response
-            .heartbeat_interval
-            .and_then(|d| Duration::try_from(d).ok());
-        if let Some(interval) = interval.filter(|interval| !interval.is_zero()) {
-            self.interval = interval;
-        }
-        let unchanged = sent_epoch == response.member_epoch;
-        let quiet = if unchanged {
-            // Held by the server for about an interval; if it was not, this side keeps the pace.
-            self.interval.saturating_sub(started.elapsed())
-        } else {
-            Duration::ZERO
-        };
-        let Some(assignment) = response.assignment else {
-            return Some(quiet);
-        };
-        let target = match partitions_of(assignment) {
-            Ok(target) => target,
-            Err(error) => {
-                let _ = self.tell.send(Control::Fatal(error));
-                return None;
-            }
-        };
-        if self.revoking.is_some() {
-            return Some(self.interval.min(Duration::from_secs(1)));
-        }
-        let excess: BTreeSet<_> = self.owned.difference(&target).cloned().collect();
-        if !excess.is_empty() {
-            let (done, confirmed) = oneshot::channel();
-            let _ = self.tell.send(Control::Revoke(excess.clone(), done));
-            let deadline = Instant::now() + self.config.rebalance_timeout;
-            self.revoking = Some(Revoking {
-                partitions: excess,
-                done: confirmed,
-                deadline,
-            });
-            return Some(self.interval);
-        }
-        let added: Vec<_> = target.difference(&self.owned).cloned().collect();
-        if added.is_empty() {
-            return Some(quiet);
-        }
-        match self.start_offsets(&added).await {
-            Ok(resolved) => {
-                let assigned = added.iter().cloned().zip(resolved).collect();
-                let _ = self.tell.send(Control::Assigned(assigned));
-                self.owned.extend(added);
-                Some(Duration::ZERO)
-            }
-            Err(error) => self.on_error(error),
-        }
-    }
-
-    /// Committed offsets, or the start that is configured for partitions without one.
-    async fn start_offsets(
-        &self,
-        partitions: &[TopicPartition],
-    ) -> Result<Vec<Resolved>, ClientError> {
-        let admin = Admin::new(self.client.clone());
-        let request = v1::GetOffsetsRequest {
-            group: self.config.group.to_string(),
-            partitions: partitions.iter().map(wire_partition).collect(),
-            include_lag: false,
-        };
-        let committed = match admin.get_offsets(request).await {
-            Ok(response) => response.offsets,
-            Err(error) if error.kind() == Some(ErrorKind::GroupNotFound) => Vec::new(),
-            Err(error) => return Err(error),
-        };
-        let find = |partition: &TopicPartition| {
-            let wire = wire_partition(partition);
-            committed
-                .iter()
-                .find(|c| c.topic_partition.as_ref() == Some(&wire))
-                .map(|c| c.offset)
-        };
-        let without: Vec<Assignment> = partitions
-            .iter()
-            .filter(|partition| find(partition).is_none())
-            .map(|partition| Assignment {
-                topic: partition.topic.clone(),
-                partition: partition.partition.0,
-                start: self.config.start.0,
-                end: End::Never,
-            })
-            .collect();
-        let within = self.interval;
-        let mut resolved = resolve(&self.client, within, &without).await?.into_iter();
-        let offsets = partitions.iter().map(|partition| match find(partition) {
-            Some(start) => Some(Resolved { start, end: None }),
-            None => resolved.next(),
-        });
-        offsets
-            .collect::<Option<_>>()
-            .ok_or_else(|| ClientError::Protocol("fewer offsets than partitions".to_owned()))
-    }
-
-    fn on_error(&mut self, error: ClientError) -> Option<Duration> {
-        if is_out(error.kind()) {
-            let lost = std::mem::take(&mut self.owned);
-            self.revoking = None;
-            let _ = self.tell.send(Control::Lost(lost));
-            lock(&self.membership).epoch = 0;
-            return Some(Duration::ZERO);
-        }
-        if !error.is_retryable() {
-            let _ = self.tell.send(Control::Fatal(error));
-            return None;
-        }
-        tracing::debug!(group = %self.config.group, %error, "heartbeat failed");
-        self.failures += 1;
-        Some(Backoff::default().pause(self.failures, &mut self.random))
-    }
-}
-
-/// Resolves when the front has confirmed, or has taken too long; never when nothing is being revoked.
-async fn revoked(revoking: &mut Option<Revoking>) {
-    match revoking {
-        None => std::future::pending().await,
-        Some(revoking) => {
-            let _ = tokio::time::timeout_at(revoking.deadline, &mut revoking.done).await;
-        }
-    }
-}
-
-/// One heartbeat, at the coordinator.
-async fn call(
-    client: &Client,
-    request: v1::HeartbeatRequest,
-    held: Duration,
-) -> Result<v1::HeartbeatResponse, ClientError> {
-    let timeout = held + client.config().request_timeout.min(ANSWER);
-    client
-        .at_coordinator(&request.group, ANSWER, true, |address| {
-            let mut request = tonic::Request::new(request.clone());
-            request.set_timeout(timeout);
-            async move {
-                let mut service = client.group_service(&address, true)?;
-                Ok(service.heartbeat(request).await?.into_inner())
-            }
-        })
-        .await
 }

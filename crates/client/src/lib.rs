@@ -22,6 +22,7 @@ mod fetcher;
 pub mod flight;
 pub mod group;
 mod leaders;
+mod membership;
 pub mod producer;
 pub mod routing;
 mod sender;

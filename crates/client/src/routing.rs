@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use varve_proto::v1;
 use varve_types::ErrorKind;
@@ -207,6 +208,11 @@ impl Routing {
     }
 }
 
+/// A topic that does not exist is looked for again for so long where there are several nodes.
+const NEWS_TRAVELS: Duration = Duration::from_millis(500);
+/// Time between two looks.
+const NEWS_PAUSE: Duration = Duration::from_millis(50);
+
 impl Client {
     /// Asks the cluster for the routes of `topics` and takes them over. The nodes that are known are
     /// asked before the configured addresses.
@@ -215,17 +221,37 @@ impl Client {
     /// [`ClientError::TopicNotFound`] when a topic does not exist; [`ClientError::NoBroker`] when nobody
     /// answers.
     pub async fn refresh(&self, topics: &[String]) -> Result<(), ClientError> {
+        let first = tokio::time::Instant::now();
+        loop {
+            let (nodes, result) = self.refresh_once(topics).await?;
+            // The node that was asked may not have heard yet of a topic that another has just made.
+            let again = nodes > 1 && first.elapsed() < NEWS_TRAVELS;
+            match result {
+                Err(ClientError::TopicNotFound(_)) if again => {
+                    tokio::time::sleep(NEWS_PAUSE).await;
+                }
+                result => return result,
+            }
+        }
+    }
+
+    /// The number of nodes, and whether every topic has routes now.
+    async fn refresh_once(
+        &self,
+        topics: &[String],
+    ) -> Result<(usize, Result<(), ClientError>), ClientError> {
         let request = v1::GetMetadataRequest {
             topics: topics.to_vec(),
             all_topics: false,
         };
         let metadata = self.metadata(request).await?;
         self.routing().update(&metadata);
+        let nodes = metadata.nodes.len();
         let missing = metadata
             .topics
             .into_iter()
             .find_map(|topic| Some((topic.topic, topic.error?)));
-        match missing {
+        let result = match missing {
             None => Ok(()),
             Some((topic, error)) => {
                 let error = RpcError::from_partition(error);
@@ -234,7 +260,8 @@ impl Client {
                     _ => Err(error.into()),
                 }
             }
-        }
+        };
+        Ok((nodes, result))
     }
 
     /// `GetMetadata` at the first node that answers.

@@ -161,6 +161,7 @@ pub(crate) fn query(query: &api::OffsetQuery) -> v1::OffsetQuery {
     v1::OffsetQuery {
         topic_partition: Some(partition(&query.partition)),
         position: query.position.map(position),
+        with_timestamp: query.with_time,
     }
 }
 
@@ -280,15 +281,17 @@ pub(crate) fn failures<'a>(
 }
 
 pub(crate) fn committed(found: v1::CommittedOffset) -> Result<api::CommittedOffset> {
-    let time = found.commit_time.unwrap_or_default();
-    let millis = time.seconds.saturating_mul(1000) + i64::from(time.nanos) / 1_000_000;
+    let millis = |time: prost_types::Timestamp| {
+        time.seconds.saturating_mul(1000) + i64::from(time.nanos) / 1_000_000
+    };
     Ok(api::CommittedOffset {
         partition: from_partition(found.topic_partition)?,
         offset: offset(found.offset),
         leader_epoch: found.leader_epoch.map(epoch),
         metadata: found.metadata,
-        commit_time_ms: millis,
+        commit_time_ms: found.commit_time.map_or(0, millis),
         high_watermark: found.high_watermark.and_then(Offset::new),
+        next_time_ms: found.next_record_time.map(millis),
     })
 }
 

@@ -171,12 +171,15 @@ impl<B: Broker> Forwarding<B> {
         }
         let query = |index: &usize| api::OffsetQuery {
             partition: found[*index].partition.clone(),
-            position: None,
+            position: Some(api::Position::Offset(found[*index].offset)),
+            with_time: true,
         };
         let queries = unknown.iter().map(query).collect();
         let ends = self.find_offsets(&own(ctx, LAG_WITHIN), queries).await;
         for (index, end) in unknown.into_iter().zip(ends) {
-            found[index].high_watermark = end.ok().map(|end| end.high_watermark);
+            let Ok(end) = end else { continue };
+            found[index].high_watermark = Some(end.high_watermark);
+            found[index].next_time_ms = end.timestamp_ms;
         }
         found
     }

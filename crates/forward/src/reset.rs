@@ -61,6 +61,7 @@ impl<B: Broker> Forwarding<B> {
             .map(|partition| api::OffsetQuery {
                 partition: partition.clone(),
                 position,
+                with_time: false,
             })
             .collect();
         let found = self.find_offsets(ctx, queries).await;

@@ -70,6 +70,11 @@ pub const fn wire(kind: ErrorKind) -> (Code, v1::ErrorReason) {
         K::PolicyViolation => (C::FailedPrecondition, R::PolicyViolation),
         K::OperationInProgress => (C::FailedPrecondition, R::OperationInProgress),
         K::FlowControl => (C::ResourceExhausted, R::FlowControl),
+        K::GroupProtocolMismatch => (C::FailedPrecondition, R::GroupProtocolMismatch),
+        K::TransactionNotFound => (C::NotFound, R::TransactionNotFound),
+        K::InvalidTransactionState => (C::FailedPrecondition, R::InvalidTransactionState),
+        K::TransactionAborted => (C::Aborted, R::TransactionAborted),
+        K::ConcurrentTransactions => (C::Aborted, R::ConcurrentTransactions),
     }
 }
 

@@ -6,58 +6,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use varve_types::{ErrorKind, GroupName, MemberId, TopicName, TopicPartition, limits};
+use varve_types::{ErrorKind, GroupName, MemberId, TopicName};
 
-use crate::codec;
-use crate::group::{Env, Group, farewell, unknown_member};
-use crate::offsets::{Change, Committed};
-use crate::writes::{Answer, Write};
-use crate::{
-    AppendId, Failure, Heartbeat, Input, OffsetCommit, Output, Reply, Tick, Ticket, TopicState,
-};
-
-/// Times and bounds.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Config {
-    /// Session timeout of members that name none, milliseconds.
-    pub session_timeout_ms: u64,
-    /// Least session timeout a member can ask for, milliseconds.
-    pub session_timeout_min_ms: u64,
-    /// Greatest session timeout a member can ask for, milliseconds.
-    pub session_timeout_max_ms: u64,
-    /// Heartbeats are due this often, and held no longer than this, milliseconds.
-    pub heartbeat_interval_ms: u64,
-    /// Time to give up partitions for members that name none, milliseconds.
-    pub rebalance_timeout_ms: u64,
-    /// Most members of one group (`group.max.size`).
-    pub group_max_size: usize,
-    /// Most groups of this node.
-    pub groups_max: usize,
-    /// Offsets of a group are removed when it has been empty for this long and they are this old,
-    /// milliseconds (`offsets.retention.minutes`).
-    pub offsets_retention_ms: i64,
-    /// Expired offsets are looked for this often, milliseconds.
-    pub expiry_interval_ms: u64,
-    /// Most appends of one group under way; further commits are told to come back.
-    pub max_pending_appends: usize,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            session_timeout_ms: 45_000,
-            session_timeout_min_ms: limits::SESSION_TIMEOUT_MIN_MS,
-            session_timeout_max_ms: limits::SESSION_TIMEOUT_MAX_MS,
-            heartbeat_interval_ms: 5_000,
-            rebalance_timeout_ms: 60_000,
-            group_max_size: limits::GROUP_MAX_MEMBERS,
-            groups_max: limits::GROUPS_MAX,
-            offsets_retention_ms: 7 * 24 * 3_600 * 1_000,
-            expiry_interval_ms: 600_000,
-            max_pending_appends: 1_000,
-        }
-    }
-}
+use crate::config::Config;
+use crate::group::{Env, Group, step};
+use crate::loading::Loading;
+use crate::rules::{farewell, unknown_member};
+use crate::txn::TxnCommit;
+use crate::writes::Answer;
+use crate::{AppendId, Failure, Heartbeat, Input, Output, Reply, Tick, Ticket, TopicState};
 
 /// Matches topic patterns. Pure: the same question has the same answer for ever.
 pub trait Matcher {
@@ -70,23 +27,33 @@ pub trait Matcher {
 
 /// All groups of one node.
 pub struct Coordinator {
-    config: Config,
-    matcher: Box<dyn Matcher + Send>,
+    pub(crate) config: Config,
+    pub(crate) matcher: Box<dyn Matcher + Send>,
     /// `None` until the first metadata.
-    topics: Option<Arc<BTreeMap<TopicName, TopicState>>>,
-    loaded: bool,
-    draining: bool,
-    groups: BTreeMap<GroupName, Group>,
+    pub(crate) topics: Option<Arc<BTreeMap<TopicName, TopicState>>>,
+    pub(crate) loaded: bool,
+    pub(crate) draining: bool,
+    /// Membership as it is being read, until everything is.
+    pub(crate) loading: BTreeMap<GroupName, Loading>,
+    pub(crate) groups: BTreeMap<GroupName, Group>,
     /// When a group has something to do by itself.
     deadlines: BTreeSet<(Tick, GroupName)>,
-    /// Callers not yet answered, with the member whose heartbeat is parked.
-    open: BTreeMap<Ticket, Option<(GroupName, MemberId)>>,
+    /// Callers not yet answered, with the place their answer comes from where membership decides it.
+    pub(crate) open: BTreeMap<Ticket, Option<Place>>,
     /// Groups of the appends under way.
-    appends: BTreeMap<AppendId, GroupName>,
-    next_append: u64,
-    next_expiry: Tick,
+    pub(crate) appends: BTreeMap<AppendId, GroupName>,
+    pub(crate) next_append: u64,
+    pub(crate) next_expiry: Tick,
     /// Groups this step changed.
-    touched: BTreeSet<GroupName>,
+    pub(crate) touched: BTreeSet<GroupName>,
+}
+
+/// Where an answer comes from that waits for membership to be durable.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    pub(crate) group: GroupName,
+    /// The member whose heartbeat it is, if it is one.
+    pub(crate) member: Option<MemberId>,
 }
 
 impl Coordinator {
@@ -99,6 +66,7 @@ impl Coordinator {
             topics: None,
             loaded: false,
             draining: false,
+            loading: BTreeMap::new(),
             groups: BTreeMap::new(),
             deadlines: BTreeSet::new(),
             open: BTreeMap::new(),
@@ -126,7 +94,7 @@ impl Coordinator {
     /// Number of members of all groups, for metrics.
     #[must_use]
     pub fn member_count(&self) -> usize {
-        self.groups.values().map(|g| g.members.len()).sum()
+        self.groups.values().map(Group::member_count).sum()
     }
 
     /// Takes one input at `now` and appends what is to be done to `out`.
@@ -160,15 +128,36 @@ impl Coordinator {
         let answer = match input {
             Input::Tick { wall_ms } => return self.tick(now, wall_ms, out),
             Input::Load { key, value } => return self.load(now, &key, value.as_deref(), out),
+            Input::LoadTxn {
+                producer,
+                key,
+                value,
+            } => return self.load_txn(now, producer, &key, value.as_deref(), out),
+            Input::TxnEnded {
+                producer_id,
+                committed,
+            } => return self.txn_ended(now, producer_id, committed, out),
             Input::Loaded => return self.finish_loading(now, out),
             Input::Topics(topics) => return self.topics_changed(now, topics, out),
             Input::Drain => return self.drain(now, out),
-            Input::Cancel { ticket } => return self.cancel(ticket),
-            Input::CommitDurable { id } => return self.complete(id, Ok(()), out),
-            Input::CommitFailed { id, failure } => return self.complete(id, Err(failure), out),
+            Input::Cancel { ticket } => return self.cancel(now, ticket),
+            Input::CommitDurable { id } => return self.complete(now, id, Ok(()), out),
+            Input::CommitFailed { id, failure } => {
+                return self.complete(now, id, Err(failure), out);
+            }
             Input::Heartbeat { ticket, heartbeat } => {
                 (ticket, self.heartbeat(now, ticket, *heartbeat, out))
             }
+            Input::ClassicJoin { ticket, join } => {
+                (ticket, self.classic_join(now, ticket, &join, out))
+            }
+            Input::ClassicSync { ticket, sync } => {
+                (ticket, self.classic_sync(now, ticket, *sync, out))
+            }
+            Input::ClassicHeartbeat { ticket, heartbeat } => {
+                (ticket, self.classic_heartbeat(now, &heartbeat, out))
+            }
+            Input::ClassicLeave { ticket, leave } => (ticket, self.classic_leave(now, &leave, out)),
             Input::Commit {
                 ticket,
                 group,
@@ -196,9 +185,29 @@ impl Coordinator {
                 ticket,
                 group,
                 partitions,
+                require_stable,
             } => {
-                let found = self.groups.get(&group).map(|g| g.offsets.read(&partitions));
-                (ticket, Ok(Some(Reply::Offsets(found.unwrap_or_default()))))
+                let found = self.get_offsets(&group, &partitions, require_stable);
+                (ticket, Ok(Some(found)))
+            }
+            Input::TxnCommit {
+                ticket,
+                group,
+                member,
+                member_epoch,
+                producer,
+                offsets,
+                wall_ms,
+            } => {
+                let commit = TxnCommit {
+                    member,
+                    member_epoch,
+                    producer,
+                    offsets,
+                    wall_ms,
+                };
+                let answer = self.txn_commit(now, ticket, &group, commit, out);
+                (ticket, answer)
             }
             Input::DeleteOffsets {
                 ticket,
@@ -222,7 +231,10 @@ impl Coordinator {
                 ticket,
                 group,
                 members,
-            } => (ticket, self.remove_members(now, &group, &members, out)),
+            } => (
+                ticket,
+                self.remove_members(now, ticket, &group, &members, out),
+            ),
         };
         match answer {
             (ticket, Ok(Some(reply))) => out.push(Output::Reply { ticket, reply }),
@@ -236,12 +248,12 @@ impl Coordinator {
         }
     }
 
-    fn find(&self, group: &GroupName) -> Result<&Group, Failure> {
+    pub(crate) fn find(&self, group: &GroupName) -> Result<&Group, Failure> {
         self.groups.get(group).ok_or_else(|| group_not_found(group))
     }
 
     /// The group with what it may look at; makes it when it does not exist and may.
-    fn open_group(
+    pub(crate) fn open_group(
         &mut self,
         now: Tick,
         name: &GroupName,
@@ -293,306 +305,45 @@ impl Coordinator {
                 return Err(unknown_member(&heartbeat.group, &heartbeat.member));
             }
         }
-        let place = (heartbeat.group.clone(), heartbeat.member.clone());
-        let (group, env) = self.open_group(now, &place.0)?;
+        let place = Place {
+            group: heartbeat.group.clone(),
+            member: Some(heartbeat.member.clone()),
+        };
+        let (group, env) = self.open_group(now, &place.group)?;
         group.heartbeat(env, ticket, heartbeat, out)?;
-        // Either it was answered and `finish` closes the ticket, or it is parked here.
+        // Either it was answered and `finish` sees to it, or it is parked here.
         self.open.insert(ticket, Some(place));
         Ok(None)
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "the fields of one input")]
-    fn commit(
-        &mut self,
-        now: Tick,
-        ticket: Ticket,
-        name: &GroupName,
-        (member, member_epoch): (Option<MemberId>, i32),
-        offsets: Vec<OffsetCommit>,
-        wall_ms: i64,
-        out: &mut Vec<Output>,
-    ) -> Result<Option<Reply>, Failure> {
-        match (self.groups.get(name), &member) {
-            (Some(group), _) => group.check_commit(member.as_ref(), member_epoch)?,
-            (None, Some(id)) => return Err(unknown_member(name, id)),
-            (None, None) => {}
-        }
-        let results: Vec<_> = offsets.iter().map(|o| self.check_offset(o)).collect();
-        let changes: Vec<Change> = offsets
-            .into_iter()
-            .zip(&results)
-            .filter(|(_, result)| result.is_ok())
-            .map(|(commit, _)| change_of(commit, wall_ms))
-            .collect();
-        if changes.is_empty() {
-            return Ok(Some(Reply::Committed(results)));
-        }
-        self.open_group(now, name)?;
-        self.begin(name, Some(ticket), changes, Answer::Commit(results), out)
-    }
-
-    fn set_offsets(
-        &mut self,
-        now: Tick,
-        ticket: Ticket,
-        name: &GroupName,
-        offsets: Vec<OffsetCommit>,
-        wall_ms: i64,
-        out: &mut Vec<Output>,
-    ) -> Result<Option<Reply>, Failure> {
-        if let Some(group) = self.groups.get(name) {
-            group.check_empty("setting offsets")?;
-        }
-        for offset in &offsets {
-            self.check_offset(offset)?;
-        }
-        let changes: Vec<_> = offsets.into_iter().map(|o| change_of(o, wall_ms)).collect();
-        if changes.is_empty() {
-            return Ok(Some(Reply::OffsetsSet(Vec::new())));
-        }
-        self.open_group(now, name)?;
-        self.begin(name, Some(ticket), changes, Answer::SetOffsets, out)
-    }
-
-    fn check_offset(&self, commit: &OffsetCommit) -> Result<(), Failure> {
-        let topic = &commit.partition.topic;
-        let found = commit.metadata.len();
-        if found > limits::COMMIT_METADATA_MAX_BYTES {
-            return Err(Failure::invalid(
-                "metadata",
-                format!(
-                    "the metadata of the commit for {} has {found} bytes; the limit is {}",
-                    commit.partition,
-                    limits::COMMIT_METADATA_MAX_BYTES
-                ),
-            ));
-        }
-        let state = self.topics.as_ref().and_then(|topics| topics.get(topic));
-        let Some(state) = state else {
-            return Err(Failure::new(
-                ErrorKind::TopicNotFound,
-                format!("topic {topic} does not exist; its offset was not committed"),
-            )
-            .with("topic", topic));
-        };
-        if (0..state.partitions).contains(&commit.partition.partition.0) {
-            return Ok(());
-        }
-        Err(Failure::new(
-            ErrorKind::PartitionNotFound,
-            format!(
-                "topic {topic} has {} partitions and no partition {}; its offset was not committed",
-                state.partitions, commit.partition.partition
-            ),
-        )
-        .with("topic", topic)
-        .with("partition", commit.partition.partition))
-    }
-
-    fn delete_offsets(
-        &mut self,
-        ticket: Ticket,
-        name: &GroupName,
-        partitions: Vec<TopicPartition>,
-        out: &mut Vec<Output>,
-    ) -> Result<Option<Reply>, Failure> {
-        let group = self.find(name)?;
-        let mut results = Vec::with_capacity(partitions.len());
-        let mut changes: Vec<Change> = Vec::new();
-        for partition in partitions {
-            if group.is_subscribed(&partition.topic) {
-                results.push(Err(Failure::new(
-                    ErrorKind::GroupNotEmpty,
-                    format!(
-                        "members of group {name} are subscribed to topic {}; the offset of \
-                         {partition} was kept",
-                        partition.topic
-                    ),
-                )
-                .with("group", name)
-                .with("topic", &partition.topic)));
-            } else {
-                results.push(Ok(()));
-                changes.push((partition, None));
-            }
-        }
-        if changes.is_empty() {
-            return Ok(Some(Reply::OffsetsDeleted(results)));
-        }
-        self.begin(
-            name,
-            Some(ticket),
-            changes,
-            Answer::DeleteOffsets(results),
-            out,
-        )
-    }
-
-    fn delete_group(
-        &mut self,
-        ticket: Ticket,
-        name: &GroupName,
-        out: &mut Vec<Output>,
-    ) -> Result<Option<Reply>, Failure> {
-        let group = self.find(name)?;
-        group.check_empty("deletion")?;
-        let changes = removals(group, |_| true);
-        if changes.is_empty() {
-            return Ok(Some(Reply::GroupDeleted));
-        }
-        self.begin(name, Some(ticket), changes, Answer::DeleteGroup, out)
     }
 
     fn remove_members(
         &mut self,
         now: Tick,
+        ticket: Ticket,
         name: &GroupName,
         members: &[MemberId],
         out: &mut Vec<Output>,
     ) -> Result<Option<Reply>, Failure> {
         self.find(name)?;
         let (group, env) = self.open_group(now, name)?;
+        let classic = group.classic.iter().flat_map(|c| c.members.keys());
         let expelled: Vec<MemberId> = group
             .members
             .keys()
+            .chain(classic)
             .filter(|id| members.is_empty() || members.contains(id))
             .cloned()
             .collect();
         group.expel(env, &expelled, out);
-        Ok(Some(Reply::MembersRemoved(expelled)))
-    }
-
-    /// Asks for an append. The table changes when it is durable.
-    fn begin(
-        &mut self,
-        name: &GroupName,
-        ticket: Option<Ticket>,
-        changes: Vec<Change>,
-        answer: Answer,
-        out: &mut Vec<Output>,
-    ) -> Result<Option<Reply>, Failure> {
-        self.touched.insert(name.clone());
-        let Some(group) = self.groups.get_mut(name) else {
-            return Err(group_not_found(name));
-        };
-        if ticket.is_some() && group.writes.len() >= self.config.max_pending_appends {
-            return Err(Failure::new(
-                ErrorKind::Throttled,
-                format!(
-                    "group {name} has {} commits under way, which is the limit; nothing was \
-                     committed, try again",
-                    group.writes.len()
-                ),
-            )
-            .with("group", name));
+        if let Some(classic) = &mut group.classic {
+            classic.expel(&mut step(env, out), &expelled);
         }
-        let id = AppendId(self.next_append);
-        self.next_append += 1;
-        let records = changes
-            .iter()
-            .map(|(p, c)| {
-                (
-                    codec::encode_key(name, p),
-                    c.as_ref().map(codec::encode_value),
-                )
-            })
-            .collect();
-        out.push(Output::Append {
-            id,
+        let place = Place {
             group: name.clone(),
-            records,
-        });
-        group.writes.push(Write {
-            id,
-            ticket,
-            changes,
-            answer,
-            done: None,
-        });
-        self.appends.insert(id, name.clone());
-        Ok(None)
-    }
-
-    fn complete(&mut self, id: AppendId, result: Result<(), Failure>, out: &mut Vec<Output>) {
-        let Some(name) = self.appends.remove(&id) else {
-            panic!("append {} is not under way", id.0)
+            member: None,
         };
-        let Some(group) = self.groups.get_mut(&name) else {
-            unreachable!("a group with appends under way is kept")
-        };
-        self.touched.insert(name);
-        group.writes.complete(id, result);
-        while let Some(mut write) = group.writes.pop_complete() {
-            let ticket = write.ticket;
-            let reply = match write.done.take() {
-                Some(Err(failure)) => Reply::Failed(failure),
-                _ => {
-                    for change in &write.changes {
-                        group.offsets.apply(change.clone());
-                    }
-                    write.reply()
-                }
-            };
-            if let Some(ticket) = ticket {
-                out.push(Output::Reply { ticket, reply });
-            }
-        }
-    }
-
-    fn load(&mut self, now: Tick, key: &[u8], value: Option<&[u8]>, out: &mut Vec<Output>) {
-        assert!(!self.loaded, "replay comes before Loaded");
-        let decoded = codec::decode_key(key)
-            .and_then(|k| value.map(codec::decode_value).transpose().map(|v| (k, v)));
-        match decoded {
-            Ok(((name, partition), committed)) => {
-                self.touched.insert(name.clone());
-                let group = self
-                    .groups
-                    .entry(name.clone())
-                    .or_insert_with(|| Group::new(name, now));
-                group.offsets.apply((partition, committed));
-            }
-            Err(error) => out.push(Output::LoadSkipped { error }),
-        }
-    }
-
-    fn finish_loading(&mut self, now: Tick, out: &mut Vec<Output>) {
-        assert!(!self.loaded, "Loaded comes once");
-        self.loaded = true;
-        self.next_expiry = now.plus(self.config.expiry_interval_ms);
-        // Members of before are not known, so every group counts as empty from now on and keeps its
-        // offsets for the whole retention: too long is safe, too short loses positions.
-        for (name, group) in &mut self.groups {
-            group.empty_since = Some(now);
-            self.touched.insert(name.clone());
-        }
-        self.remove_dangling(out);
-    }
-
-    /// Tombstones offsets of topics that do not exist, except where one is already under way.
-    fn remove_dangling(&mut self, out: &mut Vec<Output>) {
-        let Some(topics) = self.topics.clone() else {
-            return;
-        };
-        self.remove_where(|_, partition| !topics.contains_key(&partition.topic), out);
-    }
-
-    fn remove_where(
-        &mut self,
-        gone: impl Fn(&Group, &TopicPartition) -> bool,
-        out: &mut Vec<Output>,
-    ) {
-        let mut work = Vec::new();
-        for (name, group) in &self.groups {
-            let changes = removals(group, |p| gone(group, p));
-            if !changes.is_empty() {
-                work.push((name.clone(), changes));
-            }
-        }
-        for (name, changes) in work {
-            let begun = self.begin(&name, None, changes, Answer::Nobody, out);
-            assert!(begun.is_ok(), "own writes of known groups are always begun");
-        }
+        self.open.insert(ticket, Some(place));
+        Ok(Some(Reply::MembersRemoved(expelled)))
     }
 
     fn topics_changed(
@@ -639,7 +390,8 @@ impl Coordinator {
             let empty_for = group.empty_since.map_or(0, |since| now.since(since));
             let old = i64::try_from(empty_for).unwrap_or(i64::MAX) >= retention;
             // A commit under way is newer than anything that expires: look again next time.
-            if group.members.is_empty() && old && group.writes.is_empty() {
+            let idle = group.writes.is_empty() && !group.offsets.has_pending();
+            if group.member_count() == 0 && old && idle {
                 let expired = group.offsets.expired(wall_ms, retention);
                 if !expired.is_empty() {
                     work.push((name.clone(), expired));
@@ -692,22 +444,25 @@ impl Coordinator {
         }
     }
 
-    fn cancel(&mut self, ticket: Ticket) {
+    fn cancel(&mut self, now: Tick, ticket: Ticket) {
         // A write under way is not undone by its caller going away; its answer is simply not read.
-        let Some(Some((name, member))) = self.open.get(&ticket).cloned() else {
+        let Some(Some(place)) = self.open.get(&ticket).cloned() else {
             return;
         };
-        if let Some(group) = self.groups.get_mut(&name)
-            && group.cancel(&member, ticket)
+        if let Some(group) = self.groups.get_mut(&place.group)
+            && let Some(member) = &place.member
+            && group.cancel(now, member, ticket)
         {
             self.open.remove(&ticket);
-            self.touched.insert(name);
+            self.touched.insert(place.group);
         }
         // Otherwise it came due in this very step: it has its answer, and `finish` closes the ticket.
     }
 
-    /// Settles the groups that changed, closes answered tickets and checks the invariants.
+    /// Settles the groups that changed, asks for what has to be written, lets the answers go that need not
+    /// wait for that, closes their tickets and checks the invariants.
     fn finish(&mut self, now: Tick, first: usize, out: &mut Vec<Output>) {
+        let touched = std::mem::take(&mut self.touched);
         let env = env_of(
             now,
             &self.config,
@@ -715,25 +470,20 @@ impl Coordinator {
             &*self.matcher,
             self.draining,
         );
-        for name in std::mem::take(&mut self.touched) {
-            let Some(group) = self.groups.get_mut(&name) else {
-                continue;
-            };
-            group.settle(env, out);
-            group.assert_invariants();
-            let deadline = group.deadline();
-            if group.indexed != deadline {
-                if let Some(old) = group.indexed {
-                    self.deadlines.remove(&(old, name.clone()));
-                }
-                if let Some(new) = deadline {
-                    self.deadlines.insert((new, name.clone()));
-                }
-                group.indexed = deadline;
+        for name in &touched {
+            if let Some(group) = self.groups.get_mut(name) {
+                group.settle(env, out);
+                group.note_emptiness(now);
+                group.assert_invariants();
             }
-            if self.loaded && group.is_vacant() {
-                self.groups.remove(&name);
+        }
+        self.hold_back(now, first, out);
+        for name in touched {
+            if self.loaded {
+                self.write_membership(now, &name, out);
+                self.write_classic(&name, out);
             }
+            self.index(name);
         }
         for output in &out[first..] {
             if let Output::Reply { ticket, .. } = output {
@@ -742,9 +492,49 @@ impl Coordinator {
             }
         }
     }
+
+    /// Takes the answers that membership decides out of the outputs of this step.
+    fn hold_back(&mut self, now: Tick, first: usize, out: &mut Vec<Output>) {
+        for output in out.split_off(first) {
+            let Output::Reply { ticket, reply } = output else {
+                out.push(output);
+                continue;
+            };
+            let decided = matches!(reply, Reply::Heartbeat(_) | Reply::MembersRemoved(_));
+            let place = self.open.get_mut(&ticket).filter(|_| decided);
+            let Some(place) = place.and_then(Option::take) else {
+                out.push(Output::Reply { ticket, reply });
+                continue;
+            };
+            match self.groups.get_mut(&place.group) {
+                Some(group) => group.hold(now, ticket, place.member, reply),
+                None => out.push(Output::Reply { ticket, reply }),
+            }
+        }
+    }
+
+    /// When the group has something to do next; a group with nothing left is forgotten.
+    fn index(&mut self, name: GroupName) {
+        let Some(group) = self.groups.get_mut(&name) else {
+            return;
+        };
+        let deadline = group.deadline();
+        if group.indexed != deadline {
+            if let Some(old) = group.indexed {
+                self.deadlines.remove(&(old, name.clone()));
+            }
+            if let Some(new) = deadline {
+                self.deadlines.insert((new, name.clone()));
+            }
+            group.indexed = deadline;
+        }
+        if self.loaded && group.is_vacant() {
+            self.groups.remove(&name);
+        }
+    }
 }
 
-fn env_of<'a>(
+pub(crate) fn env_of<'a>(
     now: Tick,
     config: &'a Config,
     topics: &'a Option<Arc<BTreeMap<TopicName, TopicState>>>,
@@ -761,30 +551,10 @@ fn env_of<'a>(
     }
 }
 
-fn group_not_found(name: &GroupName) -> Failure {
+pub(crate) fn group_not_found(name: &GroupName) -> Failure {
     Failure::new(
         ErrorKind::GroupNotFound,
         format!("group {name} does not exist: it has neither members nor offsets"),
     )
     .with("group", name)
-}
-
-fn change_of(commit: OffsetCommit, wall_ms: i64) -> Change {
-    let committed = Committed {
-        offset: commit.offset,
-        leader_epoch: commit.leader_epoch,
-        metadata: commit.metadata,
-        commit_time_ms: wall_ms,
-    };
-    (commit.partition, Some(committed))
-}
-
-/// Removal of what the group holds or is about to hold, where `gone` says so.
-fn removals(group: &Group, gone: impl Fn(&TopicPartition) -> bool) -> Vec<Change> {
-    let held = group.offsets.iter().map(|(p, _)| p);
-    let all: BTreeSet<_> = held
-        .chain(group.writes.partitions())
-        .filter(|p| gone(p))
-        .collect();
-    all.into_iter().map(|p| (p.clone(), None)).collect()
 }

@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use varve_types::{GroupName, LeaderEpoch, MemberId, Offset, TopicId, TopicName, TopicPartition};
+use varve_types::{
+    GroupName, LeaderEpoch, MemberId, Offset, ProducerId, TopicId, TopicName, TopicPartition,
+};
 
-use crate::Failure;
+use crate::{ClassicHeartbeat, ClassicJoin, ClassicLeave, ClassicSync, Failure};
 
 /// Monotonic time in milliseconds. Only differences mean something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -116,6 +118,23 @@ pub enum Input {
         /// Value; `None`: tombstone.
         value: Option<Vec<u8>>,
     },
+    /// One record of `__consumer_offsets` from a transactional batch, in its place among the others.
+    LoadTxn {
+        /// Producer of the batch.
+        producer: ProducerId,
+        /// Key.
+        key: Vec<u8>,
+        /// Value; `None`: tombstone.
+        value: Option<Vec<u8>>,
+    },
+    /// The marker that ends a producer's transaction is committed in this coordinator's partition of
+    /// `__consumer_offsets`. In the order of the log, before [`Input::Loaded`] and after it.
+    TxnEnded {
+        /// Producer.
+        producer_id: i64,
+        /// Committed; else aborted.
+        committed: bool,
+    },
     /// Replay is complete. Before this every call is answered with `CoordinatorLoading`. Send
     /// [`Input::Topics`] first: offsets of topics that are gone are removed now.
     Loaded,
@@ -123,7 +142,7 @@ pub enum Input {
     Topics(Arc<BTreeMap<TopicName, TopicState>>),
     /// Stop parking heartbeats and answer those parked: the node shuts down.
     Drain,
-    /// The caller of a parked heartbeat is gone. Unknown tickets are ignored.
+    /// The caller of a parked heartbeat, join or sync is gone. Unknown tickets are ignored.
     Cancel {
         /// Caller.
         ticket: Ticket,
@@ -147,7 +166,35 @@ pub enum Input {
         /// What it says.
         heartbeat: Box<Heartbeat>,
     },
-    /// Commits offsets.
+    /// A member of a classic group joins. Held until the generation begins.
+    ClassicJoin {
+        /// Caller.
+        ticket: Ticket,
+        /// What it says.
+        join: Box<ClassicJoin>,
+    },
+    /// A member of a classic group asks for its assignment. Held until that is durable.
+    ClassicSync {
+        /// Caller.
+        ticket: Ticket,
+        /// What it says.
+        sync: Box<ClassicSync>,
+    },
+    /// A member of a classic group is alive.
+    ClassicHeartbeat {
+        /// Caller.
+        ticket: Ticket,
+        /// What it says.
+        heartbeat: Box<ClassicHeartbeat>,
+    },
+    /// Members of a classic group leave.
+    ClassicLeave {
+        /// Caller.
+        ticket: Ticket,
+        /// What they say.
+        leave: Box<ClassicLeave>,
+    },
+    /// Commits offsets. In a classic group `member_epoch` is the generation.
     Commit {
         /// Caller.
         ticket: Ticket,
@@ -157,6 +204,23 @@ pub enum Input {
         member: Option<MemberId>,
         /// Epoch of the member.
         member_epoch: i32,
+        /// Positions.
+        offsets: Vec<OffsetCommit>,
+        /// Wall clock, milliseconds since the Unix epoch.
+        wall_ms: i64,
+    },
+    /// Commits offsets in a transaction: they count when it is committed.
+    TxnCommit {
+        /// Caller.
+        ticket: Ticket,
+        /// Group.
+        group: GroupName,
+        /// Member; `None`: whoever holds the producer may commit, members or not.
+        member: Option<MemberId>,
+        /// Epoch of the member; in a classic group, the generation.
+        member_epoch: i32,
+        /// Producer of the transaction, which the rim has checked.
+        producer: ProducerId,
         /// Positions.
         offsets: Vec<OffsetCommit>,
         /// Wall clock, milliseconds since the Unix epoch.
@@ -181,6 +245,8 @@ pub enum Input {
         group: GroupName,
         /// Partitions; empty: all.
         partitions: Vec<TopicPartition>,
+        /// Those that an open transaction may change are named instead of answered.
+        require_stable: bool,
     },
     /// Removes committed offsets of topics that no member is subscribed to.
     DeleteOffsets {
@@ -227,7 +293,12 @@ impl Input {
     pub const fn ticket(&self) -> Option<Ticket> {
         match self {
             Self::Heartbeat { ticket, .. }
+            | Self::ClassicJoin { ticket, .. }
+            | Self::ClassicSync { ticket, .. }
+            | Self::ClassicHeartbeat { ticket, .. }
+            | Self::ClassicLeave { ticket, .. }
             | Self::Commit { ticket, .. }
+            | Self::TxnCommit { ticket, .. }
             | Self::SetOffsets { ticket, .. }
             | Self::GetOffsets { ticket, .. }
             | Self::DeleteOffsets { ticket, .. }
@@ -237,6 +308,8 @@ impl Input {
             | Self::RemoveMembers { ticket, .. } => Some(*ticket),
             Self::Tick { .. }
             | Self::Load { .. }
+            | Self::LoadTxn { .. }
+            | Self::TxnEnded { .. }
             | Self::Loaded
             | Self::Topics(_)
             | Self::Drain

@@ -1,34 +1,51 @@
 //! Consumer groups and committed offsets, without I/O.
 //!
 //! The core is [`Coordinator`]: one value that holds every group of a node and is stepped with inputs.
-//! It follows the consumer protocol of KIP-848 folded into one idempotent heartbeat, and keeps the
-//! table of committed offsets that the compacted topic `__consumer_offsets` replays into.
+//! It follows the consumer protocol of KIP-848 folded into one idempotent heartbeat and, beside it, the
+//! classic protocol of joins and syncs; a group speaks one at a time. It keeps the table of committed
+//! offsets that the compacted topic `__consumer_offsets` replays into.
 //!
 //! Invariants, asserted while it runs:
 //! - **G1** no partition is granted to two current members of a group;
 //! - **G2** a target assignment covers every subscribed partition exactly once;
 //! - **G5** group and member epochs never decrease while the group exists;
-//! - a ticket is answered at most once, and a commit is answered after it is durable.
+//! - a ticket is answered at most once, and a commit is answered after it is durable;
+//! - a heartbeat is answered after every change of its group's membership before it is durable, so the
+//!   coordinator that replays the log knows at least what members know.
 //!
-//! Never here: I/O, clocks, threads, randomness, a wire format of requests. Membership is not written
-//! anywhere: after a restart members rejoin, offsets are replayed.
+//! Never here: I/O, clocks, threads, randomness, a wire format of requests.
 
 mod assignor;
+mod classic;
+mod classic_calls;
 pub mod codec;
+mod commits;
+mod config;
 mod coordinator;
 mod describe;
 mod group;
 mod input;
+mod journal;
+mod loading;
 mod member;
 mod offsets;
 mod output;
+mod reconcile;
+mod rules;
+mod subscription;
+mod txn;
 mod writes;
 
 pub use assignor::{Assignor, Candidate, assign};
-pub use coordinator::{Config, Coordinator, Matcher};
+pub use classic::{
+    ClassicError, ClassicHeartbeat, ClassicJoin, ClassicJoined, ClassicLeave, ClassicMember,
+    ClassicState, ClassicSync, ClassicSynced,
+};
+pub use config::Config;
+pub use coordinator::{Coordinator, Matcher};
 pub use input::{AppendId, Heartbeat, Input, OffsetCommit, Subscription, Tick, Ticket, TopicState};
 pub use offsets::CommittedOffset;
 pub use output::{
-    Failure, GroupDescription, GroupListing, GroupState, HeartbeatReply, MemberDescription, Output,
-    Reply,
+    ClassicListing, Failure, GroupDescription, GroupListing, GroupState, HeartbeatReply,
+    MemberDescription, Output, Reply,
 };

@@ -7,8 +7,10 @@ use std::sync::Arc;
 
 use varve_types::{TopicName, TopicPartition};
 
-use crate::coordinator::Config;
+use crate::codec::MemberRecord;
+use crate::config::Config;
 use crate::group::Env;
+use crate::subscription::resolve;
 use crate::{Heartbeat, HeartbeatReply, Output, Reply, Subscription, Tick, Ticket};
 
 /// A heartbeat whose answer is held.
@@ -42,6 +44,14 @@ pub(crate) struct Member {
     pub(crate) parked: Option<Parked>,
     /// A static member that left and whose partitions wait for it.
     pub(crate) departed: bool,
+    /// Rack, as it said.
+    pub(crate) rack: String,
+    /// Replies to it that wait for a write.
+    pub(crate) held: usize,
+    /// It was read from the log and has not said since what it owns: `reported` is a guess.
+    pub(crate) unheard: bool,
+    /// It was read from the log and not answered since.
+    pub(crate) greet: bool,
 }
 
 impl Member {
@@ -58,19 +68,31 @@ impl Member {
     }
 
     pub(crate) fn settled(&self) -> bool {
-        self.epoch == self.presented && self.assignment() == self.reported
+        self.epoch == self.presented && self.assignment() == self.reported && !self.greet
     }
 
-    pub(crate) fn deadline(&self) -> Tick {
-        let silent = self.parked.as_ref().map_or(self.expires, |p| p.until);
-        self.revoke_by.map_or(silent, |t| t.min(silent))
+    pub(crate) fn deadline(&self) -> Option<Tick> {
+        if let Some(parked) = &self.parked {
+            return Some(self.revoke_by.map_or(parked.until, |t| t.min(parked.until)));
+        }
+        let silent = self.revoke_by.map_or(self.expires, |t| t.min(self.expires));
+        (self.held == 0).then_some(silent)
+    }
+
+    /// Whether it has not been heard of in time, or has not given up in time what it was asked for. Not
+    /// while it waits for us.
+    pub(crate) fn is_lost(&self, now: Tick) -> bool {
+        let stubborn = self.revoke_by.is_some_and(|t| t <= now);
+        let silent = self.parked.is_none() && self.expires <= now;
+        self.held == 0 && (stubborn || silent)
     }
 
     pub(crate) fn reply(&self, config: &Config) -> Reply {
         let assignment = self.assignment();
         Reply::Heartbeat(HeartbeatReply {
             member_epoch: self.epoch,
-            assignment: (assignment != self.reported).then(|| assignment.into_iter().collect()),
+            assignment: (self.unheard || assignment != self.reported)
+                .then(|| assignment.into_iter().collect()),
             heartbeat_interval_ms: self.interval_ms(config),
             session_timeout_ms: self.session_timeout_ms,
         })
@@ -80,6 +102,7 @@ impl Member {
     pub(crate) fn unpark(&mut self, now: Tick, config: &Config, out: &mut Vec<Output>) {
         if let Some(parked) = self.parked.take() {
             self.expires = now.plus(self.session_timeout_ms);
+            self.greet = false;
             out.push(Output::Reply {
                 ticket: parked.ticket,
                 reply: self.reply(config),
@@ -113,5 +136,46 @@ pub(crate) fn new_member(heartbeat: &Heartbeat, instance: Option<String>, env: E
         revoke_by: None,
         parked: None,
         departed: false,
+        rack: String::new(),
+        held: 0,
+        unheard: false,
+        greet: false,
+    }
+}
+
+/// A member as the log has it. Its session begins anew; what it owns it will say.
+pub(crate) fn restored(record: MemberRecord, env: Env<'_>) -> Member {
+    let subscription = Subscription {
+        topics: record.topics,
+        pattern: record.pattern,
+        assignor: record.assignor,
+    };
+    // A pattern that cannot be resolved was accepted once: what is named stays.
+    let topics = resolve(env, &subscription)
+        .unwrap_or_else(|_| subscription.topics.iter().cloned().collect());
+    let session_timeout_ms =
+        session_timeout(Some(record.session_timeout_ms.unsigned_abs()), env.config);
+    Member {
+        instance: record.instance.filter(|i| !i.is_empty()),
+        client_id: Arc::from(record.client_id),
+        peer: record.peer.parse().ok(),
+        subscription,
+        topics,
+        session_timeout_ms,
+        rebalance_timeout_ms: record.rebalance_timeout_ms.unsigned_abs(),
+        epoch: record.epoch,
+        presented: record.previous_epoch,
+        granted: BTreeSet::new(),
+        target: BTreeSet::new(),
+        reported: BTreeSet::new(),
+        heard: env.now,
+        expires: env.now.plus(session_timeout_ms),
+        revoke_by: None,
+        parked: None,
+        departed: record.departed,
+        rack: record.rack,
+        held: 0,
+        unheard: !record.departed,
+        greet: !record.departed,
     }
 }

@@ -1,7 +1,7 @@
 //! The table of committed offsets of one group. Changes only when a write is durable or replayed;
 //! never decides whether a commit is allowed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use varve_types::{LeaderEpoch, Offset, TopicPartition};
 
@@ -48,47 +48,103 @@ impl CommittedOffset {
 /// A change of the table: a new position, or its removal.
 pub(crate) type Change = (TopicPartition, Option<Committed>);
 
-/// Committed offsets of one group, ordered by topic and partition.
+/// A position with the place of its record among those of the group in the log.
+#[derive(Debug, Clone)]
+struct Placed {
+    place: u64,
+    committed: Committed,
+}
+
+/// Committed offsets of one group, ordered by topic and partition, and those of transactions that are open.
+///
+/// What a transaction committed counts from the place of its record in the log, not of its end: a later
+/// record of the same partition wins, whichever is decided first.
 #[derive(Debug, Default)]
 pub(crate) struct Offsets {
-    table: BTreeMap<TopicPartition, Committed>,
+    table: BTreeMap<TopicPartition, Placed>,
+    /// By producer id. Never empty maps.
+    pending: BTreeMap<i64, BTreeMap<TopicPartition, Placed>>,
+    places: u64,
 }
 
 impl Offsets {
+    fn next_place(&mut self) -> u64 {
+        self.places += 1;
+        self.places
+    }
+
     pub(crate) fn apply(&mut self, (partition, committed): Change) {
-        match committed {
-            Some(committed) => self.table.insert(partition, committed),
-            None => self.table.remove(&partition),
+        let place = self.next_place();
+        if let Some(committed) = committed {
+            self.table.insert(partition, Placed { place, committed });
+            return;
+        }
+        // What is removed does not come back with the end of a transaction that was open before.
+        self.table.remove(&partition);
+        self.pending.retain(|_, pending| {
+            pending.remove(&partition);
+            !pending.is_empty()
+        });
+    }
+
+    /// A record of an open transaction. Removals are not made in transactions.
+    pub(crate) fn apply_pending(&mut self, producer: i64, (partition, committed): Change) {
+        let place = self.next_place();
+        if let Some(committed) = committed {
+            let pending = self.pending.entry(producer).or_default();
+            pending.insert(partition, Placed { place, committed });
+        }
+    }
+
+    /// The end of a producer's transaction.
+    pub(crate) fn end(&mut self, producer: i64, committed: bool) {
+        let Some(pending) = self.pending.remove(&producer).filter(|_| committed) else {
+            return;
         };
+        for (partition, placed) in pending {
+            let newer = |held: &Placed| held.place > placed.place;
+            if !self.table.get(&partition).is_some_and(newer) {
+                self.table.insert(partition, placed);
+            }
+        }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.table.is_empty()
+        self.table.is_empty() && self.pending.is_empty()
+    }
+
+    pub(crate) fn has_pending(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    pub(crate) fn has_pending_of(&self, producer: i64) -> bool {
+        self.pending.contains_key(&producer)
+    }
+
+    /// Partitions with offsets of open transactions, in order, perhaps more than once.
+    pub(crate) fn pending(&self) -> impl Iterator<Item = &TopicPartition> {
+        self.pending.values().flat_map(BTreeMap::keys)
     }
 
     /// The offsets of `partitions` (of all when that is empty) that exist, in the table's order.
     pub(crate) fn read(&self, partitions: &[TopicPartition]) -> Vec<CommittedOffset> {
-        if partitions.is_empty() {
-            return self
-                .iter()
+        let asked: BTreeSet<_> = partitions.iter().collect();
+        let all = self.iter();
+        if asked.is_empty() {
+            return all
                 .map(|(p, c)| CommittedOffset::new(p.clone(), c))
                 .collect();
         }
-        let mut wanted: Vec<_> = partitions.iter().collect();
-        wanted.sort();
-        wanted.dedup();
-        wanted
-            .into_iter()
-            .filter_map(|p| {
-                self.table
-                    .get(p)
-                    .map(|c| CommittedOffset::new(p.clone(), c))
-            })
+        let held = |p: &&TopicPartition| self.table.get(*p).map(|h| ((*p).clone(), h));
+        asked
+            .iter()
+            .filter_map(held)
+            .map(|(p, h)| CommittedOffset::new(p, &h.committed))
             .collect()
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&TopicPartition, &Committed)> {
-        self.table.iter()
+        self.table.iter().map(|(p, h)| (p, &h.committed))
     }
 
     /// Partitions committed at least `retention_ms` before `wall_ms`.

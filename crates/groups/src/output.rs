@@ -4,11 +4,13 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use varve_types::{ErrorKind, GroupName, MemberId, TopicPartition};
+use varve_types::{ErrorKind, GroupName, MemberId, ProducerId, TopicPartition};
 
 use crate::codec::CodecError;
 use crate::offsets::CommittedOffset;
-use crate::{AppendId, Subscription, Ticket};
+use crate::{
+    AppendId, ClassicError, ClassicJoined, ClassicState, ClassicSynced, Subscription, Ticket,
+};
 
 /// Why a call was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -66,6 +68,17 @@ pub enum Output {
         /// Keys with values; `None`: tombstone.
         records: Vec<(Vec<u8>, Option<Vec<u8>>)>,
     },
+    /// As [`Output::Append`], as a batch of this producer's open transaction.
+    TxnAppend {
+        /// Comes back with the completion.
+        id: AppendId,
+        /// Group, which decides the partition.
+        group: GroupName,
+        /// Producer.
+        producer: ProducerId,
+        /// Keys with values; `None`: tombstone.
+        records: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+    },
     /// Answer a caller.
     Reply {
         /// Caller.
@@ -89,6 +102,13 @@ pub enum Reply {
     Committed(Vec<Result<(), Failure>>),
     /// To `GetOffsets`, ordered by topic and partition.
     Offsets(Vec<CommittedOffset>),
+    /// To `GetOffsets` with `require_stable`, where open transactions may change something of it.
+    OffsetsUnstable {
+        /// What is stable, ordered by topic and partition.
+        offsets: Vec<CommittedOffset>,
+        /// What is not, in the same order: ask again later.
+        unstable: Vec<TopicPartition>,
+    },
     /// To `SetOffsets`: what is committed now, in the order asked. Durable.
     OffsetsSet(Vec<CommittedOffset>),
     /// To `DeleteOffsets`: one result per partition, in order. Durable.
@@ -101,7 +121,18 @@ pub enum Reply {
     GroupDeleted,
     /// To `RemoveMembers`: those expelled, ordered by id.
     MembersRemoved(Vec<MemberId>),
-    /// Refused.
+    /// To a join of a classic group.
+    ClassicJoined(Box<ClassicJoined>),
+    /// To a sync of a classic group. Durable.
+    ClassicSynced(ClassicSynced),
+    /// To a heartbeat in a classic group.
+    ClassicAlive,
+    /// To `ClassicLeave`: one result per member, in order.
+    ClassicLeft(Vec<Result<(), ClassicError>>),
+    /// Refused in the terms of the classic protocol: to its calls, and to a commit of a member in a
+    /// classic group.
+    ClassicFailed(ClassicError),
+    /// Refused. Any call may be answered so.
     Failed(Failure),
 }
 
@@ -138,6 +169,21 @@ pub struct GroupListing {
     pub state: GroupState,
     /// Number of members.
     pub members: usize,
+    /// Set if the group speaks the classic protocol.
+    pub classic: Option<ClassicListing>,
+}
+
+/// What is particular to a group that speaks the classic protocol.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClassicListing {
+    /// State; [`GroupState`] is the nearest of the other protocol.
+    pub state: ClassicState,
+    /// What the members do together, `consumer` for consumers.
+    pub protocol_type: String,
+    /// How they assign; empty while that is not known.
+    pub protocol: String,
+    /// Leader, if there is one.
+    pub leader: Option<MemberId>,
 }
 
 /// A group in detail.
@@ -155,6 +201,8 @@ pub struct GroupDescription {
     pub assignor: &'static str,
     /// Members, ordered by id.
     pub members: Vec<MemberDescription>,
+    /// Set if the group speaks the classic protocol. Its generation is `group_epoch`.
+    pub classic: Option<ClassicListing>,
 }
 
 /// A member in detail.
@@ -178,4 +226,6 @@ pub struct MemberDescription {
     pub target: Vec<TopicPartition>,
     /// Time since its last heartbeat, milliseconds.
     pub since_heartbeat_ms: u64,
+    /// In a classic group: what it said with the protocol that was chosen, and what it was assigned.
+    pub classic: Option<(Vec<u8>, Vec<u8>)>,
 }

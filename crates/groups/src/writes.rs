@@ -3,8 +3,9 @@
 
 use std::collections::VecDeque;
 
-use varve_types::TopicPartition;
+use varve_types::{MemberId, TopicPartition};
 
+use crate::journal::Held;
 use crate::offsets::Change;
 use crate::{AppendId, CommittedOffset, Failure, Reply, Ticket};
 
@@ -17,6 +18,14 @@ pub(crate) enum Answer {
     SetOffsets,
     DeleteOffsets(Vec<Result<(), Failure>>),
     DeleteGroup,
+    /// The assignment of this generation of a classic group.
+    ClassicAssigned(i32),
+    /// Offsets of a producer's transaction, which is open.
+    TxnCommit(i64, Vec<Result<(), Failure>>),
+    /// Not a write: the end of a producer's transaction, in its place among the writes.
+    TxnEnd(i64, bool),
+    /// The new id of a static member of a classic group.
+    ClassicReplaced(MemberId),
 }
 
 #[derive(Debug)]
@@ -26,14 +35,35 @@ pub(crate) struct Write {
     pub(crate) changes: Vec<Change>,
     pub(crate) answer: Answer,
     pub(crate) done: Option<Result<(), Failure>>,
+    /// It writes membership, alone or too.
+    pub(crate) membership: bool,
+    /// Replies that wait for it and for every membership write before it.
+    pub(crate) held: Vec<Held>,
 }
 
 impl Write {
+    /// A write of nothing for nobody, to be filled in.
+    pub(crate) const fn new() -> Self {
+        Self {
+            id: AppendId(u64::MAX),
+            ticket: None,
+            changes: Vec::new(),
+            answer: Answer::Nobody,
+            done: None,
+            membership: false,
+            held: Vec::new(),
+        }
+    }
+
     /// The answer of a durable write.
     pub(crate) fn reply(self) -> Reply {
         match self.answer {
-            Answer::Nobody | Answer::DeleteGroup => Reply::GroupDeleted,
-            Answer::Commit(results) => Reply::Committed(results),
+            Answer::Nobody
+            | Answer::DeleteGroup
+            | Answer::ClassicAssigned(_)
+            | Answer::TxnEnd(..)
+            | Answer::ClassicReplaced(_) => Reply::GroupDeleted,
+            Answer::Commit(results) | Answer::TxnCommit(_, results) => Reply::Committed(results),
             Answer::DeleteOffsets(results) => Reply::OffsetsDeleted(results),
             Answer::SetOffsets => Reply::OffsetsSet(
                 self.changes
@@ -68,6 +98,36 @@ impl Writes {
         self.queue
             .iter()
             .flat_map(|w| w.changes.iter().map(|(p, _)| p))
+    }
+
+    /// Whether a write under way changes offsets.
+    pub(crate) fn has_changes(&self) -> bool {
+        self.queue.iter().any(|w| !w.changes.is_empty())
+    }
+
+    /// Whether a write under way is of an open transaction; of this producer's, if one is given.
+    pub(crate) fn has_txn(&self, producer: Option<i64>) -> bool {
+        let of = |id: i64| producer.is_none_or(|p| p == id);
+        let mut queue = self.queue.iter();
+        queue.any(|w| matches!(w.answer, Answer::TxnCommit(id, _) if of(id)))
+    }
+
+    /// Partitions that a write of a transaction under way will set.
+    pub(crate) fn txn_partitions(&self) -> impl Iterator<Item = &TopicPartition> {
+        let of_txn = |w: &&Write| matches!(w.answer, Answer::TxnCommit(..));
+        let writes = self.queue.iter().filter(of_txn);
+        writes.flat_map(|w| w.changes.iter().map(|(p, _)| p))
+    }
+
+    /// The youngest membership write under way.
+    pub(crate) fn last_membership(&mut self) -> Option<&mut Write> {
+        self.queue.iter_mut().rev().find(|w| w.membership)
+    }
+
+    /// Takes the replies that wait for any write.
+    pub(crate) fn take_held(&mut self) -> Vec<Held> {
+        let queue = self.queue.iter_mut();
+        queue.flat_map(|w| std::mem::take(&mut w.held)).collect()
     }
 
     /// Notes a completion.

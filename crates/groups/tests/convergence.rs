@@ -1,6 +1,10 @@
 //! Random members that join, leave, crash, lose requests and replies, and repeat themselves: no two
 //! current members ever own a partition (G1), targets cover everything (G2), epochs never decrease (G5),
 //! and once members behave every partition is owned by exactly one of them within a few rounds.
+//!
+//! The coordinator goes too: its writes are slow, are refused (and may be in the log all the same), and
+//! another one takes over from what is durable. Who has heard from a coordinator lately is a member
+//! wherever the group is coordinated.
 
 #![allow(
     clippy::unwrap_used,
@@ -8,15 +12,15 @@
     reason = "a test fails by panicking"
 )]
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use proptest::prelude::*;
 use varve_groups::{
-    Config, Coordinator, GroupDescription, GroupState, Heartbeat, Input, Matcher, Output, Reply,
-    Subscription, Tick, Ticket, TopicState,
+    AppendId, Config, Coordinator, Failure, GroupDescription, GroupState, Heartbeat, Input,
+    Matcher, Output, Reply, Subscription, Tick, Ticket, TopicState,
 };
-use varve_types::{GroupName, MemberId, TopicId, TopicName, TopicPartition};
+use varve_types::{ErrorKind, GroupName, MemberId, TopicId, TopicName, TopicPartition};
 
 struct NoPatterns;
 
@@ -33,7 +37,21 @@ enum Action {
         wait: bool,
         lose_request: bool,
         lose_reply: bool,
+        /// Its writes are not durable at once.
+        slow: bool,
     },
+    /// The oldest write under way is durable.
+    Write,
+    /// The oldest write under way is refused, and is in the log or not.
+    RefuseWrite {
+        logged: bool,
+    },
+    /// Another coordinator reads what is durable. Bit by bit, which writes under way are.
+    Failover {
+        durable: u8,
+    },
+    /// The oldest write under way is refused, those after it are durable, and the coordinator goes.
+    Tear,
     Rejoin {
         member: usize,
     },
@@ -66,14 +84,25 @@ enum Action {
 const MEMBERS: usize = 5;
 const TOPICS: [&str; 2] = ["t", "u"];
 const SESSION_MS: u64 = 10_000;
+const REBALANCE_MS: u64 = 6_000;
 
 fn action() -> impl Strategy<Value = Action> {
     let member = 0..MEMBERS;
     prop_oneof![
-        12 => (member.clone(), any::<bool>(), prop::bool::weighted(0.1), prop::bool::weighted(0.2))
-            .prop_map(|(member, wait, lose_request, lose_reply)| {
-                Action::Beat { member, wait, lose_request, lose_reply }
+        14 => (
+            member.clone(),
+            any::<bool>(),
+            prop::bool::weighted(0.1),
+            prop::bool::weighted(0.2),
+            prop::bool::weighted(0.4),
+        )
+            .prop_map(|(member, wait, lose_request, lose_reply, slow)| {
+                Action::Beat { member, wait, lose_request, lose_reply, slow }
             }),
+        4 => Just(Action::Write),
+        2 => any::<bool>().prop_map(|logged| Action::RefuseWrite { logged }),
+        1 => any::<u8>().prop_map(|durable| Action::Failover { durable }),
+        2 => Just(Action::Tear),
         1 => member.clone().prop_map(|member| Action::Rejoin { member }),
         1 => (member.clone(), any::<bool>()).prop_map(|(member, keep)| Action::Leave { member, keep }),
         1 => member.clone().prop_map(|member| Action::Crash { member }),
@@ -101,7 +130,11 @@ struct Client {
     topics: u8,
     /// The heartbeat whose answer is awaited, with what it reported.
     waiting: Option<(Ticket, BTreeSet<TopicPartition>)>,
+    /// Until then it is a member, whatever happens to others and to the coordinator.
+    entitled: Tick,
 }
+
+type Record = (Vec<u8>, Option<Vec<u8>>);
 
 struct World {
     coordinator: Coordinator,
@@ -110,19 +143,18 @@ struct World {
     now: Tick,
     next_ticket: u64,
     group: GroupName,
-    /// Greatest epochs seen, by member, while the group exists.
+    /// Greatest epochs told, by member, while the group knows it.
     epochs: BTreeMap<MemberId, i32>,
+    /// What is durable, in order.
+    log: Vec<Record>,
+    /// Writes under way.
+    writes: VecDeque<(AppendId, Vec<Record>)>,
+    slow: bool,
     answered: BTreeSet<Ticket>,
 }
 
 impl World {
     fn new() -> Self {
-        let config = Config {
-            session_timeout_ms: SESSION_MS,
-            heartbeat_interval_ms: 2_000,
-            rebalance_timeout_ms: 6_000,
-            ..Config::default()
-        };
         let clients = (0..MEMBERS)
             .map(|i| Client {
                 id: MemberId::new(&format!("m{i}-0")).unwrap(),
@@ -133,10 +165,11 @@ impl World {
                 confirmed: None,
                 topics: 3,
                 waiting: None,
+                entitled: Tick(0),
             })
             .collect();
         let mut world = Self {
-            coordinator: Coordinator::new(config, Box::new(NoPatterns)),
+            coordinator: Coordinator::new(config(), Box::new(NoPatterns)),
             clients,
             counts: [4, 3],
             now: Tick(0),
@@ -144,6 +177,9 @@ impl World {
             group: GroupName::new("g").unwrap(),
             epochs: BTreeMap::new(),
             answered: BTreeSet::new(),
+            log: Vec::new(),
+            writes: VecDeque::new(),
+            slow: false,
         };
         world.send_topics();
         world.step(Input::Loaded);
@@ -173,17 +209,70 @@ impl World {
         self.step(Input::Topics(Arc::new(topics)));
     }
 
-    /// Steps, delivers the replies that somebody waits for, and checks the invariants.
+    /// Steps, delivers the replies that somebody waits for, and lets what is written be durable unless
+    /// writes are slow.
     fn step(&mut self, input: Input) -> Vec<Output> {
         let mut out = Vec::new();
         self.coordinator.step(self.now, input, &mut out);
         for output in &out {
-            if let Output::Reply { ticket, reply } = output {
-                assert!(self.answered.insert(*ticket), "{ticket:?} answered twice");
-                self.deliver(*ticket, reply);
+            match output {
+                Output::Reply { ticket, reply } => {
+                    assert!(self.answered.insert(*ticket), "{ticket:?} answered twice");
+                    self.deliver(*ticket, reply);
+                }
+                Output::Append { id, records, .. } => {
+                    self.writes.push_back((*id, records.clone()));
+                }
+                other => panic!("{other:?}"),
             }
         }
+        while !self.slow && self.write() {}
         out
+    }
+
+    /// The oldest write under way is durable.
+    fn write(&mut self) -> bool {
+        let Some((id, records)) = self.writes.pop_front() else {
+            return false;
+        };
+        self.log.extend(records);
+        self.step(Input::CommitDurable { id });
+        true
+    }
+
+    fn refuse(&mut self, logged: bool) {
+        let Some((id, records)) = self.writes.pop_front() else {
+            return;
+        };
+        if logged {
+            self.log.extend(records);
+        }
+        let failure = Failure::new(ErrorKind::NotEnoughReplicas, "a replica is away");
+        self.step(Input::CommitFailed { id, failure });
+    }
+
+    fn failover(&mut self, durable: u8) {
+        for (at, (_, records)) in std::mem::take(&mut self.writes).into_iter().enumerate() {
+            if durable & (1 << (at % 8)) != 0 {
+                self.log.extend(records);
+            }
+        }
+        // As compaction leaves it: the last record of each key, in its place.
+        let all = std::mem::take(&mut self.log);
+        for (at, (key, value)) in all.iter().enumerate() {
+            if !all[at + 1..].iter().any(|(k, _)| k == key) {
+                self.log.push((key.clone(), value.clone()));
+            }
+        }
+        self.coordinator = Coordinator::new(config(), Box::new(NoPatterns));
+        for client in &mut self.clients {
+            client.waiting = None;
+        }
+        for (key, value) in self.log.clone() {
+            self.step(Input::Load { key, value });
+        }
+        self.send_topics();
+        self.step(Input::Loaded);
     }
 
     fn deliver(&mut self, ticket: Ticket, reply: &Reply) {
@@ -198,11 +287,36 @@ impl World {
             Reply::Heartbeat(reply) => {
                 client.epoch = reply.member_epoch;
                 client.confirmed = Some(reported);
+                let mut gives_up = false;
                 if let Some(assignment) = &reply.assignment {
-                    client.owned = assignment.iter().cloned().collect();
+                    let assignment: BTreeSet<_> = assignment.iter().cloned().collect();
+                    gives_up = !client.owned.is_subset(&assignment);
+                    client.owned = assignment;
                 }
+                // Who is asked to give something up has been asked before, perhaps, and did not hear.
+                if !gives_up {
+                    client.entitled = self.now.plus(REBALANCE_MS);
+                }
+                let told = self.epochs.insert(client.id.clone(), client.epoch);
+                assert!(
+                    told.is_none_or(|e| e <= client.epoch),
+                    "G5: an epoch went back"
+                );
             }
-            Reply::Failed(_) => client.forget(),
+            Reply::Failed(failure) => match failure.kind {
+                ErrorKind::UnknownMember | ErrorKind::FencedMemberEpoch => {
+                    assert!(
+                        client.epoch == 0 || client.entitled <= self.now,
+                        "{} was a member a moment ago: {failure}",
+                        client.id
+                    );
+                    self.epochs.remove(&client.id);
+                    client.forget();
+                }
+                ErrorKind::InstanceIdInUse => client.forget(),
+                // It comes again.
+                _ => assert_eq!(failure.kind, ErrorKind::NotEnoughReplicas),
+            },
             other => panic!("a heartbeat was answered with {other:?}"),
         }
     }
@@ -254,8 +368,21 @@ impl World {
                 wait,
                 lose_request,
                 lose_reply,
+                slow,
             } => {
+                self.slow = slow;
                 self.beat(member, wait, lose_request, lose_reply);
+            }
+            Action::Write => drop(self.write()),
+            Action::RefuseWrite { logged } => self.refuse(logged),
+            Action::Failover { durable } => self.failover(durable),
+            Action::Tear => {
+                self.slow = true;
+                self.refuse(false);
+                for _ in 0..self.writes.len() {
+                    self.write();
+                }
+                self.failover(0);
             }
             Action::Rejoin { member } => self.clients[member].forget(),
             Action::Leave { member, keep } => self.leave(member, keep),
@@ -273,6 +400,9 @@ impl World {
             Action::Expel { member } => {
                 let (ticket, group) = (self.ticket(), self.group.clone());
                 let members = vec![self.clients[member].id.clone()];
+                // An answer that was on its way does not make it a member again.
+                self.clients[member].entitled = Tick(0);
+                self.clients[member].waiting = None;
                 self.step(Input::RemoveMembers {
                     ticket,
                     group,
@@ -297,6 +427,7 @@ impl World {
     }
 
     fn check(&mut self) {
+        self.check_beliefs();
         let Some(group) = self.describe() else {
             self.epochs.clear();
             return;
@@ -313,11 +444,9 @@ impl World {
                     "G2: {partition} is in two targets"
                 );
             }
-            let before = self
-                .epochs
-                .insert(member.member.clone(), member.member_epoch);
+            let told = self.epochs.get(&member.member);
             assert!(
-                before.is_none_or(|e| e <= member.member_epoch),
+                told.is_none_or(|e| *e <= member.member_epoch),
                 "G5: an epoch went back"
             );
             assert!(member.member_epoch <= group.group_epoch);
@@ -351,8 +480,22 @@ impl World {
         }
     }
 
+    /// What members think they own, whatever the coordinator of the moment thinks.
+    fn check_beliefs(&self) {
+        let mut read = BTreeMap::new();
+        for client in self.clients.iter().filter(|c| c.entitled > self.now) {
+            for partition in &client.owned {
+                if let Some(other) = read.insert(partition, &client.id) {
+                    panic!("G1: {other} and {} both read {partition}", client.id);
+                }
+            }
+        }
+    }
+
     /// Everybody behaves from here on.
     fn converge(&mut self) {
+        self.slow = false;
+        while self.write() {}
         for _ in 0..SESSION_MS / 1_000 + 8 {
             for index in 0..MEMBERS {
                 self.beat(index, false, false, false);
@@ -385,6 +528,15 @@ impl World {
                 );
             }
         }
+    }
+}
+
+fn config() -> Config {
+    Config {
+        session_timeout_ms: SESSION_MS,
+        heartbeat_interval_ms: 2_000,
+        rebalance_timeout_ms: REBALANCE_MS,
+        ..Config::default()
     }
 }
 
@@ -427,6 +579,7 @@ impl Client {
         self.owned.clear();
         self.confirmed = None;
         self.waiting = None;
+        self.entitled = Tick(0);
     }
 
     /// The process starts again, under a new member id.

@@ -82,6 +82,8 @@ pub struct Core {
     pub(crate) cursors: Cursors,
     pub(crate) epochs: Epochs,
     pub(crate) producers: ProducerTable,
+    /// Nothing below can turn out to belong to an aborted transaction that is not known as such.
+    last_stable: Offset,
     /// Monotonic time of the step, milliseconds.
     pub(crate) now_ms: u64,
     /// Told to the leader, one more with each message.
@@ -124,7 +126,7 @@ impl Core {
             log_end: end,
         };
         cursors.check();
-        Self {
+        let mut core = Self {
             me,
             broker_epoch: BrokerEpoch::default(),
             role: Role::Idle,
@@ -134,6 +136,7 @@ impl Core {
             cursors,
             epochs: recovered.epochs,
             producers: recovered.producers,
+            last_stable: cursors.log_start,
             now_ms: 0,
             sequence: names_from(instance),
             next_fetch: names_from(instance),
@@ -145,20 +148,51 @@ impl Core {
             remembered: BTreeMap::new(),
             committing: PendingAcks::default(),
             writing: PendingAcks::default(),
-        }
+        };
+        core.producers.trim(cursors.log_start);
+        core.last_stable = core.find_last_stable();
+        core
     }
 
     /// Takes one input.
     pub fn step(&mut self, now: Now, input: Input, out: &mut Vec<Output>) {
-        let before = self.cursors;
+        let (before, stable_before) = (self.cursors, self.last_stable);
         self.now_ms = now.mono_ms;
         let cut = matches!(input, Input::Truncated { .. });
         self.take(now, input, out);
+        self.move_last_stable(out);
         self.cursors.check();
+        self.cursors.check_stable(self.last_stable);
         if !std::mem::take(&mut self.begins_anew) && !cut {
             self.cursors.check_since(&before);
+            assert!(
+                self.last_stable >= stable_before,
+                "last stable offset went back from {stable_before} to {}",
+                self.last_stable
+            );
         }
         self.check_role();
+    }
+
+    /// The offset of the first record of the oldest transaction that is open, or whose marker is not committed;
+    /// the high watermark when there is none.
+    fn find_last_stable(&mut self) -> Offset {
+        let high_watermark = self.cursors.high_watermark;
+        let stable = self.producers.stable_below(high_watermark);
+        if planted::is(Plant::LastStableIsHighWatermark) {
+            return high_watermark;
+        }
+        // Records of the transaction may have been removed already.
+        stable.max(self.cursors.log_start)
+    }
+
+    /// Says so when the last stable offset is another.
+    pub(crate) fn move_last_stable(&mut self, out: &mut Vec<Output>) {
+        let stable = self.find_last_stable();
+        if stable != self.last_stable {
+            self.last_stable = stable;
+            out.push(Output::LastStable(stable));
+        }
     }
 
     fn take(&mut self, now: Now, input: Input, out: &mut Vec<Output>) {
@@ -177,6 +211,7 @@ impl Core {
                 self.cursors.log_start = start;
                 // It may have been given up while they were being removed; they were committed all the same.
                 self.cursors.high_watermark = self.cursors.high_watermark.max(start);
+                self.producers.trim(start);
             }
             Input::ReplicaFetch { ticket, position } => {
                 self.replica_fetch(now, ticket, &position, out);
@@ -454,6 +489,13 @@ impl Core {
             return self.cursors.written;
         }
         self.cursors.high_watermark
+    }
+
+    /// Readers of committed records may read below this offset: the high watermark, or the first record of the
+    /// oldest transaction that is not decided below it.
+    #[must_use]
+    pub const fn last_stable_offset(&self) -> Offset {
+        self.last_stable
     }
 
     /// The end that clients may be told as the latest: a new leader knows it only once its high

@@ -4,11 +4,13 @@
 use std::fmt::Write as _;
 
 use proptest::prelude::*;
+use varve_record::{EndMarker, Marker};
 use varve_types::{Acks, ProducerId, Sequence};
 
 use super::*;
-use crate::input::{Append, FetchId, Fetched, IsrRefusal, Replicated};
+use crate::input::{Append, FetchId, Fetched, IsrRefusal, Replicated, TransactionEnd};
 use crate::output::FetchRefusal;
+use crate::transactions::Aborted;
 
 fn config(durability: Durability) -> CoreConfig {
     CoreConfig {
@@ -99,9 +101,12 @@ impl<'a> Words<'a> {
     }
 
     fn append(&self) -> Append {
+        let ticket = Ticket(self.number("t") as u64);
+        if let Some(end) = self.marker() {
+            return Append::end_of_transaction(ticket, end);
+        }
+        let acks = self.named("acks").map_or(Acks::All, |a| a.parse().unwrap());
         Append {
-            ticket: Ticket(self.number("t") as u64),
-            records: self.number("n") as u32,
             producer: self.named("pid").map(|p| {
                 let (id, epoch) = p.split_once('/').unwrap();
                 let id = ProducerId {
@@ -110,17 +115,29 @@ impl<'a> Words<'a> {
                 };
                 (id, Sequence::new(self.number("seq") as i32).unwrap())
             }),
-            acks: self.named("acks").map_or(Acks::All, |a| a.parse().unwrap()),
             expected_offset: self.named("at").map(|_| self.offset("at")),
             leader_epoch: self.epoch("epoch"),
+            transactional: self.0.contains(&"txn") || self.0.contains(&"verified"),
+            verified: self.0.contains(&"verified"),
+            ..Append::new(ticket, self.number("n") as u32, acks)
         }
     }
 
-    /// `batches=0-5@2,5-7@3`: offsets from, to, and the leader epoch.
+    /// `commit=7/2/4` or `abort=7/2/4`: producer, its next epoch, the coordinator's epoch.
+    fn marker(&self) -> Option<TransactionEnd> {
+        let commit = self.named("commit").map(|m| (Marker::Commit, m));
+        let abort = self.named("abort").map(|m| (Marker::Abort, m));
+        let (marker, text) = commit.or(abort)?;
+        Some(end_of(marker, text))
+    }
+
+    /// `batches=0-5@2,5-7@3`: offsets from, to, and the leader epoch; then `:7/1/0` for a batch of a transaction
+    /// (producer, epoch, sequence), or `:commit/7/2/4` for a marker as above.
     fn batches(&self) -> Vec<Replicated> {
         let list = self.named("batches").into_iter();
         list.flat_map(|l| l.split(','))
             .map(|batch| {
+                let (batch, what) = batch.split_once(':').unwrap_or((batch, ""));
                 let (range, epoch) = batch.split_once('@').unwrap();
                 let (from, to) = range.split_once('-').unwrap();
                 let (from, to) = (from.parse::<i64>().unwrap(), to.parse::<i64>().unwrap());
@@ -128,9 +145,15 @@ impl<'a> Words<'a> {
                     base_offset: offset(from),
                     end_offset: offset(to),
                     leader_epoch: LeaderEpoch::new(epoch.parse().unwrap()).unwrap(),
-                    producer: None,
+                    producer: session_of(what),
                     records: (to - from).unsigned_abs() as u32,
                     max_timestamp: 0,
+                    transactional: session_of(what).is_some(),
+                    marker: what.split_once('/').and_then(|(kind, text)| match kind {
+                        "commit" => Some(end_of(Marker::Commit, text)),
+                        "abort" => Some(end_of(Marker::Abort, text)),
+                        _ => None,
+                    }),
                 }
             })
             .collect()
@@ -203,6 +226,29 @@ impl<'a> Words<'a> {
     }
 }
 
+/// The three numbers of `7/1/0`.
+fn three(text: &str) -> Option<(ProducerId, i32)> {
+    let mut parts = text.split('/');
+    let id = parts.next()?.parse().ok()?;
+    let epoch = parts.next()?.parse().ok()?;
+    let third = parts.next()?.parse().ok()?;
+    Some((ProducerId { id, epoch }, third))
+}
+
+fn session_of(text: &str) -> Option<(ProducerId, Sequence)> {
+    let (producer, sequence) = three(text)?;
+    Some((producer, Sequence::new(sequence).unwrap()))
+}
+
+fn end_of(marker: Marker, text: &str) -> TransactionEnd {
+    let (producer, coordinator_epoch) = three(text).unwrap();
+    let end = EndMarker {
+        marker,
+        coordinator_epoch,
+    };
+    TransactionEnd { producer, end }
+}
+
 fn text_of(output: Output) -> String {
     let nodes = |isr: &[(NodeId, Option<BrokerEpoch>)]| {
         let one = |(node, run): &(NodeId, Option<BrokerEpoch>)| match run {
@@ -225,6 +271,7 @@ fn text_of(output: Output) -> String {
             leader_epoch,
         } => format!("write t={} at {base_offset} epoch {leader_epoch}", ticket.0),
         Output::HighWatermark(hw) => format!("high watermark {hw}"),
+        Output::LastStable(offset) => format!("last stable {offset}"),
         Output::Answer {
             ticket,
             result: Ok(a),
@@ -276,7 +323,7 @@ fn text_of(output: Output) -> String {
 }
 
 /// One line of a transcript: a command of [`Words::input`], or `config replicated min=2`, `time 5000`,
-/// or `state`, which prints the cursors.
+/// `state`, which prints the cursors, or `transactions`.
 fn run(core: &mut Core, mono_ms: &mut u64, line: &str) -> String {
     let mut words = line.split_whitespace();
     let command = words.next().unwrap();
@@ -294,6 +341,23 @@ fn run(core: &mut Core, mono_ms: &mut u64, line: &str) -> String {
                 core.latest().map(Offset::get),
                 core.next_deadline()
             );
+        }
+        "transactions" => {
+            let (start, end) = (core.log_start(), core.log_end());
+            let mut text = format!("  last stable {}\n", core.last_stable_offset());
+            for (producer, first) in core.producers().open() {
+                let ProducerId { id, epoch } = producer;
+                writeln!(text, "  open {id}/{epoch} from {first}").unwrap();
+            }
+            for a in core.producers().aborted(start, end) {
+                writeln!(
+                    text,
+                    "  aborted {} from {} to {}",
+                    a.producer, a.first, a.last
+                )
+                .unwrap();
+            }
+            return text;
         }
         "config" => {
             let durability = if words.0[0] == "fsync" {
@@ -408,12 +472,8 @@ proptest! {
                     next_ticket += 1;
                     open.insert(ticket, *acks);
                     Input::Append(Append {
-                        ticket,
-                        records,
                         producer: Some((ProducerId { id: 1, epoch: 0 }, Sequence::new(seq).unwrap())),
-                        acks: *acks,
-                        expected_offset: None,
-                        leader_epoch: None,
+                        ..Append::new(ticket, records, *acks)
                     })
                 }
                 Op::Write => {
@@ -449,7 +509,9 @@ proptest! {
                             prop_assert_eq!(a.flushed_replicas, 1);
                         }
                     }
-                    Output::HighWatermark(hw) => prop_assert_eq!(hw.get(), flushed),
+                    Output::HighWatermark(hw) | Output::LastStable(hw) => {
+                        prop_assert_eq!(hw.get(), flushed);
+                    }
                     other => prop_assert!(false, "{other:?} of a partition that is alone"),
                 }
             }
@@ -458,3 +520,7 @@ proptest! {
         prop_assert_eq!(core.pending(), 0);
     }
 }
+
+#[cfg(test)]
+#[path = "transaction_tests.rs"]
+mod transactions;

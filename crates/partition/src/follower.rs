@@ -203,16 +203,8 @@ impl Core {
         }
         for batch in &fetched.batches {
             self.epochs.assign(batch.leader_epoch, batch.base_offset);
-            if let Some((producer, first)) = batch.producer
-                && !planted::is(Plant::ForgetProducers)
-            {
-                self.producers.append(
-                    producer,
-                    first,
-                    batch.records,
-                    batch.base_offset,
-                    batch.max_timestamp,
-                );
+            if !planted::is(Plant::ForgetProducers) {
+                self.producers.follow(batch);
             }
         }
         if let Some(last) = fetched.batches.last() {
@@ -335,6 +327,7 @@ impl Core {
         self.epochs.truncate(log_end);
         self.epochs.trim(log_start);
         self.producers = producers;
+        self.producers.trim(log_start);
         let cursors = &mut self.cursors;
         cursors.log_start = log_start;
         cursors.log_end = log_end;
@@ -360,6 +353,7 @@ impl Core {
         if high_watermark > self.cursors.high_watermark {
             self.cursors.high_watermark = high_watermark;
             out.push(Output::HighWatermark(high_watermark));
+            self.move_last_stable(out);
         }
     }
 

@@ -1,5 +1,6 @@
 //! What happens to a partition.
 
+use varve_record::{BatchHeader, EndMarker};
 use varve_types::{Acks, BrokerEpoch, LeaderEpoch, NodeId, Offset, ProducerId, Sequence};
 
 use crate::output::FetchRefusal;
@@ -19,7 +20,16 @@ pub struct Now {
     pub wall_ms: i64,
 }
 
-/// A verified batch, as far as deciding about it needs.
+/// The end of a producer's transaction in this partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TransactionEnd {
+    /// Whose. Its epoch is the one that the producer goes on with: greater than that of the transaction.
+    pub producer: ProducerId,
+    /// How it ended, and who says so.
+    pub end: EndMarker,
+}
+
+/// A verified batch, as far as deciding about it needs. [`Append::new`] has nothing special about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Append {
     /// Its name.
@@ -34,6 +44,40 @@ pub struct Append {
     pub expected_offset: Option<Offset>,
     /// Append only in this epoch of the leader: what the caller decided on was read in it.
     pub leader_epoch: Option<LeaderEpoch>,
+    /// It belongs to a transaction of its producer.
+    pub transactional: bool,
+    /// The coordinator has durably registered this partition in the producer's transaction. Without it the
+    /// first append of a transaction is refused with [`crate::Rejection::TransactionUnverified`].
+    pub verified: bool,
+    /// It is a control batch of one record that ends a transaction. `producer` is `None` then.
+    pub marker: Option<TransactionEnd>,
+}
+
+impl Append {
+    /// A plain batch.
+    #[must_use]
+    pub const fn new(ticket: Ticket, records: u32, acks: Acks) -> Self {
+        Self {
+            ticket,
+            records,
+            producer: None,
+            acks,
+            expected_offset: None,
+            leader_epoch: None,
+            transactional: false,
+            verified: false,
+            marker: None,
+        }
+    }
+
+    /// The batch that ends a transaction; committed before it is answered.
+    #[must_use]
+    pub const fn end_of_transaction(ticket: Ticket, end: TransactionEnd) -> Self {
+        Self {
+            marker: Some(end),
+            ..Self::new(ticket, 1, Acks::All)
+        }
+    }
 }
 
 /// What the cluster's metadata says of the partition.
@@ -82,7 +126,8 @@ pub struct Position {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FetchId(pub u64);
 
-/// A batch that came from the leader, as far as deciding about it needs. The rim has checked its CRC.
+/// A batch that is in some log (it came from the leader, or was read back), as far as deciding about it and
+/// learning from it needs. The rim has checked its CRC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Replicated {
     /// Offset of its first record.
@@ -97,6 +142,33 @@ pub struct Replicated {
     pub records: u32,
     /// Greatest timestamp, milliseconds since the Unix epoch.
     pub max_timestamp: i64,
+    /// It has records of a transaction.
+    pub transactional: bool,
+    /// It ends a transaction.
+    pub marker: Option<TransactionEnd>,
+}
+
+impl Replicated {
+    /// What a stored batch tells. `end` is what a control batch says ([`varve_record::StoredBatch::end_marker`]),
+    /// `None` for any other batch: this is all that is ever needed of a payload.
+    #[must_use]
+    pub fn of(header: &BatchHeader, end: Option<EndMarker>) -> Self {
+        let ends = end.filter(|_| header.is_control()).zip(header.session());
+        Self {
+            base_offset: header.base_offset,
+            end_offset: header.next_offset(),
+            leader_epoch: header.leader_epoch,
+            producer: header.producer().filter(|_| !header.is_control()),
+            // Compaction leaves fewer records than the producer sent, and the same offsets.
+            records: header.last_offset_delta.unsigned_abs().saturating_add(1),
+            max_timestamp: header.max_timestamp,
+            // One that compaction emptied may outlive its marker: it opens nothing.
+            transactional: header.is_transactional()
+                && !header.is_control()
+                && header.record_count > 0,
+            marker: ends.map(|(end, producer)| TransactionEnd { producer, end }),
+        }
+    }
 }
 
 /// What a leader answered a fetch.

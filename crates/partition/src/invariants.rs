@@ -34,6 +34,14 @@ impl Cursors {
         );
     }
 
+    /// Asserts where the last stable offset lies.
+    pub(crate) fn check_stable(&self, last_stable: Offset) {
+        assert!(
+            self.log_start <= last_stable && last_stable <= self.high_watermark,
+            "last stable offset {last_stable} outside of what is committed: {self:?}"
+        );
+    }
+
     /// Asserts that nothing went back since `before`. Holds for every step but a cut of the log.
     pub(crate) fn check_since(&self, before: &Self) {
         assert!(

@@ -155,6 +155,9 @@ impl Core {
             return self.contradicted(self.me, out);
         }
         self.epochs.assign(epoch, start);
+        if planted::is(Plant::ForgetOpenOnFailover) {
+            self.producers.forget_open();
+        }
         self.remember_evidence();
         let old = std::mem::take(&mut self.remembered);
         let Some(assigned) = &self.assigned else {
@@ -235,15 +238,7 @@ impl Core {
             Ok((epoch, Verdict::Append)) => {
                 let base_offset = self.cursors.log_end;
                 self.keep_time(now);
-                if let Some((producer, first)) = append.producer {
-                    self.producers.append(
-                        producer,
-                        first,
-                        append.records,
-                        base_offset,
-                        now.wall_ms,
-                    );
-                }
+                self.producers.append(&append, base_offset, now.wall_ms);
                 self.cursors.log_end = base_offset.plus(append.records.into());
                 out.push(Output::Write {
                     ticket: append.ticket,
@@ -286,13 +281,7 @@ impl Core {
                 current: leader.epoch,
             });
         }
-        let verdict = match append.producer {
-            None => Ok(Verdict::Append),
-            Some((producer, sequence)) => {
-                self.producers
-                    .judge(producer, sequence, append.records, now.wall_ms)
-            }
-        };
+        let verdict = self.producers.judge(append, now.wall_ms);
         // A repeat is in the log: nothing is appended for it, and it is committed or waits for that.
         let repeated = matches!(verdict, Ok(Verdict::Duplicate { .. }));
         if append.acks == Acks::All && !repeated && self.too_few(now, leader) {
@@ -391,6 +380,7 @@ impl Core {
         }
         self.cursors.high_watermark = committed;
         out.push(Output::HighWatermark(committed));
+        self.move_last_stable(out);
         for (end, ticket, mut accepted) in self.committing.complete(committed) {
             (accepted.replicas, accepted.flushed_replicas) = self.holders(end);
             out.push(Output::Answer {

@@ -5,8 +5,9 @@
 //! production, in unit tests and under simulation.
 //!
 //! Invariants, asserted after every step: `log_start <= high_watermark <= log_end`,
-//! `flushed <= written <= log_end`, the high watermark never decreases within an epoch, and every
-//! ticket is answered exactly once.
+//! `flushed <= written <= log_end`, the high watermark never decreases within an epoch, the last stable
+//! offset lies between log start and high watermark and decreases only with it, and every ticket is answered
+//! exactly once.
 
 mod core;
 mod epochs;
@@ -19,12 +20,15 @@ mod pending_acks;
 pub mod planted;
 mod producer_codec;
 pub mod producer_state;
+mod transactions;
 
 pub use crate::core::{Core, CoreConfig, Recovered};
 pub use epochs::Epochs;
 pub use input::{
     Append, Assignment, FetchId, Fetched, Input, IsrRefusal, Now, Position, Replicated, Ticket,
+    TransactionEnd,
 };
 pub use output::{Accepted, Distrust, FetchGrant, FetchRefusal, Output, Rejection};
 pub use producer_codec::SnapshotError;
 pub use producer_state::ProducerTable;
+pub use transactions::Aborted;

@@ -59,6 +59,19 @@ pub enum Rejection {
     },
     /// Too many producer sessions on this partition.
     TooManyProducers,
+    /// The first append of a transaction, and nobody has said that the coordinator knows of this partition. The
+    /// rim registers it there, durably, and repeats with [`crate::Append::verified`]; clients never see this.
+    TransactionUnverified,
+    /// The producer has an open transaction here that the batch is no part of, or a marker would end one that
+    /// it does not belong to.
+    InvalidTransactionState,
+    /// A newer coordinator has ended a transaction of this producer.
+    CoordinatorFenced {
+        /// Its epoch.
+        current_epoch: i32,
+    },
+    /// Too many open and aborted transactions on this partition.
+    TooManyTransactions,
     /// No space; the append was undone.
     StorageFull,
     /// I/O failed; the append may or may not survive.
@@ -79,7 +92,11 @@ impl Rejection {
             Self::ProducerFenced { .. } => ErrorKind::ProducerFenced,
             Self::UnknownProducer => ErrorKind::UnknownProducer,
             Self::OutOfOrderSequence { .. } => ErrorKind::OutOfOrderSequence,
-            Self::TooManyProducers => ErrorKind::Throttled,
+            Self::TooManyProducers | Self::TooManyTransactions => ErrorKind::Throttled,
+            Self::TransactionUnverified | Self::InvalidTransactionState => {
+                ErrorKind::InvalidTransactionState
+            }
+            Self::CoordinatorFenced { .. } => ErrorKind::NotCoordinator,
             Self::StorageFull => ErrorKind::StorageFull,
             Self::StorageFailed => ErrorKind::StorageError,
         }
@@ -164,6 +181,9 @@ pub enum Output {
     },
     /// Consumers may read below this offset.
     HighWatermark(Offset),
+    /// Consumers that read only what is committed by its transaction may read below this offset. Pushed when it
+    /// moves; it never passes the high watermark.
+    LastStable(Offset),
     /// Answer a follower's fetch; if it was granted nothing to read yet, once there is.
     AnswerFetch {
         /// Which fetch.

@@ -48,10 +48,18 @@ pub enum Plant {
     RollBackWritten,
     /// A replica that was removed and added again uses the names of its predecessor's messages.
     ReuseInstance,
+    /// A marker leaves its producer's epoch as it is: what was sent before it may come after it.
+    NoEpochBumpByMarker,
+    /// The first append of a transaction is taken although the coordinator was not asked.
+    NoVerification,
+    /// Records of transactions that are not decided are shown to readers of committed ones.
+    LastStableIsHighWatermark,
+    /// A new leader does not know which transactions are open.
+    ForgetOpenOnFailover,
 }
 
 impl Plant {
-    /// All of them.
+    /// All that any history of appends shows.
     pub const ALL: [Self; 21] = [
         Self::TruncateByHighWatermark,
         Self::IgnoreMinIsr,
@@ -74,6 +82,14 @@ impl Plant {
         Self::KeepSavedHighWatermark,
         Self::RollBackWritten,
         Self::ReuseInstance,
+    ];
+
+    /// All that a history shows only if it has transactions.
+    pub const TRANSACTIONS: [Self; 4] = [
+        Self::NoEpochBumpByMarker,
+        Self::NoVerification,
+        Self::LastStableIsHighWatermark,
+        Self::ForgetOpenOnFailover,
     ];
 }
 

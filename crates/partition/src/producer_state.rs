@@ -1,17 +1,21 @@
-//! Idempotent producers of one partition (KIP-98): for each session the last five batches, so that a
-//! repeated batch gets its old answer and a gap is refused. The table is derivable from the log;
-//! [`ProducerTable::encode`] only saves reading it all again after a restart.
+//! Producers of one partition (KIP-98): for each idempotent session the last five batches, so that a repeated
+//! batch gets its old answer and a gap is refused, and for each transaction where it began and how it ended. The
+//! table is derivable from the log; [`ProducerTable::encode`] only saves reading it all again after a restart.
 //!
 //! Invariants: a session's epoch never decreases; a session remembers at most
-//! `limits::PRODUCER_BATCHES_REMEMBERED` batches, contiguous in sequence.
+//! `limits::PRODUCER_BATCHES_REMEMBERED` batches, contiguous in sequence; a session has at most one open
+//! transaction, of its own epoch, and is not forgotten while it has. A marker raises the session's epoch above
+//! that of the transaction it ends, so nothing that belongs to the transaction can follow it (KIP-890).
 
 use std::collections::{BTreeMap, VecDeque};
 
-use varve_record::BatchHeader;
+use varve_record::{BatchHeader, EndMarker, Marker};
 use varve_types::{Offset, ProducerId, Sequence, limits};
 
-use crate::input::Replicated;
+use crate::input::{Append, Replicated, TransactionEnd};
 use crate::output::Rejection;
+use crate::planted::{self, Plant};
+use crate::transactions::{Aborted, Transactions};
 
 /// A remembered batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,17 +31,43 @@ pub(crate) struct Session {
     pub(crate) epoch: i16,
     pub(crate) last_used_ms: i64,
     pub(crate) batches: VecDeque<Remembered>,
+    /// First offset of the transaction that is open.
+    pub(crate) open: Option<Offset>,
+    /// Where the marker is that raised the session to this epoch, if one did.
+    pub(crate) marker: Option<Offset>,
+    /// Greatest coordinator epoch of a marker; -1 before the first.
+    pub(crate) coordinator_epoch: i32,
 }
 
 impl Session {
+    pub(crate) const fn new(epoch: i16, last_used_ms: i64) -> Self {
+        Self {
+            epoch,
+            last_used_ms,
+            batches: VecDeque::new(),
+            open: None,
+            marker: None,
+            coordinator_epoch: -1,
+        }
+    }
+
     fn next(&self) -> Sequence {
         self.batches
             .back()
             .map_or(Sequence::ZERO, |b| b.first.plus(b.records))
     }
+
+    /// A newer session of the same producer begins.
+    fn raise(&mut self, epoch: i16) {
+        if epoch > self.epoch {
+            self.epoch = epoch;
+            self.batches.clear();
+            self.marker = None;
+        }
+    }
 }
 
-/// What to do with an idempotent batch.
+/// What to do with a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// New: append it.
@@ -53,21 +83,42 @@ pub(crate) enum Verdict {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ProducerTable {
     pub(crate) sessions: BTreeMap<i64, Session>,
+    pub(crate) transactions: Transactions,
     /// Sessions as they were before appends that are not written yet, newest last, each with the offset of its
     /// append.
     undo: Vec<(Offset, i64, Option<Session>)>,
 }
 
 impl ProducerTable {
+    pub(crate) fn restored(sessions: BTreeMap<i64, Session>, transactions: Transactions) -> Self {
+        Self {
+            sessions,
+            transactions,
+            undo: Vec::new(),
+        }
+    }
+
     /// Judges a batch. Changes nothing.
-    pub(crate) fn judge(
+    pub(crate) fn judge(&self, append: &Append, now_ms: i64) -> Result<Verdict, Rejection> {
+        match (&append.marker, append.producer) {
+            (Some(marker), _) => self.judge_marker(marker),
+            (None, Some((producer, sequence))) => {
+                self.judge_batch(append, producer, sequence, now_ms)
+            }
+            (None, None) => Ok(Verdict::Append),
+        }
+    }
+
+    fn judge_batch(
         &self,
+        append: &Append,
         producer: ProducerId,
         sequence: Sequence,
-        records: u32,
         now_ms: i64,
     ) -> Result<Verdict, Rejection> {
-        let Some(session) = self.sessions.get(&producer.id) else {
+        let session = self.sessions.get(&producer.id);
+        self.judge_transaction(append, producer, session)?;
+        let Some(session) = session else {
             if sequence != Sequence::ZERO {
                 return Err(Rejection::UnknownProducer);
             }
@@ -78,11 +129,6 @@ impl ProducerTable {
                 Ok(Verdict::Append)
             };
         };
-        if producer.epoch < session.epoch {
-            return Err(Rejection::ProducerFenced {
-                current_epoch: session.epoch,
-            });
-        }
         let expected = if producer.epoch > session.epoch {
             Sequence::ZERO
         } else {
@@ -92,11 +138,8 @@ impl ProducerTable {
             return Ok(Verdict::Append);
         }
         if producer.epoch == session.epoch {
-            let known = session
-                .batches
-                .iter()
-                .find(|b| b.first == sequence && b.records == records);
-            if let Some(batch) = known {
+            let same = |b: &&Remembered| b.first == sequence && b.records == append.records;
+            if let Some(batch) = session.batches.iter().find(same) {
                 return Ok(Verdict::Duplicate {
                     base_offset: batch.base_offset,
                 });
@@ -107,54 +150,154 @@ impl ProducerTable {
         })
     }
 
+    /// Whether the batch's session may write now, and into the transaction it says. Asked before the sequence:
+    /// batches that follow the one that waits for the coordinator wait for it too, in order.
+    fn judge_transaction(
+        &self,
+        append: &Append,
+        producer: ProducerId,
+        session: Option<&Session>,
+    ) -> Result<(), Rejection> {
+        if let Some(session) = session.filter(|s| producer.epoch < s.epoch) {
+            return Err(Rejection::ProducerFenced {
+                current_epoch: session.epoch,
+            });
+        }
+        if let Some(session) = session.filter(|s| s.open.is_some()) {
+            // The open one ends by its marker, and by nothing else.
+            return match append.transactional && producer.epoch == session.epoch {
+                true => Ok(()),
+                false => Err(Rejection::InvalidTransactionState),
+            };
+        }
+        if !append.transactional {
+            return Ok(());
+        }
+        if !append.verified && !planted::is(Plant::NoVerification) {
+            return Err(Rejection::TransactionUnverified);
+        }
+        if self.transactions.is_full() {
+            return Err(Rejection::TooManyTransactions);
+        }
+        Ok(())
+    }
+
+    /// A marker is never refused for lack of room: the session it leaves is what keeps late batches out. One
+    /// that is repeated is not written again. It has the session's epoch then, while the transaction that it
+    /// ended had a lower one, so it says nothing of a transaction that the session has begun since.
+    fn judge_marker(&self, marker: &TransactionEnd) -> Result<Verdict, Rejection> {
+        let Some(session) = self.sessions.get(&marker.producer.id) else {
+            return Ok(Verdict::Append);
+        };
+        if marker.end.coordinator_epoch < session.coordinator_epoch {
+            return Err(Rejection::CoordinatorFenced {
+                current_epoch: session.coordinator_epoch,
+            });
+        }
+        if marker.producer.epoch < session.epoch {
+            return Err(Rejection::ProducerFenced {
+                current_epoch: session.epoch,
+            });
+        }
+        if marker.producer.epoch > session.epoch {
+            return Ok(Verdict::Append);
+        }
+        match (session.marker, session.open) {
+            (Some(base_offset), _) => Ok(Verdict::Duplicate { base_offset }),
+            (None, None) => Ok(Verdict::Append),
+            (None, Some(_)) => Err(Rejection::InvalidTransactionState),
+        }
+    }
+
     /// Records an append that was judged [`Verdict::Append`]. Undone by [`Self::roll_back`] until
     /// [`Self::settle`] covers it.
-    pub(crate) fn append(
-        &mut self,
-        producer: ProducerId,
-        first: Sequence,
-        records: u32,
-        base_offset: Offset,
-        now_ms: i64,
-    ) {
-        if self.sessions.len() >= limits::PRODUCERS_PER_PARTITION_MAX
-            && !self.sessions.contains_key(&producer.id)
+    pub(crate) fn append(&mut self, append: &Append, base_offset: Offset, now_ms: i64) {
+        let batch = Replicated {
+            base_offset,
+            end_offset: base_offset.plus(append.records.into()),
+            leader_epoch: append.leader_epoch.unwrap_or_default(),
+            producer: append.producer.filter(|_| append.marker.is_none()),
+            records: append.records,
+            max_timestamp: now_ms,
+            transactional: append.transactional,
+            marker: append.marker,
+        };
+        if let Some(id) = producer_of(&batch)
+            && self.sessions.len() >= limits::PRODUCERS_PER_PARTITION_MAX
+            && !self.sessions.contains_key(&id)
             && let Some(idle) = self.oldest_idle(now_ms)
         {
             let old = self.sessions.remove(&idle);
             self.undo.push((base_offset, idle, old));
         }
-        let before = self.sessions.get(&producer.id).cloned();
-        self.undo.push((base_offset, producer.id, before));
-        self.note(producer, first, records, base_offset, now_ms);
+        self.follow(&batch);
     }
 
-    fn note(
-        &mut self,
-        producer: ProducerId,
-        first: Sequence,
-        records: u32,
-        base_offset: Offset,
-        now_ms: i64,
-    ) {
-        let session = self.sessions.entry(producer.id).or_insert_with(|| Session {
-            epoch: producer.epoch,
-            last_used_ms: now_ms,
-            batches: VecDeque::new(),
-        });
-        if producer.epoch != session.epoch {
-            session.epoch = producer.epoch;
-            session.batches.clear();
+    /// Learns from a batch that a leader has taken and that is not written here yet. Undone as
+    /// [`Self::append`] is.
+    pub(crate) fn follow(&mut self, batch: &Replicated) {
+        if let Some(id) = producer_of(batch) {
+            let before = self.sessions.get(&id).cloned();
+            self.undo.push((batch.base_offset, id, before));
+            self.learn(batch);
         }
+    }
+
+    /// Learns from a batch that is in the log.
+    pub fn learn(&mut self, batch: &Replicated) {
+        match (batch.marker, batch.producer) {
+            (Some(marker), _) => self.note_marker(&marker, batch.base_offset, batch.max_timestamp),
+            (None, Some((producer, first))) => self.note(producer, first, batch),
+            (None, None) => {}
+        }
+    }
+
+    /// Learns from a stored batch, when state is rebuilt after a restart. `end` is what a control batch says:
+    /// see [`Replicated::of`].
+    pub fn replay(&mut self, header: &BatchHeader, end: Option<EndMarker>) {
+        self.learn(&Replicated::of(header, end));
+    }
+
+    fn note(&mut self, producer: ProducerId, first: Sequence, batch: &Replicated) {
+        let now_ms = batch.max_timestamp;
+        let session = self
+            .sessions
+            .entry(producer.id)
+            .or_insert_with(|| Session::new(producer.epoch, now_ms));
+        session.raise(producer.epoch);
         session.last_used_ms = session.last_used_ms.max(now_ms);
         if session.batches.len() == limits::PRODUCER_BATCHES_REMEMBERED {
             session.batches.pop_front();
         }
         session.batches.push_back(Remembered {
             first,
-            base_offset,
-            records,
+            base_offset: batch.base_offset,
+            records: batch.records,
         });
+        if batch.transactional && session.open.is_none() {
+            session.open = Some(batch.base_offset);
+            self.transactions.moved(None, session.open);
+        }
+    }
+
+    fn note_marker(&mut self, marker: &TransactionEnd, at: Offset, now_ms: i64) {
+        let TransactionEnd { producer, end } = marker;
+        let session = self
+            .sessions
+            .entry(producer.id)
+            .or_insert_with(|| Session::new(producer.epoch, now_ms));
+        if !planted::is(Plant::NoEpochBumpByMarker) {
+            session.raise(producer.epoch);
+        }
+        session.last_used_ms = session.last_used_ms.max(now_ms);
+        session.coordinator_epoch = session.coordinator_epoch.max(end.coordinator_epoch);
+        session.marker = Some(at);
+        let open = session.open.take();
+        self.transactions.moved(open, None);
+        if let Some(first) = open {
+            let aborted = end.marker == Marker::Abort;
+            self.transactions.ended(producer.id, first, at, aborted);
+        }
     }
 
     /// The appends below `end` are in the log: what is refused later does not undo them.
@@ -164,52 +307,79 @@ impl ProducerTable {
 
     /// The appends that no [`Self::settle`] has covered are not in the log.
     pub(crate) fn roll_back(&mut self) {
+        if let Some((first, ..)) = self.undo.first() {
+            self.transactions.cut(*first);
+        }
         while let Some((_, id, old)) = self.undo.pop() {
-            match old {
+            let open = old.as_ref().and_then(|session| session.open);
+            let undone = match old {
                 Some(session) => self.sessions.insert(id, session),
                 None => self.sessions.remove(&id),
             };
-        }
-    }
-
-    /// Learns from a batch that is in the log, when state is rebuilt after a restart.
-    pub fn replay(&mut self, header: &BatchHeader) {
-        if let Some((producer, first)) = header.producer() {
-            let records = header.last_offset_delta.unsigned_abs().saturating_add(1);
-            self.note(
-                producer,
-                first,
-                records,
-                header.base_offset,
-                header.max_timestamp,
-            );
-        }
-    }
-
-    /// Learns from a batch as [`Self::replay`] does, when only its description is at hand.
-    pub fn learn(&mut self, batch: &Replicated) {
-        if let Some((producer, first)) = batch.producer {
-            self.note(
-                producer,
-                first,
-                batch.records,
-                batch.base_offset,
-                batch.max_timestamp,
-            );
+            let undone = undone.and_then(|session| session.open);
+            self.transactions.moved(undone, open);
         }
     }
 
     /// Forgets sessions idle for longer than `limits::PRODUCER_IDLE_EXPIRY_MS`.
     pub fn expire(&mut self, now_ms: i64) {
         let oldest = now_ms.saturating_sub(limits::PRODUCER_IDLE_EXPIRY_MS);
-        self.sessions.retain(|_, s| s.last_used_ms >= oldest);
+        self.sessions
+            .retain(|_, s| s.last_used_ms >= oldest || s.open.is_some());
     }
 
     /// The session that has been idle longest, if that is more than a day.
     fn oldest_idle(&self, now_ms: i64) -> Option<i64> {
         const DAY_MS: i64 = 86_400_000;
-        let (id, session) = self.sessions.iter().min_by_key(|(_, s)| s.last_used_ms)?;
+        let free = self.sessions.iter().filter(|(_, s)| s.open.is_none());
+        let (id, session) = free.min_by_key(|(_, s)| s.last_used_ms)?;
         (now_ms.saturating_sub(session.last_used_ms) > DAY_MS).then_some(*id)
+    }
+
+    /// Everything below `high_watermark` is committed. Said now and then while a table is rebuilt, it keeps the
+    /// table from growing with every transaction of a long log.
+    pub fn committed(&mut self, high_watermark: Offset) {
+        self.transactions.stable_below(high_watermark);
+    }
+
+    /// See [`crate::Core::last_stable_offset`].
+    pub(crate) fn stable_below(&mut self, high_watermark: Offset) -> Offset {
+        self.transactions.stable_below(high_watermark)
+    }
+
+    /// The log begins at `start` now.
+    pub(crate) fn trim(&mut self, start: Offset) {
+        self.transactions.trim(start);
+    }
+
+    /// Only a planted bug forgets which transactions are open.
+    pub(crate) fn forget_open(&mut self) {
+        for session in self.sessions.values_mut() {
+            self.transactions.moved(session.open.take(), None);
+        }
+    }
+
+    /// Aborted transactions with an offset in `[from, to)`, by the offset of their marker. Their records are not
+    /// for readers of committed ones: those of the same producer from `first` to `last`.
+    pub fn aborted(&self, from: Offset, to: Offset) -> impl Iterator<Item = &Aborted> {
+        self.transactions.aborted(from, to)
+    }
+
+    /// The open transaction of each producer that has one: its id, epoch, and the offset of its first record.
+    pub fn open(&self) -> impl Iterator<Item = (ProducerId, Offset)> {
+        self.sessions.iter().filter_map(|(id, session)| {
+            let producer = ProducerId {
+                id: *id,
+                epoch: session.epoch,
+            };
+            Some((producer, session.open?))
+        })
+    }
+
+    /// Number of open transactions.
+    #[must_use]
+    pub fn open_count(&self) -> usize {
+        self.transactions.open_count()
     }
 
     /// Number of sessions.
@@ -225,136 +395,11 @@ impl ProducerTable {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    const P: ProducerId = ProducerId { id: 7, epoch: 1 };
-
-    fn seq(n: i32) -> Sequence {
-        Sequence::new(n).unwrap()
-    }
-
-    fn table() -> ProducerTable {
-        let mut t = ProducerTable::default();
-        for i in 0..7 {
-            t.append(
-                P,
-                seq(i * 10),
-                10,
-                Offset::new(i64::from(i) * 10).unwrap(),
-                1000,
-            );
-        }
-        t.settle(Offset::new(70).unwrap());
-        t
-    }
-
-    #[test]
-    fn the_last_five_batches_are_remembered() {
-        let t = table();
-        assert_eq!(t.judge(P, seq(70), 1, 1000), Ok(Verdict::Append));
-        for first in [20, 30, 40, 50, 60] {
-            let base_offset = Offset::new(i64::from(first)).unwrap();
-            assert_eq!(
-                t.judge(P, seq(first), 10, 0),
-                Ok(Verdict::Duplicate { base_offset })
-            );
-        }
-        let gap = Err(Rejection::OutOfOrderSequence { expected: 70 });
-        assert_eq!(t.judge(P, seq(10), 10, 0), gap, "forgotten");
-        assert_eq!(t.judge(P, seq(80), 10, 0), gap, "a gap");
-        assert_eq!(t.judge(P, seq(60), 9, 0), gap, "same start, other length");
-    }
-
-    #[test]
-    fn epochs_fence() {
-        let mut t = table();
-        let old = ProducerId { epoch: 0, ..P };
-        let new = ProducerId { epoch: 2, ..P };
-        assert_eq!(
-            t.judge(old, seq(70), 1, 0),
-            Err(Rejection::ProducerFenced { current_epoch: 1 })
-        );
-        assert_eq!(
-            t.judge(new, seq(70), 1, 0),
-            Err(Rejection::OutOfOrderSequence { expected: 0 })
-        );
-        assert_eq!(t.judge(new, seq(0), 1, 0), Ok(Verdict::Append));
-        t.append(new, seq(0), 1, Offset::new(70).unwrap(), 0);
-        assert_eq!(
-            t.judge(P, seq(70), 1, 0),
-            Err(Rejection::ProducerFenced { current_epoch: 2 })
-        );
-    }
-
-    #[test]
-    fn unknown_sessions_start_at_zero() {
-        let t = ProducerTable::default();
-        assert_eq!(t.judge(P, seq(3), 1, 0), Err(Rejection::UnknownProducer));
-        assert_eq!(t.judge(P, seq(0), 1, 0), Ok(Verdict::Append));
-    }
-
-    #[test]
-    fn roll_back_restores_what_settle_kept() {
-        let before = table();
-        let mut t = before.clone();
-        t.append(P, seq(70), 5, Offset::new(70).unwrap(), 2000);
-        t.append(
-            ProducerId { id: 9, epoch: 0 },
-            seq(0),
-            5,
-            Offset::new(75).unwrap(),
-            2000,
-        );
-        t.roll_back();
-        assert_eq!(t, before);
-    }
-
-    /// A write ends while the next append waits, and that one then finds no space: the first is in the log, and
-    /// its repeat must be known.
-    #[test]
-    fn roll_back_keeps_what_was_written_meanwhile() {
-        let mut t = table();
-        t.append(P, seq(70), 5, Offset::new(70).unwrap(), 2000);
-        let written = t.clone();
-        t.append(P, seq(75), 5, Offset::new(75).unwrap(), 2000);
-        t.settle(Offset::new(75).unwrap());
-        t.roll_back();
-        assert_eq!(t.sessions, written.sessions);
-        let base_offset = Offset::new(70).unwrap();
-        assert_eq!(
-            t.judge(P, seq(70), 5, 0),
-            Ok(Verdict::Duplicate { base_offset })
-        );
-    }
-
-    #[test]
-    fn idle_sessions_expire() {
-        let mut t = table();
-        t.expire(1000 + limits::PRODUCER_IDLE_EXPIRY_MS);
-        assert_eq!(t.len(), 1);
-        t.expire(1001 + limits::PRODUCER_IDLE_EXPIRY_MS);
-        assert!(t.is_empty());
-    }
-
-    #[test]
-    fn snapshots_round_trip() {
-        let t = table();
-        assert_eq!(ProducerTable::decode(&t.encode()), Ok(t));
-    }
-
-    proptest! {
-        #[test]
-        fn arbitrary_snapshots_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
-            let _ = ProducerTable::decode(&bytes);
-        }
-
-        #[test]
-        fn truncated_snapshots_are_refused(cut in 0usize..100) {
-            let bytes = table().encode();
-            prop_assert!(ProducerTable::decode(&bytes[..bytes.len() - 1 - cut.min(bytes.len() - 1)]).is_err());
-        }
-    }
+fn producer_of(batch: &Replicated) -> Option<i64> {
+    let of_marker = batch.marker.map(|marker| marker.producer.id);
+    of_marker.or(batch.producer.map(|(producer, _)| producer.id))
 }
+
+#[cfg(test)]
+#[path = "producer_tests.rs"]
+mod tests;

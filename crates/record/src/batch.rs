@@ -25,6 +25,9 @@ pub struct VerifyLimits {
     pub max_batch_bytes: usize,
     /// Most records.
     pub max_records: u32,
+    /// Whether the batch may belong to a transaction. Only where the caller goes on to ask whether the
+    /// transaction's coordinator knows of the partition; a control batch is never a client's to send.
+    pub transactional: bool,
 }
 
 impl Default for VerifyLimits {
@@ -32,6 +35,7 @@ impl Default for VerifyLimits {
         Self {
             max_batch_bytes: limits::BATCH_MAX_BYTES,
             max_records: limits::BATCH_MAX_RECORDS,
+            transactional: false,
         }
     }
 }
@@ -81,10 +85,14 @@ impl Unverified {
 
 fn check_client_header(header: &BatchHeader, limits: &VerifyLimits) -> Result<(), BatchError> {
     let found = header.attributes;
+    let transactional = match limits.transactional {
+        true => 0,
+        false => ATTR_TRANSACTIONAL,
+    };
     for (bits, what) in [
         (
-            ATTR_TRANSACTIONAL,
-            "the transactional bit (transactions are not supported)",
+            transactional,
+            "the transactional bit (no transaction is expected here)",
         ),
         (ATTR_CONTROL, "the control bit"),
         (ATTR_LOG_APPEND_TIME, "the log append time bit"),
@@ -109,7 +117,11 @@ fn check_client_header(header: &BatchHeader, limits: &VerifyLimits) -> Result<()
             max: limits.max_records,
         });
     }
-    header.check_producer()
+    header.check_producer()?;
+    if header.is_transactional() && header.producer().is_none() {
+        return Err(BatchError::TransactionWithoutProducer);
+    }
+    Ok(())
 }
 
 /// Walks the payload, decompressing it into a buffer that is reused.

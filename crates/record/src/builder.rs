@@ -9,7 +9,9 @@ use crate::batch::Batch;
 use crate::compress::{self, Compression};
 use crate::crc::crc32c;
 use crate::error::{BatchError, RecordFault};
-use crate::header::{BatchHeader, CRC_START, HEADER_BYTES, LENGTH_OVERHEAD};
+use crate::header::{
+    ATTR_CONTROL, ATTR_TRANSACTIONAL, BatchHeader, CRC_START, HEADER_BYTES, LENGTH_OVERHEAD,
+};
 use crate::varint;
 
 /// Collects records and makes a batch of them.
@@ -23,7 +25,10 @@ pub struct BatchBuilder {
     min_timestamp: i64,
     max_timestamp: i64,
     has_null_key: bool,
-    producer: Option<(ProducerId, Sequence)>,
+    /// The session; a marker of the log itself has one without a sequence.
+    producer: Option<(ProducerId, Option<Sequence>)>,
+    /// Attribute bits beside the codec's.
+    attributes: i16,
 }
 
 /// Bytes of a nullable field: its length and itself.
@@ -82,6 +87,7 @@ impl BatchBuilder {
             max_timestamp: i64::MIN,
             has_null_key: false,
             producer: None,
+            attributes: 0,
         }
     }
 
@@ -199,7 +205,19 @@ impl BatchBuilder {
 
     /// Makes this a batch of an idempotent producer; `sequence` is that of the first record.
     pub const fn set_producer(&mut self, producer: ProducerId, sequence: Sequence) {
-        self.producer = Some((producer, sequence));
+        self.producer = Some((producer, Some(sequence)));
+    }
+
+    /// Makes this a batch of a producer's transaction; `sequence` is that of the first record.
+    pub const fn set_transaction(&mut self, producer: ProducerId, sequence: Sequence) {
+        self.set_producer(producer, sequence);
+        self.attributes |= ATTR_TRANSACTIONAL;
+    }
+
+    /// Makes this a batch of the log itself that says something about a producer's transaction.
+    pub(crate) const fn set_control(&mut self, producer: ProducerId) {
+        self.producer = Some((producer, None));
+        self.attributes |= ATTR_TRANSACTIONAL | ATTR_CONTROL;
     }
 
     /// The batch's bytes, as a client sends them: base offset 0, leader epoch -1.
@@ -242,7 +260,10 @@ impl BatchBuilder {
             });
         }
         let (producer_id, producer_epoch, base_sequence) = match self.producer {
-            Some((producer, sequence)) => (producer.id, producer.epoch, sequence.get()),
+            Some((producer, sequence)) => {
+                let sequence = sequence.map_or(-1, Sequence::get);
+                (producer.id, producer.epoch, sequence)
+            }
             None => (-1, -1, -1),
         };
         let mut header = BatchHeader {
@@ -250,7 +271,7 @@ impl BatchBuilder {
             batch_length: (buffer.len() - LENGTH_OVERHEAD) as i32,
             leader_epoch: LeaderEpoch::ZERO,
             crc: 0,
-            attributes: self.compression as i16,
+            attributes: self.compression as i16 | self.attributes,
             last_offset_delta: self.count as i32 - 1,
             base_timestamp: self.base_timestamp,
             max_timestamp: self.max_timestamp,

@@ -143,6 +143,9 @@ pub enum BatchError {
         /// Base sequence field.
         sequence: i32,
     },
+    /// A transaction is a producer's; this batch names none.
+    #[error("the batch belongs to a transaction and names no producer")]
+    TransactionWithoutProducer,
     /// The payload does not decompress.
     #[error("the {codec} payload does not decompress: {reason}")]
     Decompress {

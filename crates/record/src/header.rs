@@ -203,6 +203,18 @@ impl BatchHeader {
         (id.id >= 0).then_some((id, sequence))
     }
 
+    /// The producer's session, also of a control batch, which has no sequence.
+    #[must_use]
+    pub const fn session(&self) -> Option<ProducerId> {
+        if self.producer_id < 0 || self.producer_epoch < 0 {
+            return None;
+        }
+        Some(ProducerId {
+            id: self.producer_id,
+            epoch: self.producer_epoch,
+        })
+    }
+
     /// The payload's codec.
     #[must_use]
     pub fn compression(&self) -> Compression {

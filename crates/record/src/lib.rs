@@ -11,6 +11,7 @@
 pub mod batch;
 pub mod builder;
 pub mod compress;
+pub mod control;
 pub mod crc;
 pub mod error;
 pub mod header;
@@ -22,8 +23,9 @@ pub mod varint;
 pub use batch::{Batch, Sequenced, Unverified, VerifyLimits};
 pub use builder::{BatchBuilder, record_size_bound, with_producer};
 pub use compress::Compression;
+pub use control::{EndMarker, Marker, end_marker};
 pub use error::{BatchError, RecordFault};
 pub use header::{BatchHeader, HEADER_BYTES, TimestampType, check_stored};
 pub use record::{HeadersRef, RecordRef, RecordView, Records};
-pub use rewrite::{Filtered, Marker, filler, seal};
+pub use rewrite::{Filtered, filler, seal};
 pub use stored::{StoredBatch, StoredBatches, iter_batches};

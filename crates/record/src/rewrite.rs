@@ -23,15 +23,6 @@ use crate::record::{RecordParser, RecordRef, Records};
 use crate::stored::StoredBatch;
 use crate::varint;
 
-/// What the log itself says about a transaction.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Marker {
-    /// Its records count.
-    Commit,
-    /// Its records never were.
-    Abort,
-}
-
 /// A batch and which of its records stay.
 #[derive(Debug, Clone)]
 pub struct Filtered {
@@ -93,27 +84,6 @@ impl StoredBatch {
             kept,
             count,
             max_timestamp,
-        })
-    }
-
-    /// What a control batch says. `None` for any other batch, or one whose kind is not known.
-    ///
-    /// # Errors
-    /// What is wrong with the payload.
-    pub fn marker(&self) -> Result<Option<Marker>, BatchError> {
-        if !self.header.is_control() {
-            return Ok(None);
-        }
-        let mut records = self.records()?;
-        let Some(record) = records.next_ref() else {
-            return Ok(None);
-        };
-        // Version, then kind, two bytes each.
-        let kind = record?.key.and_then(|key| key.get(2..4));
-        Ok(match kind {
-            Some([0, 0]) => Some(Marker::Abort),
-            Some([0, 1]) => Some(Marker::Commit),
-            _ => None,
         })
     }
 

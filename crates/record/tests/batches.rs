@@ -4,8 +4,9 @@
 use bytes::Bytes;
 use proptest::prelude::*;
 use varve_record::{
-    BatchBuilder, BatchError, BatchHeader, Compression, HEADER_BYTES, RecordFault, TimestampType,
-    Unverified, VerifyLimits, check_stored, iter_batches,
+    BatchBuilder, BatchError, BatchHeader, Compression, EndMarker, HEADER_BYTES, Marker,
+    RecordFault, StoredBatch, TimestampType, Unverified, VerifyLimits, check_stored, end_marker,
+    iter_batches,
 };
 use varve_types::{LeaderEpoch, Offset, ProducerId, Sequence, limits};
 
@@ -125,12 +126,46 @@ proptest! {
             if let Ok(records) = batch.records() {
                 let _ = records.count();
             }
+            let _ = batch.end_marker();
         }
     }
 
     #[test]
+    fn markers_round_trip(
+        id in 0_i64..,
+        epoch in 0_i16..,
+        commit: bool,
+        coordinator_epoch in 0_i32..,
+        now_ms in 0_i64..4_000_000_000_000,
+    ) {
+        let marker = if commit { Marker::Commit } else { Marker::Abort };
+        let end = EndMarker { marker, coordinator_epoch };
+        let producer = ProducerId { id, epoch };
+        let batch = end_marker(producer, end, now_ms);
+        prop_assert_eq!((batch.record_count(), batch.max_timestamp()), (1, now_ms));
+        // A client that sends one is refused, whatever it may otherwise send.
+        let limits = VerifyLimits { transactional: true, ..VerifyLimits::default() };
+        let sent = Unverified(batch.bytes()).verify(&limits);
+        let refused = matches!(sent, Err(BatchError::Attributes { .. }));
+        prop_assert!(refused);
+        let placed = batch.sequence(Offset::new(7).unwrap(), LeaderEpoch::ZERO);
+        prop_assert_eq!(placed.end_marker(), Ok(Some(end)));
+        let placed = placed.to_bytes();
+        check_stored(&placed).unwrap();
+        let stored = StoredBatch::split_from(&placed).unwrap();
+        prop_assert_eq!(stored.end_marker(), Ok(Some(end)));
+        prop_assert_eq!(stored.marker(), Ok(Some(marker)));
+        prop_assert_eq!(stored.header.session(), Some(producer));
+        // Compaction writes it anew when its time has come.
+        let aged = stored.filter(|_| true).unwrap().build(Some(now_ms + 5)).unwrap();
+        prop_assert_eq!(StoredBatch::split_from(&aged).unwrap().end_marker(), Ok(Some(end)));
+        let emptied = StoredBatch::split_from(&stored.emptied()).unwrap();
+        prop_assert_eq!(emptied.end_marker(), Ok(None));
+    }
+
+    #[test]
     fn arbitrary_payloads_behind_a_good_header_never_panic(
-        attributes in 0_i16..8,
+        attributes in 0_i16..0x40,
         count in 0_i32..20,
         payload in proptest::collection::vec(any::<u8>(), 0..300),
     ) {
@@ -143,6 +178,7 @@ proptest! {
         });
         let _ = verify(bytes.clone());
         for batch in iter_batches(bytes).flatten() {
+            let _ = batch.end_marker();
             if let Ok(records) = batch.records() {
                 prop_assert!(records.count() <= count as usize);
             }
@@ -277,6 +313,7 @@ fn limits_of_a_batch_are_kept() {
     let small = VerifyLimits {
         max_batch_bytes: 80,
         max_records: 1,
+        ..VerifyLimits::default()
     };
     let error = Unverified(two_records()).verify(&small).unwrap_err();
     assert!(
@@ -286,6 +323,7 @@ fn limits_of_a_batch_are_kept() {
     let small = VerifyLimits {
         max_batch_bytes: 8000,
         max_records: 1,
+        ..VerifyLimits::default()
     };
     let error = Unverified(two_records()).verify(&small).unwrap_err();
     assert_eq!(error, BatchError::TooManyRecords { found: 2, max: 1 });
@@ -402,4 +440,65 @@ fn a_batch_moves_to_another_session() {
         Some((producer, Sequence::new(40).unwrap()))
     );
     assert_eq!(batch.record_count(), 2);
+}
+
+#[test]
+fn batches_of_transactions_are_taken_where_they_are_expected() {
+    let producer = ProducerId { id: 9, epoch: 1 };
+    let sequence = Sequence::new(40).unwrap();
+    let mut built = builder(Compression::Zstd, &[simple(10), simple(30)]);
+    built.set_transaction(producer, sequence);
+    let bytes = built.build().unwrap();
+    let refused = verify(bytes.clone()).unwrap_err();
+    assert!(
+        refused.to_string().contains("transactional bit"),
+        "{refused}"
+    );
+    let expected = VerifyLimits {
+        transactional: true,
+        ..VerifyLimits::default()
+    };
+    let batch = Unverified(bytes).verify(&expected).unwrap();
+    assert!(batch.header().is_transactional() && !batch.header().is_control());
+    assert_eq!(batch.header().producer(), Some((producer, sequence)));
+    // Plain ones are taken there too, and nothing else that a client may not set.
+    assert!(Unverified(two_records()).verify(&expected).is_ok());
+    let with = |bits: u8| {
+        let bytes = reseal(two_records(), |b| b[22] |= bits);
+        Unverified(bytes).verify(&expected).unwrap_err()
+    };
+    assert_eq!(with(0x10), BatchError::TransactionWithoutProducer);
+    assert!(matches!(with(0x20), BatchError::Attributes { .. }));
+}
+
+#[test]
+fn control_batches_of_other_kinds_say_nothing() {
+    let end = EndMarker {
+        marker: Marker::Abort,
+        coordinator_epoch: 3,
+    };
+    let bytes = end_marker(ProducerId { id: 9, epoch: 1 }, end, 5).bytes();
+    let read = |change: &dyn Fn(&mut Vec<u8>)| {
+        let bytes = reseal(bytes.clone(), change);
+        StoredBatch::split_from(&bytes)
+            .unwrap()
+            .end_marker()
+            .unwrap()
+    };
+    // The key begins after four fields of one byte and its own length.
+    let key = HEADER_BYTES + 5;
+    assert_eq!(read(&|_| ()), Some(end));
+    assert_eq!(read(&|b| b[key + 3] = 2), None, "another kind");
+    assert_eq!(read(&|b| b[key + 1] = 9), Some(end), "a later version");
+    assert_eq!(read(&|b| b[22] = 0x10), None, "not a control batch");
+    let short = EndMarker {
+        coordinator_epoch: -1,
+        ..end
+    };
+    let without_epoch = |b: &mut Vec<u8>| {
+        b.drain(key + 7..key + 11);
+        b[key + 4] = 4;
+        b[HEADER_BYTES] -= 8;
+    };
+    assert_eq!(read(&without_epoch), Some(short));
 }

@@ -2,7 +2,10 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 
 use bytes::Bytes;
-use varve_record::{BatchBuilder, Compression, Unverified, VerifyLimits, check_stored};
+use varve_record::{
+    BatchBuilder, Compression, EndMarker, Marker, StoredBatch, Unverified, VerifyLimits,
+    check_stored, end_marker,
+};
 use varve_types::{ProducerId, Sequence};
 
 /// Made with kafka-python 3.0.12: producer 4242, epoch 3, sequence 7, three records.
@@ -99,17 +102,48 @@ fn the_builder_makes_the_same_bytes_as_the_other_implementation() {
     assert_eq!(ours, theirs);
 }
 
-#[test]
-fn the_document_shows_what_the_code_writes() {
+/// The bytes of the document's `n`th example, from 1.
+fn shown(n: usize) -> Vec<u8> {
     let document = include_str!("../FORMAT.md");
     let shown = document
         .split("```hex")
-        .nth(1)
+        .nth(n)
         .and_then(|rest| rest.split("```").next())
         .unwrap();
     let hex: String = shown
         .lines()
         .map(|line| line.split('|').next().unwrap_or_default())
         .collect();
-    assert_eq!(unhex(&hex), same_records().build().unwrap());
+    unhex(&hex)
+}
+
+#[test]
+fn the_document_shows_what_the_code_writes() {
+    assert_eq!(shown(1), same_records().build().unwrap());
+    let end = EndMarker {
+        marker: Marker::Commit,
+        coordinator_epoch: 5,
+    };
+    let producer = ProducerId { id: 4242, epoch: 4 };
+    let marker = end_marker(producer, end, 1_700_000_000_000);
+    assert_eq!(shown(2), marker.bytes());
+}
+
+/// Made by a program of a few lines after the published layout, not by this one.
+const FOREIGN_MARKER: &str = "000000000000000000000042ffffffff024679c5430030000000000000018bcfe568000000018bcfe5680000000000000010920004ffffffff000000012000000008000000010c00000000000500";
+
+#[test]
+fn a_marker_of_another_implementation_is_read() {
+    let bytes = Bytes::from(unhex(FOREIGN_MARKER));
+    check_stored(&bytes).unwrap();
+    let batch = StoredBatch::split_from(&bytes).unwrap();
+    let header = batch.header;
+    assert!(header.is_control() && header.is_transactional());
+    assert_eq!(header.producer(), None, "it has no sequence");
+    assert_eq!(header.session(), Some(ProducerId { id: 4242, epoch: 4 }));
+    let end = EndMarker {
+        marker: Marker::Commit,
+        coordinator_epoch: 5,
+    };
+    assert_eq!(batch.end_marker(), Ok(Some(end)));
 }

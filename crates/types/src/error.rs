@@ -126,6 +126,16 @@ error_kinds! {
     OperationInProgress = "OPERATION_IN_PROGRESS", Later;
     /// The client broke a stream's credit or in-flight limit.
     FlowControl = "FLOW_CONTROL", Never;
+    /// The group speaks the other of the two group protocols, or its members have none in common.
+    GroupProtocolMismatch = "GROUP_PROTOCOL_MISMATCH", Never;
+    /// No transaction of that name is known.
+    TransactionNotFound = "TRANSACTION_NOT_FOUND", Never;
+    /// The transaction is not in a state that allows the operation: nothing was begun, or it was decided otherwise.
+    InvalidTransactionState = "INVALID_TRANSACTION_STATE", Never;
+    /// The transaction was aborted by its timeout or by an operator; none of it will ever be visible.
+    TransactionAborted = "TRANSACTION_ABORTED", AfterRefresh;
+    /// The transaction before is still being completed.
+    ConcurrentTransactions = "CONCURRENT_TRANSACTIONS", Later;
 }
 
 impl ErrorKind {

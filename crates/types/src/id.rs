@@ -116,6 +116,10 @@ name_type!(
     GroupName, "group"
 );
 name_type!(
+    /// Name under which a producer's transactions survive its restarts, chosen by the client.
+    TransactionalId, "transactional id"
+);
+name_type!(
     /// Id of a group member, chosen by the client.
     MemberId, "member"
 );

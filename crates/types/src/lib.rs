@@ -18,6 +18,6 @@ pub use config::{ConfigError, TopicConfig};
 pub use error::{ErrorKind, Outcome, Retry};
 pub use id::{
     BrokerEpoch, ClusterId, DirectoryId, GroupName, MemberId, NameError, NodeId, PartitionId,
-    ProducerId, TopicId, TopicName, TopicPartition,
+    ProducerId, TopicId, TopicName, TopicPartition, TransactionalId,
 };
 pub use offset::{LeaderEpoch, Offset, OffsetRange, Sequence};

@@ -41,6 +41,8 @@ pub const WAIT_MAX_MS: u64 = 30_000;
 pub const GROUP_MAX_MEMBERS: usize = 1_000;
 /// Most groups of one node.
 pub const GROUPS_MAX: usize = 10_000;
+/// Longest topic pattern of a subscription, in bytes.
+pub const TOPIC_PATTERN_MAX_BYTES: usize = 4096;
 /// Longest commit metadata, in bytes.
 pub const COMMIT_METADATA_MAX_BYTES: usize = 4096;
 /// Shortest session timeout of a group member, in milliseconds.
@@ -53,6 +55,19 @@ pub const PRODUCER_BATCHES_REMEMBERED: usize = 5;
 pub const PRODUCERS_PER_PARTITION_MAX: usize = 10_000;
 /// A partition forgets an idle producer session after this long, in milliseconds (7 days).
 pub const PRODUCER_IDLE_EXPIRY_MS: i64 = 7 * 24 * 3_600 * 1_000;
+/// Transactions of one partition that are open, or were aborted and still have records in its log. Beyond it no
+/// further transaction may begin there.
+pub const TRANSACTIONS_PER_PARTITION_MAX: usize = 1_000_000;
+/// Transactional ids that one partition of the transaction log remembers.
+pub const TRANSACTIONAL_IDS_MAX: usize = 100_000;
+/// Transactions of one partition of the transaction log that are open or being completed.
+pub const TRANSACTIONS_OPEN_MAX: usize = 10_000;
+/// Partitions of one transaction.
+pub const TRANSACTION_MAX_PARTITIONS: usize = 10_000;
+/// Shortest transaction timeout, in milliseconds.
+pub const TRANSACTION_TIMEOUT_MIN_MS: u64 = 1_000;
+/// Longest transaction timeout, in milliseconds (15 minutes, Kafka's `transaction.max.timeout.ms`).
+pub const TRANSACTION_TIMEOUT_MAX_MS: u64 = 900_000;
 /// Requests a client may have in flight on one produce stream.
 pub const STREAM_MAX_IN_FLIGHT_REQUESTS: usize = 64;
 /// Bytes a client may have in flight on one produce stream.

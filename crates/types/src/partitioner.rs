@@ -38,9 +38,34 @@ pub fn partition_for_key(key: &[u8], partition_count: i32) -> crate::PartitionId
     crate::PartitionId((murmur2(key) & 0x7fff_ffff) % partition_count)
 }
 
+/// Partition of an internal topic that holds everything about `name`, a group or a transactional id: Kafka's
+/// `abs(hash(name)) % partitions`, where the hash is that of a Java string.
+///
+/// # Panics
+/// When `partition_count` is not positive.
+#[must_use]
+pub fn coordinator_partition(name: &str, partition_count: i32) -> crate::PartitionId {
+    assert!(
+        partition_count > 0,
+        "a topic has at least one partition, found {partition_count}"
+    );
+    let hash = name.bytes().fold(0_i32, |hash, byte| {
+        hash.wrapping_mul(31).wrapping_add(i32::from(byte))
+    });
+    // Kafka takes the absolute value, and 0 for the one number that has none.
+    crate::PartitionId(hash.checked_abs().unwrap_or(0) % partition_count)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// "abc".hashCode() is 96354 and "polygenelubricants".hashCode() is `i32::MIN` in Java.
+    #[test]
+    fn coordinators_are_where_kafka_has_them() {
+        assert_eq!(coordinator_partition("abc", 50).0, 96_354 % 50);
+        assert_eq!(coordinator_partition("polygenelubricants", 50).0, 0);
+    }
 
     /// The vectors of Kafka's own `UtilsTest`.
     #[test]

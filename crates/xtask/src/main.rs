@@ -173,7 +173,7 @@ const LONG: [Step; 9] = [
             "--seed",
             "1",
             "--duration",
-            "120s",
+            "300s",
         ],
         environment: &[("VARVE_TEST_REQUIRE_POWER", "1")],
     },

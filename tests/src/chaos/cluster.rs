@@ -257,6 +257,10 @@ impl Cluster {
         let Some(child) = &mut member.child else {
             return true;
         };
+        // Whoever is paused hears nothing: it goes on first.
+        if std::mem::take(&mut member.paused) {
+            signal(child, Signal::CONT);
+        }
         signal(child, Signal::TERM);
         let end = std::time::Instant::now() + Duration::from_secs(30);
         while std::time::Instant::now() < end {
@@ -302,6 +306,8 @@ impl Cluster {
     /// Every write to the disk of a node hangs, until healed.
     pub fn hang_disk(&mut self, node: usize, most: Duration) {
         let member = &mut self.members[node];
+        // A frozen one cannot be frozen again: it thaws first.
+        member.frozen = None;
         if let Some(disk) = &member.disk {
             member.frozen = Some(disk.freeze_for(most));
         }

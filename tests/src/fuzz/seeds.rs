@@ -132,6 +132,8 @@ pub fn all() -> Vec<(&'static str, String, Vec<u8>)> {
     }
     let producers = golden!("partition/testdata/producers-1.bin");
     add("producers", "two-sessions", producers.to_vec());
+    let producers = golden!("partition/testdata/producers-2.bin");
+    add("producers", "transactions", producers.to_vec());
     add("producers", "empty", ProducerTable::default().encode());
     let state = golden!("metadata/testdata/snapshot-1.bin").to_vec();
     add("metadata", "golden", state);

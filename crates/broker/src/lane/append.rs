@@ -33,12 +33,11 @@ impl Lane {
         let header = batch.header();
         let records = header.record_count.unsigned_abs();
         let append = Append {
-            ticket,
-            records,
             producer: header.producer(),
-            acks: terms.acks,
             expected_offset: terms.expected_offset,
             leader_epoch: terms.leader_epoch,
+            transactional: header.is_transactional(),
+            ..Append::new(ticket, records, terms.acks)
         };
         let append_time_ms = self.clock.wall_ms();
         let owed = Owed {

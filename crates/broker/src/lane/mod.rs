@@ -418,6 +418,8 @@ impl Lane {
                         owned.partition.advance(offset);
                     }
                 }
+                // Nobody reads by it yet.
+                Output::LastStable(_) => {}
                 other => self.perform_replication(slot, other),
             }
         }

@@ -530,14 +530,6 @@ impl Owned {
 }
 
 fn replicated(batch: &Sequenced) -> Replicated {
-    let header = batch.header();
-    Replicated {
-        base_offset: header.base_offset,
-        end_offset: header.next_offset(),
-        leader_epoch: header.leader_epoch,
-        producer: header.producer(),
-        // Compaction leaves fewer records than the producer sent, and the same offsets.
-        records: header.last_offset_delta.unsigned_abs() + 1,
-        max_timestamp: header.max_timestamp,
-    }
+    // Its checksum is right: a payload that is not understood is of a later version, and says nothing here.
+    Replicated::of(batch.header(), batch.end_marker().unwrap_or_default())
 }

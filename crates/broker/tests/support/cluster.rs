@@ -99,7 +99,14 @@ impl MetadataLog for NodeLog {
     }
 
     fn catch_up(&self) -> Later<'_, Result<(), ProposeError>> {
-        Box::pin(async { Ok(()) })
+        // A node that is cut off asks in vain.
+        let alone = self.net.alone(self.me);
+        Box::pin(async move {
+            match alone {
+                true => Err(ProposeError::NoLeader),
+                false => Ok(()),
+            }
+        })
     }
 
     fn leadership(&self) -> Leadership {

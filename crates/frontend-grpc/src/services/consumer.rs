@@ -144,6 +144,7 @@ impl<B: Broker> Consumer<B> {
         let query = OffsetQuery {
             partition: plan.partition.clone(),
             position: Some(position),
+            with_time: false,
         };
         let found = self.0.broker.list_offsets(&ctx.broker, vec![query]).await;
         let found = found

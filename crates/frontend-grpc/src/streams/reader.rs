@@ -237,6 +237,7 @@ impl<B: Broker, K: Ord + Clone + Send + 'static> Reader<B, K> {
             .map(|(_, s)| OffsetQuery {
                 partition: s.partition.clone(),
                 position: Some(s.start),
+                with_time: false,
             })
             .collect();
         let found = self.shared.broker.list_offsets(&self.ctx, queries).await;
@@ -329,6 +330,7 @@ impl<B: Broker, K: Ord + Clone + Send + 'static> Reader<B, K> {
         let query = OffsetQuery {
             partition: partition.clone(),
             position: Some(position),
+            with_time: false,
         };
         let found = self
             .shared
@@ -637,6 +639,7 @@ impl<B: Broker, K: Ord + Clone + Send + 'static> Reader<B, K> {
             .map(|(_, partition)| OffsetQuery {
                 partition: partition.clone(),
                 position: None,
+                with_time: false,
             })
             .collect();
         let found = self.shared.broker.list_offsets(&self.ctx, queries).await;

@@ -176,6 +176,7 @@ pub fn list_offsets(request: &v1::ListOffsetsRequest) -> Result<Vec<OffsetQuery>
             Ok(OffsetQuery {
                 partition,
                 position,
+                with_time: q.with_timestamp,
             })
         })
         .collect()

@@ -215,6 +215,7 @@ pub fn to_committed(committed: &CommittedOffset) -> v1::CommittedOffset {
         commit_time: Some(to_timestamp(committed.commit_time_ms)),
         lag,
         high_watermark: committed.high_watermark.map(Offset::get),
+        next_record_time: committed.next_time_ms.map(to_timestamp),
     }
 }
 

@@ -167,6 +167,7 @@ pub fn encoded(
     let limits = VerifyLimits {
         max_batch_bytes: limits::BATCH_MAX_BYTES,
         max_records: limits::BATCH_MAX_RECORDS,
+        ..VerifyLimits::default()
     };
     let batch = Unverified(batch.data)
         .verify(&limits)

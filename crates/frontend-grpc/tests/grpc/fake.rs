@@ -618,6 +618,7 @@ impl Broker for Fake {
             metadata: String::new(),
             commit_time_ms: 7,
             high_watermark: None,
+            next_time_ms: None,
         };
         Ok(group.offsets.keys().filter(wanted).map(committed).collect())
     }

@@ -30,6 +30,8 @@ impl Batch {
             producer: self.producer,
             records: self.records,
             max_timestamp: 0,
+            transactional: false,
+            marker: None,
         }
     }
 }

@@ -388,12 +388,8 @@ impl World {
         };
         replica.offered.insert(ticket, produce);
         let append = Append {
-            ticket,
-            records: produce.records,
             producer: produce.producer,
-            acks: produce.acks,
-            expected_offset: None,
-            leader_epoch: None,
+            ..Append::new(ticket, produce.records, produce.acks)
         };
         self.step(id, produce.key, Input::Append(append))
     }

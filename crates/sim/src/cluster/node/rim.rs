@@ -73,6 +73,8 @@ impl World {
                 }
                 Ok(())
             }
+            // No client of the simulation reads by it yet.
+            Output::LastStable(_) => Ok(()),
             Output::AnswerFetch { ticket, result } => {
                 self.answer_fetch(id, key, ticket, result);
                 Ok(())

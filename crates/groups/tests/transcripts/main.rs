@@ -8,18 +8,23 @@
     reason = "a test fails by panicking"
 )]
 
+mod print;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
 use varve_groups::{
-    AppendId, Config, Coordinator, Failure, Heartbeat, Input, Matcher, OffsetCommit, Output, Reply,
-    Subscription, Tick, Ticket, TopicState, codec,
+    AppendId, ClassicHeartbeat, ClassicJoin, ClassicLeave, ClassicSync, Config, Coordinator,
+    Failure, Heartbeat, Input, Matcher, OffsetCommit, Output, Subscription, Tick, Ticket,
+    TopicState, codec,
 };
 use varve_types::{
-    ErrorKind, GroupName, LeaderEpoch, MemberId, Offset, PartitionId, TopicId, TopicName,
-    TopicPartition,
+    ErrorKind, GroupName, LeaderEpoch, MemberId, Offset, PartitionId, ProducerId, TopicId,
+    TopicName, TopicPartition,
 };
+
+use print::{is_of_offsets, print, print_append};
 
 /// `*` at the end stands for anything; `(` is not valid.
 struct Glob;
@@ -39,6 +44,40 @@ struct Script {
     coordinator: Coordinator,
     now: Tick,
     next_ticket: u64,
+    topics: Arc<BTreeMap<TopicName, TopicState>>,
+    /// Every batch, in the order of the log.
+    log: Vec<Batch>,
+    next_label: u64,
+    /// Whether batches of membership alone are printed and wait for `durable`; otherwise they are durable
+    /// at once and not mentioned.
+    shows_membership: bool,
+}
+
+type Record = (Vec<u8>, Option<Vec<u8>>);
+
+struct Batch {
+    /// What the script calls it, if it is printed.
+    label: Option<u64>,
+    id: AppendId,
+    records: Vec<Record>,
+    durable: bool,
+    of: Of,
+}
+
+/// What a batch is of.
+#[derive(Clone, Copy)]
+enum Of {
+    Plain,
+    Txn(ProducerId),
+    Marker(i64, bool),
+}
+
+fn config() -> Config {
+    Config {
+        group_max_size: 3,
+        offsets_retention_ms: 3_600_000,
+        ..Config::default()
+    }
 }
 
 const WALL_START_MS: i64 = 1_700_000_000_000;
@@ -56,14 +95,6 @@ fn partition(text: &str) -> TopicPartition {
         TopicName::new(topic).unwrap(),
         PartitionId(number.parse().unwrap()),
     )
-}
-
-fn join(items: &[TopicPartition]) -> String {
-    items
-        .iter()
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join(",")
 }
 
 /// `topic-0=12` or `topic-0=12@3/text`: offset, leader epoch, metadata.
@@ -114,6 +145,15 @@ impl<'a> Args<'a> {
         self.named.get(name).map(|v| v.parse().unwrap())
     }
 
+    fn generation(&self) -> i32 {
+        self.named.get("gen").map_or(0, |g| g.parse().unwrap())
+    }
+
+    fn producer(&self) -> ProducerId {
+        let id = self.named["producer"].parse().unwrap();
+        ProducerId { id, epoch: 0 }
+    }
+
     fn flag(&self, name: &str) -> bool {
         self.words.contains(&name)
     }
@@ -121,17 +161,109 @@ impl<'a> Args<'a> {
 
 impl Script {
     fn new() -> Self {
-        let config = Config {
-            group_max_size: 3,
-            offsets_retention_ms: 3_600_000,
-            ..Config::default()
-        };
-        let coordinator = Coordinator::new(config, Box::new(Glob));
         Self {
-            coordinator,
+            coordinator: Coordinator::new(config(), Box::new(Glob)),
             now: Tick(0),
             next_ticket: 1,
+            topics: Arc::default(),
+            log: Vec::new(),
+            next_label: 0,
+            shows_membership: false,
         }
+    }
+
+    fn is_of_no_batch(&self, line: &str) -> bool {
+        let label = line
+            .strip_prefix("durable ")
+            .or_else(|| line.strip_prefix("failed "));
+        label.is_some_and(|l| !self.log.iter().any(|b| b.label == l.parse().ok()))
+    }
+
+    /// The batch of that label, whose completion comes now.
+    fn batch(&mut self, label: &str, durable: bool) -> AppendId {
+        let label = Some(label.parse().unwrap());
+        let batch = self.log.iter_mut().find(|b| b.label == label).unwrap();
+        batch.durable = durable;
+        batch.id
+    }
+
+    /// One step. Batches go to the log; those that nobody looks at are durable at once.
+    fn step(&mut self, input: Input, text: &mut String) {
+        let mut inputs = vec![input];
+        while let Some(input) = inputs.pop() {
+            let mut out = Vec::new();
+            self.coordinator.step(self.now, input, &mut out);
+            for output in out {
+                let (id, group, records, of) = match output {
+                    Output::Append { id, group, records } => (id, group, records, Of::Plain),
+                    Output::TxnAppend {
+                        id,
+                        group,
+                        producer,
+                        records,
+                    } => {
+                        let _ = write!(text, "in the transaction of {}: ", producer.id);
+                        (id, group, records, Of::Txn(producer))
+                    }
+                    other => {
+                        print(text, &other);
+                        continue;
+                    }
+                };
+                let shown = self.shows_membership || records.iter().any(is_of_offsets);
+                let label = shown.then_some(self.next_label);
+                if shown {
+                    self.next_label += 1;
+                    print_append(text, label.unwrap(), &group, &records);
+                } else {
+                    inputs.push(Input::CommitDurable { id });
+                }
+                self.log.push(Batch {
+                    label,
+                    id,
+                    records,
+                    durable: !shown,
+                    of,
+                });
+            }
+        }
+    }
+
+    /// Another coordinator reads what is durable, of each key the last record, and goes on.
+    fn reload(&mut self, text: &mut String) {
+        self.coordinator = Coordinator::new(config(), Box::new(Glob));
+        self.log.retain(|b| b.durable);
+        let of = |b: &Batch| (b.of, b.records.clone());
+        let log: Vec<_> = self.log.iter().map(of).collect();
+        let plain = |batch: &&(Of, Vec<Record>)| matches!(batch.0, Of::Plain);
+        for (at, (of, records)) in log.iter().enumerate() {
+            if let Of::Marker(producer_id, committed) = *of {
+                let ended = Input::TxnEnded {
+                    producer_id,
+                    committed,
+                };
+                self.step(ended, text);
+            }
+            for (key, value) in records {
+                let (key, value) = (key.clone(), value.clone());
+                // Records of transactions are not compacted here.
+                let mut later = log[at + 1..].iter().filter(plain).flat_map(|(_, r)| r);
+                match *of {
+                    Of::Txn(producer) => {
+                        let load = Input::LoadTxn {
+                            producer,
+                            key,
+                            value,
+                        };
+                        self.step(load, text);
+                    }
+                    _ if later.any(|(k, _)| *k == key) => {}
+                    _ => self.step(Input::Load { key, value }, text),
+                }
+            }
+        }
+        self.step(Input::Topics(self.topics.clone()), text);
+        self.step(Input::Loaded, text);
     }
 
     fn wall_ms(&self) -> i64 {
@@ -171,7 +303,7 @@ impl Script {
                 instance: named("instance").map(str::to_owned),
                 subscription,
                 owned: named("owned").map(partitions),
-                rack: String::new(),
+                rack: named("rack").unwrap_or("").to_owned(),
                 session_timeout_ms: args.number("session"),
                 rebalance_timeout_ms: args.number("rebalance"),
                 max_wait_ms: args.number("wait").unwrap_or(0),
@@ -181,12 +313,64 @@ impl Script {
         }
     }
 
+    /// `join GROUP MEMBER|- as:ID protocols:name=text,... type:T session:MS rebalance:MS instance:I known`
+    fn classic_join(&mut self, args: &Args<'_>) -> Input {
+        let named = |name: &str| args.named.get(name).copied();
+        let protocols = named("protocols").unwrap_or("range=x").split(',');
+        Input::ClassicJoin {
+            ticket: self.ticket(),
+            join: Box::new(ClassicJoin {
+                group: args.group(),
+                member: MemberId::new(args.words[2])
+                    .ok()
+                    .filter(|id| id.as_str() != "-"),
+                proposed: MemberId::new(named("as").unwrap_or("unused")).unwrap(),
+                instance: named("instance").map(str::to_owned),
+                protocol_type: named("type").unwrap_or("consumer").to_owned(),
+                protocols: protocols
+                    .filter_map(|p| p.split_once('='))
+                    .map(|(name, text)| (name.to_owned(), text.as_bytes().to_vec()))
+                    .collect(),
+                session_timeout_ms: args.number("session").unwrap_or(10_000),
+                rebalance_timeout_ms: args.number("rebalance").unwrap_or(20_000),
+                client_id: Arc::from("test"),
+                peer: None,
+                require_known_member_id: args.flag("known"),
+            }),
+        }
+    }
+
+    /// `sync GROUP MEMBER gen:N assign:member=text,... type:T protocol:P instance:I`
+    fn classic_sync(&mut self, args: &Args<'_>) -> Input {
+        let named = |name: &str| args.named.get(name).map(|v| (*v).to_owned());
+        let assign = named("assign").unwrap_or_default();
+        Input::ClassicSync {
+            ticket: self.ticket(),
+            sync: Box::new(ClassicSync {
+                group: args.group(),
+                member: MemberId::new(args.words[2]).unwrap(),
+                generation: args.generation(),
+                instance: named("instance"),
+                protocol_type: named("type"),
+                protocol: named("protocol"),
+                assignments: assign
+                    .split(',')
+                    .filter_map(|a| a.split_once('='))
+                    .map(|(id, text)| (MemberId::new(id).unwrap(), text.as_bytes().to_vec()))
+                    .collect(),
+            }),
+        }
+    }
+
     fn input(&mut self, line: &str) -> Input {
         let args = Args::parse(line);
         let wall_ms = self.wall_ms();
         let member_epoch = args.named.get("epoch").map_or(0, |e| e.parse().unwrap());
         match args.words[0] {
-            "topics" => Input::Topics(Arc::new(topics(&args))),
+            "topics" => {
+                self.topics = Arc::new(topics(&args));
+                Input::Topics(self.topics.clone())
+            }
             "load" => Input::Load {
                 key: codec::encode_key(&args.group(), &partition(args.words[2])),
                 value: args.words.get(3).map(|v| unhex(v)),
@@ -201,13 +385,39 @@ impl Script {
                 ticket: Ticket(args.words[1].parse().unwrap()),
             },
             "durable" => Input::CommitDurable {
-                id: AppendId(args.words[1].parse().unwrap()),
+                id: self.batch(args.words[1], true),
             },
             "failed" => Input::CommitFailed {
-                id: AppendId(args.words[1].parse().unwrap()),
+                id: self.batch(args.words[1], false),
                 failure: Failure::new(ErrorKind::StorageError, "the disk is gone"),
             },
             "hb" => self.heartbeat(&args),
+            "join" => self.classic_join(&args),
+            "sync" => self.classic_sync(&args),
+            "beat" => Input::ClassicHeartbeat {
+                ticket: self.ticket(),
+                heartbeat: Box::new(ClassicHeartbeat {
+                    group: args.group(),
+                    member: MemberId::new(args.words[2]).unwrap(),
+                    generation: args.generation(),
+                    instance: args.named.get("instance").map(|i| (*i).to_owned()),
+                }),
+            },
+            "leave" => Input::ClassicLeave {
+                ticket: self.ticket(),
+                leave: Box::new(ClassicLeave {
+                    group: args.group(),
+                    // `member`, `/instance` or `member/instance`.
+                    members: args.words[2..]
+                        .iter()
+                        .map(|w| {
+                            let (id, instance) = w.split_once('/').unwrap_or((w, ""));
+                            let instance = Some(instance.to_owned()).filter(|i| !i.is_empty());
+                            (MemberId::new(id).ok(), instance)
+                        })
+                        .collect(),
+                }),
+            },
             "commit" => Input::Commit {
                 ticket: self.ticket(),
                 group: args.group(),
@@ -216,6 +426,30 @@ impl Script {
                 offsets: commits(args.words[2]),
                 wall_ms,
             },
+            "txn-commit" => Input::TxnCommit {
+                ticket: self.ticket(),
+                group: args.group(),
+                member: args.named.get("member").map(|m| MemberId::new(m).unwrap()),
+                member_epoch,
+                producer: args.producer(),
+                offsets: commits(args.words[2]),
+                wall_ms,
+            },
+            "txn-end" => {
+                let producer_id = args.producer().id;
+                let committed = args.flag("commit");
+                self.log.push(Batch {
+                    label: None,
+                    id: AppendId(0),
+                    of: Of::Marker(producer_id, committed),
+                    records: Vec::new(),
+                    durable: true,
+                });
+                Input::TxnEnded {
+                    producer_id,
+                    committed,
+                }
+            }
             "set" => Input::SetOffsets {
                 ticket: self.ticket(),
                 group: args.group(),
@@ -225,7 +459,12 @@ impl Script {
             "offsets" => Input::GetOffsets {
                 ticket: self.ticket(),
                 group: args.group(),
-                partitions: args.words.get(2).map_or_else(Vec::new, |p| partitions(p)),
+                partitions: args
+                    .words
+                    .get(2)
+                    .filter(|p| **p != "stable")
+                    .map_or_else(Vec::new, |p| partitions(p)),
+                require_stable: args.flag("stable"),
             },
             "delete-offsets" => Input::DeleteOffsets {
                 ticket: self.ticket(),
@@ -257,26 +496,27 @@ impl Script {
 
     /// Runs one command and prints what came out.
     fn run(&mut self, line: &str) -> String {
-        let mut out = Vec::new();
+        let mut text = String::new();
         if let Some(ms) = line.strip_prefix("wait ") {
             let end = self.now.plus(ms.trim().parse().unwrap());
             // As a rim does: a tick whenever the coordinator asked for one.
             while let Some(due) = self.coordinator.next_deadline().filter(|d| *d <= end) {
                 self.now = due.max(self.now);
                 let wall_ms = self.wall_ms();
-                self.coordinator
-                    .step(self.now, Input::Tick { wall_ms }, &mut out);
+                self.step(Input::Tick { wall_ms }, &mut text);
             }
             self.now = end;
+        } else if self.is_of_no_batch(line) {
+            text.push_str("there is no such batch\n");
+        } else if line == "reload" {
+            self.reload(&mut text);
+        } else if let Some(what) = line.strip_prefix("membership ") {
+            self.shows_membership = what == "shown";
         } else {
             let input = self.input(line);
-            self.coordinator.step(self.now, input, &mut out);
+            self.step(input, &mut text);
         }
-        let mut text = String::new();
-        for output in &out {
-            print(&mut text, output);
-        }
-        if out.is_empty() {
+        if text.is_empty() {
             text.push_str("ok\n");
         }
         text
@@ -303,105 +543,6 @@ fn unhex(text: &str) -> Vec<u8> {
     (0..text.len() / 2)
         .map(|i| u8::from_str_radix(&text[2 * i..2 * i + 2], 16).unwrap())
         .collect()
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, b| {
-        let _ = write!(text, "{b:02x}");
-        text
-    })
-}
-
-fn results(items: &[Result<(), Failure>]) -> String {
-    items
-        .iter()
-        .map(|r| match r {
-            Ok(()) => "ok".to_owned(),
-            Err(e) => format!("{}({e})", e.kind.reason()),
-        })
-        .collect::<Vec<_>>()
-        .join(", ")
-}
-
-fn print(text: &mut String, output: &Output) {
-    let line = match output {
-        Output::LoadSkipped { error } => format!("skipped: {error}"),
-        Output::Append { id, group, records } => {
-            let mut line = format!("append {} for {group}", id.0);
-            for (key, value) in records {
-                let (_, partition) = codec::decode_key(key).unwrap();
-                let value = value
-                    .as_ref()
-                    .map_or_else(|| "removed".to_owned(), |v| hex(v));
-                let _ = write!(line, "\n  {partition} {value}");
-            }
-            line
-        }
-        Output::Reply { ticket, reply } => format!("#{} {}", ticket.0, print_reply(reply)),
-    };
-    let _ = writeln!(text, "{line}");
-}
-
-fn print_reply(reply: &Reply) -> String {
-    match reply {
-        Reply::Heartbeat(r) => format!(
-            "epoch={} assignment={} interval={} session={}",
-            r.member_epoch,
-            r.assignment
-                .as_ref()
-                .map_or_else(|| "same".to_owned(), |a| format!("[{}]", join(a))),
-            r.heartbeat_interval_ms,
-            r.session_timeout_ms
-        ),
-        Reply::Committed(r) => format!("committed: {}", results(r)),
-        Reply::OffsetsDeleted(r) => format!("deleted: {}", results(r)),
-        Reply::Offsets(offsets) | Reply::OffsetsSet(offsets) => {
-            let mut line = format!("{} offsets", offsets.len());
-            for o in offsets {
-                let epoch = o
-                    .leader_epoch
-                    .map_or_else(|| "-".to_owned(), |e| e.to_string());
-                let age = o.commit_time_ms - WALL_START_MS;
-                let _ = write!(
-                    line,
-                    "\n  {} {} epoch={epoch} metadata={:?} at={age}",
-                    o.partition, o.offset, o.metadata
-                );
-            }
-            line
-        }
-        Reply::Groups(groups) => {
-            let mut line = format!("{} groups", groups.len());
-            for g in groups {
-                let _ = write!(line, "\n  {} {:?} members={}", g.group, g.state, g.members);
-            }
-            line
-        }
-        Reply::Group(g) => {
-            let mut line = format!(
-                "{} {:?} epoch={} assignor={}",
-                g.group, g.state, g.group_epoch, g.assignor
-            );
-            for m in &g.members {
-                let _ = write!(
-                    line,
-                    "\n  {} epoch={} owned=[{}] target=[{}] silent={}",
-                    m.member,
-                    m.member_epoch,
-                    join(&m.owned),
-                    join(&m.target),
-                    m.since_heartbeat_ms
-                );
-            }
-            line
-        }
-        Reply::GroupDeleted => "group deleted".to_owned(),
-        Reply::MembersRemoved(ids) => {
-            let ids: Vec<_> = ids.iter().map(MemberId::as_str).collect();
-            format!("removed [{}]", ids.join(","))
-        }
-        Reply::Failed(e) => format!("{}: {e}", e.kind.reason()),
-    }
 }
 
 /// One script: blocks of `command`, `----`, expected lines, separated by blank lines; `#` comments.

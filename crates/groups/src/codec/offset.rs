@@ -1,77 +1,16 @@
-//! Bytes of the records of `__consumer_offsets`: Kafka's `OffsetCommitKey` version 1 and
-//! `OffsetCommitValue` version 3, so that the field's own tools can read the topic. See `FORMAT.md`.
-//!
-//! Invariants: decoding is total (an error value for anything else, never a panic), and what is
-//! decoded encodes to the same bytes. Never knows where the bytes are kept.
+//! Records of committed offsets: Kafka's `OffsetCommitKey` version 1 and `OffsetCommitValue` version 3.
+//! Never knows what a group is.
 
 use varve_types::{GroupName, LeaderEpoch, Offset, PartitionId, TopicName, TopicPartition};
 
+use crate::codec::CodecError;
+use crate::codec::wire::{Reader, bad, put_string};
 use crate::offsets::Committed;
 
-/// Version of the keys we write and read.
+/// Version of the keys of committed offsets.
 pub const KEY_VERSION: i16 = 1;
-/// Version of the values we write and read.
+/// Version of the values of committed offsets that we write and read.
 pub const VALUE_VERSION: i16 = 3;
-
-/// Why a record of `__consumer_offsets` was not understood.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum CodecError {
-    /// The bytes end early.
-    #[error("the {what} of an offset record ends inside {field}")]
-    Short {
-        /// `key` or `value`.
-        what: &'static str,
-        /// Field that was being read.
-        field: &'static str,
-    },
-    /// Bytes are left over.
-    #[error("the {what} of an offset record has {extra} bytes too many")]
-    Trailing {
-        /// `key` or `value`.
-        what: &'static str,
-        /// How many.
-        extra: usize,
-    },
-    /// A version this program does not know.
-    #[error(
-        "the {what} of an offset record has version {found}, and this program reads version {known}; \
-         it was written by a newer program or is of another kind"
-    )]
-    Version {
-        /// `key` or `value`.
-        what: &'static str,
-        /// Version found.
-        found: i16,
-        /// Version understood.
-        known: i16,
-    },
-    /// A field holds what it cannot.
-    #[error("the {field} of an offset record is not valid: {why}")]
-    Field {
-        /// Field.
-        field: &'static str,
-        /// Why.
-        why: String,
-    },
-}
-
-/// Partition of `__consumer_offsets` that holds a group: Kafka's `abs(hash(group)) % partitions`, where
-/// the hash is that of a Java string.
-///
-/// # Panics
-/// When `partitions` is not positive.
-#[must_use]
-pub fn partition_of(group: &GroupName, partitions: i32) -> PartitionId {
-    assert!(
-        partitions > 0,
-        "__consumer_offsets has at least one partition, found {partitions}"
-    );
-    let hash = group.as_str().bytes().fold(0_i32, |hash, byte| {
-        hash.wrapping_mul(31).wrapping_add(i32::from(byte))
-    });
-    // Kafka takes the absolute value, and 0 for the one number that has none.
-    PartitionId(hash.checked_abs().unwrap_or(0) % partitions)
-}
 
 /// Key of a committed offset.
 #[must_use]
@@ -106,10 +45,7 @@ pub fn encode_value(committed: &Committed) -> Vec<u8> {
 /// # Errors
 /// [`CodecError`] for anything that [`encode_key`] does not write.
 pub fn decode_key(bytes: &[u8]) -> Result<(GroupName, TopicPartition), CodecError> {
-    let mut reader = Reader {
-        what: "key",
-        rest: bytes,
-    };
+    let mut reader = Reader::new("key of an offset record", bytes);
     reader.version(KEY_VERSION)?;
     let group = reader.string("group")?;
     let topic = reader.string("topic")?;
@@ -128,10 +64,7 @@ pub fn decode_key(bytes: &[u8]) -> Result<(GroupName, TopicPartition), CodecErro
 /// # Errors
 /// [`CodecError`] for anything that [`encode_value`] does not write.
 pub fn decode_value(bytes: &[u8]) -> Result<Committed, CodecError> {
-    let mut reader = Reader {
-        what: "value",
-        rest: bytes,
-    };
+    let mut reader = Reader::new("value of an offset record", bytes);
     reader.version(VALUE_VERSION)?;
     let offset = reader.i64("offset")?;
     let leader_epoch = reader.i32("leader_epoch")?;
@@ -151,90 +84,10 @@ pub fn decode_value(bytes: &[u8]) -> Result<Committed, CodecError> {
     })
 }
 
-fn bad(field: &'static str, why: &dyn std::fmt::Display) -> CodecError {
-    CodecError::Field {
-        field,
-        why: why.to_string(),
-    }
-}
-
-/// Strings are at most 4096 bytes here: names by their rule, metadata by its limit.
-fn put_string(out: &mut Vec<u8>, text: &str) {
-    let Ok(len) = i16::try_from(text.len()) else {
-        unreachable!("a string of an offset record is bounded by limits")
-    };
-    out.extend_from_slice(&len.to_be_bytes());
-    out.extend_from_slice(text.as_bytes());
-}
-
-struct Reader<'a> {
-    what: &'static str,
-    rest: &'a [u8],
-}
-
-impl<'a> Reader<'a> {
-    fn take<const N: usize>(&mut self, field: &'static str) -> Result<[u8; N], CodecError> {
-        let Some((head, rest)) = self.rest.split_first_chunk::<N>() else {
-            return Err(CodecError::Short {
-                what: self.what,
-                field,
-            });
-        };
-        self.rest = rest;
-        Ok(*head)
-    }
-
-    fn i16(&mut self, field: &'static str) -> Result<i16, CodecError> {
-        self.take(field).map(i16::from_be_bytes)
-    }
-
-    fn i32(&mut self, field: &'static str) -> Result<i32, CodecError> {
-        self.take(field).map(i32::from_be_bytes)
-    }
-
-    fn i64(&mut self, field: &'static str) -> Result<i64, CodecError> {
-        self.take(field).map(i64::from_be_bytes)
-    }
-
-    fn version(&mut self, known: i16) -> Result<(), CodecError> {
-        let found = self.i16("version")?;
-        if found == known {
-            return Ok(());
-        }
-        Err(CodecError::Version {
-            what: self.what,
-            found,
-            known,
-        })
-    }
-
-    fn string(&mut self, field: &'static str) -> Result<&'a str, CodecError> {
-        let len = self.i16(field)?;
-        let len = usize::try_from(len).map_err(|_| bad(field, &format!("its length is {len}")))?;
-        let Some((text, rest)) = self.rest.split_at_checked(len) else {
-            return Err(CodecError::Short {
-                what: self.what,
-                field,
-            });
-        };
-        self.rest = rest;
-        std::str::from_utf8(text).map_err(|e| bad(field, &e))
-    }
-
-    fn end(self) -> Result<(), CodecError> {
-        match self.rest.len() {
-            0 => Ok(()),
-            extra => Err(CodecError::Trailing {
-                what: self.what,
-                extra,
-            }),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::codec::partition_of;
     use proptest::prelude::*;
 
     fn sample() -> (GroupName, TopicPartition, Committed) {
@@ -262,7 +115,7 @@ mod tests {
     /// The documented examples are what the code writes; a change of either alone fails here.
     #[test]
     fn format_document_shows_the_bytes() {
-        let document = include_str!("../FORMAT.md");
+        let document = include_str!("../../FORMAT.md");
         let (group, partition, committed) = sample();
         let key = encode_key(&group, &partition);
         let value = encode_value(&committed);
@@ -307,7 +160,7 @@ mod tests {
         assert_eq!(
             decode_key(&key),
             Err(CodecError::Version {
-                what: "key",
+                what: "key of an offset record",
                 found: 2,
                 known: 1
             })

@@ -1,0 +1,275 @@
+//! The coordinator's calls of the classic protocol, the passage of a group from one protocol to the other,
+//! and what is written of classic groups.
+//!
+//! Invariant: a group speaks one protocol at a time, and passes to the other only without members.
+
+use varve_types::{GroupName, limits};
+
+use crate::classic::{Classic, Step, Wanted};
+use crate::codec::{self, ClassicRecord};
+use crate::coordinator::{Coordinator, Place, env_of};
+use crate::group::{Env, Group, step};
+use crate::writes::{Answer, Write};
+use crate::{
+    ClassicError, ClassicHeartbeat, ClassicJoin, ClassicLeave, ClassicState, ClassicSync, Failure,
+    Output, Reply, Tick, Ticket,
+};
+
+/// Most protocols of one member.
+const PROTOCOLS_MAX: usize = 64;
+
+type Answered = Result<Option<Reply>, Failure>;
+
+fn refused(error: ClassicError) -> Answered {
+    Ok(Some(Reply::ClassicFailed(error)))
+}
+
+impl Coordinator {
+    pub(crate) fn classic_join(
+        &mut self,
+        now: Tick,
+        ticket: Ticket,
+        join: &ClassicJoin,
+        out: &mut Vec<Output>,
+    ) -> Answered {
+        check_texts(join)?;
+        if join.member.is_some() && !self.groups.contains_key(&join.group) {
+            return refused(ClassicError::UnknownMember);
+        }
+        let (group, env) = self.open_group(now, &join.group)?;
+        if !group.members.is_empty() {
+            return refused(ClassicError::InconsistentProtocol);
+        }
+        let epoch = group.epoch;
+        let before = group.classic.is_some();
+        let classic = group.classic.get_or_insert_with(|| Classic::new(epoch));
+        match classic.join(&mut step(env, out), ticket, join) {
+            Ok(member) => {
+                let group = join.group.clone();
+                self.open.insert(ticket, Some(Place { group, member }));
+                Ok(None)
+            }
+            Err(error) => {
+                if !before && classic.is_deserted() {
+                    group.classic = None;
+                }
+                refused(error)
+            }
+        }
+    }
+
+    pub(crate) fn classic_sync(
+        &mut self,
+        now: Tick,
+        ticket: Ticket,
+        sync: ClassicSync,
+        out: &mut Vec<Output>,
+    ) -> Answered {
+        let place = Place {
+            group: sync.group.clone(),
+            member: Some(sync.member.clone()),
+        };
+        let Some((classic, mut step)) = self.classic(now, &place.group, out) else {
+            return refused(ClassicError::UnknownMember);
+        };
+        match classic.sync(&mut step, ticket, sync) {
+            Ok(_) => {
+                self.open.insert(ticket, Some(place));
+                Ok(None)
+            }
+            Err(error) => refused(error),
+        }
+    }
+
+    pub(crate) fn classic_heartbeat(
+        &mut self,
+        now: Tick,
+        heartbeat: &ClassicHeartbeat,
+        out: &mut Vec<Output>,
+    ) -> Answered {
+        let Some((classic, step)) = self.classic(now, &heartbeat.group, out) else {
+            return refused(ClassicError::UnknownMember);
+        };
+        let instance = heartbeat.instance.as_ref();
+        match classic.heartbeat(&step, &heartbeat.member, heartbeat.generation, instance) {
+            Ok(()) => Ok(Some(Reply::ClassicAlive)),
+            Err(error) => refused(error),
+        }
+    }
+
+    pub(crate) fn classic_leave(
+        &mut self,
+        now: Tick,
+        leave: &ClassicLeave,
+        out: &mut Vec<Output>,
+    ) -> Answered {
+        let Some((classic, mut step)) = self.classic(now, &leave.group, out) else {
+            let unknown = |_: &_| Err(ClassicError::UnknownMember);
+            let results = leave.members.iter().map(unknown).collect();
+            return Ok(Some(Reply::ClassicLeft(results)));
+        };
+        let mut results = Vec::with_capacity(leave.members.len());
+        for (member, instance) in &leave.members {
+            results.push(classic.leave(&mut step, member.as_ref(), instance.as_ref()));
+        }
+        Ok(Some(Reply::ClassicLeft(results)))
+    }
+
+    /// A group that speaks the classic protocol, with what it may look at.
+    fn classic<'a>(
+        &'a mut self,
+        now: Tick,
+        name: &GroupName,
+        out: &'a mut Vec<Output>,
+    ) -> Option<(&'a mut Classic, Step<'a>)> {
+        let env = env_of(
+            now,
+            &self.config,
+            &self.topics,
+            &*self.matcher,
+            self.draining,
+        );
+        let classic = self.groups.get_mut(name)?.classic.as_mut()?;
+        self.touched.insert(name.clone());
+        Some((classic, step(env, out)))
+    }
+
+    /// Writes what a classic group wants written.
+    pub(crate) fn write_classic(&mut self, name: &GroupName, out: &mut Vec<Output>) {
+        let Some(group) = self.groups.get_mut(name) else {
+            return;
+        };
+        if std::mem::take(&mut group.classic_over) {
+            let tombstone = (codec::encode_classic_key(name), None);
+            self.append(name, vec![tombstone], Write::new(), out);
+            self.touched.remove(name);
+            return;
+        }
+        let remembers = !group.offsets.is_empty() || group.writes.has_changes();
+        let Some(classic) = &mut group.classic else {
+            return;
+        };
+        let wanted = std::mem::replace(&mut classic.wanted, Wanted::Nothing);
+        let (ticket, answer) = match wanted {
+            Wanted::Assignment if classic.state == ClassicState::CompletingRebalance => {
+                (None, Answer::ClassicAssigned(classic.generation))
+            }
+            Wanted::Instance(ticket, id) => (Some(ticket), Answer::ClassicReplaced(id)),
+            Wanted::Record if classic.state == ClassicState::Empty && remembers => {
+                (None, Answer::Nobody)
+            }
+            // The log may say less of a group without members than memory does; nobody relies on it.
+            _ if classic.is_deserted() && classic.logged && !remembers => {
+                classic.logged = false;
+                let tombstone = (codec::encode_classic_key(name), None);
+                self.append(name, vec![tombstone], Write::new(), out);
+                self.touched.remove(name);
+                return;
+            }
+            _ => return,
+        };
+        classic.logged = true;
+        let record = classic.record(name);
+        let write = Write {
+            ticket,
+            answer,
+            ..Write::new()
+        };
+        self.append(name, vec![record], write, out);
+        self.touched.remove(name);
+    }
+}
+
+impl Group {
+    /// A group without members speaks the consumer protocol from now on. Epochs go on counting.
+    pub(crate) fn leave_classic(&mut self) {
+        if let Some(classic) = self.classic.take() {
+            self.epoch = self.epoch.max(classic.generation);
+            self.classic_over |= classic.logged;
+        }
+    }
+
+    /// The record of the classic group is removed by a write that is asked for now. Whether there is one.
+    pub(crate) fn forget_classic(&mut self) -> bool {
+        let classic = self.classic.as_mut();
+        classic.is_some_and(|classic| std::mem::take(&mut classic.logged))
+    }
+
+    pub(crate) fn restore_classic(&mut self, env: Env<'_>, record: ClassicRecord) {
+        self.epoch = self.epoch.max(record.generation);
+        if self.members.is_empty() {
+            self.classic = Some(Classic::restored(record, env.now, env.config));
+        } else {
+            // It has passed to the other protocol since.
+            self.classic_over = true;
+        }
+    }
+
+    /// A write is durable: what follows from it for a classic group, and the answer if it is one of those.
+    pub(crate) fn classic_written(
+        &mut self,
+        step: &mut Step<'_>,
+        answer: &Answer,
+    ) -> Option<Reply> {
+        let classic = self.classic.as_mut();
+        match (answer, classic) {
+            (Answer::ClassicAssigned(generation), Some(classic)) => {
+                classic.assigned(step, *generation);
+                None
+            }
+            (Answer::ClassicReplaced(id), Some(classic)) => Some(classic.replaced(id)),
+            (Answer::ClassicReplaced(_), None) => {
+                Some(Reply::ClassicFailed(ClassicError::UnknownMember))
+            }
+            _ => None,
+        }
+    }
+
+    /// A write was refused.
+    pub(crate) fn classic_refused(
+        &mut self,
+        step: &mut Step<'_>,
+        answer: &Answer,
+        failure: &Failure,
+    ) {
+        let Some(classic) = &mut self.classic else {
+            return;
+        };
+        match answer {
+            Answer::ClassicAssigned(generation) => {
+                classic.not_assigned(step, *generation, failure);
+            }
+            Answer::ClassicReplaced(_) => classic.not_replaced(step),
+            _ => {}
+        }
+    }
+}
+
+/// Bounds of the texts that are kept with a member.
+fn check_texts(join: &ClassicJoin) -> Result<(), Failure> {
+    let names = join.protocols.iter().map(|(name, _)| name.as_str());
+    let instance = join.instance.as_deref().unwrap_or_default();
+    for text in names.chain([join.protocol_type.as_str(), instance]) {
+        if text.len() > limits::NAME_MAX_BYTES {
+            return Err(Failure::invalid(
+                "protocols",
+                format!(
+                    "protocol type, protocol names and instance id have at most {} bytes; one has {}; \
+                     the member was not added",
+                    limits::NAME_MAX_BYTES,
+                    text.len()
+                ),
+            ));
+        }
+    }
+    if join.protocols.len() > PROTOCOLS_MAX {
+        return Err(Failure::invalid(
+            "protocols",
+            format!(
+                "a member names at most {PROTOCOLS_MAX} protocols; this one names {}; it was not added",
+                join.protocols.len()
+            ),
+        ));
+    }
+    Ok(())
+}

@@ -1,0 +1,174 @@
+//! Replay of `__consumer_offsets` into the groups of a coordinator that begins.
+//!
+//! Invariants: nothing that is read may stop it; a partition that two records claim goes to the one that
+//! comes first in the log, because the other's member was never told (its answer waited for the write
+//! that took the partition from the first, and that write is not there).
+
+use std::collections::BTreeMap;
+
+use varve_types::{MemberId, PartitionId, TopicPartition};
+
+use crate::codec::{self, ClassicRecord, CodecError, GroupRecord, Key, MemberRecord};
+use crate::coordinator::{Coordinator, env_of};
+use crate::group::{Env, Group};
+use crate::member::restored;
+use crate::{Output, Tick};
+
+/// What has been read of one group's membership.
+#[derive(Debug, Default)]
+pub(crate) struct Loading {
+    group: Option<GroupRecord>,
+    classic: Option<ClassicRecord>,
+    /// By member, with the place of its record in the log.
+    members: BTreeMap<MemberId, (u64, MemberRecord)>,
+    read: u64,
+}
+
+impl Coordinator {
+    pub(crate) fn load(
+        &mut self,
+        now: Tick,
+        key: &[u8],
+        value: Option<&[u8]>,
+        out: &mut Vec<Output>,
+    ) {
+        assert!(!self.loaded, "replay comes before Loaded");
+        if let Err(error) = self.load_record(now, key, value) {
+            out.push(Output::LoadSkipped { error });
+        }
+    }
+
+    fn load_record(
+        &mut self,
+        now: Tick,
+        key: &[u8],
+        value: Option<&[u8]>,
+    ) -> Result<(), CodecError> {
+        match codec::decode_any_key(key)? {
+            Key::Offset(name, partition) => {
+                let committed = value.map(codec::decode_value).transpose()?;
+                self.touched.insert(name.clone());
+                let group = self
+                    .groups
+                    .entry(name.clone())
+                    .or_insert_with(|| Group::new(name, now));
+                group.offsets.apply((partition, committed));
+            }
+            Key::Classic(name) => {
+                let record = value.map(codec::decode_classic).transpose()?;
+                self.loading.entry(name).or_default().classic = record;
+            }
+            Key::Group(name) => {
+                let record = value.map(codec::decode_group).transpose()?;
+                self.loading.entry(name).or_default().group = record;
+            }
+            Key::Member(name, id) => {
+                let record = value.map(codec::decode_member).transpose()?;
+                let loading = self.loading.entry(name).or_default();
+                loading.read += 1;
+                match record {
+                    Some(record) => loading.members.insert(id, (loading.read, record)),
+                    None => loading.members.remove(&id),
+                };
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn finish_loading(&mut self, now: Tick, out: &mut Vec<Output>) {
+        assert!(!self.loaded, "Loaded comes once");
+        self.loaded = true;
+        self.next_expiry = now.plus(self.config.expiry_interval_ms);
+        // How long a group has been empty is not known, so it counts from now and keeps its offsets for
+        // the whole retention: too long is safe, too short loses positions.
+        for (name, group) in &mut self.groups {
+            group.empty_since = Some(now);
+            self.touched.insert(name.clone());
+        }
+        let env = env_of(
+            now,
+            &self.config,
+            &self.topics,
+            &*self.matcher,
+            self.draining,
+        );
+        for (name, loading) in std::mem::take(&mut self.loading) {
+            self.touched.insert(name.clone());
+            let group = self
+                .groups
+                .entry(name.clone())
+                .or_insert_with(|| Group::new(name, now));
+            group.restore(env, loading);
+        }
+        self.remove_dangling(out);
+    }
+}
+
+impl Group {
+    /// Takes over what the log says of the membership.
+    fn restore(&mut self, env: Env<'_>, loading: Loading) {
+        self.epoch = loading.group.map_or(0, |g| g.epoch);
+        self.journal.restored(loading.group);
+        let mut records: Vec<_> = loading.members.into_iter().collect();
+        records.sort_by_key(|(_, (place, _))| *place);
+        let mut consistent = true;
+        for (id, (_, record)) in records {
+            self.journal.restored_member(&id);
+            self.epoch = self.epoch.max(record.epoch).max(record.previous_epoch);
+            consistent &= self.restore_member(env, id, record);
+        }
+        if !consistent {
+            self.journal.contradicted(env.now);
+        }
+        if let Some(record) = loading.classic {
+            self.restore_classic(env, record);
+        }
+        if self.members.is_empty() {
+            return;
+        }
+        self.empty_since = None;
+        self.aim(env);
+        // A group at rest goes on as it was; any other gets a new epoch, since nobody knows the target of
+        // before.
+        if !self.is_stable() {
+            self.retarget(env);
+        }
+    }
+
+    /// Whether all of it is taken over.
+    fn restore_member(&mut self, env: Env<'_>, id: MemberId, record: MemberRecord) -> bool {
+        let granted = partitions(&record);
+        let mut member = restored(record, env);
+        if let Some(instance) = &member.instance {
+            if self.instances.contains_key(instance) {
+                return false;
+            }
+            self.instances.insert(instance.clone(), id.clone());
+        }
+        let mut whole = true;
+        for partition in granted {
+            if self.owners.contains_key(&partition) {
+                whole = member.granted.contains(&partition) && whole;
+                continue;
+            }
+            self.owners.insert(partition.clone(), id.clone());
+            member.granted.insert(partition);
+        }
+        if !member.departed {
+            member.reported = member.granted.clone();
+        }
+        member.target = member.granted.clone();
+        self.members.insert(id, member);
+        whole
+    }
+}
+
+fn partitions(record: &MemberRecord) -> Vec<TopicPartition> {
+    let of = |topic: &varve_types::TopicName, number: &i32| {
+        TopicPartition::new(topic.clone(), PartitionId(*number))
+    };
+    let granted = record.granted.iter();
+    granted
+        .flat_map(|(topic, numbers)| numbers.iter().map(move |number| of(topic, number)))
+        .collect()
+}

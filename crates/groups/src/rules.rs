@@ -1,0 +1,187 @@
+//! What a group refuses, in words for people, and the checks that change nothing.
+
+use varve_types::{ErrorKind, GroupName, MemberId};
+
+use crate::config::Config;
+use crate::group::Group;
+use crate::{Failure, Heartbeat, HeartbeatReply, Reply};
+
+impl Group {
+    pub(crate) fn check_member_epoch(&self, heartbeat: &Heartbeat) -> Result<(), Failure> {
+        let id = &heartbeat.member;
+        let given = heartbeat.member_epoch;
+        let Some(member) = self.members.get(id) else {
+            return Err(unknown_member(&self.name, id));
+        };
+        if member.departed {
+            return Err(self.departed(id));
+        }
+        if given == member.epoch {
+            return Ok(());
+        }
+        // The reply that moved the epoch was lost: the member repeats itself, and can own nothing
+        // that was not granted to it.
+        let subset = match &heartbeat.owned {
+            Some(owned) => owned.iter().all(|p| member.granted.contains(p)),
+            None => member.reported.is_subset(&member.granted),
+        };
+        if given == member.presented && subset {
+            return Ok(());
+        }
+        Err(self.fenced(id, given, member.epoch))
+    }
+
+    pub(crate) fn fenced(&self, id: &MemberId, given: i32, current: i32) -> Failure {
+        Failure::new(
+            ErrorKind::FencedMemberEpoch,
+            format!(
+                "member {id} of group {} is at epoch {current}, not {given}; give up every partition \
+                 and rejoin with epoch 0",
+                self.name
+            ),
+        )
+        .with("group", &self.name)
+        .with("member_id", id)
+        .with("member_epoch", current)
+    }
+
+    fn departed(&self, id: &MemberId) -> Failure {
+        Failure::new(
+            ErrorKind::FencedMemberEpoch,
+            format!(
+                "member {id} of group {} has left and its partitions wait for its instance; rejoin \
+                 with epoch 0",
+                self.name
+            ),
+        )
+        .with("group", &self.name)
+        .with("member_id", id)
+    }
+
+    /// Whether a commit of this member at this epoch is allowed.
+    ///
+    /// # Errors
+    /// Why not.
+    pub(crate) fn check_commit(
+        &self,
+        member: Option<&MemberId>,
+        member_epoch: i32,
+    ) -> Result<(), Failure> {
+        let Some(id) = member else {
+            return self.check_empty("a commit without member id");
+        };
+        let Some(member) = self.members.get(id) else {
+            return Err(unknown_member(&self.name, id));
+        };
+        if member.departed {
+            return Err(self.departed(id));
+        }
+        if member_epoch > member.epoch {
+            return Err(self.fenced(id, member_epoch, member.epoch));
+        }
+        if member_epoch < member.epoch {
+            return Err(Failure::new(
+                ErrorKind::StaleMemberEpoch,
+                format!(
+                    "member {id} of group {} committed with epoch {member_epoch} but is at {}; \
+                     heartbeat, then commit what it still owns",
+                    self.name, member.epoch
+                ),
+            )
+            .with("group", &self.name)
+            .with("member_id", id)
+            .with("member_epoch", member.epoch));
+        }
+        Ok(())
+    }
+
+    /// # Errors
+    /// `GroupProtocolMismatch` when the group has members that speak the classic protocol.
+    pub(crate) fn check_protocol(&self) -> Result<(), Failure> {
+        let count = self.classic.as_ref().map_or(0, |c| c.members.len());
+        if count == 0 {
+            return Ok(());
+        }
+        Err(Failure::new(
+            ErrorKind::GroupProtocolMismatch,
+            format!(
+                "group {} has {count} members that speak the classic group protocol; join with that, \
+                 or stop them first",
+                self.name
+            ),
+        )
+        .with("group", &self.name))
+    }
+
+    /// # Errors
+    /// `GroupNotEmpty` when there are members.
+    pub(crate) fn check_empty(&self, what: &str) -> Result<(), Failure> {
+        let count = self.member_count();
+        if count == 0 {
+            return Ok(());
+        }
+        Err(Failure::new(
+            ErrorKind::GroupNotEmpty,
+            format!(
+                "{what} needs group {} to have no members, and it has {count}; stop them first",
+                self.name
+            ),
+        )
+        .with("group", &self.name)
+        .with("members", count))
+    }
+
+    pub(crate) fn is_stable(&self) -> bool {
+        self.members
+            .values()
+            .all(|m| m.epoch == self.epoch && m.granted == m.target)
+    }
+
+    /// The cheap part of the invariants, after every step that touched this group.
+    pub(crate) fn assert_invariants(&self) {
+        if let Some(classic) = &self.classic {
+            assert!(self.members.is_empty(), "a group speaks one protocol");
+            classic.assert_invariants();
+        }
+        let granted: usize = self.members.values().map(|m| m.granted.len()).sum();
+        assert_eq!(granted, self.owners.len(), "G1: each grant has one owner");
+        for (id, member) in &self.members {
+            assert!(
+                member.epoch <= self.epoch,
+                "G5: member {id} is ahead of its group"
+            );
+            assert!(
+                !(member.departed && member.parked.is_some()),
+                "{id} left and still waits"
+            );
+            debug_assert!(
+                member
+                    .granted
+                    .iter()
+                    .all(|p| self.owners.get(p) == Some(id)),
+                "G1: a grant of {id} is not its own"
+            );
+        }
+    }
+}
+
+pub(crate) fn unknown_member(group: &GroupName, id: &MemberId) -> Failure {
+    Failure::new(
+        ErrorKind::UnknownMember,
+        format!(
+            "group {group} has no member {id}; give up every partition and rejoin with epoch 0"
+        ),
+    )
+    .with("group", group)
+    .with("member_id", id)
+}
+
+/// Answer to a member that leaves, however often it says so.
+pub(crate) fn farewell(config: &Config) -> Reply {
+    Reply::Heartbeat(HeartbeatReply {
+        member_epoch: 0,
+        assignment: None,
+        heartbeat_interval_ms: config.heartbeat_interval_ms,
+        session_timeout_ms: config.session_timeout_ms,
+    })
+}

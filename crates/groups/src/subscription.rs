@@ -1,0 +1,79 @@
+//! What a subscription means: its topics by name and those its pattern matches now. Pure.
+
+use std::collections::BTreeSet;
+
+use varve_types::{TopicName, limits};
+
+use crate::assignor::Assignor;
+use crate::group::Env;
+use crate::{Failure, Heartbeat, Subscription};
+
+/// Topics a subscription means now. Names need not exist; patterns match what exists.
+pub(crate) fn resolve(
+    env: Env<'_>,
+    subscription: &Subscription,
+) -> Result<BTreeSet<TopicName>, Failure> {
+    let bad = |message: String| Failure::invalid("subscription", message);
+    if subscription.topics.is_empty() && subscription.pattern.is_empty() {
+        return Err(bad(
+            "a subscription names at least one topic or a pattern".to_owned()
+        ));
+    }
+    if subscription.topics.len() > limits::REQUEST_MAX_PARTITIONS {
+        return Err(bad(format!(
+            "a subscription names at most {} topics; this one has {}",
+            limits::REQUEST_MAX_PARTITIONS,
+            subscription.topics.len()
+        )));
+    }
+    if !subscription.assignor.is_empty() && Assignor::parse(&subscription.assignor).is_none() {
+        return Err(bad(format!(
+            "the assignor is one of uniform, range; found {:?}",
+            subscription.assignor
+        )));
+    }
+    let mut topics: BTreeSet<_> = subscription.topics.iter().cloned().collect();
+    if !subscription.pattern.is_empty() {
+        let matches = |topic: &str| {
+            env.matcher
+                .matches(&subscription.pattern, topic)
+                .map_err(|why| {
+                    bad(format!(
+                        "the topic pattern {:?} is not valid: {why}",
+                        subscription.pattern
+                    ))
+                })
+        };
+        // A bad pattern is refused even where there is no topic to try it on.
+        matches("")?;
+        for topic in env.topics.keys().filter(|t| !t.is_internal()) {
+            if matches(topic.as_str())? {
+                topics.insert(topic.clone());
+            }
+        }
+    }
+    Ok(topics)
+}
+
+/// Bounds of the texts that are kept with a member.
+pub(crate) fn check_texts(heartbeat: &Heartbeat) -> Result<(), Failure> {
+    let subscription = heartbeat.subscription.as_ref();
+    let pattern = subscription.map_or("", |s| s.pattern.as_str());
+    let instance = heartbeat.instance.as_deref().unwrap_or_default();
+    for (field, text, most) in [
+        ("instance_id", instance, limits::NAME_MAX_BYTES),
+        ("rack", &heartbeat.rack, limits::NAME_MAX_BYTES),
+        ("subscription", pattern, limits::TOPIC_PATTERN_MAX_BYTES),
+    ] {
+        if text.len() > most {
+            return Err(Failure::invalid(
+                field,
+                format!(
+                    "{field} has at most {most} bytes of text; this one has {}",
+                    text.len()
+                ),
+            ));
+        }
+    }
+    Ok(())
+}

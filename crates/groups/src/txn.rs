@@ -1,0 +1,233 @@
+//! Offsets that are committed in a transaction: they are pending until the marker of their producer says
+//! what becomes of them.
+//!
+//! Invariants: pending offsets are not read as committed; what a group's table holds is what a replay of
+//! the log gives at the same place. Never decides about transactions.
+
+use std::collections::BTreeSet;
+
+use varve_types::{ErrorKind, GroupName, MemberId, ProducerId, TopicPartition};
+
+use crate::codec::{self, CodecError, Key};
+use crate::commits::{change_of, too_many};
+use crate::coordinator::Coordinator;
+use crate::group::Group;
+use crate::rules::unknown_member;
+use crate::writes::{Answer, Write};
+use crate::{ClassicError, Failure, OffsetCommit, Output, Reply, Tick, Ticket};
+
+/// A commit of a transaction, without caller and group.
+pub(crate) struct TxnCommit {
+    pub(crate) member: Option<MemberId>,
+    pub(crate) member_epoch: i32,
+    pub(crate) producer: ProducerId,
+    pub(crate) offsets: Vec<OffsetCommit>,
+    pub(crate) wall_ms: i64,
+}
+
+impl Coordinator {
+    pub(crate) fn get_offsets(
+        &self,
+        name: &GroupName,
+        partitions: &[TopicPartition],
+        require_stable: bool,
+    ) -> Reply {
+        let Some(group) = self.groups.get(name) else {
+            return Reply::Offsets(Vec::new());
+        };
+        let mut offsets = group.offsets.read(partitions);
+        if !require_stable {
+            return Reply::Offsets(offsets);
+        }
+        let unstable = group.unstable(partitions);
+        if unstable.is_empty() {
+            return Reply::Offsets(offsets);
+        }
+        offsets.retain(|o| unstable.binary_search(&o.partition).is_err());
+        Reply::OffsetsUnstable { offsets, unstable }
+    }
+
+    /// Whether a member of a classic group may commit; `Ok` in groups of the other protocol.
+    pub(crate) fn check_classic_commit(
+        &mut self,
+        now: Tick,
+        name: &GroupName,
+        member: Option<&MemberId>,
+        generation: i32,
+    ) -> Result<(), ClassicError> {
+        let classic = self.groups.get_mut(name).and_then(|g| g.classic.as_mut());
+        if let (Some(classic), Some(id)) = (classic, member) {
+            classic.commits(now, id, generation)?;
+            self.touched.insert(name.clone());
+        }
+        Ok(())
+    }
+
+    pub(crate) fn txn_commit(
+        &mut self,
+        now: Tick,
+        ticket: Ticket,
+        name: &GroupName,
+        commit: TxnCommit,
+        out: &mut Vec<Output>,
+    ) -> Result<Option<Reply>, Failure> {
+        let (member, epoch) = (commit.member.as_ref(), commit.member_epoch);
+        if let Err(error) = self.check_classic_commit(now, name, member, epoch) {
+            return Ok(Some(Reply::ClassicFailed(error)));
+        }
+        match (self.groups.get(name), member) {
+            (Some(group), Some(_)) if group.classic.is_none() => {
+                group.check_commit(member, epoch)?
+            }
+            (None, Some(id)) => return Err(unknown_member(name, id)),
+            // Without a member the producer alone says who may.
+            _ => {}
+        }
+        let results: Vec<_> = commit
+            .offsets
+            .iter()
+            .map(|o| self.check_offset(o))
+            .collect();
+        let changes: Vec<_> = commit
+            .offsets
+            .into_iter()
+            .zip(&results)
+            .filter(|(_, result)| result.is_ok())
+            .map(|(offset, _)| change_of(offset, commit.wall_ms))
+            .collect();
+        if changes.is_empty() {
+            return Ok(Some(Reply::Committed(results)));
+        }
+        let most = self.config.max_pending_appends;
+        let (group, _) = self.open_group(now, name)?;
+        if group.writes.len() >= most {
+            return Err(too_many(group));
+        }
+        let value = |c: &Option<_>| c.as_ref().map(codec::encode_value);
+        let records = changes
+            .iter()
+            .map(|(p, c)| (codec::encode_key(name, p), value(c)))
+            .collect();
+        let write = Write {
+            ticket: Some(ticket),
+            changes,
+            answer: Answer::TxnCommit(commit.producer.id, results),
+            ..Write::new()
+        };
+        let id = self.queue(name, write);
+        out.push(Output::TxnAppend {
+            id,
+            group: name.clone(),
+            producer: commit.producer,
+            records,
+        });
+        Ok(None)
+    }
+
+    /// The end of a producer's transaction, in every group that it committed offsets of.
+    pub(crate) fn txn_ended(
+        &mut self,
+        now: Tick,
+        producer: i64,
+        committed: bool,
+        out: &mut Vec<Output>,
+    ) {
+        for (name, group) in &mut self.groups {
+            let concerned =
+                group.offsets.has_pending_of(producer) || group.writes.has_txn(Some(producer));
+            if !concerned {
+                continue;
+            }
+            self.touched.insert(name.clone());
+            // Completions may be reported late; the end takes its place behind those writes.
+            group.writes.push(Write {
+                answer: Answer::TxnEnd(producer, committed),
+                done: Some(Ok(())),
+                ..Write::new()
+            });
+            Self::settle_writes(now, &self.config, group, out);
+        }
+    }
+
+    pub(crate) fn load_txn(
+        &mut self,
+        now: Tick,
+        producer: ProducerId,
+        key: &[u8],
+        value: Option<&[u8]>,
+        out: &mut Vec<Output>,
+    ) {
+        assert!(!self.loaded, "replay comes before Loaded");
+        if let Err(error) = self.load_txn_record(now, producer, key, value) {
+            out.push(Output::LoadSkipped { error });
+        }
+    }
+
+    fn load_txn_record(
+        &mut self,
+        now: Tick,
+        producer: ProducerId,
+        key: &[u8],
+        value: Option<&[u8]>,
+    ) -> Result<(), CodecError> {
+        let Key::Offset(name, partition) = codec::decode_any_key(key)? else {
+            return Err(CodecError::Field {
+                field: "key",
+                why: "only offsets are committed in transactions".to_owned(),
+            });
+        };
+        let committed = value.map(codec::decode_value).transpose()?;
+        self.touched.insert(name.clone());
+        let group = self
+            .groups
+            .entry(name.clone())
+            .or_insert_with(|| Group::new(name, now));
+        let change = (partition, committed);
+        group.offsets.apply_pending(producer.id, change);
+        Ok(())
+    }
+}
+
+impl Group {
+    /// Those of `partitions` (of all when that is empty) that a transaction may change, in order. What is
+    /// being written counts: its transaction may be committed before we hear that it is durable.
+    fn unstable(&self, partitions: &[TopicPartition]) -> Vec<TopicPartition> {
+        let asked: BTreeSet<_> = partitions.iter().collect();
+        let wanted = |p: &&TopicPartition| asked.is_empty() || asked.contains(*p);
+        let all = self.offsets.pending().chain(self.writes.txn_partitions());
+        let found: BTreeSet<_> = all.filter(wanted).collect();
+        found.into_iter().cloned().collect()
+    }
+
+    /// A write is durable, or the place of the end of a transaction is reached.
+    pub(crate) fn take_effect(&mut self, write: &Write) {
+        if let Answer::TxnEnd(producer, committed) = write.answer {
+            self.offsets.end(producer, committed);
+        }
+        for change in &write.changes {
+            match write.answer {
+                Answer::TxnCommit(producer, _) => {
+                    self.offsets.apply_pending(producer, change.clone());
+                }
+                _ => self.offsets.apply(change.clone()),
+            }
+        }
+    }
+
+    /// # Errors
+    /// `GroupNotEmpty` while transactions have offsets of the group.
+    pub(crate) fn check_no_txn(&self) -> Result<(), Failure> {
+        if !self.offsets.has_pending() && !self.writes.has_txn(None) {
+            return Ok(());
+        }
+        Err(Failure::new(
+            ErrorKind::GroupNotEmpty,
+            format!(
+                "open transactions hold offsets of group {}; it was not deleted; wait for their end, or \
+                 abort them",
+                self.name
+            ),
+        )
+        .with("group", &self.name))
+    }
+}

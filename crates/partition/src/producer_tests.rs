@@ -1,0 +1,309 @@
+//! What the table of producers knows, and what it refuses.
+
+use proptest::prelude::*;
+use varve_types::Acks;
+
+use super::*;
+use crate::input::Ticket;
+
+const P: ProducerId = ProducerId { id: 7, epoch: 1 };
+
+fn seq(n: i32) -> Sequence {
+    Sequence::new(n).unwrap()
+}
+
+fn o(n: i64) -> Offset {
+    Offset::new(n).unwrap()
+}
+
+fn plain(producer: ProducerId, first: Sequence, records: u32) -> Append {
+    Append {
+        producer: Some((producer, first)),
+        ..Append::new(Ticket(0), records, Acks::All)
+    }
+}
+
+fn judge(
+    t: &ProducerTable,
+    producer: ProducerId,
+    first: Sequence,
+    records: u32,
+    now_ms: i64,
+) -> Result<Verdict, Rejection> {
+    t.judge(&plain(producer, first, records), now_ms)
+}
+
+fn append(
+    t: &mut ProducerTable,
+    producer: ProducerId,
+    first: i32,
+    records: u32,
+    at: i64,
+    now_ms: i64,
+) {
+    t.append(&plain(producer, seq(first), records), o(at), now_ms);
+}
+
+fn table() -> ProducerTable {
+    let mut t = ProducerTable::default();
+    for i in 0..7 {
+        append(&mut t, P, i * 10, 10, i64::from(i) * 10, 1000);
+    }
+    t.settle(Offset::new(70).unwrap());
+    t
+}
+
+#[test]
+fn the_last_five_batches_are_remembered() {
+    let t = table();
+    assert_eq!(judge(&t, P, seq(70), 1, 1000), Ok(Verdict::Append));
+    for first in [20, 30, 40, 50, 60] {
+        let base_offset = Offset::new(i64::from(first)).unwrap();
+        assert_eq!(
+            judge(&t, P, seq(first), 10, 0),
+            Ok(Verdict::Duplicate { base_offset })
+        );
+    }
+    let gap = Err(Rejection::OutOfOrderSequence { expected: 70 });
+    assert_eq!(judge(&t, P, seq(10), 10, 0), gap, "forgotten");
+    assert_eq!(judge(&t, P, seq(80), 10, 0), gap, "a gap");
+    assert_eq!(judge(&t, P, seq(60), 9, 0), gap, "same start, other length");
+}
+
+#[test]
+fn epochs_fence() {
+    let mut t = table();
+    let old = ProducerId { epoch: 0, ..P };
+    let new = ProducerId { epoch: 2, ..P };
+    assert_eq!(
+        judge(&t, old, seq(70), 1, 0),
+        Err(Rejection::ProducerFenced { current_epoch: 1 })
+    );
+    assert_eq!(
+        judge(&t, new, seq(70), 1, 0),
+        Err(Rejection::OutOfOrderSequence { expected: 0 })
+    );
+    assert_eq!(judge(&t, new, seq(0), 1, 0), Ok(Verdict::Append));
+    append(&mut t, new, 0, 1, 70, 0);
+    assert_eq!(
+        judge(&t, P, seq(70), 1, 0),
+        Err(Rejection::ProducerFenced { current_epoch: 2 })
+    );
+}
+
+#[test]
+fn unknown_sessions_start_at_zero() {
+    let t = ProducerTable::default();
+    assert_eq!(judge(&t, P, seq(3), 1, 0), Err(Rejection::UnknownProducer));
+    assert_eq!(judge(&t, P, seq(0), 1, 0), Ok(Verdict::Append));
+}
+
+#[test]
+fn roll_back_restores_what_settle_kept() {
+    let before = table();
+    let mut t = before.clone();
+    append(&mut t, P, 70, 5, 70, 2000);
+    let other = ProducerId { id: 9, epoch: 0 };
+    append(&mut t, other, 0, 5, 75, 2000);
+    t.roll_back();
+    assert_eq!(t, before);
+}
+
+/// A write ends while the next append waits, and that one then finds no space: the first is in the log, and
+/// its repeat must be known.
+#[test]
+fn roll_back_keeps_what_was_written_meanwhile() {
+    let mut t = table();
+    append(&mut t, P, 70, 5, 70, 2000);
+    let written = t.clone();
+    append(&mut t, P, 75, 5, 75, 2000);
+    t.settle(Offset::new(75).unwrap());
+    t.roll_back();
+    assert_eq!(t.sessions, written.sessions);
+    let base_offset = Offset::new(70).unwrap();
+    assert_eq!(
+        judge(&t, P, seq(70), 5, 0),
+        Ok(Verdict::Duplicate { base_offset })
+    );
+}
+
+#[test]
+fn idle_sessions_expire() {
+    let mut t = table();
+    t.expire(1000 + limits::PRODUCER_IDLE_EXPIRY_MS);
+    assert_eq!(t.len(), 1);
+    t.expire(1001 + limits::PRODUCER_IDLE_EXPIRY_MS);
+    assert!(t.is_empty());
+}
+
+#[test]
+fn snapshots_round_trip() {
+    for t in [table(), in_transactions()] {
+        assert_eq!(ProducerTable::decode(&t.encode()), Ok(t));
+    }
+}
+
+fn transactional(producer: ProducerId, first: i32, records: u32) -> Append {
+    Append {
+        transactional: true,
+        ..plain(producer, seq(first), records)
+    }
+}
+
+fn verified(producer: ProducerId, first: i32, records: u32) -> Append {
+    Append {
+        verified: true,
+        ..transactional(producer, first, records)
+    }
+}
+
+fn marker(producer: ProducerId, marker: Marker, coordinator_epoch: i32) -> Append {
+    let end = EndMarker {
+        marker,
+        coordinator_epoch,
+    };
+    Append::end_of_transaction(Ticket(0), TransactionEnd { producer, end })
+}
+
+/// Appends what must be accepted.
+fn take(t: &mut ProducerTable, append: &Append, at: i64) {
+    assert_eq!(t.judge(append, 1000), Ok(Verdict::Append), "{append:?}");
+    t.append(append, o(at), 1000);
+}
+
+const NEXT: ProducerId = ProducerId { id: 7, epoch: 2 };
+
+/// One that was aborted from 70 to 75, one that is open from 76 on, and one that was committed at 90.
+fn in_transactions() -> ProducerTable {
+    let mut t = table();
+    take(&mut t, &verified(P, 70, 5), 70);
+    take(&mut t, &marker(NEXT, Marker::Abort, 4), 75);
+    take(&mut t, &verified(NEXT, 0, 2), 76);
+    let other = ProducerId { id: 9, epoch: 0 };
+    take(&mut t, &verified(other, 0, 2), 80);
+    let next = ProducerId { id: 9, epoch: 1 };
+    take(&mut t, &marker(next, Marker::Commit, 4), 90);
+    t.settle(o(100));
+    t
+}
+
+#[test]
+fn a_transaction_begins_only_verified() {
+    let mut t = table();
+    let unverified = Err(Rejection::TransactionUnverified);
+    assert_eq!(t.judge(&transactional(P, 70, 5), 0), unverified);
+    // What follows it waits too, and is not told of a gap.
+    assert_eq!(t.judge(&transactional(P, 75, 5), 0), unverified);
+    let stranger = ProducerId { id: 8, epoch: 0 };
+    assert_eq!(t.judge(&transactional(stranger, 0, 5), 0), unverified);
+    take(&mut t, &verified(P, 70, 5), 70);
+    // From then on it is known.
+    take(&mut t, &transactional(P, 75, 5), 75);
+    let repeat = t.judge(&transactional(P, 70, 5), 0);
+    let base_offset = o(70);
+    assert_eq!(repeat, Ok(Verdict::Duplicate { base_offset }));
+}
+
+#[test]
+fn an_open_transaction_takes_nothing_else() {
+    let mut t = table();
+    take(&mut t, &verified(P, 70, 5), 70);
+    let mixed = Err(Rejection::InvalidTransactionState);
+    assert_eq!(t.judge(&plain(P, seq(75), 1), 0), mixed);
+    assert_eq!(t.judge(&plain(NEXT, seq(0), 1), 0), mixed);
+    assert_eq!(t.judge(&verified(NEXT, 0, 1), 0), mixed);
+    let old = ProducerId { epoch: 0, ..P };
+    let fenced = Err(Rejection::ProducerFenced { current_epoch: 1 });
+    assert_eq!(t.judge(&verified(old, 75, 1), 0), fenced);
+}
+
+/// T3: nothing of a transaction, neither its records nor its marker, touches the next one.
+#[test]
+fn a_marker_fences_what_it_ends() {
+    let mut t = in_transactions();
+    let fenced = Err(Rejection::ProducerFenced { current_epoch: 2 });
+    assert_eq!(t.judge(&verified(P, 75, 1), 0), fenced);
+    assert_eq!(t.judge(&plain(P, seq(75), 1), 0), fenced);
+    let repeat = t.judge(&marker(NEXT, Marker::Abort, 4), 0);
+    let base_offset = o(75);
+    assert_eq!(repeat, Ok(Verdict::Duplicate { base_offset }));
+    // By the coordinator after the next election too.
+    let repeat = t.judge(&marker(NEXT, Marker::Abort, 5), 0);
+    assert_eq!(repeat, Ok(Verdict::Duplicate { base_offset }));
+    assert_eq!(t.judge(&marker(P, Marker::Abort, 5), 0), fenced);
+    let third = ProducerId { id: 7, epoch: 3 };
+    let old = Err(Rejection::CoordinatorFenced { current_epoch: 4 });
+    assert_eq!(t.judge(&marker(third, Marker::Commit, 3), 0), old);
+    assert_eq!(t.open_count(), 1);
+    take(&mut t, &marker(third, Marker::Commit, 4), 100);
+    assert_eq!(t.open_count(), 0);
+    assert_eq!(t.aborted(o(0), o(101)).count(), 1);
+}
+
+/// A marker comes to a partition that was registered and never written to: late batches are kept out there too.
+#[test]
+fn a_marker_needs_no_transaction() {
+    let mut t = ProducerTable::default();
+    take(&mut t, &marker(NEXT, Marker::Commit, 0), 0);
+    assert_eq!((t.len(), t.open_count()), (1, 0));
+    let fenced = Err(Rejection::ProducerFenced { current_epoch: 2 });
+    assert_eq!(t.judge(&verified(P, 0, 1), 0), fenced);
+    assert_eq!(t.stable_below(o(1)), o(1));
+}
+
+#[test]
+fn a_marker_of_the_epoch_of_an_open_transaction_ends_nothing() {
+    let mut t = ProducerTable::default();
+    take(&mut t, &verified(P, 0, 5), 0);
+    let wrong = Err(Rejection::InvalidTransactionState);
+    assert_eq!(t.judge(&marker(P, Marker::Commit, 0), 0), wrong);
+}
+
+#[test]
+fn an_open_transaction_is_not_forgotten() {
+    let mut t = in_transactions();
+    t.expire(2000 + limits::PRODUCER_IDLE_EXPIRY_MS);
+    assert_eq!((t.len(), t.open_count()), (1, 1));
+}
+
+#[test]
+fn roll_back_restores_transactions() {
+    let before = in_transactions();
+    let mut t = before.clone();
+    let third = ProducerId { id: 7, epoch: 3 };
+    take(&mut t, &marker(third, Marker::Abort, 6), 100);
+    take(&mut t, &verified(third, 0, 3), 101);
+    let stranger = ProducerId { id: 11, epoch: 0 };
+    take(&mut t, &verified(stranger, 0, 3), 104);
+    assert_eq!(t.stable_below(o(0)), o(0));
+    t.roll_back();
+    assert_eq!(t, before);
+}
+
+#[test]
+fn what_compaction_emptied_opens_nothing() {
+    let mut builder = varve_record::BatchBuilder::new(varve_record::Compression::None, None);
+    builder.append(5, Some(b"k"), None, &[]).unwrap();
+    builder.set_transaction(P, seq(0));
+    let mut header = *builder.build_batch().unwrap().header();
+    let mut t = ProducerTable::default();
+    t.replay(&header, None);
+    assert_eq!(t.open_count(), 1);
+    header.record_count = 0;
+    let mut t = ProducerTable::default();
+    t.replay(&header, None);
+    assert_eq!((t.len(), t.open_count()), (1, 0));
+}
+
+proptest! {
+    #[test]
+    fn arbitrary_snapshots_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+        let _ = ProducerTable::decode(&bytes);
+    }
+
+    #[test]
+    fn truncated_snapshots_are_refused(cut in 0usize..300) {
+        let bytes = in_transactions().encode();
+        prop_assert!(ProducerTable::decode(&bytes[..bytes.len() - 1 - cut.min(bytes.len() - 1)]).is_err());
+    }
+}

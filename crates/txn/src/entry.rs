@@ -1,0 +1,395 @@
+//! One transactional id while it is coordinated: what is durable, the one append under way, who waits for it, and
+//! which partitions have not heard of a decision.
+//!
+//! Invariants: what is answered or sent rests on what is durable; at most one append is under way; an append whose
+//! outcome is unknown is repeated until it is durable, and meanwhile nothing is answered.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use varve_types::TransactionalId;
+
+use crate::coordinator::Config;
+use crate::record::{Place, Record, State};
+use crate::rules::{Answer, Call, Context, Decision, timed_out};
+use crate::{AppendId, Description, Failure, Listing, Lost, Now, Reply, Tick, Ticket};
+
+/// What an append would make durable.
+#[derive(Debug, Clone)]
+pub(crate) struct Intent {
+    /// `None`: the id is forgotten.
+    pub(crate) record: Option<Record>,
+    answer: Option<(Ticket, Answer)>,
+}
+
+#[derive(Debug)]
+enum Phase {
+    /// Nothing is under way.
+    Rest,
+    /// An append is under way. `doubtful`: an earlier one of the same may be in the log.
+    Writing {
+        id: AppendId,
+        intent: Intent,
+        doubtful: bool,
+    },
+    /// The last append may be in the log: the same is appended again.
+    Doubt { at: Tick, intent: Intent },
+}
+
+/// What an entry wants done.
+#[derive(Debug)]
+pub(crate) enum Act {
+    Append(AppendId, Option<Record>),
+    Send(Vec<Place>),
+    Reply(Ticket, Reply),
+}
+
+/// What an entry may look at and use.
+pub(crate) struct Env<'a> {
+    pub(crate) now: Now,
+    pub(crate) config: &'a Config,
+    pub(crate) name: &'a TransactionalId,
+    pub(crate) may_begin: bool,
+    pub(crate) draining: bool,
+    pub(crate) next_append: &'a mut u64,
+    pub(crate) acts: &'a mut Vec<Act>,
+}
+
+impl Env<'_> {
+    fn rules(&self) -> Context<'_> {
+        Context {
+            name: self.name,
+            config: self.config,
+            may_begin: self.may_begin,
+            wall_ms: self.now.wall_ms,
+        }
+    }
+
+    fn refuse(&mut self, ticket: Ticket, failure: Failure) {
+        self.acts.push(Act::Reply(ticket, Reply::Failed(failure)));
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Entry {
+    durable: Option<Record>,
+    phase: Phase,
+    waiting: VecDeque<(Ticket, Call)>,
+    /// Partitions that are not known to have the marker of the decision that is durable.
+    untold: BTreeSet<Place>,
+    /// When they are told again.
+    tell_at: Tick,
+    /// When the transaction that is open, or is being begun, has been open for too long.
+    times_out: Tick,
+    /// The coordinator does nothing of its own before.
+    not_before: Tick,
+    /// Where the coordinator's index of deadlines has it.
+    pub(crate) indexed: Option<Tick>,
+}
+
+impl Entry {
+    pub(crate) const fn new(durable: Option<Record>) -> Self {
+        Self {
+            durable,
+            phase: Phase::Rest,
+            waiting: VecDeque::new(),
+            untold: BTreeSet::new(),
+            tell_at: Tick(0),
+            times_out: Tick(0),
+            not_before: Tick(0),
+            indexed: None,
+        }
+    }
+
+    pub(crate) const fn durable(&self) -> Option<&Record> {
+        self.durable.as_ref()
+    }
+
+    /// Takes up what an earlier coordinator left.
+    pub(crate) fn resume(&mut self, now: Now) {
+        let Some(record) = &self.durable else { return };
+        let timeout = u64::from(record.timeout_ms);
+        // A wall clock that differs may end it sooner, never later.
+        let age = now
+            .wall_ms
+            .saturating_sub(record.started_ms.unwrap_or(now.wall_ms));
+        let age = u64::try_from(age).unwrap_or(0).min(timeout);
+        self.times_out = now.tick.plus(timeout - age);
+        if record.state.is_deciding() {
+            self.untold = record.partitions.clone();
+            self.tell_at = now.tick;
+        }
+    }
+
+    pub(crate) fn call(&mut self, ticket: Ticket, call: Call, env: &mut Env<'_>) {
+        match &self.phase {
+            Phase::Rest if self.waiting.is_empty() => self.answer(ticket, &call, env),
+            Phase::Doubt { .. } | Phase::Writing { doubtful: true, .. } => {
+                let failure = env.rules().unsettled();
+                env.refuse(ticket, failure);
+            }
+            _ if self.waiting.len() >= env.config.max_waiting => {
+                let failure = env.rules().queue_full(env.config.max_waiting);
+                env.refuse(ticket, failure);
+            }
+            _ => self.waiting.push_back((ticket, call)),
+        }
+    }
+
+    fn answer(&mut self, ticket: Ticket, call: &Call, env: &mut Env<'_>) {
+        match env.rules().decide(self.durable.as_ref(), call) {
+            Err(failure) => env.refuse(ticket, failure),
+            Ok(Decision::Reply(reply)) => env.acts.push(Act::Reply(ticket, reply)),
+            Ok(Decision::Write(record, answer)) => {
+                let begins = record.state == State::Ongoing && !self.is_open();
+                if begins {
+                    self.times_out = env.now.tick.plus(record.timeout_ms.into());
+                }
+                self.write(Some(record), Some((ticket, answer)), env);
+            }
+            Ok(Decision::AbortFirst(record)) => {
+                let failure = env.rules().aborting_first();
+                env.refuse(ticket, failure);
+                self.write(Some(record), None, env);
+            }
+        }
+    }
+
+    fn write(
+        &mut self,
+        record: Option<Record>,
+        answer: Option<(Ticket, Answer)>,
+        env: &mut Env<'_>,
+    ) {
+        assert!(
+            matches!(self.phase, Phase::Rest),
+            "two appends of {} at once",
+            env.name
+        );
+        self.append(Intent { record, answer }, false, env);
+    }
+
+    fn append(&mut self, intent: Intent, doubtful: bool, env: &mut Env<'_>) {
+        let id = AppendId(*env.next_append);
+        *env.next_append += 1;
+        env.acts.push(Act::Append(id, intent.record.clone()));
+        self.phase = Phase::Writing {
+            id,
+            intent,
+            doubtful,
+        };
+    }
+
+    fn take_intent(&mut self, id: AppendId) -> (Intent, bool) {
+        match std::mem::replace(&mut self.phase, Phase::Rest) {
+            Phase::Writing {
+                id: known,
+                intent,
+                doubtful,
+            } if known == id => (intent, doubtful),
+            other => panic!("append {} is not under way: {other:?}", id.0),
+        }
+    }
+
+    pub(crate) fn wrote(&mut self, id: AppendId, env: &mut Env<'_>) {
+        let (intent, _) = self.take_intent(id);
+        if let (Some(old), Some(new)) = (&self.durable, &intent.record) {
+            assert!(
+                new.producer.id != old.producer.id || new.producer.epoch >= old.producer.epoch,
+                "the epoch of {} went back: {old:?} to {new:?}",
+                env.name
+            );
+        }
+        self.durable = intent.record;
+        self.untold.clear();
+        if let Some((ticket, answer)) = intent.answer
+            && let Some(record) = &self.durable
+        {
+            env.acts.push(Act::Reply(ticket, answer.reply(record)));
+        }
+        if let Some(record) = self.durable.as_ref().filter(|r| r.state.is_deciding()) {
+            self.untold = record.partitions.clone();
+            self.tell_at = env.now.tick;
+        }
+    }
+
+    pub(crate) fn failed(&mut self, id: AppendId, lost: Lost, failure: Failure, env: &mut Env<'_>) {
+        let (mut intent, doubtful) = self.take_intent(id);
+        let at = env.now.tick.plus(env.config.retry_ms);
+        if let Some((ticket, _)) = intent.answer.take() {
+            env.refuse(ticket, failure);
+        }
+        if lost == Lost::Unknown || doubtful {
+            self.phase = Phase::Doubt { at, intent };
+            let waiting = std::mem::take(&mut self.waiting);
+            for (ticket, _) in waiting {
+                let failure = env.rules().unsettled();
+                env.refuse(ticket, failure);
+            }
+        } else {
+            self.not_before = at;
+        }
+    }
+
+    /// The markers of `producer` have arrived there.
+    pub(crate) fn told(&mut self, producer: varve_types::ProducerId, partitions: &[Place]) {
+        if self.marker_producer() == Some(producer) {
+            for place in partitions {
+                self.untold.remove(place);
+            }
+        }
+    }
+
+    /// Some marker of `producer` has not arrived.
+    pub(crate) fn not_told(&mut self, producer: varve_types::ProducerId, env: &Env<'_>) {
+        if self.marker_producer() == Some(producer) {
+            let soon = env.now.tick.plus(env.config.retry_ms);
+            self.tell_at = self.tell_at.min(soon);
+        }
+    }
+
+    pub(crate) fn marker_producer(&self) -> Option<varve_types::ProducerId> {
+        self.durable.as_ref().and_then(Record::marker_producer)
+    }
+
+    /// Topics that are gone take part in nothing any more.
+    pub(crate) fn without(&mut self, gone: &BTreeSet<varve_types::TopicId>) {
+        let stays = |place: &Place| !gone.contains(&place.topic);
+        self.untold.retain(stays);
+        let intended = match &mut self.phase {
+            Phase::Writing { intent, .. } | Phase::Doubt { intent, .. } => intent.record.as_mut(),
+            Phase::Rest => None,
+        };
+        for record in self.durable.iter_mut().chain(intended) {
+            record.partitions.retain(stays);
+        }
+    }
+
+    /// Answers everybody who waits: nothing is begun any more.
+    pub(crate) fn drain(&mut self, failure: &Failure, env: &mut Env<'_>) {
+        for (ticket, _) in std::mem::take(&mut self.waiting) {
+            env.refuse(ticket, failure.clone());
+        }
+    }
+
+    /// Forgets an id that has been idle for longer than `expiration_ms`.
+    pub(crate) fn expire(&mut self, expiration_ms: i64, env: &mut Env<'_>) {
+        let Some(record) = &self.durable else { return };
+        let idle_ms = env.now.wall_ms.saturating_sub(record.updated_ms);
+        let free = matches!(self.phase, Phase::Rest) && self.waiting.is_empty();
+        if free && !record.state.is_open() && idle_ms >= expiration_ms {
+            self.write(None, None, env);
+        }
+    }
+
+    /// Does what is due, and lets those who wait come.
+    pub(crate) fn settle(&mut self, env: &mut Env<'_>) {
+        if env.draining {
+            return;
+        }
+        if matches!(&self.phase, Phase::Doubt { at, .. } if *at <= env.now.tick)
+            && let Phase::Doubt { intent, .. } = std::mem::replace(&mut self.phase, Phase::Rest)
+        {
+            self.append(intent, true, env);
+        }
+        while matches!(self.phase, Phase::Rest) {
+            if self.act(env) {
+                continue;
+            }
+            match self.waiting.pop_front() {
+                Some((ticket, call)) => self.answer(ticket, &call, env),
+                None => return,
+            }
+        }
+    }
+
+    /// Does one thing of its own that is due; whether there was one.
+    fn act(&mut self, env: &mut Env<'_>) -> bool {
+        let (now, free) = (env.now.tick, env.now.tick >= self.not_before);
+        let Some(record) = &self.durable else {
+            return false;
+        };
+        if record.state == State::Ongoing && self.times_out <= now && free {
+            let aborted = timed_out(record, env.now.wall_ms);
+            self.write(Some(aborted), None, env);
+            return true;
+        }
+        if record.state.is_deciding() && self.untold.is_empty() && free {
+            let completed = record.completed(env.now.wall_ms);
+            self.write(Some(completed), None, env);
+            return true;
+        }
+        if record.state.is_deciding() && !self.untold.is_empty() && self.tell_at <= now {
+            self.tell_at = now.plus(env.config.marker_wait_ms);
+            env.acts
+                .push(Act::Send(self.untold.iter().cloned().collect()));
+            return true;
+        }
+        false
+    }
+
+    /// When it has something to do by itself.
+    pub(crate) fn deadline(&self) -> Option<Tick> {
+        match (&self.phase, &self.durable) {
+            (Phase::Writing { .. }, _) => None,
+            (Phase::Doubt { at, .. }, _) => Some(*at),
+            (Phase::Rest, Some(record)) if record.state == State::Ongoing => {
+                Some(self.times_out.max(self.not_before))
+            }
+            (Phase::Rest, Some(record)) if record.state.is_deciding() => {
+                Some(match self.untold.is_empty() {
+                    true => self.not_before,
+                    false => self.tell_at,
+                })
+            }
+            (Phase::Rest, _) => None,
+        }
+    }
+
+    /// Whether a transaction is open, or would be if what is under way became durable.
+    pub(crate) fn is_open(&self) -> bool {
+        let intended = match &self.phase {
+            Phase::Writing { intent, .. } | Phase::Doubt { intent, .. } => intent.record.as_ref(),
+            Phase::Rest => None,
+        };
+        let records = self.durable.iter().chain(intended);
+        records.into_iter().any(|record| record.state.is_open())
+    }
+
+    /// Whether nothing is left of it.
+    pub(crate) fn is_vacant(&self) -> bool {
+        self.durable.is_none() && matches!(self.phase, Phase::Rest) && self.waiting.is_empty()
+    }
+
+    pub(crate) fn listing(&self, name: &TransactionalId) -> Option<Listing> {
+        let record = self.durable.as_ref()?;
+        Some(Listing {
+            name: name.clone(),
+            producer: record.producer,
+            state: record.state,
+        })
+    }
+
+    pub(crate) fn describe(&self, name: &TransactionalId) -> Option<Description> {
+        let record = self.durable.as_ref()?;
+        Some(Description {
+            name: name.clone(),
+            producer: record.producer,
+            state: record.state,
+            cause: record.cause,
+            timeout_ms: record.timeout_ms,
+            started_ms: record.started_ms,
+            updated_ms: record.updated_ms,
+            partitions: record.partitions.iter().cloned().collect(),
+            untold: self.untold.iter().cloned().collect(),
+            writing: !matches!(self.phase, Phase::Rest),
+        })
+    }
+
+    pub(crate) fn assert_invariants(&self, name: &TransactionalId) {
+        let deciding = self.durable.as_ref().is_some_and(|r| r.state.is_deciding());
+        assert!(
+            deciding || self.untold.is_empty(),
+            "partitions of {name} are told of a decision that is not durable"
+        );
+    }
+}
