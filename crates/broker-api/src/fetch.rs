@@ -5,6 +5,16 @@ use std::time::Duration;
 use bytes::Bytes;
 use varve_types::{LeaderEpoch, Offset, PartitionId, TopicName, TopicPartition};
 
+/// Which records of transactions a reader sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Isolation {
+    /// Those of committed transactions, up to the last stable offset.
+    #[default]
+    Committed,
+    /// All of them, up to the high watermark.
+    Uncommitted,
+}
+
 /// A read of any number of partitions.
 #[derive(Debug, Clone)]
 pub struct Fetch {
@@ -16,6 +26,8 @@ pub struct Fetch {
     pub min_bytes: usize,
     /// Upper bound of the whole answer in bytes. At least one batch is returned even if it is larger.
     pub max_bytes: usize,
+    /// Which records of transactions are wanted. Markers of the log itself are never returned.
+    pub isolation: Isolation,
 }
 
 /// One partition of a [`Fetch`].
@@ -53,10 +65,23 @@ pub struct Fetched {
     pub next_offset: Offset,
     /// One past the last committed record.
     pub high_watermark: Offset,
+    /// Where readers of committed records end: at most the high watermark.
+    pub last_stable: Offset,
     /// Oldest readable offset.
     pub log_start: Offset,
     /// Epoch of the leader.
     pub leader_epoch: LeaderEpoch,
+}
+
+impl Fetched {
+    /// Where readers of that isolation end.
+    #[must_use]
+    pub const fn end(&self, isolation: Isolation) -> Offset {
+        match isolation {
+            Isolation::Committed => self.last_stable,
+            Isolation::Uncommitted => self.high_watermark,
+        }
+    }
 }
 
 /// Where to begin.
@@ -70,7 +95,7 @@ pub enum Position {
     Last(u64),
     /// The oldest retained record.
     Earliest,
-    /// The high watermark.
+    /// The high watermark, or the last stable offset for readers of committed records.
     Latest,
 }
 
@@ -83,6 +108,8 @@ pub struct OffsetQuery {
     pub position: Option<Position>,
     /// Also look up the time of the first record at or behind the resolved offset, which costs a read.
     pub with_time: bool,
+    /// Whose end `Latest` and `Last` mean.
+    pub isolation: Isolation,
 }
 
 /// Answer to an [`OffsetQuery`].
@@ -96,6 +123,19 @@ pub struct OffsetFound {
     pub log_start: Offset,
     /// One past the last committed record.
     pub high_watermark: Offset,
+    /// Where readers of committed records end: at most the high watermark.
+    pub last_stable: Offset,
     /// Epoch of the leader.
     pub leader_epoch: LeaderEpoch,
+}
+
+impl OffsetFound {
+    /// Where readers of that isolation end.
+    #[must_use]
+    pub const fn end(&self, isolation: Isolation) -> Offset {
+        match isolation {
+            Isolation::Committed => self.last_stable,
+            Isolation::Uncommitted => self.high_watermark,
+        }
+    }
 }

@@ -12,6 +12,7 @@ pub mod fetch;
 pub mod group;
 pub mod operate;
 pub mod produce;
+pub mod transaction;
 
 use std::future::Future;
 
@@ -23,6 +24,7 @@ pub use fetch::*;
 pub use group::*;
 pub use operate::*;
 pub use produce::*;
+pub use transaction::*;
 
 /// Result of every call.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -183,6 +185,47 @@ pub trait Broker: Send + Sync + 'static {
         group: &varve_types::GroupName,
         members: Vec<varve_types::MemberId>,
     ) -> impl Future<Output = Result<Vec<varve_types::MemberId>>> + Send;
+
+    /// Opens the session of a transactional id; fences whoever had it. Durable when it returns.
+    fn init_transactions(
+        &self,
+        ctx: &Context,
+        request: InitTransactions,
+    ) -> impl Future<Output = Result<varve_types::ProducerId>> + Send;
+
+    /// Commits offsets as part of a transaction; one result per item, in order.
+    fn commit_transaction_offsets(
+        &self,
+        ctx: &Context,
+        request: CommitTransactionOffsets,
+    ) -> impl Future<Output = Result<Vec<Result<()>>>> + Send;
+
+    /// Ends a transaction. The decision is durable when it returns; the session to go on with.
+    fn end_transaction(
+        &self,
+        ctx: &Context,
+        request: EndTransaction,
+    ) -> impl Future<Output = Result<varve_types::ProducerId>> + Send;
+
+    /// Every transactional id, ordered by name. This node's own alone where calls are not passed on.
+    fn transactions(
+        &self,
+        ctx: &Context,
+    ) -> impl Future<Output = Result<Vec<TransactionListing>>> + Send;
+
+    /// One transactional id with its transaction.
+    fn transaction(
+        &self,
+        ctx: &Context,
+        id: &varve_types::TransactionalId,
+    ) -> impl Future<Output = Result<TransactionInfo>> + Send;
+
+    /// Aborts the open transaction of a transactional id. The decision is durable when it returns.
+    fn abort_transaction(
+        &self,
+        ctx: &Context,
+        id: &varve_types::TransactionalId,
+    ) -> impl Future<Output = Result<()>> + Send;
 
     /// Version, identity and limits of this node.
     fn node(&self) -> NodeInfo;

@@ -1,7 +1,7 @@
 //! Appending.
 
 use varve_record::Batch;
-use varve_types::{Acks, LeaderEpoch, Offset, PartitionId, ProducerId, TopicName};
+use varve_types::{Acks, LeaderEpoch, Offset, PartitionId, ProducerId, TopicName, TransactionalId};
 
 /// One verified batch for one partition. A producer session, if any, is in the batch's header.
 #[derive(Debug)]
@@ -16,6 +16,8 @@ pub struct Produce {
     pub batch: Batch,
     /// Append only if the first record would get exactly this offset.
     pub expected_offset: Option<Offset>,
+    /// Whose transaction the batch belongs to. Set exactly for batches with the transactional bit.
+    pub transactional_id: Option<TransactionalId>,
 }
 
 /// A successful append.

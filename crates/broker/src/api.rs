@@ -8,7 +8,10 @@ use std::time::Duration;
 use varve_broker_api as api;
 use varve_broker_api::{Context, Error, Result};
 use varve_groups::{Input, Reply};
-use varve_types::{ErrorKind, GroupName, MemberId, Offset, TopicId, TopicName, TopicPartition};
+use varve_types::{
+    ErrorKind, GroupName, MemberId, Offset, ProducerId, TopicId, TopicName, TopicPartition,
+    TransactionalId,
+};
 
 use crate::produce::{self, Receipt};
 use crate::reader::{self, Wanted};
@@ -423,6 +426,46 @@ impl api::Broker for Broker {
             Reply::MembersRemoved(members) => Ok(members),
             other => Err(unexpected(&other)),
         }
+    }
+
+    async fn init_transactions(
+        &self,
+        _ctx: &Context,
+        request: api::InitTransactions,
+    ) -> Result<ProducerId> {
+        self.inner.transactions.init(request).await
+    }
+
+    async fn commit_transaction_offsets(
+        &self,
+        _ctx: &Context,
+        request: api::CommitTransactionOffsets,
+    ) -> Result<Vec<Result<()>>> {
+        self.inner.transactions.commit_offsets(request).await
+    }
+
+    async fn end_transaction(
+        &self,
+        _ctx: &Context,
+        request: api::EndTransaction,
+    ) -> Result<ProducerId> {
+        self.inner.transactions.end(request).await
+    }
+
+    async fn transactions(&self, _ctx: &Context) -> Result<Vec<api::TransactionListing>> {
+        self.inner.transactions.list().await
+    }
+
+    async fn transaction(
+        &self,
+        _ctx: &Context,
+        id: &TransactionalId,
+    ) -> Result<api::TransactionInfo> {
+        self.inner.transactions.describe(id).await
+    }
+
+    async fn abort_transaction(&self, _ctx: &Context, id: &TransactionalId) -> Result<()> {
+        self.inner.transactions.abort(id).await
     }
 
     fn node(&self) -> api::NodeInfo {

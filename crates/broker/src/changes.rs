@@ -270,7 +270,8 @@ impl Lane {
         let Some(owned) = self.slots.get_mut(&slot) else {
             return;
         };
-        let upto = owned.core.high_watermark();
+        // What is not decided may yet turn out never to have been.
+        let upto = owned.core.last_stable_offset();
         let dirt = owned.log.dirt(&compaction, now_ms, upto);
         if dirt.due {
             let candidate = Candidate {
@@ -286,7 +287,7 @@ impl Lane {
         let run = self.slots.get_mut(&slot).and_then(|owned| {
             let config = owned.partition.config();
             let wanted = config.cleanup.compact && owned.partition.offline().is_none();
-            let upto = owned.core.high_watermark();
+            let upto = owned.core.last_stable_offset();
             let config = CompactionConfig::from(&*config);
             wanted
                 .then(|| {

@@ -21,6 +21,7 @@ mod flusher;
 mod group_metrics;
 mod housekeeping;
 mod inbox;
+mod isolation;
 mod lane;
 pub mod metadata_file;
 mod metrics;
@@ -41,6 +42,7 @@ pub mod scrub_file;
 mod stall;
 mod start;
 mod storage_health;
+mod transactions;
 mod waiters;
 mod work;
 

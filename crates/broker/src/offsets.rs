@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 use varve_broker_api::{
-    Before, CommittedOffset, DeleteBefore, Error, FetchPartition, OffsetCommit, OffsetFound,
-    OffsetQuery, Position, ResetOffsets, ResetTarget, Result,
+    Before, CommittedOffset, DeleteBefore, Error, FetchPartition, Isolation, OffsetCommit,
+    OffsetFound, OffsetQuery, Position, ResetOffsets, ResetTarget, Result,
 };
 use varve_record::iter_batches;
 use varve_types::{ErrorKind, Offset, PartitionId, TopicPartition, limits};
 
+use crate::isolation::Sight;
 use crate::lane::Command;
 use crate::partition::Partition;
 use crate::reader::{self, read_error};
@@ -40,7 +41,7 @@ pub(crate) async fn find(
     let (offset, timestamp_ms) = match query.position {
         None => (None, None),
         Some(position) => {
-            let (offset, timestamp) = resolve(&partition, position).await?;
+            let (offset, timestamp) = resolve_for(&partition, position, query.isolation).await?;
             let time = match timestamp {
                 None if query.with_time => time_at(&partition, offset).await,
                 found => found,
@@ -50,6 +51,7 @@ pub(crate) async fn find(
     };
     partition.view()?;
     Ok(OffsetFound {
+        last_stable: partition.last_stable(),
         offset,
         timestamp_ms,
         log_start: partition.log_start(),
@@ -68,6 +70,7 @@ fn find_in_copy(
     let (start, end) = (partition.log_start(), partition.log_end());
     match position {
         Some(Position::Offset(offset)) if (start..=end).contains(&offset) => Ok(OffsetFound {
+            last_stable: partition.last_stable(),
             offset: Some(offset),
             timestamp_ms: None,
             log_start: start,
@@ -108,7 +111,20 @@ pub(crate) async fn resolve(
     partition: &Arc<Partition>,
     position: Position,
 ) -> Result<(Offset, Option<i64>)> {
-    let (start, end) = (partition.log_start(), partition.high_watermark());
+    resolve_for(partition, position, Isolation::Uncommitted).await
+}
+
+/// As [`resolve`], for readers whose log ends where `isolation` says.
+async fn resolve_for(
+    partition: &Arc<Partition>,
+    position: Position,
+    isolation: Isolation,
+) -> Result<(Offset, Option<i64>)> {
+    let end = match isolation {
+        Isolation::Committed => partition.last_stable(),
+        Isolation::Uncommitted => partition.high_watermark(),
+    };
+    let start = partition.log_start();
     Ok(match position {
         Position::Offset(offset) => (offset, None),
         Position::Earliest => (start, None),
@@ -146,7 +162,10 @@ pub(crate) async fn time_at(partition: &Arc<Partition>, offset: Offset) -> Optio
         max_bytes: 1,
         leader_epoch: None,
     };
-    let fetched = reader::read_one(partition, &request, 1, true).await.ok()?;
+    let sight = Sight::Of(Isolation::Uncommitted);
+    let fetched = reader::read_one(partition, &request, 1, true, sight)
+        .await
+        .ok()?;
     for batch in iter_batches(fetched.batches) {
         let batch = batch.ok()?;
         batch.verify_crc().ok()?;

@@ -12,6 +12,7 @@ use varve_vfs::Clock;
 
 use crate::admission::Admission;
 use crate::config::BrokerConfig;
+use crate::isolation::Sight;
 use crate::partition::Partition;
 use crate::produce::{Receipt, Terms, enqueue};
 use crate::reader;
@@ -222,7 +223,7 @@ async fn replay_chunk(
         max_bytes: REPLAY_BYTES,
         leader_epoch: None,
     };
-    let fetched = reader::read_one(partition, &request, REPLAY_BYTES, true).await?;
+    let fetched = reader::read_one(partition, &request, REPLAY_BYTES, true, Sight::Raw).await?;
     for batch in iter_batches(fetched.batches) {
         let batch = batch.map_err(|e| internal(&e))?;
         batch.verify_crc().map_err(|e| internal(&e))?;

@@ -20,9 +20,11 @@ use varve_vfs::Workers;
 use crate::cluster::repair::Repairer;
 use crate::damage::DamageList;
 use crate::inbox::Inbox;
+use crate::isolation::Stable;
 use crate::lane::Command;
 use crate::metrics::{Metrics, TopicLabel};
 use crate::reader::Cursors;
+use crate::transactions::Registered;
 use crate::waiters::Waiters;
 
 /// Counters of the partition's topic, looked up once.
@@ -93,6 +95,9 @@ pub(crate) struct Partition {
     /// What is known to be damaged.
     pub(crate) damage: DamageList,
     pub(crate) followers: Followers,
+    pub(crate) stable: Stable,
+    /// Producers whose transaction this partition is known to be registered in.
+    pub(crate) registered: Registered,
     /// Who sees to it when this is damaged; `None`: there are no other replicas.
     pub(crate) repairer: Option<Repairer>,
     config: ArcSwap<TopicConfig>,
@@ -137,6 +142,8 @@ impl Partition {
             workers: Workers::Threads,
             damage: DamageList::default(),
             followers: Followers::default(),
+            stable: Stable::default(),
+            registered: Registered::default(),
             repairer,
             config: ArcSwap::from_pointee(config),
             view: ArcSwapOption::empty(),
@@ -173,6 +180,11 @@ impl Partition {
     /// One past the last committed record. Readers see nothing at or above it.
     pub(crate) fn high_watermark(&self) -> Offset {
         load(&self.high_watermark)
+    }
+
+    /// Where readers of committed records stop.
+    pub(crate) fn last_stable(&self) -> Offset {
+        self.stable.last_stable().min(self.high_watermark())
     }
 
     pub(crate) fn log_start(&self) -> Offset {

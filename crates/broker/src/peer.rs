@@ -8,10 +8,13 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use varve_broker_api::Error;
 use varve_metadata::log::Later;
 use varve_metadata::{Heartbeat, Output, PartitionKey};
 use varve_partition::{FetchId, FetchRefusal, Position};
-use varve_types::{NodeId, Offset};
+use varve_types::{
+    LeaderEpoch, NodeId, Offset, ProducerId, TopicId, TopicPartition, TransactionalId,
+};
 
 /// From a follower to the leader of a partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,6 +71,42 @@ pub struct PeerError {
     pub why: String,
 }
 
+/// A leader asks the coordinator of a transactional id to register partitions of its own in the producer's
+/// transaction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Registration {
+    /// Transactional id.
+    pub id: TransactionalId,
+    /// Session that wants to append.
+    pub producer: ProducerId,
+    /// Partitions, at least one: topic by its id and, for people, its name.
+    pub partitions: Vec<(TopicId, TopicPartition)>,
+}
+
+/// A coordinator tells partitions how a transaction ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MarkerOrder {
+    /// Producer of the markers: one epoch above that of the transaction's records.
+    pub producer: ProducerId,
+    /// Commit, or abort.
+    pub commit: bool,
+    /// Epoch of the coordinator.
+    pub coordinator_epoch: LeaderEpoch,
+    /// Partitions that the asked node leads, at least one.
+    pub partitions: Vec<PartitionKey>,
+}
+
+/// What became of one marker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MarkerOutcome {
+    /// It is committed, or not needed any more: the partition has a greater epoch of the producer.
+    Done,
+    /// Not written, or nobody knows: send it again, to whoever leads then.
+    Again,
+    /// A newer coordinator has spoken to the partition: the caller is not the coordinator any more.
+    Fenced,
+}
+
 /// Takes the answers of a leader, some at a time.
 pub type Incoming = Arc<dyn Fn(Vec<Answer>) + Send + Sync>;
 
@@ -94,6 +133,22 @@ pub trait Peers: Send + Sync + 'static {
         address: String,
         beat: Heartbeat,
     ) -> Later<'static, Result<Output, PeerError>>;
+
+    /// Asks a coordinator to register partitions. The inner error is the coordinator's refusal.
+    fn register(
+        &self,
+        to: NodeId,
+        address: String,
+        registration: Registration,
+    ) -> Later<'static, Result<Result<(), Error>, PeerError>>;
+
+    /// Has markers written; one outcome per partition, in order.
+    fn write_markers(
+        &self,
+        to: NodeId,
+        address: String,
+        order: MarkerOrder,
+    ) -> Later<'static, Result<Vec<MarkerOutcome>, PeerError>>;
 }
 
 /// Hands over what a follower says.
@@ -113,4 +168,11 @@ pub trait PeerService: Send + Sync + 'static {
 
     /// A node is alive.
     fn heartbeat(&self, beat: Heartbeat) -> Later<'static, Output>;
+
+    /// A leader wants partitions registered in a transaction that this node coordinates. Durable when it is
+    /// answered.
+    fn register(&self, registration: Registration) -> Later<'static, Result<(), Error>>;
+
+    /// A coordinator has markers for partitions that this node leads; one outcome per partition, in order.
+    fn write_markers(&self, order: MarkerOrder) -> Later<'static, Vec<MarkerOutcome>>;
 }

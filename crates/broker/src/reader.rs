@@ -2,7 +2,8 @@
 //! cache holds, on the caller's task; what is not there is read on a blocking thread. A reader at the end
 //! parks once, whatever the number of its partitions.
 //!
-//! Invariant: nothing at or above the high watermark is ever returned.
+//! Invariant: nothing at or above the high watermark is ever returned, to readers of committed records nothing at
+//! or above the last stable offset.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,10 +11,11 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
-use varve_broker_api::{Error, Fetch, FetchPartition, Fetched, PartitionFetched};
+use varve_broker_api::{Error, Fetch, FetchPartition, Fetched, Isolation, PartitionFetched};
 use varve_storage::{Cursor, Damage, ReadError, ReadMode, ReadOutcome, ReadRange, ReadView, Slice};
 use varve_types::{ErrorKind, LeaderEpoch, Offset, OffsetRange};
 
+use crate::isolation::Sight;
 use crate::partition::Partition;
 use crate::registry::Readable;
 use crate::reject;
@@ -121,7 +123,10 @@ async fn read_all(fetch: &Fetch, wanted: &[Wanted]) -> (Vec<PartitionFetched>, b
         };
         let left = left.min(request.max_bytes);
         let result = match partition {
-            Ok(partition) => read_from(partition, request, left, bytes == 0).await,
+            Ok(partition) => {
+                let sight = Sight::Of(fetch.isolation);
+                read_from(partition, request, left, bytes == 0, sight).await
+            }
             Err(error) => Err(error.clone()),
         };
         match &result {
@@ -147,12 +152,13 @@ pub(crate) async fn read_one(
     request: &FetchPartition,
     max_bytes: usize,
     min_one: bool,
+    sight: Sight,
 ) -> Result<Fetched, Error> {
     let readable = Readable {
         partition: Arc::clone(partition),
         copy: false,
     };
-    read_from(&readable, request, max_bytes, min_one).await
+    read_from(&readable, request, max_bytes, min_one, sight).await
 }
 
 async fn read_from(
@@ -160,12 +166,18 @@ async fn read_from(
     request: &FetchPartition,
     max_bytes: usize,
     min_one: bool,
+    sight: Sight,
 ) -> Result<Fetched, Error> {
     let partition = &readable.partition;
     check_epoch(partition, request.leader_epoch)?;
     let view = partition.view()?;
     // The view is at least as new as the watermark it is cut at.
     let high_watermark = partition.high_watermark().min(view.log_end());
+    let last_stable = partition.last_stable().min(high_watermark);
+    let end = match sight {
+        Sight::Of(Isolation::Committed) => last_stable,
+        Sight::Of(Isolation::Uncommitted) | Sight::Raw => high_watermark,
+    };
     let offset = request.offset;
     // A leader that has just been elected may not know yet how far its predecessor had committed, and a copy
     // not how far its leader has: what a reader has of it already is in this log, and the reader waits.
@@ -182,13 +194,13 @@ async fn read_from(
     if limit.is_some_and(|limit| offset >= limit) {
         return Err(partition.offline_error());
     }
-    let slice = if offset >= high_watermark || (max_bytes == 0 && !min_one) {
+    let slice = if offset >= end || (max_bytes == 0 && !min_one) {
         None
     } else {
         let range = ReadRange {
             offset,
             max_bytes,
-            upto: limit.map_or(high_watermark, |limit| limit.min(high_watermark)),
+            upto: limit.map_or(end, |limit| limit.min(end)),
             min_one,
         };
         read(partition, &view, range).await?
@@ -206,11 +218,14 @@ async fn read_from(
             if let Some(cursor) = slice.cursor {
                 partition.cursors.put(slice.next_offset, cursor);
             }
-            (slice.bytes, slice.next_offset.max(offset))
+            let next = slice.next_offset.max(offset);
+            let shown = partition.stable.show(sight, slice.bytes, offset, next)?;
+            (shown, next)
         }
         None => (bytes::Bytes::new(), offset),
     };
     Ok(Fetched {
+        last_stable,
         batches,
         next_offset,
         high_watermark,

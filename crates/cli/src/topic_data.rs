@@ -165,6 +165,7 @@ pub async fn offsets(
     let queries: Vec<v1::OffsetQuery> = all
         .iter()
         .map(|assignment| v1::OffsetQuery {
+            isolation: v1::Isolation::Unspecified.into(),
             with_timestamp: false,
             topic_partition: Some(v1::TopicPartition {
                 topic: assignment.topic.to_string(),

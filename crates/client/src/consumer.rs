@@ -466,6 +466,7 @@ const fn anchor(anchor: v1::StartAnchor) -> v1::start_position::Position {
 
 fn query(assignment: &Assignment, position: v1::start_position::Position) -> v1::OffsetQuery {
     v1::OffsetQuery {
+        isolation: v1::Isolation::Unspecified.into(),
         with_timestamp: false,
         topic_partition: Some(v1::TopicPartition {
             topic: assignment.topic.to_string(),

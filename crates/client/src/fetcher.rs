@@ -331,6 +331,7 @@ impl Fetcher {
         self.next_stream += 1;
         let (requests, receiver) = mpsc::unbounded_channel();
         let open = v1::FetchStreamOpen {
+            isolation: v1::Isolation::Unspecified.into(),
             encoding: v1::ReadEncoding::Batches.into(),
             max_message_bytes: MESSAGE_BYTES,
             rack: self.rack.clone(),

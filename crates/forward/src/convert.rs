@@ -157,8 +157,21 @@ pub(crate) fn position(position: api::Position) -> v1::StartPosition {
     }
 }
 
+pub(crate) fn isolation(isolation: api::Isolation) -> i32 {
+    match isolation {
+        api::Isolation::Committed => v1::Isolation::ReadCommitted.into(),
+        api::Isolation::Uncommitted => v1::Isolation::ReadUncommitted.into(),
+    }
+}
+
+/// Where readers of committed records end. A node of the version before says nothing of it, and has no transactions.
+pub(crate) fn last_stable(said: Option<i64>, high_watermark: i64) -> Offset {
+    offset(said.unwrap_or(high_watermark))
+}
+
 pub(crate) fn query(query: &api::OffsetQuery) -> v1::OffsetQuery {
     v1::OffsetQuery {
+        isolation: isolation(query.isolation),
         topic_partition: Some(partition(&query.partition)),
         position: query.position.map(position),
         with_timestamp: query.with_time,
@@ -167,6 +180,7 @@ pub(crate) fn query(query: &api::OffsetQuery) -> v1::OffsetQuery {
 
 pub(crate) fn offsets(found: &v1::PartitionOffsets) -> api::OffsetFound {
     api::OffsetFound {
+        last_stable: last_stable(found.last_stable_offset, found.high_watermark),
         offset: found.offset.and_then(Offset::new),
         timestamp_ms: found.timestamp_ms,
         log_start: offset(found.log_start_offset),

@@ -170,6 +170,7 @@ impl<B: Broker> Forwarding<B> {
             return found;
         }
         let query = |index: &usize| api::OffsetQuery {
+            isolation: api::Isolation::default(),
             partition: found[*index].partition.clone(),
             position: Some(api::Position::Offset(found[*index].offset)),
             with_time: true,

@@ -218,6 +218,50 @@ impl<B: Broker> Broker for Forwarding<B> {
         self.expel(ctx, group, members).await
     }
 
+    async fn init_transactions(
+        &self,
+        ctx: &Context,
+        request: api::InitTransactions,
+    ) -> Result<varve_types::ProducerId> {
+        self.broker.init_transactions(ctx, request).await
+    }
+
+    async fn commit_transaction_offsets(
+        &self,
+        ctx: &Context,
+        request: api::CommitTransactionOffsets,
+    ) -> Result<Vec<Result<()>>> {
+        self.broker.commit_transaction_offsets(ctx, request).await
+    }
+
+    async fn end_transaction(
+        &self,
+        ctx: &Context,
+        request: api::EndTransaction,
+    ) -> Result<varve_types::ProducerId> {
+        self.broker.end_transaction(ctx, request).await
+    }
+
+    async fn transactions(&self, ctx: &Context) -> Result<Vec<api::TransactionListing>> {
+        self.broker.transactions(ctx).await
+    }
+
+    async fn transaction(
+        &self,
+        ctx: &Context,
+        id: &varve_types::TransactionalId,
+    ) -> Result<api::TransactionInfo> {
+        self.broker.transaction(ctx, id).await
+    }
+
+    async fn abort_transaction(
+        &self,
+        ctx: &Context,
+        id: &varve_types::TransactionalId,
+    ) -> Result<()> {
+        self.broker.abort_transaction(ctx, id).await
+    }
+
     fn node(&self) -> api::NodeInfo {
         self.broker.node()
     }

@@ -52,6 +52,7 @@ struct Append(Produce);
 impl Append {
     fn again(&self) -> Produce {
         Produce {
+            transactional_id: None,
             topic: self.0.topic.clone(),
             partition: self.0.partition,
             acks: self.0.acks,

@@ -286,6 +286,7 @@ impl<B: Broker> Forwarding<B> {
         let answer = self.nodes.outcome(ctx, "Fetch", to, answer.await);
         let answer = answer.map_err(Failure::harmless)?.into_inner();
         Ok(api::Fetched {
+            last_stable: convert::last_stable(answer.last_stable_offset, answer.high_watermark),
             batches: joined(answer.batches),
             next_offset: convert::offset(answer.next_offset),
             high_watermark: convert::offset(answer.high_watermark),

@@ -59,6 +59,7 @@ impl<B: Broker> Forwarding<B> {
         let queries = wanted
             .iter()
             .map(|partition| api::OffsetQuery {
+                isolation: api::Isolation::default(),
                 partition: partition.clone(),
                 position,
                 with_time: false,

@@ -232,33 +232,45 @@ fn check_features(wanted: &str, node: &NodeInfo) -> Result<(), Error> {
     Ok(())
 }
 
+/// Whether a call has no time at all: its deadline had passed when it was made.
+#[must_use]
+pub fn arrived_too_late(headers: &http::HeaderMap) -> bool {
+    let value = headers
+        .get("grpc-timeout")
+        .and_then(|value| value.to_str().ok());
+    value.is_some_and(|value| matches!(span(value), Some(Duration::ZERO)))
+}
+
 /// `grpc-timeout`: at most 8 digits and a unit.
 fn timeout(metadata: &MetadataMap) -> Result<Option<Duration>, Error> {
     const KEY: &str = "grpc-timeout";
     let Some(value) = text(metadata, KEY)? else {
         return Ok(None);
     };
-    let bad = || {
+    span(value).map(Some).ok_or_else(|| {
         Error::invalid(
             KEY,
             format!("{KEY} is 1 to 8 digits and one of H M S m u n; found {value:?}"),
         )
-    };
-    let unit = value.chars().last().ok_or_else(bad)?;
-    let digits = value.strip_suffix(unit).ok_or_else(bad)?;
+    })
+}
+
+fn span(value: &str) -> Option<Duration> {
+    let unit = value.chars().last()?;
+    let digits = value.strip_suffix(unit)?;
     if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|b| b.is_ascii_digit()) {
-        return Err(bad());
+        return None;
     }
-    let n: u64 = digits.parse().map_err(|_| bad())?;
-    Ok(Some(match unit {
+    let n: u64 = digits.parse().ok()?;
+    Some(match unit {
         'H' => Duration::from_secs(n * 3600),
         'M' => Duration::from_secs(n * 60),
         'S' => Duration::from_secs(n),
         'm' => Duration::from_millis(n),
         'u' => Duration::from_micros(n),
         'n' => Duration::from_nanos(n),
-        _ => return Err(bad()),
-    }))
+        _ => return None,
+    })
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use tower::{Layer, Service};
 
 use crate::context;
 use crate::metrics::{Metrics, Rpc};
+use crate::services::append;
 use crate::status;
 
 const GRPC_STATUS: &str = "grpc-status";
@@ -70,6 +71,20 @@ where
             let inner = Res::default();
             let mut response = Response::new(ObservedBody { inner, call });
             *response.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+            return Box::pin(std::future::ready(Ok(response)));
+        }
+        if context::arrived_too_late(request.headers()) {
+            // Whether the message has been read yet would decide between a reason of ours and the bare
+            // cancellation by the transport's own timer.
+            let error = append::expired();
+            self.metrics.error(error.kind.reason());
+            let mut response = status::to_status(&error)
+                .into_http::<()>()
+                .map(|()| ObservedBody {
+                    inner: Res::default(),
+                    call,
+                });
+            response.headers_mut().insert(context::NODE, node);
             return Box::pin(std::future::ready(Ok(response)));
         }
         let answer = self.inner.call(request);

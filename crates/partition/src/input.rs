@@ -38,6 +38,9 @@ pub struct Append {
     pub records: u32,
     /// Session and sequence of the first record, for idempotent producers.
     pub producer: Option<(ProducerId, Sequence)>,
+    /// Session of a batch of a transaction that has no sequence: offsets that a coordinator commits for the
+    /// producer. Such a batch is not recognised when it is repeated, which does no harm.
+    pub unsequenced: Option<ProducerId>,
     /// What the answer waits for.
     pub acks: Acks,
     /// Append only at this offset.
@@ -61,6 +64,7 @@ impl Append {
             ticket,
             records,
             producer: None,
+            unsequenced: None,
             acks,
             expected_offset: None,
             leader_epoch: None,
@@ -138,6 +142,8 @@ pub struct Replicated {
     pub leader_epoch: LeaderEpoch,
     /// Session and sequence of the first record, for idempotent producers.
     pub producer: Option<(ProducerId, Sequence)>,
+    /// Session of a batch of a transaction that has no sequence.
+    pub unsequenced: Option<ProducerId>,
     /// Number of records the producer sent in it.
     pub records: u32,
     /// Greatest timestamp, milliseconds since the Unix epoch.
@@ -159,6 +165,7 @@ impl Replicated {
             end_offset: header.next_offset(),
             leader_epoch: header.leader_epoch,
             producer: header.producer().filter(|_| !header.is_control()),
+            unsequenced: header.transaction_without_sequence(),
             // Compaction leaves fewer records than the producer sent, and the same offsets.
             records: header.last_offset_delta.unsigned_abs().saturating_add(1),
             max_timestamp: header.max_timestamp,

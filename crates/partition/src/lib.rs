@@ -31,4 +31,4 @@ pub use input::{
 pub use output::{Accepted, Distrust, FetchGrant, FetchRefusal, Output, Rejection};
 pub use producer_codec::SnapshotError;
 pub use producer_state::ProducerTable;
-pub use transactions::Aborted;
+pub use transactions::{Aborted, AbortedList};

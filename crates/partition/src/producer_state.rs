@@ -15,7 +15,7 @@ use varve_types::{Offset, ProducerId, Sequence, limits};
 use crate::input::{Append, Replicated, TransactionEnd};
 use crate::output::Rejection;
 use crate::planted::{self, Plant};
-use crate::transactions::{Aborted, Transactions};
+use crate::transactions::{Aborted, AbortedList, Transactions};
 
 /// A remembered batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,12 +100,22 @@ impl ProducerTable {
 
     /// Judges a batch. Changes nothing.
     pub(crate) fn judge(&self, append: &Append, now_ms: i64) -> Result<Verdict, Rejection> {
-        match (&append.marker, append.producer) {
-            (Some(marker), _) => self.judge_marker(marker),
-            (None, Some((producer, sequence))) => {
+        match (&append.marker, append.producer, append.unsequenced) {
+            (Some(marker), ..) => self.judge_marker(marker),
+            (None, Some((producer, sequence)), _) => {
                 self.judge_batch(append, producer, sequence, now_ms)
             }
-            (None, None) => Ok(Verdict::Append),
+            (None, None, Some(producer)) => {
+                let session = self.sessions.get(&producer.id);
+                self.judge_transaction(append, producer, session)?;
+                let full =
+                    session.is_none() && self.sessions.len() >= limits::PRODUCERS_PER_PARTITION_MAX;
+                if full && self.oldest_idle(now_ms).is_none() {
+                    return Err(Rejection::TooManyProducers);
+                }
+                Ok(Verdict::Append)
+            }
+            (None, None, None) => Ok(Verdict::Append),
         }
     }
 
@@ -217,6 +227,7 @@ impl ProducerTable {
             end_offset: base_offset.plus(append.records.into()),
             leader_epoch: append.leader_epoch.unwrap_or_default(),
             producer: append.producer.filter(|_| append.marker.is_none()),
+            unsequenced: append.unsequenced,
             records: append.records,
             max_timestamp: now_ms,
             transactional: append.transactional,
@@ -245,10 +256,11 @@ impl ProducerTable {
 
     /// Learns from a batch that is in the log.
     pub fn learn(&mut self, batch: &Replicated) {
-        match (batch.marker, batch.producer) {
-            (Some(marker), _) => self.note_marker(&marker, batch.base_offset, batch.max_timestamp),
-            (None, Some((producer, first))) => self.note(producer, first, batch),
-            (None, None) => {}
+        match (batch.marker, batch.producer, batch.unsequenced) {
+            (Some(marker), ..) => self.note_marker(&marker, batch.base_offset, batch.max_timestamp),
+            (None, Some((producer, first)), _) => self.note(producer, Some(first), batch),
+            (None, None, Some(producer)) => self.note(producer, None, batch),
+            (None, None, None) => {}
         }
     }
 
@@ -258,7 +270,7 @@ impl ProducerTable {
         self.learn(&Replicated::of(header, end));
     }
 
-    fn note(&mut self, producer: ProducerId, first: Sequence, batch: &Replicated) {
+    fn note(&mut self, producer: ProducerId, first: Option<Sequence>, batch: &Replicated) {
         let now_ms = batch.max_timestamp;
         let session = self
             .sessions
@@ -266,14 +278,16 @@ impl ProducerTable {
             .or_insert_with(|| Session::new(producer.epoch, now_ms));
         session.raise(producer.epoch);
         session.last_used_ms = session.last_used_ms.max(now_ms);
-        if session.batches.len() == limits::PRODUCER_BATCHES_REMEMBERED {
-            session.batches.pop_front();
+        if let Some(first) = first {
+            if session.batches.len() == limits::PRODUCER_BATCHES_REMEMBERED {
+                session.batches.pop_front();
+            }
+            session.batches.push_back(Remembered {
+                first,
+                base_offset: batch.base_offset,
+                records: batch.records,
+            });
         }
-        session.batches.push_back(Remembered {
-            first,
-            base_offset: batch.base_offset,
-            records: batch.records,
-        });
         if batch.transactional && session.open.is_none() {
             session.open = Some(batch.base_offset);
             self.transactions.moved(None, session.open);
@@ -362,7 +376,13 @@ impl ProducerTable {
     /// Aborted transactions with an offset in `[from, to)`, by the offset of their marker. Their records are not
     /// for readers of committed ones: those of the same producer from `first` to `last`.
     pub fn aborted(&self, from: Offset, to: Offset) -> impl Iterator<Item = &Aborted> {
-        self.transactions.aborted(from, to)
+        self.aborted_list().overlapping(from, to)
+    }
+
+    /// Every aborted transaction that still has records in the log.
+    #[must_use]
+    pub const fn aborted_list(&self) -> &AbortedList {
+        self.transactions.aborted()
     }
 
     /// The open transaction of each producer that has one: its id, epoch, and the offset of its first record.
@@ -397,7 +417,10 @@ impl ProducerTable {
 
 fn producer_of(batch: &Replicated) -> Option<i64> {
     let of_marker = batch.marker.map(|marker| marker.producer.id);
-    of_marker.or(batch.producer.map(|(producer, _)| producer.id))
+    let sequenced = batch.producer.map(|(producer, _)| producer.id);
+    of_marker
+        .or(sequenced)
+        .or(batch.unsequenced.map(|producer| producer.id))
 }
 
 #[cfg(test)]

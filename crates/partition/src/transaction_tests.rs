@@ -118,6 +118,7 @@ impl World {
                 end_offset: base_offset.plus(append.records.into()),
                 leader_epoch: LeaderEpoch::ZERO,
                 producer: append.producer,
+                unsequenced: append.unsequenced,
                 records: append.records,
                 max_timestamp: NOW.wall_ms,
                 transactional: append.transactional,

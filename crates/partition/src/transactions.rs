@@ -25,6 +25,81 @@ impl Aborted {
     }
 }
 
+/// The aborted transactions of a log, by marker.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AbortedList {
+    /// Markers rising.
+    list: Vec<Aborted>,
+    /// Greatest number of offsets between the first record of one and its marker.
+    longest: u64,
+}
+
+impl AbortedList {
+    fn new(list: Vec<Aborted>) -> Self {
+        let longest = list.iter().map(Aborted::span).max().unwrap_or(0);
+        Self { list, longest }
+    }
+
+    fn push(&mut self, aborted: Aborted) {
+        self.longest = self.longest.max(aborted.span());
+        self.list.push(aborted);
+    }
+
+    /// Markers from `end` on were never written.
+    fn cut(&mut self, end: Offset) {
+        let keep = self.list.partition_point(|a| a.last < end);
+        if keep < self.list.len() {
+            self.list.truncate(keep);
+            self.longest = self.list.iter().map(Aborted::span).max().unwrap_or(0);
+        }
+    }
+
+    /// Records below `start` are gone.
+    fn trim(&mut self, start: Offset) {
+        let gone = self.list.partition_point(|a| a.last < start);
+        self.list.drain(..gone);
+    }
+
+    /// Those with an offset in `[from, to)`.
+    pub fn overlapping(&self, from: Offset, to: Offset) -> impl Iterator<Item = &Aborted> {
+        let at = self.list.partition_point(|a| a.last < from);
+        let longest = self.longest;
+        self.list[at..]
+            .iter()
+            // A marker so far off has no record that far back.
+            .take_while(move |a| a.last.since(to) < longest || a.last < to)
+            .filter(move |a| a.first < to)
+    }
+
+    /// Becomes what `newer` is, at the price of the difference: a copy for readers is kept up to date by it.
+    pub fn follow(&mut self, newer: &Self) {
+        if let Some(first) = newer.list.first() {
+            self.trim(first.last);
+        } else {
+            self.list.clear();
+        }
+        let known = |a: &Aborted| {
+            let found = newer.list.binary_search_by_key(&a.last, |n| n.last);
+            found.is_ok_and(|at| newer.list[at] == *a)
+        };
+        while self.list.last().is_some_and(|a| !known(a)) {
+            self.list.pop();
+        }
+        let at = match self.list.last() {
+            Some(last) => newer.list.partition_point(|n| n.last <= last.last),
+            None => 0,
+        };
+        self.list.extend_from_slice(&newer.list[at..]);
+        self.longest = newer.longest;
+    }
+
+    /// All of them, by marker.
+    #[must_use]
+    pub fn all(&self) -> &[Aborted] {
+        &self.list
+    }
+}
+
 /// Transactions of a partition.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Transactions {
@@ -32,10 +107,7 @@ pub(crate) struct Transactions {
     unstable: BTreeSet<Offset>,
     /// Marker and first offset of those whose marker is not committed, markers rising.
     ending: VecDeque<(Offset, Offset)>,
-    /// By marker, rising.
-    aborted: Vec<Aborted>,
-    /// Greatest number of offsets between the first record of an aborted transaction and its marker.
-    longest: u64,
+    aborted: AbortedList,
 }
 
 impl Transactions {
@@ -55,8 +127,7 @@ impl Transactions {
         (rising && after && once).then(|| Self {
             unstable,
             ending: ending.into(),
-            longest: aborted.iter().map(Aborted::span).max().unwrap_or(0),
-            aborted,
+            aborted: AbortedList::new(aborted),
         })
     }
 
@@ -78,13 +149,11 @@ impl Transactions {
         self.unstable.insert(first);
         self.ending.push_back((marker, first));
         if aborted {
-            let entry = Aborted {
+            self.aborted.push(Aborted {
                 producer,
                 first,
                 last: marker,
-            };
-            self.longest = self.longest.max(entry.span());
-            self.aborted.push(entry);
+            });
         }
     }
 
@@ -97,11 +166,7 @@ impl Transactions {
             self.ending.pop_back();
             self.unstable.remove(&first);
         }
-        let keep = self.aborted.partition_point(|a| a.last < end);
-        if keep < self.aborted.len() {
-            self.aborted.truncate(keep);
-            self.longest = self.aborted.iter().map(Aborted::span).max().unwrap_or(0);
-        }
+        self.aborted.cut(end);
     }
 
     /// The first offset that may yet turn out to belong to an aborted transaction, given that everything below
@@ -119,24 +184,17 @@ impl Transactions {
 
     /// Records below `start` are gone.
     pub(crate) fn trim(&mut self, start: Offset) {
-        let gone = self.aborted.partition_point(|a| a.last < start);
-        self.aborted.drain(..gone);
+        self.aborted.trim(start);
     }
 
-    /// Aborted transactions with an offset in `[from, to)`, by marker.
-    pub(crate) fn aborted(&self, from: Offset, to: Offset) -> impl Iterator<Item = &Aborted> {
-        let at = self.aborted.partition_point(|a| a.last < from);
-        let longest = self.longest;
-        self.aborted[at..]
-            .iter()
-            // A marker so far off has no record that far back.
-            .take_while(move |a| a.last.since(to) < longest || a.last < to)
-            .filter(move |a| a.first < to)
+    /// Those that were aborted.
+    pub(crate) const fn aborted(&self) -> &AbortedList {
+        &self.aborted
     }
 
     /// Open transactions, and those being ended, and aborted ones.
     fn count(&self) -> usize {
-        self.unstable.len() + self.aborted.len()
+        self.unstable.len() + self.aborted.list.len()
     }
 
     /// Whether no further one may begin.
@@ -156,7 +214,7 @@ impl Transactions {
 
     /// For a snapshot.
     pub(crate) fn all_aborted(&self) -> &[Aborted] {
-        &self.aborted
+        self.aborted.all()
     }
 }
 
@@ -169,7 +227,7 @@ mod tests {
     }
 
     fn found(t: &Transactions, from: i64, to: i64) -> Vec<i64> {
-        let all = t.aborted(o(from), o(to));
+        let all = t.aborted().overlapping(o(from), o(to));
         all.map(|a| a.last.get()).collect()
     }
 
@@ -193,7 +251,34 @@ mod tests {
         t.trim(o(10));
         assert_eq!(found(&t, 0, 99), [20, 40]);
         t.cut(o(40));
-        assert_eq!((found(&t, 0, 99), t.longest), (vec![20], 16));
+        assert_eq!((found(&t, 0, 99), t.aborted.longest), (vec![20], 16));
+    }
+
+    #[test]
+    fn a_copy_follows_cuts_trims_and_additions() {
+        let entry = |producer, first, last| Aborted {
+            producer,
+            first: o(first),
+            last: o(last),
+        };
+        let mut list = AbortedList::default();
+        let mut copy = AbortedList::default();
+        for n in 0..5 {
+            list.push(entry(7, 10 * n, 10 * n + 5));
+        }
+        copy.follow(&list);
+        assert_eq!(copy, list);
+        // The last two were never written, and another came in the place of the first of them.
+        list.cut(o(35));
+        list.push(entry(8, 31, 35));
+        copy.follow(&list);
+        assert_eq!(copy, list);
+        list.trim(o(16));
+        list.push(entry(9, 2, 60));
+        copy.follow(&list);
+        assert_eq!(copy, list);
+        copy.follow(&AbortedList::default());
+        assert_eq!(copy, AbortedList::default());
     }
 
     #[test]

@@ -17,7 +17,10 @@ use tonic::Request;
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
-use varve_broker::peer::{Incoming, Outgoing, PeerError, Peers, ToLeader};
+use varve_broker::peer::{
+    Incoming, MarkerOrder, MarkerOutcome, Outgoing, PeerError, Peers, Registration, ToLeader,
+};
+use varve_broker_api::Error;
 use varve_metadata::log::Later;
 use varve_metadata::{Heartbeat, Output};
 use varve_proto::peer::v1 as pb;
@@ -241,6 +244,38 @@ impl Peers for PeerClient {
         Box::pin(async move {
             let heard = inner.heartbeat(to, &address, beat).await;
             heard.map_err(|why| PeerError {
+                node: to,
+                address,
+                why,
+            })
+        })
+    }
+
+    fn register(
+        &self,
+        to: NodeId,
+        address: String,
+        _registration: Registration,
+    ) -> Later<'static, Result<Result<(), Error>, PeerError>> {
+        let why = "transactions are not spoken about yet".to_owned();
+        Box::pin(async move {
+            Err(PeerError {
+                node: to,
+                address,
+                why,
+            })
+        })
+    }
+
+    fn write_markers(
+        &self,
+        to: NodeId,
+        address: String,
+        _order: MarkerOrder,
+    ) -> Later<'static, Result<Vec<MarkerOutcome>, PeerError>> {
+        let why = "transactions are not spoken about yet".to_owned();
+        Box::pin(async move {
+            Err(PeerError {
                 node: to,
                 address,
                 why,

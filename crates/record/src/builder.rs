@@ -214,6 +214,12 @@ impl BatchBuilder {
         self.attributes |= ATTR_TRANSACTIONAL;
     }
 
+    /// Makes this a batch of a producer's transaction that somebody else writes for it: it has no sequence.
+    pub const fn set_transaction_of(&mut self, producer: ProducerId) {
+        self.producer = Some((producer, None));
+        self.attributes |= ATTR_TRANSACTIONAL;
+    }
+
     /// Makes this a batch of the log itself that says something about a producer's transaction.
     pub(crate) const fn set_control(&mut self, producer: ProducerId) {
         self.producer = Some((producer, None));

@@ -215,6 +215,15 @@ impl BatchHeader {
         })
     }
 
+    /// The session of a batch of a transaction that has no sequence, as coordinators write for producers. `None`
+    /// for any other, and for one that compaction has emptied.
+    #[must_use]
+    pub fn transaction_without_sequence(&self) -> Option<ProducerId> {
+        let unsequenced = self.is_transactional() && !self.is_control() && self.base_sequence < 0;
+        self.session()
+            .filter(|_| unsequenced && self.record_count > 0)
+    }
+
     /// The payload's codec.
     #[must_use]
     pub fn compression(&self) -> Compression {

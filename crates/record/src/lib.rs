@@ -28,4 +28,4 @@ pub use error::{BatchError, RecordFault};
 pub use header::{BatchHeader, HEADER_BYTES, TimestampType, check_stored};
 pub use record::{HeadersRef, RecordRef, RecordView, Records};
 pub use rewrite::{Filtered, filler, seal};
-pub use stored::{StoredBatch, StoredBatches, iter_batches};
+pub use stored::{StoredBatch, StoredBatches, has_transactions, iter_batches};

@@ -4,8 +4,31 @@ use bytes::Bytes;
 
 use crate::batch::payload_of;
 use crate::error::BatchError;
-use crate::header::{BatchHeader, HEADER_BYTES, check_stored};
+use crate::header::{
+    ATTR_CONTROL, ATTR_TRANSACTIONAL, BatchHeader, HEADER_BYTES, LENGTH_OVERHEAD, check_stored,
+};
 use crate::record::Records;
+
+/// Whether a run of whole batches has any that belongs to a transaction, or a marker. Looks at a few bytes of
+/// each header alone; what is cut short or damaged is for others to find.
+#[must_use]
+pub fn has_transactions(mut bytes: &[u8]) -> bool {
+    // Length at 8, attributes at 21.
+    while let (Some(length), Some(attributes)) = (
+        bytes.get(8..).and_then(|b| b.first_chunk::<4>()),
+        bytes.get(21..).and_then(|b| b.first_chunk::<2>()),
+    ) {
+        if i16::from_be_bytes(*attributes) & (ATTR_TRANSACTIONAL | ATTR_CONTROL) != 0 {
+            return true;
+        }
+        let size = usize::try_from(i32::from_be_bytes(*length)).unwrap_or(0);
+        let Some(rest) = bytes.get(size.saturating_add(LENGTH_OVERHEAD)..) else {
+            return false;
+        };
+        bytes = rest;
+    }
+    false
+}
 
 /// One batch of a log. Its length has been checked, its checksum only by
 /// [`StoredBatch::verify_crc`].

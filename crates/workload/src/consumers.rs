@@ -321,6 +321,7 @@ async fn ask(shared: Arc<Shared>, mut stopped: watch::Receiver<bool>) {
         });
         let latest = v1::start_position::Position::Anchor(v1::StartAnchor::Latest.into());
         let query = v1::OffsetQuery {
+            isolation: v1::Isolation::Unspecified.into(),
             with_timestamp: false,
             topic_partition: Some(v1::TopicPartition {
                 topic: config.topic.to_string(),

@@ -4,13 +4,14 @@
 //! Invariant: peers are answered from the first moment, if only with a refusal: a cluster whose nodes waited
 //! for each other to be ready would never start.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot, watch};
+use varve_broker_api::Error;
 use varve_metadata::log::Later;
 use varve_metadata::{ControllerConfig, Heartbeat, Output};
-use varve_types::{BrokerEpoch, NodeId};
+use varve_types::{BrokerEpoch, ErrorKind, NodeId};
 use varve_vfs::Clock;
 
 use super::isr::{self, Wish};
@@ -23,13 +24,17 @@ use super::{Cluster, InCluster, Rim, controller, followers};
 use crate::config::BrokerConfig;
 use crate::metrics::Metrics;
 use crate::opener::Opener;
-use crate::peer::{Answers, PeerService, Tell};
+use crate::peer::{Answers, MarkerOrder, MarkerOutcome, PeerService, Registration, Tell};
 use crate::registry::{Changes, Registry};
 use crate::start::StartError;
+use crate::transactions::Transactions;
 
 /// What a broker does for its peers, from before it is started until it is stopped.
 #[derive(Clone, Default)]
-pub struct PeerHandle(Arc<Mutex<Option<Arc<Registry>>>>);
+pub struct PeerHandle(
+    Arc<Mutex<Option<Arc<Registry>>>>,
+    Arc<Mutex<Option<Weak<Transactions>>>>,
+);
 
 impl std::fmt::Debug for PeerHandle {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -40,6 +45,15 @@ impl std::fmt::Debug for PeerHandle {
 impl PeerHandle {
     fn registry(&self) -> Option<Arc<Registry>> {
         self.0.lock().clone()
+    }
+
+    fn transactions(&self) -> Option<Arc<Transactions>> {
+        self.1.lock().as_ref().and_then(Weak::upgrade)
+    }
+
+    /// Transactions are served from now on.
+    pub(crate) fn serve_transactions(&self, transactions: &Arc<Transactions>) {
+        *self.1.lock() = Some(Arc::downgrade(transactions));
     }
 }
 
@@ -76,6 +90,29 @@ impl PeerService for PeerHandle {
                 None => None,
             };
             answer.unwrap_or(Output::NotController { node: beat.node })
+        })
+    }
+
+    fn register(&self, registration: Registration) -> Later<'static, Result<(), Error>> {
+        let transactions = self.transactions();
+        Box::pin(async move {
+            match transactions {
+                Some(transactions) => transactions.register_here(registration).await,
+                None => Err(Error::new(
+                    ErrorKind::CoordinatorLoading,
+                    "this node is being started; nothing was changed; try again",
+                )),
+            }
+        })
+    }
+
+    fn write_markers(&self, order: MarkerOrder) -> Later<'static, Vec<MarkerOutcome>> {
+        let transactions = self.transactions();
+        Box::pin(async move {
+            match transactions {
+                Some(transactions) => transactions.write_markers_here(&order).await,
+                None => vec![MarkerOutcome::Again; order.partitions.len()],
+            }
         })
     }
 }

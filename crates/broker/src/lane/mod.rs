@@ -378,6 +378,8 @@ impl Lane {
         partition.set_flushed(log.flushed());
         partition.publish(log.view(), log.size_bytes(), log.segments() as u64);
         partition.advance(core.high_watermark());
+        let aborted = core.producers().aborted_list();
+        partition.stable.publish(core.last_stable_offset(), aborted);
         let slot = partition.slot;
         let owned = Owned {
             partition,
@@ -418,8 +420,12 @@ impl Lane {
                         owned.partition.advance(offset);
                     }
                 }
-                // Nobody reads by it yet.
-                Output::LastStable(_) => {}
+                Output::LastStable(_) => {
+                    if let Some(owned) = self.slots.get(&slot) {
+                        owned.publish_stable();
+                        owned.partition.waiters.wake();
+                    }
+                }
                 other => self.perform_replication(slot, other),
             }
         }
@@ -450,6 +456,7 @@ impl Lane {
                 continue;
             };
             owned.core.expire_producers(now_ms);
+            owned.publish_stable();
             self.retain(slot, now_ms);
             self.offer(slot, now_ms);
             self.perform_outputs(slot);
@@ -545,6 +552,13 @@ impl Owned {
         } else {
             self.unjournaled.clear();
         }
+    }
+
+    /// Lets readers of committed records see everything below the last stable offset.
+    pub(crate) fn publish_stable(&self) {
+        let aborted = self.core.producers().aborted_list();
+        let end = self.core.last_stable_offset();
+        self.partition.stable.publish(end, aborted);
     }
 
     pub(crate) fn publish(&self) {

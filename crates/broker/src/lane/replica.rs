@@ -432,6 +432,9 @@ impl Lane {
                 let _ = self.removals.push(removal);
                 self.step(slot, input);
                 if let Some(owned) = self.slots.get(&slot) {
+                    let stable = owned.core.last_stable_offset();
+                    let aborted = owned.core.producers().aborted_list();
+                    owned.partition.stable.replace(stable, aborted);
                     owned.partition.advance(owned.core.high_watermark());
                 }
             }

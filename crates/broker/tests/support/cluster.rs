@@ -9,8 +9,11 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
-use varve_broker::peer::{Incoming, Outgoing, PeerError, PeerService, Peers};
+use varve_broker::peer::{
+    Incoming, MarkerOrder, MarkerOutcome, Outgoing, PeerError, PeerService, Peers, Registration,
+};
 use varve_broker::{Broker, BrokerConfig, Cluster, ClusterConfig, Members, PeerHandle};
+use varve_broker_api::Error;
 use varve_metadata::log::Later;
 use varve_metadata::{
     Command, Event, Heartbeat, Leadership, MetadataLog, Output, ProposeError, State,
@@ -222,6 +225,38 @@ impl Peers for NodeNet {
             let service = net.services.lock().get(&to).cloned();
             match service.filter(|_| net.between(me, to)) {
                 Some(service) => Ok(service.heartbeat(beat).await),
+                None => Err(Self::error(to, "not reachable")),
+            }
+        })
+    }
+
+    fn register(
+        &self,
+        to: NodeId,
+        _address: String,
+        registration: Registration,
+    ) -> Later<'static, Result<Result<(), Error>, PeerError>> {
+        let (me, net) = (self.me, Arc::clone(&self.net));
+        Box::pin(async move {
+            let service = net.services.lock().get(&to).cloned();
+            match service.filter(|_| net.between(me, to)) {
+                Some(service) => Ok(service.register(registration).await),
+                None => Err(Self::error(to, "not reachable")),
+            }
+        })
+    }
+
+    fn write_markers(
+        &self,
+        to: NodeId,
+        _address: String,
+        order: MarkerOrder,
+    ) -> Later<'static, Result<Vec<MarkerOutcome>, PeerError>> {
+        let (me, net) = (self.me, Arc::clone(&self.net));
+        Box::pin(async move {
+            let service = net.services.lock().get(&to).cloned();
+            match service.filter(|_| net.between(me, to)) {
+                Some(service) => Ok(service.write_markers(order).await),
                 None => Err(Self::error(to, "not reachable")),
             }
         })

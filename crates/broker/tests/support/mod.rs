@@ -211,6 +211,7 @@ pub async fn produce(
     batch: Batch,
 ) -> Result<Appended, Error> {
     let request = Produce {
+        transactional_id: None,
         topic: topic.clone(),
         partition: PartitionId(partition),
         acks: Acks::All,
@@ -230,6 +231,7 @@ pub async fn fetch_one(
     offset: i64,
 ) -> Result<Fetched, Error> {
     let fetch = Fetch {
+        isolation: Isolation::default(),
         partitions: vec![FetchPartition {
             topic: topic.clone(),
             partition: PartitionId(partition),

@@ -142,6 +142,7 @@ impl<B: Broker> Consumer<B> {
         position: Position,
     ) -> Result<Offset, Error> {
         let query = OffsetQuery {
+            isolation: varve_broker_api::Isolation::default(),
             partition: plan.partition.clone(),
             position: Some(position),
             with_time: false,
@@ -180,6 +181,7 @@ impl<B: Broker> Consumer<B> {
         max_wait: Duration,
     ) -> Result<Fetched, Error> {
         let request = Fetch {
+            isolation: varve_broker_api::Isolation::default(),
             partitions: vec![FetchPartition {
                 topic: plan.partition.topic.clone(),
                 partition: plan.partition.partition,
@@ -213,6 +215,7 @@ fn answer(plan: &FetchPlan, from: Offset, fetched: Fetched) -> Result<v1::FetchR
         .map_err(|why| corrupt_log(&tp.topic, tp.partition, why))?
         .unwrap_or_default();
     Ok(v1::FetchResponse {
+        last_stable_offset: Some(fetched.last_stable.get()),
         records: chunk.records,
         batches: chunk.batches,
         next_offset: decoder.position().get(),

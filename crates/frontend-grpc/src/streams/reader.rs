@@ -235,6 +235,7 @@ impl<B: Broker, K: Ord + Clone + Send + 'static> Reader<B, K> {
         let queries = specs
             .iter()
             .map(|(_, s)| OffsetQuery {
+                isolation: varve_broker_api::Isolation::default(),
                 partition: s.partition.clone(),
                 position: Some(s.start),
                 with_time: false,
@@ -328,6 +329,7 @@ impl<B: Broker, K: Ord + Clone + Send + 'static> Reader<B, K> {
         position: Position,
     ) -> Result<(Offset, OffsetFound), Error> {
         let query = OffsetQuery {
+            isolation: varve_broker_api::Isolation::default(),
             partition: partition.clone(),
             position: Some(position),
             with_time: false,
@@ -431,6 +433,7 @@ impl<B: Broker, K: Ord + Clone + Send + 'static> Reader<B, K> {
             return None;
         }
         let request = Fetch {
+            isolation: varve_broker_api::Isolation::default(),
             partitions,
             max_wait,
             min_bytes: 1,
@@ -637,6 +640,7 @@ impl<B: Broker, K: Ord + Clone + Send + 'static> Reader<B, K> {
         let queries = quiet
             .iter()
             .map(|(_, partition)| OffsetQuery {
+                isolation: varve_broker_api::Isolation::default(),
                 partition: partition.clone(),
                 position: None,
                 with_time: false,

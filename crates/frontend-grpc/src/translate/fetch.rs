@@ -174,6 +174,7 @@ pub fn list_offsets(request: &v1::ListOffsetsRequest) -> Result<Vec<OffsetQuery>
                 _ => None,
             };
             Ok(OffsetQuery {
+                isolation: varve_broker_api::Isolation::default(),
                 partition,
                 position,
                 with_time: q.with_timestamp,
@@ -186,6 +187,7 @@ pub fn list_offsets(request: &v1::ListOffsetsRequest) -> Result<Vec<OffsetQuery>
 #[must_use]
 pub fn to_offsets(found: &OffsetFound) -> v1::PartitionOffsets {
     v1::PartitionOffsets {
+        last_stable_offset: Some(found.last_stable.get()),
         offset: found.offset.map(Offset::get),
         timestamp_ms: found.timestamp_ms,
         log_start_offset: found.log_start.get(),

@@ -215,6 +215,7 @@ pub fn records(
 fn part(head: &Head, partition: PartitionId, batch: Batch, indexes: Vec<i32>) -> Part {
     Part {
         produce: Produce {
+            transactional_id: None,
             topic: head.topic.clone(),
             partition,
             acks: head.acks,

@@ -214,6 +214,7 @@ fn read_one(state: &State, want: &FetchPartition, room: usize, first: bool) -> R
         next = header.next_offset().get();
     }
     Ok(Fetched {
+        last_stable: at(part.next),
         batches: bytes.into(),
         next_offset: at(next),
         high_watermark: at(part.next),
@@ -247,6 +248,7 @@ fn find(part: &Part, position: Option<Position>) -> OffsetFound {
         }
     };
     OffsetFound {
+        last_stable: at(part.next),
         offset,
         timestamp_ms,
         log_start: at(part.start),
@@ -324,6 +326,46 @@ impl Broker for Fake {
                 .map_err(|_| Error::new(ErrorKind::ShuttingDown, "gone"))?;
             Ok(appended)
         }))
+    }
+
+    async fn init_transactions(
+        &self,
+        _: &Context,
+        _: varve_broker_api::InitTransactions,
+    ) -> Result<varve_types::ProducerId> {
+        Err(Error::new(ErrorKind::UnsupportedFeature, "no transactions"))
+    }
+
+    async fn commit_transaction_offsets(
+        &self,
+        _: &Context,
+        _: varve_broker_api::CommitTransactionOffsets,
+    ) -> Result<Vec<Result<()>>> {
+        Err(Error::new(ErrorKind::UnsupportedFeature, "no transactions"))
+    }
+
+    async fn end_transaction(
+        &self,
+        _: &Context,
+        _: varve_broker_api::EndTransaction,
+    ) -> Result<varve_types::ProducerId> {
+        Err(Error::new(ErrorKind::UnsupportedFeature, "no transactions"))
+    }
+
+    async fn transactions(&self, _: &Context) -> Result<Vec<varve_broker_api::TransactionListing>> {
+        Err(Error::new(ErrorKind::UnsupportedFeature, "no transactions"))
+    }
+
+    async fn transaction(
+        &self,
+        _: &Context,
+        _: &varve_types::TransactionalId,
+    ) -> Result<varve_broker_api::TransactionInfo> {
+        Err(Error::new(ErrorKind::UnsupportedFeature, "no transactions"))
+    }
+
+    async fn abort_transaction(&self, _: &Context, _: &varve_types::TransactionalId) -> Result<()> {
+        Err(Error::new(ErrorKind::UnsupportedFeature, "no transactions"))
     }
 
     async fn init_producer(&self, _: &Context, _: InitProducer) -> Result<ProducerSession> {

@@ -252,6 +252,7 @@ async fn offsets_are_listed_per_query() {
     h.broker.topic("orders", 2);
     h.append("orders", 0, &["a", "b"]).await;
     let query = |p, position: Option<Position>| v1::OffsetQuery {
+        isolation: 0,
         with_timestamp: false,
         topic_partition: tp("orders", p),
         position: position.map(|p| start(p).unwrap()),

@@ -11,8 +11,10 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use varve_broker::peer::{
-    Answer, Answers, PeerError, PeerService, Peers as _, Records, Tell, ToLeader,
+    Answer, Answers, MarkerOrder, MarkerOutcome, PeerError, PeerService, Peers as _, Records,
+    Registration, Tell, ToLeader,
 };
+use varve_broker_api::Error;
 use varve_metadata::log::Later;
 use varve_metadata::{Heartbeat, NodeState, Output, PartitionKey};
 use varve_partition::{FetchId, Position};
@@ -133,6 +135,14 @@ impl PeerService for Service {
             }
         };
         (Box::new(tell), Box::new(answers))
+    }
+
+    fn register(&self, _: Registration) -> Later<'static, Result<(), Error>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn write_markers(&self, order: MarkerOrder) -> Later<'static, Vec<MarkerOutcome>> {
+        Box::pin(async move { vec![MarkerOutcome::Again; order.partitions.len()] })
     }
 
     fn heartbeat(&self, beat: Heartbeat) -> Later<'static, Output> {

@@ -28,6 +28,7 @@ impl Batch {
             end_offset: self.end(),
             leader_epoch: self.epoch,
             producer: self.producer,
+            unsequenced: None,
             records: self.records,
             max_timestamp: 0,
             transactional: false,

@@ -1,0 +1,134 @@
+//! What readers must know of a partition's transactions, and what of a read they get to see.
+//!
+//! Invariants: the list of aborted transactions is published before the last stable offset that needs it, so
+//! whoever reads below that offset finds every transaction there that was aborted; markers of the log itself are
+//! shown to nobody but the log's own coordinators and followers.
+
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use bytes::{Bytes, BytesMut};
+use parking_lot::RwLock;
+use varve_broker_api::{Error, Isolation};
+use varve_partition::{Aborted, AbortedList};
+use varve_record::{StoredBatch, has_transactions};
+use varve_types::{ErrorKind, Offset};
+
+/// What a reader is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sight {
+    /// Everything, as it is stored.
+    Raw,
+    /// What a client asked for.
+    Of(Isolation),
+}
+
+/// Transactions of a partition as its lane published them last.
+#[derive(Debug, Default)]
+pub(crate) struct Stable {
+    last_stable: AtomicI64,
+    aborted: RwLock<AbortedList>,
+}
+
+impl Stable {
+    /// Readers of committed records may read below `last_stable`, with these aborted.
+    pub(crate) fn publish(&self, last_stable: Offset, aborted: &AbortedList) {
+        let same = {
+            let known = self.aborted.read();
+            let ends = |list: &AbortedList| {
+                let all = list.all();
+                (all.len(), all.first().copied(), all.last().copied())
+            };
+            ends(&known) == ends(aborted)
+        };
+        if !same {
+            self.aborted.write().follow(aborted);
+        }
+        self.last_stable.store(last_stable.get(), Ordering::SeqCst);
+    }
+
+    /// As [`Self::publish`], after the log was cut: what was known may be wrong anywhere.
+    pub(crate) fn replace(&self, last_stable: Offset, aborted: &AbortedList) {
+        *self.aborted.write() = aborted.clone();
+        self.last_stable.store(last_stable.get(), Ordering::SeqCst);
+    }
+
+    pub(crate) fn last_stable(&self) -> Offset {
+        Offset::new(self.last_stable.load(Ordering::SeqCst)).unwrap_or(Offset::ZERO)
+    }
+
+    /// What of whole batches a reader is shown: the rest of `batches`, which begin at or after `from` and end
+    /// before `to`. Copies only where something in the middle is left out.
+    pub(crate) fn show(
+        &self,
+        sight: Sight,
+        batches: Bytes,
+        from: Offset,
+        to: Offset,
+    ) -> Result<Bytes, Error> {
+        let Sight::Of(isolation) = sight else {
+            return Ok(batches);
+        };
+        if !has_transactions(&batches) {
+            return Ok(batches);
+        }
+        let aborted = match isolation {
+            Isolation::Committed => self.aborted_between(from, to),
+            Isolation::Uncommitted => Vec::new(),
+        };
+        let mut shown = Shown::default();
+        let mut rest = batches.clone();
+        let mut at = 0;
+        while !rest.is_empty() {
+            let batch = StoredBatch::split_from(&rest).map_err(|error| {
+                let text = format!("a batch that was just read is damaged: {error}");
+                Error::new(ErrorKind::CorruptLog, text)
+            })?;
+            let size = batch.bytes.len();
+            let header = &batch.header;
+            let hidden = header.is_control()
+                || header.is_transactional()
+                    && aborted.iter().any(|a| {
+                        a.producer == header.producer_id
+                            && (a.first..=a.last).contains(&header.base_offset)
+                    });
+            if !hidden {
+                shown.add(at, size);
+            }
+            at += size;
+            rest = rest.slice(size..);
+        }
+        Ok(shown.of(&batches))
+    }
+
+    fn aborted_between(&self, from: Offset, to: Offset) -> Vec<Aborted> {
+        let list = self.aborted.read();
+        list.overlapping(from, to).copied().collect()
+    }
+}
+
+/// Runs of batches that are shown.
+#[derive(Default)]
+struct Shown(Vec<(usize, usize)>);
+
+impl Shown {
+    fn add(&mut self, at: usize, size: usize) {
+        match self.0.last_mut() {
+            Some((_, end)) if *end == at => *end += size,
+            _ => self.0.push((at, at + size)),
+        }
+    }
+
+    fn of(&self, bytes: &Bytes) -> Bytes {
+        match self.0.as_slice() {
+            [] => Bytes::new(),
+            [(start, end)] => bytes.slice(*start..*end),
+            runs => {
+                let mut all = BytesMut::with_capacity(bytes.len());
+                for (start, end) in runs {
+                    all.extend_from_slice(&bytes[*start..*end]);
+                }
+                all.freeze()
+            }
+        }
+    }
+}

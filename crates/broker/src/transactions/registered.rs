@@ -1,0 +1,36 @@
+//! Which producers' transactions a partition is known to be registered in, so that their further batches need no
+//! question. A cache: what it forgets is asked again, and what it holds too long does no harm, because the epoch
+//! of a producer is raised with the end of each transaction and the partition refuses the old one.
+
+use std::collections::BTreeMap;
+
+use parking_lot::Mutex;
+use varve_types::ProducerId;
+
+/// Producers remembered in one partition; beyond it all are forgotten.
+const MOST: usize = 10_000;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct Registered(Mutex<BTreeMap<i64, i16>>);
+
+impl Registered {
+    /// Whether the partition was registered in the transaction of this epoch.
+    pub(crate) fn knows(&self, producer: ProducerId) -> bool {
+        self.0.lock().get(&producer.id) == Some(&producer.epoch)
+    }
+
+    /// It was.
+    pub(crate) fn note(&self, producer: ProducerId) {
+        let mut known = self.0.lock();
+        if known.len() >= MOST {
+            known.clear();
+        }
+        known.insert(producer.id, producer.epoch);
+    }
+
+    /// The producer's transaction has ended here.
+    pub(crate) fn forget(&self, producer: i64) {
+        self.0.lock().remove(&producer);
+    }
+}
