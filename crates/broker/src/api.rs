@@ -8,8 +8,9 @@ use std::time::Duration;
 use varve_broker_api as api;
 use varve_broker_api::{Context, Error, Result};
 use varve_groups::{Input, Reply};
+use varve_record::Batch;
 use varve_types::{
-    ErrorKind, GroupName, MemberId, Offset, ProducerId, TopicId, TopicName, TopicPartition,
+    Acks, ErrorKind, GroupName, MemberId, Offset, ProducerId, TopicId, TopicName, TopicPartition,
     TransactionalId,
 };
 
@@ -31,6 +32,11 @@ impl api::Broker for Broker {
             return Err(Error::new(ErrorKind::PolicyViolation, text));
         }
         let id = TopicPartition::new(request.topic, request.partition);
+        check_transaction(
+            &request.batch,
+            request.transactional_id.as_ref(),
+            request.acks,
+        )?;
         let partition = &inner.registry.leading(&id)?;
         inner.space.check(partition)?;
         let config = partition.config();
@@ -43,12 +49,20 @@ impl api::Broker for Broker {
             ));
         };
         let terms = produce::Terms {
-            acks: request.acks,
             expected_offset: request.expected_offset,
-            leader_epoch: None,
+            ..produce::Terms::new(request.acks)
         };
         let now = inner.clock.now();
-        let receipt = produce::enqueue(partition, batch, terms, permit, now)?;
+        let receipt = match request.transactional_id {
+            None => produce::enqueue(partition, batch, terms, permit, now)?,
+            Some(name) => {
+                let topic = inner.registry.topic(&id.topic)?.info.id;
+                let held = (permit, now);
+                inner
+                    .transactions
+                    .append((topic, partition), name, batch, terms, held)?
+            }
+        };
         Ok(match inner.registry.cluster() {
             Some(_) => receipt.hinted(Arc::clone(&inner.registry), id),
             None => receipt,
@@ -569,6 +583,20 @@ impl Broker {
             other => Err(unexpected(&other)),
         }
     }
+}
+
+/// A batch is part of a transaction exactly when its caller says whose.
+fn check_transaction(batch: &Batch, id: Option<&TransactionalId>, acks: Acks) -> Result<()> {
+    let header = batch.header();
+    if header.is_transactional() != id.is_some() {
+        let text = "a batch has the transactional bit exactly when a transactional id is given; nothing was appended";
+        return Err(Error::invalid("transactional_id", text));
+    }
+    if id.is_some() && (acks != Acks::All || header.producer().is_none()) {
+        let text = "an append within a transaction has a producer session and acks=all; nothing was appended";
+        return Err(Error::invalid("transactional_id", text));
+    }
+    Ok(())
 }
 
 /// Runs a change of metadata to its end, whoever still waits for it: a caller that is cancelled or runs out

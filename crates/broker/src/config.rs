@@ -62,6 +62,8 @@ pub struct BrokerConfig {
     pub offsets_partitions: i32,
     /// Size of their segments, in bytes.
     pub offsets_segment_bytes: u64,
+    /// Partitions of `__transaction_state`, when it is created.
+    pub transactions_partitions: i32,
     /// Time an empty group keeps its offsets.
     pub offsets_retention: Duration,
     /// Session timeout of group members that name none.
@@ -104,6 +106,7 @@ impl BrokerConfig {
             request_timeout: Duration::from_secs(30),
             fetch_max_bytes: limits::FETCH_MAX_BYTES,
             offsets_partitions: 50,
+            transactions_partitions: 50,
             offsets_segment_bytes: 100 * 1024 * 1024,
             offsets_retention: Duration::from_secs(10_080 * 60),
             group_session_timeout: Duration::from_secs(45),

@@ -12,10 +12,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 use varve_broker_api::Error;
 use varve_groups::codec;
 use varve_groups::{AppendId, Coordinator, Failure, Input, Matcher, Output, Reply, Tick, Ticket};
-use varve_types::{ErrorKind, GroupName, LeaderEpoch, PartitionId};
+use varve_types::{ErrorKind, GroupName, LeaderEpoch, PartitionId, ProducerId};
 use varve_vfs::Clock;
 
-use crate::offsets_topic::OffsetsTopic;
+use crate::internal_topic::{InternalTopic, KeyValue, OFFSETS, Replayed, name_of};
 use crate::registry::Registry;
 
 /// Calls that may wait for the coordinator task.
@@ -31,6 +31,12 @@ enum Message {
     Appended {
         id: AppendId,
         result: Result<(), Error>,
+    },
+    /// The end of a producer's transaction is in this partition.
+    TransactionEnded {
+        number: PartitionId,
+        producer: ProducerId,
+        committed: bool,
     },
     Drain,
 }
@@ -63,7 +69,7 @@ impl Groups {
     pub(crate) fn start(
         config: varve_groups::Config,
         registry: Arc<Registry>,
-        offsets: OffsetsTopic,
+        offsets: InternalTopic,
         clock: Arc<dyn Clock>,
         only: Option<(PartitionId, LeaderEpoch)>,
     ) -> Self {
@@ -111,6 +117,21 @@ impl Groups {
         }
     }
 
+    /// The marker that ends a producer's transaction is committed in that partition of the topic.
+    pub(crate) async fn transaction_ended(
+        &self,
+        number: PartitionId,
+        producer: ProducerId,
+        committed: bool,
+    ) {
+        let ended = Message::TransactionEnded {
+            number,
+            producer,
+            committed,
+        };
+        let _ = self.messages.send(ended).await;
+    }
+
     /// Answers everything that is parked and parks nothing more.
     pub(crate) async fn drain(&self) {
         let _ = self.messages.send(Message::Drain).await;
@@ -140,7 +161,7 @@ struct Task {
     messages: mpsc::WeakSender<Message>,
     version: watch::Receiver<u64>,
     registry: Arc<Registry>,
-    offsets: OffsetsTopic,
+    offsets: InternalTopic,
     clock: Arc<dyn Clock>,
     /// Partitions of `__consumer_offsets` that could not be read at the start, and their number then.
     unread: (BTreeSet<PartitionId>, i32),
@@ -199,11 +220,14 @@ impl Task {
         let core = &mut self.core;
         let mut outputs = Vec::new();
         let mut loaded = 0u64;
+        let count = self.registry.topic(&name_of(OFFSETS));
+        let count = count.map_or(1, |topic| topic.info.partitions);
+        let within = |number| (number, count);
         self.unread = self
             .offsets
-            .replay(self.only.map(|(number, _)| number), |key, value| {
+            .replay(self.only.map(|(number, _)| number), |number, found| {
                 loaded += 1;
-                core.step(now, Input::Load { key, value }, &mut outputs);
+                core.step(now, input(found, within(number)), &mut outputs);
             })
             .await;
         self.outputs = outputs;
@@ -240,6 +264,18 @@ impl Task {
                 };
                 self.step(Input::CommitFailed { id, failure });
             }
+            Message::TransactionEnded {
+                number,
+                producer,
+                committed,
+            } => {
+                let topic = self.registry.topic(&name_of(OFFSETS));
+                self.step(Input::TxnEnded {
+                    producer,
+                    committed,
+                    within: topic.ok().map(|topic| (number, topic.info.partitions)),
+                });
+            }
             Message::Drain => self.step(Input::Drain),
         }
     }
@@ -259,7 +295,7 @@ impl Task {
                     "the offsets of group {:?} are in {}-{partition}, which could not be read when this node \
                      started; nothing was changed; repair that partition and restart",
                     group.as_str(),
-                    crate::offsets_topic::NAME
+                    OFFSETS
                 ),
             )
         })
@@ -275,12 +311,15 @@ impl Task {
                             let _ = caller.send(reply);
                         }
                     }
-                    Output::Append { id, group, records } => self.append(id, &group, records).await,
-                    Output::TxnAppend { id, .. } => {
-                        let text = "this node serves no transactions; nothing was committed";
-                        let result = Err(Error::new(ErrorKind::UnsupportedFeature, text));
-                        self.take(Message::Appended { id, result });
+                    Output::Append { id, group, records } => {
+                        self.append(id, &group, None, records).await;
                     }
+                    Output::TxnAppend {
+                        id,
+                        group,
+                        producer,
+                        records,
+                    } => self.append(id, &group, Some(producer), records).await,
                     Output::LoadSkipped { error } => {
                         tracing::warn!(%error, "a record of __consumer_offsets was left out");
                     }
@@ -293,12 +332,14 @@ impl Task {
         &mut self,
         id: AppendId,
         group: &GroupName,
-        records: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+        producer: Option<ProducerId>,
+        records: Vec<KeyValue>,
     ) {
         let partition = |count: i32| -> PartitionId { codec::partition_of(group, count) };
         // Another leader may have written since, and this node lead again: what was read is out of date then.
         let epoch = self.only.map(|(_, epoch)| epoch);
-        match self.offsets.append(partition, epoch, &records).await {
+        let appended = self.offsets.append(partition, epoch, producer, &records);
+        match appended.await {
             Ok(receipts) => {
                 let messages = self.messages.clone();
                 tokio::spawn(async move {
@@ -316,6 +357,34 @@ impl Task {
                 result: Err(error),
             }),
         }
+    }
+}
+
+/// What a replay found, for the core. `within`: the partition it was found in, of how many.
+fn input(found: Replayed, within: (PartitionId, i32)) -> Input {
+    match found {
+        Replayed::Record {
+            producer: None,
+            key,
+            value,
+        } => Input::Load { key, value },
+        Replayed::Record {
+            producer: Some(producer),
+            key,
+            value,
+        } => Input::LoadTxn {
+            producer,
+            key,
+            value,
+        },
+        Replayed::End {
+            producer,
+            committed,
+        } => Input::TxnEnded {
+            producer,
+            committed,
+            within: Some(within),
+        },
     }
 }
 

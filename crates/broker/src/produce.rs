@@ -8,6 +8,7 @@ use std::task::{Context as TaskContext, Poll};
 
 use tokio::sync::oneshot;
 use varve_broker_api::{Appended, Error};
+use varve_partition::TransactionEnd;
 use varve_record::Batch;
 use varve_types::config::TimestampType;
 use varve_types::{Acks, ErrorKind, LeaderEpoch, Offset, TopicConfig, TopicPartition};
@@ -115,6 +116,42 @@ pub(crate) struct Terms {
     pub(crate) expected_offset: Option<Offset>,
     /// Append only in this epoch of the leader.
     pub(crate) leader_epoch: Option<LeaderEpoch>,
+    /// The coordinator has durably registered the partition in the producer's transaction.
+    pub(crate) verified: bool,
+    /// The batch is a marker that ends a transaction.
+    pub(crate) marker: Option<TransactionEnd>,
+}
+
+impl Terms {
+    pub(crate) const fn new(acks: Acks) -> Self {
+        Self {
+            acks,
+            expected_offset: None,
+            leader_epoch: None,
+            verified: false,
+            marker: None,
+        }
+    }
+}
+
+/// The other end of a [`Receipt`].
+#[derive(Debug)]
+pub(crate) struct Promise(oneshot::Sender<Result<Appended, Error>>);
+
+impl Promise {
+    pub(crate) fn new() -> (Self, Receipt) {
+        let (reply, answer) = oneshot::channel();
+        let receipt = Receipt {
+            answer,
+            hints: None,
+        };
+        (Self(reply), receipt)
+    }
+
+    /// Answers. Whoever waited may have gone.
+    pub(crate) fn keep(self, result: Result<Appended, Error>) {
+        let _ = self.0.send(result);
+    }
 }
 
 /// Sends a checked batch to its lane.
@@ -128,28 +165,53 @@ pub(crate) fn enqueue(
     if partition.offline().is_some() {
         return Err(partition.offline_error());
     }
-    let (reply, answer) = oneshot::channel();
+    let (promise, receipt) = Promise::new();
+    match push(partition, batch, terms, (permit, arrived), promise) {
+        Ok(()) => Ok(receipt),
+        Err(_) => Err(shutting_down()),
+    }
+}
+
+/// As [`enqueue`], for a receipt that somebody holds already.
+pub(crate) fn enqueue_for(
+    partition: &Arc<Partition>,
+    batch: Batch,
+    terms: Terms,
+    held: (Permit, Tick),
+    promise: Promise,
+) {
+    if partition.offline().is_some() {
+        return promise.keep(Err(partition.offline_error()));
+    }
+    if let Err(promise) = push(partition, batch, terms, held, promise) {
+        promise.keep(Err(shutting_down()));
+    }
+}
+
+fn push(
+    partition: &Arc<Partition>,
+    batch: Batch,
+    terms: Terms,
+    (permit, arrived): (Permit, Tick),
+    promise: Promise,
+) -> Result<(), Promise> {
     let arrival = Arrival {
         batch,
         terms,
         arrived,
-        reply,
+        reply: promise.0,
         permit,
     };
-    partition
-        .lane
-        .push(Command::Produce {
-            slot: partition.slot,
-            arrival,
-        })
-        .map_err(|_| {
-            Error::new(
-                ErrorKind::ShuttingDown,
-                "the broker is shutting down; nothing was appended; use another node or come back",
-            )
-        })?;
-    Ok(Receipt {
-        answer,
-        hints: None,
-    })
+    let slot = partition.slot;
+    match partition.lane.push(Command::Produce { slot, arrival }) {
+        Err(Command::Produce { arrival, .. }) => Err(Promise(arrival.reply)),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+fn shutting_down() -> Error {
+    Error::new(
+        ErrorKind::ShuttingDown,
+        "the broker is shutting down; nothing was appended; use another node or come back",
+    )
 }

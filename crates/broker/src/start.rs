@@ -34,6 +34,7 @@ use crate::scrape::Scrape;
 use crate::scrub::{ScrubMetrics, ScrubThread, Scrubber};
 use crate::stall::{self, FlushWatch};
 use crate::storage_health::ScrubStatus;
+use crate::transactions::Transactions;
 use crate::work::{Worker, blocking};
 
 /// Buffers of reads that are kept for the next reads.
@@ -78,7 +79,7 @@ pub(crate) struct Inner {
     pub(crate) admission: Admission,
     pub(crate) groups: Arc<Coordinators>,
     pub(crate) group_gauges: GroupGauges,
-    pub(crate) transactions: crate::transactions::Transactions,
+    pub(crate) transactions: Arc<Transactions>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) space: Arc<Space>,
     pub(crate) lanes: Arc<[Arc<Inbox<Command>>]>,
@@ -164,6 +165,7 @@ impl Broker {
             Some((cluster, _)) => cluster.config.replica_lag,
             None => lane::REPLICA_LAG,
         };
+        let service = cluster.as_ref().map(|(_, service)| *service);
         let joining = cluster.map(|(cluster, service)| {
             let joining = Joining::begin(&config, cluster, &clock, &marks, &metrics);
             (joining, service)
@@ -251,6 +253,15 @@ impl Broker {
             Arc::clone(&clock),
             Arc::clone(&config),
         );
+        let transactions = Transactions::start(
+            Arc::clone(&registry),
+            Arc::clone(&groups),
+            Arc::clone(&clock),
+            Arc::clone(&config),
+        );
+        if let Some(service) = service {
+            service.serve_transactions(&transactions);
+        }
         let watch = Arc::clone(&flushers.watch);
         let by_time = housekeeping::run(Arc::clone(&lanes), Arc::clone(&space));
         let stalls = stall::run(
@@ -266,7 +277,7 @@ impl Broker {
             registry,
             groups,
             group_gauges: GroupGauges::default(),
-            transactions: crate::transactions::Transactions,
+            transactions,
             clock,
             space,
             lanes,
@@ -298,6 +309,7 @@ impl Broker {
     pub async fn drain(&self) {
         self.inner.draining.store(true, Ordering::SeqCst);
         self.inner.groups.drain().await;
+        self.inner.transactions.drain().await;
     }
 
     /// Refuses appends, flushes and closes every log, ends the threads. Returns whether everything is

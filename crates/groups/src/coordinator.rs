@@ -134,9 +134,10 @@ impl Coordinator {
                 value,
             } => return self.load_txn(now, producer, &key, value.as_deref(), out),
             Input::TxnEnded {
-                producer_id,
+                producer,
                 committed,
-            } => return self.txn_ended(now, producer_id, committed, out),
+                within,
+            } => return self.txn_ended(now, producer, committed, within, out),
             Input::Loaded => return self.finish_loading(now, out),
             Input::Topics(topics) => return self.topics_changed(now, topics, out),
             Input::Drain => return self.drain(now, out),

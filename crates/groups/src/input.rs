@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use varve_types::{
-    GroupName, LeaderEpoch, MemberId, Offset, ProducerId, TopicId, TopicName, TopicPartition,
+    GroupName, LeaderEpoch, MemberId, Offset, PartitionId, ProducerId, TopicId, TopicName,
+    TopicPartition,
 };
 
 use crate::{ClassicHeartbeat, ClassicJoin, ClassicLeave, ClassicSync, Failure};
@@ -130,10 +131,14 @@ pub enum Input {
     /// The marker that ends a producer's transaction is committed in this coordinator's partition of
     /// `__consumer_offsets`. In the order of the log, before [`Input::Loaded`] and after it.
     TxnEnded {
-        /// Producer.
-        producer_id: i64,
+        /// Producer of the marker. Its epoch is above that of the transaction: what has the same epoch or a greater
+        /// one is of a later transaction, and stays.
+        producer: ProducerId,
         /// Committed; else aborted.
         committed: bool,
+        /// For a coordinator of several partitions: which one, and how many `__consumer_offsets` has. Only groups
+        /// that are there are concerned.
+        within: Option<(PartitionId, i32)>,
     },
     /// Replay is complete. Before this every call is answered with `CoordinatorLoading`. Send
     /// [`Input::Topics`] first: offsets of topics that are gone are removed now.

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use varve_types::{LeaderEpoch, Offset, TopicPartition};
+use varve_types::{LeaderEpoch, Offset, ProducerId, TopicPartition};
 
 /// A committed position without its partition: what a record's value holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,8 +62,8 @@ struct Placed {
 #[derive(Debug, Default)]
 pub(crate) struct Offsets {
     table: BTreeMap<TopicPartition, Placed>,
-    /// By producer id. Never empty maps.
-    pending: BTreeMap<i64, BTreeMap<TopicPartition, Placed>>,
+    /// By producer. Never empty maps.
+    pending: BTreeMap<ProducerId, BTreeMap<TopicPartition, Placed>>,
     places: u64,
 }
 
@@ -88,7 +88,7 @@ impl Offsets {
     }
 
     /// A record of an open transaction. Removals are not made in transactions.
-    pub(crate) fn apply_pending(&mut self, producer: i64, (partition, committed): Change) {
+    pub(crate) fn apply_pending(&mut self, producer: ProducerId, (partition, committed): Change) {
         let place = self.next_place();
         if let Some(committed) = committed {
             let pending = self.pending.entry(producer).or_default();
@@ -96,17 +96,31 @@ impl Offsets {
         }
     }
 
-    /// The end of a producer's transaction.
-    pub(crate) fn end(&mut self, producer: i64, committed: bool) {
-        let Some(pending) = self.pending.remove(&producer).filter(|_| committed) else {
-            return;
-        };
-        for (partition, placed) in pending {
-            let newer = |held: &Placed| held.place > placed.place;
-            if !self.table.get(&partition).is_some_and(newer) {
-                self.table.insert(partition, placed);
+    /// The end of a producer's transaction, by a marker of this epoch.
+    pub(crate) fn end(&mut self, marker: ProducerId, committed: bool) {
+        let ended: Vec<ProducerId> = self
+            .of(marker.id)
+            .filter(|p| p.epoch < marker.epoch)
+            .collect();
+        for producer in ended {
+            let pending = self.pending.remove(&producer).unwrap_or_default();
+            for (partition, placed) in pending.into_iter().filter(|_| committed) {
+                let newer = |held: &Placed| held.place > placed.place;
+                if !self.table.get(&partition).is_some_and(newer) {
+                    self.table.insert(partition, placed);
+                }
             }
         }
+    }
+
+    /// Sessions of a producer that have offsets pending.
+    fn of(&self, producer: i64) -> impl Iterator<Item = ProducerId> {
+        let session = |epoch| ProducerId {
+            id: producer,
+            epoch,
+        };
+        let range = session(i16::MIN)..=session(i16::MAX);
+        self.pending.range(range).map(|(producer, _)| *producer)
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -118,7 +132,7 @@ impl Offsets {
     }
 
     pub(crate) fn has_pending_of(&self, producer: i64) -> bool {
-        self.pending.contains_key(&producer)
+        self.of(producer).next().is_some()
     }
 
     /// Partitions with offsets of open transactions, in order, perhaps more than once.

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use varve_types::{ErrorKind, GroupName, MemberId, ProducerId, TopicPartition};
+use varve_types::{ErrorKind, GroupName, MemberId, PartitionId, ProducerId, TopicPartition};
 
 use crate::codec::{self, CodecError, Key};
 use crate::commits::{change_of, too_many};
@@ -111,7 +111,7 @@ impl Coordinator {
         let write = Write {
             ticket: Some(ticket),
             changes,
-            answer: Answer::TxnCommit(commit.producer.id, results),
+            answer: Answer::TxnCommit(commit.producer, results),
             ..Write::new()
         };
         let id = self.queue(name, write);
@@ -128,14 +128,16 @@ impl Coordinator {
     pub(crate) fn txn_ended(
         &mut self,
         now: Tick,
-        producer: i64,
+        producer: ProducerId,
         committed: bool,
+        within: Option<(PartitionId, i32)>,
         out: &mut Vec<Output>,
     ) {
         for (name, group) in &mut self.groups {
-            let concerned =
-                group.offsets.has_pending_of(producer) || group.writes.has_txn(Some(producer));
-            if !concerned {
+            let id = producer.id;
+            let concerned = group.offsets.has_pending_of(id) || group.writes.has_txn(Some(id));
+            let elsewhere = |(number, count)| codec::partition_of(name, count) != number;
+            if !concerned || within.is_some_and(elsewhere) {
                 continue;
             }
             self.touched.insert(name.clone());
@@ -183,7 +185,7 @@ impl Coordinator {
             .entry(name.clone())
             .or_insert_with(|| Group::new(name, now));
         let change = (partition, committed);
-        group.offsets.apply_pending(producer.id, change);
+        group.offsets.apply_pending(producer, change);
         Ok(())
     }
 }

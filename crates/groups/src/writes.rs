@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 
-use varve_types::{MemberId, TopicPartition};
+use varve_types::{MemberId, ProducerId, TopicPartition};
 
 use crate::journal::Held;
 use crate::offsets::Change;
@@ -21,9 +21,9 @@ pub(crate) enum Answer {
     /// The assignment of this generation of a classic group.
     ClassicAssigned(i32),
     /// Offsets of a producer's transaction, which is open.
-    TxnCommit(i64, Vec<Result<(), Failure>>),
+    TxnCommit(ProducerId, Vec<Result<(), Failure>>),
     /// Not a write: the end of a producer's transaction, in its place among the writes.
-    TxnEnd(i64, bool),
+    TxnEnd(ProducerId, bool),
     /// The new id of a static member of a classic group.
     ClassicReplaced(MemberId),
 }
@@ -109,7 +109,7 @@ impl Writes {
     pub(crate) fn has_txn(&self, producer: Option<i64>) -> bool {
         let of = |id: i64| producer.is_none_or(|p| p == id);
         let mut queue = self.queue.iter();
-        queue.any(|w| matches!(w.answer, Answer::TxnCommit(id, _) if of(id)))
+        queue.any(|w| matches!(w.answer, Answer::TxnCommit(producer, _) if of(producer.id)))
     }
 
     /// Partitions that a write of a transaction under way will set.

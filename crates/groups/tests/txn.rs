@@ -126,7 +126,11 @@ impl World {
                 }
                 Entry::End(producer_id, committed) => {
                     world.step(Input::TxnEnded {
-                        producer_id,
+                        producer: ProducerId {
+                            id: producer_id,
+                            epoch: i16::MAX,
+                        },
+                        within: None,
                         committed,
                     });
                 }
@@ -235,7 +239,11 @@ impl World {
             } => {
                 self.log.push(Entry::End(producer, committed));
                 self.step(Input::TxnEnded {
-                    producer_id: producer,
+                    producer: ProducerId {
+                        id: producer,
+                        epoch: i16::MAX,
+                    },
+                    within: None,
                     committed,
                 });
             }

@@ -15,8 +15,10 @@ pub const FIRST_LEVEL: u16 = 1;
 pub const STATE_CHECKS: u16 = 2;
 /// From this level on a move ends only when one of its targets can lead.
 pub const MOVES_END_LED: u16 = 3;
+/// From this level on every node can read markers of transactions, and there are transactions (KIP-98).
+pub const TRANSACTIONS: u16 = 4;
 /// Highest level that this program knows.
-pub const KNOWN_LEVEL: u16 = MOVES_END_LED;
+pub const KNOWN_LEVEL: u16 = TRANSACTIONS;
 
 /// The highest level that every registered node can work at; `None`: there is none, or no node.
 #[must_use]

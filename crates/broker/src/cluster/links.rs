@@ -74,6 +74,11 @@ impl Links {
         })
     }
 
+    /// The other nodes.
+    pub(crate) fn peers(&self) -> &dyn Peers {
+        &*self.peers
+    }
+
     /// Sends a fetch; that of a replica which a move adds once what it and its like have copied is paid for.
     pub(crate) fn fetch(
         &self,

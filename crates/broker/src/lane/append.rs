@@ -32,12 +32,17 @@ impl Lane {
         self.next_ticket += 1;
         let header = batch.header();
         let records = header.record_count.unsigned_abs();
-        let append = Append {
-            producer: header.producer(),
-            expected_offset: terms.expected_offset,
-            leader_epoch: terms.leader_epoch,
-            transactional: header.is_transactional(),
-            ..Append::new(ticket, records, terms.acks)
+        let append = match terms.marker {
+            Some(end) => Append::end_of_transaction(ticket, end),
+            None => Append {
+                producer: header.producer(),
+                unsequenced: header.transaction_without_sequence(),
+                expected_offset: terms.expected_offset,
+                leader_epoch: terms.leader_epoch,
+                transactional: header.is_transactional(),
+                verified: terms.verified,
+                ..Append::new(ticket, records, terms.acks)
+            },
         };
         let append_time_ms = self.clock.wall_ms();
         let owed = Owed {

@@ -1,60 +1,408 @@
 //! Transactions over several partitions: whom a call about one goes to, what a leader asks before it appends, and
 //! how partitions learn of the end.
+//!
+//! There is one coordinator for each partition of `__transaction_state`, on the node that leads it. Invariants: a
+//! partition takes the first batch of a transaction only when its coordinator has it registered durably; a caller
+//! that comes to the wrong node is told the right one; nothing is begun before every node of the cluster can read
+//! markers.
 
+mod gate;
+mod host;
+mod markers;
 mod registered;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use varve_broker_api as api;
 use varve_broker_api::{Error, Result};
-use varve_types::{ErrorKind, ProducerId, TransactionalId};
+use varve_metadata::features;
+use varve_txn::{Cause, Input, Place, Reply, State, Ticket};
+use varve_types::{
+    ErrorKind, LeaderEpoch, NodeId, PartitionId, ProducerId, TopicPartition, TransactionalId,
+};
+use varve_vfs::Clock;
 
+use crate::config::BrokerConfig;
+use crate::coordinators::Coordinators;
+use crate::internal_topic::{InternalTopic, TRANSACTIONS};
+use crate::leaderships::{Leaderships, Subject, moved};
 use crate::peer::{MarkerOrder, MarkerOutcome, Registration};
+use crate::registry::Registry;
+use crate::{coordinator, offsets};
+use gate::Gate;
+use host::Host;
+use markers::Sender;
 
 pub(crate) use registered::Registered;
 
+/// How often leaderships that are over are looked for.
+const SWEEP: Duration = Duration::from_millis(500);
+
 /// Transactions of this node.
-#[derive(Debug, Default)]
-pub(crate) struct Transactions;
+pub(crate) struct Transactions {
+    registry: Arc<Registry>,
+    groups: Arc<Coordinators>,
+    clock: Arc<dyn Clock>,
+    config: Arc<BrokerConfig>,
+    tickets: AtomicU64,
+    led: Leaderships<Host>,
+    sender: Arc<Sender>,
+    gate: Gate,
+    draining: AtomicBool,
+}
+
+impl std::fmt::Debug for Transactions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Transactions")
+            .field("gate", &self.gate)
+            .finish_non_exhaustive()
+    }
+}
 
 impl Transactions {
+    pub(crate) fn start(
+        registry: Arc<Registry>,
+        groups: Arc<Coordinators>,
+        clock: Arc<dyn Clock>,
+        config: Arc<BrokerConfig>,
+    ) -> Arc<Self> {
+        let sender = Sender::new(
+            Arc::clone(&registry),
+            Arc::clone(&groups),
+            Arc::clone(&clock),
+        );
+        let me = Arc::new(Self {
+            led: Leaderships::new(TRANSACTIONS, Arc::clone(&registry)),
+            registry,
+            groups,
+            clock,
+            config,
+            tickets: AtomicU64::new(1),
+            sender: Arc::new(sender),
+            gate: Gate::default(),
+            draining: AtomicBool::new(false),
+        });
+        let weak = Arc::downgrade(&me);
+        tokio::spawn(async move {
+            while let Some(me) = weak.upgrade() {
+                me.sweep();
+                drop(me);
+                tokio::time::sleep(SWEEP).await;
+            }
+        });
+        me
+    }
+
+    /// Ends the coordinators of leaderships that are over, and starts those of new ones: transactions are to be
+    /// completed and timed out whoever calls.
+    fn sweep(&self) {
+        self.led.forget_ended();
+        if !self.draining.load(Ordering::SeqCst) {
+            self.led.here(|number, epoch| self.begin(number, epoch));
+        }
+    }
+
+    fn begin(&self, number: PartitionId, epoch: LeaderEpoch) -> Host {
+        Host::start(
+            varve_txn::Config::default(),
+            Arc::clone(&self.registry),
+            self.topic(),
+            Arc::clone(&self.clock),
+            (number, epoch),
+            Arc::clone(&self.sender),
+        )
+    }
+
+    fn topic(&self) -> InternalTopic {
+        InternalTopic::transactions(
+            Arc::clone(&self.registry),
+            Arc::clone(&self.clock),
+            &self.config,
+        )
+    }
+
+    /// Refuses everything from now on.
+    pub(crate) async fn drain(&self) {
+        self.draining.store(true, Ordering::SeqCst);
+        for host in self.led.running() {
+            host.drain().await;
+        }
+    }
+
+    fn ticket(&self) -> Ticket {
+        Ticket(self.tickets.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Asks the coordinator of an id, if it is this node.
+    async fn ask(
+        &self,
+        id: &TransactionalId,
+        input: impl FnOnce(Ticket) -> Input,
+    ) -> Result<Reply> {
+        if self.draining.load(Ordering::SeqCst) {
+            let text = "this node is shutting down; nothing was changed; ask another node";
+            return Err(Error::new(ErrorKind::ShuttingDown, text));
+        }
+        let subject = subject(id);
+        let (number, epoch, _) = self.led.place(subject)?;
+        let host = self
+            .led
+            .of(number, epoch, |number, epoch| self.begin(number, epoch));
+        match host.call(input(self.ticket())).await {
+            Err(error) if moved(error.kind) => Err(self
+                .led
+                .elsewhere(subject)
+                .unwrap_or_else(|| subject.again(error))),
+            answer => answer,
+        }
+    }
+
+    /// A producer id that nobody has had.
+    async fn fresh(&self) -> Result<i64> {
+        Ok(self.registry.init_producer(None).await?.producer.id)
+    }
+
+    /// Refuses to begin what other nodes could not read.
+    fn check_level(&self) -> Result<()> {
+        let Some(cluster) = self.registry.cluster() else {
+            return Ok(());
+        };
+        let level = varve_metadata::log::read(&*cluster.log, varve_metadata::State::level);
+        if level >= features::TRANSACTIONS {
+            return Ok(());
+        }
+        let text = format!(
+            "the cluster works at feature level {level}, and transactions need level {}; nothing was changed; raise \
+             it once every node runs a program that knows it",
+            features::TRANSACTIONS
+        );
+        Err(Error::new(ErrorKind::UnsupportedFeature, text).with("level", level))
+    }
+
+    pub(crate) async fn init(&self, request: api::InitTransactions) -> Result<ProducerId> {
+        self.check_level()?;
+        if !self.led.exists() {
+            self.topic().create().await?;
+        }
+        let api::InitTransactions { id, timeout, keep } = request;
+        let fresh = self.fresh().await?;
+        let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+        let name = id.clone();
+        let input = |ticket| Input::Init {
+            ticket,
+            name,
+            timeout_ms,
+            fresh,
+            keep,
+        };
+        match self.ask(&id, input).await? {
+            Reply::Session(producer) => Ok(producer),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    pub(crate) async fn end(&self, request: api::EndTransaction) -> Result<ProducerId> {
+        let api::EndTransaction {
+            id,
+            producer,
+            commit,
+        } = request;
+        let fresh = match producer.epoch >= i16::MAX - 2 {
+            true => self.fresh().await?,
+            // Epochs are not used up: none is needed.
+            false => producer.id,
+        };
+        let name = id.clone();
+        let input = |ticket| Input::End {
+            ticket,
+            name,
+            producer,
+            commit,
+            fresh,
+        };
+        match self.ask(&id, input).await? {
+            Reply::Ended(producer) => Ok(producer),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    pub(crate) async fn abort(&self, id: &TransactionalId) -> Result<()> {
+        let name = id.clone();
+        match self.ask(id, |ticket| Input::Abort { ticket, name }).await? {
+            Reply::Aborted => Ok(()),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Those that are coordinated here.
+    pub(crate) async fn list(&self) -> Result<Vec<api::TransactionListing>> {
+        let coordinator = self.config.node;
+        let mut all = Vec::new();
+        for host in self.led.here(|number, epoch| self.begin(number, epoch)) {
+            let ticket = self.ticket();
+            if let Ok(Reply::Transactions(some)) = host.call(Input::List { ticket }).await {
+                all.extend(some.into_iter().map(|t| api::TransactionListing {
+                    id: t.name,
+                    producer: t.producer,
+                    state: state(t.state),
+                    coordinator,
+                }));
+            }
+        }
+        all.sort_by(|a, b| a.id.cmp(&b.id));
+        Ok(all)
+    }
+
+    pub(crate) async fn describe(&self, id: &TransactionalId) -> Result<api::TransactionInfo> {
+        let name = id.clone();
+        match self.ask(id, |ticket| Input::Get { ticket, name }).await? {
+            Reply::Transaction(found) => Ok(info(*found, self.config.node)),
+            other => Err(unexpected(&other)),
+        }
+    }
+
     /// A leader asks for partitions of its own; this node must be the coordinator.
-    pub(crate) async fn register_here(&self, _registration: Registration) -> Result<()> {
-        Err(unserved())
+    pub(crate) async fn register_here(&self, registration: Registration) -> Result<()> {
+        let Registration {
+            id,
+            producer,
+            partitions,
+        } = registration;
+        let places = partitions.into_iter().map(|(topic, of)| Place {
+            topic,
+            name: of.topic,
+            partition: of.partition,
+        });
+        let (name, partitions) = (id.clone(), places.collect());
+        let input = |ticket| Input::Add {
+            ticket,
+            name,
+            producer,
+            partitions,
+        };
+        match self.ask(&id, input).await? {
+            Reply::Added => Ok(()),
+            other => Err(unexpected(&other)),
+        }
     }
 
     /// A coordinator has markers for partitions that this node leads.
     pub(crate) async fn write_markers_here(&self, order: &MarkerOrder) -> Vec<MarkerOutcome> {
-        vec![MarkerOutcome::Again; order.partitions.len()]
+        self.sender.write(order).await
     }
 
-    pub(crate) async fn init(&self, _request: api::InitTransactions) -> Result<ProducerId> {
-        Err(unserved())
-    }
-
-    pub(crate) async fn end(&self, _request: api::EndTransaction) -> Result<ProducerId> {
-        Err(unserved())
-    }
-
+    /// Commits offsets as part of a transaction; this node must coordinate the group.
     pub(crate) async fn commit_offsets(
         &self,
-        _request: api::CommitTransactionOffsets,
+        request: api::CommitTransactionOffsets,
     ) -> Result<Vec<Result<()>>> {
-        Err(unserved())
-    }
-
-    pub(crate) async fn list(&self) -> Result<Vec<api::TransactionListing>> {
-        Err(unserved())
-    }
-
-    pub(crate) async fn describe(&self, _id: &TransactionalId) -> Result<api::TransactionInfo> {
-        Err(unserved())
-    }
-
-    pub(crate) async fn abort(&self, _id: &TransactionalId) -> Result<()> {
-        Err(unserved())
+        let api::CommitTransactionOffsets {
+            id,
+            producer,
+            group,
+            member,
+            member_epoch,
+            offsets,
+        } = request;
+        let check = |o: &api::OffsetCommit| offsets::check_commit(&self.registry, o);
+        let checked: Vec<Result<()>> = offsets.iter().map(check).collect();
+        let right = offsets.into_iter().zip(&checked);
+        let wanted: Vec<_> = right
+            .filter(|(_, check)| check.is_ok())
+            .map(|(offset, _)| offsets::to_core(offset))
+            .collect();
+        if wanted.is_empty() {
+            return Ok(checked);
+        }
+        let (topic, home) = self.groups.home(&group).await?;
+        if !home.registered.knows(producer) {
+            let partitions = vec![(topic, home.id.clone())];
+            self.register(Registration {
+                id,
+                producer,
+                partitions,
+            })
+            .await?;
+            home.registered.note(producer);
+        }
+        let wall_ms = self.clock.wall_ms();
+        let input = |ticket| varve_groups::Input::TxnCommit {
+            ticket,
+            group,
+            member,
+            member_epoch,
+            producer,
+            offsets: wanted,
+            wall_ms,
+        };
+        let varve_groups::Reply::Committed(results) = self.groups.call(input).await? else {
+            let text = "internal error: the group coordinator gave the answer of another call";
+            return Err(Error::new(ErrorKind::StorageError, text));
+        };
+        let mut results = results.into_iter();
+        let result = |check: Result<()>| match check {
+            Ok(()) => results.next().unwrap_or(Ok(())).map_err(coordinator::error),
+            Err(error) => Err(error),
+        };
+        Ok(checked.into_iter().map(result).collect())
     }
 }
 
-fn unserved() -> Error {
-    let text = "this node serves no transactions yet; nothing was done";
-    Error::new(ErrorKind::UnsupportedFeature, text)
+fn subject(id: &TransactionalId) -> Subject<'_> {
+    Subject {
+        what: "transactional id",
+        key: "transactional_id",
+        name: id.as_str(),
+    }
+}
+
+/// The core answers each call with its own reply; anything else is a bug, and told as one.
+fn unexpected(reply: &Reply) -> Error {
+    tracing::error!(
+        ?reply,
+        "the transaction coordinator gave the answer of another call"
+    );
+    Error::new(
+        ErrorKind::StorageError,
+        "internal error in the transaction coordinator",
+    )
+}
+
+const fn state(state: State) -> api::TransactionState {
+    match state {
+        State::Empty => api::TransactionState::Empty,
+        State::Ongoing => api::TransactionState::Ongoing,
+        State::PrepareCommit => api::TransactionState::PrepareCommit,
+        State::PrepareAbort => api::TransactionState::PrepareAbort,
+        State::CompleteCommit => api::TransactionState::CompleteCommit,
+        State::CompleteAbort => api::TransactionState::CompleteAbort,
+    }
+}
+
+const fn cause(cause: Cause) -> api::TransactionCause {
+    match cause {
+        Cause::Producer => api::TransactionCause::Producer,
+        Cause::Timeout => api::TransactionCause::Timeout,
+        Cause::Operator => api::TransactionCause::Operator,
+        Cause::Successor => api::TransactionCause::Successor,
+        Cause::Renewal => api::TransactionCause::Renewal,
+    }
+}
+
+fn info(found: varve_txn::Description, coordinator: NodeId) -> api::TransactionInfo {
+    let partition = |place: Place| TopicPartition::new(place.name, place.partition);
+    api::TransactionInfo {
+        id: found.name,
+        producer: found.producer,
+        state: state(found.state),
+        cause: cause(found.cause),
+        coordinator,
+        timeout: Duration::from_millis(found.timeout_ms.into()),
+        started_ms: found.started_ms,
+        updated_ms: found.updated_ms,
+        partitions: found.partitions.into_iter().map(partition).collect(),
+        untold: found.untold.into_iter().map(partition).collect(),
+    }
 }

@@ -30,7 +30,13 @@ impl Registered {
     }
 
     /// The producer's transaction has ended here.
-    pub(crate) fn forget(&self, producer: i64) {
-        self.0.lock().remove(&producer);
+    pub(crate) fn forget(&self, marker: ProducerId) {
+        let mut known = self.0.lock();
+        if known
+            .get(&marker.id)
+            .is_some_and(|epoch| *epoch < marker.epoch)
+        {
+            known.remove(&marker.id);
+        }
     }
 }

@@ -381,6 +381,7 @@ impl Nodes {
         let faults = FaultVfs::new(Arc::clone(&disk) as Arc<dyn Vfs>);
         let mut config = BrokerConfig::new(data_dir(), ClusterId(1), node);
         config.offsets_partitions = 3;
+        config.transactions_partitions = 3;
         config.min_free_bytes = 0;
         config.journal_max_bytes = 8 << 20;
         config.directory = DirectoryId(self.directories + node.0 as u128);

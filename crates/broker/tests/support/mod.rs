@@ -58,6 +58,7 @@ impl Fixture {
         let faults = FaultVfs::new(Arc::clone(&disk) as Arc<dyn Vfs>);
         let mut config = BrokerConfig::new(data_dir(), ClusterId(1), NodeId(1));
         config.offsets_partitions = 3;
+        config.transactions_partitions = 3;
         config.min_free_bytes = 0;
         change(&mut config);
         let vfs = Arc::clone(&faults) as Arc<dyn Vfs>;
@@ -140,6 +141,7 @@ pub async fn watched(disk: &Arc<MemVfs>) -> (Broker, watch::WatchVfs, Arc<FaultV
     let watch = watch::WatchVfs::new(Arc::clone(&faults) as Arc<dyn Vfs>);
     let mut config = BrokerConfig::new(data_dir(), ClusterId(1), NodeId(1));
     config.offsets_partitions = 3;
+    config.transactions_partitions = 3;
     config.min_free_bytes = 0;
     config.housekeeping_interval = Duration::from_millis(500);
     config.offsets_segment_bytes = 4096;
@@ -231,7 +233,7 @@ pub async fn fetch_one(
     offset: i64,
 ) -> Result<Fetched, Error> {
     let fetch = Fetch {
-        isolation: Isolation::default(),
+        isolation: varve_broker_api::Isolation::default(),
         partitions: vec![FetchPartition {
             topic: topic.clone(),
             partition: PartitionId(partition),

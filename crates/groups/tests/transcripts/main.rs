@@ -239,7 +239,11 @@ impl Script {
         for (at, (of, records)) in log.iter().enumerate() {
             if let Of::Marker(producer_id, committed) = *of {
                 let ended = Input::TxnEnded {
-                    producer_id,
+                    producer: ProducerId {
+                        id: producer_id,
+                        epoch: i16::MAX,
+                    },
+                    within: None,
                     committed,
                 };
                 self.step(ended, text);
@@ -446,7 +450,11 @@ impl Script {
                     durable: true,
                 });
                 Input::TxnEnded {
-                    producer_id,
+                    producer: ProducerId {
+                        id: producer_id,
+                        epoch: i16::MAX,
+                    },
+                    within: None,
                     committed,
                 }
             }

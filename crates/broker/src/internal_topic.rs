@@ -1,13 +1,16 @@
-//! The internal topic `__consumer_offsets`: made when the first offset is committed, appended to with the
-//! guarantees of any `acks=all` write, replayed when the coordinator starts.
+//! Internal topics that coordinators keep what they know in, `__consumer_offsets` and `__transaction_state`: made
+//! when they are first needed, appended to with the guarantees of any `acks=all` write, replayed when a coordinator
+//! starts.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use varve_broker_api::{CreateTopic, Error, FetchPartition};
-use varve_record::{BatchBuilder, Compression, iter_batches};
-use varve_types::{Acks, ErrorKind, LeaderEpoch, Offset, PartitionId, TopicName, limits};
+use varve_record::{BatchBuilder, Compression, Marker, iter_batches};
+use varve_types::{
+    Acks, ErrorKind, LeaderEpoch, Offset, PartitionId, ProducerId, TopicName, limits,
+};
 use varve_vfs::Clock;
 
 use crate::admission::Admission;
@@ -18,10 +21,12 @@ use crate::produce::{Receipt, Terms, enqueue};
 use crate::reader;
 use crate::registry::Registry;
 
-/// Name of the topic.
-pub(crate) const NAME: &str = "__consumer_offsets";
+/// Name of the topic of groups.
+pub(crate) const OFFSETS: &str = "__consumer_offsets";
+/// Name of the topic of transactions.
+pub(crate) const TRANSACTIONS: &str = "__transaction_state";
 
-/// Bytes of commits in flight: a budget of their own, so that a flood of records never delays a commit.
+/// Bytes of appends in flight: a budget of their own, so that a flood of records never delays a commit.
 const IN_FLIGHT_BYTES: usize = 8 * 1024 * 1024;
 
 /// Bytes read at a time on replay.
@@ -40,8 +45,28 @@ const BATCH_RECORDS: usize = limits::BATCH_MAX_RECORDS as usize;
 /// Time between looks at a high watermark.
 const LOOK: Duration = Duration::from_millis(10);
 
-/// Access to the topic.
-pub(crate) struct OffsetsTopic {
+/// A key and a value; `None`: a tombstone.
+pub(crate) type KeyValue = (Vec<u8>, Option<Vec<u8>>);
+
+/// What a replay finds.
+#[derive(Debug)]
+pub(crate) enum Replayed {
+    /// A record; `producer`: of that producer's transaction.
+    Record {
+        producer: Option<ProducerId>,
+        key: Vec<u8>,
+        value: Option<Vec<u8>>,
+    },
+    /// The end of a producer's transaction in this partition.
+    End {
+        producer: ProducerId,
+        committed: bool,
+    },
+}
+
+/// Access to one internal topic.
+pub(crate) struct InternalTopic {
+    name: TopicName,
     registry: Arc<Registry>,
     clock: Arc<dyn Clock>,
     admission: Admission,
@@ -49,48 +74,65 @@ pub(crate) struct OffsetsTopic {
     segment_bytes: u64,
 }
 
-impl OffsetsTopic {
-    pub(crate) fn new(
+impl InternalTopic {
+    /// The topic of groups.
+    pub(crate) fn offsets(
         registry: Arc<Registry>,
         clock: Arc<dyn Clock>,
         config: &BrokerConfig,
     ) -> Self {
+        let sizes = (config.offsets_partitions, config.offsets_segment_bytes);
+        Self::new(OFFSETS, registry, clock, sizes)
+    }
+
+    /// The topic of transactions.
+    pub(crate) fn transactions(
+        registry: Arc<Registry>,
+        clock: Arc<dyn Clock>,
+        config: &BrokerConfig,
+    ) -> Self {
+        let sizes = (config.transactions_partitions, config.offsets_segment_bytes);
+        Self::new(TRANSACTIONS, registry, clock, sizes)
+    }
+
+    fn new(
+        name: &'static str,
+        registry: Arc<Registry>,
+        clock: Arc<dyn Clock>,
+        (partitions, segment_bytes): (i32, u64),
+    ) -> Self {
         Self {
+            name: name_of(name),
             registry,
             clock,
             admission: Admission::new(IN_FLIGHT_BYTES),
-            partitions: config.offsets_partitions,
-            segment_bytes: config.offsets_segment_bytes,
-        }
-    }
-
-    pub(crate) fn name() -> TopicName {
-        match TopicName::new(NAME) {
-            Ok(name) => name,
-            Err(error) => unreachable!("{NAME} is a legal name: {error}"),
+            partitions,
+            segment_bytes,
         }
     }
 
     /// Appends records, in their order, to the partition that `choose` names; in `epoch` of its leader only, if given.
-    /// They are one batch, or several where they are too large for that: an image of a group may be.
+    /// They are one batch, or several where they are too large for that: an image of a group may be. With a
+    /// `producer` they are part of its transaction, which the partition is registered in.
     pub(crate) async fn append(
         &self,
         choose: impl Fn(i32) -> PartitionId,
         epoch: Option<LeaderEpoch>,
-        records: &[(Vec<u8>, Option<Vec<u8>>)],
+        producer: Option<ProducerId>,
+        records: &[KeyValue],
     ) -> Result<Vec<Receipt>, Error> {
-        let name = Self::name();
+        let name = self.name.clone();
         let topic = match self.registry.topic(&name) {
             Ok(topic) => topic,
             Err(_) => {
-                self.create(name.clone()).await?;
+                self.create().await?;
                 self.registry.topic(&name)?
             }
         };
         let partition = topic.partition(choose(topic.info.partitions))?;
         let mut receipts = Vec::new();
         for part in parts(records) {
-            receipts.push(self.append_batch(partition, epoch, part).await?);
+            receipts.push(self.append_batch(partition, epoch, producer, part).await?);
         }
         Ok(receipts)
     }
@@ -99,16 +141,22 @@ impl OffsetsTopic {
         &self,
         partition: &Arc<Partition>,
         epoch: Option<LeaderEpoch>,
-        records: &[(Vec<u8>, Option<Vec<u8>>)],
+        producer: Option<ProducerId>,
+        records: &[KeyValue],
     ) -> Result<Receipt, Error> {
         let now_ms = self.clock.wall_ms();
         let mut builder = BatchBuilder::new(Compression::None, None);
+        if let Some(producer) = producer {
+            builder.set_transaction_of(producer);
+        }
         for (key, value) in records {
             builder
                 .append(now_ms, Some(key), value.as_deref(), &[])
-                .map_err(|e| internal(&e))?;
+                .map_err(|e| internal(&partition.id.topic, &e))?;
         }
-        let batch = builder.build_batch().map_err(|e| internal(&e))?;
+        let batch = builder
+            .build_batch()
+            .map_err(|e| internal(&partition.id.topic, &e))?;
         let size = batch.header().size();
         let Some(permit) = self.admission.admit(size).await else {
             return Err(Error::new(
@@ -118,13 +166,15 @@ impl OffsetsTopic {
         };
         let terms = Terms {
             acks: Acks::All,
-            expected_offset: None,
             leader_epoch: epoch,
+            verified: producer.is_some(),
+            ..Terms::new(Acks::All)
         };
         enqueue(partition, batch, terms, permit, self.clock.now())
     }
 
-    pub(crate) async fn create(&self, topic: TopicName) -> Result<(), Error> {
+    pub(crate) async fn create(&self) -> Result<(), Error> {
+        let topic = self.name.clone();
         let configs = [
             ("cleanup.policy", "compact".to_owned()),
             ("segment.bytes", self.segment_bytes.to_string()),
@@ -145,15 +195,15 @@ impl OffsetsTopic {
         }
     }
 
-    /// Hands every record to `each`, oldest first per partition. Returns the partitions that could not be
+    /// Hands every record and marker to `each`, oldest first per partition. Returns the partitions that could not be
     /// read whole, and how many there are: what they hold is unknown, which is not the same as nothing.
     pub(crate) async fn replay(
         &self,
         only: Option<PartitionId>,
-        mut each: impl FnMut(Vec<u8>, Option<Vec<u8>>),
+        mut each: impl FnMut(PartitionId, Replayed),
     ) -> (BTreeSet<PartitionId>, i32) {
         let mut unread = BTreeSet::new();
-        let Ok(topic) = self.registry.topic(&Self::name()) else {
+        let Ok(topic) = self.registry.topic(&self.name) else {
             return (unread, 0);
         };
         let wanted = |p: &&Arc<Partition>| only.is_none_or(|only| p.id.partition == only);
@@ -161,8 +211,10 @@ impl OffsetsTopic {
             if only.is_some() {
                 committed_before(partition).await;
             }
-            if let Err(error) = replay_partition(partition, &mut each).await {
-                tracing::error!(partition = %partition.id, %error, "offsets could not be read");
+            let number = partition.id.partition;
+            if let Err(error) = replay_partition(partition, &mut |found| each(number, found)).await
+            {
+                tracing::error!(partition = %partition.id, %error, "an internal topic could not be read");
                 unread.insert(partition.id.partition);
             }
         }
@@ -171,9 +223,7 @@ impl OffsetsTopic {
 }
 
 /// The records in runs that fit into a batch each.
-fn parts(
-    records: &[(Vec<u8>, Option<Vec<u8>>)],
-) -> impl Iterator<Item = &[(Vec<u8>, Option<Vec<u8>>)]> {
+fn parts(records: &[KeyValue]) -> impl Iterator<Item = &[KeyValue]> {
     let (mut bytes, mut count) = (0, 0);
     records.chunk_by(move |before, _| {
         bytes += before.0.len() + before.1.as_ref().map_or(0, Vec::len);
@@ -195,16 +245,15 @@ async fn committed_before(partition: &Partition) {
 
 async fn replay_partition(
     partition: &Arc<Partition>,
-    each: &mut impl FnMut(Vec<u8>, Option<Vec<u8>>),
+    each: &mut impl FnMut(Replayed),
 ) -> Result<(), Error> {
     partition.view()?;
     let mut offset = partition.log_start();
     while offset < partition.high_watermark() {
         let next = replay_chunk(partition, offset, each).await?;
         if next <= offset {
-            return Err(internal(&format!(
-                "a read at offset {offset} made no progress"
-            )));
+            let why = format!("a read at offset {offset} made no progress");
+            return Err(internal(&partition.id.topic, &why));
         }
         offset = next;
     }
@@ -214,7 +263,7 @@ async fn replay_partition(
 async fn replay_chunk(
     partition: &Arc<Partition>,
     offset: Offset,
-    each: &mut impl FnMut(Vec<u8>, Option<Vec<u8>>),
+    each: &mut impl FnMut(Replayed),
 ) -> Result<Offset, Error> {
     let request = FetchPartition {
         topic: partition.id.topic.clone(),
@@ -225,20 +274,49 @@ async fn replay_chunk(
     };
     let fetched = reader::read_one(partition, &request, REPLAY_BYTES, true, Sight::Raw).await?;
     for batch in iter_batches(fetched.batches) {
-        let batch = batch.map_err(|e| internal(&e))?;
-        batch.verify_crc().map_err(|e| internal(&e))?;
-        for record in batch.records().map_err(|e| internal(&e))? {
-            let record = record.map_err(|e| internal(&e))?;
+        let batch = batch.map_err(|e| internal(&partition.id.topic, &e))?;
+        batch
+            .verify_crc()
+            .map_err(|e| internal(&partition.id.topic, &e))?;
+        if batch.header.is_control() {
+            let end = batch.marker();
+            let end = end.map_err(|e| internal(&partition.id.topic, &e))?;
+            if let (Some(marker), Some(producer)) = (end, batch.header.session()) {
+                let committed = marker == Marker::Commit;
+                each(Replayed::End {
+                    producer,
+                    committed,
+                });
+            }
+            continue;
+        }
+        let transactional = batch.header.is_transactional();
+        let producer = batch.header.session().filter(|_| transactional);
+        let records = batch.records();
+        for record in records.map_err(|e| internal(&partition.id.topic, &e))? {
+            let record = record.map_err(|e| internal(&partition.id.topic, &e))?;
             if let Some(key) = record.key {
-                each(key.to_vec(), record.value.map(|v| v.to_vec()));
+                each(Replayed::Record {
+                    producer,
+                    key: key.to_vec(),
+                    value: record.value.map(|v| v.to_vec()),
+                });
             }
         }
     }
     Ok(fetched.next_offset)
 }
 
-fn internal(error: &impl std::fmt::Display) -> Error {
-    Error::new(ErrorKind::CorruptLog, format!("{NAME}: {error}"))
+fn internal(topic: &TopicName, error: &impl std::fmt::Display) -> Error {
+    Error::new(ErrorKind::CorruptLog, format!("{topic}: {error}"))
+}
+
+/// The name of an internal topic.
+pub(crate) fn name_of(name: &'static str) -> TopicName {
+    match TopicName::new(name) {
+        Ok(name) => name,
+        Err(error) => unreachable!("{name} is a legal name: {error}"),
+    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,711 @@
+//! Transactions through the broker: what readers see of them, what a crash leaves of them, who is fenced.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use support::cluster::Nodes;
+use support::{Fixture, new_topic};
+use varve_broker::Broker;
+use varve_broker_api::{
+    Broker as _, CommitTransactionOffsets, Context, EndTransaction, Fetch, FetchPartition,
+    GetOffsets, InitTransactions, Isolation, OffsetCommit, OffsetQuery, Position, Produce, Result,
+    TransactionState,
+};
+use varve_record::{Batch, BatchBuilder, Compression, iter_batches};
+use varve_types::{
+    Acks, ErrorKind, GroupName, NodeId, Offset, PartitionId, ProducerId, Sequence, TopicName,
+    TopicPartition, TransactionalId,
+};
+use varve_vfs::{Clock as _, SystemClock};
+
+/// Where calls go: one node, or whichever of several is the right one.
+enum At<'a> {
+    One(&'a Broker),
+    Any(&'a Nodes),
+}
+
+impl At<'_> {
+    fn brokers(&self) -> Vec<Broker> {
+        match self {
+            Self::One(broker) => vec![(*broker).clone()],
+            Self::Any(nodes) => nodes.brokers.values().cloned().collect(),
+        }
+    }
+
+    /// Asks whoever answers, as a client does: what only needs time or another node is asked again.
+    async fn call<T, F>(&self, call: impl Fn(Broker) -> F) -> Result<T>
+    where
+        F: Future<Output = Result<T>>,
+    {
+        let until = tokio::time::Instant::now() + Duration::from_secs(30);
+        loop {
+            let mut last = None;
+            for broker in self.brokers() {
+                let answer = tokio::time::timeout(Duration::from_secs(5), call(broker)).await;
+                match answer {
+                    Ok(Err(error)) if passes(error.kind) => last = Some(error),
+                    Ok(answer) => return answer,
+                    Err(_) => {}
+                }
+            }
+            if tokio::time::Instant::now() > until {
+                return Err(last.unwrap());
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+fn passes(kind: ErrorKind) -> bool {
+    matches!(
+        kind,
+        ErrorKind::NotCoordinator
+            | ErrorKind::CoordinatorLoading
+            | ErrorKind::ConcurrentTransactions
+            | ErrorKind::NotLeader
+            | ErrorKind::LeaderNotAvailable
+            | ErrorKind::ShuttingDown
+            | ErrorKind::CommitTimeout
+            | ErrorKind::NotEnoughReplicas
+    )
+}
+
+/// A transactional producer, by hand.
+struct Producer {
+    id: TransactionalId,
+    session: ProducerId,
+    next: BTreeMap<TopicPartition, i32>,
+}
+
+fn offset(n: i64) -> Offset {
+    Offset::new(n).unwrap()
+}
+
+fn txn_batch(producer: ProducerId, sequence: i32, values: &[&str]) -> Batch {
+    let mut builder = BatchBuilder::new(Compression::None, None);
+    let now = SystemClock::new().wall_ms();
+    for value in values {
+        builder
+            .append(now, Some(b"k"), Some(value.as_bytes()), &[])
+            .unwrap();
+    }
+    builder.set_transaction(producer, Sequence::new(sequence).unwrap());
+    builder.build_batch().unwrap()
+}
+
+async fn init(at: &At<'_>, id: &str, timeout: Duration) -> Result<ProducerId> {
+    let id: TransactionalId = id.parse().unwrap();
+    at.call(|broker| {
+        let request = InitTransactions {
+            id: id.clone(),
+            timeout,
+            keep: None,
+        };
+        async move {
+            broker
+                .init_transactions(&Context::anonymous(), request)
+                .await
+        }
+    })
+    .await
+}
+
+impl Producer {
+    async fn open(at: &At<'_>, id: &str) -> Self {
+        Self::with_timeout(at, id, Duration::from_secs(60)).await
+    }
+
+    async fn with_timeout(at: &At<'_>, id: &str, timeout: Duration) -> Self {
+        Self {
+            id: id.parse().unwrap(),
+            session: init(at, id, timeout).await.unwrap(),
+            next: BTreeMap::new(),
+        }
+    }
+
+    async fn send(
+        &mut self,
+        at: &At<'_>,
+        topic: &TopicName,
+        n: i32,
+        values: &[&str],
+    ) -> Result<()> {
+        let partition = TopicPartition::new(topic.clone(), PartitionId(n));
+        let next = self.next.entry(partition).or_default();
+        let batch = txn_batch(self.session, *next, values);
+        let id = Some(self.id.clone());
+        at.call(|broker| {
+            let request = Produce {
+                topic: topic.clone(),
+                partition: PartitionId(n),
+                acks: Acks::All,
+                batch: batch.clone(),
+                expected_offset: None,
+                transactional_id: id.clone(),
+            };
+            async move {
+                let receipt = broker.produce(&Context::anonymous(), request).await?;
+                receipt.await.map(|_| ())
+            }
+        })
+        .await?;
+        *next += i32::try_from(values.len()).unwrap();
+        Ok(())
+    }
+
+    async fn end(&mut self, at: &At<'_>, commit: bool) -> Result<()> {
+        let (id, producer) = (self.id.clone(), self.session);
+        self.session = at
+            .call(|broker| {
+                let request = EndTransaction {
+                    id: id.clone(),
+                    producer,
+                    commit,
+                };
+                async move { broker.end_transaction(&Context::anonymous(), request).await }
+            })
+            .await?;
+        self.next.clear();
+        Ok(())
+    }
+
+    async fn commit_offset(
+        &self,
+        at: &At<'_>,
+        group: &GroupName,
+        topic: &TopicName,
+        n: i64,
+    ) -> Result<Vec<Result<()>>> {
+        at.call(|broker| {
+            let request = CommitTransactionOffsets {
+                id: self.id.clone(),
+                producer: self.session,
+                group: group.clone(),
+                member: None,
+                member_epoch: 0,
+                offsets: vec![OffsetCommit {
+                    partition: TopicPartition::new(topic.clone(), PartitionId(0)),
+                    offset: offset(n),
+                    leader_epoch: None,
+                    metadata: String::new(),
+                }],
+            };
+            async move {
+                broker
+                    .commit_transaction_offsets(&Context::anonymous(), request)
+                    .await
+            }
+        })
+        .await
+    }
+}
+
+/// Values that a reader sees in a partition, from its start.
+async fn read(at: &At<'_>, topic: &TopicName, n: i32, isolation: Isolation) -> Vec<String> {
+    let mut from = 0;
+    let mut values = Vec::new();
+    loop {
+        let fetched = at
+            .call(|broker| {
+                let fetch = Fetch {
+                    isolation,
+                    partitions: vec![FetchPartition {
+                        topic: topic.clone(),
+                        partition: PartitionId(n),
+                        offset: offset(from),
+                        max_bytes: 1 << 20,
+                        leader_epoch: None,
+                    }],
+                    max_wait: Duration::ZERO,
+                    min_bytes: 1,
+                    max_bytes: 1 << 20,
+                };
+                async move {
+                    let mut all = broker.fetch(&Context::anonymous(), fetch).await?;
+                    all.remove(0).result
+                }
+            })
+            .await
+            .unwrap();
+        for batch in iter_batches(fetched.batches.clone()) {
+            let batch = batch.unwrap();
+            assert!(!batch.header.is_control(), "markers are nobody's to see");
+            for record in batch.records().unwrap() {
+                values.push(String::from_utf8(record.unwrap().value.unwrap().to_vec()).unwrap());
+            }
+        }
+        from = fetched.next_offset.get();
+        if fetched.next_offset >= fetched.end(isolation) {
+            return values;
+        }
+    }
+}
+
+async fn committed(at: &At<'_>, topic: &TopicName, n: i32) -> Vec<String> {
+    read(at, topic, n, Isolation::Committed).await
+}
+
+/// Waits until readers of committed records see exactly these.
+async fn sees(at: &At<'_>, topic: &TopicName, n: i32, expected: &[&str]) {
+    for _ in 0..400 {
+        if committed(at, topic, n).await == expected {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    }
+    let found = committed(at, topic, n).await;
+    assert_eq!(found, expected, "{topic}-{n}");
+}
+
+/// Waits until the transaction is over, in every partition.
+async fn settled(at: &At<'_>, id: &str) -> TransactionState {
+    let id: TransactionalId = id.parse().unwrap();
+    for _ in 0..400 {
+        let state = state(at, &id).await.unwrap();
+        if matches!(
+            state,
+            TransactionState::CompleteAbort | TransactionState::CompleteCommit
+        ) {
+            return state;
+        }
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    }
+    panic!("the transaction of {id} is never over");
+}
+
+async fn state(at: &At<'_>, id: &TransactionalId) -> Result<TransactionState> {
+    let found = at.call(|broker| {
+        let id = id.clone();
+        async move { broker.transaction(&Context::anonymous(), &id).await }
+    });
+    Ok(found.await?.state)
+}
+
+async fn group_offset(at: &At<'_>, group: &GroupName) -> Option<i64> {
+    let found = at
+        .call(|broker| {
+            let request = GetOffsets {
+                group: group.clone(),
+                partitions: Vec::new(),
+                include_lag: false,
+            };
+            async move {
+                broker
+                    .committed_offsets(&Context::anonymous(), request)
+                    .await
+            }
+        })
+        .await
+        .unwrap();
+    found.first().map(|o| o.offset.get())
+}
+
+fn kind<T: std::fmt::Debug>(result: Result<T>) -> ErrorKind {
+    result.map(|done| panic!("{done:?}")).unwrap_err().kind
+}
+
+#[tokio::test]
+async fn a_commit_shows_everything_at_once_and_an_abort_nothing() {
+    let fixture = Fixture::new().await;
+    let at = At::One(&fixture.broker);
+    let topic = fixture.create("t", 2).await;
+    let mut producer = Producer::open(&at, "one").await;
+    producer.send(&at, &topic, 0, &["a", "b"]).await.unwrap();
+    producer.send(&at, &topic, 1, &["c"]).await.unwrap();
+    assert!(committed(&at, &topic, 0).await.is_empty());
+    assert_eq!(
+        read(&at, &topic, 0, Isolation::Uncommitted).await,
+        ["a", "b"]
+    );
+    let before = producer.session;
+    producer.end(&at, true).await.unwrap();
+    assert_eq!(
+        producer.session.epoch,
+        before.epoch + 1,
+        "raised by the end"
+    );
+    sees(&at, &topic, 0, &["a", "b"]).await;
+    sees(&at, &topic, 1, &["c"]).await;
+    // The next one is aborted, with a record of somebody else in between.
+    settled(&at, "one").await;
+    producer.send(&at, &topic, 0, &["d"]).await.unwrap();
+    let plain = support::batch(&["e"]);
+    support::produce(&fixture.broker, &topic, 0, plain)
+        .await
+        .unwrap();
+    producer.send(&at, &topic, 0, &["f"]).await.unwrap();
+    assert_eq!(
+        committed(&at, &topic, 0).await,
+        ["a", "b"],
+        "e waits behind d"
+    );
+    producer.end(&at, false).await.unwrap();
+    assert_eq!(settled(&at, "one").await, TransactionState::CompleteAbort);
+    sees(&at, &topic, 0, &["a", "b", "e"]).await;
+    let all = read(&at, &topic, 0, Isolation::Uncommitted).await;
+    assert_eq!(all, ["a", "b", "d", "e", "f"]);
+}
+
+#[tokio::test]
+async fn positions_go_by_the_end_that_the_reader_has() {
+    let fixture = Fixture::new().await;
+    let at = At::One(&fixture.broker);
+    let topic = fixture.create("t", 1).await;
+    let plain = support::batch(&["a", "b"]);
+    support::produce(&fixture.broker, &topic, 0, plain)
+        .await
+        .unwrap();
+    let mut producer = Producer::open(&at, "one").await;
+    producer.send(&at, &topic, 0, &["c"]).await.unwrap();
+    for (isolation, latest) in [(Isolation::Committed, 2), (Isolation::Uncommitted, 3)] {
+        for (position, expected) in [
+            (Position::Latest, latest),
+            (Position::Last(1), latest - 1),
+            (Position::Earliest, 0),
+        ] {
+            let query = OffsetQuery {
+                partition: TopicPartition::new(topic.clone(), PartitionId(0)),
+                position: Some(position),
+                with_time: false,
+                isolation,
+            };
+            let context = Context::anonymous();
+            let found = fixture.broker.list_offsets(&context, vec![query]).await;
+            let found = found.into_iter().next().unwrap().unwrap();
+            assert_eq!(
+                found.offset,
+                Some(offset(expected)),
+                "{isolation:?} {position:?}"
+            );
+            assert_eq!(found.end(isolation), offset(latest));
+        }
+    }
+}
+
+#[tokio::test]
+async fn batches_that_wait_for_the_registration_keep_their_order() {
+    let fixture = Fixture::new().await;
+    let at = At::One(&fixture.broker);
+    let topic = fixture.create("t", 1).await;
+    let producer = Producer::open(&at, "one").await;
+    let mut receipts = Vec::new();
+    for sequence in 0..5 {
+        let value = sequence.to_string();
+        let request = Produce {
+            topic: topic.clone(),
+            partition: PartitionId(0),
+            acks: Acks::All,
+            batch: txn_batch(producer.session, sequence, &[&value]),
+            expected_offset: None,
+            transactional_id: Some(producer.id.clone()),
+        };
+        let receipt = fixture.broker.produce(&Context::anonymous(), request).await;
+        receipts.push(receipt.unwrap());
+    }
+    for (n, receipt) in (0..).zip(receipts) {
+        assert_eq!(receipt.await.unwrap().base_offset, Some(offset(n)));
+    }
+}
+
+#[tokio::test]
+async fn offsets_of_a_transaction_count_when_it_is_committed() {
+    let fixture = Fixture::new().await;
+    let at = At::One(&fixture.broker);
+    let topic = fixture.create("t", 1).await;
+    let values = ["1", "2", "3", "4", "5"];
+    support::produce(&fixture.broker, &topic, 0, support::batch(&values))
+        .await
+        .unwrap();
+    let group: GroupName = "g".parse().unwrap();
+    let mut producer = Producer::open(&at, "one").await;
+    for (commit, to, expected) in [(false, 1, None), (true, 2, Some(2)), (false, 4, Some(2))] {
+        let results = producer
+            .commit_offset(&at, &group, &topic, to)
+            .await
+            .unwrap();
+        assert!(results.iter().all(Result::is_ok), "{results:?}");
+        let before = group_offset(&at, &group).await;
+        assert_ne!(before, Some(to), "before the end");
+        producer.end(&at, commit).await.unwrap();
+        settled(&at, "one").await;
+        assert_eq!(group_offset(&at, &group).await, expected);
+    }
+    // Beyond the end of the log there is nothing to have been read.
+    let results = producer
+        .commit_offset(&at, &group, &topic, 99)
+        .await
+        .unwrap();
+    assert_eq!(
+        kind(results.into_iter().next().unwrap()),
+        ErrorKind::OffsetOutOfRange
+    );
+    // What was committed is there after a restart, what was aborted is not.
+    let fixture = fixture.crash_and_restart().await;
+    assert_eq!(
+        group_offset(&At::One(&fixture.broker), &group).await,
+        Some(2)
+    );
+}
+
+#[tokio::test]
+async fn a_crash_at_any_step_leaves_all_of_it_or_nothing() {
+    for step in 0..4 {
+        let fixture = Fixture::new().await;
+        let at = At::One(&fixture.broker);
+        let topic = fixture.create("t", 2).await;
+        let group: GroupName = "g".parse().unwrap();
+        let input = support::batch(&["x", "y"]);
+        support::produce(&fixture.broker, &topic, 1, input)
+            .await
+            .unwrap();
+        let mut producer = Producer::open(&at, "one").await;
+        let mut fixture = fixture;
+        for n in 0..4 {
+            let at = At::One(&fixture.broker);
+            match n {
+                0 => producer.send(&at, &topic, 0, &["a"]).await.unwrap(),
+                1 => {
+                    let results = producer.commit_offset(&at, &group, &topic, 0).await;
+                    assert!(results.unwrap().iter().all(Result::is_ok));
+                }
+                2 => producer.send(&at, &topic, 1, &["b"]).await.unwrap(),
+                _ => producer.end(&at, true).await.unwrap(),
+            }
+            if n == step {
+                fixture = fixture.crash_and_restart().await;
+            }
+        }
+        let at = At::One(&fixture.broker);
+        assert_eq!(settled(&at, "one").await, TransactionState::CompleteCommit);
+        sees(&at, &topic, 0, &["a"]).await;
+        sees(&at, &topic, 1, &["x", "y", "b"]).await;
+        assert_eq!(group_offset(&at, &group).await, Some(0), "step {step}");
+    }
+}
+
+#[tokio::test]
+async fn a_transaction_that_takes_too_long_is_aborted() {
+    let fixture = Fixture::new().await;
+    let at = At::One(&fixture.broker);
+    let topic = fixture.create("t", 1).await;
+    let mut producer = Producer::with_timeout(&at, "slow", Duration::from_secs(1)).await;
+    producer.send(&at, &topic, 0, &["a"]).await.unwrap();
+    let plain = support::batch(&["b"]);
+    support::produce(&fixture.broker, &topic, 0, plain)
+        .await
+        .unwrap();
+    sees(&at, &topic, 0, &["b"]).await;
+    let late = producer.send(&at, &topic, 0, &["c"]).await;
+    assert!(
+        matches!(
+            late.map_err(|e| e.kind),
+            Err(ErrorKind::ProducerFenced | ErrorKind::TransactionAborted)
+        ),
+        "what comes late is no part of anything"
+    );
+    assert_eq!(
+        kind(producer.end(&at, true).await),
+        ErrorKind::TransactionAborted
+    );
+    sees(&at, &topic, 0, &["b"]).await;
+}
+
+#[tokio::test]
+async fn a_successor_fences_and_ends_what_was_left_behind() {
+    let fixture = Fixture::new().await;
+    let at = At::One(&fixture.broker);
+    let topic = fixture.create("t", 1).await;
+    let mut first = Producer::open(&at, "one").await;
+    first.send(&at, &topic, 0, &["a"]).await.unwrap();
+    let mut second = Producer::open(&at, "one").await;
+    assert_eq!(second.session.id, first.session.id);
+    assert!(second.session.epoch > first.session.epoch);
+    assert_eq!(
+        kind(first.send(&at, &topic, 0, &["b"]).await),
+        ErrorKind::ProducerFenced
+    );
+    assert_eq!(kind(first.end(&at, true).await), ErrorKind::ProducerFenced);
+    second.send(&at, &topic, 0, &["c"]).await.unwrap();
+    second.end(&at, true).await.unwrap();
+    sees(&at, &topic, 0, &["c"]).await;
+    // An operator ends what hangs.
+    second.send(&at, &topic, 0, &["d"]).await.unwrap();
+    let context = Context::anonymous();
+    fixture
+        .broker
+        .abort_transaction(&context, &second.id)
+        .await
+        .unwrap();
+    sees(&at, &topic, 0, &["c"]).await;
+    assert_eq!(
+        kind(second.end(&at, true).await),
+        ErrorKind::TransactionAborted
+    );
+    let listed = fixture.broker.transactions(&context).await.unwrap();
+    assert_eq!(listed.len(), 1);
+    assert_eq!(listed[0].id, second.id);
+}
+
+#[tokio::test]
+async fn what_makes_no_sense_is_refused_and_changes_nothing() {
+    let fixture = Fixture::new().await;
+    let at = At::One(&fixture.broker);
+    let topic = fixture.create("t", 1).await;
+    let mut producer = Producer::open(&at, "one").await;
+    let nothing = producer.session;
+    assert_eq!(
+        kind(producer.end(&at, true).await),
+        ErrorKind::InvalidTransactionState
+    );
+    assert_eq!(producer.session, nothing);
+    let mut stranger = Producer {
+        id: "two".parse().unwrap(),
+        session: producer.session,
+        next: BTreeMap::new(),
+    };
+    assert_eq!(
+        kind(stranger.send(&at, &topic, 0, &["a"]).await),
+        ErrorKind::TransactionNotFound
+    );
+    assert_eq!(
+        kind(stranger.end(&at, true).await),
+        ErrorKind::TransactionNotFound
+    );
+    for (id, acks) in [(None, Acks::All), (Some(producer.id.clone()), Acks::Leader)] {
+        let request = Produce {
+            topic: topic.clone(),
+            partition: PartitionId(0),
+            acks,
+            batch: txn_batch(producer.session, 0, &["a"]),
+            expected_offset: None,
+            transactional_id: id,
+        };
+        let receipt = fixture.broker.produce(&Context::anonymous(), request).await;
+        assert_eq!(kind(receipt.map(|_| ())), ErrorKind::InvalidRequest);
+    }
+    assert!(
+        read(&at, &topic, 0, Isolation::Uncommitted)
+            .await
+            .is_empty()
+    );
+    producer.send(&at, &topic, 0, &["a"]).await.unwrap();
+    let session = producer.session;
+    producer.end(&at, true).await.unwrap();
+    let after = producer.session;
+    // The same call again, as after an answer that was lost.
+    producer.session = session;
+    producer.end(&at, true).await.unwrap();
+    assert_eq!(producer.session, after);
+    producer.session = session;
+    assert_eq!(
+        kind(producer.end(&at, false).await),
+        ErrorKind::InvalidTransactionState
+    );
+    sees(&at, &topic, 0, &["a"]).await;
+}
+
+/// The node that coordinates "one".
+fn coordinator(nodes: &Nodes) -> NodeId {
+    let count = nodes.shared.look(|state| {
+        let topic = state.topic(&"__transaction_state".parse().unwrap());
+        i32::try_from(topic.unwrap().partitions.len()).unwrap()
+    });
+    let number = varve_types::partitioner::coordinator_partition("one", count);
+    nodes
+        .partition("__transaction_state", number.0)
+        .leader
+        .unwrap()
+}
+
+#[tokio::test]
+async fn transactions_outlive_coordinators_and_leaders() {
+    let mut nodes = Nodes::new(3).await;
+    let request = varve_broker_api::CreateTopic {
+        replication_factor: Some(3),
+        ..new_topic("t", 3)
+    };
+    let context = Context::anonymous();
+    let any = nodes.brokers[&NodeId(1)].clone();
+    let topic = any.create_topic(&context, request).await.unwrap().name;
+    let group: GroupName = "g".parse().unwrap();
+    for n in 0..3 {
+        nodes.in_sync("t", n, 3).await;
+    }
+    let mut producer = Producer::open(&At::Any(&nodes), "one").await;
+    let mut expected = Vec::new();
+    for round in 0..4 {
+        let value = format!("v{round}");
+        let victim = coordinator(&nodes);
+        let mut left = None;
+        for step in 0..4 {
+            if step == round {
+                left = Some(nodes.kill(victim).await);
+            }
+            let at = At::Any(&nodes);
+            match step {
+                0 => {
+                    for n in 0..3 {
+                        producer.send(&at, &topic, n, &[&value]).await.unwrap();
+                    }
+                }
+                1 => {
+                    let results = producer.commit_offset(&at, &group, &topic, 0).await;
+                    assert!(results.unwrap().iter().all(Result::is_ok));
+                }
+                2 => producer.end(&at, round % 2 == 0).await.unwrap(),
+                _ => {}
+            }
+        }
+        if round % 2 == 0 {
+            expected.push(value);
+        }
+        let expected: Vec<&str> = expected.iter().map(String::as_str).collect();
+        for n in 0..3 {
+            sees(&At::Any(&nodes), &topic, n, &expected).await;
+        }
+        nodes.restart(victim, left.unwrap()).await;
+        nodes.active(3).await;
+        for n in 0..3 {
+            nodes.in_sync("t", n, 3).await;
+        }
+        settled(&At::Any(&nodes), "one").await;
+    }
+    assert_eq!(group_offset(&At::Any(&nodes), &group).await, Some(0));
+}
+
+#[tokio::test]
+async fn compaction_keeps_what_is_undecided_and_drops_what_was_aborted() {
+    let disk = std::sync::Arc::new(varve_vfs::mem::MemVfs::new());
+    let (broker, _, _) = support::watched(&disk).await;
+    let at = At::One(&broker);
+    let topic = support::create_with(
+        &broker,
+        "c",
+        &[("cleanup.policy", "compact"), ("segment.bytes", "4096")],
+    )
+    .await;
+    let mut producer = Producer::open(&at, "one").await;
+    producer.send(&at, &topic, 0, &["kept"]).await.unwrap();
+    producer.end(&at, true).await.unwrap();
+    settled(&at, "one").await;
+    let long = "x".repeat(900);
+    for _ in 0..8 {
+        producer.send(&at, &topic, 0, &[&long]).await.unwrap();
+    }
+    producer.end(&at, false).await.unwrap();
+    settled(&at, "one").await;
+    // Every record has the same key: only the last that counts is left, and it is the first.
+    for _ in 0..100 {
+        let all = read(&at, &topic, 0, Isolation::Uncommitted).await;
+        assert_eq!(committed(&at, &topic, 0).await, ["kept"]);
+        if all.len() < 9 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("the log is never compacted");
+}
