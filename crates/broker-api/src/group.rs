@@ -98,6 +98,8 @@ pub struct GetOffsets {
     pub partitions: Vec<TopicPartition>,
     /// Also look up high watermarks to fill in the lag.
     pub include_lag: bool,
+    /// Refuse with `ConcurrentTransactions` while a transaction may change one of them.
+    pub require_stable: bool,
 }
 
 /// A committed offset.

@@ -303,8 +303,9 @@ impl api::Broker for Broker {
             group,
             partitions,
             include_lag,
+            require_stable,
         } = request;
-        let found = self.offsets_of(group, partitions).await?;
+        let found = self.offsets_of(group, partitions, require_stable).await?;
         let registry = include_lag.then_some(&*self.inner.registry);
         let found = found.into_iter().map(|o| offsets::from_core(o, registry));
         let found = found.collect();
@@ -320,10 +321,10 @@ impl api::Broker for Broker {
         request: api::ResetOffsets,
     ) -> Result<Vec<api::CommittedOffset>> {
         let group = request.group.clone();
-        let current = self.offsets_of(group.clone(), Vec::new()).await?;
+        let current = self.offsets_of(group.clone(), Vec::new(), false).await?;
         let source = match &request.target {
             api::ResetTarget::FromGroup(other) => {
-                Some(self.offsets_of(other.clone(), Vec::new()).await?)
+                Some(self.offsets_of(other.clone(), Vec::new(), false).await?)
             }
             _ => None,
         };
@@ -489,7 +490,7 @@ impl api::Broker for Broker {
             revision: config.revision,
             cluster: config.cluster,
             node: config.node,
-            features: vec!["consumer-groups", "idempotent-producer"],
+            features: vec!["consumer-groups", "idempotent-producer", "transactions"],
             max_request_bytes: varve_types::limits::REQUEST_MAX_BYTES,
             max_fetch_bytes: config.fetch_max_bytes,
             request_timeout_ms: millis(config.request_timeout),
@@ -569,17 +570,28 @@ impl Broker {
         &self,
         group: GroupName,
         partitions: Vec<TopicPartition>,
+        require_stable: bool,
     ) -> Result<Vec<varve_groups::CommittedOffset>> {
+        let name = group.clone();
         match self
             .call(|ticket| Input::GetOffsets {
                 ticket,
                 group,
                 partitions,
-                require_stable: false,
+                require_stable,
             })
             .await?
         {
             Reply::Offsets(offsets) => Ok(offsets),
+            Reply::OffsetsUnstable { unstable, .. } => {
+                let some = unstable.first().map(ToString::to_string);
+                let text = format!(
+                    "a transaction that is not decided yet may change offsets of group {:?} (in {}); nothing was changed; ask again",
+                    name.as_str(),
+                    some.unwrap_or_default()
+                );
+                Err(Error::new(ErrorKind::ConcurrentTransactions, text).with("group", &name))
+            }
             other => Err(unexpected(&other)),
         }
     }

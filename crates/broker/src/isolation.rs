@@ -132,3 +132,76 @@ impl Shown {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use varve_record::{BatchBuilder, Compression, EndMarker, Marker, end_marker};
+    use varve_types::{LeaderEpoch, ProducerId, Sequence};
+
+    use super::*;
+
+    fn o(n: i64) -> Offset {
+        Offset::new(n).unwrap()
+    }
+
+    const TXN: ProducerId = ProducerId { id: 7, epoch: 1 };
+
+    /// Batches of one record each, back to back: plain, of the producer's transaction, or its marker.
+    fn log(what: &str) -> Bytes {
+        let mut all = BytesMut::new();
+        for (at, kind) in (0..).zip(what.chars()) {
+            let batch = if kind == '!' {
+                let end = EndMarker {
+                    marker: Marker::Abort,
+                    coordinator_epoch: 0,
+                };
+                end_marker(TXN, end, 1)
+            } else {
+                let mut builder = BatchBuilder::new(Compression::None, None);
+                builder.append(1, None, Some(b"v"), &[]).unwrap();
+                if kind == 't' {
+                    builder.set_transaction(TXN, Sequence::ZERO);
+                }
+                builder.build_batch().unwrap()
+            };
+            let batch = batch.sequence(o(at), LeaderEpoch::ZERO);
+            let (header, body) = (batch.header().encode(), batch.body());
+            all.extend_from_slice(&header);
+            all.extend_from_slice(body);
+        }
+        all.freeze()
+    }
+
+    fn shown(stable: &Stable, sight: Sight, bytes: &Bytes) -> Vec<i64> {
+        let bytes = stable.show(sight, bytes.clone(), o(0), o(99)).unwrap();
+        let batches = varve_record::iter_batches(bytes);
+        batches
+            .map(|b| b.unwrap().header.base_offset.get())
+            .collect()
+    }
+
+    #[test]
+    fn markers_are_hidden_and_aborted_records_from_readers_of_committed_ones() {
+        let stable = Stable::default();
+        let mut table = varve_partition::ProducerTable::default();
+        let bytes = log("-t-t!t-");
+        for batch in varve_record::iter_batches(bytes.clone()) {
+            let batch = batch.unwrap();
+            table.replay(&batch.header, batch.end_marker().unwrap());
+        }
+        stable.publish(o(5), table.aborted_list());
+        assert_eq!(stable.last_stable(), o(5));
+        let committed = Sight::Of(Isolation::Committed);
+        assert_eq!(shown(&stable, committed, &bytes), [0, 2, 5, 6]);
+        let all = Sight::Of(Isolation::Uncommitted);
+        assert_eq!(shown(&stable, all, &bytes), [0, 1, 2, 3, 5, 6]);
+        assert_eq!(shown(&stable, Sight::Raw, &bytes), [0, 1, 2, 3, 4, 5, 6]);
+        // Nothing is copied where nothing is hidden.
+        let plain = log("----");
+        let same = stable.show(committed, plain.clone(), o(0), o(4)).unwrap();
+        assert_eq!(same.as_ptr(), plain.as_ptr());
+        // A list that is replaced is forgotten, whatever it had.
+        stable.replace(o(1), &AbortedList::default());
+        assert_eq!(shown(&stable, committed, &bytes), [0, 1, 2, 3, 5, 6]);
+    }
+}

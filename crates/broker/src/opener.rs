@@ -227,10 +227,6 @@ impl Opener {
                 bytes = recovery.replayed.bytes_written, "records put back from the journal"
             );
         }
-        let producers = rebuild_producers(&mut log).map_err(|e| Refused {
-            damaged: matches!(e, ReadError::Corrupt { .. }),
-            reason: e.to_string(),
-        })?;
         let role = match mode {
             OpenAs::Alone { .. } => {
                 let epoch = log
@@ -241,10 +237,15 @@ impl Opener {
             }
             OpenAs::Replica => Role::Copied(key(info.id, partition.id.partition)),
         };
+        let high_watermark = self.saved_high_watermark(role, &log);
+        let producers = rebuild_producers(&mut log, high_watermark).map_err(|e| Refused {
+            damaged: matches!(e, ReadError::Corrupt { .. }),
+            reason: e.to_string(),
+        })?;
         let recovered = Recovered {
             log_start: log.log_start(),
             log_end: log.log_end(),
-            high_watermark: self.saved_high_watermark(role, &log),
+            high_watermark,
             epochs: match role {
                 Role::Alone(_) => Epochs::default(),
                 Role::Copied(_) => epochs_of(&log).map_err(|reason| Refused {
@@ -315,8 +316,14 @@ fn epochs_of(log: &Log) -> Result<Epochs, String> {
     })
 }
 
-/// Producer sessions from the newest snapshot and the batches after it.
-pub(crate) fn rebuild_producers(log: &mut Log) -> Result<ProducerTable, ReadError> {
+/// Batches after which a table that is being rebuilt lets go of transactions whose end is committed.
+const PRUNE_EVERY: u32 = 1024;
+
+/// Producer sessions from the newest snapshot and the batches after it. Everything below `high_watermark` is committed.
+pub(crate) fn rebuild_producers(
+    log: &mut Log,
+    high_watermark: Offset,
+) -> Result<ProducerTable, ReadError> {
     let snapshot = log
         .latest_snapshot(log.log_end())
         .and_then(|(offset, bytes)| match ProducerTable::decode(&bytes) {
@@ -328,10 +335,17 @@ pub(crate) fn rebuild_producers(log: &mut Log) -> Result<ProducerTable, ReadErro
         });
     let (from, mut table) = snapshot.unwrap_or((log.log_start(), ProducerTable::default()));
     let view = log.view();
+    let mut since = 0;
     for header in view.headers(from.max(log.log_start())) {
         let header = header?;
         table.replay(&header, end_marker(&view, &header)?);
+        since += 1;
+        if since == PRUNE_EVERY {
+            since = 0;
+            table.committed(high_watermark);
+        }
     }
+    table.committed(high_watermark);
     Ok(table)
 }
 

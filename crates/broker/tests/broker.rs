@@ -160,6 +160,7 @@ async fn a_reader_at_the_end_is_woken_by_the_next_record() {
         leader_epoch: None,
     };
     let fetch = Fetch {
+        isolation: varve_broker_api::Isolation::default(),
         partitions: vec![wanted(0), wanted(1)],
         max_wait: Duration::from_secs(20),
         min_bytes: 1,
@@ -219,6 +220,7 @@ async fn expected_offsets_are_compared() {
     let f = Fixture::new().await;
     let topic = f.create("orders", 1).await;
     let at = |n| Produce {
+        transactional_id: None,
         topic: topic.clone(),
         partition: PartitionId(0),
         acks: Acks::All,
@@ -412,6 +414,7 @@ async fn trims_move_the_log_start_and_nothing_else() {
     let f = f.crash_and_restart().await;
     assert_eq!(read_all(&f.broker, &topic, 0).await, ["c", "d"]);
     let query = |position| OffsetQuery {
+        isolation: varve_broker_api::Isolation::default(),
         partition: partition.clone(),
         position: Some(position),
         with_time: false,
@@ -506,6 +509,7 @@ async fn a_group_resumes_where_it_committed_after_a_crash() {
 
     let f = f.crash_and_restart().await;
     let get = GetOffsets {
+        require_stable: false,
         group: group.clone(),
         partitions: vec![],
         include_lag: true,
@@ -517,6 +521,7 @@ async fn a_group_resumes_where_it_committed_after_a_crash() {
         (offset(2), Some(offset(3)))
     );
     let query = OffsetQuery {
+        isolation: varve_broker_api::Isolation::default(),
         partition: partition.clone(),
         position: Some(Position::Offset(offset(2))),
         with_time: true,
@@ -597,6 +602,7 @@ async fn offsets_that_cannot_be_read_are_not_taken_for_none() {
     let (mut found, mut refused) = (0, 0);
     for group in groups {
         let get = GetOffsets {
+            require_stable: false,
             group: group.parse().unwrap(),
             partitions: vec![],
             include_lag: false,

@@ -313,6 +313,7 @@ async fn fetch_in(
         leader_epoch: None,
     };
     let fetch = Fetch {
+        isolation: varve_broker_api::Isolation::default(),
         partitions: vec![wanted],
         max_wait: Duration::ZERO,
         min_bytes: 1,

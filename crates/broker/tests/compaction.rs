@@ -233,6 +233,7 @@ async fn committed_offsets_survive_compaction_and_deleted_ones_do_not_come_back(
     let (broker, _, _) = watched(&disk).await;
     for (i, group) in groups.iter().enumerate() {
         let get = GetOffsets {
+            require_stable: false,
             group: group.parse().unwrap(),
             partitions: vec![],
             include_lag: false,

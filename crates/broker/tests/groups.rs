@@ -219,6 +219,7 @@ async fn members_and_what_they_own_outlive_their_coordinator() {
     });
     again.await.unwrap().remove(0).unwrap();
     let get = GetOffsets {
+        require_stable: false,
         group: group.clone(),
         partitions: vec![mine],
         include_lag: false,
@@ -277,6 +278,7 @@ async fn commit(broker: &Broker, group: &GroupName, topic: &TopicName, offset: i
 
 async fn committed(broker: &Broker, group: &GroupName) -> Result<Option<i64>> {
     let get = GetOffsets {
+        require_stable: false,
         group: group.clone(),
         partitions: vec![],
         include_lag: false,

@@ -274,6 +274,7 @@ async fn at_end(
         group: group.to_string(),
         partitions: open.iter().map(|partition| wire(partition)).collect(),
         include_lag: false,
+        require_stable: false,
     };
     let committed = settings.admin()?.get_offsets(request).await?.offsets;
     open.retain(|partition| {

@@ -277,6 +277,7 @@ impl Member {
             group: self.config.group.to_string(),
             partitions: partitions.iter().map(wire_partition).collect(),
             include_lag: false,
+            require_stable: true,
         };
         let committed = match admin.get_offsets(request).await {
             Ok(response) => response.offsets,

@@ -138,6 +138,7 @@ impl<B: Broker> Forwarding<B> {
         };
         let remote = |to: LeaderHint, left| {
             let message = v1::GetOffsetsRequest {
+                require_stable: false,
                 group: wanted.group.to_string(),
                 partitions: wanted.partitions.iter().map(convert::partition).collect(),
                 include_lag: wanted.include_lag,

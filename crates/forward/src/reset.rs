@@ -97,6 +97,7 @@ impl<B: Broker> Forwarding<B> {
         group: &GroupName,
     ) -> Result<BTreeMap<TopicPartition, Offset>> {
         let request = api::GetOffsets {
+            require_stable: false,
             group: group.clone(),
             partitions: Vec::new(),
             include_lag: false,

@@ -142,6 +142,7 @@ impl<'a> Words<'a> {
                 let (from, to) = range.split_once('-').unwrap();
                 let (from, to) = (from.parse::<i64>().unwrap(), to.parse::<i64>().unwrap());
                 Replicated {
+                    unsequenced: None,
                     base_offset: offset(from),
                     end_offset: offset(to),
                     leader_epoch: LeaderEpoch::new(epoch.parse().unwrap()).unwrap(),

@@ -280,6 +280,7 @@ impl Reader {
             group,
             partitions: topic_partition.into_iter().collect(),
             include_lag: false,
+            require_stable: false,
         };
         let found = admin.get_offsets(request).await;
         let offset = found

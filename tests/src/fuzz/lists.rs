@@ -178,6 +178,20 @@ pub fn offsets(data: &[u8]) {
     }
 }
 
+/// Keys and values of transactional ids.
+///
+/// # Panics
+/// When a property is broken.
+pub fn transactions(data: &[u8]) {
+    if let Ok(id) = varve_txn::codec::decode_key(data) {
+        assert_eq!(varve_txn::codec::encode_key(&id), data);
+    }
+    if let Ok(record) = varve_txn::codec::decode_value(data) {
+        let again = varve_txn::codec::decode_value(&varve_txn::codec::encode_value(&record));
+        assert_eq!(again, Ok(record));
+    }
+}
+
 /// A data directory's `meta.toml`. Text may be laid out in many ways, so what is compared is its meaning.
 ///
 /// # Panics

@@ -54,6 +54,7 @@ pub const TARGETS: &[Target] = &[
     target("metadata_command", lists::metadata_command, 3_000),
     target("metadata_file", lists::metadata_file, 3_000),
     target("offsets", lists::offsets, 3_000),
+    target("transactions", lists::transactions, 3_000),
     target("scrub_file", lists::scrub_file, 3_000),
     target("journal", journal::journal, 300),
     target("raft_message", raft::message, 1_000),

@@ -7,7 +7,7 @@ use varve_groups::codec;
 use varve_partition::ProducerTable;
 use varve_record::{BatchBuilder, Compression};
 use varve_types::{
-    GroupName, Offset, PartitionId, ProducerId, Sequence, TopicName, TopicPartition,
+    GroupName, Offset, PartitionId, ProducerId, Sequence, TopicId, TopicName, TopicPartition,
 };
 
 use super::image::{CLEAN, Image, SEAL};
@@ -199,6 +199,9 @@ pub fn all() -> Vec<(&'static str, String, Vec<u8>)> {
     let (key, value) = offset_record();
     add("offsets", "key", key);
     add("offsets", "value", value);
+    let (key, value) = transaction_record();
+    add("transactions", "key", key);
+    add("transactions", "value", value);
     add(
         "identity",
         "one",
@@ -266,6 +269,28 @@ fn images(golden: &Image) -> Vec<(&'static str, Image)> {
         ("unlisted-segment", unlisted),
         ("nothing", without(&[0, 1, 2, 3, 4, 5, 6, 7, 8])),
     ]
+}
+
+/// A transactional id whose transaction is open in two partitions.
+fn transaction_record() -> (Vec<u8>, Vec<u8>) {
+    use varve_txn::{Cause, Place, Record, State, codec};
+    let place = |partition| Place {
+        topic: TopicId(7),
+        name: "orders".parse().unwrap(),
+        partition: PartitionId(partition),
+    };
+    let record = Record {
+        producer: ProducerId { id: 9, epoch: 3 },
+        previous: Some(ProducerId { id: 9, epoch: 2 }),
+        timeout_ms: 60_000,
+        state: State::Ongoing,
+        cause: Cause::Producer,
+        started_ms: Some(1_700_000_000_000),
+        updated_ms: 1_700_000_000_500,
+        partitions: [place(0), place(4)].into(),
+    };
+    let id = "pipeline-1".parse().unwrap();
+    (codec::encode_key(&id), codec::encode_value(&record))
 }
 
 fn offset_record() -> (Vec<u8>, Vec<u8>) {

@@ -408,7 +408,8 @@ impl Lane {
             owned.log.truncate_to(cut.to)
         };
         let producers = done.map_err(|e| e.to_string()).and_then(|removal| {
-            let producers = rebuild_producers(&mut owned.log).map_err(|e| e.to_string());
+            let committed = owned.core.high_watermark().min(owned.log.log_end());
+            let producers = rebuild_producers(&mut owned.log, committed).map_err(|e| e.to_string());
             producers.map(|p| (removal, p))
         });
         match producers {

@@ -386,6 +386,7 @@ impl<B: Broker> Consume<B> {
             group: self.member.join().group.clone(),
             partitions: wanted.clone(),
             include_lag: false,
+            require_stable: true,
         };
         let found = match self
             .shared

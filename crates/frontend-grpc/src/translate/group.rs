@@ -198,6 +198,7 @@ pub fn get_offsets(request: &v1::GetOffsetsRequest) -> Result<GetOffsets, Error>
         group: group_name("group", &request.group)?,
         partitions: topic_partitions("partitions", &request.partitions)?,
         include_lag: request.include_lag,
+        require_stable: request.require_stable,
     })
 }
 

@@ -76,6 +76,7 @@ keys! {
     "storage.data_dir", "/var/lib/varve", "a directory", "Where the data is.";
     "storage.min_free_bytes", "5GiB", "a size", "Free bytes below which writes are refused; the smaller of this and min_free_percent counts.";
     "storage.min_free_percent", "5", "0 to 50", "Free percent of the disk below which writes are refused.";
+    "transaction.state.log.num.partitions", "50", "1 to 1000", "Partitions of __transaction_state; fixed once it exists.";
 }
 
 /// The key of that name.

@@ -409,6 +409,7 @@ fn broker(r: &Reader<'_>, settings: &Settings, node: NodeId) -> Result<BrokerCon
         request_timeout: r.millis("request.timeout.ms", 100, 600_000)?,
         fetch_max_bytes: size(r.bytes("fetch.max.bytes", 1024, limits::FETCH_MAX_BYTES as u64)?),
         offsets_partitions: r.number("offsets.topic.num.partitions", 1, 1_000)? as i32,
+        transactions_partitions: r.number("transaction.state.log.num.partitions", 1, 1_000)? as i32,
         offsets_retention: Duration::from_secs(
             60 * r.number("offsets.retention.minutes", 1, 1 << 32)?,
         ),

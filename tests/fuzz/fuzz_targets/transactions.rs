@@ -1,0 +1,4 @@
+//! Fuzz target `transactions`: see `varve_tests::fuzz`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| varve_tests::fuzz::run("transactions", data));
