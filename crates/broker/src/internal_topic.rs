@@ -111,6 +111,11 @@ impl InternalTopic {
         }
     }
 
+    /// Whether records go into the log together or not at all.
+    pub(crate) fn is_one_batch(records: &[KeyValue]) -> bool {
+        parts(records).count() <= 1
+    }
+
     /// Appends records, in their order, to the partition that `choose` names; in `epoch` of its leader only, if given.
     /// They are one batch, or several where they are too large for that: an image of a group may be. With a
     /// `producer` they are part of its transaction, which the partition is registered in.

@@ -114,6 +114,18 @@ impl<H: Clone> Leaderships<H> {
         self.registry.topic(&self.topic).is_ok()
     }
 
+    /// Whether nobody has made the topic yet, as the newest metadata have it. `false` where that cannot be found out.
+    pub(crate) async fn never_made(&self) -> bool {
+        if self.exists() {
+            return false;
+        }
+        let Some(cluster) = self.registry.cluster() else {
+            return true;
+        };
+        self.confirm.newest(&cluster.log).await
+            && varve_metadata::log::read(&*cluster.log, |state| state.topic(&self.topic).is_none())
+    }
+
     /// The partition that a subject belongs to, and the leadership, if it is this node's.
     ///
     /// # Errors

@@ -84,6 +84,11 @@ impl Collector for Scrape {
         let lags: Vec<_> = rows.iter().flat_map(lag).collect();
         let help = "Records that a follower lacks of its leader's log";
         family(e, "replication_lag_records", help, &lags)?;
+        let (ids, open) = inner.transactions.counts();
+        let help = "Transactional ids that this node coordinates";
+        gauge(e, "transactional_ids", help, ids)?;
+        let help = "Transactions that this node coordinates and that are open or being completed";
+        gauge(e, "transactions_open", help, open)?;
         inner.group_gauges.encode(&inner.registry, e)
     }
 }

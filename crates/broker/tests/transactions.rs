@@ -557,6 +557,35 @@ async fn a_successor_fences_and_ends_what_was_left_behind() {
 }
 
 #[tokio::test]
+async fn where_nobody_has_used_transactions_none_is_found() {
+    let fixture = Fixture::new().await;
+    let at = At::One(&fixture.broker);
+    let topic = fixture.create("t", 1).await;
+    let mut producer = Producer {
+        id: "none".parse().unwrap(),
+        session: ProducerId { id: 1, epoch: 0 },
+        next: BTreeMap::new(),
+    };
+    let sent = producer.send(&at, &topic, 0, &["a"]).await;
+    assert_eq!(kind(sent), ErrorKind::UnknownProducer);
+    assert_eq!(
+        kind(producer.end(&at, true).await),
+        ErrorKind::UnknownProducer
+    );
+    assert_eq!(
+        kind(state(&at, &producer.id).await),
+        ErrorKind::TransactionNotFound
+    );
+    let context = Context::anonymous();
+    let aborted = fixture.broker.abort_transaction(&context, &producer.id);
+    assert_eq!(kind(aborted.await), ErrorKind::TransactionNotFound);
+    let listed = fixture.broker.transactions(&context).await.unwrap();
+    assert!(listed.is_empty());
+    let topics = fixture.broker.topics(&context).unwrap();
+    assert_eq!(topics.len(), 1, "nothing was made for it");
+}
+
+#[tokio::test]
 async fn what_makes_no_sense_is_refused_and_changes_nothing() {
     let fixture = Fixture::new().await;
     let at = At::One(&fixture.broker);

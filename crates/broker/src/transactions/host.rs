@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
@@ -44,6 +45,8 @@ enum Message {
 #[derive(Clone)]
 pub(crate) struct Host {
     messages: mpsc::Sender<Message>,
+    /// Transactional ids, and of these with a transaction that is open or being completed.
+    counts: Arc<(AtomicI64, AtomicI64)>,
 }
 
 impl Host {
@@ -57,7 +60,9 @@ impl Host {
         sender: Arc<Sender>,
     ) -> Self {
         let (messages, inbox) = mpsc::channel(QUEUE);
+        let counts = Arc::<(AtomicI64, AtomicI64)>::default();
         let task = Task {
+            counts: Arc::clone(&counts),
             core: Coordinator::new(config, epoch),
             callers: BTreeMap::new(),
             outputs: Vec::new(),
@@ -72,7 +77,13 @@ impl Host {
             unread: false,
         };
         tokio::spawn(task.run(inbox));
-        Self { messages }
+        Self { messages, counts }
+    }
+
+    /// Transactional ids, and open transactions among them.
+    pub(crate) fn counts(&self) -> (i64, i64) {
+        let (ids, open) = &*self.counts;
+        (ids.load(Ordering::Relaxed), open.load(Ordering::Relaxed))
     }
 
     /// One call. Safe to drop.
@@ -124,6 +135,7 @@ fn lost(error: &Error) -> Lost {
 }
 
 struct Task {
+    counts: Arc<(AtomicI64, AtomicI64)>,
     core: Coordinator,
     callers: BTreeMap<Ticket, oneshot::Sender<Reply>>,
     outputs: Vec<Output>,
@@ -144,6 +156,10 @@ impl Task {
         self.load().await;
         loop {
             self.perform().await;
+            let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+            let (ids, open) = (self.core.id_count(), self.core.open_count());
+            self.counts.0.store(count(ids), Ordering::Relaxed);
+            self.counts.1.store(count(open), Ordering::Relaxed);
             let wait = self.core.next_deadline().map_or(IDLE, |deadline| {
                 Duration::from_millis(deadline.0.saturating_sub(self.now().tick.0))
             });
@@ -302,6 +318,8 @@ impl Task {
 
     async fn append(&mut self, ids: Vec<AppendId>, records: Vec<KeyValue>) {
         let (number, epoch) = (self.number, Some(self.epoch));
+        // Of several batches some may be there.
+        let whole = InternalTopic::is_one_batch(&records);
         match self.topic.append(|_| number, epoch, None, &records).await {
             Ok(receipts) => {
                 let messages = self.messages.clone();
@@ -309,11 +327,7 @@ impl Task {
                     let mut result = Ok(());
                     for receipt in receipts {
                         if let Err(error) = receipt.await {
-                            // Of several batches some may be there.
-                            let lost = match ids.len() {
-                                1 => lost(&error),
-                                _ => Lost::Unknown,
-                            };
+                            let lost = if whole { lost(&error) } else { Lost::Unknown };
                             result = Err((lost, error));
                         }
                     }
@@ -322,12 +336,8 @@ impl Task {
                     }
                 });
             }
-            // An error here may come after a first batch of several was handed over.
             Err(error) => {
-                let lost = match ids.len() {
-                    1 => Lost::Refused,
-                    _ => Lost::Unknown,
-                };
+                let lost = if whole { Lost::Refused } else { Lost::Unknown };
                 let result = Err((lost, error));
                 self.take(Message::Appended { ids, result });
             }

@@ -123,6 +123,12 @@ impl Transactions {
         )
     }
 
+    /// Transactional ids that are coordinated here, and those with a transaction that is open or being completed.
+    pub(crate) fn counts(&self) -> (i64, i64) {
+        let counts = self.led.running().into_iter().map(|host| host.counts());
+        counts.fold((0, 0), |(a, b), (ids, open)| (a + ids, b + open))
+    }
+
     /// Refuses everything from now on.
     pub(crate) async fn drain(&self) {
         self.draining.store(true, Ordering::SeqCst);
@@ -146,6 +152,14 @@ impl Transactions {
             return Err(Error::new(ErrorKind::ShuttingDown, text));
         }
         let subject = subject(id);
+        if self.led.never_made().await {
+            let text = format!(
+                "no transactional id is known, and so is {:?} not; nothing was changed; open the session again",
+                id.as_str()
+            );
+            let error = Error::new(ErrorKind::UnknownProducer, text);
+            return Err(error.with("transactional_id", id));
+        }
         let (number, epoch, _) = self.led.place(subject)?;
         let host = self
             .led
@@ -230,7 +244,8 @@ impl Transactions {
 
     pub(crate) async fn abort(&self, id: &TransactionalId) -> Result<()> {
         let name = id.clone();
-        match self.ask(id, |ticket| Input::Abort { ticket, name }).await? {
+        let asked = self.ask(id, |ticket| Input::Abort { ticket, name });
+        match asked.await.map_err(not_found)? {
             Reply::Aborted => Ok(()),
             other => Err(unexpected(&other)),
         }
@@ -257,7 +272,8 @@ impl Transactions {
 
     pub(crate) async fn describe(&self, id: &TransactionalId) -> Result<api::TransactionInfo> {
         let name = id.clone();
-        match self.ask(id, |ticket| Input::Get { ticket, name }).await? {
+        let asked = self.ask(id, |ticket| Input::Get { ticket, name });
+        match asked.await.map_err(not_found)? {
             Reply::Transaction(found) => Ok(info(*found, self.config.node)),
             other => Err(unexpected(&other)),
         }
@@ -355,6 +371,18 @@ fn subject(id: &TransactionalId) -> Subject<'_> {
         what: "transactional id",
         key: "transactional_id",
         name: id.as_str(),
+    }
+}
+
+/// For who asks about an id and does not produce: it is not there.
+fn not_found(error: Error) -> Error {
+    match error.kind {
+        ErrorKind::UnknownProducer => Error {
+            kind: ErrorKind::TransactionNotFound,
+            message: "no transactional id is known yet; nothing was changed".to_owned(),
+            ..error
+        },
+        _ => error,
     }
 }
 
