@@ -8,6 +8,7 @@
 )]
 
 pub mod cluster;
+pub mod transactions;
 pub mod watch;
 
 use std::path::PathBuf;
