@@ -14,27 +14,6 @@ use varve_types::{
 use crate::nodes::Failure;
 use crate::{Result, missing};
 
-/// Names under which errors carry values.
-const KEYS: &[&str] = &[
-    "actual_offset",
-    "appended",
-    "expected_sequence",
-    "feature",
-    "group",
-    "high_watermark",
-    "key",
-    "leader_epoch",
-    "log_start_offset",
-    "nearest",
-    "next_readable_offset",
-    "node",
-    "offset",
-    "partition",
-    "quota",
-    "supported",
-    "topic",
-];
-
 /// An offset. One that is not, is the beginning.
 pub(crate) fn offset(raw: i64) -> Offset {
     Offset::new(raw).unwrap_or(Offset::ZERO)
@@ -94,10 +73,7 @@ pub(crate) fn failure(to: &LeaderHint, error: RpcError) -> Failure {
             metadata: error
                 .metadata
                 .into_iter()
-                .filter_map(|(key, value)| {
-                    let key = KEYS.iter().copied().find(|known| *known == key)?;
-                    Some((key, value))
-                })
+                .filter_map(|(key, value)| Some((api::error::metadata_key(&key)?, value)))
                 .collect(),
             leader: error.leader.map(|found| Box::new(hint(found))),
             retry_after: error.retry_delay,
