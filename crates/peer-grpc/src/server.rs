@@ -27,7 +27,7 @@ use varve_types::{NodeId, limits};
 
 use crate::identity::{Identity, Membership};
 use crate::incoming::incoming;
-use crate::passed_on::{CallsHandle, Consumers, Groups, PassedOn, Producers, Topics};
+use crate::passed_on::{self, CallsHandle, Consumers, Groups, PassedOn, Producers, Topics};
 use crate::{convert, transaction};
 
 /// Largest heartbeat; the limit of small messages.
@@ -179,7 +179,8 @@ impl PeerServer {
             .add_service(PassedOn::<Producers>::new(me.clone(), calls.clone()))
             .add_service(PassedOn::<Consumers>::new(me.clone(), calls.clone()))
             .add_service(PassedOn::<Groups>::new(me.clone(), calls.clone()))
-            .add_service(PassedOn::<Topics>::new(me, calls))
+            .add_service(PassedOn::<Topics>::new(me.clone(), calls.clone()))
+            .add_service(PassedOn::<passed_on::Transactions>::new(me, calls))
             .serve_with_incoming_shutdown(connections, shutdown.clone().cancelled_owned());
         let mut serving = Box::pin(serving);
         let over = async {
