@@ -5,6 +5,52 @@ use std::time::Duration;
 
 use varve_types::{ErrorKind, LeaderEpoch, NodeId, Outcome, Retry};
 
+/// Every name under which an error carries a value ([`Error::metadata`]), in order. Adapters read errors of other
+/// nodes with it: a value under another name is left out there.
+pub const METADATA_KEYS: &[&str] = &[
+    "actual_offset",
+    "appended",
+    "config",
+    "current_epoch",
+    "expected_sequence",
+    "feature",
+    "format",
+    "group",
+    "high_watermark",
+    "instance_id",
+    "key",
+    "leader_epoch",
+    "limit",
+    "log_start_offset",
+    "max",
+    "member_epoch",
+    "member_id",
+    "members",
+    "nearest",
+    "next_readable_offset",
+    "node",
+    "node_id",
+    "offset",
+    "partition",
+    "producer_epoch",
+    "producer_id",
+    "quota",
+    "record",
+    "size",
+    "state",
+    "supported",
+    "timestamp",
+    "topic",
+    "transactional_id",
+];
+
+/// The name of [`METADATA_KEYS`] that `name` is.
+#[must_use]
+pub fn metadata_key(name: &str) -> Option<&'static str> {
+    let index = METADATA_KEYS.binary_search(&name).ok()?;
+    METADATA_KEYS.get(index).copied()
+}
+
 /// Address of the node that leads a partition or coordinates a group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LeaderHint {
@@ -81,5 +127,19 @@ impl Error {
     #[must_use]
     pub const fn retry(&self) -> Retry {
         self.kind.retry()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_values_are_found() {
+        assert!(METADATA_KEYS.is_sorted());
+        for key in METADATA_KEYS {
+            assert_eq!(metadata_key(key), Some(*key));
+        }
+        assert_eq!(metadata_key("colour"), None);
     }
 }

@@ -14,27 +14,6 @@ use varve_types::{
 use crate::nodes::Failure;
 use crate::{Result, missing};
 
-/// Names under which errors carry values.
-const KEYS: &[&str] = &[
-    "actual_offset",
-    "appended",
-    "expected_sequence",
-    "feature",
-    "group",
-    "high_watermark",
-    "key",
-    "leader_epoch",
-    "log_start_offset",
-    "nearest",
-    "next_readable_offset",
-    "node",
-    "offset",
-    "partition",
-    "quota",
-    "supported",
-    "topic",
-];
-
 /// An offset. One that is not, is the beginning.
 pub(crate) fn offset(raw: i64) -> Offset {
     Offset::new(raw).unwrap_or(Offset::ZERO)
@@ -94,10 +73,7 @@ pub(crate) fn failure(to: &LeaderHint, error: RpcError) -> Failure {
             metadata: error
                 .metadata
                 .into_iter()
-                .filter_map(|(key, value)| {
-                    let key = KEYS.iter().copied().find(|known| *known == key)?;
-                    Some((key, value))
-                })
+                .filter_map(|(key, value)| Some((api::error::metadata_key(&key)?, value)))
                 .collect(),
             leader: error.leader.map(|found| Box::new(hint(found))),
             retry_after: error.retry_delay,
@@ -201,13 +177,13 @@ pub(crate) fn delete(item: &api::DeleteBefore) -> v1::DeleteBefore {
     }
 }
 
-fn span(duration: Option<prost_types::Duration>) -> Duration {
+pub(crate) fn span(duration: Option<prost_types::Duration>) -> Duration {
     duration
         .and_then(|duration| Duration::try_from(duration).ok())
         .unwrap_or_default()
 }
 
-fn wire_span(duration: Duration) -> Option<prost_types::Duration> {
+pub(crate) fn wire_span(duration: Duration) -> Option<prost_types::Duration> {
     prost_types::Duration::try_from(duration).ok()
 }
 
@@ -254,13 +230,16 @@ pub(crate) fn reply(reply: v1::HeartbeatResponse) -> Result<api::HeartbeatReply>
     })
 }
 
+pub(crate) fn offset_commit(commit: &api::OffsetCommit) -> v1::PartitionCommit {
+    v1::PartitionCommit {
+        topic_partition: Some(partition(&commit.partition)),
+        offset: commit.offset.get(),
+        leader_epoch: commit.leader_epoch.map(|epoch| epoch.get().into()),
+        metadata: commit.metadata.clone(),
+    }
+}
+
 pub(crate) fn commit(commit: &api::CommitOffsets) -> v1::CommitOffsetsRequest {
-    let offset = |o: &api::OffsetCommit| v1::PartitionCommit {
-        topic_partition: Some(partition(&o.partition)),
-        offset: o.offset.get(),
-        leader_epoch: o.leader_epoch.map(|epoch| epoch.get().into()),
-        metadata: o.metadata.clone(),
-    };
     v1::CommitOffsetsRequest {
         group: commit.group.to_string(),
         member_id: commit
@@ -269,7 +248,7 @@ pub(crate) fn commit(commit: &api::CommitOffsets) -> v1::CommitOffsetsRequest {
             .map(ToString::to_string)
             .unwrap_or_default(),
         member_epoch: commit.member_epoch,
-        offsets: commit.offsets.iter().map(offset).collect(),
+        offsets: commit.offsets.iter().map(offset_commit).collect(),
     }
 }
 
@@ -294,10 +273,12 @@ pub(crate) fn failures<'a>(
         .collect()
 }
 
+pub(crate) fn millis(time: prost_types::Timestamp) -> i64 {
+    let whole = time.seconds.saturating_mul(1000);
+    whole.saturating_add(i64::from(time.nanos) / 1_000_000)
+}
+
 pub(crate) fn committed(found: v1::CommittedOffset) -> Result<api::CommittedOffset> {
-    let millis = |time: prost_types::Timestamp| {
-        time.seconds.saturating_mul(1000) + i64::from(time.nanos) / 1_000_000
-    };
     Ok(api::CommittedOffset {
         partition: from_partition(found.topic_partition)?,
         offset: offset(found.offset),

@@ -22,7 +22,7 @@ const LAG_WITHIN: Duration = Duration::from_secs(2);
 impl<B: Broker> Forwarding<B> {
     /// Answers here, or at the coordinator, and waits for one that is missing. `repeat`: a call that may
     /// have arrived may be made again.
-    async fn coordinated<T, L, R>(
+    pub(crate) async fn coordinated<T, L, R>(
         &self,
         ctx: &Context,
         repeat: bool,
@@ -300,23 +300,41 @@ impl<B: Broker> Forwarding<B> {
 
     /// The groups of every node that takes part.
     pub(crate) async fn all_groups(&self, ctx: &Context) -> Result<Vec<api::GroupListing>> {
+        let local = || self.broker.groups(ctx);
+        let remote = |to, left| async move { self.groups_of(ctx, &to, left).await };
+        let mut all = self.of_everyone(ctx, local, remote).await?;
+        all.sort_by(|a, b| a.group.cmp(&b.group));
+        all.dedup_by(|a, b| a.group == b.group);
+        Ok(all)
+    }
+
+    /// What this node says and what every other one says that takes part, in no order.
+    pub(crate) async fn of_everyone<T, L, R>(
+        &self,
+        ctx: &Context,
+        local: impl Fn() -> L,
+        remote: impl Fn(LeaderHint, Duration) -> R,
+    ) -> Result<Vec<T>>
+    where
+        L: Future<Output = Result<Vec<T>>>,
+        R: Future<Output = Result<Vec<T>, Failure>>,
+    {
         let mut retry = Retry::new(self.nodes.until(ctx));
         loop {
-            let mut all = self.broker.groups(ctx).await?;
+            let mut all = local().await?;
             if ctx.forward.is_none() {
                 return Ok(all);
             }
             let nodes = self.broker.nodes().into_iter();
-            let others: Vec<LeaderHint> = nodes
+            let others = nodes
                 .filter(|n| n.node != self.me() && n.state != NodeState::Offline)
                 .map(|n| LeaderHint {
                     node: n.node,
                     address: n.address,
                     epoch: LeaderEpoch::ZERO,
-                })
-                .collect();
+                });
             let left = retry.left();
-            let asked = others.iter().map(|to| self.groups_of(ctx, to, left));
+            let asked: Vec<_> = others.map(|to| remote(to, left)).collect();
             let mut failed = None;
             for answer in join_all(asked).await {
                 match answer {
@@ -325,11 +343,7 @@ impl<B: Broker> Forwarding<B> {
                 }
             }
             match failed {
-                None => {
-                    all.sort_by(|a, b| a.group.cmp(&b.group));
-                    all.dedup_by(|a, b| a.group == b.group);
-                    return Ok(all);
-                }
+                None => return Ok(all),
                 // One that is dead is waited for until others have taken over from it.
                 Some(error) if !Nodes::again(&error) || !retry.pause().await => return Err(error),
                 Some(_) => {}
@@ -367,7 +381,7 @@ impl<B: Broker> Forwarding<B> {
 }
 
 /// An error that says for certain what happened.
-fn known<T>(result: Result<T>) -> Result<T, Failure> {
+pub(crate) fn known<T>(result: Result<T>) -> Result<T, Failure> {
     result.map_err(|error: Error| Failure {
         error,
         unknown: false,

@@ -1,7 +1,7 @@
 //! A broker that passes on what another node must answer, so that a client may ask any node.
 //!
 //! What this node cannot answer is sent once to the node that its own metadata names: the leader of a
-//! partition, the coordinator of a group. Requests about partitions of several leaders are split and put
+//! partition, the coordinator of a group or of a transactional id. Requests about partitions of several leaders are split and put
 //! together again. While there is no leader, the call waits, for as long as its caller does.
 //!
 //! Invariants: a call is passed on only with leave ([`Context::forward`]), and what arrives here from
@@ -18,13 +18,17 @@ mod operations;
 mod produce;
 mod reads;
 mod reset;
+mod transactions;
 
 use std::future::Future;
 use std::sync::Arc;
 
 use varve_broker_api as api;
 use varve_broker_api::{Broker, Context, Error};
-use varve_types::{GroupName, MemberId, NodeId, Offset, TopicId, TopicName, TopicPartition};
+use varve_types::{
+    GroupName, MemberId, NodeId, Offset, ProducerId, TopicId, TopicName, TopicPartition,
+    TransactionalId,
+};
 
 pub use metrics::Metrics;
 pub use nodes::{Line, LineError, Lines, line};
@@ -222,8 +226,8 @@ impl<B: Broker> Broker for Forwarding<B> {
         &self,
         ctx: &Context,
         request: api::InitTransactions,
-    ) -> Result<varve_types::ProducerId> {
-        self.broker.init_transactions(ctx, request).await
+    ) -> Result<ProducerId> {
+        self.begin_session(ctx, request).await
     }
 
     async fn commit_transaction_offsets(
@@ -231,35 +235,31 @@ impl<B: Broker> Broker for Forwarding<B> {
         ctx: &Context,
         request: api::CommitTransactionOffsets,
     ) -> Result<Vec<Result<()>>> {
-        self.broker.commit_transaction_offsets(ctx, request).await
+        self.commit_in_transaction(ctx, request).await
     }
 
     async fn end_transaction(
         &self,
         ctx: &Context,
         request: api::EndTransaction,
-    ) -> Result<varve_types::ProducerId> {
-        self.broker.end_transaction(ctx, request).await
+    ) -> Result<ProducerId> {
+        self.end(ctx, request).await
     }
 
     async fn transactions(&self, ctx: &Context) -> Result<Vec<api::TransactionListing>> {
-        self.broker.transactions(ctx).await
+        self.all_transactions(ctx).await
     }
 
     async fn transaction(
         &self,
         ctx: &Context,
-        id: &varve_types::TransactionalId,
+        id: &TransactionalId,
     ) -> Result<api::TransactionInfo> {
-        self.broker.transaction(ctx, id).await
+        self.describe_transaction(ctx, id).await
     }
 
-    async fn abort_transaction(
-        &self,
-        ctx: &Context,
-        id: &varve_types::TransactionalId,
-    ) -> Result<()> {
-        self.broker.abort_transaction(ctx, id).await
+    async fn abort_transaction(&self, ctx: &Context, id: &TransactionalId) -> Result<()> {
+        self.abort(ctx, id).await
     }
 
     fn node(&self) -> api::NodeInfo {

@@ -16,6 +16,7 @@ use varve_proto::v1::consumer_service_client::ConsumerServiceClient;
 use varve_proto::v1::group_service_client::GroupServiceClient;
 use varve_proto::v1::producer_service_client::ProducerServiceClient;
 use varve_proto::v1::topic_service_client::TopicServiceClient;
+use varve_proto::v1::transaction_service_client::TransactionServiceClient;
 use varve_types::{ErrorKind, NodeId};
 
 use crate::convert;
@@ -144,6 +145,14 @@ impl Nodes {
 
     pub(crate) fn groups(&self, to: &LeaderHint) -> Result<GroupServiceClient<Line>, RpcError> {
         let service = GroupServiceClient::new(self.line(to)?);
+        Ok(service.max_decoding_message_size(ANSWER_BYTES))
+    }
+
+    pub(crate) fn transactions(
+        &self,
+        to: &LeaderHint,
+    ) -> Result<TransactionServiceClient<Line>, RpcError> {
+        let service = TransactionServiceClient::new(self.line(to)?);
         Ok(service.max_decoding_message_size(ANSWER_BYTES))
     }
 

@@ -52,7 +52,7 @@ struct Append(Produce);
 impl Append {
     fn again(&self) -> Produce {
         Produce {
-            transactional_id: None,
+            transactional_id: self.0.transactional_id.clone(),
             topic: self.0.topic.clone(),
             partition: self.0.partition,
             acks: self.0.acks,
@@ -80,6 +80,12 @@ impl Append {
             }
             .into(),
             expected_offset: self.0.expected_offset.map(varve_types::Offset::get),
+            transactional_id: self
+                .0
+                .transactional_id
+                .as_ref()
+                .map(ToString::to_string)
+                .unwrap_or_default(),
             ..Default::default()
         }
     }

@@ -173,9 +173,13 @@ impl<B: Broker> Forwarding<B> {
                 return Ok(results);
             }
             let share = request.max_bytes / results.len().max(1);
+            let isolation = request.isolation;
             let ask = |(index, to): (usize, LeaderHint), wait: Duration| {
                 let wanted = &request.partitions[index];
-                async move { (index, self.fetch_at(ctx, &to, wanted, share, wait).await) }
+                async move {
+                    let found = self.fetch_at(ctx, &to, wanted, isolation, (share, wait));
+                    (index, found.await)
+                }
             };
             let now = elsewhere.iter().cloned().map(|at| ask(at, Duration::ZERO));
             for (index, result) in join_all(now).await {
@@ -260,8 +264,8 @@ impl<B: Broker> Forwarding<B> {
         ctx: &Context,
         to: &LeaderHint,
         wanted: &api::FetchPartition,
-        share: usize,
-        wait: Duration,
+        isolation: api::Isolation,
+        (share, wait): (usize, Duration),
     ) -> Result<api::Fetched> {
         let bytes = wanted.max_bytes.min(share).max(1);
         let request = v1::FetchRequest {
@@ -273,6 +277,7 @@ impl<B: Broker> Forwarding<B> {
             max_wait: prost_types::Duration::try_from(wait).ok(),
             encoding: v1::ReadEncoding::Batches.into(),
             leader_epoch: wanted.leader_epoch.map(|epoch| epoch.get().into()),
+            isolation: convert::isolation(isolation),
             ..Default::default()
         };
         let within = wait + self.nodes.read_timeout();

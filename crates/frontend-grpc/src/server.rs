@@ -31,6 +31,7 @@ use crate::services::consumer::Consumer;
 use crate::services::group::Groups;
 use crate::services::producer::Producer;
 use crate::services::topic::Topics;
+use crate::services::transaction::Transactions;
 use crate::shared::Shared;
 
 /// Interval of the server's pings on a quiet connection.
@@ -53,10 +54,11 @@ const READ_ANSWER_BYTES: usize = limits::FETCH_MAX_BYTES + limits::BATCH_MAX_BYT
 const CUT_AFTER: Duration = Duration::from_secs(1);
 
 /// Names of the services, as health and reflection know them.
-pub const SERVICES: [&str; 6] = [
+pub const SERVICES: [&str; 7] = [
     "varve.v1.ProducerService",
     "varve.v1.ConsumerService",
     "varve.v1.GroupService",
+    "varve.v1.TransactionService",
     "varve.v1.TopicService",
     "varve.v1.ClusterService",
     "varve.v1.AdminService",
@@ -285,6 +287,7 @@ fn routes<B: Broker + Operations>(
     use v1::group_service_server::GroupServiceServer;
     use v1::producer_service_server::ProducerServiceServer;
     use v1::topic_service_server::TopicServiceServer;
+    use v1::transaction_service_server::TransactionServiceServer;
     macro_rules! bounded {
         ($server:expr, $request:expr, $answer:expr) => {
             $server
@@ -296,6 +299,7 @@ fn routes<B: Broker + Operations>(
     let producer = ProducerServiceServer::new(Producer(Arc::clone(shared)));
     let consumer = ConsumerServiceServer::new(Consumer(Arc::clone(shared)));
     let groups = GroupServiceServer::new(Groups(Arc::clone(shared)));
+    let transactions = TransactionServiceServer::new(Transactions(Arc::clone(shared)));
     let topics = TopicServiceServer::new(Topics(Arc::clone(shared)));
     let cluster = ClusterServiceServer::new(Cluster(Arc::clone(shared)));
     let admin = AdminServiceServer::new(Admin(Arc::clone(shared)));
@@ -311,6 +315,7 @@ fn routes<B: Broker + Operations>(
         bounded!(consumer, control, READ_ANSWER_BYTES),
     ))
     .add_service(bounded!(groups, control, CONTROL_ANSWER_BYTES))
+    .add_service(bounded!(transactions, control, CONTROL_ANSWER_BYTES))
     .add_service(bounded!(topics, control, CONTROL_ANSWER_BYTES))
     .add_service(bounded!(cluster, control, CONTROL_ANSWER_BYTES))
     .add_service(bounded!(admin, control, CONTROL_ANSWER_BYTES))

@@ -26,12 +26,13 @@ use varve_metadata::{Heartbeat, Output};
 use varve_proto::peer::v1 as pb;
 use varve_proto::peer::v1::raft_service_client::RaftServiceClient;
 use varve_proto::peer::v1::replica_service_client::ReplicaServiceClient;
+use varve_proto::peer::v1::transaction_service_client::TransactionServiceClient;
 use varve_tls::{ClientTls, Connector, Explained, Network, Tcp, names};
 use varve_types::{NodeId, limits};
 
-use crate::convert;
 use crate::identity::{Identity, signed};
 use crate::outcome::{CallError, CallErrorKind, kind, sentence};
+use crate::{convert, transaction};
 
 /// Room for what surrounds a payload in a message.
 const ENVELOPE_BYTES: usize = 1024;
@@ -47,6 +48,8 @@ pub struct ClientOptions {
     pub open_timeout: Duration,
     /// Longest time for a heartbeat.
     pub heartbeat_timeout: Duration,
+    /// Longest time for a registration in a transaction, and for its markers to be written.
+    pub transaction_timeout: Duration,
     /// Time without a word after which a connection is tried.
     pub keepalive_interval: Duration,
     /// Time the other side has to show that it is there.
@@ -59,6 +62,7 @@ impl Default for ClientOptions {
             connect_timeout: Duration::from_secs(2),
             open_timeout: Duration::from_secs(5),
             heartbeat_timeout: Duration::from_secs(1),
+            transaction_timeout: Duration::from_secs(10),
             keepalive_interval: Duration::from_secs(2),
             keepalive_timeout: Duration::from_secs(4),
         }
@@ -77,7 +81,7 @@ pub struct Called {
 /// What a connection is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Lane {
-    /// Consensus and heartbeats: small, and somebody waits.
+    /// Consensus, heartbeats and transactions: small, and somebody waits.
     Control,
     /// Records.
     Bulk,
@@ -255,11 +259,12 @@ impl Peers for PeerClient {
         &self,
         to: NodeId,
         address: String,
-        _registration: Registration,
+        registration: Registration,
     ) -> Later<'static, Result<Result<(), Error>, PeerError>> {
-        let why = "transactions are not spoken about yet".to_owned();
+        let inner = Arc::clone(&self.inner);
         Box::pin(async move {
-            Err(PeerError {
+            let answer = inner.register(to, &address, registration).await;
+            answer.map_err(|why| PeerError {
                 node: to,
                 address,
                 why,
@@ -271,11 +276,12 @@ impl Peers for PeerClient {
         &self,
         to: NodeId,
         address: String,
-        _order: MarkerOrder,
+        order: MarkerOrder,
     ) -> Later<'static, Result<Vec<MarkerOutcome>, PeerError>> {
-        let why = "transactions are not spoken about yet".to_owned();
+        let inner = Arc::clone(&self.inner);
         Box::pin(async move {
-            Err(PeerError {
+            let outcomes = inner.write_markers(to, &address, order).await;
+            outcomes.map_err(|why| PeerError {
                 node: to,
                 address,
                 why,
@@ -334,6 +340,57 @@ impl Inner {
         let answer = answer.map_err(|_| late(timeout))?;
         let answer = answer.map_err(|status| sentence(&status))?;
         convert::heartbeat_response(beat.node, answer.into_inner()).map_err(not_legal)
+    }
+
+    /// What transactions are spoken about on: small messages, and a producer waits.
+    fn transactions(
+        &self,
+        to: NodeId,
+        address: &str,
+    ) -> Result<TransactionServiceClient<Explained<Channel>>, String> {
+        let channel = self.channel(Lane::Control, address, Some(to))?;
+        Ok(TransactionServiceClient::new(channel)
+            .max_encoding_message_size(limits::PEER_RAFT_MAX_BYTES)
+            .max_decoding_message_size(limits::PEER_RAFT_MAX_BYTES))
+    }
+
+    async fn register(
+        &self,
+        to: NodeId,
+        address: &str,
+        registration: Registration,
+    ) -> Result<Result<(), Error>, String> {
+        let timeout = self.options.transaction_timeout;
+        let mut client = self.transactions(to, address)?;
+        let request = self.request(
+            transaction::to_register_request(&registration),
+            Some(to),
+            timeout,
+        );
+        let answer = tokio::time::timeout(timeout, client.register(request)).await;
+        let answer = answer.map_err(|_| late(timeout))?;
+        let answer = answer.map_err(|status| sentence(&status))?;
+        transaction::register_response(answer.into_inner()).map_err(not_legal)
+    }
+
+    async fn write_markers(
+        &self,
+        to: NodeId,
+        address: &str,
+        order: MarkerOrder,
+    ) -> Result<Vec<MarkerOutcome>, String> {
+        let timeout = self.options.transaction_timeout;
+        let mut client = self.transactions(to, address)?;
+        let asked = order.partitions.len();
+        let request = self.request(
+            transaction::to_write_markers_request(&order),
+            Some(to),
+            timeout,
+        );
+        let answer = tokio::time::timeout(timeout, client.write_markers(request)).await;
+        let answer = answer.map_err(|_| late(timeout))?;
+        let answer = answer.map_err(|status| sentence(&status))?;
+        transaction::write_markers_response(asked, &answer.into_inner()).map_err(not_legal)
     }
 
     async fn replicate(

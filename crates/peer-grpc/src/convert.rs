@@ -14,17 +14,23 @@ use varve_types::{BrokerEpoch, LeaderEpoch, NodeId, Offset, PartitionId, TopicId
 #[error("{0}")]
 pub struct Invalid(String);
 
-type Result<T> = std::result::Result<T, Invalid>;
+impl Invalid {
+    pub(crate) fn new(what: impl Into<String>) -> Self {
+        Self(what.into())
+    }
+}
 
-fn invalid<T>(what: impl Into<String>) -> Result<T> {
+pub(crate) type Result<T> = std::result::Result<T, Invalid>;
+
+pub(crate) fn invalid<T>(what: impl Into<String>) -> Result<T> {
     Err(Invalid(what.into()))
 }
 
-fn missing(what: &str) -> Invalid {
+pub(crate) fn missing(what: &str) -> Invalid {
     Invalid(format!("{what} is missing"))
 }
 
-fn node(raw: i32) -> Result<NodeId> {
+pub(crate) fn node(raw: i32) -> Result<NodeId> {
     if raw < 0 {
         return invalid(format!("node_id is {raw}; a node has a number >= 0"));
     }
@@ -35,7 +41,7 @@ fn offset(what: &str, raw: i64) -> Result<Offset> {
     Offset::new(raw).ok_or_else(|| Invalid(format!("{what} is {raw}; an offset is >= 0")))
 }
 
-fn leader_epoch(what: &str, raw: i32) -> Result<LeaderEpoch> {
+pub(crate) fn leader_epoch(what: &str, raw: i32) -> Result<LeaderEpoch> {
     LeaderEpoch::new(raw).ok_or_else(|| Invalid(format!("{what} is {raw}; an epoch is >= 0")))
 }
 
@@ -43,7 +49,7 @@ fn broker_epoch(what: &str, raw: i64) -> Result<BrokerEpoch> {
     BrokerEpoch::new(raw).ok_or_else(|| Invalid(format!("{what} is {raw}; an epoch is >= 0")))
 }
 
-const fn to_partition(key: PartitionKey) -> pb::Partition {
+pub(crate) const fn to_partition(key: PartitionKey) -> pb::Partition {
     pb::Partition {
         topic_id_high: (key.topic.0 >> 64) as u64,
         topic_id_low: key.topic.0 as u64,
@@ -51,7 +57,7 @@ const fn to_partition(key: PartitionKey) -> pb::Partition {
     }
 }
 
-fn partition(raw: Option<pb::Partition>) -> Result<PartitionKey> {
+pub(crate) fn partition(raw: Option<pb::Partition>) -> Result<PartitionKey> {
     let raw = raw.ok_or_else(|| missing("partition"))?;
     if raw.partition < 0 {
         return invalid(format!(

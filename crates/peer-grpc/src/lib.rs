@@ -1,5 +1,5 @@
-//! Broker to broker over tonic: replication, signs of life, the messages of the metadata consensus, and calls
-//! of clients that one node passes on to another.
+//! Broker to broker over tonic: replication, signs of life, the messages of the metadata consensus, what leaders
+//! and coordinators of transactions say to each other, and calls of clients that one node passes on to another.
 //!
 //! [`PeerClient`] is the broker's [`varve_broker::peer::Peers`]; [`PeerServer`] serves what implements
 //! [`varve_broker::peer::PeerService`] and [`RaftHandler`]. Invariants: every call says who speaks, in which
@@ -15,6 +15,7 @@ mod incoming;
 mod outcome;
 mod passed_on;
 pub mod server;
+pub mod transaction;
 
 pub use client::{Called, Calls, ClientOptions, PeerClient};
 pub use identity::{Identity, KnownCluster};

@@ -38,6 +38,12 @@ const METHODS: &[&str] = &[
     "/varve.v1.GroupService/DeleteGroup",
     "/varve.v1.GroupService/ListGroups",
     "/varve.v1.GroupService/RemoveMembers",
+    "/varve.v1.TransactionService/InitTransactions",
+    "/varve.v1.TransactionService/CommitTransactionOffsets",
+    "/varve.v1.TransactionService/EndTransaction",
+    "/varve.v1.TransactionService/ListTransactions",
+    "/varve.v1.TransactionService/GetTransaction",
+    "/varve.v1.TransactionService/AbortTransaction",
 ];
 
 /// The public API as a service.
@@ -141,4 +147,5 @@ named! {
     Consumers = "varve.v1.ConsumerService";
     Groups = "varve.v1.GroupService";
     Topics = "varve.v1.TopicService";
+    Transactions = "varve.v1.TransactionService";
 }

@@ -1,5 +1,5 @@
-//! The called side: takes streams of followers, heartbeats and messages of the consensus, and ends when it
-//! is told to, whatever the callers do.
+//! The called side: takes streams of followers, heartbeats, messages of the consensus and of transactions, and
+//! ends when it is told to, whatever the callers do.
 //!
 //! Invariants: a caller is checked before its message is looked at; records are asked of the service only
 //! when the stream has room for more, so each stream holds the answers of one read and no more; when either
@@ -19,13 +19,16 @@ use varve_metadata::log::Later;
 use varve_proto::peer::v1 as pb;
 use varve_proto::peer::v1::raft_service_server::{RaftService, RaftServiceServer};
 use varve_proto::peer::v1::replica_service_server::{ReplicaService, ReplicaServiceServer};
+use varve_proto::peer::v1::transaction_service_server::{
+    TransactionService, TransactionServiceServer,
+};
 use varve_tls::{Caller, Listener, ServerTls};
 use varve_types::{NodeId, limits};
 
-use crate::convert;
 use crate::identity::{Identity, Membership};
 use crate::incoming::incoming;
-use crate::passed_on::{CallsHandle, Consumers, Groups, PassedOn, Producers, Topics};
+use crate::passed_on::{self, CallsHandle, Consumers, Groups, PassedOn, Producers, Topics};
+use crate::{convert, transaction};
 
 /// Largest heartbeat; the limit of small messages.
 const ENVELOPE_BYTES: usize = 1024;
@@ -142,6 +145,10 @@ impl PeerServer {
             self.tls,
             kill.clone(),
         );
+        let transactions = Transactions {
+            identity: self.identity.clone(),
+            service: Arc::clone(&self.service),
+        };
         let replica = Replica {
             identity: self.identity.clone(),
             service: self.service,
@@ -164,10 +171,16 @@ impl PeerServer {
                     .max_decoding_message_size(small)
                     .max_encoding_message_size(small),
             )
+            .add_service(
+                TransactionServiceServer::new(transactions)
+                    .max_decoding_message_size(small)
+                    .max_encoding_message_size(small),
+            )
             .add_service(PassedOn::<Producers>::new(me.clone(), calls.clone()))
             .add_service(PassedOn::<Consumers>::new(me.clone(), calls.clone()))
             .add_service(PassedOn::<Groups>::new(me.clone(), calls.clone()))
-            .add_service(PassedOn::<Topics>::new(me, calls))
+            .add_service(PassedOn::<Topics>::new(me.clone(), calls.clone()))
+            .add_service(PassedOn::<passed_on::Transactions>::new(me, calls))
             .serve_with_incoming_shutdown(connections, shutdown.clone().cancelled_owned());
         let mut serving = Box::pin(serving);
         let over = async {
@@ -226,6 +239,37 @@ impl RaftService for Raft {
         let mut response = Response::new(pb::CallResponse { payload });
         self.identity.sign(response.metadata_mut());
         Ok(response)
+    }
+}
+
+struct Transactions {
+    identity: Identity,
+    service: Arc<dyn PeerService>,
+}
+
+#[tonic::async_trait]
+impl TransactionService for Transactions {
+    async fn register(
+        &self,
+        request: Request<pb::RegisterRequest>,
+    ) -> Result<Response<pb::RegisterResponse>, Status> {
+        caller(&self.identity, &request, Membership::Required)?;
+        let registration = transaction::register_request(request.into_inner())
+            .map_err(|invalid| Status::invalid_argument(invalid.to_string()))?;
+        let outcome = self.service.register(registration).await;
+        Ok(Response::new(transaction::to_register_response(outcome)))
+    }
+
+    async fn write_markers(
+        &self,
+        request: Request<pb::WriteMarkersRequest>,
+    ) -> Result<Response<pb::WriteMarkersResponse>, Status> {
+        caller(&self.identity, &request, Membership::Required)?;
+        let order = transaction::write_markers_request(request.into_inner())
+            .map_err(|invalid| Status::invalid_argument(invalid.to_string()))?;
+        let outcomes = self.service.write_markers(order).await;
+        let outcomes = transaction::to_write_markers_response(&outcomes);
+        Ok(Response::new(outcomes))
     }
 }
 

@@ -142,7 +142,7 @@ impl<B: Broker> Consumer<B> {
         position: Position,
     ) -> Result<Offset, Error> {
         let query = OffsetQuery {
-            isolation: varve_broker_api::Isolation::default(),
+            isolation: plan.isolation,
             partition: plan.partition.clone(),
             position: Some(position),
             with_time: false,
@@ -181,7 +181,7 @@ impl<B: Broker> Consumer<B> {
         max_wait: Duration,
     ) -> Result<Fetched, Error> {
         let request = Fetch {
-            isolation: varve_broker_api::Isolation::default(),
+            isolation: plan.isolation,
             partitions: vec![FetchPartition {
                 topic: plan.partition.topic.clone(),
                 partition: plan.partition.partition,

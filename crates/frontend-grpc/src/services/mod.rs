@@ -8,3 +8,4 @@ pub mod consumer;
 pub mod group;
 pub mod producer;
 pub mod topic;
+pub mod transaction;

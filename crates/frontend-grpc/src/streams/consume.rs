@@ -129,6 +129,7 @@ impl<B: Broker> Consume<B> {
             message_bytes: MESSAGE_BYTES,
             strict_size: false,
             ride_out: true,
+            isolation: join.isolation,
         };
         let now = Instant::now();
         Self {
@@ -629,7 +630,9 @@ impl<B: Broker> Consume<B> {
                 let counts = self.credit.is_some();
                 Some(E::Records(to_chunk(&cursor, chunk, counts)))
             }
-            What::Opened | What::CaughtUp | What::Idle => Some(E::Progress(to_progress(&cursor))),
+            What::Opened | What::CaughtUp | What::Passed | What::Idle => {
+                Some(E::Progress(to_progress(&cursor)))
+            }
             What::Closed(Some(error)) if error.kind == ErrorKind::CorruptLog => return Err(error),
             What::Closed(_) => {
                 // A leader that moved or a topic that goes: the assignment will say what to do.

@@ -22,7 +22,7 @@ use crate::context::CallContext;
 use crate::shared::Shared;
 use crate::translate::fetch::{OutOfRange, encoding, out_of_range};
 use crate::translate::group::bounded;
-use crate::translate::{leader_epoch, missing, start_without_group, topic_partition};
+use crate::translate::{isolation, leader_epoch, missing, start_without_group, topic_partition};
 
 /// Smallest `max_message_bytes`.
 const MESSAGE_MIN_BYTES: usize = 64 * 1024;
@@ -71,6 +71,7 @@ impl Settings {
             message_bytes: bytes,
             strict_size: true,
             ride_out: false,
+            isolation: isolation("isolation", open.isolation)?,
         };
         Ok(Self {
             options,
@@ -304,6 +305,13 @@ impl<B: Broker> FetchStream<B> {
                 next_offset: chunk.next_offset.get(),
                 high_watermark: cursor.high_watermark.get(),
                 credit_used: chunk.payload_bytes,
+            }),
+            // A client that reads up to an offset learns that it is there.
+            What::Passed => E::Records(v1::FetchStreamRecords {
+                subscription_id: id,
+                next_offset: cursor.next.get(),
+                high_watermark: cursor.high_watermark.get(),
+                ..Default::default()
             }),
             What::Closed(error) => {
                 self.reported.remove(&id);

@@ -8,14 +8,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use tokio::time::Instant;
-use varve_broker_api::{Error, Heartbeat, HeartbeatReply, Position, Subscription};
+use varve_broker_api::{Error, Heartbeat, HeartbeatReply, Isolation, Position, Subscription};
 use varve_proto::v1;
 use varve_types::{GroupName, MemberId, TopicPartition, limits};
 
 use super::idle;
 use crate::translate::fetch::{Encoding, OutOfRange, encoding};
 use crate::translate::group::{instance, subscription};
-use crate::translate::{Start, duration, group_name, member_id, start, unknown_enum};
+use crate::translate::{Start, duration, group_name, isolation, member_id, start, unknown_enum};
 
 /// Time to give up partitions, when the client names none.
 const REBALANCE_DEFAULT: Duration = Duration::from_secs(60);
@@ -45,6 +45,8 @@ pub struct Join {
     pub encoding: Encoding,
     /// Idle time before a Progress event.
     pub idle: Duration,
+    /// Which records of transactions are delivered.
+    pub isolation: Isolation,
 }
 
 impl Join {
@@ -97,6 +99,7 @@ impl Join {
                 .clamp(Duration::from_secs(1), max),
             encoding: encoding(join.encoding)?,
             idle: idle(join.idle_heartbeat.as_ref())?,
+            isolation: isolation("isolation", join.isolation)?,
         })
     }
 

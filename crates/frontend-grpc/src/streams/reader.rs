@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use varve_broker_api::{
-    Broker, Context, Error, Fetch, FetchPartition, OffsetFound, OffsetQuery, PartitionFetched,
-    Position,
+    Broker, Context, Error, Fetch, FetchPartition, Isolation, OffsetFound, OffsetQuery,
+    PartitionFetched, Position,
 };
 use varve_types::{ErrorKind, LeaderEpoch, Offset, Retry, TopicPartition, limits};
 
@@ -44,6 +44,8 @@ pub struct Options {
     pub strict_size: bool,
     /// Go on by itself after faults that may pass, instead of closing the cursor.
     pub ride_out: bool,
+    /// Which records of transactions are delivered.
+    pub isolation: Isolation,
 }
 
 /// What to read.
@@ -70,7 +72,8 @@ pub enum Ending {
     Follow,
     /// At a place.
     At(Until),
-    /// At the high watermark as it is when the cursor is opened.
+    /// Where readers of the stream's isolation end when the cursor is opened: the high watermark, or the last
+    /// stable offset.
     CurrentEnd,
 }
 
@@ -83,6 +86,8 @@ pub struct Cursor {
     pub next: Offset,
     /// One past the last committed record, as last seen.
     pub high_watermark: Offset,
+    /// Where readers of the stream's isolation end, as last seen: at most the high watermark.
+    pub end: Offset,
     /// Oldest readable offset, as last seen.
     pub log_start: Offset,
     /// Epoch of the leader, as last seen.
@@ -94,6 +99,8 @@ pub struct Cursor {
     expected_epoch: Option<LeaderEpoch>,
     caught_up: bool,
     lost_place: bool,
+    /// The next offset as the client last heard it.
+    said: Offset,
     /// When something was last said about it.
     spoken: Instant,
     retry_at: Option<Instant>,
@@ -102,10 +109,10 @@ pub struct Cursor {
 }
 
 impl Cursor {
-    /// Whether everything committed has been delivered.
+    /// Whether everything that readers of this isolation may see has been delivered.
     #[must_use]
     pub fn caught_up(&self) -> bool {
-        self.next >= self.high_watermark
+        self.next >= self.end
     }
 
     /// The same partition from another place, with other credit.
@@ -144,8 +151,10 @@ pub enum What {
     Opened,
     /// It delivers.
     Records(Chunk),
-    /// It has reached the high watermark.
+    /// It has reached the end, see [`Cursor::end`].
     CaughtUp,
+    /// It has passed offsets that hold nothing for this reader: markers of transactions, and aborted ones.
+    Passed,
     /// Nothing was said about it for a while.
     Idle,
     /// It is finished (`None`) or failed.
@@ -235,7 +244,7 @@ impl<B: Broker, K: Ord + Clone + Send + 'static> Reader<B, K> {
         let queries = specs
             .iter()
             .map(|(_, s)| OffsetQuery {
-                isolation: varve_broker_api::Isolation::default(),
+                isolation: self.options.isolation,
                 partition: s.partition.clone(),
                 position: Some(s.start),
                 with_time: false,
@@ -267,7 +276,7 @@ impl<B: Broker, K: Ord + Clone + Send + 'static> Reader<B, K> {
         let until = match (spec.until, found) {
             (Ending::At(until), _) => until,
             (Ending::CurrentEnd, Some(f)) => Until {
-                offset: Some(f.high_watermark),
+                offset: Some(f.end(self.options.isolation)),
                 timestamp: None,
             },
             _ => Until::default(),
@@ -276,6 +285,7 @@ impl<B: Broker, K: Ord + Clone + Send + 'static> Reader<B, K> {
             partition: spec.partition.clone(),
             next,
             high_watermark: found.map_or(Offset::ZERO, |f| f.high_watermark),
+            end: found.map_or(Offset::ZERO, |f| f.end(self.options.isolation)),
             log_start: found.map_or(Offset::ZERO, |f| f.log_start),
             leader_epoch: found.map_or(LeaderEpoch::ZERO, |f| f.leader_epoch),
             credit: spec.credit,
@@ -284,6 +294,7 @@ impl<B: Broker, K: Ord + Clone + Send + 'static> Reader<B, K> {
             expected_epoch: spec.leader_epoch,
             caught_up: false,
             lost_place: false,
+            said: next,
             spoken: Instant::now(),
             retry_at: None,
             backoff: BACKOFF_MIN,
@@ -329,7 +340,7 @@ impl<B: Broker, K: Ord + Clone + Send + 'static> Reader<B, K> {
         position: Position,
     ) -> Result<(Offset, OffsetFound), Error> {
         let query = OffsetQuery {
-            isolation: varve_broker_api::Isolation::default(),
+            isolation: self.options.isolation,
             partition: partition.clone(),
             position: Some(position),
             with_time: false,
@@ -368,6 +379,7 @@ impl<B: Broker, K: Ord + Clone + Send + 'static> Reader<B, K> {
                         c.lost_place = false;
                         c.next = next;
                         c.high_watermark = found.high_watermark;
+                        c.end = found.end(self.options.isolation);
                         c.log_start = found.log_start;
                     }
                 }
@@ -433,7 +445,7 @@ impl<B: Broker, K: Ord + Clone + Send + 'static> Reader<B, K> {
             return None;
         }
         let request = Fetch {
-            isolation: varve_broker_api::Isolation::default(),
+            isolation: self.options.isolation,
             partitions,
             max_wait,
             min_bytes: 1,
@@ -491,6 +503,7 @@ impl<B: Broker, K: Ord + Clone + Send + 'static> Reader<B, K> {
                 cursor.retry_at = None;
                 cursor.backoff = BACKOFF_MIN;
                 cursor.high_watermark = fetched.high_watermark;
+                cursor.end = fetched.end(self.options.isolation);
                 cursor.log_start = fetched.log_start;
                 cursor.leader_epoch = fetched.leader_epoch;
                 let (from, until) = (cursor.next, cursor.until);
@@ -544,6 +557,7 @@ impl<B: Broker, K: Ord + Clone + Send + 'static> Reader<B, K> {
         if let Some(credit) = &mut cursor.credit {
             *credit = credit.saturating_sub(chunk.payload_bytes);
         }
+        cursor.said = cursor.next;
         cursor.spoken = Instant::now();
         self.last_served = Some(key.clone());
         Some(Event {
@@ -563,14 +577,19 @@ impl<B: Broker, K: Ord + Clone + Send + 'static> Reader<B, K> {
         let caught_up = cursor.caught_up();
         let news = caught_up && !cursor.caught_up;
         cursor.caught_up = caught_up;
-        if !news {
+        let passed = cursor.next > cursor.said;
+        if !news && !passed {
             return None;
         }
+        cursor.said = cursor.next;
         cursor.spoken = Instant::now();
         Some(Event {
             key,
             cursor: cursor.clone(),
-            what: What::CaughtUp,
+            what: match passed {
+                true => What::Passed,
+                false => What::CaughtUp,
+            },
         })
     }
 
@@ -640,7 +659,7 @@ impl<B: Broker, K: Ord + Clone + Send + 'static> Reader<B, K> {
         let queries = quiet
             .iter()
             .map(|(_, partition)| OffsetQuery {
-                isolation: varve_broker_api::Isolation::default(),
+                isolation: self.options.isolation,
                 partition: partition.clone(),
                 position: None,
                 with_time: false,
@@ -654,6 +673,7 @@ impl<B: Broker, K: Ord + Clone + Send + 'static> Reader<B, K> {
             };
             if let Ok(found) = found {
                 cursor.high_watermark = found.high_watermark;
+                cursor.end = found.end(self.options.isolation);
                 cursor.log_start = found.log_start;
             }
             cursor.spoken = now;

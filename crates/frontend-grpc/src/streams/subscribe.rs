@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::MissedTickBehavior;
-use varve_broker_api::{Broker, Error, Position};
+use varve_broker_api::{Broker, Error, Isolation, Position};
 use varve_proto::v1;
 use varve_types::{ErrorKind, Offset, PartitionId, TopicId, TopicName, TopicPartition, limits};
 
@@ -16,7 +16,7 @@ use crate::context::CallContext;
 use crate::shared::Shared;
 use crate::translate::fetch::{Encoding, OutOfRange, Until, encoding, out_of_range};
 use crate::translate::{
-    missing, offset, partition, partition_not_found, start_without_group, topic_name,
+    isolation, missing, offset, partition, partition_not_found, start_without_group, topic_name,
 };
 
 /// Largest message. Three of them at most are in memory for one stream: with the transport, waiting, and
@@ -37,6 +37,7 @@ pub struct Plan {
     encoding: Encoding,
     out_of_range: OutOfRange,
     idle: Duration,
+    isolation: Isolation,
 }
 
 /// Reads a Subscribe.
@@ -77,6 +78,7 @@ pub fn plan(request: &v1::SubscribeRequest) -> Result<Plan, Error> {
         encoding: encoding(request.encoding)?,
         out_of_range: out_of_range(request.out_of_range)?,
         idle: idle(request.idle_heartbeat.as_ref())?,
+        isolation: isolation("isolation", request.isolation)?,
         topic,
         partitions,
         resume,
@@ -132,6 +134,7 @@ pub fn open<B: Broker>(
         message_bytes: MESSAGE_BYTES,
         strict_size: false,
         ride_out: true,
+        isolation: plan.isolation,
     };
     let subscription = Subscription {
         reader: Reader::new(Arc::clone(shared), ctx.broker.clone(), options),
@@ -309,7 +312,9 @@ impl<B: Broker> Subscription<B> {
                 self.remaining = self.remaining.saturating_sub(chunk.record_count);
                 E::Records(to_chunk(cursor, chunk, false))
             }
-            What::Opened | What::CaughtUp | What::Idle => E::Progress(to_progress(cursor)),
+            What::Opened | What::CaughtUp | What::Passed | What::Idle => {
+                E::Progress(to_progress(cursor))
+            }
             What::Closed(error) => {
                 match &error {
                     None => self.finished += 1,

@@ -7,14 +7,14 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use varve_broker_api::{Error, OffsetFound, OffsetQuery, Position};
+use varve_broker_api::{Error, Isolation, OffsetFound, OffsetQuery, Position};
 use varve_proto::v1;
 use varve_record::{BatchError, BatchHeader, RecordView, Records, StoredBatch};
 use varve_types::{LeaderEpoch, Offset, TopicPartition, limits};
 
 use super::{
-    at_most, duration, leader_epoch, missing, partition, start_without_group, topic_name,
-    topic_partition, unknown_enum,
+    at_most, duration, isolation, leader_epoch, missing, partition, start_without_group,
+    topic_name, topic_partition, unknown_enum,
 };
 
 /// Records of a Fetch that names no bound.
@@ -108,6 +108,8 @@ pub struct FetchPlan {
     pub out_of_range: OutOfRange,
     /// Epoch to check.
     pub leader_epoch: Option<LeaderEpoch>,
+    /// Which records of transactions are wanted.
+    pub isolation: Isolation,
 }
 
 /// Reads a Fetch.
@@ -146,6 +148,7 @@ pub fn fetch(request: &v1::FetchRequest, max_fetch_bytes: usize) -> Result<Fetch
         encoding: encoding(request.encoding)?,
         out_of_range: out_of_range(request.out_of_range)?,
         leader_epoch: leader_epoch("leader_epoch", request.leader_epoch)?,
+        isolation: isolation("isolation", request.isolation)?,
     })
 }
 
@@ -174,7 +177,7 @@ pub fn list_offsets(request: &v1::ListOffsetsRequest) -> Result<Vec<OffsetQuery>
                 _ => None,
             };
             Ok(OffsetQuery {
-                isolation: varve_broker_api::Isolation::default(),
+                isolation: isolation("queries.isolation", q.isolation)?,
                 partition,
                 position,
                 with_time: q.with_timestamp,

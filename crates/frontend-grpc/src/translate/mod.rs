@@ -6,15 +6,16 @@ pub mod fetch;
 pub mod group;
 pub mod produce;
 pub mod topic;
+pub mod transaction;
 
 use std::time::Duration;
 
 use prost_types::Timestamp;
-use varve_broker_api::{Error, Position};
+use varve_broker_api::{Error, Isolation, Position};
 use varve_proto::v1;
 use varve_types::{
     ErrorKind, GroupName, LeaderEpoch, MemberId, Offset, PartitionId, TopicName, TopicPartition,
-    limits,
+    TransactionalId, limits,
 };
 
 pub use crate::status::to_duration;
@@ -57,6 +58,26 @@ pub fn group_name(field: &'static str, name: &str) -> Result<GroupName, Error> {
 /// `InvalidRequest` naming `field`.
 pub fn member_id(field: &'static str, name: &str) -> Result<MemberId, Error> {
     MemberId::new(name).map_err(|e| Error::invalid(field, e.to_string()))
+}
+
+/// A transactional id. Required; it keeps the rule of topic names.
+///
+/// # Errors
+/// `InvalidRequest` naming `field`.
+pub fn transactional_id(field: &'static str, id: &str) -> Result<TransactionalId, Error> {
+    TransactionalId::new(id).map_err(|e| Error::invalid(field, e.to_string()))
+}
+
+/// Which records of transactions a reader sees.
+///
+/// # Errors
+/// `InvalidRequest` naming `field`.
+pub fn isolation(field: &'static str, raw: i32) -> Result<Isolation, Error> {
+    match v1::Isolation::try_from(raw) {
+        Ok(v1::Isolation::Unspecified | v1::Isolation::ReadCommitted) => Ok(Isolation::Committed),
+        Ok(v1::Isolation::ReadUncommitted) => Ok(Isolation::Uncommitted),
+        Err(_) => Err(unknown_enum(field, raw)),
+    }
 }
 
 /// A partition number. A negative one names no partition of any topic.

@@ -6,10 +6,11 @@ use varve_broker_api::{Appended, Error, Produce};
 use varve_proto::v1;
 use varve_record::{Batch, BatchBuilder, BatchError, Unverified, VerifyLimits};
 use varve_types::{
-    Acks, ErrorKind, Offset, PartitionId, ProducerId, Sequence, TopicName, limits, partitioner,
+    Acks, ErrorKind, Offset, PartitionId, ProducerId, Sequence, TopicName, TransactionalId, limits,
+    partitioner,
 };
 
-use super::{missing, offset, partition_not_found, unknown_enum, writable_topic};
+use super::{missing, offset, partition_not_found, transactional_id, unknown_enum, writable_topic};
 use crate::shared::TopicView;
 use crate::status::truncate;
 
@@ -25,6 +26,8 @@ pub struct Head {
     /// Compare-and-append.
     pub expected_offset: Option<Offset>,
     session: Option<(ProducerId, Sequence)>,
+    /// Whose transaction the records belong to.
+    transaction: Option<TransactionalId>,
 }
 
 /// One partition's share of a request.
@@ -67,6 +70,7 @@ pub fn head(request: &v1::ProduceRequest) -> Result<Head, Error> {
         ("batch", request.batch.is_some()),
         ("session", request.session.is_some()),
         ("expected_offset", request.expected_offset.is_some()),
+        ("transactional_id", !request.transactional_id.is_empty()),
     ] {
         if set && request.partition.is_none() {
             return Err(Error::invalid(
@@ -81,16 +85,40 @@ pub fn head(request: &v1::ProduceRequest) -> Result<Head, Error> {
             "field session goes with records: an encoded batch has its producer in its own header",
         ));
     }
+    let acks = acks(request.acks)?;
     Ok(Head {
         partition: request.partition,
-        acks: acks(request.acks)?,
+        acks,
         expected_offset: request
             .expected_offset
             .map(|o| offset("expected_offset", o))
             .transpose()?,
         session: request.session.as_ref().map(session).transpose()?,
+        transaction: transaction(request, acks)?,
         topic,
     })
+}
+
+/// The transaction that a request belongs to: what is appended in one has a session, and is acknowledged by all
+/// in-sync replicas, because a commit that counts it must not lose it.
+fn transaction(request: &v1::ProduceRequest, acks: Acks) -> Result<Option<TransactionalId>, Error> {
+    if request.transactional_id.is_empty() {
+        return Ok(None);
+    }
+    let id = transactional_id("transactional_id", &request.transactional_id)?;
+    if request.batch.is_none() && request.session.is_none() {
+        return Err(Error::invalid(
+            "session",
+            "field session is required with transactional_id: it is the one from InitTransactions; nothing was appended",
+        ));
+    }
+    if acks != Acks::All {
+        return Err(Error::invalid(
+            "acks",
+            "records of a transaction are appended with ACKS_ALL; nothing was appended",
+        ));
+    }
+    Ok(Some(id))
 }
 
 fn acks(raw: i32) -> Result<Acks, Error> {
@@ -167,11 +195,20 @@ pub fn encoded(
     let limits = VerifyLimits {
         max_batch_bytes: limits::BATCH_MAX_BYTES,
         max_records: limits::BATCH_MAX_RECORDS,
-        ..VerifyLimits::default()
+        transactional: head.transaction.is_some(),
     };
     let batch = Unverified(batch.data)
         .verify(&limits)
         .map_err(|e| refused(head, partition, &e))?;
+    if head.transaction.is_some() && !batch.header().is_transactional() {
+        return Err(Error::invalid(
+            "transactional_id",
+            format!(
+                "batch for {}-{partition}: it has no transactional bit, and the request names a transactional_id; set both or neither: nothing was appended",
+                head.topic
+            ),
+        ));
+    }
     Ok(part(head, partition, batch, Vec::new()))
 }
 
@@ -215,7 +252,7 @@ pub fn records(
 fn part(head: &Head, partition: PartitionId, batch: Batch, indexes: Vec<i32>) -> Part {
     Part {
         produce: Produce {
-            transactional_id: None,
+            transactional_id: head.transaction.clone(),
             topic: head.topic.clone(),
             partition,
             acks: head.acks,
@@ -281,7 +318,10 @@ fn build(
             .map_err(|e| refused(head, partition, &e))?;
     }
     if let Some((producer, sequence)) = head.session {
-        builder.set_producer(producer, sequence);
+        match head.transaction {
+            Some(_) => builder.set_transaction(producer, sequence),
+            None => builder.set_producer(producer, sequence),
+        }
     }
     let batch = builder
         .build_batch()
@@ -400,310 +440,5 @@ pub fn to_appended(appended: &Appended) -> v1::Appended {
 }
 
 #[cfg(test)]
-mod tests {
-    use bytes::Bytes;
-    use varve_record::Compression;
-
-    use super::*;
-
-    fn view(partitions: i32) -> TopicView {
-        TopicView {
-            partitions,
-            max_message_bytes: 4096,
-            compression: Compression::None,
-        }
-    }
-
-    fn record(key: Option<&'static str>, value: &'static str) -> v1::Record {
-        v1::Record {
-            key: key.map(|k| Bytes::from_static(k.as_bytes())),
-            value: Some(Bytes::from_static(value.as_bytes())),
-            ..Default::default()
-        }
-    }
-
-    fn request(records: Vec<v1::Record>) -> v1::ProduceRequest {
-        v1::ProduceRequest {
-            topic: "t".to_owned(),
-            records,
-            ..Default::default()
-        }
-    }
-
-    #[test]
-    fn the_form_of_a_request_is_checked() {
-        let one = || request(vec![record(None, "v")]);
-        let batch = || {
-            Some(v1::EncodedBatch {
-                format: 2,
-                data: Bytes::new(),
-            })
-        };
-        let session = |producer_id, producer_epoch, base_sequence| {
-            Some(v1::ProducerSession {
-                producer_id,
-                producer_epoch,
-                base_sequence,
-            })
-        };
-        let rows: Vec<(v1::ProduceRequest, Option<&str>)> = vec![
-            (request(Vec::new()), Some("records")),
-            (
-                v1::ProduceRequest {
-                    batch: batch(),
-                    ..one()
-                },
-                Some("batch"),
-            ),
-            (
-                v1::ProduceRequest {
-                    records: Vec::new(),
-                    batch: batch(),
-                    ..one()
-                },
-                Some("partition"),
-            ),
-            (
-                v1::ProduceRequest {
-                    session: session(1, 0, 0),
-                    ..one()
-                },
-                Some("partition"),
-            ),
-            (
-                v1::ProduceRequest {
-                    expected_offset: Some(0),
-                    ..one()
-                },
-                Some("partition"),
-            ),
-            (
-                v1::ProduceRequest {
-                    expected_offset: Some(-1),
-                    partition: Some(0),
-                    ..one()
-                },
-                Some("expected_offset"),
-            ),
-            (v1::ProduceRequest { acks: 17, ..one() }, Some("acks")),
-            (
-                v1::ProduceRequest {
-                    session: session(0, 0, 0),
-                    partition: Some(0),
-                    ..one()
-                },
-                Some("session"),
-            ),
-            (
-                v1::ProduceRequest {
-                    session: session(1, -1, 0),
-                    partition: Some(0),
-                    ..one()
-                },
-                Some("session"),
-            ),
-            (
-                v1::ProduceRequest {
-                    session: session(1, 32768, 0),
-                    partition: Some(0),
-                    ..one()
-                },
-                Some("session"),
-            ),
-            (
-                v1::ProduceRequest {
-                    session: session(1, 0, -1),
-                    partition: Some(0),
-                    ..one()
-                },
-                Some("session"),
-            ),
-            (
-                v1::ProduceRequest {
-                    records: Vec::new(),
-                    batch: batch(),
-                    session: session(1, 0, 0),
-                    partition: Some(0),
-                    ..one()
-                },
-                Some("session"),
-            ),
-            (
-                v1::ProduceRequest {
-                    topic: "a/b".to_owned(),
-                    ..one()
-                },
-                Some("topic"),
-            ),
-        ];
-        for (request, field) in rows {
-            let error = head(&request).unwrap_err();
-            assert_eq!(
-                (error.kind, error.field),
-                (ErrorKind::InvalidRequest, field),
-                "{error}"
-            );
-        }
-        let many = request(vec![record(None, "v"); limits::REQUEST_MAX_RECORDS + 1]);
-        assert_eq!(head(&many).unwrap_err().kind, ErrorKind::BatchTooLarge);
-        assert!(head(&one()).is_ok());
-    }
-
-    #[test]
-    fn keys_spread_and_records_without_key_stay_together() {
-        let rows = vec![
-            record(Some("a"), "1"),
-            record(None, "2"),
-            record(Some("b"), "3"),
-            record(None, "4"),
-            record(Some("a"), "5"),
-        ];
-        let request = request(rows);
-        let parts = records(&head(&request).unwrap(), &view(16), &request.records, 7, 5).unwrap();
-        let place = |key: &[u8]| partitioner::partition_for_key(key, 16).0;
-        let of = |n: i32| {
-            parts
-                .iter()
-                .find(|p| p.produce.partition.0 == n)
-                .map(|p| p.indexes.clone())
-                .unwrap_or_default()
-        };
-        assert!(place(b"a") != 5 && place(b"b") != 5 && place(b"a") != place(b"b"));
-        assert_eq!(of(place(b"a")), [0, 4]);
-        assert_eq!(of(place(b"b")), [2]);
-        assert_eq!(of(5), [1, 3]);
-        let total: u32 = parts.iter().map(|p| p.produce.batch.record_count()).sum();
-        assert_eq!(total, 5);
-        assert!(
-            parts
-                .windows(2)
-                .all(|w| w[0].produce.partition < w[1].produce.partition)
-        );
-        let stamps = parts.iter().all(|p| p.produce.batch.max_timestamp() == 7);
-        assert!(stamps, "records without a time get the broker's");
-    }
-
-    #[test]
-    fn one_partition_reports_no_indexes() {
-        let request = v1::ProduceRequest {
-            partition: Some(1),
-            ..request(vec![record(Some("a"), "1"), record(None, "2")])
-        };
-        let parts = records(&head(&request).unwrap(), &view(2), &request.records, 0, 0).unwrap();
-        assert_eq!(parts.len(), 1);
-        assert!(parts[0].indexes.is_empty());
-        let request = v1::ProduceRequest {
-            partition: Some(2),
-            ..request
-        };
-        let error =
-            records(&head(&request).unwrap(), &view(2), &request.records, 0, 0).unwrap_err();
-        assert_eq!(error.kind, ErrorKind::PartitionNotFound);
-    }
-
-    #[test]
-    fn records_that_break_a_rule_are_refused() {
-        let header = |name: String| v1::Record {
-            headers: vec![v1::Header { name, value: None }],
-            ..record(None, "v")
-        };
-        let rows = vec![
-            (header(String::new()), ErrorKind::InvalidRecord),
-            (header("x".repeat(256)), ErrorKind::InvalidRecord),
-            (header("varve-x".to_owned()), ErrorKind::InvalidRecord),
-            (
-                v1::Record {
-                    timestamp_ms: Some(-1),
-                    ..record(None, "v")
-                },
-                ErrorKind::InvalidRecord,
-            ),
-            (
-                v1::Record {
-                    headers: vec![
-                        v1::Header {
-                            name: "h".to_owned(),
-                            value: None
-                        };
-                        65
-                    ],
-                    ..record(None, "v")
-                },
-                ErrorKind::InvalidRecord,
-            ),
-            (
-                v1::Record {
-                    value: Some(Bytes::from(vec![0; 5000])),
-                    ..record(None, "v")
-                },
-                ErrorKind::RecordTooLarge,
-            ),
-            (
-                v1::Record {
-                    value: Some(Bytes::from(vec![0; 4090])),
-                    ..record(None, "v")
-                },
-                ErrorKind::RecordTooLarge,
-            ),
-        ];
-        for (bad, kind) in rows {
-            let request = request(vec![bad]);
-            let error =
-                records(&head(&request).unwrap(), &view(1), &request.records, 0, 0).unwrap_err();
-            assert_eq!(error.kind, kind, "{error}");
-        }
-        let two = request(vec![
-            v1::Record {
-                value: Some(Bytes::from(vec![0; 3000])),
-                ..record(None, "")
-            };
-            2
-        ]);
-        let error = records(&head(&two).unwrap(), &view(1), &two.records, 0, 0).unwrap_err();
-        assert_eq!(error.kind, ErrorKind::BatchTooLarge);
-    }
-
-    #[test]
-    fn encoded_batches_are_verified() {
-        let mut builder = BatchBuilder::new(Compression::None, None);
-        builder.append(1, None, Some(b"v"), &[]).unwrap();
-        let good = builder.build().unwrap();
-        let request = v1::ProduceRequest {
-            topic: "t".to_owned(),
-            partition: Some(0),
-            batch: Some(v1::EncodedBatch {
-                format: 2,
-                data: good.clone(),
-            }),
-            ..Default::default()
-        };
-        let head = head(&request).unwrap();
-        let check = |format, data: Vec<u8>| {
-            encoded(
-                &head,
-                PartitionId(0),
-                v1::EncodedBatch {
-                    format,
-                    data: data.into(),
-                },
-            )
-        };
-        assert!(check(2, good.to_vec()).is_ok());
-        assert_eq!(
-            check(3, good.to_vec()).unwrap_err().kind,
-            ErrorKind::InvalidRequest
-        );
-        // Every single damaged byte after the leader epoch is found, and none panics.
-        for at in 16..good.len() {
-            let mut bad = good.to_vec();
-            bad[at] ^= 0x55;
-            assert!(check(2, bad).is_err(), "byte {at}");
-        }
-        for cut in 0..good.len() {
-            assert_eq!(
-                check(2, good[..cut].to_vec()).unwrap_err().kind,
-                ErrorKind::CorruptBatch
-            );
-        }
-    }
-}
+#[path = "produce_tests.rs"]
+mod tests;

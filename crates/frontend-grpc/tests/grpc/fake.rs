@@ -7,22 +7,16 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use varve_broker_api::*;
-use varve_record::{BatchHeader, iter_batches};
 use varve_types::{
     ClusterId, ErrorKind, GroupName, LeaderEpoch, MemberId, NodeId, Offset, PartitionId,
-    ProducerId, TopicId, TopicName, TopicPartition,
+    ProducerId, TopicId, TopicName, TopicPartition, TransactionalId,
 };
 
-#[derive(Debug, Default)]
-struct Part {
-    batches: Vec<(BatchHeader, Bytes)>,
-    start: i64,
-    next: i64,
-}
+use crate::fake_log::{Part, at, find, stable};
+use crate::fake_transactions::Transactions;
 
 #[derive(Debug)]
 struct Topic {
@@ -52,6 +46,7 @@ struct State {
     producers: i64,
     topic_ids: u128,
     fetched_bytes: usize,
+    transactions: Transactions,
 }
 
 #[derive(Debug)]
@@ -64,10 +59,6 @@ pub struct Fake {
 
 pub fn name(text: &str) -> TopicName {
     TopicName::new(text).unwrap()
-}
-
-fn at(raw: i64) -> Offset {
-    Offset::new(raw).unwrap()
 }
 
 fn no_topic(topic: &TopicName) -> Error {
@@ -149,6 +140,13 @@ impl Fake {
             .map_or(0, |g| g.members.len())
     }
 
+    /// Changes what is decided, and wakes readers.
+    fn decide<T>(&self, change: impl FnOnce(&mut State) -> Result<T>) -> Result<T> {
+        let outcome = change(&mut self.state.lock());
+        self.data.send_modify(|v| *v += 1);
+        outcome
+    }
+
     fn read(&self, wanted: &Fetch) -> (Vec<PartitionFetched>, usize, bool) {
         let state = self.state.lock();
         let (mut total, mut failed) = (0, false);
@@ -162,10 +160,15 @@ impl Fake {
                     want,
                     wanted.max_bytes.saturating_sub(total),
                     total == 0,
+                    wanted.isolation,
                 ),
             };
             match &result {
-                Ok(fetched) => total += fetched.batches.len(),
+                Ok(fetched) => {
+                    total += fetched.batches.len();
+                    // A place that was passed is told at once.
+                    failed |= fetched.batches.is_empty() && fetched.next_offset > want.offset;
+                }
                 Err(_) => failed = true,
             }
             let (topic, partition) = (want.topic.clone(), want.partition);
@@ -192,7 +195,13 @@ fn part<'a>(state: &'a State, topic: &TopicName, partition: PartitionId) -> Resu
         })
 }
 
-fn read_one(state: &State, want: &FetchPartition, room: usize, first: bool) -> Result<Fetched> {
+fn read_one(
+    state: &State,
+    want: &FetchPartition,
+    room: usize,
+    first: bool,
+    isolation: Isolation,
+) -> Result<Fetched> {
     let part = part(state, &want.topic, want.partition)?;
     let offset = want.offset.get();
     if offset < part.start || offset > part.next {
@@ -201,10 +210,21 @@ fn read_one(state: &State, want: &FetchPartition, room: usize, first: bool) -> R
             .with("high_watermark", part.next));
     }
     let room = room.min(want.max_bytes);
+    let stable = stable(part, &state.transactions);
     let (mut bytes, mut next) = (Vec::new(), offset);
     for (header, batch) in &part.batches {
         if header.next_offset().get() <= offset {
             continue;
+        }
+        if isolation == Isolation::Committed {
+            if header.base_offset.get() >= stable {
+                break;
+            }
+            let session = header.session();
+            if session.is_some_and(|p| state.transactions.is_aborted(p)) {
+                next = header.next_offset().get();
+                continue;
+            }
         }
         let fits = bytes.len() + batch.len() <= room || (bytes.is_empty() && first);
         if !fits {
@@ -214,47 +234,13 @@ fn read_one(state: &State, want: &FetchPartition, room: usize, first: bool) -> R
         next = header.next_offset().get();
     }
     Ok(Fetched {
-        last_stable: at(part.next),
+        last_stable: at(stable),
         batches: bytes.into(),
         next_offset: at(next),
         high_watermark: at(part.next),
         log_start: at(part.start),
         leader_epoch: LeaderEpoch::ZERO,
     })
-}
-
-fn find(part: &Part, position: Option<Position>) -> OffsetFound {
-    let mut timestamp_ms = None;
-    let offset = match position {
-        None => None,
-        Some(Position::Offset(offset)) => Some(offset),
-        Some(Position::Earliest) => Some(at(part.start)),
-        Some(Position::Latest) => Some(at(part.next)),
-        Some(Position::Last(n)) => Some(at(part
-            .next
-            .saturating_sub(i64::try_from(n).unwrap_or(i64::MAX))
-            .max(part.start))),
-        Some(Position::Timestamp(ms)) => {
-            let found = part.batches.iter().flat_map(|(_, b)| {
-                iter_batches(b.clone())
-                    .flat_map(|b| b.unwrap().records().unwrap())
-                    .map(|r| r.unwrap())
-            });
-            let found = found
-                .filter(|r| r.offset.get() >= part.start)
-                .find(|r| r.timestamp >= ms);
-            timestamp_ms = found.as_ref().map(|r| r.timestamp);
-            Some(found.map_or(at(part.next), |r| r.offset))
-        }
-    };
-    OffsetFound {
-        last_stable: at(part.next),
-        offset,
-        timestamp_ms,
-        log_start: at(part.start),
-        high_watermark: at(part.next),
-        leader_epoch: LeaderEpoch::ZERO,
-    }
 }
 
 impl Group {
@@ -296,6 +282,16 @@ impl Broker for Fake {
                 return Err(Error::new(*kind, "made to fail"));
             }
             part(&state, &request.topic, request.partition)?;
+            let header = request.batch.header();
+            assert_eq!(
+                header.is_transactional(),
+                request.transactional_id.is_some()
+            );
+            if let Some(id) = &request.transactional_id {
+                let (tp, session) = (key, header.session());
+                let tp = TopicPartition::new(name(&tp.0), PartitionId(tp.1));
+                state.transactions.append(id, session, tp)?;
+            }
             let topic = state.topics.get_mut(&request.topic).unwrap();
             let part = &mut topic.parts[usize::try_from(request.partition.0).unwrap()];
             if let Some(expected) = request.expected_offset
@@ -328,44 +324,39 @@ impl Broker for Fake {
         }))
     }
 
-    async fn init_transactions(
-        &self,
-        _: &Context,
-        _: varve_broker_api::InitTransactions,
-    ) -> Result<varve_types::ProducerId> {
-        Err(Error::new(ErrorKind::UnsupportedFeature, "no transactions"))
+    async fn init_transactions(&self, _: &Context, r: InitTransactions) -> Result<ProducerId> {
+        self.decide(|state| state.transactions.init(r))
     }
 
     async fn commit_transaction_offsets(
         &self,
         _: &Context,
-        _: varve_broker_api::CommitTransactionOffsets,
+        r: CommitTransactionOffsets,
     ) -> Result<Vec<Result<()>>> {
-        Err(Error::new(ErrorKind::UnsupportedFeature, "no transactions"))
+        self.decide(|state| state.transactions.commit_offsets(r))
     }
 
-    async fn end_transaction(
-        &self,
-        _: &Context,
-        _: varve_broker_api::EndTransaction,
-    ) -> Result<varve_types::ProducerId> {
-        Err(Error::new(ErrorKind::UnsupportedFeature, "no transactions"))
+    async fn end_transaction(&self, _: &Context, r: EndTransaction) -> Result<ProducerId> {
+        self.decide(|state| {
+            let (session, offsets) = state.transactions.end(&r)?;
+            for (group, commit) in offsets {
+                let group = state.groups.entry(group).or_default();
+                group.offsets.insert(commit.partition, commit.offset);
+            }
+            Ok(session)
+        })
     }
 
-    async fn transactions(&self, _: &Context) -> Result<Vec<varve_broker_api::TransactionListing>> {
-        Err(Error::new(ErrorKind::UnsupportedFeature, "no transactions"))
+    async fn transactions(&self, _: &Context) -> Result<Vec<TransactionListing>> {
+        Ok(self.state.lock().transactions.list())
     }
 
-    async fn transaction(
-        &self,
-        _: &Context,
-        _: &varve_types::TransactionalId,
-    ) -> Result<varve_broker_api::TransactionInfo> {
-        Err(Error::new(ErrorKind::UnsupportedFeature, "no transactions"))
+    async fn transaction(&self, _: &Context, id: &TransactionalId) -> Result<TransactionInfo> {
+        self.state.lock().transactions.describe(id)
     }
 
-    async fn abort_transaction(&self, _: &Context, _: &varve_types::TransactionalId) -> Result<()> {
-        Err(Error::new(ErrorKind::UnsupportedFeature, "no transactions"))
+    async fn abort_transaction(&self, _: &Context, id: &TransactionalId) -> Result<()> {
+        self.decide(|state| state.transactions.abort(id))
     }
 
     async fn init_producer(&self, _: &Context, _: InitProducer) -> Result<ProducerSession> {
@@ -408,7 +399,9 @@ impl Broker for Fake {
         queries
             .into_iter()
             .map(|q| {
-                part(&state, &q.partition.topic, q.partition.partition).map(|p| find(p, q.position))
+                let found = part(&state, &q.partition.topic, q.partition.partition)?;
+                let stable = stable(found, &state.transactions);
+                Ok(find(found, stable, q.position, q.isolation))
             })
             .collect()
     }

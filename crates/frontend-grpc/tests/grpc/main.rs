@@ -5,11 +5,15 @@
 mod admin;
 mod consume;
 mod fake;
+mod fake_log;
+mod fake_transactions;
 mod operations;
 mod produce;
 mod read;
 mod server;
 mod stream;
+mod transaction;
+mod transaction_reads;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

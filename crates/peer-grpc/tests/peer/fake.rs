@@ -49,6 +49,12 @@ pub struct Fake {
     /// Every read gives one answer of this size without being asked.
     pub flood: Option<usize>,
     pub beats: Mutex<Vec<Heartbeat>>,
+    /// What registrations are answered; `None`: never.
+    pub registered: Mutex<Option<Result<(), Error>>>,
+    pub registrations: Mutex<Vec<Registration>>,
+    /// What becomes of markers.
+    pub outcomes: Mutex<Vec<MarkerOutcome>>,
+    pub orders: Mutex<Vec<MarkerOrder>>,
 }
 
 impl Fake {
@@ -66,6 +72,10 @@ impl Fake {
             halves: Arc::default(),
             flood: None,
             beats: Mutex::default(),
+            registered: Mutex::default(),
+            registrations: Mutex::default(),
+            outcomes: Mutex::default(),
+            orders: Mutex::default(),
         }
     }
 }
@@ -137,12 +147,21 @@ impl PeerService for Service {
         (Box::new(tell), Box::new(answers))
     }
 
-    fn register(&self, _: Registration) -> Later<'static, Result<(), Error>> {
-        Box::pin(async { Ok(()) })
+    fn register(&self, registration: Registration) -> Later<'static, Result<(), Error>> {
+        self.0.registrations.lock().unwrap().push(registration);
+        let answer = self.0.registered.lock().unwrap().clone();
+        Box::pin(async move {
+            match answer {
+                Some(answer) => answer,
+                None => std::future::pending().await,
+            }
+        })
     }
 
     fn write_markers(&self, order: MarkerOrder) -> Later<'static, Vec<MarkerOutcome>> {
-        Box::pin(async move { vec![MarkerOutcome::Again; order.partitions.len()] })
+        self.0.orders.lock().unwrap().push(order);
+        let outcomes = self.0.outcomes.lock().unwrap().clone();
+        Box::pin(async move { outcomes })
     }
 
     fn heartbeat(&self, beat: Heartbeat) -> Later<'static, Output> {

@@ -1,4 +1,4 @@
-//! A server and clients on loopback sockets: replication, heartbeats, consensus, and what is refused.
+//! A server and clients on loopback sockets: replication, heartbeats, consensus, transactions, and what is refused.
 
 #![allow(
     clippy::unwrap_used,
@@ -13,3 +13,4 @@ mod fake;
 mod passed_on;
 mod replication;
 mod tls;
+mod transactions;

@@ -9,6 +9,7 @@ use varve_peer_grpc::{CallService, PeerClient};
 use varve_proto::v1;
 use varve_proto::v1::cluster_service_client::ClusterServiceClient;
 use varve_proto::v1::producer_service_client::ProducerServiceClient;
+use varve_proto::v1::transaction_service_client::TransactionServiceClient;
 use varve_tls::{Callers, ClientFiles, ClientTls, ServerFiles, ServerTls};
 
 use crate::ca::Ca;
@@ -82,6 +83,40 @@ async fn a_node_passes_on_what_is_meant_to_be() {
         "{refused}"
     );
     assert_eq!(heard.lock().unwrap().len(), 1, "nothing else was heard");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_about_transactions_are_passed_on() {
+    let (served, heard) = (serve(silent()).await, Heard::default());
+    served.calls.serve(api(&heard));
+    let calls = client().calls(LEADER, &served.address).unwrap();
+    let mut service = TransactionServiceClient::new(calls);
+    let init = v1::InitTransactionsRequest::default();
+    let commit = v1::CommitTransactionOffsetsRequest::default();
+    let end = v1::EndTransactionRequest::default();
+    let list = v1::ListTransactionsRequest::default();
+    let get = v1::GetTransactionRequest::default();
+    let abort = v1::AbortTransactionRequest::default();
+    let said = [
+        service.init_transactions(init).await.unwrap_err(),
+        service
+            .commit_transaction_offsets(commit)
+            .await
+            .unwrap_err(),
+        service.end_transaction(end).await.unwrap_err(),
+        service.list_transactions(list).await.unwrap_err(),
+        service.get_transaction(get).await.unwrap_err(),
+        service.abort_transaction(abort).await.unwrap_err(),
+    ];
+    assert!(said.iter().all(|s| s.message() == "heard"), "{said:?}");
+    let heard = heard.lock().unwrap();
+    assert_eq!(heard.len(), 6);
+    let path = "/varve.v1.TransactionService/";
+    assert!(
+        heard
+            .iter()
+            .all(|(p, hop)| p.starts_with(path) && hop == "2")
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
