@@ -11,6 +11,7 @@ use varve_check::{Event, Header};
 use varve_client::{Admin, proto as v1};
 use varve_workload::{Config, Recorder, Workload, create_topic, finish};
 
+use crate::links::CLIENTS;
 use crate::machine::Wires;
 use crate::plan::{Plan, name};
 
@@ -89,7 +90,7 @@ async fn all(
     let brokers = (0..plan.nodes).map(|node| format!("{}:8278", name(node)));
     let topic = TOPIC.parse().map_err(|_| "the name of the topic")?;
     let config = Config {
-        network: Arc::new(Wires),
+        network: Arc::new(Wires(CLIENTS.to_owned())),
         rate: plan.rate,
         life: (plan.faulty / 3).clamp(Duration::from_secs(2), Duration::from_secs(30)),
         delivery_timeout: Duration::from_secs(15),

@@ -16,9 +16,11 @@ use varve_vfs::fault::Op;
 use varve_vfs::mem::{Answer, MemVfs};
 use varve_vfs::{Clock, Pace, Tick, Workers};
 
-/// turmoil's network, as the host sees it on which it is called.
-#[derive(Debug, Clone, Copy)]
-pub struct Wires;
+use crate::dials;
+
+/// turmoil's network, as the host of that name sees it.
+#[derive(Debug, Clone)]
+pub struct Wires(pub String);
 
 impl Network for Wires {
     fn listen<'a>(&'a self, address: &'a str) -> Later<'a, Listener> {
@@ -30,6 +32,7 @@ impl Network for Wires {
 
     fn connect<'a>(&'a self, host: &'a str, port: u16) -> Later<'a, Socket> {
         Box::pin(async move {
+            dials::count(&self.0, host, port);
             turmoil::net::TcpStream::connect((host, port))
                 .await
                 .map(socket)
@@ -189,12 +192,12 @@ impl Pace for Disk {
     }
 }
 
-/// A machine with that disk.
-pub fn machine(disk: &Disk, wall_ms: i64) -> Machine {
+/// The machine of that name, with that disk.
+pub fn machine(name: String, disk: &Disk, wall_ms: i64) -> Machine {
     Machine {
         vfs: Arc::new(disk.files.clone()),
         clock: Arc::new(HostClock::new(wall_ms)),
-        network: Arc::new(Wires),
+        network: Arc::new(Wires(name)),
         workers: Workers::Tasks(Arc::new(disk.clone())),
     }
 }

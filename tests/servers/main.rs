@@ -8,6 +8,7 @@
 
 mod chance;
 mod clients;
+mod dials;
 mod links;
 mod machine;
 mod nemesis;
@@ -79,12 +80,15 @@ struct Sums {
     simulated: Duration,
     counts: BTreeMap<String, u64>,
     broken: Vec<u64>,
+    /// Connections of one host to one port of another in the second that had the most.
+    dials: u32,
 }
 
 impl Sums {
     fn add(&mut self, report: &Report) {
         self.seeds += 1;
         self.simulated += report.simulated;
+        self.dials = self.dials.max(report.dials.0);
         for (name, count) in &report.counts {
             *self.counts.entry((*name).to_owned()).or_default() += count;
         }
@@ -117,6 +121,10 @@ impl Sums {
         for (name, count) in &self.counts {
             text += &format!("{count:>12}  {name}\n");
         }
+        text += &format!(
+            "{:>12}  connections of one host to one port within a second, at most\n",
+            self.dials
+        );
         text += &match self.broken.as_slice() {
             [] => "no violation\n".to_owned(),
             broken => format!("VIOLATIONS in seeds {broken:?}\n"),

@@ -45,7 +45,7 @@ faults! {
     PowerAll, "power-all", "all machines lose power at one moment";
     Stop, "stop", "an orderly stop";
     Stand, "stand", "a disk that stands still";
-    Fail, "fail", "a sync that fails once";
+    Fail, "fail", "a sync that fails once, upon which the process ends by itself";
 }
 
 /// What a fault does at its beginning, beside links.
@@ -88,19 +88,26 @@ pub struct Nemesis {
     random: Random,
     nodes: usize,
     can: Vec<Fault>,
+    /// The only node that may end without a word, where that may cost what was acknowledged.
+    only: Option<usize>,
 }
 
 impl Nemesis {
     /// For that plan.
     pub fn new(plan: &Plan) -> Self {
-        // Where replication alone is what makes records durable, no replica that ended without a word may lead by itself:
-        // after the end of all of them an operator has to choose, and there is none here.
+        // Where replication alone is what makes records durable, no replica that ended without a word may lead by itself
+        // before it has caught up: once that befell all that were in sync or eligible, be it one after the other, an
+        // operator has to choose, and there is none here. The promise is for `min.insync.replicas` - 1 of them, so it
+        // is always the same node that is killed, or whose disk fails: whoever commits has another beside it.
         let hard = |fault: &Fault| matches!(fault, Fault::Power | Fault::PowerAll | Fault::KillAll);
         let can = Fault::ALL.iter().copied();
+        let mut random = Random::new(plan.seed ^ 0xfa17);
+        let only = (!plan.fsync).then(|| random.index(plan.nodes));
         Self {
-            random: Random::new(plan.seed ^ 0xfa17),
+            random,
             nodes: plan.nodes,
             can: can.filter(|fault| plan.fsync || !hard(fault)).collect(),
+            only,
         }
     }
 
@@ -158,7 +165,10 @@ impl Nemesis {
     }
 
     fn draw(&mut self, fault: Fault, leader: Option<usize>, period: &mut Period) {
-        let node = self.one(leader);
+        let node = match (fault, self.only) {
+            (Fault::Kill | Fault::Fail, Some(only)) => only,
+            _ => self.one(leader),
+        };
         let clients = self.nodes;
         let mut on = format!("n{}", node + 1);
         let broken = &mut period.broken;

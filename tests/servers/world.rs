@@ -16,6 +16,7 @@ use varve_vfs::mem::MemVfs;
 
 use crate::chance::{self, BEGIN_MS};
 use crate::clients::{self, Board, Stage, board, note_at};
+use crate::dials;
 use crate::links::{Broken, CLIENTS, Links};
 use crate::machine::{Disk, machine};
 use crate::nemesis::{Act, Nemesis, Period};
@@ -46,6 +47,8 @@ pub struct Report {
     pub notes: Vec<(u64, String)>,
     /// Simulated time.
     pub simulated: Duration,
+    /// The most connections within a second, and whose.
+    pub dials: (u32, String),
 }
 
 impl Report {
@@ -63,6 +66,7 @@ impl Report {
         }
         let counts = self.counts.iter().map(|(name, n)| format!("{name} {n}"));
         text += &format!("counts: {}\n", counts.collect::<Vec<_>>().join(", "));
+        text += &format!("most connections: {}\n", self.dials.1);
         match &self.verdict {
             Some(verdict) => text += &verdict.text(),
             None => text += "no history\n",
@@ -92,8 +96,6 @@ struct Server {
     /// Whether the process is told to stop.
     stop: watch::Sender<bool>,
     power: Power,
-    /// A sync failed, or may: what was latched stays so until another start.
-    suspect: bool,
 }
 
 struct World<'a> {
@@ -125,6 +127,10 @@ pub fn run(plan: &Plan, history: Option<Box<dyn Write + Send>>) -> Report {
             .into_iter()
             .map(|panic| format!("a panic: {panic}")),
     );
+    let dials = dials::most();
+    if dials.0 > dials::MOST_IN_A_SECOND {
+        wrong.push(format!("no pause between connections: {}", dials.1));
+    }
     let mut counts = std::mem::take(&mut world.counts);
     // What is dropped now is taken apart as nothing ever is in production.
     let _ = catch_unwind(AssertUnwindSafe(|| drop(world)));
@@ -153,6 +159,7 @@ pub fn run(plan: &Plan, history: Option<Box<dyn Write + Send>>) -> Report {
         counts,
         notes,
         simulated,
+        dials,
     }
 }
 
@@ -175,7 +182,7 @@ async fn serve(
         Ok(config) => config,
         Err(error) => return board(&told).wrong.push(format!("configuration: {error}")),
     };
-    let mut running = match Node::start_on(config, machine(&disk, wall_ms)).await {
+    let mut running = match Node::start_on(config, machine(name(node), &disk, wall_ms)).await {
         Ok(running) => running,
         Err(error) => return say(format!("did not start: {error:#}")),
     };
@@ -221,7 +228,6 @@ impl<'a> World<'a> {
                 disk,
                 stop,
                 power: Power::On,
-                suspect: false,
             });
         }
         let script = clients::run(plan.clone(), Arc::clone(told), history);
@@ -331,7 +337,6 @@ impl<'a> World<'a> {
         server.disk.files.kill_process();
         server.stop.send_replace(false);
         server.power = Power::On;
-        server.suspect = false;
         self.sim.bounce(name(node));
         self.relink();
         self.say(format!("{} starts", name(node)));
@@ -392,10 +397,7 @@ impl<'a> World<'a> {
                 self.servers[node].power = Power::Stopping(now);
             }
             Act::Stand(node, lasts) => self.servers[node].disk.stand_still(now + lasts),
-            Act::Fail(node, sync) => {
-                self.servers[node].disk.fail_sync(sync);
-                self.servers[node].suspect = true;
-            }
+            Act::Fail(node, sync) => self.servers[node].disk.fail_sync(sync),
             Act::Lag(a, b, late) => {
                 let (x, y) = (self.links.host(a), self.links.host(b));
                 self.sim.set_link_max_message_latency(x, y, late);
@@ -428,9 +430,6 @@ impl<'a> World<'a> {
         self.repair();
         for node in 0..self.servers.len() {
             self.servers[node].disk.heal();
-            if self.servers[node].suspect {
-                self.act(Act::Kill(node));
-            }
             if matches!(self.servers[node].power, Power::Gone(_) | Power::Dark(_)) {
                 self.start(node);
             }

@@ -42,7 +42,9 @@ const _: () = assert!(
 /// Records of one batch.
 const BATCH_RECORDS: usize = limits::BATCH_MAX_RECORDS as usize;
 
-/// Time between looks at a high watermark.
+/// Times that a read which met compaction is repeated before it is given up.
+const STALE_MOST: u32 = 100;
+/// Time between looks at a high watermark, and at a log that has changed.
 const LOOK: Duration = Duration::from_millis(10);
 
 /// A key and a value; `None`: a tombstone.
@@ -253,9 +255,23 @@ async fn replay_partition(
     each: &mut impl FnMut(Replayed),
 ) -> Result<(), Error> {
     partition.view()?;
-    let mut offset = partition.log_start();
+    let (mut offset, mut stale) = (partition.log_start(), 0);
     while offset < partition.high_watermark() {
-        let next = replay_chunk(partition, offset, each).await?;
+        let next = match replay_chunk(partition, offset, each).await {
+            // Compaction has replaced files under the view that was read by: the next view has the new ones. What
+            // gives up here is not read again until the next start.
+            Err(error)
+                if error.kind == ErrorKind::LeaderNotAvailable
+                    && partition.offline().is_none()
+                    && stale < STALE_MOST =>
+            {
+                stale += 1;
+                tokio::time::sleep(LOOK).await;
+                continue;
+            }
+            read => read?,
+        };
+        stale = 0;
         if next <= offset {
             let why = format!("a read at offset {offset} made no progress");
             return Err(internal(&partition.id.topic, &why));

@@ -17,6 +17,7 @@ mod confirm;
 mod coordinator;
 mod coordinators;
 mod damage;
+mod failure;
 mod flusher;
 mod group_metrics;
 mod housekeeping;

@@ -23,12 +23,15 @@ use crate::cluster::repair::{Repairer, Repairs};
 use crate::cluster::replace::aside_of;
 use crate::cluster::watermarks::Watermarks;
 use crate::config::BrokerConfig;
+use crate::failure::FirstFailure;
 use crate::inbox::Inbox;
 use crate::lane::{Command, Opening, Role, core_config};
 use crate::metrics::Metrics;
 use crate::partition::Partition;
 use crate::work::blocking;
 
+/// Times that opening a log is tried while the disk fails.
+const OPEN_ATTEMPTS: u32 = 3;
 /// Threads that open logs at start: recovery waits for the disk more than for a core.
 const OPEN_THREADS: usize = 4;
 /// Longest topic name that the name of its directory holds whole, in bytes.
@@ -50,12 +53,27 @@ struct Refused {
     reason: String,
     /// Its files are damaged: another replica's copy would help.
     damaged: bool,
+    /// The disk failed: another attempt may do better.
+    failed: bool,
 }
 
 impl From<String> for Refused {
     fn from(reason: String) -> Self {
-        let damaged = false;
-        Self { reason, damaged }
+        Self {
+            reason,
+            damaged: false,
+            failed: false,
+        }
+    }
+}
+
+impl From<LogError> for Refused {
+    fn from(error: LogError) -> Self {
+        Self {
+            reason: error.to_string(),
+            damaged: matches!(error, LogError::Corrupt(_)),
+            failed: matches!(error, LogError::Io(_) | LogError::Failed { .. }),
+        }
     }
 }
 
@@ -78,6 +96,8 @@ pub(crate) struct Opener {
     pub(crate) replica_lag: Duration,
     /// Who sees to damaged replicas; `None`: this node is alone.
     pub(crate) repairs: Option<Arc<Repairs>>,
+    /// Who hears of logs that fail once they are open.
+    pub(crate) failure: FirstFailure,
 }
 
 impl Opener {
@@ -117,7 +137,8 @@ impl Opener {
                 let (config, buffers) = (config.clone(), self.buffers.clone());
                 let metrics = &self.metrics;
                 let partition = Partition::new(id, slot, lane, config, metrics, buffers, repairer);
-                Arc::new(partition.read_by(self.config.workers.clone()))
+                let partition = partition.read_by(self.config.workers.clone());
+                Arc::new(partition.telling(self.failure.clone()))
             })
             .collect();
         if self.config.workers.at_once(OPEN_THREADS) == 1 {
@@ -142,7 +163,7 @@ impl Opener {
         partition: &Arc<Partition>,
         mode: OpenAs,
     ) {
-        match self.try_open(info, config, partition, mode) {
+        match self.open_patiently(info, config, partition, mode) {
             Ok(opening) => {
                 let log = &opening.log;
                 if let Role::Alone(epoch) = opening.role {
@@ -154,7 +175,9 @@ impl Opener {
                 // Lanes end only after the registry is closed.
                 let _ = partition.lane.push(Command::Open(Box::new(opening)));
             }
-            Err(Refused { reason, damaged }) => {
+            Err(Refused {
+                reason, damaged, ..
+            }) => {
                 let identity = LogIdentity {
                     topic_id: info.id,
                     partition: partition.id.partition,
@@ -172,12 +195,43 @@ impl Opener {
         }
     }
 
+    /// Opens a log; where the disk fails, again. Nobody has been told anything of a log that is not open, so nothing
+    /// is lost by that, while one that stays closed would be out of service until the next start. An attempt after
+    /// a failure believes nothing that was not checked: recovery writes again what may be in memory only.
+    fn open_patiently(
+        &self,
+        info: &TopicInfo,
+        config: &TopicConfig,
+        partition: &Arc<Partition>,
+        mode: OpenAs,
+    ) -> Result<Opening, Refused> {
+        let mut attempt = 1;
+        loop {
+            match self.try_open(info, config, partition, mode, attempt == 1) {
+                Err(Refused {
+                    reason,
+                    failed: true,
+                    ..
+                }) if attempt < OPEN_ATTEMPTS => {
+                    tracing::warn!(
+                        partition = %partition.id, attempt, reason,
+                        "the disk failed while a log was opened; it is tried again"
+                    );
+                    attempt += 1;
+                }
+                opened => return opened,
+            }
+        }
+    }
+
+    /// `trusted`: what a clean stop says of the files is believed.
     fn try_open(
         &self,
         info: &TopicInfo,
         config: &TopicConfig,
         partition: &Arc<Partition>,
         mode: OpenAs,
+        trusted: bool,
     ) -> Result<Opening, Refused> {
         let dir = self.partition_dir(info, partition.id.partition);
         let exists = self.vfs.exists(&dir).map_err(|e| e.to_string())?;
@@ -198,7 +252,7 @@ impl Opener {
             partition: partition.id.partition,
         };
         let how = OpenMode {
-            clean: self.config.clean_start || fresh,
+            clean: trusted && (self.config.clean_start || fresh),
         };
         let now_ms = self.clock.wall_ms();
         let replay = self.replay.lock().log(&identity).cloned();
@@ -210,11 +264,7 @@ impl Opener {
             how,
             now_ms,
             replay.as_ref(),
-        )
-        .map_err(|e| Refused {
-            damaged: matches!(e, LogError::Corrupt(_)),
-            reason: e.to_string(),
-        })?;
+        )?;
         if recovery.bytes_cut > 0 {
             tracing::warn!(
                 partition = %partition.id, cut_bytes = recovery.bytes_cut, log_end = %log.log_end(),
@@ -232,7 +282,7 @@ impl Opener {
                 let epoch = log
                     .last_epoch()
                     .map_or(LeaderEpoch::ZERO, LeaderEpoch::next);
-                log.begin_epoch(epoch).map_err(|e| e.to_string())?;
+                log.begin_epoch(epoch)?;
                 Role::Alone(epoch)
             }
             OpenAs::Replica => Role::Copied(key(info.id, partition.id.partition)),
@@ -240,6 +290,7 @@ impl Opener {
         let high_watermark = self.saved_high_watermark(role, &log);
         let producers = rebuild_producers(&mut log, high_watermark).map_err(|e| Refused {
             damaged: matches!(e, ReadError::Corrupt { .. }),
+            failed: matches!(e, ReadError::Io(_)),
             reason: e.to_string(),
         })?;
         let recovered = Recovered {
@@ -251,6 +302,7 @@ impl Opener {
                 Role::Copied(_) => epochs_of(&log).map_err(|reason| Refused {
                     reason,
                     damaged: true,
+                    failed: false,
                 })?,
             },
             producers,

@@ -19,6 +19,7 @@ use varve_vfs::Workers;
 
 use crate::cluster::repair::Repairer;
 use crate::damage::DamageList;
+use crate::failure::FirstFailure;
 use crate::inbox::Inbox;
 use crate::isolation::Stable;
 use crate::lane::Command;
@@ -116,6 +117,8 @@ pub(crate) struct Partition {
     offline: OnceLock<String>,
     /// The log failed while it was open: nothing above the flushed cursor is shown from then on.
     failed: AtomicBool,
+    /// Who hears of that.
+    failure: FirstFailure,
     deleted: AtomicBool,
     /// A move adds this replica.
     joining: AtomicBool,
@@ -158,6 +161,7 @@ impl Partition {
             epoch_start: AtomicI64::new(0),
             offline: OnceLock::new(),
             failed: AtomicBool::new(false),
+            failure: FirstFailure::default(),
             deleted: AtomicBool::new(false),
             joining: AtomicBool::new(false),
         }
@@ -166,6 +170,12 @@ impl Partition {
     /// What is not in memory is read by `workers`.
     pub(crate) fn read_by(mut self, workers: Workers) -> Self {
         self.workers = workers;
+        self
+    }
+
+    /// `failure` hears of it when the log fails.
+    pub(crate) fn telling(mut self, failure: FirstFailure) -> Self {
+        self.failure = failure;
         self
     }
 
@@ -265,11 +275,18 @@ impl Partition {
              Records below offset {} are on disk and are still read",
             self.flushed()
         ));
+        self.failure
+            .tell(|| format!("the log of {} failed: {reason}", self.id));
+    }
+
+    /// Whether a write or sync of the open log has failed.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::SeqCst)
     }
 
     /// Where readers stop, if not at the high watermark.
     pub(crate) fn read_limit(&self) -> Option<Offset> {
-        self.failed.load(Ordering::SeqCst).then(|| self.flushed())
+        self.has_failed().then(|| self.flushed())
     }
 
     /// Takes the partition out of service; the first reason stays.

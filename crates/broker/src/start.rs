@@ -20,6 +20,7 @@ use crate::cluster::join::{Joining, PeerHandle};
 use crate::cluster::watermarks::{self, Watermarks};
 use crate::config::BrokerConfig;
 use crate::coordinators::Coordinators;
+use crate::failure::FirstFailure;
 use crate::flusher::Flushers;
 use crate::group_metrics::GroupGauges;
 use crate::housekeeping::{self, Space};
@@ -89,6 +90,7 @@ pub(crate) struct Inner {
     scrub_thread: Mutex<Option<ScrubThread>>,
     scrub_metrics: ScrubMetrics,
     metrics: Metrics,
+    failure: FirstFailure,
     draining: AtomicBool,
     threads: Mutex<Option<Threads>>,
     housekeeping: tokio::task::AbortHandle,
@@ -189,6 +191,7 @@ impl Broker {
             Some((journal, replay)) => (Some(journal), replay),
             None => (None, Replay::default()),
         };
+        let failure = FirstFailure::default();
         let replay = Arc::new(Mutex::new(replay));
         let unplaced = Arc::new(Mutex::new(Vec::new()));
         let opener = Opener {
@@ -203,6 +206,7 @@ impl Broker {
             watermarks: Arc::new(marks),
             replica_lag,
             repairs: joining.as_ref().map(|(j, _)| j.repairs()),
+            failure: failure.clone(),
         };
         let registry = match joining {
             None => {
@@ -286,6 +290,7 @@ impl Broker {
             scrub_thread: Mutex::new(scrub_thread),
             scrub_metrics,
             metrics,
+            failure,
             draining: AtomicBool::new(false),
             threads: Mutex::new(Some((threads, flushers, cleaner))),
             housekeeping,
@@ -346,6 +351,13 @@ impl Broker {
             cluster.save(&self.inner.registry, clean).await;
         }
         safe
+    }
+
+    /// Resolves with the reason once a write or sync of an open log, or of the journal, has failed. Whoever runs the
+    /// broker should shut it down then and start it anew: what failed acknowledges nothing until then, and only a
+    /// start finds out what is on the disk. Safe to drop; resolves at once if it has happened before.
+    pub async fn failed(&self) -> String {
+        self.inner.failure.told().await
     }
 
     /// Stops at once, without a word to the other nodes and without leaving anything in good order: what a

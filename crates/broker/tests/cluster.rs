@@ -7,14 +7,18 @@ mod support;
 
 use std::time::Duration;
 
+use rustix::io::Errno;
 use support::cluster::{Nodes, SESSION};
 use support::{batch, fetch_one, idempotent_batch, new_topic, produce, read_all};
 use varve_broker::Broker;
 use varve_broker_api::{
     Appended, Broker as _, Context, Error, Fetch, FetchPartition, Fetched, InitProducer,
-    Operations as _,
+    Operations as _, Produce,
 };
-use varve_types::{ErrorKind, NodeId, Offset, PartitionId, Sequence, TopicName, TopicPartition};
+use varve_types::{
+    Acks, ErrorKind, NodeId, Offset, PartitionId, Sequence, TopicName, TopicPartition,
+};
+use varve_vfs::fault::Op;
 
 async fn create(nodes: &Nodes, name: &str, partitions: i32, configs: &[(&str, &str)]) -> TopicName {
     let mut request = new_topic(name, partitions);
@@ -138,6 +142,51 @@ async fn what_was_acknowledged_survives_the_death_of_its_leader() {
     })
     .await;
     assert_eq!(read(&nodes, &topic, 0, 61).await, wanted);
+}
+
+/// One leader after the other has a disk that fails, and its process ends for that, as a server does. Each of them has
+/// what was acknowledged while it was in sync: somebody leads again as soon as they run.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sync_that_fails_on_every_replica_costs_neither_records_nor_the_leader() {
+    let mut nodes = Nodes::new(3).await;
+    let topic = create(&nodes, "orders", 1, &[("min.insync.replicas", "2")]).await;
+    append(&nodes, &topic, 0, "a").await;
+    let mut left = Vec::new();
+    while let Some(other) = nodes.brokers.keys().copied().next() {
+        let (failing, broker) = nodes.leader("orders", 0).await;
+        nodes.faults[&failing].fail_after(Op::Sync, 1, Errno::IO);
+        // As if nobody waited for other replicas: they may be gone.
+        let why = loop {
+            let request = Produce {
+                topic: topic.clone(),
+                partition: PartitionId(0),
+                acks: Acks::Leader,
+                batch: batch(&["unknown"]),
+                expected_offset: None,
+            };
+            if let Ok(receipt) = broker.produce(&Context::anonymous(), request).await {
+                let _ = tokio::time::timeout(SESSION, receipt).await;
+            }
+            if let Ok(why) = tokio::time::timeout(SESSION, broker.failed()).await {
+                break why;
+            }
+        };
+        let sync = why.starts_with("the log of orders-0 failed") && why.contains("cannot sync");
+        assert!(sync, "{why}");
+        let alive = nodes.brokers.keys().find(|n| **n != failing).copied();
+        nodes.shared.lead(alive.unwrap_or(other));
+        left.push((failing, nodes.kill(failing).await));
+    }
+    assert_eq!(left.len(), 3, "the disk of each has failed");
+    nodes.shared.lead(left[0].0);
+    for (node, disk) in left {
+        nodes.restart(node, disk).await;
+    }
+    nodes.in_sync("orders", 0, 3).await;
+    append(&nodes, &topic, 0, "b").await;
+    let mut read = read(&nodes, &topic, 0, 2).await;
+    read.retain(|value| value != "unknown");
+    assert_eq!(read, ["a", "b"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

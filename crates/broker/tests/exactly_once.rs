@@ -20,7 +20,11 @@ const INPUTS: usize = 60;
 async fn copy(at: &At<'_>, producer: &mut Producer, topic: &TopicName, n: usize) -> Result<()> {
     let group: GroupName = "pipe".parse().unwrap();
     let from = offset_of(at, &group, true).await.unwrap_or(0);
-    let all = committed(at, topic, 0).await;
+    // A leader that has just been elected may not know yet how far everything is committed.
+    let mut all = Vec::new();
+    while all.len() < INPUTS {
+        all = committed(at, topic, 0).await;
+    }
     let from = usize::try_from(from).unwrap();
     let some = &all[from..all.len().min(from + 1 + n % 4)];
     for value in some {

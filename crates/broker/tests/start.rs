@@ -6,11 +6,14 @@ mod support;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
+use rustix::io::Errno;
 use support::{Fixture, batch, idempotent_batch, new_topic, produce, read_all};
 use varve_broker_api::{Broker as _, Context, InitProducer};
 use varve_types::Sequence;
 use varve_vfs::fault::Op;
+use varve_vfs::mem::{Answer, MemVfs};
 use varve_vfs::{SystemClock, Vfs};
 
 fn snapshots(disk: &dyn Vfs, dir: &Path) -> usize {
@@ -108,4 +111,56 @@ async fn a_default_that_asks_for_more_replicas_than_there_are_changes_no_other_c
     let files = f.disk.list(&f.partition_dir("orders", 0)).unwrap();
     let segments = files.iter().filter(|e| e.name.ends_with(".log")).count();
     assert!(segments > 1, "the topic's own segment.bytes holds");
+}
+
+/// The next `times` syncs of a segment fail.
+fn fail_syncs(disk: &MemVfs, times: u32) -> Arc<AtomicU32> {
+    let left = Arc::new(AtomicU32::new(times));
+    let kept = Arc::clone(&left);
+    disk.set_hook(Some(Arc::new(move |call| {
+        let segment = call.path.extension().is_some_and(|e| e == "log");
+        let fails = |left: u32| (call.op == Op::Sync && segment && left > 0).then(|| left - 1);
+        match kept.fetch_update(Ordering::SeqCst, Ordering::SeqCst, fails) {
+            Ok(_) => Answer::Fail(Errno::IO),
+            Err(_) => Answer::Go,
+        }
+    })));
+    left
+}
+
+/// What a recovery could not make durable the next attempt writes again: a power cut afterwards costs nothing of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_fails_once_while_a_log_is_opened_takes_no_partition_out_of_service() {
+    let f = Fixture::new().await;
+    let topic = f.create("orders", 1).await;
+    produce(&f.broker, &topic, 0, batch(&["a"])).await.unwrap();
+    let left = Arc::new(f.disk.image());
+    let failures = fail_syncs(&left, 1);
+    f.broker.shutdown().await;
+    let unclean = |_: &mut varve_broker::BrokerConfig| {};
+    let clock = || Arc::new(SystemClock::new());
+    let f = Fixture::with(left, clock(), unclean).await;
+    assert_eq!(failures.load(Ordering::SeqCst), 0, "recovery syncs");
+    assert!(f.broker.storage_health().is_good());
+    produce(&f.broker, &topic, 0, batch(&["b"])).await.unwrap();
+    let f = f.crash_and_restart().await;
+    assert_eq!(read_all(&f.broker, &topic, 0).await, ["a", "b"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_whose_disk_goes_on_failing_is_offline_and_the_node_starts() {
+    let f = Fixture::new().await;
+    let topic = f.create("orders", 1).await;
+    produce(&f.broker, &topic, 0, batch(&["a"])).await.unwrap();
+    let left = Arc::new(f.disk.image());
+    fail_syncs(&left, u32::MAX);
+    f.broker.shutdown().await;
+    let unclean = |_: &mut varve_broker::BrokerConfig| {};
+    let clock = || Arc::new(SystemClock::new());
+    let f = Fixture::with(Arc::clone(&left), clock(), unclean).await;
+    let offline = f.broker.storage_health().offline;
+    assert!(offline[0].1.contains("cannot sync"), "{offline:?}");
+    left.set_hook(None);
+    let f = f.restart(false).await;
+    assert_eq!(read_all(&f.broker, &topic, 0).await, ["a"]);
 }

@@ -68,6 +68,11 @@ async fn a_failed_log_is_told_everywhere() {
         .await
         .unwrap_err();
     assert_eq!(first.kind, ErrorKind::StorageError);
+    let why = f.broker.failed().await;
+    assert!(
+        why.starts_with("the log of orders-0 failed: cannot sync"),
+        "{why}"
+    );
     let error = produce(&f.broker, &topic, 0, batch(&["c"]))
         .await
         .unwrap_err();

@@ -23,8 +23,38 @@ use crate::network::{TransportError, Whom};
 use crate::node::{Inner, MetadataRaft};
 use crate::types::{CommandBytes, LogId};
 
-/// How long to wait before asking again for a leader.
-const RETRY_AFTER: Duration = Duration::from_millis(30);
+/// How long to wait before asking again for a leader: first, and at most.
+const RETRY_AFTER: (Duration, Duration) = (Duration::from_millis(30), Duration::from_millis(300));
+
+/// Pauses between tries, longer and longer, since many may be waiting for a leader that is away; who leads is news
+/// that ends a pause.
+struct Retry {
+    pause: Duration,
+    /// Who led when the last try began.
+    seen: Leadership,
+}
+
+impl Retry {
+    fn new(inner: &Inner) -> Self {
+        Self {
+            pause: RETRY_AFTER.0,
+            seen: *inner.leadership.borrow(),
+        }
+    }
+
+    async fn pause(&mut self, inner: &Inner) {
+        let mut leadership = inner.leadership.subscribe();
+        let seen = self.seen;
+        // What cannot end is no news: the sender lives as long as the node.
+        let news = leadership.wait_for(|now| *now != seen);
+        let changed = tokio::time::timeout(self.pause, news).await.is_ok();
+        self.seen = *inner.leadership.borrow();
+        self.pause = match changed {
+            true => RETRY_AFTER.0,
+            false => (2 * self.pause).min(RETRY_AFTER.1),
+        };
+    }
+}
 
 /// What came of one try.
 enum Tried<T> {
@@ -132,13 +162,14 @@ impl Inner {
 
     async fn propose(&self, command: Bytes) -> Result<Event, ProposeError> {
         let deadline = Instant::now() + self.config.propose_timeout;
+        let mut retry = Retry::new(self);
         let id = loop {
             self.check_in_service()?;
             match self.try_propose(&command, deadline).await {
                 Tried::Done(id) => break id,
                 Tried::Failed(error) => return Err(error),
                 Tried::Again if Instant::now() >= deadline => return Err(ProposeError::NoLeader),
-                Tried::Again => tokio::time::sleep(RETRY_AFTER).await,
+                Tried::Again => retry.pause(self).await,
             }
         };
         // It is committed: everything that goes wrong from here on leaves the outcome unknown.
@@ -157,6 +188,7 @@ impl Inner {
 
     async fn catch_up(&self) -> Result<(), ProposeError> {
         let deadline = Instant::now() + self.config.propose_timeout;
+        let mut retry = Retry::new(self);
         loop {
             self.check_in_service()?;
             if let Tried::Done(id) = self.try_read_index().await {
@@ -170,7 +202,7 @@ impl Inner {
             if Instant::now() >= deadline {
                 return Err(ProposeError::NoLeader);
             }
-            tokio::time::sleep(RETRY_AFTER).await;
+            retry.pause(self).await;
         }
     }
 }

@@ -20,6 +20,11 @@ pub async fn start(dir: &Path) -> Result<Node> {
 /// # Errors
 /// As [`Node::start`], or a setting that is not valid.
 pub async fn start_with(dir: &Path, settings: &[(&str, &str)]) -> Result<Node> {
+    Node::start(config(dir, settings)?).await
+}
+
+/// The configuration of such a node.
+pub(crate) fn config(dir: &Path, settings: &[(&str, &str)]) -> Result<Config> {
     let data = dir.join("data");
     let data = data.to_string_lossy();
     let base = [
@@ -39,5 +44,5 @@ pub async fn start_with(dir: &Path, settings: &[(&str, &str)]) -> Result<Node> {
         .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
         .collect();
     let settings = Settings::load(None, std::iter::empty(), &flags)?;
-    Node::start(Config::resolve(&settings)?).await
+    Ok(Config::resolve(&settings)?)
 }

@@ -41,7 +41,7 @@ pub struct Node {
     http: JoinHandle<std::io::Result<()>>,
     /// Reads certificates again.
     _certificates: Option<AbortOnDropHandle<()>>,
-    /// A listener that ended by itself, and why: its task must not be waited for again.
+    /// Why the node cannot go on. The task of a listener that ended must not be waited for again.
     ended: Option<anyhow::Error>,
     client_address: SocketAddr,
     http_address: SocketAddr,
@@ -194,8 +194,9 @@ impl Node {
         &self.broker
     }
 
-    /// Resolves when a listener has ended by itself: the node serves nobody then and should be shut down,
-    /// which reports the reason. Safe to drop.
+    /// Resolves when the node cannot go on: a write or sync of one of its logs, of its journal or of its metadata
+    /// failed, or a listener ended by itself. It should be shut down then, which reports the reason, and started
+    /// anew: the next start finds out what is on the disk. Safe to drop.
     pub async fn failed(&mut self) {
         let joined = self.joined.as_ref();
         let consensus = async {
@@ -206,6 +207,7 @@ impl Node {
         };
         let error = tokio::select! {
             why = consensus => anyhow::anyhow!(out_of_service(&why)),
+            why = self.broker.failed() => anyhow::anyhow!(disk_failed(&why)),
             ended = &mut self.frontend => match ended {
                 Ok(Ok(())) => anyhow::anyhow!("the gRPC listener ended"),
                 Ok(Err(error)) => error.into(),
@@ -219,7 +221,7 @@ impl Node {
         };
         tracing::error!(
             error = format!("{error:#}"),
-            "a listener ended: the node stops"
+            "the node cannot go on: it stops"
         );
         self.ended = Some(error);
     }
@@ -241,7 +243,9 @@ impl Node {
         }
         // Leaderships move first: clients follow them while this node still answers.
         self.broker.leave().await;
-        tokio::time::sleep(self.config.drain_grace).await;
+        if self.ended.is_none() {
+            tokio::time::sleep(self.config.drain_grace).await;
+        }
         self.broker.drain().await;
         tracing::info!("stopping: ending streams");
         self.stop_frontends.cancel();
@@ -271,10 +275,13 @@ impl Node {
             // A probe that keeps its connection open is not waited for.
             let _ = tokio::time::timeout(HTTP_GRACE, self.http).await;
         }
-        anyhow::ensure!(
-            safe,
-            "some logs could not be closed; the next start recovers them"
-        );
+        if !safe {
+            let text = "some logs could not be closed; the next start recovers them";
+            return match served {
+                Ok(()) => Err(anyhow::anyhow!(text)),
+                Err(error) => Err(error.context(text)),
+            };
+        }
         tracing::info!("stopped: everything is on disk");
         served
     }
@@ -282,6 +289,13 @@ impl Node {
 
 fn out_of_service(why: &str) -> String {
     format!("the consensus on metadata is out of service: {why}")
+}
+
+fn disk_failed(why: &str) -> String {
+    format!(
+        "{why}. The node ends, because only a start finds out what is on the disk; what was acknowledged is safe. Look \
+         at the disk, and start the node again, if nothing does so by itself"
+    )
 }
 
 /// TLS of the gRPC API as the configuration wants it.
@@ -308,7 +322,15 @@ async fn bind(network: &dyn Network, address: &str, key: &str) -> Result<Listene
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use rustix::io::Errno;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use varve_broker_api::{Broker as _, Context, CreateTopic, Produce};
+    use varve_record::{BatchBuilder, Compression};
+    use varve_types::{Acks, PartitionId};
+    use varve_vfs::fault::{FaultVfs, Op};
+    use varve_vfs::{RealVfs, Vfs};
 
     use super::*;
     use crate::embedded;
@@ -346,6 +368,66 @@ mod tests {
         let node = embedded::start(dir.path()).await.unwrap();
         assert!(node.directory.clean(), "the first run ended in order");
         node.shutdown().await.unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_sync_that_fails_ends_the_node_and_the_next_start_serves_what_was_acknowledged() {
+        let dir = tempfile::tempdir().unwrap();
+        let faults = FaultVfs::new(Arc::new(RealVfs));
+        let machine = Machine {
+            vfs: Arc::clone(&faults) as Arc<dyn Vfs>,
+            ..Machine::this()
+        };
+        let config = embedded::config(dir.path(), &[]).unwrap();
+        let mut node = Node::start_on(config, machine).await.unwrap();
+        let ctx = Context::anonymous();
+        let topic = CreateTopic {
+            topic: "orders".parse().unwrap(),
+            partitions: Some(1),
+            replication_factor: None,
+            configs: BTreeMap::default(),
+            labels: BTreeMap::default(),
+            placement: BTreeMap::default(),
+            validate_only: false,
+            request_id: None,
+        };
+        node.broker.create_topic(&ctx, topic).await.unwrap();
+        let log = dir.path().join("data");
+        append(&node, "acknowledged").await.unwrap();
+        faults.fail_once(Op::Sync, 1, Errno::IO);
+        append(&node, "unknown").await.unwrap_err();
+        node.failed().await;
+        let error = format!("{:#}", node.shutdown().await.unwrap_err());
+        for part in [
+            "the next start recovers them",
+            "the log of orders-0 failed",
+            "cannot sync",
+            &*log.to_string_lossy(),
+            "start the node again",
+        ] {
+            assert!(error.contains(part), "{part:?} is not in {error}");
+        }
+        let node = embedded::start(dir.path()).await.unwrap();
+        assert!(!node.directory.clean(), "what failed is recovered");
+        append(&node, "later").await.unwrap();
+        node.shutdown().await.unwrap();
+    }
+
+    async fn append(node: &Node, value: &str) -> Result<(), varve_broker_api::Error> {
+        let mut batch = BatchBuilder::new(Compression::None, None);
+        batch
+            .append(0, None, Some(value.as_bytes()), &[])
+            .map_err(|_| ())
+            .unwrap();
+        let request = Produce {
+            topic: "orders".parse().unwrap(),
+            partition: PartitionId(0),
+            acks: Acks::All,
+            batch: batch.build_batch().unwrap(),
+            expected_offset: None,
+        };
+        let receipt = node.broker.produce(&Context::anonymous(), request).await?;
+        receipt.await.map(drop)
     }
 
     #[tokio::test(flavor = "multi_thread")]

@@ -466,7 +466,11 @@ impl Lane {
             owned.partition.set_leading(leads);
             owned.partition.waiters.wake();
         }
-        if owned.partition.offline().is_some() && !copying.lost {
+        // A log whose write or sync failed has what it had: this process ends for it, and the next start recovers at
+        // least what was told to be flushed, so it stays eligible. Where acknowledged records were not flushed
+        // (durability=replicated), that next start is an unclean one, which says so of itself.
+        let gone = owned.partition.offline().is_some() && !owned.partition.has_failed();
+        if gone && !copying.lost {
             copying.lost = true;
             if let Some(rim) = &self.rim {
                 rim.wish(Wish::Lost { key: copying.key });

@@ -24,6 +24,10 @@ struct Wires {
     cut: BTreeSet<String>,
     /// Requests to here arrive, and the answers are lost.
     mute: BTreeSet<String>,
+    /// Requests to here are refused; what it asks others is not.
+    shut: BTreeSet<String>,
+    /// Requests that were refused there.
+    refused: u64,
 }
 
 /// The network.
@@ -41,11 +45,22 @@ impl Net {
         self.0.lock().mute.insert(address.to_owned());
     }
 
+    /// Nobody reaches an address any more; it reaches others.
+    pub fn shut(&self, address: &str) {
+        self.0.lock().shut.insert(address.to_owned());
+    }
+
+    /// Requests to addresses that are shut, so far.
+    pub fn refused(&self) -> u64 {
+        self.0.lock().refused
+    }
+
     /// Everything goes again.
     pub fn heal(&self) {
         let mut wires = self.0.lock();
         wires.cut.clear();
         wires.mute.clear();
+        wires.shut.clear();
     }
 }
 
@@ -69,8 +84,11 @@ impl Transport for Wire {
         );
         Box::pin(async move {
             let node = {
-                let wires = net.0.lock();
-                if wires.cut.contains(&mine) || wires.cut.contains(&to) {
+                let mut wires = net.0.lock();
+                if wires.shut.contains(&to) {
+                    wires.refused += 1;
+                    None
+                } else if wires.cut.contains(&mine) || wires.cut.contains(&to) {
                     None
                 } else {
                     wires.nodes.get(&to).cloned()

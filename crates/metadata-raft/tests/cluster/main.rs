@@ -313,6 +313,33 @@ async fn a_lost_answer_is_unknown_and_not_made_twice() {
     world.stop_all().await;
 }
 
+/// A leader that is known and not reached is asked with growing pauses: many may be waiting for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_is_not_reached_is_not_asked_without_end() {
+    let mut world = World::founded(3).await;
+    world.write(1, 0).await;
+    let leader = world.leader().unwrap();
+    let other = (1..=3).find(|n| *n != leader).unwrap();
+    world.raft(other).catch_up().await.unwrap();
+    world.net.shut(&address(leader));
+    let waiting = tokio::spawn({
+        let raft = world.raft(other).clone();
+        async move { propose(&raft, 51).await }
+    });
+    let within = Duration::from_secs(2);
+    let read = tokio::time::timeout(within, world.raft(other).catch_up()).await;
+    let refused = world.net.refused();
+    if world.leader() == Some(leader) {
+        assert!(!matches!(read, Ok(Ok(()))), "nobody could be asked");
+        assert!(refused > 0, "the leader was asked");
+    }
+    assert!(refused <= 40, "asked {refused} times in {within:?}");
+    world.net.heal();
+    let proposed = waiting.await.unwrap();
+    assert!(proposed.is_ok(), "{proposed:?}");
+    world.stop_all().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_disk_that_fails_takes_its_node_out_and_the_others_go_on() {
     let mut world = World::founded(3).await;
