@@ -48,7 +48,8 @@ pub trait RebalanceListener: Send {
 
     /// These partitions are to be given up, and still belong to this member: work on them can be ended, and
     /// committed. Only afterwards are automatic commits made and is the group told that they are free.
-    /// Whoever takes longer than the rebalance timeout loses them: then [`RebalanceListener::on_lost`] follows.
+    /// Whoever takes longer than the rebalance timeout is expelled and loses everything: then
+    /// [`RebalanceListener::on_lost`] follows.
     /// Also called for everything that is left when the consumer is closed.
     fn on_revoked(&mut self, rebalance: Rebalance) -> RebalanceFuture {
         drop(rebalance);
