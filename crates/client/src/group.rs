@@ -286,7 +286,12 @@ impl GroupConsumer {
             .map(|processed| (processed.partition, processed.offset));
         let (committer, within) = (self.committer.clone(), self.config.consumer.open_timeout);
         let rebalance = Rebalance::new(committer, grants, processed.collect(), within, false);
-        let call = running(self.listener().on_revoked(rebalance.clone()));
+        let call = if rebalance.partitions().is_empty() {
+            // They came and go again before anybody was told of them.
+            running(std::future::ready(()))
+        } else {
+            running(self.listener().on_revoked(rebalance.clone()))
+        };
         (rebalance, call)
     }
 

@@ -150,7 +150,7 @@ fn a_pause_holds_one_partition_and_loses_nothing() {
     positions.pause(&p(0));
     assert_eq!(positions.paused(), BTreeSet::from([p(0)]));
     assert_eq!(next(&mut positions), Some((0, 5)));
-    assert_eq!(positions.given().is_some(), true, "of partition 1");
+    assert!(positions.given().is_some(), "of partition 1");
     arrive(&mut positions, ids[0], 5, 7);
     assert_eq!(next(&mut positions), None);
     positions.resume(&p(0));
@@ -454,10 +454,10 @@ impl Model {
             }
             Op::Stop(number) => {
                 self.positions.stop(&p(number));
-                if let Some(working) = self.working.take_if(|w| w.number == number) {
-                    if working.done > working.last {
-                        self.note(&working);
-                    }
+                if let Some(working) = self.working.take_if(|w| w.number == number)
+                    && working.done > working.last
+                {
+                    self.note(&working);
                 }
                 if let Some(known) = self.known.get_mut(&number) {
                     known.stopped = true;
