@@ -6,4 +6,6 @@
     reason = "a test that cannot go on ends"
 )]
 
+mod assigned;
 mod groups;
+mod rebalance;

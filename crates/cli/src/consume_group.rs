@@ -230,13 +230,16 @@ async fn follow(
             end = ends.get(&partition).end;
         }
         if batch.batch.header.base_offset.get() >= end {
+            // What lies behind the end is left to whoever comes next.
             member.not_processed();
+            member.pause([&partition])?;
             continue;
         }
         let next = printer.print(&batch, end)?;
         if next != batch.next_offset {
             printer.flush()?;
             member.processed_up_to(next);
+            member.pause([&partition])?;
         }
         reached.insert(partition, next);
         if stop.as_mut().now_or_never().is_some() {

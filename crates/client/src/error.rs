@@ -12,7 +12,7 @@ use tonic::Code;
 use tonic_types::StatusExt as _;
 use varve_proto::v1;
 use varve_record::BatchError;
-use varve_types::{ErrorKind, Outcome, Retry, TopicPartition};
+use varve_types::{ErrorKind, GroupName, Outcome, Retry, TopicPartition};
 
 /// What the server answered, or the transport in its place.
 #[derive(Debug, Clone, PartialEq)]
@@ -312,6 +312,35 @@ pub enum ClientError {
         /// What is wrong.
         source: BatchError,
     },
+    /// A consumer was asked about a partition that it does not read, or is just giving up.
+    #[error("partition {0} is not assigned to this consumer; nothing was changed")]
+    NotAssigned(TopicPartition),
+    /// An offset or a count of records that cannot be one.
+    #[error(
+        "{offset} is no offset for partition {partition}: offsets begin at 0; nothing was changed"
+    )]
+    InvalidOffset {
+        /// Partition.
+        partition: TopicPartition,
+        /// What was given.
+        offset: i64,
+    },
+    /// A member of a group committed for partitions that were taken from it. Nothing of them was committed: they
+    /// may belong to others, who begin at the last commit.
+    #[error(
+        "nothing was committed for partitions that group \"{group}\" has taken from this member; what it \
+         processed since its last commit will be processed again by their next owner{}",
+        match last {
+            Some(last) => format!(": {last}"),
+            None => String::new(),
+        }
+    )]
+    Fenced {
+        /// Group.
+        group: GroupName,
+        /// What the coordinator said. `None`: this member knew by itself, and did not ask.
+        last: Option<Arc<RpcError>>,
+    },
     /// A setting is not usable.
     #[error("{0}")]
     Config(String),
@@ -330,6 +359,10 @@ impl ClientError {
             Self::PartitionNotFound { .. } => Some(ErrorKind::PartitionNotFound),
             Self::Record(error) => Some(error.kind()),
             Self::Corrupt { .. } => Some(ErrorKind::CorruptLog),
+            Self::Fenced { last, .. } => {
+                let said = last.as_ref().and_then(|last| last.kind);
+                said.or(Some(ErrorKind::FencedMemberEpoch))
+            }
             _ => None,
         }
     }

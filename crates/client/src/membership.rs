@@ -4,7 +4,7 @@
 //! member that has had no answer for a whole session gives up everything by itself, because the coordinator may have
 //! given it to others meanwhile. Never reads a record.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -26,7 +26,10 @@ pub(crate) const ANSWER: Duration = Duration::from_secs(10);
 
 /// What the background task tells the consumer. In order.
 pub(crate) enum Control {
-    Assigned(Vec<(TopicPartition, Resolved)>),
+    Assigned {
+        grant: u64,
+        partitions: Vec<(TopicPartition, Resolved)>,
+    },
     /// Give up; confirm by sending.
     Revoke(BTreeSet<TopicPartition>, oneshot::Sender<()>),
     /// Already taken away.
@@ -38,6 +41,9 @@ pub(crate) enum Control {
 #[derive(Debug, Default)]
 pub(crate) struct Membership {
     pub(crate) epoch: i32,
+    /// What this member holds, and the grant under which it does. What was taken away and came back has another
+    /// number: work that began under the first one must not be committed under the second.
+    pub(crate) grants: BTreeMap<TopicPartition, u64>,
 }
 
 pub(crate) type SharedMembership = Arc<Mutex<Membership>>;
@@ -84,6 +90,7 @@ pub(crate) struct Member {
     membership: SharedMembership,
     owned: BTreeSet<TopicPartition>,
     revoking: Option<Revoking>,
+    next_grant: u64,
     tell: mpsc::UnboundedSender<Control>,
     interval: Duration,
     failures: u32,
@@ -110,6 +117,7 @@ impl Member {
             membership,
             owned: BTreeSet::new(),
             revoking: None,
+            next_grant: 1,
             tell,
             interval: Duration::from_secs(5),
             failures: 0,
@@ -193,11 +201,14 @@ impl Member {
     /// The front has given up what it was asked to, or its time is up.
     fn given_up(&mut self) {
         if let Some(revoking) = self.revoking.take() {
-            if Instant::now() >= revoking.deadline {
-                let _ = self.tell.send(Control::Lost(revoking.partitions.clone()));
-            }
+            lock(&self.membership)
+                .grants
+                .retain(|partition, _| !revoking.partitions.contains(partition));
             self.owned
                 .retain(|partition| !revoking.partitions.contains(partition));
+            if Instant::now() >= revoking.deadline {
+                let _ = self.tell.send(Control::Lost(revoking.partitions));
+            }
         }
     }
 
@@ -258,8 +269,12 @@ impl Member {
         }
         match self.start_offsets(&added).await {
             Ok(resolved) => {
-                let assigned = added.iter().cloned().zip(resolved).collect();
-                let _ = self.tell.send(Control::Assigned(assigned));
+                let grant = self.next_grant;
+                self.next_grant += 1;
+                let granted = added.iter().map(|partition| (partition.clone(), grant));
+                lock(&self.membership).grants.extend(granted);
+                let partitions = added.iter().cloned().zip(resolved).collect();
+                let _ = self.tell.send(Control::Assigned { grant, partitions });
                 self.owned.extend(added);
                 Some(Duration::ZERO)
             }
@@ -314,10 +329,15 @@ impl Member {
 
     /// Not a member any more: everything is given up, and the next heartbeat joins again.
     fn out(&mut self) {
-        let lost = std::mem::take(&mut self.owned);
+        {
+            // Before anybody is told: from here on nothing can be committed.
+            let mut membership = lock(&self.membership);
+            membership.grants.clear();
+            membership.epoch = 0;
+        }
         self.revoking = None;
+        let lost = std::mem::take(&mut self.owned);
         let _ = self.tell.send(Control::Lost(lost));
-        lock(&self.membership).epoch = 0;
     }
 
     fn on_error(&mut self, error: ClientError) -> Option<Duration> {

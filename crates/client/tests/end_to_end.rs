@@ -8,13 +8,14 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use fake::{Fake, PATIENCE, Running};
+use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::time::timeout;
 use varve_client::{
     Assignment, Client, ClientConfig, ClientError, Consumer, ConsumerConfig, End, Producer,
     ProducerConfig, RecordRef, Start, proto as v1,
 };
 use varve_record::Compression;
-use varve_types::{Outcome, TopicName};
+use varve_types::{Outcome, PartitionId, TopicName, TopicPartition};
 
 fn topic() -> TopicName {
     "events".parse().unwrap()
@@ -201,6 +202,65 @@ async fn a_restart_in_the_middle_is_survived_by_both_sides() {
     assert_eq!(numbers(&fake, 0), (0..2000).collect::<Vec<_>>());
     let offsets = timeout(PATIENCE, reader).await.unwrap().unwrap();
     assert_eq!(offsets, (0..2000).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_paused_partition_is_held_by_its_window_and_loses_nothing() {
+    let fake = Fake::new(2);
+    let running = fake.serve().await;
+    let client = client(&running);
+    let producer = Producer::new(client.clone(), small_batches()).unwrap();
+    for partition in 0..2 {
+        produce(&producer, 0..6000, Some(partition)).await;
+    }
+    producer.close().await.unwrap();
+    let assignments = (0..2).map(|partition| Assignment {
+        topic: topic(),
+        partition,
+        start: Start::Earliest,
+        end: End::CurrentEnd,
+    });
+    let config = ConsumerConfig {
+        prefetch_bytes: 1,
+        ..Default::default()
+    };
+    let mut consumer = Consumer::open(client, config, assignments.collect())
+        .await
+        .unwrap();
+    let partition = |number| TopicPartition::new(topic(), PartitionId(number));
+    consumer.pause([&partition(0)]).unwrap();
+    for number in 0..6000 {
+        let record = timeout(PATIENCE, consumer.records().next()).await.unwrap();
+        let record = record.unwrap().unwrap();
+        assert_eq!((record.partition.0, record.offset), (1, number));
+    }
+    {
+        let mut state = fake.state.lock().unwrap();
+        let batches: usize = state.partitions.iter().map(|log| log.batches.len()).sum();
+        let fetched = state.fetched as usize;
+        assert!(fetched + 300 < batches, "{fetched} of {batches} were sent");
+        state.faults.break_fetch = Some(37);
+    }
+    consumer.resume([&partition(0)]).unwrap();
+    // Batches and records by turns, calls dropped in between, streams that break.
+    let mut next = 0;
+    while let Some(batch) = timeout(PATIENCE, consumer.next_batch())
+        .await
+        .unwrap()
+        .unwrap()
+    {
+        for record in batch.records().unwrap() {
+            assert_eq!(record.unwrap().offset.get(), next);
+            next += 1;
+        }
+        assert_eq!(batch.next_offset, next);
+        if let Some(Some(record)) = consumer.records().next().now_or_never() {
+            assert_eq!(record.unwrap().offset, next);
+            next += 1;
+        }
+    }
+    assert_eq!(next, 6000);
+    assert!(consumer.is_done());
 }
 
 #[tokio::test]

@@ -420,6 +420,7 @@ mod tests {
             .map_err(|_| ())
             .unwrap();
         let request = Produce {
+            transactional_id: String::new(),
             topic: "orders".parse().unwrap(),
             partition: PartitionId(0),
             acks: Acks::All,
