@@ -287,7 +287,10 @@ impl Remote {
                 frame.put_u8(0);
                 frame.put_u32(u32::try_from(bytes.len()).unwrap());
                 frame.put(bytes);
-                let response = http::Response::new(Body::new(Full::new(frame.freeze())));
+                let mut trailers = http::HeaderMap::new();
+                trailers.insert("grpc-status", http::HeaderValue::from_static("0"));
+                let body = Full::new(frame.freeze()).with_trailers(ready(Some(Ok(trailers))));
+                let response = http::Response::new(Body::new(body));
                 Ok(with_type(response))
             }
             Some(Answer::Refused(kind)) => {
