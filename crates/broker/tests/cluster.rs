@@ -158,6 +158,7 @@ async fn a_sync_that_fails_on_every_replica_costs_neither_records_nor_the_leader
         // As if nobody waited for other replicas: they may be gone.
         let why = loop {
             let request = Produce {
+                transactional_id: None,
                 topic: topic.clone(),
                 partition: PartitionId(0),
                 acks: Acks::Leader,

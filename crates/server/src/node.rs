@@ -420,7 +420,7 @@ mod tests {
             .map_err(|_| ())
             .unwrap();
         let request = Produce {
-            transactional_id: String::new(),
+            transactional_id: None,
             topic: "orders".parse().unwrap(),
             partition: PartitionId(0),
             acks: Acks::All,

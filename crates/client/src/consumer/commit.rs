@@ -256,7 +256,7 @@ impl Committer {
         let mut found = BTreeMap::new();
         for chunk in partitions.chunks(limits::REQUEST_MAX_PARTITIONS) {
             let request = v1::GetOffsetsRequest {
-                require_stable: false,
+                require_stable: true,
                 group: self.group.to_string(),
                 partitions: chunk.iter().map(wire_partition).collect(),
                 include_lag: false,
