@@ -2,7 +2,8 @@
 //!
 //! A [`Producer`] collects records into batches, sends each to its partition's leader over one stream
 //! per leader, and repeats what was lost under a sequence number, so that every record is in the log
-//! exactly once and in order. A [`Consumer`] reads partitions from their leaders with a bounded
+//! exactly once and in order. A [`TransactionalProducer`] makes
+//! records and commits of offsets count together or not at all. A [`Consumer`] reads partitions from their leaders with a bounded
 //! prefetch; a [`GroupConsumer`] does so for the partitions its group assigns to it. An [`Admin`] has the
 //! rest of the API as plain calls.
 //!
@@ -26,6 +27,7 @@ mod membership;
 pub mod producer;
 pub mod routing;
 mod sender;
+pub mod transactional;
 
 pub use admin::Admin;
 pub use connect::{Client, ClientConfig};
@@ -34,5 +36,7 @@ pub use delivery::{BatchReport, DeliveryHandle, RecordAck};
 pub use error::{ClientError, RpcError};
 pub use group::{GroupConfig, GroupConsumer, StartPolicy};
 pub use producer::{Producer, ProducerConfig, RecordRef};
+pub use transactional::{TransactionError, TransactionalConfig, TransactionalProducer};
+pub use varve_broker_api::Isolation;
 pub use varve_proto::v1 as proto;
 pub use varve_tls::{ClientFiles, ClientTls, Network, Tcp, TlsError};
