@@ -16,6 +16,7 @@ use crate::output::Output;
 use crate::parse;
 use crate::serve::{ConfigCommand, ServerArgs};
 use crate::sim::SimArgs;
+use crate::transaction::TransactionCommand;
 
 fn size(text: &str) -> Result<usize, String> {
     usize::try_from(parse_bytes(text)?).map_err(|error| error.to_string())
@@ -133,6 +134,12 @@ pub enum Command {
         #[command(subcommand)]
         command: GroupCommand,
     },
+    /// List, describe and abort transactions
+    Transaction {
+        /// What to do.
+        #[command(subcommand)]
+        command: TransactionCommand,
+    },
     /// Look at the cluster and change it
     Cluster {
         /// What to do.
@@ -248,6 +255,13 @@ pub struct ProduceArgs {
     /// Stable name: a newer producer of this name fences this one off
     #[arg(long, default_value = "", value_name = "NAME")]
     pub producer_name: String,
+    /// Everything counts together or not at all; a newer producer of this id fences this one off
+    #[arg(long, conflicts_with_all = ["no_idempotent", "producer_name"], value_name = "ID")]
+    pub transactional_id: Option<String>,
+    /// Commit after so many records, and at the end
+    #[arg(long, requires = "transactional_id", value_parser = clap::value_parser!(u64).range(1..),
+          value_name = "N")]
+    pub transaction_records: Option<u64>,
     /// Time of the records: RFC 3339, a date, or -1h
     #[arg(
         long,
@@ -357,6 +371,24 @@ pub struct ConsumeArgs {
     /// Rack of this client
     #[arg(long, value_name = "RACK")]
     pub rack: Option<String>,
+    /// Which records of transactions are read
+    #[arg(
+        long,
+        value_enum,
+        default_value = "read_committed",
+        value_name = "LEVEL"
+    )]
+    pub isolation: IsolationLevel,
+}
+
+/// Which records of transactions are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub enum IsolationLevel {
+    /// Those of committed ones
+    ReadCommitted,
+    /// All, also of open and aborted ones
+    ReadUncommitted,
 }
 
 /// Commands on topics.
@@ -706,6 +738,11 @@ mod tests {
             "varve topic create a --config retention.ms=1000",
             "varve topic trim orders -o @-1h -y",
             "varve group describe g -o yaml",
+            "varve transaction list --state ongoing --prefix etl- -o json",
+            "varve transaction describe billing-1",
+            "varve transaction abort billing-1 -y",
+            "varve produce orders --transactional-id billing-1 --transaction-records 100",
+            "varve consume orders --isolation read_uncommitted",
             "varve group seek g --shift-by -5 --topics a b --dry-run",
             "varve group seek g --to @-1h --execute",
             "varve cluster health -w -e",
@@ -730,6 +767,11 @@ mod tests {
         for line in [
             "varve",
             "varve produce -f x -J",
+            "varve produce orders --transaction-records 100",
+            "varve produce orders --transactional-id a --producer-name b",
+            "varve produce orders --transactional-id a --transaction-records 0",
+            "varve consume orders --isolation serializable",
+            "varve transaction abort",
             "varve consume -g g -p 1",
             "varve nonsense",
             "varve cluster reassign orders",

@@ -6,12 +6,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use varve_client::{Admin, Client, ClientConfig, ClientError, ClientFiles, ClientTls};
+use varve_client::{Admin, Client, ClientConfig, ClientError, ClientFiles, ClientTls, Isolation};
 use varve_types::ErrorKind;
 use varve_types::config::nearest;
 use varve_types::size::{parse_bytes, parse_duration};
 
-use crate::args::Global;
+use crate::args::{Global, IsolationLevel};
 use crate::failure::Failure;
 use crate::output::print_table;
 
@@ -292,6 +292,21 @@ impl Settings {
         self.client(self.duration("request.timeout")?)
     }
 
+    /// As [`Self::data_client`], for reading.
+    ///
+    /// # Errors
+    /// Usage, when an address is wrong.
+    pub fn reading_client(&self, level: IsolationLevel) -> Result<Client, Failure> {
+        let config = ClientConfig {
+            isolation: match level {
+                IsolationLevel::ReadCommitted => Isolation::Committed,
+                IsolationLevel::ReadUncommitted => Isolation::Uncommitted,
+            },
+            ..self.client_config(self.duration("request.timeout")?)?
+        };
+        Client::new(config).map_err(|error| Failure::usage(error.to_string()))
+    }
+
     /// Calls for management: a request may take as long as `--timeout` says.
     ///
     /// # Errors
@@ -324,20 +339,24 @@ impl Settings {
     }
 
     fn client(&self, request_timeout: Duration) -> Result<Client, Failure> {
+        let config = self.client_config(request_timeout)?;
+        Client::new(config).map_err(|error| Failure::usage(error.to_string()))
+    }
+
+    fn client_config(&self, request_timeout: Duration) -> Result<ClientConfig, Failure> {
         let brokers = self
             .text("brokers")
             .split(',')
             .map(str::trim)
             .map(str::to_owned);
-        let config = ClientConfig {
+        Ok(ClientConfig {
             brokers: brokers.filter(|address| !address.is_empty()).collect(),
             client_id: self.text("client.id").to_owned(),
             connect_timeout: self.timeout,
             request_timeout,
             tls: self.tls()?,
             ..ClientConfig::default()
-        };
-        Client::new(config).map_err(|error| Failure::usage(error.to_string()))
+        })
     }
 }
 

@@ -208,7 +208,12 @@ async fn run_assigned(
         }
     }
     let config = consumer_config(settings, args)?;
-    let mut consumer = Consumer::open(settings.data_client()?, config, assignments).await?;
+    let mut consumer = Consumer::open(
+        settings.reading_client(args.isolation)?,
+        config,
+        assignments,
+    )
+    .await?;
     let stop = Interrupts::listen(ABORTED).first();
     tokio::pin!(stop);
     let idle = idle_timeout(args);

@@ -48,7 +48,7 @@ pub async fn run(
         }
     }
     let group = config.group.clone();
-    let mut member = GroupConsumer::join(settings.data_client()?, config)?;
+    let mut member = GroupConsumer::join(settings.reading_client(args.isolation)?, config)?;
     let result = follow(settings, args, &group, &mut member, ends.as_mut(), printer).await;
     let result = result.and_then(|()| printer.flush());
     if result.is_err() {

@@ -5,7 +5,7 @@
 use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
-use varve_client::ClientError;
+use varve_client::{ClientError, TransactionError};
 use varve_types::ErrorKind;
 
 /// Failed.
@@ -101,7 +101,8 @@ fn code_of(error: &ClientError) -> u8 {
             ErrorKind::TopicNotFound
             | ErrorKind::GroupNotFound
             | ErrorKind::PartitionNotFound
-            | ErrorKind::NodeNotFound,
+            | ErrorKind::NodeNotFound
+            | ErrorKind::TransactionNotFound,
         ) => NOT_FOUND,
         _ if error.is_timeout() => TIMEOUT,
         _ => FAILED,
@@ -132,6 +133,19 @@ impl From<ClientError> for Failure {
             }
         }
         failure
+    }
+}
+
+impl From<TransactionError> for Failure {
+    fn from(error: TransactionError) -> Self {
+        let message = error.to_string();
+        match error.cause() {
+            Some(cause) => Self {
+                message,
+                ..Self::from(cause.clone())
+            },
+            None => Self::new(FAILED, message),
+        }
     }
 }
 

@@ -31,8 +31,10 @@ pub mod progress;
 pub mod repair;
 pub mod serve;
 pub mod sim;
+mod sink;
 pub mod topic;
 pub mod topic_data;
+pub mod transaction;
 pub mod upgrade;
 
 use std::ffi::OsString;
@@ -121,6 +123,7 @@ async fn network(global: args::Global, command: Command) -> Result<u8, Failure> 
         Command::Consume(args) => Box::pin(consume::run(&global, args)).await,
         Command::Topic { command } => Box::pin(topic::run(&global, command)).await,
         Command::Group { command } => Box::pin(group::run(&global, command)).await,
+        Command::Transaction { command } => Box::pin(transaction::run(&global, command)).await,
         Command::Cluster { command } => Box::pin(cluster::run(&global, command)).await,
         Command::Check {
             command: CheckCommand::Run(args),

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use tokio::sync::mpsc;
 use varve_client::producer::OnBatch;
-use varve_client::{Client, ClientError, Producer, ProducerConfig, RecordRef};
+use varve_client::{Client, ProducerConfig, RecordRef};
 use varve_types::TopicName;
 
 use crate::args::{Global, ProduceArgs};
@@ -21,6 +21,7 @@ use crate::interrupt::Interrupts;
 use crate::json::JsonRecord;
 use crate::parse;
 use crate::progress::Progress;
+use crate::sink::Sink;
 
 /// Bytes read at once.
 const CHUNK_BYTES: usize = 1024 * 1024;
@@ -49,7 +50,7 @@ struct Defaults {
 }
 
 struct Session {
-    producer: Producer,
+    sink: Sink,
     topic: Option<TopicName>,
     defaults: Defaults,
     json: bool,
@@ -98,7 +99,7 @@ pub async fn run(global: &Global, args: Box<ProduceArgs>) -> Result<u8, Failure>
         },
     };
     let mut session = Session {
-        producer: Producer::new(client, config)?,
+        sink: Sink::open(client, config, &args).await?,
         topic,
         defaults,
         json: args.json,
@@ -117,33 +118,32 @@ pub async fn run(global: &Global, args: Box<ProduceArgs>) -> Result<u8, Failure>
         Source::Lines(files) => session.stream(files).await,
     };
     session.progress.finish();
-    let flushed = session.producer.flush().await;
+    let flushed = session.sink.finish(read.is_ok()).await;
     let seconds = started.elapsed().as_secs_f64();
     if global.verbose > 0 {
         summary(&tally, session.bytes, seconds);
     }
     std::io::stdout().flush()?;
     read?;
-    outcome(&tally, flushed)
+    flushed.map_err(|failure| told(&tally, failure))?;
+    outcome(&tally)
 }
 
-fn outcome(tally: &Tally, flushed: Result<(), ClientError>) -> Result<u8, Failure> {
-    let failed = tally.failed.load(Ordering::Relaxed);
-    match flushed {
-        Ok(()) if failed == 0 => Ok(0),
-        Ok(()) => Err(Failure::new(
+fn outcome(tally: &Tally) -> Result<u8, Failure> {
+    match tally.failed.load(Ordering::Relaxed) {
+        0 => Ok(0),
+        failed => Err(Failure::new(
             FAILED,
             format!("{failed} records were not acknowledged"),
         )),
-        Err(error) => {
-            let acknowledged = tally.acknowledged.load(Ordering::Relaxed);
-            let what = format!(
-                "{failed} of {} records were not acknowledged",
-                failed + acknowledged
-            );
-            Err(Failure::from(error).context(&what))
-        }
     }
+}
+
+/// A failure with how many records it is about.
+fn told(tally: &Tally, failure: Failure) -> Failure {
+    let failed = tally.failed.load(Ordering::Relaxed);
+    let all = failed + tally.acknowledged.load(Ordering::Relaxed);
+    failure.context(&format!("{failed} of {all} records were not acknowledged"))
 }
 
 fn summary(tally: &Tally, bytes: u64, seconds: f64) {
@@ -458,7 +458,7 @@ impl Session {
         let Some(topic) = named.as_ref().or(self.topic.as_ref()) else {
             return Ok(());
         };
-        self.producer.enqueue(topic, record).await?;
+        self.sink.enqueue(topic, record).await?;
         self.bytes +=
             cut.value.map_or(0, <[u8]>::len) as u64 + cut.key.map_or(0, <[u8]>::len) as u64;
         self.records += 1;
@@ -498,7 +498,7 @@ impl Session {
             headers: &headers,
             timestamp_ms: json.timestamp.or(self.defaults.timestamp),
         };
-        self.producer.enqueue(&topic, record).await?;
+        self.sink.enqueue(&topic, record).await?;
         self.bytes += json.value.as_ref().map_or(0, Vec::len) as u64;
         self.records += 1;
         self.left -= 1;

@@ -101,6 +101,12 @@ calls! {
     topic_service.add_partitions(AddPartitionsRequest) -> AddPartitionsResponse, repeat = false;
     /// Deletes a topic.
     topic_service.delete_topic(DeleteTopicRequest) -> DeleteTopicResponse, repeat = false;
+    /// Lists one page of transactional ids.
+    transaction_service.list_transactions(ListTransactionsRequest) -> ListTransactionsResponse, repeat = true;
+    /// Describes one transactional id with its transaction.
+    transaction_service.get_transaction(GetTransactionRequest) -> GetTransactionResponse, repeat = true;
+    /// Aborts the open transaction of a transactional id.
+    transaction_service.abort_transaction(AbortTransactionRequest) -> AbortTransactionResponse, repeat = false;
     /// Version, features and limits of a node.
     cluster_service.get_server_info(GetServerInfoRequest) -> GetServerInfoResponse, repeat = true;
     /// The routing table.

@@ -5,18 +5,24 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use tonic::body::Body;
+use tonic::codegen::Service;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
+use varve_broker_api::Isolation;
+use varve_proto::v1;
 use varve_proto::v1::admin_service_client::AdminServiceClient;
 use varve_proto::v1::cluster_service_client::ClusterServiceClient;
 use varve_proto::v1::consumer_service_client::ConsumerServiceClient;
 use varve_proto::v1::group_service_client::GroupServiceClient;
 use varve_proto::v1::producer_service_client::ProducerServiceClient;
 use varve_proto::v1::topic_service_client::TopicServiceClient;
+use varve_proto::v1::transaction_service_client::TransactionServiceClient;
 use varve_tls::{ClientTls, Connector, Explained, Network, Tcp};
 use varve_types::limits;
 
@@ -41,6 +47,8 @@ pub struct ClientConfig {
     pub tls: Option<Arc<ClientTls>>,
     /// What connections are opened over.
     pub network: Arc<dyn Network>,
+    /// Which records of transactions consumers of this client read, and where the end is that offsets are asked for.
+    pub isolation: Isolation,
 }
 
 impl Default for ClientConfig {
@@ -52,6 +60,7 @@ impl Default for ClientConfig {
             request_timeout: Duration::from_secs(30),
             tls: None,
             network: Arc::new(Tcp),
+            isolation: Isolation::Committed,
         }
     }
 }
@@ -80,8 +89,35 @@ impl Interceptor for CallMetadata {
     }
 }
 
-/// A connection that adds the client's metadata.
-pub type Rpc = InterceptedService<Explained<Channel>, CallMetadata>;
+type Stamped = InterceptedService<Explained<Channel>, CallMetadata>;
+
+/// A connection that adds the client's metadata, and knows what the client's readers see.
+#[derive(Debug, Clone)]
+pub struct Rpc {
+    inner: Stamped,
+    isolation: v1::Isolation,
+}
+
+impl Rpc {
+    /// Which records of transactions are read over it.
+    pub(crate) const fn isolation(&self) -> v1::Isolation {
+        self.isolation
+    }
+}
+
+impl Service<http::Request<Body>> for Rpc {
+    type Response = <Stamped as Service<http::Request<Body>>>::Response;
+    type Error = <Stamped as Service<http::Request<Body>>>::Error;
+    type Future = <Stamped as Service<http::Request<Body>>>::Future;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Service::<http::Request<Body>>::poll_ready(&mut self.inner, cx)
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        self.inner.call(request)
+    }
+}
 
 /// Connections and routes to one cluster. Cheap to clone; clones share everything.
 #[derive(Debug, Clone)]
@@ -130,6 +166,14 @@ impl Client {
     #[must_use]
     pub fn config(&self) -> &ClientConfig {
         &self.inner.config
+    }
+
+    /// Which records of transactions its readers see, in the words of the API.
+    pub(crate) fn isolation(&self) -> v1::Isolation {
+        match self.config().isolation {
+            Isolation::Committed => v1::Isolation::ReadCommitted,
+            Isolation::Uncommitted => v1::Isolation::ReadUncommitted,
+        }
     }
 
     /// Where partitions are led, as far as known.
@@ -189,7 +233,10 @@ impl Client {
             client_id: self.inner.client_id.clone(),
             never_forward,
         };
-        Ok(InterceptedService::new(self.channel(address)?, metadata))
+        Ok(Rpc {
+            inner: InterceptedService::new(self.channel(address)?, metadata),
+            isolation: self.isolation(),
+        })
     }
 
     /// Producer calls at `address`. `never_forward`: the node must lead the partition itself.
@@ -229,6 +276,19 @@ impl Client {
     ) -> Result<GroupServiceClient<Rpc>, ClientError> {
         let rpc = self.rpc(address, never_forward)?;
         Ok(GroupServiceClient::new(rpc).max_decoding_message_size(MAX_DECODE_BYTES))
+    }
+
+    /// Calls about transactions at `address`. `never_forward`: the node must be responsible itself.
+    ///
+    /// # Errors
+    /// [`ClientError::Config`] when `address` is not `host:port`.
+    pub fn transaction_service(
+        &self,
+        address: &str,
+        never_forward: bool,
+    ) -> Result<TransactionServiceClient<Rpc>, ClientError> {
+        let rpc = self.rpc(address, never_forward)?;
+        Ok(TransactionServiceClient::new(rpc).max_decoding_message_size(MAX_DECODE_BYTES))
     }
 
     /// Topic calls at `address`. `never_forward`: the node must be responsible itself.

@@ -36,7 +36,11 @@ pub(crate) async fn open(
     mut rpc: Rpc,
     requests: mpsc::UnboundedReceiver<v1::FetchStreamRequest>,
 ) -> Result<Answers<Incoming>, Status> {
-    let frames = UnboundedReceiverStream::new(requests).map(|request| frame(&request));
+    let isolation = rpc.isolation();
+    let frames = UnboundedReceiverStream::new(requests).map(move |mut request| {
+        see_as(isolation, &mut request);
+        frame(&request)
+    });
     let body = tonic::body::Body::new(StreamBody::new(frames));
     let request = http::Request::post(PATH)
         .version(http::Version::HTTP_2)
@@ -59,6 +63,16 @@ pub(crate) async fn open(
         return Err(Status::new(code_of(response.status()), text));
     }
     Ok(Answers::new(response.into_body()))
+}
+
+/// What the reader does not choose is chosen by its client.
+fn see_as(isolation: v1::Isolation, request: &mut v1::FetchStreamRequest) {
+    use v1::fetch_stream_request::Command;
+    if let Some(Command::Open(open)) = &mut request.command
+        && open.isolation() == v1::Isolation::Unspecified
+    {
+        open.set_isolation(isolation);
+    }
 }
 
 /// gRPC's reading of an HTTP status that comes without one of its own.

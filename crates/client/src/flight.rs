@@ -31,6 +31,9 @@ pub struct FlightConfig {
     pub max_in_flight: usize,
     /// Batches carry sequence numbers.
     pub idempotent: bool,
+    /// Batches belong to transactions, whose sessions come from outside: one that a leader does not take fails its
+    /// batch, and with it the transaction. Needs `idempotent`.
+    pub transactional: bool,
     /// A batch fails when it is not settled this long after its first record.
     pub delivery_timeout: Duration,
     /// A sent batch without an answer makes its stream suspect after this long.
@@ -193,10 +196,14 @@ impl Flight {
                 partition.session = Some(session);
                 partition.next_sequence = Sequence::ZERO;
             }
-            builder.set_producer(
+            let (session, sequence) = (
                 partition.session.unwrap_or(session),
                 partition.next_sequence,
             );
+            match self.config.transactional {
+                true => builder.set_transaction(session, sequence),
+                false => builder.set_producer(session, sequence),
+            }
         }
         match builder.build() {
             Ok(bytes) => {
@@ -326,11 +333,21 @@ impl Flight {
         settled: &mut Vec<Settled>,
     ) {
         let (idempotent, current) = (self.config.idempotent, self.session);
+        let transactional = self.config.transactional && ends_transaction(error.kind);
         let Some(partition) = self.partitions.get_mut(&slot) else {
             return;
         };
         let entry = &mut partition.entries[index];
         entry.sent = None;
+        if transactional {
+            // Behind a batch that will go again a gap is expected: it closes, or the first one fails too.
+            if index > 0 && error.kind == Some(ErrorKind::OutOfOrderSequence) {
+                entry.last_error = Some(Arc::new(error));
+            } else {
+                settled.extend(refuse_entry(partition, index, &Arc::new(error)));
+            }
+            return;
+        }
         let lost_session = idempotent
             && match error.kind {
                 Some(ErrorKind::OutOfOrderSequence | ErrorKind::UnknownProducer) => true,
@@ -523,6 +540,20 @@ impl Flight {
             .values()
             .all(|partition| partition.entries.is_empty())
     }
+}
+
+/// Whether a leader has said that the session's transaction is over, or will never be whole.
+const fn ends_transaction(kind: Option<ErrorKind>) -> bool {
+    matches!(
+        kind,
+        Some(
+            ErrorKind::OutOfOrderSequence
+                | ErrorKind::UnknownProducer
+                | ErrorKind::ProducerFenced
+                | ErrorKind::TransactionAborted
+                | ErrorKind::InvalidTransactionState
+        )
+    )
 }
 
 fn timeout_error(entry: &Entry, after: Duration) -> ClientError {

@@ -265,7 +265,7 @@ impl Admin {
         self.list_offsets_within(within, queries).await
     }
 
-    /// As [`Admin::list_offsets`], with a time of its own.
+    /// As [`Admin::list_offsets`], with a time of its own. A query without isolation has the client's.
     pub async fn list_offsets_within(
         &self,
         within: Duration,
@@ -273,10 +273,14 @@ impl Admin {
     ) -> Vec<Result<v1::PartitionOffsets, ClientError>> {
         use v1::offset_result::Outcome;
         let client = self.client();
-        let questions = queries
-            .into_iter()
-            .map(|query| (query.topic_partition.clone().unwrap_or_default(), query))
-            .collect();
+        let isolation = client.isolation();
+        let question = |mut query: v1::OffsetQuery| {
+            if query.isolation() == v1::Isolation::Unspecified {
+                query.set_isolation(isolation);
+            }
+            (query.topic_partition.clone().unwrap_or_default(), query)
+        };
+        let questions = queries.into_iter().map(question).collect();
         let ask = |address: String, queries, time| async move {
             let mut request = tonic::Request::new(v1::ListOffsetsRequest { queries });
             request.set_timeout(time);

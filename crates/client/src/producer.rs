@@ -12,9 +12,8 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use varve_record::Compression;
-use varve_types::{Acks, PartitionId, TopicName, limits};
+use varve_types::{Acks, PartitionId, ProducerId, TopicName, TransactionalId, limits};
 
-use crate::backoff::Backoff;
 use crate::batcher::{AppendError, Batcher, BatcherConfig, NewRecord};
 use crate::connect::Client;
 use crate::delivery::{BatchReport, DeliveryHandle};
@@ -118,6 +117,10 @@ pub(crate) struct State {
     /// First failure since the last flush.
     pub failed: Option<ClientError>,
     pub closed: bool,
+    /// Session of the next transaction, until the background task has taken it over.
+    pub session: Option<ProducerId>,
+    /// Everything that is not settled is to be given up with this error.
+    pub abandon: Option<ClientError>,
 }
 
 impl Shared {
@@ -162,6 +165,15 @@ impl Producer {
     /// # Errors
     /// [`ClientError::Config`] when a setting is out of range.
     pub fn new(client: Client, config: ProducerConfig) -> Result<Self, ClientError> {
+        Self::start(client, config, None)
+    }
+
+    /// As [`Producer::new`], for the transactions of `transaction`: nothing is sent before it was given a session.
+    pub(crate) fn start(
+        client: Client,
+        config: ProducerConfig,
+        transaction: Option<TransactionalId>,
+    ) -> Result<Self, ClientError> {
         let most = limits::PRODUCER_BATCHES_REMEMBERED;
         if !(1..=most).contains(&config.max_in_flight) {
             return Err(ClientError::Config(format!("max_in_flight is 1 to {most}")));
@@ -187,7 +199,7 @@ impl Producer {
         });
         let delivery_timeout = config.delivery_timeout;
         let buffer_bytes = config.buffer_bytes;
-        let sender = Sender::new(client, config, shared.clone(), Backoff::default(), seed);
+        let sender = Sender::new(client, config, transaction, shared.clone(), seed);
         let task = tokio::spawn(sender.run());
         Ok(Self {
             shared,
@@ -410,6 +422,25 @@ impl Producer {
         }
         self.shared.batcher().end_flush();
         self.shared.state().failed.take().map_or(Ok(()), Err)
+    }
+
+    /// What was sent from now on belongs to that session. Everything before must be settled.
+    pub(crate) fn set_session(&self, session: ProducerId) {
+        self.shared.state().session = Some(session);
+        self.shared.wake.notify_one();
+    }
+
+    /// The first failure since the last flush.
+    pub(crate) fn failure(&self) -> Option<ClientError> {
+        self.shared.state().failed.clone()
+    }
+
+    /// Fails everything that is not settled with `error`, and waits until it is. What is on its way may still be
+    /// appended.
+    pub(crate) async fn discard(&self, error: ClientError) {
+        self.shared.state().abandon = Some(error);
+        // Its outcome is what was asked for.
+        let _ = self.flush().await;
     }
 
     /// Flushes and ends the producer.

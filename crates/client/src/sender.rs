@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use varve_proto::v1::{self, produce_stream_response::Event as StreamEvent};
-use varve_types::{Acks, ErrorKind, Offset, ProducerId};
+use varve_types::{Acks, ErrorKind, Offset, ProducerId, TransactionalId};
 
 use crate::backoff::{Backoff, Random};
 use crate::batcher::Slot;
@@ -60,6 +60,8 @@ impl Stream {
 pub(crate) struct Sender {
     client: Client,
     config: ProducerConfig,
+    /// Whose transactions everything belongs to; sessions come from there.
+    transaction: Option<TransactionalId>,
     shared: Arc<Shared>,
     flight: Flight,
     backoff: Backoff,
@@ -84,14 +86,16 @@ impl Sender {
     pub fn new(
         client: Client,
         mut config: ProducerConfig,
+        transaction: Option<TransactionalId>,
         shared: Arc<Shared>,
-        backoff: Backoff,
         seed: u64,
     ) -> Self {
+        let backoff = Backoff::default();
         config.idempotent &= config.acks == Acks::All;
         let flight = FlightConfig {
             max_in_flight: config.max_in_flight,
             idempotent: config.idempotent,
+            transactional: transaction.is_some(),
             delivery_timeout: config.delivery_timeout,
             request_timeout: client.config().request_timeout,
             backoff,
@@ -100,6 +104,7 @@ impl Sender {
         Self {
             client,
             config,
+            transaction,
             shared,
             flight: Flight::new(flight, seed),
             backoff,
@@ -162,7 +167,27 @@ impl Sender {
         .min(now + Duration::from_secs(1))
     }
 
+    /// Does what the transactions ask for: gives up everything, takes a new session.
+    fn obey(&mut self) {
+        if self.transaction.is_none() {
+            return;
+        }
+        let abandon = self.shared.state().abandon.take();
+        if let Some(error) = abandon {
+            self.abandon_all(&error);
+        }
+        self.take_session();
+    }
+
+    fn take_session(&mut self) {
+        let session = self.shared.state().session.take();
+        if let Some(session) = session {
+            self.flight.grant_session(session);
+        }
+    }
+
     fn step(&mut self, now: Duration) {
+        self.obey();
         let settled = self.flight.tick(now);
         self.settle(settled);
         if let Some(oldest) = now.checked_sub(self.config.delivery_timeout) {
@@ -210,6 +235,8 @@ impl Sender {
             let Some(batch) = self.shared.batcher().take(now, slot) else {
                 return;
             };
+            // A session is set before the first record that is meant for it is taken, maybe just now.
+            self.take_session();
             match self.flight.push(batch) {
                 Ok(()) => self.send_ready(now, slot),
                 Err(settled) => self.settle(vec![settled]),
@@ -247,6 +274,11 @@ impl Sender {
                     data: outgoing.bytes,
                 }),
                 acks: wire_acks(self.config.acks).into(),
+                transactional_id: self
+                    .transaction
+                    .as_ref()
+                    .map(ToString::to_string)
+                    .unwrap_or_default(),
                 ..Default::default()
             };
             let request = v1::ProduceStreamRequest {
@@ -423,7 +455,8 @@ impl Sender {
     }
 
     fn open_session(&mut self, now: Duration, needed: bool) {
-        if !needed && self.flight.is_empty()
+        if self.transaction.is_some()
+            || !needed && self.flight.is_empty()
             || !self.flight.wants_session()
             || self.opening_session
             || now < self.session_retry_at
@@ -457,7 +490,12 @@ impl Sender {
     /// Nothing can be sent any more.
     fn fail_all(&mut self, error: ClientError) {
         self.shared.state().fatal = Some(error.clone());
-        let settled = self.flight.abandon(&error);
+        self.abandon_all(&error);
+    }
+
+    /// Fails everything that is not settled.
+    fn abandon_all(&mut self, error: &ClientError) {
+        let settled = self.flight.abandon(error);
         self.settle(settled);
         let waiting = self.shared.batcher().expire(Duration::MAX);
         let settled = waiting.into_iter().map(|batch| {

@@ -185,6 +185,7 @@ impl World {
     fn new(delivery_timeout: Duration) -> Self {
         let config = FlightConfig {
             max_in_flight: IN_FLIGHT,
+            transactional: false,
             idempotent: true,
             delivery_timeout,
             request_timeout: Duration::from_secs(30),

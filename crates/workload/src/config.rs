@@ -82,6 +82,7 @@ impl Config {
             request_timeout: Duration::from_secs(5),
             tls: self.tls.clone(),
             network: self.network.clone(),
+            ..ClientConfig::default()
         })
     }
 }

@@ -2,6 +2,8 @@
 //! on demand. Only what the client calls.
 #![allow(missing_docs, dead_code, clippy::unwrap_used, clippy::expect_used)]
 
+pub mod transactions;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -54,6 +56,7 @@ pub struct State {
     pub fetched: u64,
     pub next_producer: i64,
     pub sessions_opened: u64,
+    pub transactions: transactions::Transactions,
 }
 
 #[derive(Clone)]
@@ -139,6 +142,9 @@ impl Fake {
             .add_service(v1::consumer_service_server::ConsumerServiceServer::new(
                 self.clone(),
             ))
+            .add_service(
+                v1::transaction_service_server::TransactionServiceServer::new(self.clone()),
+            )
             .add_service(v1::cluster_service_server::ClusterServiceServer::new(self))
             .serve_with_incoming(incoming)
             .await
@@ -159,10 +165,22 @@ impl Fake {
 
     fn append(&self, request: &v1::ProduceRequest) -> Result<v1::Appended, v1::ErrorReason> {
         let data = request.batch.as_ref().unwrap().data.clone();
+        let limits = VerifyLimits {
+            transactional: !request.transactional_id.is_empty(),
+            ..VerifyLimits::default()
+        };
         let batch = Unverified(data)
-            .verify(&VerifyLimits::default())
+            .verify(&limits)
             .map_err(|_| v1::ErrorReason::CorruptBatch)?;
         let mut state = self.state.lock().unwrap();
+        let transactional = batch.header().is_transactional();
+        assert_eq!(transactional, limits.transactional);
+        if transactional {
+            let producer = batch.header().session().unwrap();
+            state
+                .transactions
+                .append(&request.transactional_id, producer)?;
+        }
         let log = &mut state.partitions[request.partition.unwrap() as usize];
         let header: BatchHeader = *batch.header();
         let count = header.record_count;
@@ -176,6 +194,9 @@ impl Fake {
                 return Err(v1::ErrorReason::UnknownProducer);
             }
             let session = log.sessions.entry(producer.id).or_default();
+            if session.epoch < producer.epoch {
+                *session = Session::default();
+            }
             if let Some(known) = session
                 .recent
                 .iter()
