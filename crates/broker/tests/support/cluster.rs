@@ -13,7 +13,7 @@ use varve_broker::peer::{
     Incoming, MarkerOrder, MarkerOutcome, Outgoing, PeerError, PeerService, Peers, Registration,
 };
 use varve_broker::{Broker, BrokerConfig, Cluster, ClusterConfig, Members, PeerHandle};
-use varve_broker_api::Error;
+use varve_broker_api::{Broker as _, Context, Error};
 use varve_metadata::log::Later;
 use varve_metadata::{
     Command, Event, Heartbeat, Leadership, MetadataLog, Output, ProposeError, State,
@@ -487,10 +487,21 @@ impl Nodes {
 
     /// Waits until a partition has so many replicas in sync.
     pub async fn in_sync(&self, topic: &str, partition: i32, count: usize) {
-        super::until(&format!("{count} replicas in sync"), || {
-            self.partition(topic, partition).isr.len() == count
-        })
-        .await;
+        for _ in 0..400 {
+            if self.partition(topic, partition).isr.len() == count {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        let found = self.partition(topic, partition);
+        let held = |(node, broker): (&NodeId, &Broker)| {
+            let all = broker.partitions(&Context::anonymous(), &topic.parse().unwrap());
+            (*node, all.map(|all| all[partition as usize].clone()))
+        };
+        let held: Vec<_> = self.brokers.iter().map(held).collect();
+        panic!(
+            "never {count} replicas in sync: {topic}-{partition} has {found:?}; nodes say {held:?}"
+        );
     }
 }
 
