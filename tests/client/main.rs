@@ -7,3 +7,4 @@
 )]
 
 mod groups;
+mod transactions;
