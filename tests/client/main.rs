@@ -9,3 +9,4 @@
 mod assigned;
 mod groups;
 mod rebalance;
+mod transactions;

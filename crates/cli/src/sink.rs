@@ -143,3 +143,38 @@ impl Transactions {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+    use varve_client::ClientConfig;
+
+    use super::*;
+    use crate::args::{Cli, Command};
+    use crate::failure::USAGE;
+
+    async fn opened(line: &str, acks: Acks) -> Result<Sink, Failure> {
+        let Command::Produce(args) = Cli::try_parse_from(line.split(' ')).unwrap().command else {
+            panic!("{line}");
+        };
+        let client = Client::new(ClientConfig::default()).unwrap();
+        let config = ProducerConfig {
+            acks,
+            ..Default::default()
+        };
+        Sink::open(client, config, &args).await
+    }
+
+    #[tokio::test]
+    async fn what_transactions_cannot_be_made_with_is_said_before_anybody_is_asked() {
+        let line = "varve produce orders --transactional-id billing-1";
+        let unsure = opened(line, Acks::Leader).await.err().unwrap();
+        assert_eq!(unsure.code, USAGE);
+        assert!(unsure.message.contains("--acks all"), "{}", unsure.message);
+        let line = "varve produce orders --transactional-id a/b";
+        let name = opened(line, Acks::All).await.err().unwrap();
+        assert_eq!(name.code, USAGE);
+        let plain = opened("varve produce orders", Acks::Leader).await;
+        assert!(matches!(plain, Ok(Sink::Plain(_))));
+    }
+}

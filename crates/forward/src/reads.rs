@@ -196,12 +196,12 @@ impl<B: Broker> Forwarding<B> {
                 continue;
             }
             let left = held.saturating_duration_since(Instant::now());
-            if left.is_zero() || worth(&results) {
+            if left.is_zero() || worth(&request, &results) {
                 return Ok(results);
             }
             self.wait(ctx, &request, &mut results, elsewhere, left, ask)
                 .await?;
-            if worth(&results) || Instant::now() >= held {
+            if worth(&request, &results) || Instant::now() >= held {
                 return Ok(results);
             }
         }
@@ -314,10 +314,11 @@ fn joined(mut batches: Vec<v1::EncodedBatch>) -> Bytes {
     all.freeze()
 }
 
-/// Whether a read has anything to tell.
-fn worth(results: &[api::PartitionFetched]) -> bool {
-    results.iter().any(|r| match &r.result {
-        Ok(found) => !found.batches.is_empty(),
+/// Whether a read has anything to tell: records, or that it has passed offsets which hold none for its reader.
+fn worth(request: &api::Fetch, results: &[api::PartitionFetched]) -> bool {
+    let mut pairs = request.partitions.iter().zip(results);
+    pairs.any(|(wanted, found)| match &found.result {
+        Ok(found) => !found.batches.is_empty() || found.next_offset > wanted.offset,
         Err(error) => !Nodes::again(error),
     })
 }

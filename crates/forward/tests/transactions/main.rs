@@ -388,3 +388,34 @@ async fn reads_keep_their_isolation_elsewhere() {
         assert_eq!(heard.last().unwrap().queries[0].isolation(), expected);
     }
 }
+
+#[tokio::test]
+async fn a_held_read_that_has_passed_what_its_reader_does_not_get_is_answered_at_once() {
+    let remote = Arc::new(Remote::default());
+    let node = node(Local::default(), &remote);
+    let answer = v1::FetchResponse {
+        next_offset: 2,
+        high_watermark: 2,
+        ..Default::default()
+    };
+    // One answer and no more: asking again would be a fault.
+    remote.answers("Fetch", message(&answer));
+    let fetch = Fetch {
+        partitions: vec![FetchPartition {
+            topic: TopicName::new("orders").unwrap(),
+            partition: PartitionId(0),
+            offset: Offset::ZERO,
+            max_bytes: 1000,
+            leader_epoch: None,
+        }],
+        max_wait: Duration::from_secs(60),
+        min_bytes: 1,
+        max_bytes: 1000,
+        isolation: Isolation::Committed,
+    };
+    let found = node.fetch(&call(), fetch).await.unwrap().remove(0);
+    let found = found.result.unwrap();
+    assert!(found.batches.is_empty());
+    assert_eq!(found.next_offset, Offset::new(2).unwrap());
+    assert_eq!(remote.heard_of::<v1::FetchRequest>("Fetch").len(), 1);
+}
