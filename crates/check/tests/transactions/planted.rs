@@ -20,7 +20,7 @@ fn any<T: Clone>(random: &mut Random, all: &[T]) -> Option<T> {
     (!all.is_empty()).then(|| all[random.below(all.len() as u64) as usize].clone())
 }
 
-/// Place and what was answered: the offset, and whether it is ok, fail or unknown.
+/// What an answer says: ok, with its offset; fail; or nothing, as unknown or no answer at all.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Told {
     Ok(Option<i64>),
