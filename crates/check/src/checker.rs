@@ -4,8 +4,11 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
+use crate::copies::Copies;
 use crate::history::{Acks, Event};
 use crate::offsets::Slots;
+use crate::owners::{Committer, Owners};
+use crate::txns::Txns;
 use crate::verdict::{Coverage, Findings, Kind, Verdict};
 
 /// What a history must hold before it may be called valid.
@@ -49,8 +52,14 @@ pub(crate) struct Sent {
     pub acks: Acks,
     pub idempotent: bool,
     pub answer: Answer,
+    /// Its transaction.
+    pub txn: Option<u32>,
     /// Somebody has read it.
     pub read: bool,
+    /// A reader of committed records has read it.
+    pub seen: bool,
+    /// It is in the log, and a reader of all committed records was not given it.
+    pub absent: bool,
     /// Where it is, as far as known; -1: nobody knows.
     pub offset: i64,
     /// Everything below was acknowledged or read when it was sent.
@@ -58,19 +67,13 @@ pub(crate) struct Sent {
     pub healed: bool,
 }
 
-impl Sent {
-    /// Whether it must never be lost.
-    pub fn is_safe(&self) -> bool {
-        self.answer == Answer::Ok && self.acks == Acks::All
-    }
-}
-
 /// A call without answer so far.
 #[derive(Debug)]
 pub(crate) enum Pending {
     Send(u32),
     End(u32, i32),
-    Commit(String, i32, i64),
+    EndTxn(u32, bool),
+    Commit((String, i32), i64, Option<Committer>),
     Committed(String, i32, Option<i64>),
     Final(u32, i32),
 }
@@ -85,6 +88,8 @@ pub(crate) struct Part {
     pub floor: i64,
     pub finals: u64,
     pub finals_incomplete: u64,
+    /// How far the reads of everything came that did not come to their end.
+    pub reached: i64,
 }
 
 /// A read of everything that is under way.
@@ -95,6 +100,29 @@ pub(crate) struct Whole {
     pub bound: i64,
     /// What its polls left out.
     pub gaps: Vec<(i64, i64)>,
+}
+
+/// A read of everything that came to its end, which is judged when everything is known.
+#[derive(Debug)]
+pub(crate) struct Compared {
+    pub process: u32,
+    pub partition: i32,
+    /// What it says that it reached.
+    pub end: i64,
+    pub whole: Whole,
+}
+
+/// One poll, but for its records.
+#[derive(Debug, Clone, Copy)]
+struct Poll {
+    line: u64,
+    process: u32,
+    partition: i32,
+    epoch: i64,
+    high_watermark: i64,
+    uncommitted: bool,
+    /// The transaction that it is part of.
+    txn: Option<u32>,
 }
 
 #[derive(Debug, Default)]
@@ -114,6 +142,8 @@ pub(crate) struct Gap {
     pub to: i64,
     pub inside: bool,
     pub line: u64,
+    /// The reader is given what is not committed, too.
+    pub uncommitted: bool,
 }
 
 #[derive(Debug, Default)]
@@ -139,6 +169,10 @@ pub struct Checker {
     pub(crate) pending: HashMap<u64, Pending>,
     positions: HashMap<(u32, i32), Position>,
     groups: HashMap<(String, i32), Group>,
+    pub(crate) txns: Txns,
+    pub(crate) copies: Copies,
+    pub(crate) compared: Vec<Compared>,
+    owners: Owners,
     sessions: BTreeSet<u32>,
     healed: bool,
 }
@@ -163,8 +197,22 @@ impl Checker {
                 epoch,
                 high_watermark,
                 records,
+                uncommitted,
+                txn,
                 ..
-            } => self.poll(line, (process, partition), epoch, high_watermark, &records),
+            } => {
+                let txn = txn.and_then(|number| self.txn(line, number));
+                let poll = Poll {
+                    line,
+                    process,
+                    partition,
+                    epoch,
+                    high_watermark,
+                    uncommitted,
+                    txn,
+                };
+                self.poll(poll, &records);
+            }
             Event::Seek {
                 process,
                 partition,
@@ -183,6 +231,25 @@ impl Checker {
             } => self.findings.add(Kind::Corrupt, || {
                 format!("line {line}: process {process} read {partition}@{offset}: {what}")
             }),
+            Event::Drained { ends, .. } => self.copies.drained(&ends),
+            Event::Own {
+                group,
+                member,
+                partition,
+                ..
+            } => {
+                self.coverage.owned += 1;
+                let now = (line, self.coverage.events);
+                self.owners
+                    .own(now, group, member, partition, &mut self.findings);
+            }
+            Event::Disown {
+                group,
+                member,
+                partition,
+                ..
+            } => self.owners.disown(group, member, partition),
+            Event::Gone { member, .. } => self.owners.gone(member),
             Event::Note { .. } => self.coverage.notes += 1,
             Event::Healed { .. } => self.healed = true,
             call => self.call(line, call),
@@ -198,6 +265,8 @@ impl Checker {
                 value,
                 acks,
                 idempotent,
+                txn,
+                source,
                 ..
             } => {
                 let sent = Sent {
@@ -207,7 +276,10 @@ impl Checker {
                     acks,
                     idempotent,
                     answer: Answer::Open,
+                    txn: txn.and_then(|number| self.txn(line, number)),
                     read: false,
+                    seen: false,
+                    absent: false,
                     offset: -1,
                     floor: self.parts.entry(partition).or_default().floor,
                     healed: self.healed,
@@ -215,7 +287,18 @@ impl Checker {
                 let Some(send) = self.new_send(line, sent) else {
                     return;
                 };
+                if let Some(source) = source {
+                    self.copies.add(source, send);
+                }
                 (op, Pending::Send(send))
+            }
+            Event::EndTxn {
+                op, txn, commit, ..
+            } => {
+                let Some(txn) = self.end_called(line, txn, commit) else {
+                    return;
+                };
+                (op, Pending::EndTxn(txn, commit))
             }
             Event::End {
                 op,
@@ -228,12 +311,16 @@ impl Checker {
                 group,
                 partition,
                 offset,
+                member,
                 ..
             } => {
-                let of_group = self.groups.entry((group.clone(), partition)).or_default();
+                let key = (group, partition);
+                let of_group = self.groups.entry(key.clone()).or_default();
                 of_group.tried.insert(offset);
                 of_group.failed.remove(&offset);
-                (op, Pending::Commit(group, partition, offset))
+                let now = self.coverage.events;
+                let committer = member.map(|member| self.owners.commit(now, &key, member));
+                (op, Pending::Commit(key, offset, committer))
             }
             Event::Committed {
                 op,
@@ -289,6 +376,9 @@ impl Checker {
         if let Some(part) = self.parts.get_mut(&sent.partition) {
             part.sends.push(number);
         }
+        if let Some(txn) = sent.txn {
+            self.txns.all[txn as usize].sends.push(number);
+        }
         self.sends.push(sent);
         Some(number)
     }
@@ -305,8 +395,13 @@ impl Checker {
                     self.latest(line, process, partition, offset);
                 }
             }
-            Some(Pending::Commit(group, partition, offset)) => {
-                let of_group = self.groups.entry((group, partition)).or_default();
+            Some(Pending::EndTxn(txn, commit)) => self.ended(line, txn, commit, answer),
+            Some(Pending::Commit(key, offset, committer)) => {
+                if let Some(committer) = committer.filter(|_| ok) {
+                    self.owners
+                        .accepted(line, &key, committer, &mut self.findings);
+                }
+                let of_group = self.groups.entry(key).or_default();
                 match answer {
                     Answer::Ok => {
                         self.coverage.commits_ok += 1;
@@ -419,21 +514,16 @@ impl Checker {
         }
     }
 
-    fn poll(
-        &mut self,
-        line: u64,
-        (process, partition): (u32, i32),
-        epoch: i64,
-        high_watermark: i64,
-        records: &[(i64, u64)],
-    ) {
+    fn poll(&mut self, poll: Poll, records: &[(i64, u64)]) {
         self.coverage.polls += 1;
+        let (line, process, partition) = (poll.line, poll.process, poll.partition);
         let mut inside = false;
         for (offset, value) in records {
             self.coverage.records_polled += 1;
-            self.step(line, process, partition, *offset, inside);
+            self.step(poll, *offset, inside);
             inside = true;
-            self.seen(line, process, partition, *offset, *value, epoch);
+            self.seen(poll, *offset, *value);
+            let high_watermark = poll.high_watermark;
             if high_watermark >= 0 && *offset >= high_watermark {
                 self.findings.add(Kind::AboveHighWatermark, || {
                     format!(
@@ -446,7 +536,8 @@ impl Checker {
     }
 
     /// A reader comes to an offset.
-    fn step(&mut self, line: u64, process: u32, partition: i32, offset: i64, inside: bool) {
+    fn step(&mut self, poll: Poll, offset: i64, inside: bool) {
+        let (line, process, partition) = (poll.line, poll.process, poll.partition);
         let position = self.positions.entry((process, partition)).or_default();
         let expected = position.next.replace(offset.saturating_add(1));
         let Some(expected) = expected else { return };
@@ -470,20 +561,14 @@ impl Checker {
                     to: offset,
                     inside,
                     line,
+                    uncommitted: poll.uncommitted,
                 });
             }
         }
     }
 
-    fn seen(
-        &mut self,
-        line: u64,
-        process: u32,
-        partition: i32,
-        offset: i64,
-        value: u64,
-        epoch: i64,
-    ) {
+    fn seen(&mut self, poll: Poll, offset: i64, value: u64) {
+        let (line, process, partition) = (poll.line, poll.process, poll.partition);
         let Some(&send) = self.by_value.get(&value) else {
             self.findings.add(Kind::Phantom, || {
                 format!("line {line}: process {process} read value {value} at {partition}@{offset}")
@@ -499,14 +584,18 @@ impl Checker {
             return;
         }
         sent.read = true;
+        sent.seen |= !poll.uncommitted;
         if sent.answer == Answer::Failed {
             self.findings.add(Kind::AbortedRead, || {
                 format!("line {line}: process {process} read value {value} at {partition}@{offset}")
             });
         }
+        if !poll.uncommitted {
+            self.seen_of_txn(line, (process, poll.txn), send, offset);
+        }
         self.place(line, send, partition, offset, true);
         self.raise(partition, offset);
-        let (Ok(at), Ok(epoch)) = (u64::try_from(offset), u32::try_from(epoch)) else {
+        let (Ok(at), Ok(epoch)) = (u64::try_from(offset), u32::try_from(poll.epoch)) else {
             return;
         };
         let slot = self.parts.entry(partition).or_default().slots.at(at);
@@ -568,19 +657,32 @@ impl Checker {
             return;
         };
         // It says that it came to the end: nothing was between its last record and there.
-        whole.gaps.push((position.next.unwrap_or(0), i64::MAX));
+        let next = position.next.unwrap_or(0);
+        whole.gaps.push((next, i64::MAX));
         let part = self.parts.entry(partition).or_default();
         match reached {
             Some(end) => {
                 part.finals += 1;
                 self.coverage.final_reads += 1;
-                self.compare(process, partition, end, &whole);
+                self.compared.push(Compared {
+                    process,
+                    partition,
+                    end,
+                    whole,
+                });
             }
             None => {
                 part.finals_incomplete += 1;
+                part.reached = part.reached.max(next);
                 self.coverage.final_reads_incomplete += 1;
             }
         }
+    }
+
+    /// Where the next poll of a process begins.
+    pub(crate) fn position(&self, process: u32, partition: i32) -> i64 {
+        let position = self.positions.get(&(process, partition));
+        position.and_then(|position| position.next).unwrap_or(0)
     }
 
     /// The verdict on everything that was taken.

@@ -3,13 +3,21 @@
 
 use std::collections::HashMap;
 
-use crate::checker::{Answer, Checker, Pending, Required, Whole};
+use crate::checker::{Answer, Checker, Compared, Pending, Required};
+use crate::history::Acks;
 use crate::verdict::{Kind, Outcome, Verdict};
 
 impl Checker {
-    /// Holds a read of everything up to `end` against what was acknowledged and read before it.
-    pub(crate) fn compare(&mut self, process: u32, partition: i32, end: i64, whole: &Whole) {
-        let Some(part) = self.parts.get(&partition) else {
+    /// Holds a read of everything against what was acknowledged and read before it. It came past all of that, so
+    /// every transaction there was decided: whether it was told before or after the read makes no difference.
+    fn compare(&mut self, compared: &Compared) {
+        let Compared {
+            process,
+            partition,
+            end,
+            whole,
+        } = compared;
+        let Some(part) = self.parts.get(partition) else {
             return;
         };
         // Gaps are in order unless the read went back, which is an anomaly of its own.
@@ -29,9 +37,13 @@ impl Checker {
             if !missing(at) {
                 continue;
             }
-            let sent = &self.sends[send as usize];
+            let sent = &mut self.sends[send as usize];
             let value = sent.value;
-            let (kind, what) = if sent.is_safe() {
+            sent.absent = true;
+            if !self.txns.is_due(sent) {
+                continue;
+            }
+            let (kind, what) = if self.txns.is_safe(sent) {
                 (Kind::LostAcked, "acknowledged")
             } else {
                 (Kind::VanishedRead, "read before")
@@ -46,7 +58,7 @@ impl Checker {
         for send in &part.sends {
             let sent = &self.sends[*send as usize];
             let (value, offset) = (sent.value, sent.offset);
-            let replaced = sent.is_safe() && !sent.read && !missing(offset);
+            let replaced = self.txns.is_safe(sent) && !sent.read && !missing(offset);
             if replaced && offset < whole.bound {
                 self.findings.add(Kind::LostAcked, || {
                     format!(
@@ -62,9 +74,12 @@ impl Checker {
     fn close(&mut self) {
         let open: Vec<_> = std::mem::take(&mut self.pending).into_values().collect();
         for pending in open {
-            if let Pending::Final(_, partition) = pending {
+            if let Pending::Final(process, partition) = pending {
                 self.coverage.final_reads_incomplete += 1;
-                self.parts.entry(partition).or_default().finals_incomplete += 1;
+                let reached = self.position(process, partition);
+                let part = self.parts.entry(partition).or_default();
+                part.finals_incomplete += 1;
+                part.reached = part.reached.max(reached);
             }
         }
         for sent in &mut self.sends {
@@ -86,7 +101,10 @@ impl Checker {
                 gap.from.max(0).cast_unsigned(),
                 gap.to.max(0).cast_unsigned(),
             );
-            let Some((offset, slot)) = part.slots.first_in(from, to) else {
+            // Whoever is given committed records alone comes past aborted ones, and past what nobody ever saw.
+            let counts =
+                |send: u32| gap.uncommitted || self.txns.is_due(&self.sends[send as usize]);
+            let Some((offset, slot)) = part.slots.first_in(from, to, counts) else {
                 continue;
             };
             let kind = if gap.inside {
@@ -163,8 +181,9 @@ impl Checker {
         for (partition, part) in &self.parts {
             let sends = || part.sends.iter().map(|send| &self.sends[*send as usize]);
             if part.finals == 0 && part.finals_incomplete > 0 {
-                let unseen = sends().filter(|sent| sent.is_safe() && !sent.read).count();
-                let acknowledged = sends().filter(|sent| sent.is_safe()).count();
+                let safe = || sends().filter(|sent| self.txns.is_safe(sent));
+                let unseen = safe().filter(|sent| !sent.read).count();
+                let acknowledged = safe().count();
                 if acknowledged > 0 {
                     self.findings.add(Kind::Unseen, || {
                         format!(
@@ -174,9 +193,11 @@ impl Checker {
                 }
             }
             if part.finals > 0 {
-                for sent in sends()
-                    .filter(|sent| sent.answer == Answer::Ok && !sent.is_safe() && !sent.read)
-                {
+                let weak = |sent: &&_| {
+                    let sent: &crate::checker::Sent = sent;
+                    sent.answer == Answer::Ok && sent.acks != Acks::All && !sent.read
+                };
+                for sent in sends().filter(weak) {
                     let value = sent.value;
                     self.findings.add(Kind::LostWeak, || {
                         format!("value {value} of partition {partition}")
@@ -209,7 +230,8 @@ impl Checker {
         );
         at_least("notes of faults", c.notes, required.notes);
         let unread = self.parts.values().filter(|part| {
-            part.finals == 0 && part.sends.iter().any(|s| self.sends[*s as usize].is_safe())
+            let safe = |send: &u32| self.txns.is_safe(&self.sends[*send as usize]);
+            part.finals == 0 && part.sends.iter().any(safe)
         });
         let unread = unread.count();
         if unread > 0 {
@@ -222,6 +244,11 @@ impl Checker {
 /// See [`Checker::verdict`].
 pub fn verdict(mut checker: Checker, required: &Required) -> Verdict {
     checker.close();
+    for compared in std::mem::take(&mut checker.compared) {
+        checker.compare(&compared);
+    }
+    checker.transactions();
+    checker.copies();
     checker.skips();
     checker.order();
     checker.epochs();

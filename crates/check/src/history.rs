@@ -7,8 +7,12 @@ use std::io::{BufRead, Write};
 
 use serde::{Deserialize, Serialize};
 
-/// Version of the format that is written, and the newest that is read.
-pub const VERSION: u32 = 1;
+/// Version of the format that is written, and the newest that is read. Version 2 added transactions, copies and the
+/// ownership of groups; all of version 1 is in it and means what it meant.
+pub const VERSION: u32 = 2;
+
+/// Oldest version that is read.
+pub const VERSION_OLDEST: u32 = 1;
 
 /// When a send counted as done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,6 +78,24 @@ pub enum Event {
         acks: Acks,
         /// The producer's repeats are recognised.
         idempotent: bool,
+        /// Number of the transaction that it is part of, used for one transaction in a history.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        txn: Option<u64>,
+        /// Value of the record that it was made from.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        source: Option<u64>,
+    },
+    /// Call: end a transaction. Answered ok: it is decided so. Failed: it is certainly not so; a commit that failed is
+    /// an abort, and an abort that failed says nothing.
+    EndTxn {
+        /// Number of the call.
+        op: u64,
+        /// Time.
+        ns: u64,
+        /// Number of the transaction.
+        txn: u64,
+        /// Commit it, or abort it.
+        commit: bool,
     },
     /// Call: where does the log end. Answered with the offset.
     End {
@@ -98,6 +120,9 @@ pub enum Event {
         partition: i32,
         /// Offset.
         offset: i64,
+        /// The member of the group that commits; none: nobody in particular.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        member: Option<u32>,
     },
     /// Call: read a committed offset. Answered with it, or with none.
     Committed {
@@ -111,7 +136,8 @@ pub enum Event {
         partition: i32,
     },
     /// Call: read a whole partition from its beginning, by polls of this process. Answered with the offset that
-    /// was reached, which was the end of the log when the read began or later.
+    /// was reached, which was the end of the log when the read began or later: the end of the log itself, also for
+    /// readers that see committed records only. One that stays before a transaction without end is answered unknown.
     Final {
         /// Number of the call.
         op: u64,
@@ -164,6 +190,12 @@ pub enum Event {
         high_watermark: i64,
         /// Offset and value of each.
         records: Vec<(i64, u64)>,
+        /// Records of transactions come before these are committed, and whether they are or not.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        uncommitted: bool,
+        /// Number of the transaction that it is part of. The poll was made before its end was called.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        txn: Option<u64>,
     },
     /// A process goes elsewhere: its next poll may begin anywhere, or at `offset`.
     Seek {
@@ -189,6 +221,44 @@ pub enum Event {
         offset: i64,
         /// What is wrong with it.
         what: String,
+    },
+    /// A pipeline that makes one record from each that it reads has come to its end: it read these partitions from
+    /// their beginnings up to these offsets, what it made is decided, and nothing more comes of it.
+    Drained {
+        /// Time.
+        ns: u64,
+        /// Partition, and one past the last offset that was read.
+        ends: Vec<(i32, i64)>,
+    },
+    /// A member learned that a partition is its own. Written before its first record is worked on.
+    Own {
+        /// Group.
+        group: String,
+        /// One life of one member.
+        member: u32,
+        /// Partition.
+        partition: i32,
+        /// Time.
+        ns: u64,
+    },
+    /// A member works on a partition no more. Written before it says so to anybody, or when it knows that it was
+    /// fenced.
+    Disown {
+        /// Group.
+        group: String,
+        /// One life of one member.
+        member: u32,
+        /// Partition.
+        partition: i32,
+        /// Time.
+        ns: u64,
+    },
+    /// A member was killed: it owns nothing, and nothing more comes from it.
+    Gone {
+        /// One life of one member.
+        member: u32,
+        /// Time.
+        ns: u64,
     },
     /// Something was broken or repaired on purpose, or went wrong in the workload. Changes no verdict.
     Note {
@@ -252,9 +322,12 @@ pub fn read_history(
     if loose.get("history").and_then(|h| h.as_str()) != Some("varve") {
         return Err(HistoryError::Line(1, "not a history of varve".to_owned()));
     }
-    if version != Some(u64::from(VERSION)) {
+    let read = u64::from(VERSION_OLDEST)..=u64::from(VERSION);
+    if !version.is_some_and(|version| read.contains(&version)) {
         let found = version.map_or_else(|| "none".to_owned(), |v| v.to_string());
-        let what = format!("version {found} of the format; this program reads version {VERSION}");
+        let what = format!(
+            "version {found} of the format; this program reads versions {VERSION_OLDEST} to {VERSION}"
+        );
         return Err(HistoryError::Line(1, what));
     }
     let header: Header = serde_json::from_value(loose).map_err(|e| wrong(1, e))?;
@@ -287,6 +360,8 @@ mod tests {
             value: 77,
             acks: Acks::All,
             idempotent: true,
+            txn: None,
+            source: None,
         };
         let text = r#"{"type":"send","op":3,"ns":5,"session":1,"partition":2,"key":9,"value":77,"acks":"all","idempotent":true}"#;
         assert_eq!(serde_json::to_string(&event).unwrap(), text);
@@ -294,6 +369,38 @@ mod tests {
         let event: Event = serde_json::from_str(text).unwrap();
         assert_eq!(serde_json::to_string(&event).unwrap(), text);
         assert!(serde_json::from_str::<Event>(r#"{"type":"ok","op":1,"ns":2,"what":3}"#).is_err());
+    }
+
+    #[test]
+    fn lines_of_version_2_are_what_the_document_says() {
+        let lines = [
+            r#"{"type":"send","op":3,"ns":5,"session":1,"partition":2,"key":9,"value":77,"acks":"all","idempotent":true,"txn":4,"source":70}"#,
+            r#"{"type":"end_txn","op":4,"ns":6,"txn":4,"commit":true}"#,
+            r#"{"type":"commit","op":5,"ns":6,"group":"g","partition":0,"offset":8,"member":2}"#,
+            r#"{"type":"poll","process":1,"ns":2,"partition":0,"epoch":4,"high_watermark":9,"records":[[7,70]],"uncommitted":true,"txn":6}"#,
+            r#"{"type":"drained","ns":7,"ends":[[0,12],[1,9]]}"#,
+            r#"{"type":"own","group":"g","member":2,"partition":0,"ns":8}"#,
+            r#"{"type":"disown","group":"g","member":2,"partition":0,"ns":9}"#,
+            r#"{"type":"gone","member":2,"ns":10}"#,
+        ];
+        for line in lines {
+            let event: Event = serde_json::from_str(line).unwrap();
+            assert_eq!(serde_json::to_string(&event).unwrap(), line);
+        }
+    }
+
+    #[test]
+    fn a_history_of_version_1_is_read() {
+        let text = concat!(
+            r#"{"history":"varve","version":1,"topic":"t","partitions":3,"seed":7}"#,
+            "\n",
+            r#"{"type":"commit","op":1,"ns":2,"group":"g","partition":0,"offset":8}"#,
+            "\n"
+        );
+        let mut found = Vec::new();
+        let header = read_history(text.as_bytes(), |_, event| found.push(event)).unwrap();
+        assert_eq!(header.version, 1);
+        assert!(matches!(found[..], [Event::Commit { member: None, .. }]));
     }
 
     #[test]
@@ -323,7 +430,7 @@ mod tests {
                 .unwrap_err()
                 .to_string()
         };
-        assert!(refused(r#"{"history":"varve","version":2,"new":1}"#).contains("version 2"));
+        assert!(refused(r#"{"history":"varve","version":3,"new":1}"#).contains("version 3"));
         assert!(refused(r#"{"history":"other"}"#).contains("not a history"));
         let mut middle = Vec::new();
         write_line(&mut middle, &header).unwrap();

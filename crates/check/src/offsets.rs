@@ -65,18 +65,22 @@ impl Slots {
         })
     }
 
-    /// The first offset of a range at which something is.
-    pub fn first_in(&self, from: u64, to: u64) -> Option<(u64, Slot)> {
+    /// The first offset of a range at which a send is that counts.
+    pub fn first_in(
+        &self,
+        from: u64,
+        to: u64,
+        counts: impl Fn(u32) -> bool,
+    ) -> Option<(u64, Slot)> {
         if from >= to {
             return None;
         }
         let pages = self.pages.range(from / PAGE..=(to - 1) / PAGE);
         for (page, slots) in pages {
             let base = page * PAGE;
-            let found = slots
-                .iter()
-                .zip(base..)
-                .find(|(slot, offset)| slot.send != 0 && (from..to).contains(offset));
+            let found = slots.iter().zip(base..).find(|(slot, offset)| {
+                (from..to).contains(offset) && slot.send().is_some_and(&counts)
+            });
             if let Some((slot, offset)) = found {
                 return Some((offset, *slot));
             }
@@ -98,9 +102,12 @@ mod tests {
         slots.at(4); // Looked at, and still empty.
         let all: Vec<u64> = slots.iter().map(|(offset, _)| offset).collect();
         assert_eq!(all, [3, 1023, 1024, 5000, u64::MAX >> 1]);
-        assert_eq!(slots.first_in(4, 1023).map(|(o, _)| o), None);
-        assert_eq!(slots.first_in(4, 1025).map(|(o, _)| o), Some(1023));
-        assert_eq!(slots.first_in(1025, 9000).map(|(o, _)| o), Some(5000));
-        assert_eq!(slots.first_in(9, 9).map(|(o, _)| o), None);
+        let first = |from, to| slots.first_in(from, to, |_| true).map(|(o, _)| o);
+        assert_eq!(first(4, 1023), None);
+        assert_eq!(first(4, 1025), Some(1023));
+        assert_eq!(first(1025, 9000), Some(5000));
+        assert_eq!(first(9, 9), None);
+        let found = slots.first_in(4, 9000, |send| send != 1023).map(|(o, _)| o);
+        assert_eq!(found, Some(1024));
     }
 }

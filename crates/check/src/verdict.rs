@@ -48,7 +48,16 @@ kinds! {
     InconsistentOffset, "inconsistent-offset", false, "One offset held two values.";
     AckedOffsetMismatch, "acked-offset-mismatch", false, "A record was acknowledged at an offset that holds another value.";
     Duplicate, "duplicate", false, "One value of an idempotent producer is at two offsets.";
-    AbortedRead, "aborted-read", false, "A record was read whose send was answered as certainly failed.";
+    AbortedRead, "aborted-read", false, "A record was read whose send was answered as certainly failed, or by a reader of committed records one of a transaction that was aborted.";
+    PrecommittedRead, "precommitted-read", false, "A reader of committed records was given one of a transaction whose commit nobody had called.";
+    TornTransaction, "torn-transaction", false, "Readers of committed records see some records of a transaction and others not.";
+    StuckTransaction, "stuck-transaction", false, "The reads of everything at the end stopped in front of a record of a transaction.";
+    TwoOutcomes, "two-outcomes", false, "A transaction was answered both as committed and as aborted.";
+    G1c, "g1c", false, "Transactions have read from one another in a circle.";
+    CopiedTwice, "copied-twice", false, "A pipeline that makes one record from each has made two from one.";
+    NotCopied, "not-copied", false, "A pipeline that read everything has made nothing from a record.";
+    DoubleOwnership, "double-ownership", false, "Two members of a group owned one partition at once.";
+    ZombieCommit, "zombie-commit", false, "A commit of a member was accepted although another one owned the partition.";
     Phantom, "phantom", false, "A record was read that nobody sent.";
     Misplaced, "misplaced", false, "A record was read from a partition it was not sent to.";
     Corrupt, "corrupt", false, "A record came back changed.";
@@ -151,6 +160,20 @@ pub struct Coverage {
     pub final_reads_incomplete: u64,
     /// Sends that succeeded after everything was repaired.
     pub sends_ok_after_heal: u64,
+    /// Transactions, those that consist of an end alone with them.
+    pub txns: u64,
+    /// Transactions that were answered as committed.
+    pub txns_committed: u64,
+    /// Transactions that were answered as aborted.
+    pub txns_aborted: u64,
+    /// Transactions whose commit was called and never answered, or with unknown.
+    pub txns_unknown: u64,
+    /// Of these, how many had a record that was read as committed.
+    pub txns_unknown_seen: u64,
+    /// Records that were made from others, and may be read.
+    pub copies: u64,
+    /// Times that a member came to own a partition.
+    pub owned: u64,
     /// Notes: what was broken and repaired.
     pub notes: u64,
 }
@@ -238,6 +261,13 @@ impl Verdict {
             ("commits read", c.commits_read),
             ("final reads", c.final_reads),
             ("sends after healing", c.sends_ok_after_heal),
+            ("transactions", c.txns),
+            ("committed", c.txns_committed),
+            ("aborted", c.txns_aborted),
+            ("commit unknown", c.txns_unknown),
+            ("... and read", c.txns_unknown_seen),
+            ("copies", c.copies),
+            ("partitions taken", c.owned),
             ("notes", c.notes),
         ];
         for (name, value) in rows {

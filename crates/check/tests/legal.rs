@@ -75,6 +75,8 @@ fn a_long_history_is_checked_in_a_moment() {
                 value: op,
                 acks: Acks::All,
                 idempotent: true,
+                txn: None,
+                source: None,
             },
         );
         let offset = Some(offset);
@@ -104,6 +106,8 @@ fn a_long_history_is_checked_in_a_moment() {
                 epoch: 1,
                 high_watermark: count,
                 records,
+                uncommitted: false,
+                txn: None,
             },
         );
     }

@@ -115,6 +115,8 @@ pub fn record(config: &Config, recorder: &Recorder, process: u32, batch: &Fetche
             epoch: i64::from(batch.batch.header.leader_epoch.get()),
             high_watermark: batch.high_watermark,
             records: found,
+            uncommitted: false,
+            txn: None,
         });
     }
     batch.next_offset
@@ -250,6 +252,7 @@ impl Reader {
                 group: group.clone(),
                 partition,
                 offset,
+                member: None,
             });
             let request = v1::CommitOffsetsRequest {
                 group,

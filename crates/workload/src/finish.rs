@@ -70,6 +70,8 @@ async fn send_to_all(config: &Config, recorder: &Recorder) -> Result<(), ClientE
                 value,
                 acks: Acks::All,
                 idempotent: true,
+                txn: None,
+                source: None,
             });
             let (key, bytes) = (Payload::key_bytes(0), payload.value_bytes());
             let record = RecordRef {

@@ -176,6 +176,8 @@ impl Worker {
             value: payload.value,
             acks: self.manner.acks,
             idempotent: self.manner.idempotent,
+            txn: None,
+            source: None,
         });
         let (key, value) = (Payload::key_bytes(payload.key), payload.value_bytes());
         let record = RecordRef {

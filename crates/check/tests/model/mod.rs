@@ -2,28 +2,13 @@
 //! that overlap, answers that are lost, sends that take effect late or never, leaders that change, holes, and
 //! weak acknowledgements that are forgotten. Everything follows from the seed.
 
+mod random;
+
 use std::collections::BTreeMap;
 
 use varve_check::{Acks, Event};
 
-pub struct Random(u64);
-
-impl Random {
-    pub fn new(seed: u64) -> Self {
-        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
-    }
-
-    pub fn below(&mut self, limit: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 11) % limit
-    }
-
-    pub fn one_in(&mut self, n: u64) -> bool {
-        self.below(n) == 0
-    }
-}
+pub use random::Random;
 
 /// A send that was made.
 #[derive(Clone)]
@@ -143,6 +128,8 @@ impl Model {
             value,
             acks,
             idempotent,
+            txn: None,
+            source: None,
         });
     }
 
@@ -268,6 +255,8 @@ impl Model {
             epoch,
             high_watermark,
             records,
+            uncommitted: false,
+            txn: None,
         });
         count
     }
@@ -313,6 +302,7 @@ impl Model {
             group,
             partition,
             offset,
+            member: None,
         });
         let error = "lost".to_owned();
         match self.random.below(3) {
