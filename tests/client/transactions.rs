@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 use varve_client::{
-    Admin, Client, ClientConfig, ClientError, RecordRef, TransactionError, TransactionalConfig,
-    TransactionalProducer, proto as v1,
+    Admin, Client, ClientConfig, ClientError, GroupConfig, GroupConsumer, Producer, ProducerConfig,
+    RecordRef, Start, TransactionError, TransactionalConfig, TransactionalProducer, proto as v1,
 };
 use varve_server::{Node, embedded};
 use varve_types::{ErrorKind, GroupName, Offset, PartitionId, TopicName, TopicPartition};
@@ -213,4 +213,87 @@ async fn a_producer_whose_transaction_an_operator_aborted_does_it_again() {
     send(&producer, "again").await;
     commit(&mut producer).await.unwrap();
     cluster.shows(0, &["again"]).await;
+}
+
+/// What a pipeline has done when it ends, or is ended.
+async fn pipeline(client: Client, number: u32, stop_after: usize) -> Result<(), ClientError> {
+    let config = TransactionalConfig::default();
+    let id = ID.parse().unwrap();
+    let opened = TransactionalProducer::open(client.clone(), id, config).await;
+    let mut producer = opened.unwrap();
+    let group = GroupName::new("pipeline").unwrap();
+    let mut config = GroupConfig::new(group, vec!["inputs".parse().unwrap()]);
+    config.auto_commit = None;
+    // Those that were ended without a word are not waited for.
+    config.instance_id = "one".to_owned();
+    let mut consumer = GroupConsumer::join(client, config)?;
+    for turn in 0.. {
+        let Some(batch) = consumer.poll(Duration::from_secs(3)).await? else {
+            return consumer.close().await;
+        };
+        producer.begin().unwrap();
+        for record in batch.records()? {
+            let record = record?;
+            let made = RecordRef {
+                partition: Some(record.partition.0 % PARTITIONS),
+                value: record.value.as_deref(),
+                ..Default::default()
+            };
+            producer.enqueue(&topic(), made).await.unwrap();
+        }
+        let progress = consumer.progress()?;
+        producer.commit_progress(&progress).await.unwrap();
+        if turn == stop_after {
+            // Everything is sent and nothing is decided: the process is gone.
+            std::mem::forget(producer);
+            std::mem::forget(consumer);
+            return Ok(());
+        }
+        if (number as usize + turn).is_multiple_of(3) {
+            producer.abort().await.unwrap();
+            for (partition, _) in progress.offsets {
+                let committed = consumer.committed([&partition]).await?;
+                let from = committed.get(&partition).map_or(0, |c| c.offset);
+                consumer.seek(&partition, Start::Offset(from)).await?;
+            }
+        } else {
+            producer.commit().await.unwrap();
+        }
+    }
+    unreachable!()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pipeline_copies_every_record_once_however_often_it_stops() {
+    let cluster = Cluster::start().await;
+    let request = v1::CreateTopicRequest {
+        topic: "inputs".to_owned(),
+        partition_count: PARTITIONS,
+        ..Default::default()
+    };
+    cluster.admin().create_topic(request).await.unwrap();
+    let producer = Producer::new(cluster.client.clone(), ProducerConfig::default()).unwrap();
+    let mut expected = vec![Vec::new(); PARTITIONS as usize];
+    for number in 0..300 {
+        let partition = number % PARTITIONS;
+        let value = number.to_string();
+        let record = RecordRef {
+            partition: Some(partition),
+            value: Some(value.as_bytes()),
+            ..Default::default()
+        };
+        let sent = producer.send(&"inputs".parse().unwrap(), record).await;
+        sent.unwrap().await.unwrap();
+        expected[partition as usize].push(value);
+    }
+    for (number, stop_after) in [(0, 1), (1, 0), (2, 3), (3, usize::MAX)] {
+        let run = pipeline(cluster.client.clone(), number, stop_after);
+        timeout(PATIENCE, run).await.unwrap().unwrap();
+    }
+    for (partition, expected) in (0..).zip(&expected) {
+        let expected: Vec<&str> = expected.iter().map(String::as_str).collect();
+        cluster.shows(partition, &expected).await;
+    }
+    drop(cluster.client);
+    cluster.node.shutdown().await.unwrap();
 }

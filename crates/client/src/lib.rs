@@ -35,7 +35,8 @@ pub use admin::Admin;
 pub use connect::{Client, ClientConfig};
 pub use consumer::{
     Assignment, Batches, CommitConfig, CommittedOffset, Consumer, ConsumerConfig, ConsumerRecord,
-    End, FetchedBatch, Rebalance, RebalanceFuture, RebalanceListener, RecordStream, Start,
+    End, FetchedBatch, GroupProgress, Rebalance, RebalanceFuture, RebalanceListener, RecordStream,
+    Start,
 };
 pub use delivery::{BatchReport, DeliveryHandle, RecordAck};
 pub use error::{ClientError, RpcError};

@@ -17,6 +17,7 @@ use varve_types::{
 
 use crate::backoff::{Backoff, Random};
 use crate::connect::Client;
+use crate::consumer::GroupProgress;
 use crate::delivery::DeliveryHandle;
 use crate::error::{ClientError, RpcError};
 use crate::producer::{Producer, ProducerConfig, RecordRef};
@@ -432,6 +433,26 @@ impl TransactionalProducer {
             }
         }
         Ok(())
+    }
+
+    /// Commits what a consumer has processed as part of the transaction
+    /// ([`GroupConsumer::progress`](crate::GroupConsumer::progress)): with it, records that were read count as read
+    /// exactly when those that were made of them count.
+    ///
+    /// # Errors
+    /// As [`Self::commit_offsets`].
+    pub async fn commit_progress(
+        &mut self,
+        progress: &GroupProgress,
+    ) -> Result<(), TransactionError> {
+        let GroupProgress {
+            group,
+            member_id,
+            member_epoch,
+            offsets,
+        } = progress;
+        self.commit_offsets(group, member_id, *member_epoch, offsets)
+            .await
     }
 
     fn fail(&mut self, error: ClientError, ending: Option<bool>) -> TransactionError {

@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 
 use varve_proto::v1;
-use varve_types::{GroupName, TopicName, TopicPartition, limits};
+use varve_types::{GroupName, Offset, TopicName, TopicPartition, limits};
 
 use crate::admin::Admin;
 use crate::connect::Client;
@@ -116,6 +116,19 @@ impl Entry {
     }
 }
 
+/// How far a member of a group is, as part of a transaction: see [`crate::TransactionalProducer::commit_progress`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupProgress {
+    /// Group.
+    pub group: GroupName,
+    /// The member that processed the records; empty for a group without members, and not checked then.
+    pub member_id: String,
+    /// Its epoch.
+    pub member_epoch: i32,
+    /// The next offset to read of each partition.
+    pub offsets: Vec<(TopicPartition, Offset)>,
+}
+
 /// What became of a commit.
 #[derive(Debug)]
 pub(crate) struct Outcome {
@@ -204,6 +217,25 @@ impl Committer {
         // A heartbeat may have raised it since the last attempt.
         let epoch = lock(membership).epoch;
         Ok((id.to_string(), epoch))
+    }
+
+    /// What was processed, and by whom.
+    ///
+    /// # Errors
+    /// [`ClientError::Fenced`] when a partition of it is not this member's any more.
+    pub fn progress(&self, processed: Vec<Processed>) -> Result<GroupProgress, ClientError> {
+        let entries: Vec<Entry> = processed.into_iter().map(Entry::from).collect();
+        let (member_id, member_epoch) = self.standing(&entries)?;
+        let offsets = entries.into_iter().filter_map(|entry| {
+            let offset = Offset::new(entry.offset.offset)?;
+            Some((entry.partition, offset))
+        });
+        Ok(GroupProgress {
+            group: self.group.clone(),
+            member_id,
+            member_epoch,
+            offsets: offsets.collect(),
+        })
     }
 
     /// One call, repeated where that helps. What failed, by partition.

@@ -12,7 +12,9 @@ use tokio::time::Sleep;
 use varve_types::TopicPartition;
 
 use super::batch::OpenBatch;
-use super::commit::{CommittedOffset, Committer, Entry, Outcome, Running, poll_running, running};
+use super::commit::{
+    CommittedOffset, Committer, Entry, GroupProgress, Outcome, Running, poll_running, running,
+};
 use super::feed::Feed;
 use super::listener::offset_of;
 use super::{ConsumerConfig, ConsumerRecord, FetchedBatch, Start};
@@ -251,6 +253,14 @@ impl Core {
         std::future::poll_fn(|cx| self.poll_quiet_commit(cx)).await;
         self.begin_commit();
         std::future::poll_fn(|cx| self.poll_commit(cx)).await
+    }
+
+    /// What was processed and is not committed. What was given last counts as processed.
+    pub fn progress(&mut self) -> Result<GroupProgress, ClientError> {
+        self.committer()?;
+        self.feed.positions.mark();
+        let processed = self.feed.positions.processed();
+        self.committer()?.progress(processed)
     }
 
     pub async fn commit_offsets<O: Into<CommittedOffset>>(

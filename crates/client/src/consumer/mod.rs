@@ -21,7 +21,7 @@ pub(crate) mod place;
 pub(crate) mod verbs;
 
 pub use batch::{ConsumerRecord, FetchedBatch, FetchedRecords};
-pub use commit::CommittedOffset;
+pub use commit::{CommittedOffset, GroupProgress};
 pub use listener::{Rebalance, RebalanceFuture, RebalanceListener};
 pub use place::{Assignment, End, Resolved, Start, resolve};
 pub use verbs::{Batches, RecordStream};

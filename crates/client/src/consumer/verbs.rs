@@ -187,6 +187,18 @@ macro_rules! verbs {
                 self.core.commit().await
             }
 
+            /// What was processed and is not committed by this consumer, to be committed in a transaction instead
+            /// ([`TransactionalProducer::commit_progress`]($crate::TransactionalProducer::commit_progress)); what was
+            /// given last counts as processed. Turn automatic commits off. After an abort, go back with
+            /// [`seek`](Self::seek), or begin anew.
+            ///
+            /// # Errors
+            /// [`ClientError::Config`] without a group; [`ClientError::Fenced`] when some partition may belong to
+            /// others already: abort then.
+            pub fn progress(&mut self) -> Result<$crate::GroupProgress, ClientError> {
+                self.core.progress()
+            }
+
             /// Commits these offsets, each one past the last record that was processed, and waits until that is
             /// durable. The last batch is not touched.
             ///
