@@ -235,7 +235,7 @@ async fn pipeline(client: Client, number: u32, stop_after: usize) -> Result<(), 
         for record in batch.records()? {
             let record = record?;
             let made = RecordRef {
-                partition: Some(record.partition.0 % PARTITIONS),
+                partition: Some(batch.partition.0),
                 value: record.value.as_deref(),
                 ..Default::default()
             };
