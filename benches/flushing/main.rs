@@ -187,7 +187,7 @@ async fn drive(
     while sent < count || !waiting.is_empty() {
         while sent < count && waiting.len() < in_flight {
             let request = Produce {
-                transactional_id: String::new(),
+                transactional_id: None,
                 topic: topic.clone(),
                 partition: PartitionId((sent % partitions as usize) as i32),
                 acks: Acks::All,

@@ -130,7 +130,7 @@ async fn drive(
             answer.map_err(|e| anyhow!("{e:?}"))?;
         }
         let request = Produce {
-            transactional_id: String::new(),
+            transactional_id: None,
             topic: topic.clone(),
             partition: PartitionId(i32::try_from(n % partitions)?),
             acks: Acks::All,

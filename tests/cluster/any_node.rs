@@ -149,6 +149,7 @@ async fn many_partitions(cluster: &Cluster) {
         let channel = channel(cluster, id).await;
         let mut consumer = ConsumerServiceClient::new(channel.clone());
         let query = |partition| v1::OffsetQuery {
+            isolation: v1::Isolation::Unspecified.into(),
             with_timestamp: false,
             topic_partition: tp(partition),
             position: None,

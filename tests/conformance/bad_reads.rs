@@ -210,6 +210,7 @@ fn reads_that_make_no_sense() {
         let queries = |count: usize| v1::ListOffsetsRequest {
             queries: vec![
                 v1::OffsetQuery {
+                    isolation: v1::Isolation::Unspecified.into(),
                     with_timestamp: false,
                     topic_partition: Some(tp(name, 0)),
                     position: None
