@@ -137,7 +137,8 @@ async fn what_was_acknowledged_survives_the_death_of_its_leader() {
     support::until("every replica has the end", || {
         nodes.brokers.values().all(|b| {
             let info = b.partitions(&Context::anonymous(), &topic).unwrap();
-            info[0].high_watermark.get() == 61
+            // An append of unknown outcome is repeated, so that one record may be there twice.
+            info[0].high_watermark.get() >= 61
         })
     })
     .await;
