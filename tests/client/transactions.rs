@@ -28,7 +28,11 @@ fn topic() -> TopicName {
 impl Cluster {
     async fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let node = embedded::start_with(dir.path(), &[]).await.unwrap();
+        let quick = [
+            ("group.heartbeat.interval.ms", "100"),
+            ("group.session.timeout.ms", "1000"),
+        ];
+        let node = embedded::start_with(dir.path(), &quick).await.unwrap();
         let client = Client::new(ClientConfig {
             brokers: vec![node.client_address().to_string()],
             ..Default::default()
@@ -224,11 +228,9 @@ async fn pipeline(client: Client, number: u32, stop_after: usize) -> Result<(), 
     let group = GroupName::new("pipeline").unwrap();
     let mut config = GroupConfig::new(group, vec!["inputs".parse().unwrap()]);
     config.auto_commit = None;
-    // Those that were ended without a word are not waited for.
-    config.instance_id = "one".to_owned();
     let mut consumer = GroupConsumer::join(client, config)?;
     for turn in 0.. {
-        let Some(batch) = consumer.poll(Duration::from_secs(3)).await? else {
+        let Some(batch) = consumer.poll(Duration::from_secs(5)).await? else {
             return consumer.close().await;
         };
         producer.begin().unwrap();
@@ -244,9 +246,8 @@ async fn pipeline(client: Client, number: u32, stop_after: usize) -> Result<(), 
         let progress = consumer.progress()?;
         producer.commit_progress(&progress).await.unwrap();
         if turn == stop_after {
-            // Everything is sent and nothing is decided: the process is gone.
+            // Everything is sent and nothing is decided: the process is gone, and says no goodbye.
             std::mem::forget(producer);
-            std::mem::forget(consumer);
             return Ok(());
         }
         if (number as usize + turn).is_multiple_of(3) {

@@ -89,11 +89,8 @@ async fn a_pipeline_is_exactly_once_whoever_is_killed() {
     while !pipeline.is_finished() {
         let victim = NodeId(1 + killed % 3);
         killed += 1;
-        let survivors = |nodes: &Nodes| {
-            let others = nodes.brokers.iter().filter(|(node, _)| **node != victim);
-            others.map(|(_, b)| b.clone()).collect::<Vec<_>>()
-        };
-        *living.lock().unwrap() = survivors(&nodes);
+        let others = nodes.brokers.iter().filter(|(node, _)| **node != victim);
+        *living.lock().unwrap() = others.map(|(_, broker)| broker.clone()).collect();
         let left = nodes.kill(victim).await;
         let other = nodes.brokers.keys().next().copied();
         nodes.shared.lead(other.unwrap());

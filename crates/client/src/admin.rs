@@ -210,7 +210,30 @@ impl Client {
     }
 }
 
+/// How long whoever goes on from committed offsets waits for transactions that may change them: longer than
+/// a transaction whose producer is gone stays open by default.
+const STABLE_WITHIN: Duration = Duration::from_secs(90);
+
 impl Admin {
+    /// As [`Admin::get_offsets`], and waits for transactions that may change the answer.
+    ///
+    /// # Errors
+    /// As every call; `ConcurrentTransactions` when they are still not decided after a minute and a half.
+    pub(crate) async fn stable_offsets(
+        &self,
+        request: v1::GetOffsetsRequest,
+    ) -> Result<v1::GetOffsetsResponse, ClientError> {
+        let request = v1::GetOffsetsRequest {
+            require_stable: true,
+            ..request
+        };
+        let undecided =
+            |error: &ClientError| error.kind() == Some(ErrorKind::ConcurrentTransactions);
+        let ask = || self.get_offsets(request.clone());
+        let asked = self.client.retrying_while(STABLE_WITHIN, undecided, ask);
+        asked.await
+    }
+
     /// Calls through `client`.
     #[must_use]
     pub const fn new(client: Client) -> Self {

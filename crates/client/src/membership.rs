@@ -291,8 +291,9 @@ impl Member {
         let request = v1::GetOffsetsRequest {
             group: self.config.group.to_string(),
             partitions: partitions.iter().map(wire_partition).collect(),
-            include_lag: false,
+            // Not waited for here, where heartbeats would wait too: it is asked again with the next.
             require_stable: true,
+            ..Default::default()
         };
         let committed = match admin.get_offsets(request).await {
             Ok(response) => response.offsets,

@@ -288,12 +288,11 @@ impl Committer {
         let mut found = BTreeMap::new();
         for chunk in partitions.chunks(limits::REQUEST_MAX_PARTITIONS) {
             let request = v1::GetOffsetsRequest {
-                require_stable: true,
                 group: self.group.to_string(),
                 partitions: chunk.iter().map(wire_partition).collect(),
-                include_lag: false,
+                ..Default::default()
             };
-            let offsets = match admin.get_offsets(request).await {
+            let offsets = match admin.stable_offsets(request).await {
                 Ok(response) => response.offsets,
                 // A group that nobody has committed for does not exist.
                 Err(error) if error.kind() == Some(varve_types::ErrorKind::GroupNotFound) => {
