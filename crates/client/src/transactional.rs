@@ -3,7 +3,7 @@
 //!
 //! Invariants: nothing is committed of which a delivery failed; each end of a transaction raises the epoch of the
 //! session, so what was sent for one transaction never counts for the next; nothing of a transaction is unsettled
-//! when the next session is taken over. What a call may be followed by is decided by [`Stage`], without I/O.
+//! when the next session is taken over. What a call may be followed by is decided by `Stage`, without I/O.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
