@@ -1,8 +1,8 @@
 //! What readers must know of a partition's transactions, and what of a read they get to see.
 //!
 //! Invariants: the list of aborted transactions is published before the last stable offset that needs it, so
-//! whoever reads below that offset finds every transaction there that was aborted; markers of the log itself are
-//! shown to nobody but the log's own coordinators and followers.
+//! whoever reads below that offset finds every transaction there that was aborted; it is published before the high
+//! watermark, so nobody meets an end that lags for no reason; markers of the log itself are shown to nobody but the log's own coordinators and followers.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 

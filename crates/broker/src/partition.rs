@@ -242,6 +242,7 @@ impl Partition {
 
     pub(crate) fn set_leading(&self, epoch: Option<LeaderEpoch>) {
         self.followers.forget();
+        self.registered.clear();
         if epoch.is_some() {
             let end = self.log_end.load(Ordering::SeqCst);
             self.epoch_start.store(end, Ordering::SeqCst);

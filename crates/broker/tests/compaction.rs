@@ -58,7 +58,9 @@ async fn scan(broker: &Broker, topic: &TopicName) -> BTreeMap<i64, (String, Stri
         }
         assert!(
             fetched.next_offset.get() > offset,
-            "a reader gets past every gap"
+            "a reader gets past every gap: at {offset}, stable below {}, high watermark {}",
+            fetched.last_stable,
+            fetched.high_watermark
         );
         offset = fetched.next_offset.get();
     }

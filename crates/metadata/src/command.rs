@@ -170,7 +170,7 @@ pub enum Command {
         /// Replicas in the end, the first being the preferred leader; `None`: stay as before the move.
         target: Option<Vec<NodeId>>,
     },
-    /// A replica may lack what it had: it cut its log, its directory is missing, or its disk failed. It is
+    /// A replica may lack what it had: it cut its log, its directory is missing, or its log cannot be opened. It is
     /// neither in sync nor eligible until it has caught up.
     ReplicaLost {
         /// Node that holds it.

@@ -377,9 +377,9 @@ impl Lane {
         self.outputs = outputs;
         partition.set_flushed(log.flushed());
         partition.publish(log.view(), log.size_bytes(), log.segments() as u64);
-        partition.advance(core.high_watermark());
         let aborted = core.producers().aborted_list();
         partition.stable.publish(core.last_stable_offset(), aborted);
+        partition.advance(core.high_watermark());
         let slot = partition.slot;
         let owned = Owned {
             partition,
@@ -417,6 +417,8 @@ impl Lane {
                 Output::Answer { ticket, result } => self.answer(slot, ticket, result),
                 Output::HighWatermark(offset) => {
                     if let Some(owned) = self.slots.get(&slot) {
+                        // Before: who sees the one finds the other where no transaction holds it back.
+                        owned.publish_stable();
                         owned.partition.advance(offset);
                     }
                 }

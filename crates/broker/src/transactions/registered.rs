@@ -29,6 +29,11 @@ impl Registered {
         known.insert(producer.id, producer.epoch);
     }
 
+    /// Another leadership begins: what others have written meanwhile is not known.
+    pub(crate) fn clear(&self) {
+        self.0.lock().clear();
+    }
+
     /// The producer's transaction has ended here.
     pub(crate) fn forget(&self, marker: ProducerId) {
         let mut known = self.0.lock();
@@ -38,5 +43,30 @@ impl Registered {
         {
             known.remove(&marker.id);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn session(epoch: i16) -> ProducerId {
+        ProducerId { id: 7, epoch }
+    }
+
+    #[test]
+    fn one_transaction_is_remembered_until_its_marker() {
+        let known = Registered::default();
+        known.note(session(3));
+        assert!(known.knows(session(3)) && !known.knows(session(4)) && !known.knows(session(2)));
+        // The next one was registered before an older marker was repeated.
+        known.note(session(4));
+        known.forget(session(4));
+        assert!(known.knows(session(4)));
+        known.forget(session(5));
+        assert!(!known.knows(session(4)));
+        known.note(session(6));
+        known.clear();
+        assert!(!known.knows(session(6)));
     }
 }

@@ -9,7 +9,7 @@ mod member;
 mod offset;
 mod wire;
 
-use varve_types::{GroupName, MemberId, PartitionId, TopicPartition};
+use varve_types::{GroupName, MemberId, PartitionId, TopicPartition, partitioner};
 
 pub use classic::{
     CLASSIC_KEY_VERSION, CLASSIC_VALUE_VERSION, ClassicMemberRecord, ClassicRecord, decode_classic,
@@ -101,13 +101,5 @@ pub fn decode_any_key(bytes: &[u8]) -> Result<Key, CodecError> {
 /// When `partitions` is not positive.
 #[must_use]
 pub fn partition_of(group: &GroupName, partitions: i32) -> PartitionId {
-    assert!(
-        partitions > 0,
-        "__consumer_offsets has at least one partition, found {partitions}"
-    );
-    let hash = group.as_str().bytes().fold(0_i32, |hash, byte| {
-        hash.wrapping_mul(31).wrapping_add(i32::from(byte))
-    });
-    // Kafka takes the absolute value, and 0 for the one number that has none.
-    PartitionId(hash.checked_abs().unwrap_or(0) % partitions)
+    partitioner::coordinator_partition(group.as_str(), partitions)
 }
