@@ -495,6 +495,63 @@ fn a_full_group_takes_no_more() {
     });
 }
 
+/// A thousand members come at once to a group that takes a hundred: each is told exactly one of both, and the
+/// hundred share every partition.
+#[test]
+fn a_storm_of_members() {
+    run(async {
+        let mut bed = Bed::start(&[("group.max.size", "100")]).await;
+        let rpc = bed.rpc.clone();
+        rpc.create("t", 200).await;
+        let joins = (0..1_000).map(|n| {
+            let mut client = rpc.groups();
+            tokio::spawn(async move {
+                let member = format!("m{n}");
+                let answer = client.heartbeat(join("g", &member, "t")).await;
+                (member, answer)
+            })
+        });
+        let (mut members, mut turned_away) = (Vec::new(), 0);
+        for joined in joins.collect::<Vec<_>>() {
+            let (member, answer) = joined.await.unwrap();
+            match answer {
+                Ok(answer) => members.push((member, answer.into_inner())),
+                refusal => {
+                    refused(&member, refusal, Code::ResourceExhausted, "GROUP_FULL");
+                    turned_away += 1;
+                }
+            }
+        }
+        assert_eq!((members.len(), turned_away), (100, 900));
+        let mut rounds = 0;
+        loop {
+            for (member, last) in &mut members {
+                // What it is given it takes, and what it is to give up it gives up.
+                let beat = v1::HeartbeatRequest {
+                    member_epoch: last.member_epoch,
+                    subscription: None,
+                    owned: last.assignment.take(),
+                    ..join("g", member, "t")
+                };
+                *last = rpc.groups().heartbeat(beat).await.unwrap().into_inner();
+            }
+            let group = v1::GetGroupRequest { group: "g".into() };
+            let group = rpc.groups().get_group(group).await.unwrap().into_inner();
+            let group = group.group.unwrap();
+            let owned = group.members.iter().flat_map(|m| &m.owned);
+            let owned: Vec<i32> = owned.map(|p| p.partition).collect();
+            let different: std::collections::BTreeSet<i32> = owned.iter().copied().collect();
+            assert_eq!(owned.len(), different.len(), "two own one: {owned:?}");
+            if owned.len() == 200 && group.state() == v1::GroupState::Stable {
+                break;
+            }
+            rounds += 1;
+            assert!(rounds < 100, "the group does not settle: {group:?}");
+        }
+        bed.stop().await;
+    });
+}
+
 /// The number of groups of a node is bounded, and the bound is told as something that may pass.
 #[test]
 fn a_node_with_all_its_groups_makes_no_more() {

@@ -17,6 +17,7 @@ mod bad_groups;
 mod bad_input;
 mod bad_produce;
 mod bad_reads;
+mod bad_transactions;
 mod consume;
 mod data_dir;
 mod fetch_stream;

@@ -4,7 +4,7 @@
 use crate::support::v1;
 
 /// Reason, file and test that checks its code and details on the wire.
-const PRODUCED: [(&str, &str, &str); 33] = [
+const PRODUCED: [(&str, &str, &str); 37] = [
     ("INVALID_REQUEST", "bad_input.rs", "bad_names"),
     ("INVALID_CONFIG", "bad_input.rs", "unknown_config_key"),
     ("RECORD_TOO_LARGE", "bad_produce.rs", "oversized_record"),
@@ -102,6 +102,26 @@ const PRODUCED: [(&str, &str, &str); 33] = [
         "streams.rs",
         "more_in_flight_than_allowed_ends_the_stream",
     ),
+    (
+        "TRANSACTION_NOT_FOUND",
+        "bad_transactions.rs",
+        "ids_that_are_not_there",
+    ),
+    (
+        "INVALID_TRANSACTION_STATE",
+        "bad_transactions.rs",
+        "ends_that_come_twice_or_late",
+    ),
+    (
+        "TRANSACTION_ABORTED",
+        "bad_transactions.rs",
+        "an_end_that_comes_after_the_timeout",
+    ),
+    (
+        "CONCURRENT_TRANSACTIONS",
+        "bad_transactions.rs",
+        "offsets_that_are_not_decided",
+    ),
 ];
 
 /// Reasons that one node cannot produce, and why.
@@ -124,7 +144,7 @@ const IMPOSSIBLE: [(&str, &str); 6] = [
 ];
 
 /// Not sent by any code of this version.
-const FUTURE: [(&str, &str); 6] = [
+const FUTURE: [(&str, &str); 2] = [
     (
         "OPERATION_IN_PROGRESS",
         "reassignment and drain of partitions need a second node",
@@ -133,21 +153,15 @@ const FUTURE: [(&str, &str); 6] = [
         "GROUP_PROTOCOL_MISMATCH",
         "no front end speaks the classic protocol yet",
     ),
-    ("TRANSACTION_NOT_FOUND", "no node serves transactions yet"),
-    (
-        "INVALID_TRANSACTION_STATE",
-        "no node serves transactions yet",
-    ),
-    ("TRANSACTION_ABORTED", "no node serves transactions yet"),
-    ("CONCURRENT_TRANSACTIONS", "no node serves transactions yet"),
 ];
 
-const SOURCES: [(&str, &str); 8] = [
+const SOURCES: [(&str, &str); 9] = [
     ("bad_batches.rs", include_str!("bad_batches.rs")),
     ("bad_reads.rs", include_str!("bad_reads.rs")),
     ("bad_groups.rs", include_str!("bad_groups.rs")),
     ("bad_input.rs", include_str!("bad_input.rs")),
     ("bad_produce.rs", include_str!("bad_produce.rs")),
+    ("bad_transactions.rs", include_str!("bad_transactions.rs")),
     ("data_dir.rs", include_str!("data_dir.rs")),
     ("shutdown.rs", include_str!("shutdown.rs")),
     ("streams.rs", include_str!("streams.rs")),

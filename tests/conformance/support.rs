@@ -56,9 +56,14 @@ pub fn runtime() -> &'static Runtime {
 
 /// Runs a test. Fails it too when anything outside the tests panicked meanwhile.
 pub fn run(test: impl Future<Output = ()>) {
+    run_within(Duration::from_secs(120), test);
+}
+
+/// As [`run`], for a test that has much to do.
+pub fn run_within(most: Duration, test: impl Future<Output = ()>) {
     let bounded = async {
         let test = Box::pin(test);
-        let ended = tokio::time::timeout(Duration::from_secs(120), test).await;
+        let ended = tokio::time::timeout(most, test).await;
         assert!(ended.is_ok(), "the test hangs");
     };
     runtime().block_on(bounded);
@@ -157,7 +162,7 @@ impl Rpc {
             .map(Response::into_inner)
     }
 
-    /// Every value of a partition, in order.
+    /// Every committed value of a partition, in order.
     pub async fn values(&self, topic: &str, partition: i32) -> Vec<String> {
         let mut values = Vec::new();
         let mut next = 0;
@@ -170,7 +175,7 @@ impl Rpc {
             let got = self.fetch(request).await.unwrap();
             values.extend(got.records.iter().map(value));
             next = got.next_offset;
-            if next >= got.high_watermark {
+            if next >= got.last_stable_offset.unwrap_or(got.high_watermark) {
                 return values;
             }
         }

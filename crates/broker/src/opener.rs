@@ -171,10 +171,9 @@ impl Opener {
                 }
                 partition.set_flushed(log.flushed());
                 partition.publish(log.view(), log.size_bytes(), log.segments() as u64);
-                let stable = opening.core.last_stable_offset();
-                let aborted = opening.core.producers().aborted_list();
-                partition.stable.publish(stable, aborted);
-                partition.advance(opening.core.high_watermark());
+                let core = &opening.core;
+                let aborted = core.producers().aborted_list();
+                partition.advance(core.high_watermark(), core.last_stable_offset(), aborted);
                 // Lanes end only after the registry is closed.
                 let _ = partition.lane.push(Command::Open(Box::new(opening)));
             }

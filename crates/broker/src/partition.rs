@@ -13,6 +13,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use parking_lot::Mutex;
 use prometheus_client::metrics::counter::Counter;
 use varve_broker_api::Error;
+use varve_partition::AbortedList;
 use varve_storage::{ReadBuffers, ReadView};
 use varve_types::{ErrorKind, LeaderEpoch, NodeId, Offset, TopicConfig, TopicPartition};
 use varve_vfs::Workers;
@@ -327,8 +328,16 @@ impl Partition {
         self.view.store(Some(view));
     }
 
-    /// Lets readers see everything below `high_watermark`, and wakes those who wait.
-    pub(crate) fn advance(&self, high_watermark: Offset) {
+    /// Lets readers see everything below `high_watermark`, those of committed records everything below
+    /// `last_stable`, and wakes who waits. Both in one call, the last stable offset first: nobody meets a high
+    /// watermark whose last stable offset lags for no reason.
+    pub(crate) fn advance(
+        &self,
+        high_watermark: Offset,
+        last_stable: Offset,
+        aborted: &AbortedList,
+    ) {
+        self.stable.publish(last_stable, aborted);
         self.high_watermark
             .store(high_watermark.get(), Ordering::SeqCst);
         self.waiters.wake();

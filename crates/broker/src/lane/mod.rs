@@ -378,8 +378,7 @@ impl Lane {
         partition.set_flushed(log.flushed());
         partition.publish(log.view(), log.size_bytes(), log.segments() as u64);
         let aborted = core.producers().aborted_list();
-        partition.stable.publish(core.last_stable_offset(), aborted);
-        partition.advance(core.high_watermark());
+        partition.advance(core.high_watermark(), core.last_stable_offset(), aborted);
         let slot = partition.slot;
         let owned = Owned {
             partition,
@@ -417,9 +416,9 @@ impl Lane {
                 Output::Answer { ticket, result } => self.answer(slot, ticket, result),
                 Output::HighWatermark(offset) => {
                     if let Some(owned) = self.slots.get(&slot) {
-                        // Before: who sees the one finds the other where no transaction holds it back.
-                        owned.publish_stable();
-                        owned.partition.advance(offset);
+                        let aborted = owned.core.producers().aborted_list();
+                        let stable = owned.core.last_stable_offset();
+                        owned.partition.advance(offset, stable, aborted);
                     }
                 }
                 Output::LastStable(_) => {
@@ -534,7 +533,10 @@ impl Lane {
             for output in std::mem::take(&mut self.outputs) {
                 match output {
                     Output::Answer { ticket, result } => self.answer(slot, ticket, result),
-                    Output::HighWatermark(offset) => partition.advance(offset),
+                    Output::HighWatermark(offset) => {
+                        let aborted = closed.core.producers().aborted_list();
+                        partition.advance(offset, closed.core.last_stable_offset(), aborted);
+                    }
                     // Nobody is told anything any more.
                     _ => {}
                 }

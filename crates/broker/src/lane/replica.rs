@@ -436,7 +436,8 @@ impl Lane {
                     let stable = owned.core.last_stable_offset();
                     let aborted = owned.core.producers().aborted_list();
                     owned.partition.stable.replace(stable, aborted);
-                    owned.partition.advance(owned.core.high_watermark());
+                    let end = owned.core.high_watermark();
+                    owned.partition.advance(end, stable, aborted);
                 }
             }
             Err(reason) => {
