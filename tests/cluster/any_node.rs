@@ -9,6 +9,7 @@ use tonic::transport::Channel;
 use tonic::{Code, Request, Response};
 use varve_client::RpcError;
 use varve_proto::v1;
+use varve_proto::v1::cluster_service_client::ClusterServiceClient;
 use varve_proto::v1::consumer_service_client::ConsumerServiceClient;
 use varve_proto::v1::group_service_client::GroupServiceClient;
 use varve_proto::v1::producer_service_client::ProducerServiceClient;
@@ -439,4 +440,45 @@ fn every_command_works_at_every_node_even_when_one_is_dead() {
     for id in (1..=3).filter(|id| *id != dead) {
         every_command(&cluster, id, "two");
     }
+}
+
+/// A node that lags behind by a moment does not say of a topic that is there that it is not.
+#[test]
+fn a_topic_is_known_everywhere_once_it_is_made() {
+    let dir = tempfile::tempdir().unwrap();
+    let cluster = Cluster::start(dir.path());
+    let runtime = Runtime::new().unwrap();
+    runtime.block_on(async {
+        let mut nodes = Vec::new();
+        for id in 1..=3 {
+            let channel = channel(&cluster, id).await;
+            nodes.push((
+                TopicServiceClient::new(channel.clone()),
+                ClusterServiceClient::new(channel),
+            ));
+        }
+        for number in 0..30 {
+            let topic = format!("new-{number}");
+            let request = v1::CreateTopicRequest {
+                topic: topic.clone(),
+                partition_count: 1,
+                replication_factor: 3,
+                ..Default::default()
+            };
+            nodes[number % 3]
+                .0
+                .create_topic(call(request))
+                .await
+                .unwrap();
+            for (_, node) in &mut nodes {
+                let wanted = v1::GetMetadataRequest {
+                    topics: vec![topic.clone()],
+                    all_topics: false,
+                };
+                let table = node.get_metadata(call(wanted)).await.unwrap().into_inner();
+                assert_eq!(table.topics[0].error, None, "{topic}");
+                assert_eq!(table.topics[0].partitions.len(), 1);
+            }
+        }
+    });
 }

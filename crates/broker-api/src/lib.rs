@@ -239,6 +239,10 @@ pub trait Broker: Send + Sync + 'static {
     /// Number that grows with every change of metadata (topics, partitions, leaders).
     fn metadata_version(&self) -> u64;
 
+    /// Waits until everything that was acknowledged anywhere before the call is part of the metadata here. `false`:
+    /// that could not be found out, because no quorum answers.
+    fn metadata_newest(&self) -> impl Future<Output = bool> + Send;
+
     /// Resolves once the metadata version is above `seen`.
     fn metadata_changed(&self, seen: u64) -> impl Future<Output = u64> + Send;
 }

@@ -544,6 +544,20 @@ impl api::Broker for Broker {
         self.inner.registry.view().version
     }
 
+    async fn metadata_newest(&self) -> bool {
+        let registry = &self.inner.registry;
+        let Some(cluster) = registry.cluster() else {
+            return true;
+        };
+        if !self.inner.newest.newest(&cluster.log).await {
+            return false;
+        }
+        let version = varve_metadata::log::read(&*cluster.log, varve_metadata::State::version);
+        // What callers are shown follows the log by a moment.
+        let mut shown = registry.watch();
+        shown.wait_for(|shown| *shown >= version).await.is_ok()
+    }
+
     fn metadata_changed(&self, seen: u64) -> impl Future<Output = u64> + Send {
         let mut watch = self.inner.registry.watch();
         async move {

@@ -191,21 +191,35 @@ impl Registry {
 
     pub(crate) fn topic(&self, name: &TopicName) -> Result<Arc<Topic>> {
         let view = self.view.load();
-        view.topics.get(name).cloned().ok_or_else(|| {
-            let error = topic_not_found(name.as_str());
-            let names = view
-                .topics
-                .keys()
-                .filter(|t| !t.is_internal())
-                .map(TopicName::as_str);
-            match varve_types::config::nearest(name.as_str(), names) {
-                Some(near) => Error {
-                    message: format!("{}; did you mean {near:?}?", error.message),
-                    ..error.with("nearest", near)
-                },
-                None => error,
-            }
-        })
+        let found = view.topics.get(name).cloned();
+        found.ok_or_else(|| self.unknown_topic(&view, name))
+    }
+
+    /// A topic that the cluster has, and this node has not opened yet, is no unknown one: it only takes a moment.
+    fn unknown_topic(&self, view: &View, name: &TopicName) -> Error {
+        let made = self
+            .cluster()
+            .is_some_and(|c| varve_metadata::log::read(&*c.log, |s| s.topic(name).is_some()));
+        if made {
+            let text = format!(
+                "topic {:?} is new, and this node is still opening it; nothing was changed; try again shortly",
+                name.as_str()
+            );
+            return Error::new(ErrorKind::LeaderNotAvailable, text).with("topic", name);
+        }
+        let error = topic_not_found(name.as_str());
+        let names = view
+            .topics
+            .keys()
+            .filter(|t| !t.is_internal())
+            .map(TopicName::as_str);
+        match varve_types::config::nearest(name.as_str(), names) {
+            Some(near) => Error {
+                message: format!("{}; did you mean {near:?}?", error.message),
+                ..error.with("nearest", near)
+            },
+            None => error,
+        }
     }
 
     /// A partition that this node holds, whether it leads it or not.

@@ -19,6 +19,7 @@ use crate::cluster::Cluster;
 use crate::cluster::join::{Joining, PeerHandle};
 use crate::cluster::watermarks::{self, Watermarks};
 use crate::config::BrokerConfig;
+use crate::confirm::Confirm;
 use crate::coordinators::Coordinators;
 use crate::failure::FirstFailure;
 use crate::flusher::Flushers;
@@ -92,6 +93,8 @@ pub(crate) struct Inner {
     metrics: Metrics,
     failure: FirstFailure,
     draining: AtomicBool,
+    /// Asks whether the metadata here are the newest.
+    pub(crate) newest: Confirm,
     threads: Mutex<Option<Threads>>,
     housekeeping: tokio::task::AbortHandle,
 }
@@ -292,6 +295,7 @@ impl Broker {
             metrics,
             failure,
             draining: AtomicBool::new(false),
+            newest: Confirm::default(),
             threads: Mutex::new(Some((threads, flushers, cleaner))),
             housekeeping,
         };

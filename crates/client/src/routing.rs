@@ -210,6 +210,8 @@ impl Routing {
 
 /// A topic that does not exist is looked for again for so long where there are several nodes.
 const NEWS_TRAVELS: Duration = Duration::from_millis(500);
+/// A topic that the node which was asked is still opening is waited for.
+const OPENING: Duration = Duration::from_secs(10);
 /// Time between two looks.
 const NEWS_PAUSE: Duration = Duration::from_millis(50);
 
@@ -225,13 +227,15 @@ impl Client {
         loop {
             let (nodes, result) = self.refresh_once(topics).await?;
             // The node that was asked may not have heard yet of a topic that another has just made.
-            let again = nodes > 1 && first.elapsed() < NEWS_TRAVELS;
-            match result {
-                Err(ClientError::TopicNotFound(_)) if again => {
-                    tokio::time::sleep(NEWS_PAUSE).await;
-                }
-                result => return result,
+            let patience = match &result {
+                Err(ClientError::TopicNotFound(_)) if nodes > 1 => NEWS_TRAVELS,
+                Err(error) if error.kind() == Some(ErrorKind::LeaderNotAvailable) => OPENING,
+                _ => return result,
+            };
+            if first.elapsed() >= patience {
+                return result;
             }
+            tokio::time::sleep(NEWS_PAUSE).await;
         }
     }
 

@@ -278,6 +278,10 @@ impl<B: Broker> Broker for Forwarding<B> {
         self.broker.metadata_version()
     }
 
+    fn metadata_newest(&self) -> impl Future<Output = bool> + Send {
+        self.broker.metadata_newest()
+    }
+
     fn metadata_changed(&self, seen: u64) -> impl Future<Output = u64> + Send {
         self.broker.metadata_changed(seen)
     }

@@ -222,6 +222,10 @@ impl Broker for Local {
         1
     }
 
+    async fn metadata_newest(&self) -> bool {
+        true
+    }
+
     async fn metadata_changed(&self, _: u64) -> u64 {
         std::future::pending().await
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
-use varve_broker_api::{Broker, Error};
+use varve_broker_api::Broker;
 use varve_proto::v1;
 use varve_proto::v1::cluster_service_server::ClusterService;
 
@@ -31,18 +31,17 @@ impl<B: Broker> ClusterService for Cluster<B> {
     ) -> Result<Response<v1::GetMetadataResponse>, Status> {
         let ctx = self.0.context(&request)?;
         let v1::GetMetadataRequest { topics, all_topics } = request.into_inner();
-        let table = || -> Result<v1::GetMetadataResponse, Error> {
-            let wanted = watch::Wanted::new(&topics, all_topics)?;
-            let table = watch::Table::read(&self.0, &ctx, &wanted)?;
-            Ok(v1::GetMetadataResponse {
-                cluster_id: self.0.broker.node().cluster.to_string(),
-                metadata_version: table.version,
-                controller_node_id: table.controller,
-                nodes: table.nodes,
-                topics: table.topics,
-            })
-        };
-        table().map(Response::new).map_err(|e| self.0.fail(&e))
+        let fail = |error| self.0.fail(&error);
+        let wanted = watch::Wanted::new(&topics, all_topics).map_err(fail)?;
+        let table = watch::Table::newest(&self.0, &ctx, &wanted).await;
+        let table = table.map_err(fail)?;
+        Ok(Response::new(v1::GetMetadataResponse {
+            cluster_id: self.0.broker.node().cluster.to_string(),
+            metadata_version: table.version,
+            controller_node_id: table.controller,
+            nodes: table.nodes,
+            topics: table.topics,
+        }))
     }
 
     type WatchMetadataStream = Outbound<v1::WatchMetadataResponse>;

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 use varve_broker_api::{Broker, Error};
@@ -14,6 +15,9 @@ use crate::context::CallContext;
 use crate::shared::Shared;
 use crate::translate::cluster::{controller, to_node, to_routing, to_version};
 use crate::translate::{at_most, topic_name};
+
+/// Time for the quorum to say whether anything is new.
+const NEWS_WITHIN: Duration = Duration::from_secs(2);
 
 /// What a client wants to know.
 #[derive(Debug, Clone)]
@@ -92,6 +96,25 @@ impl Table {
             nodes: nodes.iter().map(to_node).collect(),
             topics,
         })
+    }
+
+    /// Reads the table. A topic that seems not to exist may be one that this node has not heard of yet, or not
+    /// opened, so the quorum is asked before that is told; for as long as [`NEWS_WITHIN`] at most.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub async fn newest<B: Broker>(
+        shared: &Shared<B>,
+        ctx: &CallContext,
+        wanted: &Wanted,
+    ) -> Result<Self, Error> {
+        let table = Self::read(shared, ctx, wanted)?;
+        if table.topics.iter().all(|t| t.error.is_none()) {
+            return Ok(table);
+        }
+        // Whatever comes of it, more may be known now.
+        let _ = tokio::time::timeout(NEWS_WITHIN, shared.broker.metadata_newest()).await;
+        Self::read(shared, ctx, wanted)
     }
 
     fn same_content(&self, other: &Self) -> bool {

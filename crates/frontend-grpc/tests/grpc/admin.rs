@@ -411,6 +411,14 @@ async fn the_cluster_describes_itself() {
         by_name("nope").error.as_ref().unwrap().reason,
         v1::ErrorReason::TopicNotFound as i32
     );
+    // Before a topic is said not to exist, the other nodes are asked.
+    h.broker.topic_elsewhere("new", 2);
+    let wanted = v1::GetMetadataRequest {
+        topics: vec!["new".to_owned()],
+        all_topics: false,
+    };
+    let table = cluster.get_metadata(wanted).await.unwrap().into_inner();
+    assert_eq!(table.topics[0].partitions.len(), 2, "{table:?}");
     let bad = v1::GetMetadataRequest {
         topics: vec!["a/b".to_owned()],
         all_topics: false,

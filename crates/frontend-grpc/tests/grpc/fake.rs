@@ -46,6 +46,8 @@ struct State {
     producers: i64,
     topic_ids: u128,
     fetched_bytes: usize,
+    /// Topics that another node has made and that this one has not heard of.
+    news: Vec<(String, i32)>,
     transactions: Transactions,
 }
 
@@ -91,6 +93,11 @@ impl Fake {
         state.topics.insert(name(topic), Topic { info, parts });
         drop(state);
         self.metadata.send_modify(|v| *v += 1);
+    }
+
+    pub fn topic_elsewhere(&self, topic: &str, partitions: i32) {
+        let new = (topic.to_owned(), partitions);
+        self.state.lock().news.push(new);
     }
 
     pub fn fail(&self, topic: &str, partition: i32, kind: ErrorKind) {
@@ -751,6 +758,14 @@ impl Broker for Fake {
 
     fn metadata_version(&self) -> u64 {
         *self.metadata.borrow()
+    }
+
+    async fn metadata_newest(&self) -> bool {
+        let news = std::mem::take(&mut self.state.lock().news);
+        for (topic, partitions) in news {
+            self.topic(&topic, partitions);
+        }
+        true
     }
 
     async fn metadata_changed(&self, seen: u64) -> u64 {
