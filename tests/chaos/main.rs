@@ -12,3 +12,4 @@ mod disk;
 mod ground;
 mod proxy;
 mod smoke;
+mod workloads;

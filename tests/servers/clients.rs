@@ -96,6 +96,9 @@ async fn all(
         delivery_timeout: Duration::from_secs(15),
         ..Config::new(brokers.collect(), topic, plan.partitions, plan.seed)
     };
+    let config = config
+        .with_kind(plan.kind)
+        .map_err(|error| error.to_string())?;
     whole(plan, &config)
         .await
         .map_err(|why| format!("not whole {WHOLE_WITHIN:?} after the first start: {why}"))?;
@@ -110,7 +113,7 @@ async fn all(
     create_topic(&config, plan.replicas, &configs)
         .await
         .map_err(|error| format!("the topic could not be created: {error}"))?;
-    let header = Header::new(TOPIC, plan.partitions, plan.seed);
+    let header = Header::new(TOPIC, config.places(), plan.seed);
     let recorder = Recorder::new(&header, history).map_err(|error| error.to_string())?;
     let recorder = Arc::new(recorder);
     {
@@ -120,6 +123,7 @@ async fn all(
         told.stage = Stage::Running;
     }
     let workload = Workload::start(config.clone(), recorder.clone());
+    let workload = workload.map_err(|error| error.to_string())?;
     let watch = tokio::spawn(watch(config.clone(), told.clone()));
     while !board(told).healed {
         sleep(LOOK).await;
@@ -136,7 +140,8 @@ async fn all(
         }
     }
     watch.abort();
-    workload.stop().await;
+    let behind = workload.stop().await;
+    board(told).wrong.extend(behind);
     board(told).stage = Stage::Ending;
     finish(&config, &recorder, READ_WITHIN)
         .await

@@ -102,6 +102,11 @@ impl Sums {
                 ("unknown and there", c.sends_unknown_seen),
                 ("records read", c.records_polled),
                 ("leader changes in logs", c.leader_changes),
+                ("transactions committed", c.txns_committed),
+                ("transactions aborted", c.txns_aborted),
+                ("transactions unknown", c.txns_unknown),
+                ("records made from others", c.copies),
+                ("partitions taken by members", c.owned),
             ] {
                 *self.counts.entry(name.to_owned()).or_default() += count;
             }

@@ -3,12 +3,15 @@
 use std::time::Duration;
 
 use varve_tests::chaos::Random;
+use varve_workload::Kind;
 
 /// See the module.
 #[derive(Debug, Clone)]
 pub struct Plan {
     /// What everything is drawn from.
     pub seed: u64,
+    /// What clients do.
+    pub kind: Kind,
     /// Nodes.
     pub nodes: usize,
     /// Partitions of the topic.
@@ -45,8 +48,11 @@ impl Plan {
         let nodes = if pick(&[0, 0, 0, 1]) == 0 { 3 } else { 5 };
         let replicas = if nodes == 5 { pick(&[3, 3, 5]) } else { 3 };
         let narrow = |n: u64| i32::try_from(n).unwrap_or(1);
+        let kinds = Kind::ALL.len() as u64;
         Self {
             seed,
+            // In turn, so that a few seeds have all of them.
+            kind: Kind::ALL[usize::try_from(seed % kinds).unwrap_or(0)],
             nodes,
             partitions: narrow(pick(&[1, 2, 4])),
             replicas: narrow(replicas),
@@ -77,6 +83,9 @@ impl Plan {
             ("storage.min_free_percent", "0".to_owned()),
             ("journal.max.bytes", self.journal_bytes.to_string()),
             ("offsets.topic.num.partitions", "2".to_owned()),
+            ("transaction.state.log.num.partitions", "2".to_owned()),
+            ("group.session.timeout.ms", "3000".to_owned()),
+            ("group.heartbeat.interval.ms", "500".to_owned()),
             ("listeners.client.address", "0.0.0.0:8278".to_owned()),
             (
                 "listeners.client.advertised_address",
@@ -107,8 +116,9 @@ impl Plan {
     /// One line.
     pub fn text(&self) -> String {
         format!(
-            "{} nodes, {} partitions of {} replicas, min.insync.replicas {}, {}, journal {} KiB, segments {} KiB, \
+            "{}, {} nodes, {} partitions of {} replicas, min.insync.replicas {}, {}, journal {} KiB, segments {} KiB, \
              session {:?}, latency {:?}, disk {:?}, {} sends/s, wall clocks off by {} ms",
+            self.kind.name(),
             self.nodes,
             self.partitions,
             self.replicas,

@@ -26,7 +26,7 @@ use crate::plan::{Plan, name};
 /// Simulated time of one step.
 const TICK: Duration = Duration::from_millis(1);
 /// A seed is over after its faults and this long, whatever happens.
-const END_WITHIN: Duration = Duration::from_secs(420);
+const END_WITHIN: Duration = Duration::from_secs(540);
 /// An orderly stop is over after this long.
 const STOP_WITHIN: Duration = Duration::from_secs(60);
 /// A process that ended by itself is started again after this.

@@ -148,8 +148,9 @@ pub(crate) struct Gap {
 
 #[derive(Debug, Default)]
 struct Group {
-    tried: HashSet<i64>,
-    failed: HashSet<i64>,
+    /// Commits of each offset that have not failed. One of two for the same offset may fail: two owners one after
+    /// the other come to the same place.
+    tried: HashMap<i64, u32>,
     /// Commits without answer: each may still be on its way, whatever was committed after it.
     unanswered: HashSet<i64>,
     acknowledged: Option<i64>,
@@ -316,8 +317,7 @@ impl Checker {
             } => {
                 let key = (group, partition);
                 let of_group = self.groups.entry(key.clone()).or_default();
-                of_group.tried.insert(offset);
-                of_group.failed.remove(&offset);
+                *of_group.tried.entry(offset).or_default() += 1;
                 let now = self.coverage.events;
                 let committer = member.map(|member| self.owners.commit(now, &key, member));
                 (op, Pending::Commit(key, offset, committer))
@@ -408,7 +408,9 @@ impl Checker {
                         of_group.acknowledged = of_group.acknowledged.max(Some(offset));
                     }
                     Answer::Failed => {
-                        of_group.failed.insert(offset);
+                        if let Some(tried) = of_group.tried.get_mut(&offset) {
+                            *tried = tried.saturating_sub(1);
+                        }
                     }
                     Answer::Open | Answer::Unknown => {
                         of_group.unanswered.insert(offset);
@@ -644,7 +646,7 @@ impl Checker {
             });
         }
         let Some(found) = found else { return };
-        if !of_group.tried.contains(&found) || of_group.failed.contains(&found) {
+        if of_group.tried.get(&found).is_none_or(|tried| *tried == 0) {
             self.findings.add(Kind::PhantomCommit, || {
                 format!("line {line}: group {group}, partition {partition}: {found}")
             });

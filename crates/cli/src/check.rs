@@ -154,7 +154,7 @@ pub async fn run(global: &Global, args: &RunArgs) -> Result<u8, Failure> {
         "topic {}, seed {seed}: {:?} of records, then everything is read once more",
         config.topic, args.duration
     ));
-    let workload = Workload::start(config.clone(), recorder.clone());
+    let workload = Workload::start(config.clone(), recorder.clone())?;
     let interrupts = Interrupts::listen("interrupted twice: there is no verdict");
     let end = Instant::now() + args.duration;
     while Instant::now() < end {
@@ -168,7 +168,9 @@ pub async fn run(global: &Global, args: &RunArgs) -> Result<u8, Failure> {
             break;
         }
     }
-    workload.stop().await;
+    for behind in workload.stop().await {
+        say(&behind);
+    }
     say("reading everything");
     finish(&config, &recorder, args.final_timeout).await?;
     let verdict = recorder.verdict(&Required::default())?;

@@ -44,6 +44,17 @@ pub(crate) struct Membership {
     /// What this member holds, and the grant under which it does. What was taken away and came back has another
     /// number: work that began under the first one must not be committed under the second.
     pub(crate) grants: BTreeMap<TopicPartition, u64>,
+    /// When the session ends unless another answer comes; `None`: never, or there is none.
+    pub(crate) until: Option<Instant>,
+}
+
+impl Membership {
+    /// Whether a partition is held under that grant, and the coordinator has not given it to another one for all
+    /// this side knows.
+    pub(crate) fn holds(&self, partition: &TopicPartition, grant: u64) -> bool {
+        self.grants.get(partition) == Some(&grant)
+            && self.until.is_none_or(|until| Instant::now() < until)
+    }
 }
 
 pub(crate) type SharedMembership = Arc<Mutex<Membership>>;
@@ -219,12 +230,16 @@ impl Member {
         response: v1::HeartbeatResponse,
         started: Instant,
     ) -> Option<Duration> {
-        lock(&self.membership).epoch = response.member_epoch;
         self.heard = started;
         let session = response
             .session_timeout
             .and_then(|d| Duration::try_from(d).ok());
         self.session = session.filter(|s| !s.is_zero()).unwrap_or(Duration::MAX);
+        {
+            let mut membership = lock(&self.membership);
+            membership.epoch = response.member_epoch;
+            membership.until = started.checked_add(self.session);
+        }
         let interval = response
             .heartbeat_interval
             .and_then(|d| Duration::try_from(d).ok());
@@ -267,7 +282,15 @@ impl Member {
         if added.is_empty() {
             return Some(quiet);
         }
-        match self.start_offsets(&added).await {
+        // A coordinator that does not say where to begin in time has given it all to others meanwhile.
+        let begins = tokio::select! {
+            begins = self.start_offsets(&added) => begins,
+            () = session_end(false, self.heard, self.session) => {
+                self.out();
+                return Some(Duration::ZERO);
+            }
+        };
+        match begins {
             Ok(resolved) => {
                 let grant = self.next_grant;
                 self.next_grant += 1;
@@ -428,5 +451,46 @@ mod tests {
         assert_eq!(lock(&membership).epoch, 0, "it joins anew");
         let _ = leave.send(());
         task.await.unwrap();
+    }
+
+    /// What a member is granted it gets only while its session lasts, however long it takes to learn where to begin.
+    #[tokio::test]
+    async fn a_grant_is_void_when_the_session_ends_before_its_offsets_are_known() {
+        // Takes connections and says nothing.
+        let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = Client::new(ClientConfig {
+            brokers: vec![silent.local_addr().unwrap().to_string()],
+            ..ClientConfig::default()
+        })
+        .unwrap();
+        let topic: TopicName = "orders".parse().unwrap();
+        let config = GroupConfig::new("billing".parse().unwrap(), vec![topic.clone()]);
+        let membership = SharedMembership::default();
+        let (tell, mut told) = mpsc::unbounded_channel();
+        let mut member = Member::new(client, config, "m".to_owned(), membership.clone(), tell);
+        let (held, granted) = (
+            TopicPartition::new(topic.clone(), PartitionId(3)),
+            TopicPartition::new(topic, PartitionId(4)),
+        );
+        member.owned = BTreeSet::from([held.clone()]);
+        lock(&membership).grants.insert(held.clone(), 1);
+        assert!(lock(&membership).holds(&held, 1) && !lock(&membership).holds(&held, 2));
+        let partitions = [&held, &granted].map(wire_partition).to_vec();
+        let session = Duration::from_millis(200);
+        let answer = v1::HeartbeatResponse {
+            member_epoch: 8,
+            assignment: Some(v1::OwnedPartitions { partitions }),
+            session_timeout: prost_types::Duration::try_from(session).ok(),
+            ..Default::default()
+        };
+        let pause = member.on_answer(8, answer, Instant::now());
+        let pause = tokio::time::timeout(Duration::from_secs(10), pause).await;
+        assert_eq!(pause.unwrap(), Some(Duration::ZERO), "it joins anew");
+        match told.try_recv() {
+            Ok(Control::Lost(lost)) => assert_eq!(lost, BTreeSet::from([held.clone()])),
+            _ => panic!("only the loss is to be told"),
+        }
+        assert!(!lock(&membership).holds(&held, 1));
+        assert_eq!(lock(&membership).epoch, 0);
     }
 }

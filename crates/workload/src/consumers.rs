@@ -8,28 +8,36 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use varve_check::Event;
+use varve_client::consumer::resolve;
 use varve_client::proto as v1;
 use varve_client::{
-    Admin, Assignment, Client, ClientError, Consumer, ConsumerConfig, End, FetchedBatch, RpcError,
-    Start,
+    Admin, Assignment, Client, ClientError, Consumer, ConsumerConfig, End, FetchedBatch, Isolation,
+    RpcError, Start,
 };
+use varve_types::ErrorKind;
 
 use crate::payload::Payload;
 use crate::random::Random;
 use crate::{Config, Recorder, Shared, told};
 
 const PAUSE: Duration = Duration::from_millis(200);
+/// Leaders have this long to say where logs end.
+const ENDS_WITHIN: Duration = Duration::from_secs(10);
 /// Processes that are no readers.
 const ASKER: u32 = 1_000;
+/// The reader of records that are not committed.
+const UNCOMMITTED: u32 = 500;
 
 pub fn start(shared: &Arc<Shared>, stopped: &watch::Receiver<bool>, tasks: &mut JoinSet<()>) {
-    let seed = shared.config.seed;
-    for process in 0..shared.config.consumers {
+    let (config, seed) = (&shared.config, shared.config.seed);
+    let uncommitted = config.kind.has_transactions().then_some(UNCOMMITTED);
+    for process in (0..config.consumers).chain(uncommitted) {
         let reader = Reader {
             shared: shared.clone(),
             process,
+            uncommitted: uncommitted == Some(process),
             random: Random::new(seed ^ 0x5eed ^ (u64::from(process) << 40)),
-            positions: vec![0; usize::try_from(shared.config.partitions).unwrap_or(0)],
+            positions: vec![0; usize::try_from(config.places()).unwrap_or(0)],
             committed: Vec::new(),
         };
         tasks.spawn(reader.run(stopped.clone()));
@@ -40,11 +48,35 @@ pub fn start(shared: &Arc<Shared>, stopped: &watch::Receiver<bool>, tasks: &mut 
 struct Reader {
     shared: Arc<Shared>,
     process: u32,
+    /// It is given records of transactions before these end.
+    uncommitted: bool,
     random: Random,
     /// Where the next batch of each partition begins.
     positions: Vec<i64>,
     /// What was tried to commit last, by partition.
     committed: Vec<i64>,
+}
+
+/// Where every partition begins and ends now, the end also for readers that do not see it yet.
+///
+/// # Errors
+/// When some leader does not answer in time.
+pub async fn bounds(config: &Config, client: &Client) -> Result<Vec<(i64, i64)>, ClientError> {
+    let all = (0..config.places()).map(|place| {
+        let (topic, partition) = config.place(place);
+        Assignment {
+            topic: topic.clone(),
+            partition,
+            start: Start::Earliest,
+            end: End::CurrentEnd,
+        }
+    });
+    let all: Vec<_> = all.collect();
+    let found = resolve(client, ENDS_WITHIN, &all).await?;
+    let bounds = found.iter();
+    Ok(bounds
+        .map(|found| (found.start, found.end.unwrap_or(0)))
+        .collect())
 }
 
 /// A consumer of all partitions from these positions on.
@@ -55,13 +87,14 @@ pub async fn open(
     ends: Option<&[i64]>,
 ) -> Result<Consumer, ClientError> {
     let mut all = Vec::new();
-    for (partition, position) in (0_i32..).zip(positions) {
-        let end = ends.and_then(|ends| ends.get(partition as usize));
+    for (place, position) in (0_i32..).zip(positions) {
+        let end = ends.and_then(|ends| ends.get(place as usize));
         if end.is_some_and(|end| position >= end) {
             continue;
         }
+        let (topic, partition) = config.place(place);
         all.push(Assignment {
-            topic: config.topic.clone(),
+            topic: topic.clone(),
             partition,
             start: Start::Offset(*position),
             end: end.map_or(End::Never, |end| End::Offset(*end)),
@@ -74,15 +107,48 @@ pub async fn open(
     Consumer::open(client, settings, all).await
 }
 
-/// Writes a batch down; where the partition goes on.
-pub fn record(config: &Config, recorder: &Recorder, process: u32, batch: &FetchedBatch) -> i64 {
-    let partition = batch.partition.0;
+/// Who is given a batch, and how it sees records of transactions.
+#[derive(Debug, Clone, Copy)]
+pub struct Eyes {
+    pub process: u32,
+    /// Also what is not committed.
+    pub uncommitted: bool,
+    /// The transaction that the batch is read in.
+    pub txn: Option<u64>,
+}
+
+impl Eyes {
+    /// Somebody who reads committed records, in no transaction.
+    pub const fn of(process: u32) -> Self {
+        Self {
+            process,
+            uncommitted: false,
+            txn: None,
+        }
+    }
+}
+
+/// What a batch held.
+#[derive(Debug)]
+pub struct Seen {
+    pub place: i32,
+    /// Where the partition goes on.
+    pub next: i64,
+    pub epoch: i64,
+    /// Offset and value of each record.
+    pub records: Vec<(i64, u64)>,
+}
+
+/// Writes a batch down.
+pub fn record(config: &Config, recorder: &Recorder, eyes: Eyes, batch: &FetchedBatch) -> Seen {
+    let process = eyes.process;
+    let place = config.place_of(&batch.topic, batch.partition.0);
     let ns = recorder.ns();
     let corrupt = |offset: i64, what: String| {
         recorder.event(Event::Corrupt {
             process,
             ns,
-            partition,
+            partition: place,
             offset,
             what,
         });
@@ -101,38 +167,115 @@ pub fn record(config: &Config, recorder: &Recorder, process: u32, batch: &Fetche
                 }
             };
             let offset = record.offset.get();
-            match Payload::read(config.run, partition, record.key, record.value) {
+            match Payload::read(config.run, place, record.key, record.value) {
                 Ok(value) => found.push((offset, value)),
                 Err(what) => corrupt(offset, what),
             }
         },
     }
+    let epoch = i64::from(batch.batch.header.leader_epoch.get());
     if !found.is_empty() {
         recorder.event(Event::Poll {
             process,
             ns,
-            partition,
-            epoch: i64::from(batch.batch.header.leader_epoch.get()),
+            partition: place,
+            epoch,
             high_watermark: batch.high_watermark,
-            records: found,
-            uncommitted: false,
-            txn: None,
+            records: found.clone(),
+            uncommitted: eyes.uncommitted,
+            txn: eyes.txn,
         });
     }
-    batch.next_offset
+    Seen {
+        place,
+        next: batch.next_offset,
+        epoch,
+        records: found,
+    }
+}
+
+/// Says that a process goes elsewhere in a partition.
+pub fn seek(recorder: &Recorder, process: u32, partition: i32, offset: Option<i64>) {
+    recorder.event(Event::Seek {
+        process,
+        ns: recorder.ns(),
+        partition,
+        offset,
+    });
+}
+
+/// Writes down that a reader failed: damage is evidence; what comes and goes with nodes is not.
+pub fn failed(config: &Config, recorder: &Recorder, process: u32, error: &ClientError) {
+    if let ClientError::Corrupt {
+        partition,
+        offset,
+        source,
+    } = error
+    {
+        recorder.event(Event::Corrupt {
+            process,
+            ns: recorder.ns(),
+            partition: config.place_of(&partition.topic, partition.partition.0),
+            offset: *offset,
+            what: source.to_string(),
+        });
+    } else if !error.is_retryable() {
+        recorder.note(format!("reader {process}: {error}"));
+    }
+}
+
+/// Reads what a group has committed in a partition, once nothing undecided may change it any more. `None`: nothing,
+/// or nobody answered.
+pub async fn committed(
+    config: &Config,
+    recorder: &Recorder,
+    client: &Client,
+    group: &str,
+    place: i32,
+) -> Result<Option<i64>, ClientError> {
+    let (topic, partition) = config.place(place);
+    let (op, ns) = (recorder.number(), recorder.ns());
+    recorder.event(Event::Committed {
+        op,
+        ns,
+        group: group.to_owned(),
+        partition: place,
+    });
+    let request = v1::GetOffsetsRequest {
+        group: group.to_owned(),
+        partitions: vec![v1::TopicPartition {
+            topic: topic.to_string(),
+            partition,
+        }],
+        include_lag: false,
+        require_stable: true,
+    };
+    let found = Admin::new(client.clone()).get_offsets(request).await;
+    let offset = match found {
+        Ok(found) => Ok(found.offsets.first().map(|o| o.offset)),
+        // A group that nobody has committed for does not exist.
+        Err(error) if error.kind() == Some(ErrorKind::GroupNotFound) => Ok(None),
+        Err(error) => Err(error),
+    };
+    recorder.answer(op, offset.as_ref().map(|offset| *offset));
+    offset
 }
 
 impl Reader {
     async fn run(mut self, mut stopped: watch::Receiver<bool>) {
-        for partition in 0..self.shared.config.partitions {
-            self.seek(partition, 0);
+        for place in 0..self.shared.config.places() {
+            self.seek(place, 0);
         }
         self.committed = vec![0; self.positions.len()];
         let mut turn = 0;
         while !*stopped.borrow() {
             turn += 1;
             let first = self.process.wrapping_add(turn);
-            let opened = match self.shared.config.client(first) {
+            let isolation = match self.uncommitted {
+                true => Isolation::Uncommitted,
+                false => Isolation::Committed,
+            };
+            let opened = match self.shared.config.client_seeing(first, isolation) {
                 Ok(client) => tokio::select! {
                     opened = open(&self.shared.config, client.clone(), &self.positions, None) => {
                         opened.map(|consumer| (client, consumer))
@@ -155,13 +298,7 @@ impl Reader {
         if let Some(position) = self.positions.get_mut(partition as usize) {
             *position = offset;
         }
-        let recorder = &self.shared.recorder;
-        recorder.event(Event::Seek {
-            process: self.process,
-            ns: recorder.ns(),
-            partition,
-            offset: Some(offset),
-        });
+        seek(&self.shared.recorder, self.process, partition, Some(offset));
     }
 
     /// Reads for a while; then the reader may go elsewhere.
@@ -175,6 +312,10 @@ impl Reader {
         let (config, recorder) = (&shared.config, &shared.recorder);
         let life =
             config.life.mul_f64(0.2) + config.life.mul_f64(self.random.below(100) as f64 / 100.0);
+        let eyes = Eyes {
+            uncommitted: self.uncommitted,
+            ..Eyes::of(self.process)
+        };
         let end = tokio::time::sleep_until(Instant::now() + life);
         tokio::pin!(end);
         let mut commits = tokio::time::interval(Duration::from_millis(700));
@@ -183,15 +324,15 @@ impl Reader {
             tokio::select! {
                 batch = consumer.next_batch() => match batch {
                     Ok(Some(batch)) => {
-                        let next = record(config, recorder, self.process, &batch);
-                        if let Some(position) = self.positions.get_mut(batch.partition.0 as usize) {
-                            *position = next;
+                        let seen = record(config, recorder, eyes, &batch);
+                        if let Some(position) = self.positions.get_mut(seen.place as usize) {
+                            *position = seen.next;
                         }
                     }
                     // It has no end: asked again, from where it was.
                     Ok(None) => return tokio::time::sleep(PAUSE).await,
                     Err(error) => {
-                        self.failed(&error);
+                        failed(config, recorder, self.process, &error);
                         return tokio::time::sleep(PAUSE).await;
                     }
                 },
@@ -200,33 +341,12 @@ impl Reader {
                 () = told(stopped) => return,
             }
         }
-        for partition in 0..config.partitions {
+        for place in 0..config.places() {
             if self.random.below(3) == 0 {
-                let reached = self.positions[partition as usize];
+                let reached = self.positions[place as usize];
                 let to = self.random.below(u64::try_from(reached).unwrap_or(0) + 1);
-                self.seek(partition, i64::try_from(to).unwrap_or(0));
+                self.seek(place, i64::try_from(to).unwrap_or(0));
             }
-        }
-    }
-
-    /// Damage is evidence; what comes and goes with nodes is not.
-    fn failed(&self, error: &ClientError) {
-        let (recorder, process) = (&self.shared.recorder, self.process);
-        if let ClientError::Corrupt {
-            partition,
-            offset,
-            source,
-        } = error
-        {
-            recorder.event(Event::Corrupt {
-                process,
-                ns: recorder.ns(),
-                partition: partition.partition.0,
-                offset: *offset,
-                what: source.to_string(),
-            });
-        } else if !error.is_retryable() {
-            recorder.note(format!("reader {process}: {error}"));
         }
     }
 
@@ -235,68 +355,46 @@ impl Reader {
         let shared = self.shared.clone();
         let (config, recorder) = (&shared.config, &shared.recorder);
         let at = self.random.below(self.positions.len() as u64) as usize;
-        let partition = i32::try_from(at).unwrap_or(0);
+        let place = i32::try_from(at).unwrap_or(0);
+        let (topic, partition) = config.place(place);
         let group = format!("{}-{}", config.topic, self.process);
-        let topic_partition = Some(v1::TopicPartition {
-            topic: config.topic.to_string(),
-            partition,
-        });
-        let admin = Admin::new(client.clone());
-        let (op, ns) = (recorder.number(), recorder.ns());
         let offset = self.positions[at];
-        if offset > self.committed[at] && self.random.below(2) == 0 {
-            self.committed[at] = offset;
-            recorder.event(Event::Commit {
-                op,
-                ns,
-                group: group.clone(),
-                partition,
-                offset,
-                member: None,
-            });
-            let request = v1::CommitOffsetsRequest {
-                group,
-                offsets: vec![v1::PartitionCommit {
-                    topic_partition,
-                    offset,
-                    ..Default::default()
-                }],
-                ..Default::default()
-            };
-            let committed = admin.commit_offsets(request).await.and_then(|response| {
-                let failure = response.failures.into_iter().find_map(|f| f.error);
-                failure.map_or(
-                    Ok(None),
-                    |error| Err(RpcError::from_partition(error).into()),
-                )
-            });
-            recorder.answer(op, committed.as_ref().map(|none| *none));
+        if offset <= self.committed[at] || self.random.below(2) != 0 {
+            // What comes of it is in the history.
+            let _ = committed(config, recorder, client, &group, place).await;
             return;
         }
-        recorder.event(Event::Committed {
+        self.committed[at] = offset;
+        let (op, ns) = (recorder.number(), recorder.ns());
+        recorder.event(Event::Commit {
             op,
             ns,
             group: group.clone(),
-            partition,
+            partition: place,
+            offset,
+            member: None,
         });
-        let request = v1::GetOffsetsRequest {
+        let request = v1::CommitOffsetsRequest {
             group,
-            partitions: topic_partition.into_iter().collect(),
-            include_lag: false,
-            require_stable: false,
+            offsets: vec![v1::PartitionCommit {
+                topic_partition: Some(v1::TopicPartition {
+                    topic: topic.to_string(),
+                    partition,
+                }),
+                offset,
+                ..Default::default()
+            }],
+            ..Default::default()
         };
-        let found = admin.get_offsets(request).await;
-        let offset = found
-            .as_ref()
-            .map(|found| found.offsets.first().map(|o| o.offset));
-        // A group that nobody has committed for does not exist.
-        if let Err(error) = &offset
-            && error.kind() == Some(varve_types::ErrorKind::GroupNotFound)
-        {
-            recorder.answer(op, Ok(None));
-        } else {
-            recorder.answer(op, offset);
-        }
+        let admin = Admin::new(client.clone());
+        let committed = admin.commit_offsets(request).await.and_then(|response| {
+            let failure = response.failures.into_iter().find_map(|f| f.error);
+            failure.map_or(
+                Ok(None),
+                |error| Err(RpcError::from_partition(error).into()),
+            )
+        });
+        recorder.answer(op, committed.as_ref().map(|none| *none));
     }
 }
 
@@ -310,10 +408,12 @@ async fn ask(shared: Arc<Shared>, mut stopped: watch::Receiver<bool>) {
     };
     let clients = [first, second];
     for turn in 0_usize.. {
-        let (process, partition) = (
+        let places = u64::try_from(config.places()).unwrap_or(1);
+        let (process, place) = (
             ASKER + turn as u32 % 2,
-            i32::try_from(random.below(u64::try_from(config.partitions).unwrap_or(1))).unwrap_or(0),
+            i32::try_from(random.below(places)).unwrap_or(0),
         );
+        let (topic, partition) = config.place(place);
         let client = clients[turn % clients.len()].clone();
         let op = recorder.number();
         let ns = recorder.ns();
@@ -321,14 +421,14 @@ async fn ask(shared: Arc<Shared>, mut stopped: watch::Receiver<bool>) {
             op,
             ns,
             process,
-            partition,
+            partition: place,
         });
         let latest = v1::start_position::Position::Anchor(v1::StartAnchor::Latest.into());
         let query = v1::OffsetQuery {
             isolation: v1::Isolation::Unspecified.into(),
             with_timestamp: false,
             topic_partition: Some(v1::TopicPartition {
-                topic: config.topic.to_string(),
+                topic: topic.to_string(),
                 partition,
             }),
             position: Some(v1::StartPosition {

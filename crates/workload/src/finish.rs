@@ -1,14 +1,13 @@
 //! The end of a run: everything is repaired, every partition takes records again, and all of it is read once more
-//! by readers that know nothing.
+//! by readers that know nothing, up to the end of the logs: what was left open there is aborted by the cluster first.
 
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout, timeout_at};
 use varve_check::{Acks, Event};
-use varve_client::consumer::resolve;
-use varve_client::{Assignment, ClientError, End, Producer, RecordRef, Start};
+use varve_client::{ClientError, Producer, RecordRef};
 
-use crate::consumers::{open, record};
+use crate::consumers::{Eyes, bounds, open, record};
 use crate::payload::Payload;
 use crate::producers::{Manner, settings};
 use crate::{Config, Recorder};
@@ -51,12 +50,13 @@ async fn send_to_all(config: &Config, recorder: &Recorder) -> Result<(), ClientE
     };
     let producer = Producer::new(config.client(0)?, settings(manner, SENDS_WITHIN))?;
     let mut handles = Vec::new();
-    for partition in 0..config.partitions {
+    for place in 0..config.places() {
+        let (topic, partition) = config.place(place);
         for _ in 0..SENDS {
             let (op, value) = (recorder.number(), recorder.number());
             let payload = Payload {
                 run: config.run,
-                partition,
+                partition: place,
                 key: 0,
                 value,
                 bytes: 100,
@@ -65,7 +65,7 @@ async fn send_to_all(config: &Config, recorder: &Recorder) -> Result<(), ClientE
                 op,
                 ns: recorder.ns(),
                 session: LAST_SESSION,
-                partition,
+                partition: place,
                 key: 0,
                 value,
                 acks: Acks::All,
@@ -80,7 +80,7 @@ async fn send_to_all(config: &Config, recorder: &Recorder) -> Result<(), ClientE
                 value: Some(&bytes),
                 ..RecordRef::default()
             };
-            match producer.send(&config.topic, record).await {
+            match producer.send(topic, record).await {
                 Ok(handle) => handles.push((op, handle)),
                 Err(error) => recorder.sent(op, Err(&error)),
             }
@@ -104,7 +104,7 @@ async fn read_all(
 ) -> Result<(), ClientError> {
     let process = FIRST_READER + reader;
     let deadline = Instant::now() + within;
-    let calls: Vec<u64> = (0..config.partitions).map(|_| recorder.number()).collect();
+    let calls: Vec<u64> = (0..config.places()).map(|_| recorder.number()).collect();
     for (partition, op) in (0..).zip(&calls) {
         recorder.event(Event::Final {
             op: *op,
@@ -178,16 +178,8 @@ async fn read_some(
     state: &mut Whole,
 ) -> Result<(), ClientError> {
     if state.ends.is_empty() {
-        let all = (0..config.partitions).map(|partition| Assignment {
-            topic: config.topic.clone(),
-            partition,
-            start: Start::Earliest,
-            end: End::CurrentEnd,
-        });
-        let all: Vec<_> = all.collect();
-        let found = resolve(&client, Duration::from_secs(10), &all).await?;
-        state.positions = found.iter().map(|found| found.start).collect();
-        state.ends = found.iter().map(|found| found.end.unwrap_or(0)).collect();
+        let bounds = bounds(config, &client).await?;
+        (state.positions, state.ends) = bounds.into_iter().unzip();
     }
     let mut consumer = open(config, client, &state.positions, Some(&state.ends)).await?;
     // A reader that is given nothing asks elsewhere: the deadline says whether that helps.
@@ -196,10 +188,9 @@ async fn read_some(
         .await
         .map_err(|_| silent())??
     {
-        let at = usize::try_from(batch.partition.0).unwrap_or(0);
-        let next = record(config, recorder, process, &batch);
-        if let Some(position) = state.positions.get_mut(at) {
-            *position = next;
+        let seen = record(config, recorder, Eyes::of(process), &batch);
+        if let Some(position) = state.positions.get_mut(seen.place as usize) {
+            *position = seen.next;
         }
     }
     // Records of the service's own at the end of a partition come in no batch.

@@ -19,7 +19,7 @@ use crate::{Shared, told};
 /// What keeps a producer from sending is waited out for this long.
 const PAUSE: Duration = Duration::from_millis(100);
 /// Keys in a partition.
-const KEYS: u64 = 8;
+pub const KEYS: u64 = 8;
 
 /// What a producer asks for.
 #[derive(Debug, Clone, Copy)]
@@ -115,7 +115,7 @@ impl Worker {
     ) {
         let config = &self.shared.config;
         let workers = config.producers + config.plain_producers;
-        let every = Duration::from_secs(1) * workers.max(1) / config.rate.max(1);
+        let every = Duration::from_secs(1) * workers.max(1) / config.rates().0;
         let mut ticks = tokio::time::interval(every);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let life =

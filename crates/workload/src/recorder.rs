@@ -23,6 +23,12 @@ pub struct Progress {
     pub unknown: u64,
     /// Records read.
     pub read: u64,
+    /// Calls for the commit of a transaction.
+    pub commits: u64,
+    /// Calls for the abort of one.
+    pub aborts: u64,
+    /// Times that a member of a group came to own a partition.
+    pub owned: u64,
 }
 
 struct Inner {
@@ -112,6 +118,9 @@ impl Recorder {
         match &event {
             Event::Send { .. } => inner.progress.sends += 1,
             Event::Poll { records, .. } => inner.progress.read += records.len() as u64,
+            Event::EndTxn { commit: true, .. } => inner.progress.commits += 1,
+            Event::EndTxn { commit: false, .. } => inner.progress.aborts += 1,
+            Event::Own { .. } => inner.progress.owned += 1,
             Event::Note { ns, what } => {
                 let note = (*ns, what.clone());
                 inner.notes.push(note);
@@ -152,6 +161,18 @@ impl Recorder {
         });
     }
 
+    /// Writes down that a call certainly did nothing.
+    pub(crate) fn failed(&self, op: u64, error: impl Into<String>) {
+        let (ns, error) = (self.ns(), error.into());
+        self.event(Event::Fail { op, ns, error });
+    }
+
+    /// Writes down that nobody knows what became of a call.
+    pub(crate) fn unknown(&self, op: u64, error: impl Into<String>) {
+        let (ns, error) = (self.ns(), error.into());
+        self.event(Event::Unknown { op, ns, error });
+    }
+
     /// Writes down the answer to a send, and counts it.
     pub(crate) fn sent(&self, op: u64, answer: Result<Option<i64>, &ClientError>) {
         {
@@ -163,6 +184,12 @@ impl Recorder {
             }
         }
         self.answer(op, answer);
+    }
+
+    /// Writes down that a record may be in the log, though the library says that it counts for nothing.
+    pub(crate) fn sent_somewhere(&self, op: u64, error: &ClientError) {
+        self.lock().progress.unknown += 1;
+        self.unknown(op, error.to_string());
     }
 
     /// How far it is.
@@ -201,6 +228,8 @@ pub fn failed_for_good(error: &ClientError) -> bool {
         ClientError::TopicNotFound(_)
         | ClientError::PartitionNotFound { .. }
         | ClientError::BufferFull(_)
+        | ClientError::NotAssigned(_)
+        | ClientError::InvalidOffset { .. }
         | ClientError::Record(_)
         | ClientError::Config(_) => true,
         _ => false,

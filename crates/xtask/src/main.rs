@@ -33,7 +33,7 @@ long suites:
   cluster 20,000 seeds of a simulated cluster, and its planted bugs
   servers 200 seeds of whole servers in simulated time, each with 60 s of faults
   power   the real kernel: kills at every system call, 1,200 power cuts, failing, full and hung disks (root)
-  chaos   20 histories of real processes under all faults, on 3 and 5 nodes in turn (root)
+  chaos   20 histories of real processes under all faults, with 3 and 5 nodes and all workloads in turn (root)
   fuzz    every fuzz target, each for $VARVE_FUZZ_SECONDS (default 300); $VARVE_FUZZ_TARGETS names some.
           Needs a nightly toolchain and cargo-fuzz; not part of `long` without a name
   upgrade [REVISION]

@@ -126,6 +126,9 @@ impl Cluster {
             ("storage.min_free_percent", "0".to_owned()),
             ("journal.max.bytes", "16MiB".to_owned()),
             ("offsets.topic.num.partitions", "3".to_owned()),
+            ("transaction.state.log.num.partitions", "3".to_owned()),
+            ("group.session.timeout.ms", "3000".to_owned()),
+            ("group.heartbeat.interval.ms", "500".to_owned()),
             ("listeners.client.address", ground.client(node)),
             (
                 "listeners.client.advertised_address",

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 use varve_check::{Header, Outcome, Required, Verdict};
 use varve_client::{Admin, proto as v1};
-use varve_workload::{Config, Recorder, Workload, create_topic, finish};
+use varve_workload::{Config, Kind, Recorder, Workload, create_topic, finish};
 
 use super::nemesis::Scene;
 use super::{Cluster, Fault, Ground, Random, say};
@@ -30,6 +30,8 @@ pub struct Options {
     pub duration: Duration,
     /// What may break.
     pub faults: Vec<Fault>,
+    /// What clients do.
+    pub kind: Kind,
     /// Sends in a second.
     pub rate: u32,
     /// Nodes stand on loopback addresses even where namespaces can be had.
@@ -121,6 +123,9 @@ pub fn run(options: &Options) -> Result<Report, String> {
         delivery_timeout: Duration::from_secs(15),
         ..Config::new(cluster.brokers(), topic, PARTITIONS, options.seed)
     };
+    let config = config
+        .with_kind(options.kind)
+        .map_err(|error| error.to_string())?;
     let replicas = i32::try_from(options.nodes.min(3)).unwrap_or(1);
     let least = if options.nodes >= 3 { "2" } else { "1" };
     let configs = [("min.insync.replicas", least), ("segment.bytes", "262144")];
@@ -144,7 +149,7 @@ pub fn run(options: &Options) -> Result<Report, String> {
     std::fs::create_dir_all(&dir).map_err(text)?;
     let file = std::fs::File::create(dir.join("history.jsonl")).map_err(text)?;
     let file: Box<dyn Write + Send> = Box::new(BufWriter::new(file));
-    let header = Header::new(TOPIC, PARTITIONS, options.seed);
+    let header = Header::new(TOPIC, config.places(), options.seed);
     let recorder = Arc::new(Recorder::new(&header, Some(file)).map_err(text)?);
     let mut run = Run {
         options,
@@ -196,6 +201,7 @@ impl Run<'_> {
         let can = self.possible();
         let guard = self.runtime.enter();
         let workload = Workload::start(self.config.clone(), self.recorder.clone());
+        let workload = workload.map_err(|error| error.to_string())?;
         drop(guard);
         let end = Instant::now() + self.options.duration;
         // Something to lose first.
@@ -206,7 +212,8 @@ impl Run<'_> {
         self.sleep_until(end);
         self.heal();
         self.healthy();
-        self.runtime.block_on(workload.stop());
+        let behind = self.runtime.block_on(workload.stop());
+        self.wrong.extend(behind);
         let done = finish(&self.config, &self.recorder, Duration::from_secs(120));
         self.runtime
             .block_on(done)

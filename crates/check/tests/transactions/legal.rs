@@ -139,6 +139,38 @@ fn a_refused_abort_is_no_commit_and_no_abort() {
     assert!(check(events).findings.is_empty());
 }
 
+/// A member that was expelled is refused, and its successor commits the same offset, whichever answer is told first.
+/// When nobody else has committed it, it is nobody's.
+#[test]
+fn of_two_commits_of_one_offset_one_may_fail() {
+    let commit = |op| Event::Commit {
+        op,
+        ns: op,
+        group: "g".to_owned(),
+        partition: 0,
+        offset: 5,
+        member: None,
+    };
+    let failed = |op| Event::Fail {
+        op,
+        ns: op,
+        error: "expelled".to_owned(),
+    };
+    let asked = |op| Event::Committed {
+        op,
+        ns: op,
+        group: "g".to_owned(),
+        partition: 0,
+    };
+    let found = |op| ok(op, Some(5));
+    let mut events = vec![commit(1), commit(2), ok(2, None), failed(1)];
+    events.extend([asked(3), found(3)]);
+    assert!(check(events).findings.is_empty());
+    let mut events = vec![commit(1), commit(2), failed(1), failed(2)];
+    events.extend([asked(3), found(3)]);
+    assert_eq!(check(events).count(Kind::PhantomCommit), 1);
+}
+
 /// A commit that was under way when the partition changed hands was of its owner; so was one of a member that owned it
 /// for a moment in between.
 #[test]

@@ -199,6 +199,12 @@ impl Committer {
         lost.map(|entry| entry.partition.clone()).collect()
     }
 
+    /// Whether a partition is held under that grant for all this member knows.
+    pub fn holds(&self, partition: &TopicPartition, grant: u64) -> bool {
+        let member = self.member.as_ref();
+        member.is_none_or(|(_, membership)| lock(membership).holds(partition, grant))
+    }
+
     fn fenced(&self, last: Option<Arc<RpcError>>) -> ClientError {
         ClientError::Fenced {
             group: self.group.clone(),

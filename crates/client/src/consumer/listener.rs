@@ -148,6 +148,16 @@ impl Rebalance {
         &self.shared.processed
     }
 
+    /// Whether this member still holds a partition that came with this change, for all it knows: it was not given
+    /// up, not lost, and the session is not over. Never waits, so that work elsewhere can ask before each effect;
+    /// keep a clone from [`RebalanceListener::on_assigned`]. What it answers can be too late by the time of a message:
+    /// owning a partition is no lock.
+    #[must_use]
+    pub fn holds(&self, partition: &TopicPartition) -> bool {
+        self.grant(partition)
+            .is_ok_and(|grant| self.shared.committer.holds(partition, grant))
+    }
+
     fn grant(&self, partition: &TopicPartition) -> Result<u64, ClientError> {
         let grant = self.shared.grants.get(partition).copied();
         grant.ok_or_else(|| ClientError::NotAssigned(partition.clone()))

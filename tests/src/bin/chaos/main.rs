@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use varve_tests::chaos::{Fault, Options, parse_faults, run, say};
 use varve_types::size::parse_duration;
+use varve_workload::{Kind, parse_kinds};
 
 const HELP: &str = "\
 Usage: cargo xtask chaos [OPTIONS]
@@ -18,12 +19,12 @@ Options:
   --seed S           what everything is drawn from                          [default: the time]
   --duration TIME    how long things break                                  [default: 60s]
   --faults LIST      names with commas, or all                              [default: all]
+  --workload LIST    what clients do: names with commas, or all; with --histories in turn  [default: all]
   --rate N           sends in a second                                      [default: 300]
   --histories N      so many, with seeds S, S+1, ...                        [default: 1]
   --ground G         auto: network namespaces if they can be had; loopback    [default: auto]
   --keep DIR         keep history and logs here; else only when something is wrong
 
-Faults:
 ";
 
 fn usage(error: &str) -> ExitCode {
@@ -32,7 +33,11 @@ fn usage(error: &str) -> ExitCode {
 }
 
 fn help() -> String {
-    let mut text = HELP.to_owned();
+    let mut text = HELP.to_owned() + "Workloads:\n";
+    for kind in Kind::ALL {
+        text += &format!("  {:<16}{}\n", kind.name(), kind.what());
+    }
+    text += "\nFaults:\n";
     for fault in Fault::ALL {
         text += &format!("  {:<11}{}\n", fault.name(), fault.what());
     }
@@ -42,6 +47,7 @@ fn help() -> String {
 struct Arguments {
     options: Options,
     nodes: Vec<usize>,
+    kinds: Vec<Kind>,
     histories: u64,
 }
 
@@ -53,11 +59,13 @@ fn parse(words: &[String]) -> Result<Arguments, String> {
             seed: since.map_or(1, |time| time.as_secs()),
             duration: Duration::from_secs(60),
             faults: Fault::ALL.to_vec(),
+            kind: Kind::Queue,
             rate: 300,
             loopback: false,
             keep: None,
         },
         nodes: vec![3],
+        kinds: Kind::ALL.to_vec(),
         histories: 1,
     };
     for pair in words.chunks(2) {
@@ -78,6 +86,7 @@ fn parse(words: &[String]) -> Result<Arguments, String> {
             "--seed" => all.options.seed = number()?,
             "--duration" => all.options.duration = parse_duration(value)?,
             "--faults" => all.options.faults = parse_faults(value)?,
+            "--workload" => all.kinds = parse_kinds(value)?,
             "--rate" => all.options.rate = u32::try_from(number()?).map_err(|e| e.to_string())?,
             "--histories" => all.histories = number()?,
             "--ground" => all.options.loopback = value == "loopback",
@@ -102,17 +111,19 @@ fn main() -> ExitCode {
     for number in 0..arguments.histories {
         let mut options = arguments.options.clone();
         options.seed = options.seed.wrapping_add(number);
-        let at = usize::try_from(number).unwrap_or(0) % arguments.nodes.len();
-        options.nodes = arguments.nodes[at];
+        let at = usize::try_from(number).unwrap_or(0);
+        options.nodes = arguments.nodes[at % arguments.nodes.len()];
+        options.kind = arguments.kinds[at % arguments.kinds.len()];
         options.keep = options.keep.map(|dir| match arguments.histories {
             1 => dir,
             _ => dir.join(options.seed.to_string()),
         });
         let names: Vec<&str> = options.faults.iter().map(|fault| fault.name()).collect();
         say(&format!(
-            "history {} of {}: {} nodes, seed {}, {:?} of {}",
+            "history {} of {}: {}, {} nodes, seed {}, {:?} of {}",
             number + 1,
             arguments.histories,
+            options.kind.name(),
             options.nodes,
             options.seed,
             options.duration,
