@@ -173,6 +173,7 @@ fn list_and_describe() {
         ["stable", "1"],
         "{table}"
     );
+    assert!(row.trim_end().ends_with("consumer"), "{table}");
     let listed: Value =
         serde_json::from_str(&run(&node, &["group", "list", "-o", "json"]).ok()).unwrap();
     let group = listed["groups"]
@@ -188,6 +189,7 @@ fn list_and_describe() {
     let text = run(&node, &["group", "describe", "g-desc"]).ok();
     for word in [
         "ASSIGNOR",
+        "PROTOCOL",
         "COMMITTED",
         "END",
         "LAG",
@@ -210,6 +212,11 @@ fn list_and_describe() {
         "{per_topic}"
     );
     let all = describe(&node, "g-desc");
+    assert_eq!(all["group"]["protocol"], "GROUP_PROTOCOL_CONSUMER");
+    assert_eq!(
+        all["group"]["members"][0]["protocol"],
+        "GROUP_PROTOCOL_CONSUMER"
+    );
     let owned = all["group"]["members"][0]["owned"].as_array().unwrap();
     assert_eq!(owned.len(), 2, "{all}");
     child.kill().unwrap();

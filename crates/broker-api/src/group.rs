@@ -163,6 +163,15 @@ pub enum GroupState {
     Reconciling,
 }
 
+/// Protocol by which members come to their partitions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GroupProtocol {
+    /// Members join and sync, and one of them assigns.
+    Classic,
+    /// The coordinator assigns, by heartbeats.
+    Consumer,
+}
+
 /// A group in a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GroupListing {
@@ -174,6 +183,8 @@ pub struct GroupListing {
     pub coordinator: NodeId,
     /// Number of members.
     pub members: usize,
+    /// Protocol of the group.
+    pub protocol: GroupProtocol,
 }
 
 /// A group.
@@ -193,6 +204,8 @@ pub struct GroupInfo {
     pub assignor: String,
     /// Members, ordered by id.
     pub members: Vec<MemberInfo>,
+    /// Protocol of the group. One of the consumer protocol may have members of the classic protocol.
+    pub protocol: GroupProtocol,
 }
 
 /// A member of a group.
@@ -216,4 +229,6 @@ pub struct MemberInfo {
     pub target: Vec<TopicPartition>,
     /// Time since its last heartbeat.
     pub since_heartbeat: Duration,
+    /// Protocol that it speaks.
+    pub protocol: GroupProtocol,
 }

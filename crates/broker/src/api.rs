@@ -387,6 +387,7 @@ impl api::Broker for Broker {
                     state: state(g.state),
                     coordinator: self.inner.config.node,
                     members: g.members,
+                    protocol: protocol(g.classic.is_some()),
                 })
                 .collect()),
             other => Err(unexpected(&other)),
@@ -407,6 +408,7 @@ impl api::Broker for Broker {
                 assignment_epoch: g.assignment_epoch,
                 assignor: g.assignor.to_owned(),
                 members: g.members.into_iter().map(member).collect(),
+                protocol: protocol(g.classic.is_some()),
             }),
             other => Err(unexpected(&other)),
         }
@@ -685,6 +687,14 @@ fn member(m: varve_groups::MemberDescription) -> api::MemberInfo {
         owned: m.owned,
         target: m.target,
         since_heartbeat: Duration::from_millis(m.since_heartbeat_ms),
+        protocol: protocol(m.classic.is_some()),
+    }
+}
+
+const fn protocol(classic: bool) -> api::GroupProtocol {
+    match classic {
+        true => api::GroupProtocol::Classic,
+        false => api::GroupProtocol::Consumer,
     }
 }
 

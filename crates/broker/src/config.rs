@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use varve_types::{ClusterId, DirectoryId, NodeId, limits};
+use varve_types::{ClusterId, DirectoryId, GroupMigration, NodeId, limits};
 use varve_vfs::Workers;
 
 /// Configuration of a broker, passed by value when it starts.
@@ -72,6 +72,8 @@ pub struct BrokerConfig {
     pub group_heartbeat_interval: Duration,
     /// Most members of a group.
     pub group_max_size: usize,
+    /// Which way a group with members may pass between the classic and the consumer protocol.
+    pub group_migration: GroupMigration,
     /// Who runs what blocks; anything but threads is for simulation.
     pub workers: Workers,
 }
@@ -112,6 +114,7 @@ impl BrokerConfig {
             group_session_timeout: Duration::from_secs(45),
             group_heartbeat_interval: Duration::from_secs(5),
             group_max_size: limits::GROUP_MAX_MEMBERS,
+            group_migration: GroupMigration::default(),
             workers: Workers::Threads,
         }
     }

@@ -93,7 +93,8 @@ impl Groups {
     /// One call. Safe to drop.
     pub(crate) async fn call(&self, ticket: Ticket, input: Input) -> Result<Reply, Error> {
         let (reply, answer) = oneshot::channel();
-        let group = group_of(&input).cloned();
+        let commits = matches!(input, Input::Commit { .. } | Input::TxnCommit { .. });
+        let group = group_of(&input).filter(|_| commits).cloned();
         let input = Box::new(input);
         self.messages
             .send(Message::Call { input, reply })
@@ -108,7 +109,8 @@ impl Groups {
         cancel.armed = false;
         match answer? {
             Reply::Failed(failure) => Err(error(failure)),
-            // A commit in a classic group is refused in that protocol's terms.
+            // A commit of a member of the classic protocol is refused in that protocol's terms; whoever calls in
+            // that protocol wants those.
             Reply::ClassicFailed(why) => match group {
                 Some(group) => Err(error(why.into_failure(&group))),
                 None => Ok(Reply::ClassicFailed(why)),

@@ -242,3 +242,7 @@ fn subject(group: &GroupName) -> Subject<'_> {
         name: group.as_str(),
     }
 }
+
+#[cfg(test)]
+#[path = "coordinators_migration.rs"]
+mod migration;

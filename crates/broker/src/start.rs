@@ -520,6 +520,7 @@ fn groups_config(config: &BrokerConfig) -> varve_groups::Config {
         session_timeout_min_ms: limits::SESSION_TIMEOUT_MIN_MS.min(session_timeout_ms),
         heartbeat_interval_ms: millis(config.group_heartbeat_interval),
         group_max_size: config.group_max_size,
+        migration: config.group_migration,
         offsets_retention_ms: i64::try_from(millis(config.offsets_retention)).unwrap_or(i64::MAX),
         ..varve_groups::Config::default()
     }

@@ -106,6 +106,16 @@ fn state_name(state: v1::GroupState) -> String {
         .to_ascii_lowercase()
 }
 
+fn protocol_name(protocol: v1::GroupProtocol) -> String {
+    match protocol {
+        v1::GroupProtocol::Unspecified => "-".to_owned(),
+        known => known
+            .as_str_name()
+            .trim_start_matches("GROUP_PROTOCOL_")
+            .to_ascii_lowercase(),
+    }
+}
+
 async fn list(admin: &Admin, output: Output) -> Result<u8, Failure> {
     let groups = admin.all_groups().await?;
     if !output.is_text() {
@@ -117,17 +127,18 @@ async fn list(admin: &Admin, output: Output) -> Result<u8, Failure> {
         return Ok(0);
     }
     let rows = groups.into_iter().map(|group| {
-        let state = state_name(group.state());
+        let (state, protocol) = (state_name(group.state()), protocol_name(group.protocol()));
         let (members, coordinator) = (group.member_count, group.coordinator_node_id);
         vec![
             group.group,
             state,
             members.to_string(),
             coordinator.to_string(),
+            protocol,
         ]
     });
     print_table(
-        &["GROUP", "STATE", "MEMBERS", "COORDINATOR"],
+        &["GROUP", "STATE", "MEMBERS", "COORDINATOR", "PROTOCOL"],
         rows.collect(),
     )?;
     Ok(0)
@@ -164,11 +175,12 @@ async fn describe(
         group.assignor.clone(),
         group.group_epoch.to_string(),
         lag.to_string(),
+        protocol_name(group.protocol()),
     ]];
-    print_table(
-        &["GROUP", "STATE", "MEMBERS", "ASSIGNOR", "EPOCH", "LAG"],
-        rows,
-    )?;
+    let headings = [
+        "GROUP", "STATE", "MEMBERS", "ASSIGNOR", "EPOCH", "LAG", "PROTOCOL",
+    ];
+    print_table(&headings, rows)?;
     if summary {
         return Ok(());
     }
@@ -176,7 +188,29 @@ async fn describe(
     if per_topic {
         return lag_per_topic(&offsets);
     }
-    partitions(&group, offsets)
+    partitions(&group, offsets)?;
+    if group.members.iter().any(|m| m.protocol != group.protocol) {
+        print_line("")?;
+        return members(&group);
+    }
+    Ok(())
+}
+
+/// The members of a group that speak different protocols, while it passes from one to the other.
+fn members(group: &v1::Group) -> Result<(), Failure> {
+    let rows = group.members.iter().map(|member| {
+        vec![
+            member.member_id.clone(),
+            protocol_name(member.protocol()),
+            member.member_epoch.to_string(),
+            member.owned.len().to_string(),
+            member.client_address.clone(),
+        ]
+    });
+    print_table(
+        &["MEMBER", "PROTOCOL", "EPOCH", "PARTITIONS", "HOST"],
+        rows.collect(),
+    )
 }
 
 fn lag_per_topic(offsets: &v1::GetOffsetsResponse) -> Result<(), Failure> {

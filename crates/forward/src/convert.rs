@@ -322,6 +322,14 @@ fn state(raw: i32) -> api::GroupState {
     }
 }
 
+/// A node that does not say knows one protocol only.
+fn protocol(raw: i32) -> api::GroupProtocol {
+    match v1::GroupProtocol::try_from(raw) {
+        Ok(v1::GroupProtocol::Classic) => api::GroupProtocol::Classic,
+        _ => api::GroupProtocol::Consumer,
+    }
+}
+
 fn group_name(text: &str) -> Result<GroupName> {
     GroupName::new(text).map_err(|_| missing("a group's name"))
 }
@@ -336,6 +344,7 @@ pub(crate) fn listing(listing: &v1::GroupListing) -> Result<api::GroupListing> {
         state: state(listing.state),
         coordinator: NodeId(listing.coordinator_node_id),
         members: usize::try_from(listing.member_count).unwrap_or(0),
+        protocol: protocol(listing.protocol),
     })
 }
 
@@ -352,6 +361,7 @@ pub(crate) fn group(group: v1::Group) -> Result<api::GroupInfo> {
             .into_iter()
             .map(member)
             .collect::<Result<_>>()?,
+        protocol: protocol(group.protocol),
     })
 }
 
@@ -379,5 +389,6 @@ fn member(member: v1::GroupMember) -> Result<api::MemberInfo> {
         owned: partitions(member.owned)?,
         target: partitions(member.target)?,
         since_heartbeat: span(member.since_heartbeat),
+        protocol: protocol(member.protocol),
     })
 }

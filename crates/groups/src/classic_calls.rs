@@ -1,9 +1,10 @@
-//! The coordinator's calls of the classic protocol, the passage of a group from one protocol to the other,
-//! and what is written of classic groups.
+//! The coordinator's calls of the classic protocol, the passage of a group without members from one protocol
+//! to the other, and what is written of classic groups.
 //!
-//! Invariant: a group speaks one protocol at a time, and passes to the other only without members.
+//! Invariant: a group speaks one protocol at a time. Calls to one that speaks the consumer protocol are its
+//! own matter: see [`crate::mixed`].
 
-use varve_types::{GroupName, limits};
+use varve_types::{GroupName, MemberId, limits};
 
 use crate::classic::{Classic, Step, Wanted};
 use crate::codec::{self, ClassicRecord};
@@ -38,11 +39,18 @@ impl Coordinator {
         }
         let (group, env) = self.open_group(now, &join.group)?;
         if !group.members.is_empty() {
-            return refused(ClassicError::InconsistentProtocol);
+            let (member, reply) = match group.mixed_join(env, join, out) {
+                Ok(joined) => joined,
+                Err(error) => return refused(error),
+            };
+            self.wait(ticket, &join.group, Some(member));
+            return Ok(Some(reply));
         }
         let epoch = group.epoch;
         let before = group.classic.is_some();
+        let promised = std::mem::take(&mut group.promised);
         let classic = group.classic.get_or_insert_with(|| Classic::new(epoch));
+        classic.promised.extend(promised);
         match classic.join(&mut step(env, out), ticket, join) {
             Ok(member) => {
                 let group = join.group.clone();
@@ -65,6 +73,14 @@ impl Coordinator {
         sync: ClassicSync,
         out: &mut Vec<Output>,
     ) -> Answered {
+        if let Some((group, _)) = self.mixed(now, &sync.group) {
+            let reply = match group.mixed_sync(now, &sync) {
+                Ok(reply) => reply,
+                Err(error) => return refused(error),
+            };
+            self.wait(ticket, &sync.group, Some(sync.member));
+            return Ok(Some(reply));
+        }
         let place = Place {
             group: sync.group.clone(),
             member: Some(sync.member.clone()),
@@ -87,6 +103,12 @@ impl Coordinator {
         heartbeat: &ClassicHeartbeat,
         out: &mut Vec<Output>,
     ) -> Answered {
+        if let Some((group, _)) = self.mixed(now, &heartbeat.group) {
+            return match group.mixed_heartbeat(now, heartbeat) {
+                Ok(()) => Ok(Some(Reply::ClassicAlive)),
+                Err(error) => refused(error),
+            };
+        }
         let Some((classic, step)) = self.classic(now, &heartbeat.group, out) else {
             return refused(ClassicError::UnknownMember);
         };
@@ -100,9 +122,15 @@ impl Coordinator {
     pub(crate) fn classic_leave(
         &mut self,
         now: Tick,
+        ticket: Ticket,
         leave: &ClassicLeave,
         out: &mut Vec<Output>,
     ) -> Answered {
+        if let Some((group, env)) = self.mixed(now, &leave.group) {
+            let results = group.mixed_leave(env, leave, out);
+            self.wait(ticket, &leave.group, None);
+            return Ok(Some(Reply::ClassicLeft(results)));
+        }
         let Some((classic, mut step)) = self.classic(now, &leave.group, out) else {
             let unknown = |_: &_| Err(ClassicError::UnknownMember);
             let results = leave.members.iter().map(unknown).collect();
@@ -113,6 +141,29 @@ impl Coordinator {
             results.push(classic.leave(&mut step, member.as_ref(), instance.as_ref()));
         }
         Ok(Some(Reply::ClassicLeft(results)))
+    }
+
+    /// An answer waits for the membership that it tells of to be durable.
+    fn wait(&mut self, ticket: Ticket, group: &GroupName, member: Option<MemberId>) {
+        let group = group.clone();
+        self.open.insert(ticket, Some(Place { group, member }));
+    }
+
+    /// A group with members that speaks the consumer protocol, with what it may look at.
+    fn mixed(&mut self, now: Tick, name: &GroupName) -> Option<(&mut Group, Env<'_>)> {
+        let env = env_of(
+            now,
+            &self.config,
+            &self.topics,
+            &*self.matcher,
+            self.draining,
+        );
+        let group = self.groups.get_mut(name)?;
+        if group.members.is_empty() {
+            return None;
+        }
+        self.touched.insert(name.clone());
+        Some((group, env))
     }
 
     /// A group that speaks the classic protocol, with what it may look at.
@@ -139,12 +190,6 @@ impl Coordinator {
         let Some(group) = self.groups.get_mut(name) else {
             return;
         };
-        if std::mem::take(&mut group.classic_over) {
-            let tombstone = (codec::encode_classic_key(name), None);
-            self.append(name, vec![tombstone], Write::new(), out);
-            self.touched.remove(name);
-            return;
-        }
         let remembers = !group.offsets.is_empty() || group.writes.has_changes();
         let Some(classic) = &mut group.classic else {
             return;
@@ -161,6 +206,7 @@ impl Coordinator {
             // The log may say less of a group without members than memory does; nobody relies on it.
             _ if classic.is_deserted() && classic.logged && !remembers => {
                 classic.logged = false;
+                group.passed = None;
                 let tombstone = (codec::encode_classic_key(name), None);
                 self.append(name, vec![tombstone], Write::new(), out);
                 self.touched.remove(name);
@@ -170,6 +216,9 @@ impl Coordinator {
         };
         classic.logged = true;
         let record = classic.record(name);
+        if group.passed.is_some() {
+            group.passed.clone_from(&record.1);
+        }
         let write = Write {
             ticket,
             answer,
@@ -186,23 +235,22 @@ impl Group {
         if let Some(classic) = self.classic.take() {
             self.epoch = self.epoch.max(classic.generation);
             self.classic_over |= classic.logged;
+            self.passed = None;
+            self.promised = classic.promised;
         }
     }
 
     /// The record of the classic group is removed by a write that is asked for now. Whether there is one.
     pub(crate) fn forget_classic(&mut self) -> bool {
+        self.passed = None;
         let classic = self.classic.as_mut();
         classic.is_some_and(|classic| std::mem::take(&mut classic.logged))
     }
 
+    /// Takes over a classic group from its record.
     pub(crate) fn restore_classic(&mut self, env: Env<'_>, record: ClassicRecord) {
         self.epoch = self.epoch.max(record.generation);
-        if self.members.is_empty() {
-            self.classic = Some(Classic::restored(record, env.now, env.config));
-        } else {
-            // It has passed to the other protocol since.
-            self.classic_over = true;
-        }
+        self.classic = Some(Classic::restored(record, env.now, env.config));
     }
 
     /// A write is durable: what follows from it for a classic group, and the answer if it is one of those.
@@ -218,8 +266,13 @@ impl Group {
                 None
             }
             (Answer::ClassicReplaced(id), Some(classic)) => Some(classic.replaced(id)),
-            (Answer::ClassicReplaced(_), None) => {
-                Some(Reply::ClassicFailed(ClassicError::UnknownMember))
+            (Answer::ClassicReplaced(id), None) => {
+                // The group has passed to the consumer protocol, perhaps with this member.
+                let error = match self.members.contains_key(id) {
+                    true => ClassicError::RebalanceInProgress,
+                    false => ClassicError::UnknownMember,
+                };
+                Some(Reply::ClassicFailed(error))
             }
             _ => None,
         }

@@ -1,6 +1,6 @@
 //! Times and bounds of the groups core. Plain values; the rim fills them in from its configuration.
 
-use varve_types::limits;
+use varve_types::{GroupMigration, limits};
 
 /// Times and bounds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +27,9 @@ pub struct Config {
     /// A classic group that begins waits this long for members that start together, milliseconds
     /// (`group.initial.rebalance.delay.ms`).
     pub initial_rebalance_delay_ms: u64,
+    /// Which way a group with members may pass between the two protocols
+    /// (`group.consumer.migration.policy`).
+    pub migration: GroupMigration,
     /// Most appends of one group under way; further commits are told to come back.
     pub max_pending_appends: usize,
 }
@@ -44,6 +47,7 @@ impl Default for Config {
             offsets_retention_ms: 7 * 24 * 3_600 * 1_000,
             expiry_interval_ms: 600_000,
             initial_rebalance_delay_ms: 500,
+            migration: GroupMigration::default(),
             max_pending_appends: 1_000,
         }
     }

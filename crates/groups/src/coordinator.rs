@@ -158,7 +158,9 @@ impl Coordinator {
             Input::ClassicHeartbeat { ticket, heartbeat } => {
                 (ticket, self.classic_heartbeat(now, &heartbeat, out))
             }
-            Input::ClassicLeave { ticket, leave } => (ticket, self.classic_leave(now, &leave, out)),
+            Input::ClassicLeave { ticket, leave } => {
+                (ticket, self.classic_leave(now, ticket, &leave, out))
+            }
             Input::Commit {
                 ticket,
                 group,
@@ -501,8 +503,16 @@ impl Coordinator {
                 out.push(output);
                 continue;
             };
-            let decided = matches!(reply, Reply::Heartbeat(_) | Reply::MembersRemoved(_));
-            let place = self.open.get_mut(&ticket).filter(|_| decided);
+            let groups = &self.groups;
+            let decided = |place: &&mut Option<Place>| match reply {
+                Reply::Heartbeat(_) | Reply::MembersRemoved(_) => true,
+                Reply::ClassicJoined(_) | Reply::ClassicSynced(_) | Reply::ClassicLeft(_) => {
+                    let group = place.as_ref().and_then(|p| groups.get(&p.group));
+                    group.is_some_and(|g| g.classic.is_none())
+                }
+                _ => false,
+            };
+            let place = self.open.get_mut(&ticket).filter(decided);
             let Some(place) = place.and_then(Option::take) else {
                 out.push(Output::Reply { ticket, reply });
                 continue;

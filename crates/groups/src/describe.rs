@@ -1,11 +1,27 @@
 //! Groups as operators see them. Reads only.
 
-use crate::classic::Classic;
+use varve_types::{TopicName, TopicPartition};
+
+use crate::classic::{Classic, assignment};
+use crate::codec::{self, CONSUMER_PROTOCOL};
 use crate::group::Group;
 use crate::{
     ClassicListing, ClassicState, GroupDescription, GroupListing, GroupState, MemberDescription,
     Subscription, Tick,
 };
+
+impl Classic {
+    /// What a member wants and has, if its group is one of consumers and both can be read.
+    fn read(&self, metadata: &[u8], assignment: &[u8]) -> (Vec<TopicName>, Vec<TopicPartition>) {
+        if self.protocol_type != CONSUMER_PROTOCOL {
+            return (Vec::new(), Vec::new());
+        }
+        let topics = codec::decode_subscription(metadata).map(|s| s.topics);
+        let owned = codec::decode_assignment(assignment).map(|a| a.partitions);
+        let owned = codec::partition_set(&owned.unwrap_or_default());
+        (topics.unwrap_or_default(), owned.into_iter().collect())
+    }
+}
 
 impl Group {
     pub(crate) fn state(&self) -> GroupState {
@@ -47,17 +63,24 @@ impl Group {
         let members = classic
             .members
             .iter()
-            .map(|(id, m)| MemberDescription {
-                member: id.clone(),
-                instance: m.instance.clone(),
-                client_id: m.client_id.clone(),
-                peer: m.peer,
-                member_epoch: classic.generation,
-                subscription: Subscription::default(),
-                owned: Vec::new(),
-                target: Vec::new(),
-                since_heartbeat_ms: now.since(m.heard),
-                classic: Some((m.metadata(&classic.protocol).to_vec(), m.assignment.clone())),
+            .map(|(id, m)| {
+                let metadata = m.metadata(&classic.protocol).to_vec();
+                let (topics, owned) = classic.read(&metadata, &m.assignment);
+                MemberDescription {
+                    member: id.clone(),
+                    instance: m.instance.clone(),
+                    client_id: m.client_id.clone(),
+                    peer: m.peer,
+                    member_epoch: classic.generation,
+                    subscription: Subscription {
+                        topics,
+                        ..Subscription::default()
+                    },
+                    target: owned.clone(),
+                    owned,
+                    since_heartbeat_ms: now.since(m.heard),
+                    classic: Some((metadata, m.assignment.clone())),
+                }
             })
             .collect();
         GroupDescription {
@@ -88,7 +111,11 @@ impl Group {
                 owned: m.granted.iter().cloned().collect(),
                 target: m.target.iter().cloned().collect(),
                 since_heartbeat_ms: now.since(m.heard),
-                classic: None,
+                classic: m.classic.as_ref().map(|side| {
+                    let metadata = side.first().1;
+                    let version = codec::answer_version(metadata);
+                    (metadata.to_vec(), assignment(version, &m.assignment()))
+                }),
             })
             .collect();
         GroupDescription {

@@ -9,7 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use varve_types::{ErrorKind, GroupName, MemberId, TopicId, TopicName, TopicPartition};
+use varve_types::{GroupName, MemberId, TopicId, TopicName, TopicPartition};
 
 use crate::assignor::Assignor;
 use crate::classic::{Classic, Step};
@@ -60,10 +60,15 @@ pub(crate) struct Group {
     pub(crate) offsets: Offsets,
     pub(crate) writes: Writes,
     pub(crate) journal: Journal,
+    /// Ids given to members of the classic protocol that have not come back, with the end of the wait. Of
+    /// a classic group they are there.
+    pub(crate) promised: BTreeMap<MemberId, Tick>,
     /// Set while the group speaks the classic protocol: then `members` is empty.
     pub(crate) classic: Option<Classic>,
     /// The record of the classic group that this was is to be removed.
     pub(crate) classic_over: bool,
+    /// Value of the newest record of the classic group that this has become, while the log may lack it.
+    pub(crate) passed: Option<Vec<u8>>,
     /// What the coordinator's index of deadlines holds for this group.
     pub(crate) indexed: Option<Tick>,
 }
@@ -83,8 +88,10 @@ impl Group {
             offsets: Offsets::default(),
             writes: Writes::default(),
             journal: Journal::default(),
+            promised: BTreeMap::new(),
             classic: None,
             classic_over: false,
+            passed: None,
             indexed: None,
         }
     }
@@ -104,7 +111,8 @@ impl Group {
         let members = self.members.values().filter_map(Member::deadline).min();
         let classic = self.classic.as_ref().and_then(Classic::deadline);
         let all = members.into_iter().chain(self.journal.deadline());
-        all.chain(classic).min()
+        let promised = self.promised.values().copied();
+        all.chain(classic).chain(promised).min()
     }
 
     pub(crate) fn is_subscribed(&self, topic: &TopicName) -> bool {
@@ -148,7 +156,6 @@ impl Group {
             });
             return Ok(());
         }
-        self.check_protocol()?;
         check_texts(&heartbeat)?;
         let joins = heartbeat.member_epoch == 0;
         let resolved = match (&heartbeat.subscription, joins) {
@@ -161,24 +168,40 @@ impl Group {
             }
             (None, false) => None,
         };
+        let upgrade = self.plan_upgrade(env, &heartbeat)?;
+        let waiting = upgrade.map(|members| self.upgrade(env, members, out));
+        let epoch = self.epoch;
         if joins {
-            self.admit(env, &heartbeat)?;
+            self.admit(env, &heartbeat, out)?;
         } else {
             self.check_member_epoch(&heartbeat)?;
         }
         let id = heartbeat.member.clone();
         let max_wait_ms = heartbeat.max_wait_ms;
         self.update(env, heartbeat, resolved, out);
+        if let Some(waiting) = waiting {
+            if self.epoch == epoch {
+                // Of two records of a group, one of either protocol, that with the greater epoch is right.
+                self.retarget(env);
+            }
+            self.answer_joins(env.now, waiting, out);
+        }
         self.reconcile(env.now, &id);
         self.answer_or_park(env, ticket, &id, max_wait_ms, out);
         Ok(())
     }
 
     /// Checks and makes room for a member that joins, returns, or takes over from its instance.
-    fn admit(&mut self, env: Env<'_>, heartbeat: &Heartbeat) -> Result<(), Failure> {
+    fn admit(
+        &mut self,
+        env: Env<'_>,
+        heartbeat: &Heartbeat,
+        out: &mut Vec<Output>,
+    ) -> Result<(), Failure> {
         let id = &heartbeat.member;
         let instance = heartbeat.instance.as_ref().filter(|i| !i.is_empty());
         if let Some(known) = self.members.get(id) {
+            self.check_id(id)?;
             if known.instance.as_ref() != instance {
                 return Err(Failure::invalid(
                     "instance_id",
@@ -191,66 +214,53 @@ impl Group {
             return Ok(());
         }
         if let Some(holder) = instance.and_then(|i| self.instances.get(i)).cloned() {
-            return self.replace(&holder, heartbeat);
+            self.check_departed(&holder, heartbeat)?;
+            self.take_place(&holder, id, out);
+            return Ok(());
         }
-        if self.members.len() >= env.config.group_max_size {
-            return Err(Failure::new(
-                ErrorKind::GroupFull,
-                format!(
-                    "group {} has {} members, which is group.max.size; member {id} was not added",
-                    self.name,
-                    self.members.len()
-                ),
-            )
-            .with("group", &self.name)
-            .with("limit", env.config.group_max_size));
-        }
+        self.check_room(env, id)?;
         self.leave_classic();
-        if let Some(instance) = instance {
-            self.instances.insert(instance.clone(), id.clone());
-        }
-        self.members
-            .insert(id.clone(), new_member(heartbeat, instance.cloned(), env));
-        self.empty_since = None;
+        self.add(env, id, instance);
         Ok(())
     }
 
-    /// A new member id takes over what its departed predecessor of the same instance held.
-    fn replace(&mut self, holder: &MemberId, heartbeat: &Heartbeat) -> Result<(), Failure> {
-        let departed = self.members.get(holder).is_some_and(|m| m.departed);
-        if !departed {
-            let instance = heartbeat.instance.as_deref().unwrap_or_default();
-            return Err(Failure::new(
-                ErrorKind::InstanceIdInUse,
-                format!(
-                    "instance id {instance:?} of group {} is held by the live member {holder}; stop \
-                     that one, or wait for its session to end",
-                    self.name
-                ),
-            )
-            .with("group", &self.name)
-            .with("instance_id", instance)
-            .with("member_id", holder));
+    pub(crate) fn add(&mut self, env: Env<'_>, id: &MemberId, instance: Option<&String>) {
+        if let Some(instance) = instance {
+            self.instances.insert(instance.clone(), id.clone());
         }
+        let member = new_member(instance.cloned(), env);
+        self.members.insert(id.clone(), member);
+        self.empty_since = None;
+    }
+
+    /// A new member id takes over what the holder of its instance id has. The holder, if it is still there,
+    /// is fenced.
+    pub(crate) fn take_place(&mut self, holder: &MemberId, id: &MemberId, out: &mut Vec<Output>) {
         let Some(mut member) = self.members.remove(holder) else {
-            return Ok(());
+            return;
         };
+        if let Some(parked) = member.parked.take() {
+            let failure = self.fenced(holder, member.presented, member.epoch);
+            out.push(Output::Reply {
+                ticket: parked.ticket,
+                reply: Reply::Failed(failure),
+            });
+        }
         // Answers to the predecessor may still wait; they are not its own.
         member.held = 0;
         member.unheard = false;
         member.greet = false;
+        member.revoke_by = None;
+        member.classic = None;
         for partition in &member.granted {
-            self.owners
-                .insert(partition.clone(), heartbeat.member.clone());
+            self.owners.insert(partition.clone(), id.clone());
         }
         if let Some(instance) = &member.instance {
-            self.instances
-                .insert(instance.clone(), heartbeat.member.clone());
+            self.instances.insert(instance.clone(), id.clone());
         }
-        self.members.insert(heartbeat.member.clone(), member);
+        self.members.insert(id.clone(), member);
         self.journal.mark(holder);
-        self.journal.mark(&heartbeat.member);
-        Ok(())
+        self.journal.mark(id);
     }
 
     /// Takes over what an accepted heartbeat says, and releases what the member gave up.
@@ -344,7 +354,9 @@ impl Group {
     }
 
     fn leave(&mut self, env: Env<'_>, heartbeat: &Heartbeat, out: &mut Vec<Output>) {
-        let Some(member) = self.members.get_mut(&heartbeat.member) else {
+        let speaks = |member: &&mut Member| member.classic.is_none();
+        let member = self.members.get_mut(&heartbeat.member);
+        let Some(member) = member.filter(speaks) else {
             return;
         };
         member.unpark(env.now, env.config, out);
@@ -395,7 +407,11 @@ impl Group {
             if self.members.is_empty() {
                 self.empty_since = Some(env.now);
             }
-            self.retarget(env);
+            if self.passes_back(env) {
+                self.downgrade(env, out);
+            } else {
+                self.retarget(env);
+            }
         }
     }
 
@@ -404,6 +420,7 @@ impl Group {
         if let Some(classic) = &mut self.classic {
             classic.expire(&mut step(env, out));
         }
+        self.promised.retain(|_, until| *until > env.now);
         let mut lost = Vec::new();
         for (id, member) in &mut self.members {
             if member.parked.as_ref().is_some_and(|p| p.until <= env.now) {

@@ -5,9 +5,9 @@
 //! refused write the log lags behind the memory, and nothing but a whole image of the group is written
 //! until one is durable. Never decides who is a member.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use varve_types::{ErrorKind, MemberId, Retry, TopicName};
+use varve_types::{ErrorKind, MemberId, Retry};
 
 use crate::codec::{self, GroupRecord, MemberRecord};
 use crate::group::Group;
@@ -57,6 +57,10 @@ pub(crate) struct Journal {
     pending: usize,
     /// The last write asked for was an image.
     imaged: bool,
+    /// The group has become a classic one: its record goes with the next write.
+    passes: bool,
+    /// Writes under way hold the removal of a classic group's record.
+    removes_classic: bool,
 }
 
 /// Where a reply waits.
@@ -75,6 +79,11 @@ impl Journal {
         self.changed.insert(member.clone());
     }
 
+    /// The group has become a classic one.
+    pub(crate) const fn passes(&mut self) {
+        self.passes = true;
+    }
+
     /// Somebody waits for an image that is due.
     pub(crate) fn hasten(&mut self, now: Tick) {
         if let Some(lag) = self.lag.as_mut().filter(|lag| lag.soon) {
@@ -85,6 +94,7 @@ impl Journal {
     /// Nothing is left in the log, nor about to be put there.
     pub(crate) fn is_blank(&self) -> bool {
         self.pending == 0
+            && !self.passes
             && self.group.is_none()
             && self.lag.is_none()
             && self.changed.is_empty()
@@ -122,7 +132,7 @@ impl Journal {
     }
 
     pub(crate) fn wait(&self) -> Wait {
-        if self.lag.is_some() || !self.changed.is_empty() {
+        if self.lag.is_some() || !self.changed.is_empty() || self.passes {
             return Wait::Next;
         }
         if self.pending > 0 {
@@ -148,7 +158,8 @@ impl Group {
             }
             None => {
                 let same = self.group_record() == self.journal.group;
-                if same && self.journal.changed.is_empty() {
+                let passes = self.journal.passes || self.classic_over;
+                if same && self.journal.changed.is_empty() && !passes {
                     return None;
                 }
                 if self.journal.pending >= PENDING_MAX {
@@ -188,12 +199,26 @@ impl Group {
             records.push((codec::encode_group_key(&self.name), value));
             self.journal.group = group;
         }
+        records.extend(self.passage_record(whole));
         if records.is_empty() {
             return None;
         }
         self.journal.pending += 1;
         self.journal.imaged = whole;
         Some(records)
+    }
+
+    /// What goes with the membership when the group has passed from one protocol to the other: the record of
+    /// the classic group, or its removal.
+    fn passage_record(&mut self, whole: bool) -> Option<Record> {
+        let key = || codec::encode_classic_key(&self.name);
+        let passes = std::mem::take(&mut self.journal.passes);
+        if self.classic.is_none() && std::mem::take(&mut self.classic_over) {
+            self.journal.removes_classic = true;
+            return Some((key(), None));
+        }
+        let value = self.passed.clone().filter(|_| passes || whole)?;
+        Some((key(), Some(value)))
     }
 
     /// What the group's own record should hold, as long as the log does not lag.
@@ -247,6 +272,10 @@ impl Group {
         assert!(journal.pending > 0, "a membership write completes once");
         journal.pending -= 1;
         if journal.pending == 0 && journal.lag.is_none() {
+            journal.removes_classic = false;
+            if !journal.passes {
+                self.passed = None;
+            }
             // The log holds what was asked for: tombstones have done their work.
             let (members, changed) = (&self.members, &journal.changed);
             journal
@@ -273,6 +302,8 @@ impl Group {
         let soon = self.journal.lag.is_none() && !self.journal.imaged;
         let at = now.plus(REWRITE_PAUSE_MS);
         self.journal.lag = Some(Lag { at, soon });
+        let removes = std::mem::take(&mut self.journal.removes_classic);
+        self.classic_over |= removes && self.classic.is_none();
         held.extend(self.writes.take_held());
         let failure = not_durable(self, failure);
         for mut held in held {
@@ -293,7 +324,7 @@ fn not_durable(group: &Group, failure: &Failure) -> Failure {
         kind,
         message: format!(
             "the membership of group {} could not be written, and nothing new was assigned; repeat the \
-             heartbeat: {}",
+             call: {}",
             group.name, failure.message
         ),
         field: None,
@@ -306,11 +337,6 @@ fn milliseconds(ms: u64) -> i64 {
 }
 
 fn record_of(member: &Member) -> MemberRecord {
-    let mut granted: BTreeMap<&TopicName, Vec<i32>> = BTreeMap::new();
-    for partition in &member.granted {
-        let list = granted.entry(&partition.topic).or_default();
-        list.push(partition.partition.0);
-    }
     MemberRecord {
         epoch: member.epoch,
         previous_epoch: member.presented,
@@ -324,9 +350,7 @@ fn record_of(member: &Member) -> MemberRecord {
         assignor: member.subscription.assignor.clone(),
         pattern: member.subscription.pattern.clone(),
         topics: member.subscription.topics.clone(),
-        granted: granted
-            .into_iter()
-            .map(|(topic, partitions)| (topic.clone(), partitions))
-            .collect(),
+        granted: codec::by_topic(&member.granted),
+        classic: member.classic.as_ref().map(|side| side.protocols.clone()),
     }
 }

@@ -1,12 +1,13 @@
 //! Replay of `__consumer_offsets` into the groups of a coordinator that begins.
 //!
-//! Invariants: nothing that is read may stop it; a partition that two records claim goes to the one that
+//! Invariants: nothing that is read may stop it; a group that has passed from one protocol to the other is of the
+//! one that its latest record says, whether or not what is left of the other is removed; a partition that two records claim goes to the one that
 //! comes first in the log, because the other's member was never told (its answer waited for the write
 //! that took the partition from the first, and that write is not there).
 
 use std::collections::BTreeMap;
 
-use varve_types::{MemberId, PartitionId, TopicPartition};
+use varve_types::MemberId;
 
 use crate::codec::{self, ClassicRecord, CodecError, GroupRecord, Key, MemberRecord};
 use crate::coordinator::{Coordinator, env_of};
@@ -99,6 +100,10 @@ impl Coordinator {
                 .entry(name.clone())
                 .or_insert_with(|| Group::new(name, now));
             group.restore(env, loading);
+            // What the policy is now may not be what it was.
+            if group.passes_back(env) {
+                group.downgrade(env, out);
+            }
         }
         self.remove_dangling(out);
     }
@@ -109,19 +114,27 @@ impl Group {
     fn restore(&mut self, env: Env<'_>, loading: Loading) {
         self.epoch = loading.group.map_or(0, |g| g.epoch);
         self.journal.restored(loading.group);
+        let epochs = loading.members.values();
+        let latest = epochs.map(|(_, r)| r.epoch.max(r.previous_epoch)).max();
+        self.epoch = self.epoch.max(latest.unwrap_or(0));
+        if let Some(record) = loading.classic {
+            if record.generation >= self.epoch {
+                let former = loading.members.into_keys().collect();
+                return self.restore_passed(env, record, former);
+            }
+            // It has passed to the consumer protocol since.
+            self.epoch = self.epoch.max(record.generation);
+            self.classic_over = true;
+        }
         let mut records: Vec<_> = loading.members.into_iter().collect();
         records.sort_by_key(|(_, (place, _))| *place);
         let mut consistent = true;
         for (id, (_, record)) in records {
             self.journal.restored_member(&id);
-            self.epoch = self.epoch.max(record.epoch).max(record.previous_epoch);
             consistent &= self.restore_member(env, id, record);
         }
         if !consistent {
             self.journal.contradicted(env.now);
-        }
-        if let Some(record) = loading.classic {
-            self.restore_classic(env, record);
         }
         if self.members.is_empty() {
             return;
@@ -135,9 +148,20 @@ impl Group {
         }
     }
 
+    /// A classic group, with what is left of the members it had before, in the other protocol.
+    fn restore_passed(&mut self, env: Env<'_>, record: ClassicRecord, former: Vec<MemberId>) {
+        for id in &former {
+            self.journal.restored_member(id);
+        }
+        if !former.is_empty() {
+            self.journal.contradicted(env.now);
+        }
+        self.restore_classic(env, record);
+    }
+
     /// Whether all of it is taken over.
     fn restore_member(&mut self, env: Env<'_>, id: MemberId, record: MemberRecord) -> bool {
-        let granted = partitions(&record);
+        let granted = codec::partition_set(&record.granted);
         let mut member = restored(record, env);
         if let Some(instance) = &member.instance {
             if self.instances.contains_key(instance) {
@@ -161,14 +185,4 @@ impl Group {
         self.members.insert(id, member);
         whole
     }
-}
-
-fn partitions(record: &MemberRecord) -> Vec<TopicPartition> {
-    let of = |topic: &varve_types::TopicName, number: &i32| {
-        TopicPartition::new(topic.clone(), PartitionId(*number))
-    };
-    let granted = record.granted.iter();
-    granted
-        .flat_map(|(topic, numbers)| numbers.iter().map(move |number| of(topic, number)))
-        .collect()
 }

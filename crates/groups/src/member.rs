@@ -11,13 +11,40 @@ use crate::codec::MemberRecord;
 use crate::config::Config;
 use crate::group::Env;
 use crate::subscription::resolve;
-use crate::{Heartbeat, HeartbeatReply, Output, Reply, Subscription, Tick, Ticket};
+use crate::{HeartbeatReply, Output, Reply, Subscription, Tick, Ticket};
 
 /// A heartbeat whose answer is held.
 #[derive(Debug)]
 pub(crate) struct Parked {
     pub(crate) ticket: Ticket,
     pub(crate) until: Tick,
+}
+
+/// What a member that speaks the classic protocol has of it.
+#[derive(Debug)]
+pub(crate) struct ClassicSide {
+    /// Ways to assign it knows, most preferred first, each with what it said with it.
+    pub(crate) protocols: Vec<(String, Vec<u8>)>,
+    /// It has been told what to give up, and its time for that runs.
+    pub(crate) revoking: bool,
+    /// It has joined and not asked for its assignment since, and its time for that runs.
+    pub(crate) unsynced: bool,
+}
+
+impl ClassicSide {
+    pub(crate) const fn new(protocols: Vec<(String, Vec<u8>)>) -> Self {
+        Self {
+            protocols,
+            revoking: false,
+            unsynced: false,
+        }
+    }
+
+    /// The protocol it likes best, and what it said with that.
+    pub(crate) fn first(&self) -> (&str, &[u8]) {
+        let first = self.protocols.first();
+        first.map_or(("", &[]), |(name, metadata)| (name, metadata))
+    }
 }
 
 #[derive(Debug)]
@@ -39,7 +66,8 @@ pub(crate) struct Member {
     pub(crate) reported: BTreeSet<TopicPartition>,
     pub(crate) heard: Tick,
     pub(crate) expires: Tick,
-    /// Set while the member has been told to give something up and has not.
+    /// Set while the member has been told to give something up and has not. One that speaks the classic
+    /// protocol has this long for its next step: to join again, or to ask for its assignment.
     pub(crate) revoke_by: Option<Tick>,
     pub(crate) parked: Option<Parked>,
     /// A static member that left and whose partitions wait for it.
@@ -52,12 +80,25 @@ pub(crate) struct Member {
     pub(crate) unheard: bool,
     /// It was read from the log and not answered since.
     pub(crate) greet: bool,
+    /// Set if it speaks the classic protocol.
+    pub(crate) classic: Option<ClassicSide>,
 }
 
 impl Member {
     /// What it may own now. Anything granted outside its target is being taken back.
     pub(crate) fn assignment(&self) -> BTreeSet<TopicPartition> {
         self.granted.intersection(&self.target).cloned().collect()
+    }
+
+    /// The session begins anew.
+    pub(crate) fn alive(&mut self, now: Tick) {
+        self.heard = now;
+        self.expires = now.plus(self.session_timeout_ms);
+    }
+
+    /// It holds what it is not meant to own any more.
+    pub(crate) fn is_unrevoked(&self) -> bool {
+        !self.granted.is_subset(&self.target)
     }
 
     pub(crate) fn interval_ms(&self, config: &Config) -> u64 {
@@ -111,17 +152,18 @@ impl Member {
     }
 }
 
+/// Session timeout of a member that asks for this one, milliseconds.
 pub(crate) fn session_timeout(given: Option<u64>, config: &Config) -> u64 {
     given.map_or(config.session_timeout_ms, |ms| {
         ms.clamp(config.session_timeout_min_ms, config.session_timeout_max_ms)
     })
 }
 
-pub(crate) fn new_member(heartbeat: &Heartbeat, instance: Option<String>, env: Env<'_>) -> Member {
+pub(crate) fn new_member(instance: Option<String>, env: Env<'_>) -> Member {
     Member {
         instance,
-        client_id: heartbeat.client_id.clone(),
-        peer: heartbeat.peer,
+        client_id: Arc::from(""),
+        peer: None,
         subscription: Subscription::default(),
         topics: BTreeSet::new(),
         session_timeout_ms: env.config.session_timeout_ms,
@@ -140,6 +182,7 @@ pub(crate) fn new_member(heartbeat: &Heartbeat, instance: Option<String>, env: E
         held: 0,
         unheard: false,
         greet: false,
+        classic: None,
     }
 }
 
@@ -155,6 +198,8 @@ pub(crate) fn restored(record: MemberRecord, env: Env<'_>) -> Member {
         .unwrap_or_else(|_| subscription.topics.iter().cloned().collect());
     let session_timeout_ms =
         session_timeout(Some(record.session_timeout_ms.unsigned_abs()), env.config);
+    // One that speaks the classic protocol says what it owns when it joins, and only then.
+    let says = !record.departed && record.classic.is_none();
     Member {
         instance: record.instance.filter(|i| !i.is_empty()),
         client_id: Arc::from(record.client_id),
@@ -175,7 +220,8 @@ pub(crate) fn restored(record: MemberRecord, env: Env<'_>) -> Member {
         departed: record.departed,
         rack: record.rack,
         held: 0,
-        unheard: !record.departed,
-        greet: !record.departed,
+        unheard: says,
+        greet: says,
+        classic: record.classic.map(ClassicSide::new),
     }
 }

@@ -226,6 +226,7 @@ pub struct MemberDescription {
     pub target: Vec<TopicPartition>,
     /// Time since its last heartbeat, milliseconds.
     pub since_heartbeat_ms: u64,
-    /// In a classic group: what it said with the protocol that was chosen, and what it was assigned.
+    /// If it speaks the classic protocol, in a group of either: what it said with the protocol that was
+    /// chosen, and what it was assigned.
     pub classic: Option<(Vec<u8>, Vec<u8>)>,
 }

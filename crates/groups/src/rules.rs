@@ -3,14 +3,16 @@
 use varve_types::{ErrorKind, GroupName, MemberId};
 
 use crate::config::Config;
-use crate::group::Group;
+use crate::group::{Env, Group};
+use crate::member::Member;
 use crate::{Failure, Heartbeat, HeartbeatReply, Reply};
 
 impl Group {
     pub(crate) fn check_member_epoch(&self, heartbeat: &Heartbeat) -> Result<(), Failure> {
         let id = &heartbeat.member;
         let given = heartbeat.member_epoch;
-        let Some(member) = self.members.get(id) else {
+        let speaks = |member: &&Member| member.classic.is_none();
+        let Some(member) = self.members.get(id).filter(speaks) else {
             return Err(unknown_member(&self.name, id));
         };
         if member.departed {
@@ -96,21 +98,67 @@ impl Group {
     }
 
     /// # Errors
-    /// `GroupProtocolMismatch` when the group has members that speak the classic protocol.
-    pub(crate) fn check_protocol(&self) -> Result<(), Failure> {
-        let count = self.classic.as_ref().map_or(0, |c| c.members.len());
-        if count == 0 {
+    /// `InvalidRequest` when a member that speaks the classic protocol has this id: it is given to that one.
+    pub(crate) fn check_id(&self, id: &MemberId) -> Result<(), Failure> {
+        let classic = self.classic.as_ref();
+        let classic = classic.is_some_and(|c| c.members.contains_key(id));
+        let mixed = self.members.get(id).is_some_and(|m| m.classic.is_some());
+        if !mixed && !classic {
             return Ok(());
         }
-        Err(Failure::new(
-            ErrorKind::GroupProtocolMismatch,
+        Err(Failure::invalid(
+            "member_id",
             format!(
-                "group {} has {count} members that speak the classic group protocol; join with that, \
-                 or stop them first",
+                "member {id} of group {} speaks the classic group protocol; take another id",
                 self.name
             ),
         )
-        .with("group", &self.name))
+        .with("group", &self.name)
+        .with("member_id", id))
+    }
+
+    /// # Errors
+    /// `InstanceIdInUse` when the instance id is held by a member that has not left. One that speaks the
+    /// classic protocol does not say when it stops for a while, so that a successor fences it.
+    pub(crate) fn check_departed(
+        &self,
+        holder: &MemberId,
+        heartbeat: &Heartbeat,
+    ) -> Result<(), Failure> {
+        let held = |m: &Member| !m.departed && m.classic.is_none();
+        if !self.members.get(holder).is_some_and(held) {
+            return Ok(());
+        }
+        let instance = heartbeat.instance.as_deref().unwrap_or_default();
+        Err(Failure::new(
+            ErrorKind::InstanceIdInUse,
+            format!(
+                "instance id {instance:?} of group {} is held by the live member {holder}; stop that \
+                 one, or wait for its session to end",
+                self.name
+            ),
+        )
+        .with("group", &self.name)
+        .with("instance_id", instance)
+        .with("member_id", holder))
+    }
+
+    /// # Errors
+    /// `GroupFull` when there is no room for one more member.
+    pub(crate) fn check_room(&self, env: Env<'_>, id: &MemberId) -> Result<(), Failure> {
+        let count = self.member_count();
+        if count < env.config.group_max_size {
+            return Ok(());
+        }
+        Err(Failure::new(
+            ErrorKind::GroupFull,
+            format!(
+                "group {} has {count} members, which is group.max.size; member {id} was not added",
+                self.name
+            ),
+        )
+        .with("group", &self.name)
+        .with("limit", env.config.group_max_size))
     }
 
     /// # Errors
@@ -141,6 +189,7 @@ impl Group {
     pub(crate) fn assert_invariants(&self) {
         if let Some(classic) = &self.classic {
             assert!(self.members.is_empty(), "a group speaks one protocol");
+            assert!(self.owners.is_empty(), "G1: each grant has an owner");
             classic.assert_invariants();
         }
         let granted: usize = self.members.values().map(|m| m.granted.len()).sum();
@@ -153,6 +202,10 @@ impl Group {
             assert!(
                 !(member.departed && member.parked.is_some()),
                 "{id} left and still waits"
+            );
+            assert!(
+                member.classic.is_none() || !(member.departed || member.parked.is_some()),
+                "{id} speaks the classic protocol: it neither departs nor waits"
             );
             debug_assert!(
                 member

@@ -47,7 +47,7 @@ impl Coordinator {
         Reply::OffsetsUnstable { offsets, unstable }
     }
 
-    /// Whether a member of a classic group may commit; `Ok` in groups of the other protocol.
+    /// Whether a member that speaks the classic protocol may commit; `Ok` for others.
     pub(crate) fn check_classic_commit(
         &mut self,
         now: Tick,
@@ -55,11 +55,14 @@ impl Coordinator {
         member: Option<&MemberId>,
         generation: i32,
     ) -> Result<(), ClassicError> {
-        let classic = self.groups.get_mut(name).and_then(|g| g.classic.as_mut());
-        if let (Some(classic), Some(id)) = (classic, member) {
-            classic.commits(now, id, generation)?;
-            self.touched.insert(name.clone());
+        let (Some(group), Some(id)) = (self.groups.get_mut(name), member) else {
+            return Ok(());
+        };
+        match &mut group.classic {
+            Some(classic) => classic.commits(now, id, generation)?,
+            None => group.mixed_commits(now, id, generation)?,
         }
+        self.touched.insert(name.clone());
         Ok(())
     }
 

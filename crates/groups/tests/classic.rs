@@ -199,9 +199,10 @@ impl World {
         match reply {
             Reply::ClassicJoined(joined) => {
                 let place = (self.incarnation, joined.generation);
-                let leader = self.leaders.entry(place).or_insert(joined.leader.clone());
-                assert_eq!(*leader, joined.leader, "one leader per generation");
-                assert_eq!(joined.leader == joined.member, !joined.members.is_empty());
+                let told = joined.leader.clone().expect("a member leads");
+                let leader = self.leaders.entry(place).or_insert(told.clone());
+                assert_eq!(*leader, told, "one leader per generation");
+                assert_eq!(told == joined.member, !joined.members.is_empty());
                 let latest = self.told.last_key_value().map_or(0, |(g, _)| *g);
                 assert!(joined.generation >= latest, "a generation went back");
                 client.id = Some(joined.member.clone());

@@ -9,6 +9,7 @@ pub mod config;
 pub mod error;
 pub mod id;
 pub mod limits;
+pub mod migration;
 pub mod offset;
 pub mod partitioner;
 pub mod size;
@@ -20,4 +21,5 @@ pub use id::{
     BrokerEpoch, ClusterId, DirectoryId, GroupName, MemberId, NameError, NodeId, PartitionId,
     ProducerId, TopicId, TopicName, TopicPartition, TransactionalId,
 };
+pub use migration::GroupMigration;
 pub use offset::{LeaderEpoch, Offset, OffsetRange, Sequence};

@@ -151,7 +151,7 @@ pub fn scrub_file(data: &[u8]) {
     }
 }
 
-/// Keys and values of committed offsets, of groups and of members.
+/// Keys and values of committed offsets, of groups and of members, and what consumers say and are told in those.
 ///
 /// # Panics
 /// When a property is broken.
@@ -171,6 +171,16 @@ pub fn offsets(data: &[u8]) {
     if let Ok(member) = codec::decode_member(data) {
         let again = codec::decode_member(&codec::encode_member(&member));
         assert_eq!(again, Ok(member));
+    }
+    if let Ok(said) = codec::decode_subscription(data)
+        && said.version <= codec::EMBEDDED_VERSION
+    {
+        assert_eq!(codec::encode_subscription(&said), data);
+    }
+    if let Ok(told) = codec::decode_assignment(data)
+        && told.version <= codec::EMBEDDED_VERSION
+    {
+        assert_eq!(codec::encode_assignment(&told), data);
     }
     if let Ok(group) = codec::decode_classic(data) {
         let again = codec::decode_classic(&codec::encode_classic(&group));

@@ -199,6 +199,9 @@ pub fn all() -> Vec<(&'static str, String, Vec<u8>)> {
     let (key, value) = offset_record();
     add("offsets", "key", key);
     add("offsets", "value", value);
+    for (name, bytes) in classic_member() {
+        add("offsets", name, bytes);
+    }
     let (key, value) = transaction_record();
     add("transactions", "key", key);
     add("transactions", "value", value);
@@ -291,6 +294,46 @@ fn transaction_record() -> (Vec<u8>, Vec<u8>) {
     };
     let id = "pipeline-1".parse().unwrap();
     (codec::encode_key(&id), codec::encode_value(&record))
+}
+
+/// A member of the classic protocol in a group of the consumer protocol, what it said, and what it is told.
+fn classic_member() -> [(&'static str, Vec<u8>); 3] {
+    let orders: TopicName = "orders".parse().unwrap();
+    let owned = vec![(orders.clone(), vec![0, 2])];
+    let said = codec::encode_subscription(&codec::EmbeddedSubscription {
+        version: codec::EMBEDDED_VERSION,
+        topics: vec![orders.clone()],
+        user_data: Some(vec![7]),
+        owned: owned.clone(),
+        generation: 5,
+        rack: Some("r1".to_owned()),
+    });
+    let told = codec::encode_assignment(&codec::EmbeddedAssignment {
+        version: codec::EMBEDDED_VERSION,
+        partitions: owned.clone(),
+        user_data: None,
+    });
+    let member = codec::encode_member(&codec::MemberRecord {
+        epoch: 7,
+        previous_epoch: 6,
+        departed: false,
+        instance: Some("one".to_owned()),
+        rack: "r1".to_owned(),
+        client_id: "app".to_owned(),
+        peer: "10.0.0.9:4711".to_owned(),
+        session_timeout_ms: 45_000,
+        rebalance_timeout_ms: 60_000,
+        assignor: String::new(),
+        pattern: String::new(),
+        topics: vec![orders],
+        granted: owned,
+        classic: Some(vec![("range".to_owned(), said.clone())]),
+    });
+    [
+        ("subscription", said),
+        ("assignment", told),
+        ("classic-member", member),
+    ]
 }
 
 fn offset_record() -> (Vec<u8>, Vec<u8>) {

@@ -1,9 +1,9 @@
 //! Consumer groups: requests to broker API, and groups and committed offsets to messages.
 
 use varve_broker_api::{
-    CommitOffsets, CommittedOffset, Error, GetOffsets, GroupInfo, GroupListing, GroupState,
-    Heartbeat, HeartbeatReply, MemberInfo, OffsetCommit, Position, ResetOffsets, ResetTarget,
-    Subscription,
+    CommitOffsets, CommittedOffset, Error, GetOffsets, GroupInfo, GroupListing, GroupProtocol,
+    GroupState, Heartbeat, HeartbeatReply, MemberInfo, OffsetCommit, Position, ResetOffsets,
+    ResetTarget, Subscription,
 };
 use varve_proto::v1;
 use varve_types::{MemberId, Offset, limits};
@@ -262,6 +262,13 @@ const fn to_state(state: GroupState) -> v1::GroupState {
     }
 }
 
+const fn to_protocol(protocol: GroupProtocol) -> v1::GroupProtocol {
+    match protocol {
+        GroupProtocol::Classic => v1::GroupProtocol::Classic,
+        GroupProtocol::Consumer => v1::GroupProtocol::Consumer,
+    }
+}
+
 /// A group in a list, in the words of the API.
 #[must_use]
 pub fn to_listing(listing: &GroupListing) -> v1::GroupListing {
@@ -271,6 +278,7 @@ pub fn to_listing(listing: &GroupListing) -> v1::GroupListing {
         kind: v1::GroupKind::Consumer as i32,
         coordinator_node_id: listing.coordinator.0,
         member_count: i32::try_from(listing.members).unwrap_or(i32::MAX),
+        protocol: to_protocol(listing.protocol) as i32,
     }
 }
 
@@ -286,6 +294,7 @@ pub fn to_group(group: &GroupInfo) -> v1::Group {
         assignment_epoch: group.assignment_epoch,
         assignor: group.assignor.clone(),
         members: group.members.iter().map(to_member).collect(),
+        protocol: to_protocol(group.protocol) as i32,
     }
 }
 
@@ -309,6 +318,7 @@ fn to_member(member: &MemberInfo) -> v1::GroupMember {
         owned: member.owned.iter().map(to_topic_partition).collect(),
         target: member.target.iter().map(to_topic_partition).collect(),
         since_heartbeat: Some(to_duration(member.since_heartbeat)),
+        protocol: to_protocol(member.protocol) as i32,
     }
 }
 

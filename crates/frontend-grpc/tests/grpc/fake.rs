@@ -692,6 +692,7 @@ impl Broker for Fake {
             },
             coordinator: NodeId(1),
             members: group.members.len(),
+            protocol: GroupProtocol::Consumer,
         };
         Ok(state.groups.iter().map(listing).collect())
     }

@@ -6,10 +6,12 @@ use std::sync::Arc;
 
 use varve_types::{ErrorKind, MemberId};
 
+use crate::classic::assignment;
 use crate::classic::state::{Classic, Step};
 use crate::classic::{ClassicError, ClassicJoin, ClassicJoined, ClassicMember};
-use crate::codec::ClassicMemberRecord;
+use crate::codec::{self, ClassicMemberRecord};
 use crate::config::Config;
+use crate::member::Member;
 use crate::{Failure, Reply, Tick, Ticket};
 
 #[derive(Debug)]
@@ -30,6 +32,8 @@ pub(crate) struct Peer {
     pub(super) syncing: Option<Ticket>,
     /// It has been told its assignment of this generation.
     pub(super) synced: bool,
+    /// Epoch it has from the consumer group that this was, until the first generation after it begins.
+    pub(super) former: Option<i32>,
 }
 
 impl Peer {
@@ -47,6 +51,7 @@ impl Peer {
             joining: None,
             syncing: None,
             synced: false,
+            former: None,
         };
         peer.says(join, now);
         peer
@@ -73,6 +78,29 @@ impl Peer {
             joining: None,
             syncing: None,
             synced: true,
+            former: None,
+        }
+    }
+
+    /// A member of a consumer group that speaks this protocol, and goes on in a classic group.
+    pub(super) fn passed(member: Member) -> Self {
+        let side = member.classic.as_ref();
+        let version = codec::answer_version(side.map_or(&[], |s| s.first().1));
+        let assignment = assignment(version, &member.granted);
+        Self {
+            instance: member.instance,
+            client_id: member.client_id,
+            peer: member.peer,
+            protocols: member.classic.map(|s| s.protocols).unwrap_or_default(),
+            session_timeout_ms: member.session_timeout_ms,
+            rebalance_timeout_ms: member.rebalance_timeout_ms,
+            assignment,
+            heard: member.heard,
+            expires: member.expires,
+            joining: None,
+            syncing: None,
+            synced: true,
+            former: Some(member.epoch),
         }
     }
 
@@ -161,12 +189,13 @@ impl Classic {
     /// What a member is told of the present generation.
     pub(super) fn joined(&self, id: &MemberId, skip_assignment: bool) -> Reply {
         let leader = self.leader.clone().unwrap_or_else(|| id.clone());
+        let leads = leader == *id;
         let describe = |(member, m): (&MemberId, &Peer)| ClassicMember {
             member: member.clone(),
             instance: m.instance.clone(),
             metadata: m.metadata(&self.protocol).to_vec(),
         };
-        let members = if leader == *id {
+        let members = if leads {
             self.members.iter().map(describe).collect()
         } else {
             Vec::new()
@@ -176,7 +205,7 @@ impl Classic {
             generation: self.generation,
             protocol_type: self.protocol_type.clone(),
             protocol: self.protocol.clone(),
-            leader,
+            leader: Some(leader),
             members,
             skip_assignment,
         }))
@@ -199,6 +228,13 @@ impl Classic {
             return Ok(());
         }
         Err(ClassicError::UnknownMember)
+    }
+
+    /// Whether a member has this generation: that of the group, or the one it came with when the group
+    /// passed from the consumer protocol, until it is told the next.
+    pub(super) fn has_generation(&self, id: &MemberId, generation: i32) -> bool {
+        let former = self.members.get(id).and_then(|m| m.former);
+        generation == self.generation || former == Some(generation)
     }
 
     /// Takes a member out. Whoever waits in its name is told that it is not known.

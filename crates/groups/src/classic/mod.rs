@@ -2,10 +2,11 @@
 //!
 //! Invariants: one leader per generation; a generation is never smaller than the one before; an assignment
 //! is told only after the record that holds it is durable, and only in the generation it was made for.
-//! Never looks into what members say about themselves: metadata and assignments are bytes.
+//! Metadata and assignments are bytes here, which only a passage to the consumer protocol looks into.
 
 mod join;
 mod members;
+mod passage;
 mod state;
 mod sync;
 
@@ -14,6 +15,7 @@ use std::sync::Arc;
 
 use varve_types::{ErrorKind, GroupName, MemberId};
 
+pub(crate) use passage::{Waiting, assignment};
 pub(crate) use state::{Classic, Step, Wanted};
 
 use crate::Failure;
@@ -96,7 +98,7 @@ pub enum ClassicError {
     /// Members are joining: join again.
     RebalanceInProgress,
     /// Protocol type or protocols do not go with those of the members, or the members speak the other
-    /// group protocol.
+    /// group protocol and are kept to themselves.
     InconsistentProtocol,
     /// Join again with this id.
     MemberIdRequired(MemberId),
@@ -173,8 +175,8 @@ pub struct ClassicJoined {
     pub protocol_type: String,
     /// Protocol that was chosen.
     pub protocol: String,
-    /// Leader of the generation.
-    pub leader: MemberId,
+    /// Leader of the generation; `None`: the coordinator assigns.
+    pub leader: Option<MemberId>,
     /// To the leader: every member. To others: empty.
     pub members: Vec<ClassicMember>,
     /// The leader need not assign: the assignment of before stands.

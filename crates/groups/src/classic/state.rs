@@ -63,7 +63,7 @@ pub(crate) struct Classic {
     pub(crate) members: BTreeMap<MemberId, Peer>,
     pub(super) instances: BTreeMap<String, MemberId>,
     /// Ids that were given out and have not come back, with the end of the wait.
-    pub(super) promised: BTreeMap<MemberId, Tick>,
+    pub(crate) promised: BTreeMap<MemberId, Tick>,
     /// When joining, or assigning, is over.
     pub(super) until: Option<Tick>,
     pub(super) gathering: Option<Gathering>,
@@ -231,6 +231,7 @@ impl Classic {
         self.committing = false;
         for member in self.members.values_mut() {
             member.assignment.clear();
+            member.former = None;
             // A static member that is away has nothing to ask for.
             member.synced = member.joining.is_none();
         }

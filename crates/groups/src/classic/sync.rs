@@ -21,7 +21,7 @@ impl Classic {
         sync: ClassicSync,
     ) -> Result<bool, ClassicError> {
         self.check_member(&sync.member, sync.instance.as_ref())?;
-        if sync.generation != self.generation {
+        if !self.has_generation(&sync.member, sync.generation) {
             return Err(ClassicError::IllegalGeneration);
         }
         let differs = |given: &Option<String>, own: &str| given.as_ref().is_some_and(|g| g != own);
@@ -85,7 +85,7 @@ impl Classic {
         instance: Option<&String>,
     ) -> Result<(), ClassicError> {
         self.check_member(id, instance)?;
-        if generation != self.generation {
+        if !self.has_generation(id, generation) {
             return Err(ClassicError::IllegalGeneration);
         }
         if let Some(peer) = self.members.get_mut(id) {
@@ -108,7 +108,7 @@ impl Classic {
         generation: i32,
     ) -> Result<(), ClassicError> {
         self.check_member(id, None)?;
-        if generation != self.generation {
+        if !self.has_generation(id, generation) {
             return Err(ClassicError::IllegalGeneration);
         }
         // Members of a generation that begins have not been told what they own.

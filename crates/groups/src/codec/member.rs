@@ -16,6 +16,9 @@ pub const GROUP_VALUE_VERSION: i16 = 1;
 pub const MEMBER_KEY_VERSION: i16 = 1001;
 /// Version of the value of a member's record.
 pub const MEMBER_VALUE_VERSION: i16 = 1;
+/// Version of the value of the record of a member that speaks the classic protocol. Only those have it: a
+/// program that does not know it reads the others.
+pub const CLASSIC_MEMBER_VALUE_VERSION: i16 = 2;
 
 /// Epochs in records are less than this, so that those to come can be counted.
 const EPOCH_END: i32 = i32::MAX - 1_000_000;
@@ -56,6 +59,8 @@ pub struct MemberRecord {
     pub topics: Vec<TopicName>,
     /// Partitions it was granted and has not given back, by topic.
     pub granted: Vec<(TopicName, Vec<i32>)>,
+    /// If it speaks the classic protocol: the ways to assign it knows, each with what it said with it.
+    pub classic: Option<Vec<(String, Vec<u8>)>>,
 }
 
 /// Key of a group's own record.
@@ -86,7 +91,11 @@ pub fn encode_member_key(group: &GroupName, member: &MemberId) -> Vec<u8> {
 /// Value of a member's record. Strings have at most 32767 bytes.
 #[must_use]
 pub fn encode_member(record: &MemberRecord) -> Vec<u8> {
-    let mut out = MEMBER_VALUE_VERSION.to_be_bytes().to_vec();
+    let version = match record.classic {
+        Some(_) => CLASSIC_MEMBER_VALUE_VERSION,
+        None => MEMBER_VALUE_VERSION,
+    };
+    let mut out = version.to_be_bytes().to_vec();
     out.extend_from_slice(&record.epoch.to_be_bytes());
     out.extend_from_slice(&record.previous_epoch.to_be_bytes());
     out.push(u8::from(record.departed));
@@ -108,6 +117,14 @@ pub fn encode_member(record: &MemberRecord) -> Vec<u8> {
         put_count(&mut out, partitions.len());
         for partition in partitions {
             out.extend_from_slice(&partition.to_be_bytes());
+        }
+    }
+    if let Some(protocols) = &record.classic {
+        put_count(&mut out, protocols.len());
+        for (name, metadata) in protocols {
+            put_string(&mut out, name);
+            put_count(&mut out, metadata.len());
+            out.extend_from_slice(metadata);
         }
     }
     out
@@ -159,7 +176,11 @@ pub fn decode_group(bytes: &[u8]) -> Result<GroupRecord, CodecError> {
 /// [`CodecError`] for anything that [`encode_member`] does not write.
 pub fn decode_member(bytes: &[u8]) -> Result<MemberRecord, CodecError> {
     let mut reader = Reader::new("value of a member record", bytes);
-    reader.version(MEMBER_VALUE_VERSION)?;
+    let speaks_classic = bytes.starts_with(&CLASSIC_MEMBER_VALUE_VERSION.to_be_bytes());
+    reader.version(match speaks_classic {
+        true => CLASSIC_MEMBER_VALUE_VERSION,
+        false => MEMBER_VALUE_VERSION,
+    })?;
     let record = MemberRecord {
         epoch: epoch(&mut reader, "member_epoch")?,
         previous_epoch: epoch(&mut reader, "previous_epoch")?,
@@ -178,6 +199,10 @@ pub fn decode_member(bytes: &[u8]) -> Result<MemberRecord, CodecError> {
         pattern: reader.string("pattern")?.to_owned(),
         topics: topics(&mut reader)?,
         granted: granted(&mut reader)?,
+        classic: match speaks_classic {
+            true => Some(protocols(&mut reader)?),
+            false => None,
+        },
     };
     reader.end()?;
     Ok(record)
@@ -211,6 +236,16 @@ fn topics(reader: &mut Reader<'_>) -> Result<Vec<TopicName>, CodecError> {
         topics.push(topic(reader)?);
     }
     Ok(topics)
+}
+
+fn protocols(reader: &mut Reader<'_>) -> Result<Vec<(String, Vec<u8>)>, CodecError> {
+    let count = reader.count("protocols")?;
+    let mut protocols = Vec::new();
+    for _ in 0..count {
+        let name = reader.string("protocol")?.to_owned();
+        protocols.push((name, reader.bytes("metadata")?.to_vec()));
+    }
+    Ok(protocols)
 }
 
 fn granted(reader: &mut Reader<'_>) -> Result<Vec<(TopicName, Vec<i32>)>, CodecError> {
@@ -253,6 +288,14 @@ mod tests {
             pattern: "o.*".to_owned(),
             topics: vec![TopicName::new("orders").unwrap()],
             granted: vec![(TopicName::new("orders").unwrap(), vec![0, 2])],
+            classic: None,
+        }
+    }
+
+    fn classic_sample() -> MemberRecord {
+        MemberRecord {
+            classic: Some(vec![("range".to_owned(), vec![1, 2])]),
+            ..sample()
         }
     }
 
@@ -278,6 +321,7 @@ mod tests {
             ("gvalue", encode_group(&GroupRecord { epoch: 7 })),
             ("mkey  ", encode_member_key(&group, &member)),
             ("mvalue", encode_member(&sample())),
+            ("mclass", encode_member(&classic_sample())),
         ] {
             let line = format!("{name} {}\n", hex(&bytes));
             assert!(document.contains(&line), "{line}");
@@ -301,7 +345,7 @@ mod tests {
             departed: true,
             ..sample()
         };
-        for record in [sample(), dynamic] {
+        for record in [sample(), dynamic, classic_sample()] {
             assert_eq!(decode_member(&encode_member(&record)), Ok(record));
         }
     }
@@ -329,13 +373,14 @@ mod tests {
                 prop_assert_eq!(encode_group(&record), bytes);
             }
             // Near misses get further into the decoder than noise does.
-            let mut value = encode_member(&sample());
-            if let Some(byte) = value.get_mut(at) {
-                *byte = to;
-            }
-            value.truncate(cut.max(64));
-            if let Ok(record) = decode_member(&value) {
-                prop_assert_eq!(encode_member(&record), value);
+            for mut value in [encode_member(&sample()), encode_member(&classic_sample())] {
+                if let Some(byte) = value.get_mut(at) {
+                    *byte = to;
+                }
+                value.truncate(cut.max(64));
+                if let Ok(record) = decode_member(&value) {
+                    prop_assert_eq!(encode_member(&record), value);
+                }
             }
         }
     }

@@ -5,6 +5,7 @@
 //! decoded encodes to the same bytes. Never knows where the bytes are kept.
 
 mod classic;
+mod embedded;
 mod member;
 mod offset;
 mod wire;
@@ -15,10 +16,16 @@ pub use classic::{
     CLASSIC_KEY_VERSION, CLASSIC_VALUE_VERSION, ClassicMemberRecord, ClassicRecord, decode_classic,
     encode_classic, encode_classic_key,
 };
+pub(crate) use embedded::answer_version;
+pub use embedded::{
+    ByTopic, CONSUMER_PROTOCOL, EMBEDDED_VERSION, EmbeddedAssignment, EmbeddedSubscription,
+    by_topic, decode_assignment, decode_subscription, encode_assignment, encode_subscription,
+    partition_set,
+};
 pub use member::{
-    GROUP_KEY_VERSION, GROUP_VALUE_VERSION, GroupRecord, MEMBER_KEY_VERSION, MEMBER_VALUE_VERSION,
-    MemberRecord, decode_group, decode_member, encode_group, encode_group_key, encode_member,
-    encode_member_key,
+    CLASSIC_MEMBER_VALUE_VERSION, GROUP_KEY_VERSION, GROUP_VALUE_VERSION, GroupRecord,
+    MEMBER_KEY_VERSION, MEMBER_VALUE_VERSION, MemberRecord, decode_group, decode_member,
+    encode_group, encode_group_key, encode_member, encode_member_key,
 };
 pub(crate) use wire::cut;
 

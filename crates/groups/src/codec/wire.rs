@@ -124,6 +124,18 @@ impl<'a> Reader<'a> {
         Ok(bytes)
     }
 
+    /// Bytes with their length, 32 bits, or nothing where that is -1.
+    pub(super) fn optional_bytes(
+        &mut self,
+        field: &'static str,
+    ) -> Result<Option<&'a [u8]>, CodecError> {
+        if let Some(rest) = self.rest.strip_prefix(&[0xff; 4]) {
+            self.rest = rest;
+            return Ok(None);
+        }
+        self.bytes(field).map(Some)
+    }
+
     /// A string, or nothing where its length is -1.
     pub(super) fn optional_string(
         &mut self,

@@ -41,6 +41,7 @@ impl Matcher for Glob {
 }
 
 struct Script {
+    config: Config,
     coordinator: Coordinator,
     now: Tick,
     next_ticket: u64,
@@ -117,6 +118,42 @@ fn commits(text: &str) -> Vec<OffsetCommit> {
         .collect()
 }
 
+/// What a member says of itself: `@topics/owned/generation` is a consumer's subscription, its parts of names
+/// with `+` between them; anything else is text.
+fn said(text: &str) -> Vec<u8> {
+    let Some(rest) = text.strip_prefix('@') else {
+        return text.as_bytes().to_vec();
+    };
+    let mut parts = rest.split('/');
+    let mut part = || parts.next().unwrap_or("");
+    let topics = part().split('+').filter(|t| !t.is_empty());
+    codec::encode_subscription(&codec::EmbeddedSubscription {
+        version: 3,
+        topics: topics.map(|t| TopicName::new(t).unwrap()).collect(),
+        user_data: None,
+        owned: places(part()),
+        generation: part().parse().unwrap_or(-1),
+        rack: None,
+    })
+}
+
+/// What a leader assigns: `@partitions` is a consumer's assignment.
+fn assigned(text: &str) -> Vec<u8> {
+    let Some(rest) = text.strip_prefix('@') else {
+        return text.as_bytes().to_vec();
+    };
+    codec::encode_assignment(&codec::EmbeddedAssignment {
+        version: 3,
+        partitions: places(rest),
+        user_data: None,
+    })
+}
+
+fn places(text: &str) -> codec::ByTopic {
+    let all = text.split('+').filter(|t| !t.is_empty());
+    codec::by_topic(&all.map(partition).collect())
+}
+
 struct Args<'a> {
     words: Vec<&'a str>,
     named: BTreeMap<&'a str, &'a str>,
@@ -162,6 +199,7 @@ impl<'a> Args<'a> {
 impl Script {
     fn new() -> Self {
         Self {
+            config: config(),
             coordinator: Coordinator::new(config(), Box::new(Glob)),
             now: Tick(0),
             next_ticket: 1,
@@ -231,7 +269,7 @@ impl Script {
 
     /// Another coordinator reads what is durable, of each key the last record, and goes on.
     fn reload(&mut self, text: &mut String) {
-        self.coordinator = Coordinator::new(config(), Box::new(Glob));
+        self.coordinator = Coordinator::new(self.config.clone(), Box::new(Glob));
         self.log.retain(|b| b.durable);
         let of = |b: &Batch| (b.of, b.records.clone());
         let log: Vec<_> = self.log.iter().map(of).collect();
@@ -333,7 +371,7 @@ impl Script {
                 protocol_type: named("type").unwrap_or("consumer").to_owned(),
                 protocols: protocols
                     .filter_map(|p| p.split_once('='))
-                    .map(|(name, text)| (name.to_owned(), text.as_bytes().to_vec()))
+                    .map(|(name, text)| (name.to_owned(), said(text)))
                     .collect(),
                 session_timeout_ms: args.number("session").unwrap_or(10_000),
                 rebalance_timeout_ms: args.number("rebalance").unwrap_or(20_000),
@@ -360,7 +398,7 @@ impl Script {
                 assignments: assign
                     .split(',')
                     .filter_map(|a| a.split_once('='))
-                    .map(|(id, text)| (MemberId::new(id).unwrap(), text.as_bytes().to_vec()))
+                    .map(|(id, text)| (MemberId::new(id).unwrap(), assigned(text)))
                     .collect(),
             }),
         }
@@ -516,6 +554,9 @@ impl Script {
             self.now = end;
         } else if self.is_of_no_batch(line) {
             text.push_str("there is no such batch\n");
+        } else if let Some(policy) = line.strip_prefix("policy ") {
+            // Of the coordinators to come.
+            self.config.migration = policy.parse().unwrap();
         } else if line == "reload" {
             self.reload(&mut text);
         } else if let Some(what) = line.strip_prefix("membership ") {

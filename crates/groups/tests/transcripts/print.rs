@@ -62,8 +62,32 @@ pub fn print_append(text: &mut String, label: u64, group: &GroupName, records: &
     }
 }
 
-fn text(bytes: &[u8]) -> &str {
-    std::str::from_utf8(bytes).unwrap()
+/// What a member says of itself: text, or a consumer's subscription as `@topics/owned/generation`.
+fn text(bytes: &[u8]) -> String {
+    if bytes.iter().all(u8::is_ascii_graphic) {
+        return String::from_utf8(bytes.to_vec()).unwrap();
+    }
+    let said = codec::decode_subscription(bytes).unwrap();
+    let topics: Vec<_> = said.topics.iter().map(ToString::to_string).collect();
+    let (owned, generation) = (places(&said.owned), said.generation);
+    format!("@{}/{owned}/{generation}", topics.join("+"))
+}
+
+/// What a member was assigned: text, or a consumer's assignment as `@partitions`.
+fn assigned(bytes: &[u8]) -> String {
+    if bytes.iter().all(u8::is_ascii_graphic) {
+        return String::from_utf8(bytes.to_vec()).unwrap();
+    }
+    let assignment = codec::decode_assignment(bytes).unwrap();
+    format!("@{}", places(&assignment.partitions))
+}
+
+fn places(all: &codec::ByTopic) -> String {
+    let all: Vec<_> = codec::partition_set(all)
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    all.join("+")
 }
 
 fn print_classic(r: &ClassicRecord) -> String {
@@ -76,7 +100,7 @@ fn print_classic(r: &ClassicRecord) -> String {
     );
     for m in &r.members {
         let instance = m.instance.as_deref().unwrap_or("-");
-        let (metadata, assignment) = (text(&m.metadata), text(&m.assignment));
+        let (metadata, assignment) = (text(&m.metadata), assigned(&m.assignment));
         let _ = write!(
             line,
             "\n    {} instance={instance} {metadata:?} {assignment:?}",
@@ -102,11 +126,18 @@ fn print_member(m: &MemberRecord) -> String {
         .collect();
     let instance = m.instance.as_deref().unwrap_or("-");
     format!(
-        "epoch={} before={} granted=[{}] instance={instance}{}",
+        "epoch={} before={} granted=[{}] instance={instance}{}{}",
         m.epoch,
         m.previous_epoch,
         granted.join(","),
-        if m.departed { " departed" } else { "" }
+        if m.departed { " departed" } else { "" },
+        m.classic.as_ref().map_or_else(String::new, |protocols| {
+            let said: Vec<_> = protocols
+                .iter()
+                .map(|(name, said)| format!("{name}={}", text(said)))
+                .collect();
+            format!(" classic={}", said.join(","))
+        })
     )
 }
 
@@ -184,6 +215,9 @@ fn print_reply(reply: &Reply) -> String {
                     join(&m.target),
                     m.since_heartbeat_ms
                 );
+                if let Some((said, told)) = m.classic.as_ref().filter(|_| g.classic.is_none()) {
+                    let _ = write!(line, " classic={}>{}", text(said), assigned(told));
+                }
             }
             line
         }
@@ -204,7 +238,7 @@ fn print_reply(reply: &Reply) -> String {
                 j.generation,
                 j.protocol_type,
                 j.protocol,
-                j.leader,
+                j.leader.as_ref().map_or("-", MemberId::as_str),
                 members.join(","),
                 if j.skip_assignment { " skip" } else { "" }
             )
@@ -213,7 +247,7 @@ fn print_reply(reply: &Reply) -> String {
             "synced {}/{} {:?}",
             s.protocol_type,
             s.protocol,
-            text(&s.assignment)
+            assigned(&s.assignment)
         ),
         Reply::ClassicAlive => "alive".to_owned(),
         Reply::ClassicLeft(r) => {

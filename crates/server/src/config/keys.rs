@@ -36,6 +36,7 @@ keys! {
     "cluster.seeds", "", "HOST:PORT of peer listeners, separated by commas", "Nodes to ask for the cluster; to found one, the same list on each, each node in it. Without seeds the node is alone.";
     "default.replication.factor", "", "1 to 7; 1 without cluster.seeds", "Replicas of topics that name no number; default: 3, or as many as there are nodes.";
     "fetch.max.bytes", "50MiB", "a size from 1KiB to 50MiB", "Largest answer of a fetch.";
+    "group.consumer.migration.policy", "bidirectional", "bidirectional, upgrade, downgrade or disabled", "Which way a group with members may pass between the classic and the consumer protocol: upgrade lets members of the consumer protocol into a classic group, downgrade makes a group classic again when the last of them is gone; disabled keeps each protocol's members out of the other's groups. Groups without members pass freely.";
     "group.heartbeat.interval.ms", "5000", "100 to 60000", "Interval of group heartbeats.";
     "group.max.size", "1000", "1 to 1000", "Most members of a group.";
     "group.session.timeout.ms", "45000", "500 to 1800000", "Silence after which a group member is expelled.";

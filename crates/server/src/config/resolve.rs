@@ -415,6 +415,7 @@ fn broker(r: &Reader<'_>, settings: &Settings, node: NodeId) -> Result<BrokerCon
         ),
         group_session_timeout: r.millis("group.session.timeout.ms", 500, 1_800_000)?,
         group_heartbeat_interval: r.millis("group.heartbeat.interval.ms", 100, 60_000)?,
+        group_migration: r.parse("group.consumer.migration.policy", |t| t.parse().ok())?,
         group_max_size: size(r.number("group.max.size", 1, limits::GROUP_MAX_MEMBERS as u64)?),
         ..BrokerConfig::new(data_dir, ClusterId::default(), node)
     })
