@@ -30,6 +30,7 @@ mod loading;
 mod member;
 mod offsets;
 mod output;
+pub mod planted;
 mod reconcile;
 mod rules;
 mod subscription;

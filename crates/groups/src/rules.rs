@@ -4,6 +4,7 @@ use varve_types::{ErrorKind, GroupName, MemberId};
 
 use crate::config::Config;
 use crate::group::Group;
+use crate::planted::{self, Plant};
 use crate::{Failure, Heartbeat, HeartbeatReply, Reply};
 
 impl Group {
@@ -79,7 +80,7 @@ impl Group {
         if member_epoch > member.epoch {
             return Err(self.fenced(id, member_epoch, member.epoch));
         }
-        if member_epoch < member.epoch {
+        if member_epoch < member.epoch && !planted::is(Plant::AcceptOldEpoch) {
             return Err(Failure::new(
                 ErrorKind::StaleMemberEpoch,
                 format!(
