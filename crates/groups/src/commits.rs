@@ -13,6 +13,7 @@ use crate::coordinator::{Coordinator, group_not_found};
 use crate::group::Group;
 use crate::journal::{Record, Wait};
 use crate::offsets::{Change, Committed};
+use crate::planted::{self, Plant};
 use crate::rules::unknown_member;
 use crate::writes::{Answer, Write};
 use crate::{AppendId, Failure, OffsetCommit, Output, Reply, Tick, Ticket};
@@ -192,15 +193,22 @@ impl Coordinator {
             group.journal.group_record_removed();
             records.push((codec::encode_group_key(name), None));
         }
-        let write = Write {
+        let mut write = Write {
             ticket,
             changes,
             answer,
             membership,
             ..Write::new()
         };
+        let mut early = None;
+        if planted::is(Plant::CommitBeforeDurable)
+            && let Answer::Commit(results) = &mut write.answer
+        {
+            early = Some(Reply::Committed(std::mem::take(results)));
+            write.ticket = None;
+        }
         self.append(name, records, write, out);
-        Ok(None)
+        Ok(early)
     }
 
     /// Hands a batch out and keeps what its completion means.
@@ -244,8 +252,16 @@ impl Coordinator {
                 held: group.journal.take_held(),
                 ..Write::new()
             };
+            let mut write = write;
+            let early = match planted::is(Plant::GrantBeforeDurable) {
+                true => std::mem::take(&mut write.held),
+                false => Vec::new(),
+            };
             self.append(name, records, write, out);
             self.touched.remove(name);
+            if let Some(group) = self.groups.get_mut(name) {
+                out.extend(early.into_iter().map(|held| group.release(now, held)));
+            }
             return;
         }
         match group.journal.wait() {

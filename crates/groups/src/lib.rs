@@ -32,6 +32,7 @@ mod member;
 mod mixed;
 mod offsets;
 mod output;
+pub mod planted;
 mod reconcile;
 mod rules;
 mod subscription;

@@ -47,6 +47,16 @@ fn seeds_keep_every_invariant_and_recover() {
         "replica begins a new run while it is let in sync",
         "unclean election",
         "unclean start",
+        "transaction committed and shown",
+        "transaction aborted by timeout",
+        "coordinator failover in PREPARE",
+        "coordinator struck between markers",
+        "late EndTxn refused",
+        "late batch of a transaction refused",
+        "transaction left open for good",
+        "group rebalance during commit",
+        "group coordinator changed during a rebalance",
+        "commit of an old member epoch refused",
     ] {
         assert!(coverage.contains_key(what), "never reached: {what}");
     }

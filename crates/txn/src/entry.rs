@@ -9,6 +9,7 @@ use std::collections::{BTreeSet, VecDeque};
 use varve_types::TransactionalId;
 
 use crate::coordinator::Config;
+use crate::planted::{self, Plant};
 use crate::record::{Place, Record, State};
 use crate::rules::{Answer, Call, Context, Decision, timed_out};
 use crate::{AppendId, Description, Failure, Listing, Lost, Now, Reply, Tick, Ticket};
@@ -114,7 +115,7 @@ impl Entry {
             .saturating_sub(record.started_ms.unwrap_or(now.wall_ms));
         let age = u64::try_from(age).unwrap_or(0).min(timeout);
         self.times_out = now.tick.plus(timeout - age);
-        if record.state.is_deciding() {
+        if record.state.is_deciding() && !planted::is(Plant::ForgetUntold) {
             self.untold = record.partitions.clone();
             self.tell_at = now.tick;
         }
@@ -165,7 +166,34 @@ impl Entry {
             "two appends of {} at once",
             env.name
         );
+        let answer = self.too_early(record.as_ref(), answer, env);
         self.append(Intent { record, answer }, false, env);
+    }
+
+    /// Only a planted bug answers, or sends markers, before what that rests on is durable.
+    fn too_early(
+        &mut self,
+        record: Option<&Record>,
+        answer: Option<(Ticket, Answer)>,
+        env: &mut Env<'_>,
+    ) -> Option<(Ticket, Answer)> {
+        let record = record?;
+        if planted::is(Plant::MarkerBeforeDecision) && record.state.is_deciding() {
+            self.durable = Some(record.clone());
+            env.acts
+                .push(Act::Send(record.partitions.iter().cloned().collect()));
+        }
+        let (ticket, what) = answer?;
+        let early = match what {
+            Answer::Added => planted::is(Plant::RegisteredBeforeDurable),
+            Answer::Ended => planted::is(Plant::EndedBeforeDurable),
+            Answer::Session | Answer::Aborted => false,
+        };
+        if early {
+            env.acts.push(Act::Reply(ticket, what.reply(record)));
+            return None;
+        }
+        answer
     }
 
     fn append(&mut self, intent: Intent, doubtful: bool, env: &mut Env<'_>) {
@@ -308,7 +336,8 @@ impl Entry {
         let Some(record) = &self.durable else {
             return false;
         };
-        if record.state == State::Ongoing && self.times_out <= now && free {
+        let late = self.times_out <= now && !planted::is(Plant::NeverTimesOut);
+        if record.state == State::Ongoing && late && free {
             let aborted = timed_out(record, env.now.wall_ms);
             self.write(Some(aborted), None, env);
             return true;

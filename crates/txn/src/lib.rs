@@ -19,6 +19,7 @@ mod coordinator;
 mod entry;
 mod input;
 mod output;
+pub mod planted;
 mod record;
 mod rules;
 

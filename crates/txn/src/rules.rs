@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use varve_types::{ErrorKind, ProducerId, TransactionalId};
 
 use crate::coordinator::Config;
+use crate::planted::{self, Plant};
 use crate::record::{Cause, LAST_EPOCH, Place, Record, State};
 use crate::{Failure, Reply};
 
@@ -330,6 +331,11 @@ impl Context<'_> {
     fn check_owner(&self, record: &Record, producer: ProducerId) -> Result<(), Failure> {
         match who(record, producer) {
             Who::Owner => Ok(()),
+            Who::Fenced
+                if planted::is(Plant::AcceptOldSession) && producer.id == record.producer.id =>
+            {
+                Ok(())
+            }
             Who::Repeater | Who::Fenced => Err(self.fenced(record, producer)),
             Who::Unaware => {
                 let why = match record.cause {

@@ -7,8 +7,11 @@ use varve_metadata::PartitionKey;
 use varve_partition::Rejection;
 use varve_types::{Acks, NodeId, Offset, ProducerId, Sequence};
 
+use super::disk::Kind;
+use super::groups::MEMBERS;
 use super::knobs::Knobs;
-use super::world::{Addr, Event, Message, Produce, World};
+use super::txn::WRITERS;
+use super::world::{Addr, Event, Message, Origin, Produce, World};
 use crate::rng::Rng;
 
 /// After so long nobody waits for an answer any more, milliseconds.
@@ -132,13 +135,16 @@ impl Client {
             (id, first)
         });
         Some(Produce {
-            client: self.number,
+            origin: Origin::Client(self.number),
             request,
             key,
             value: (self.number as u64) << 40 | request,
             records,
             producer,
             acks: self.acks,
+            kind: Kind::Plain,
+            leader_epoch: None,
+            verified: false,
         })
     }
 
@@ -171,6 +177,15 @@ impl Client {
 
 impl World {
     pub(super) fn client_acts(&mut self, number: usize) {
+        if number >= WRITERS && self.quiet {
+            return;
+        }
+        if number >= MEMBERS {
+            return self.member_acts(number);
+        }
+        if number >= WRITERS {
+            return self.writer_acts(number);
+        }
         let keys = self.keys();
         let now = self.now;
         let guess = NodeId(1 + self.rng.below(self.knobs.nodes as u64) as i32);
@@ -191,6 +206,12 @@ impl World {
     }
 
     pub(super) fn client_hears(&mut self, number: usize, message: Message) -> Result<(), String> {
+        if number >= MEMBERS {
+            return self.member_hears(number, message);
+        }
+        if number >= WRITERS {
+            return self.writer_hears(number, message);
+        }
         let Message::Produced {
             request,
             result,

@@ -1,11 +1,45 @@
 //! The log of one partition on one simulated disk: what was written, how far it was flushed, and what a
 //! kill or a power cut leaves of it.
 
-use varve_partition::{Epochs, ProducerTable, Recovered, Replicated};
+use varve_partition::{Epochs, ProducerTable, Recovered, Replicated, TransactionEnd};
 use varve_types::config::Durability;
 use varve_types::{LeaderEpoch, Offset, ProducerId, Sequence};
 
 use crate::rng::Rng;
+
+/// What kind of batch it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Not of a transaction.
+    Plain,
+    /// Part of a transaction of its producer.
+    Transactional,
+    /// Offsets that the group's coordinator commits in that producer's transaction.
+    Offsets(ProducerId),
+    /// The end of one.
+    Marker(TransactionEnd),
+}
+
+impl Kind {
+    /// The session whose transaction the offsets belong to.
+    pub(super) const fn offsets_of(self) -> Option<ProducerId> {
+        match self {
+            Self::Offsets(producer) => Some(producer),
+            Self::Plain | Self::Transactional | Self::Marker(_) => None,
+        }
+    }
+
+    pub(super) const fn is_transactional(self) -> bool {
+        matches!(self, Self::Transactional | Self::Offsets(_))
+    }
+
+    pub(super) const fn marker(self) -> Option<TransactionEnd> {
+        match self {
+            Self::Marker(end) => Some(end),
+            Self::Plain | Self::Transactional | Self::Offsets(_) => None,
+        }
+    }
+}
 
 /// A batch. Its value is unique among everything that is ever sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,6 +49,7 @@ pub(super) struct Batch {
     pub(super) epoch: LeaderEpoch,
     pub(super) value: u64,
     pub(super) producer: Option<(ProducerId, Sequence)>,
+    pub(super) kind: Kind,
 }
 
 impl Batch {
@@ -28,11 +63,11 @@ impl Batch {
             end_offset: self.end(),
             leader_epoch: self.epoch,
             producer: self.producer,
-            unsequenced: None,
+            unsequenced: self.kind.offsets_of(),
             records: self.records,
             max_timestamp: 0,
-            transactional: false,
-            marker: None,
+            transactional: self.kind.is_transactional(),
+            marker: self.kind.marker(),
         }
     }
 }

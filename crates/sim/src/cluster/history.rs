@@ -21,6 +21,8 @@ pub(super) struct History {
     pub(super) trimmed: Offset,
     /// For each epoch, the least and the greatest end that its leader has told clients.
     pub(super) latest: BTreeMap<LeaderEpoch, (Offset, Offset)>,
+    /// The same of the last stable offset.
+    pub(super) stable: BTreeMap<LeaderEpoch, (Offset, Offset)>,
     /// The log it began with, and its epoch; `None`: it began with nothing.
     pub(super) founder: Option<(LeaderEpoch, Log)>,
 }

@@ -9,7 +9,7 @@ use crate::rng::Rng;
 pub struct Knobs {
     /// Nodes, 3 to 5.
     pub nodes: i32,
-    /// Partitions of the one topic.
+    /// Partitions that producers write to.
     pub partitions: i32,
     /// Replicas of each partition.
     pub replication_factor: i32,
@@ -39,6 +39,8 @@ pub struct Knobs {
     pub balance: bool,
     /// What goes wrong most of all.
     pub theme: Theme,
+    /// There are transactions and a group, too, with the partitions that their coordinators keep.
+    pub transactions: bool,
 }
 
 /// A kind of fault that a seed has more of than others: what takes several of a kind in a row hardly ever
@@ -58,9 +60,31 @@ pub enum Theme {
 }
 
 impl Knobs {
-    /// Those of a seed.
+    /// Those of a seed. One in three has transactions; it has no faults in which records are lost that were
+    /// promised, for a transaction of which a part is lost is torn.
     #[must_use]
-    pub fn draw(rng: &mut Rng) -> Self {
+    pub fn draw(seed: u64, rng: &mut Rng) -> Self {
+        let knobs = Self::without_transactions(rng);
+        if !seed.is_multiple_of(3) {
+            return knobs;
+        }
+        Self {
+            transactions: true,
+            durability: Durability::Fsync,
+            theme: match knobs.theme {
+                Theme::Unclean => Theme::Mixed,
+                theme => theme,
+            },
+            ..knobs
+        }
+    }
+
+    /// Partitions of the one topic: last those of coordinators.
+    pub(super) const fn all_partitions(&self) -> i32 {
+        self.partitions + 2 * self.transactions as i32
+    }
+
+    fn without_transactions(rng: &mut Rng) -> Self {
         let nodes = 3 + rng.below(3) as i32;
         let replication_factor = match rng.below(8) {
             0 => 1,
@@ -101,6 +125,7 @@ impl Knobs {
             newest_level: rng.below(2) == 0,
             balance: rng.below(2) == 0,
             theme,
+            transactions: false,
         }
     }
 }

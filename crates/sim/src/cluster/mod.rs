@@ -10,6 +10,7 @@ mod clock;
 mod controller;
 mod coverage;
 mod disk;
+mod groups;
 mod history;
 pub mod invariants;
 mod knobs;
@@ -18,6 +19,7 @@ mod node;
 mod oracle;
 #[cfg(feature = "planted")]
 pub mod planted;
+mod txn;
 mod world;
 
 use std::collections::BTreeMap;

@@ -12,10 +12,12 @@ use std::collections::BTreeMap;
 
 use varve_metadata::{Heartbeat, PartitionKey};
 use varve_partition::{Append, Core, CoreConfig, FetchGrant, FetchId, Fetched, Input, Now, Ticket};
-use varve_types::{BrokerEpoch, LeaderEpoch, NodeId, Offset};
+use varve_types::{BrokerEpoch, LeaderEpoch, NodeId, Offset, ProducerId};
 
 use super::clock::Clock;
 use super::disk::{Batch, Log};
+use super::groups;
+use super::txn::{Gate, Host};
 use super::world::{Addr, Event, Message, Produce, World};
 
 /// Most batches of one answer to a follower.
@@ -57,6 +59,12 @@ pub(super) struct Replica {
     /// Everything below has been shown to consumers here, since that unclean election.
     pub(super) shown: Offset,
     pub(super) since: Option<LeaderEpoch>,
+    /// Everything below has been shown to readers of committed records here.
+    pub(super) stable: Offset,
+    /// Sessions that this partition is registered for, each with its epoch.
+    pub(super) registered: BTreeMap<i64, i16>,
+    /// Batches of transactions that wait for the coordinator.
+    pub(super) gates: BTreeMap<ProducerId, Gate>,
 }
 
 /// Damage that was found in a replica.
@@ -87,6 +95,10 @@ pub(super) struct Node {
     pub(super) applied: u64,
     pub(super) disks: BTreeMap<PartitionKey, Log>,
     pub(super) replicas: BTreeMap<PartitionKey, Replica>,
+    /// Coordinators of transactions, by leadership.
+    pub(super) hosts: BTreeMap<LeaderEpoch, Host>,
+    /// Coordinators of the group, by leadership.
+    pub(super) groups: BTreeMap<LeaderEpoch, groups::Host>,
     next_ticket: u64,
     /// Replicas that are held: they are told nothing new until the controller has decided.
     pub(super) damaged: BTreeMap<PartitionKey, Damage>,
@@ -116,6 +128,8 @@ impl Node {
             applied: 0,
             disks: BTreeMap::new(),
             replicas: BTreeMap::new(),
+            hosts: BTreeMap::new(),
+            groups: BTreeMap::new(),
             next_ticket: 0,
             damaged: BTreeMap::new(),
             clock,
@@ -133,6 +147,8 @@ impl Node {
         self.held_events.clear();
         self.run += 1;
         self.replicas.clear();
+        self.hosts.clear();
+        self.groups.clear();
         self.epoch = None;
         self.wants_stop = None;
         self.damaged.clear();
@@ -184,7 +200,8 @@ impl World {
             | Event::Cut { node, run, .. }
             | Event::FetchTimeout { node, run, .. }
             | Event::ParkTimeout { node, run, .. }
-            | Event::Beat { node, run } => (*node, *run),
+            | Event::Beat { node, run }
+            | Event::Local { node, run, .. } => (*node, *run),
             _ => return Ok(()),
         };
         let Some(node) = self.nodes.get_mut(&id) else {
@@ -212,6 +229,7 @@ impl World {
         }
         match event {
             Event::Beat { .. } => self.beat(id),
+            Event::Local { local, .. } => self.happens_locally(id, local),
             Event::Written { key, end, .. } => self.written(id, key, end),
             Event::Flushed { key, end, cuts, .. } => self.flushed(id, key, end, cuts),
             Event::Cut { key, to, anew, .. } => self.cut_log(id, key, to, anew),
@@ -263,6 +281,11 @@ impl World {
         self.at(BEAT_MS, Event::Beat { node: id, run });
         for key in due {
             self.step(id, key, Input::Tick)?;
+        }
+        if self.knobs.transactions {
+            self.tend_gates(id);
+            self.tend_coordinators(id)?;
+            self.tend_groups(id)?;
         }
         Ok(())
     }
@@ -359,12 +382,42 @@ impl World {
                     why,
                 },
             ),
-            (Message::Produce(produce), _) => self.offer(id, produce),
+            (Message::Produce(produce), _) => match Self::writer_of(&produce) {
+                Some(name) => self.transactional(id, produce, name),
+                None => self.offer(id, produce),
+            },
+            (Message::AskGroup { request, ask }, Addr::Client(number)) => {
+                let caller = groups::Caller {
+                    number,
+                    request,
+                    ask,
+                };
+                self.group_asked(id, caller)
+            }
+            (Message::Call { request, call }, _) => self.called(id, from, request, call),
+            (
+                Message::RegisterPartition {
+                    key,
+                    producer,
+                    name,
+                },
+                _,
+            ) => self.asked_to_register(id, from, (key, producer, name)),
+            (
+                Message::Registration {
+                    key,
+                    producer,
+                    result,
+                },
+                _,
+            ) => self.registration(id, (key, producer), result),
+            (Message::Mark(order), _) => self.marker_arrives(id, from, order),
+            (Message::Marked { order, done }, _) => self.marked(id, order, done),
             _ => Ok(()),
         }
     }
 
-    fn replica(&mut self, id: NodeId, key: PartitionKey) -> Option<&mut Replica> {
+    pub(super) fn replica(&mut self, id: NodeId, key: PartitionKey) -> Option<&mut Replica> {
         self.nodes.get_mut(&id)?.replicas.get_mut(&key)
     }
 
@@ -373,13 +426,13 @@ impl World {
         (run, self.replica(id, key).map_or(0, |r| r.life))
     }
 
-    fn ticket(&mut self, id: NodeId) -> Option<Ticket> {
+    pub(super) fn ticket(&mut self, id: NodeId) -> Option<Ticket> {
         let node = self.nodes.get_mut(&id)?;
         node.next_ticket += 1;
         Some(Ticket(node.next_ticket))
     }
 
-    fn offer(&mut self, id: NodeId, produce: Produce) -> Result<(), String> {
+    pub(super) fn offer(&mut self, id: NodeId, produce: Produce) -> Result<(), String> {
         let Some(ticket) = self.ticket(id) else {
             return Ok(());
         };
@@ -389,6 +442,11 @@ impl World {
         replica.offered.insert(ticket, produce);
         let append = Append {
             producer: produce.producer,
+            leader_epoch: produce.leader_epoch,
+            unsequenced: produce.kind.offsets_of(),
+            transactional: produce.kind.is_transactional(),
+            verified: produce.verified,
+            marker: produce.kind.marker(),
             ..Append::new(ticket, produce.records, produce.acks)
         };
         self.step(id, produce.key, Input::Append(append))
@@ -468,6 +526,9 @@ impl World {
             arrived: None,
             shown: Offset::ZERO,
             since: None,
+            stable: Offset::ZERO,
+            registered: BTreeMap::new(),
+            gates: BTreeMap::new(),
         };
         node.replicas.insert(key, replica);
         self.step(id, key, Input::Registered(epoch))
@@ -560,6 +621,7 @@ impl World {
         };
         replica.cuts += 1;
         replica.shown = replica.shown.min(to);
+        replica.stable = replica.stable.min(to);
         let spans = log.at(to).map(|b| b.epoch) != log.batches.last().map(|b| b.epoch);
         if anew {
             log.restart(to);
@@ -604,6 +666,8 @@ impl World {
         if let Some(epoch) = leads
             && led != leads
         {
+            // What others have written meanwhile is not known.
+            replica.registered.clear();
             self.say(|_| format!("node {id} leads {} in epoch {epoch}", key.partition));
             self.check_new_leader(id, key, epoch)?;
         }
@@ -613,6 +677,7 @@ impl World {
         self.start_write(id, key);
         self.start_flush(id, key);
         self.serve(id, key, None);
-        self.check_shown(id, key)
+        self.check_shown(id, key)?;
+        self.check_stable(id, key)
     }
 }

@@ -157,15 +157,21 @@ impl World {
             ));
         };
         let before = history.shown.len();
+        let internal = key.partition.0 >= self.knobs.partitions;
         invariants::consistent_read::check(id, log, history, from, to)?;
         if let Some((epoch, latest)) = led {
-            invariants::latest_is_monotonic::check(history, epoch, latest)?;
+            invariants::latest_is_monotonic::check(&mut history.latest, epoch, latest)?;
         }
         let grown = history.shown.len() > before;
+        let new = match internal {
+            true => history.shown[before..].to_vec(),
+            false => Vec::new(),
+        };
         if follows {
             self.count("follower shows records");
         }
         if grown {
+            self.learn_records(key, &new)?;
             self.check_candidates(key)?;
         }
         Ok(())

@@ -1,8 +1,10 @@
 //! Safety lines of replication and of the metadata that are taken out, one at a time: some seed must notice
 //! each, or the simulator proves nothing.
 
+use varve_groups::planted as groups;
 use varve_metadata::planted as metadata;
 use varve_partition::planted as partition;
+use varve_txn::planted as transactions;
 
 /// A line that can be taken out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,6 +13,10 @@ pub enum Plant {
     Partition(partition::Plant),
     /// Of the metadata.
     Metadata(metadata::Plant),
+    /// Of the coordinator of transactions.
+    Transactions(transactions::Plant),
+    /// Of the coordinator of groups.
+    Groups(groups::Plant),
 }
 
 impl Plant {
@@ -19,13 +25,21 @@ impl Plant {
     pub fn all() -> Vec<Self> {
         let replication = partition::Plant::ALL.into_iter().map(Self::Partition);
         let metadata = metadata::Plant::ALL.into_iter().map(Self::Metadata);
-        replication.chain(metadata).collect()
+        let open = partition::Plant::TRANSACTIONS
+            .into_iter()
+            .map(Self::Partition);
+        let coordinator = transactions::Plant::ALL.into_iter().map(Self::Transactions);
+        let all = replication.chain(metadata);
+        let groups = groups::Plant::ALL.into_iter().map(Self::Groups);
+        all.chain(open).chain(coordinator).chain(groups).collect()
     }
 
     fn set(self) {
         match self {
             Self::Partition(plant) => partition::set(Some(plant)),
             Self::Metadata(plant) => metadata::set(Some(plant)),
+            Self::Transactions(plant) => transactions::set(Some(plant)),
+            Self::Groups(plant) => groups::set(Some(plant)),
         }
     }
 }
@@ -44,5 +58,7 @@ pub fn hunt(plant: Plant, from: u64, seeds: u64) -> Option<(u64, String)> {
     });
     partition::set(None);
     metadata::set(None);
+    transactions::set(None);
+    groups::set(None);
     found
 }

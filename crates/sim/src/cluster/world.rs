@@ -4,17 +4,22 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use varve_metadata::{Command, Heartbeat, PartitionKey};
 use varve_partition::{FetchId, FetchRefusal, IsrRefusal, Position, Rejection, Ticket};
-use varve_types::{Acks, BrokerEpoch, LeaderEpoch, NodeId, Offset, ProducerId, Sequence};
+use varve_txn::AppendId;
+use varve_types::{
+    Acks, BrokerEpoch, ErrorKind, LeaderEpoch, NodeId, Offset, ProducerId, Sequence,
+};
 
 use super::Report;
 use super::clients::Client;
 use super::clock::Clock;
 use super::controller::{Asker, Controller};
-use super::disk::Batch;
+use super::disk::{Batch, Kind};
+use super::groups::{self, Group};
 use super::knobs::Knobs;
 use super::nemesis::Plot;
 use super::node::Node;
 use super::oracle::Oracle;
+use super::txn::{Answer, Call, Local, Order, Transactions, WRITERS};
 use crate::rng::Rng;
 
 /// Who can be spoken to.
@@ -25,16 +30,42 @@ pub(super) enum Addr {
     Client(usize),
 }
 
+/// Who wants something appended, and hears what became of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// A producer.
+    Client(usize),
+    /// A transactional producer: its number, and that of its transactional id.
+    Writer { number: usize, name: usize },
+    /// The coordinator of that leadership, on the same node.
+    Coordinator {
+        epoch: LeaderEpoch,
+        append: AppendId,
+    },
+    /// A coordinator there.
+    Marker { to: NodeId, order: Order },
+    /// The coordinator of the group, on the same node.
+    Group {
+        epoch: LeaderEpoch,
+        append: varve_groups::AppendId,
+    },
+}
+
 /// An append as it travels.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Produce {
-    pub(super) client: usize,
+    pub(super) origin: Origin,
     pub(super) request: u64,
     pub(super) key: PartitionKey,
     pub(super) value: u64,
     pub(super) records: u32,
     pub(super) producer: Option<(ProducerId, Sequence)>,
     pub(super) acks: Acks,
+    pub(super) kind: Kind,
+    /// Only in this epoch of the leader.
+    pub(super) leader_epoch: Option<LeaderEpoch>,
+    /// The coordinator has registered the partition in the producer's transaction.
+    pub(super) verified: bool,
 }
 
 /// What travels.
@@ -111,6 +142,47 @@ pub(super) enum Message {
         result: Result<Offset, Rejection>,
         hint: Option<NodeId>,
     },
+    /// What became of a batch of a transaction.
+    Taken {
+        request: u64,
+        result: Result<Offset, ErrorKind>,
+        hint: Option<NodeId>,
+    },
+    /// A transactional producer asks the coordinator.
+    Call {
+        request: u64,
+        call: Call,
+    },
+    Called {
+        request: u64,
+        answer: Answer,
+    },
+    /// A leader has the partition registered in the transaction of that session and transactional id.
+    RegisterPartition {
+        key: PartitionKey,
+        producer: ProducerId,
+        name: usize,
+    },
+    Registration {
+        key: PartitionKey,
+        producer: ProducerId,
+        result: Result<(), (ErrorKind, Option<NodeId>)>,
+    },
+    /// A coordinator has a marker written.
+    Mark(Order),
+    Marked {
+        order: Order,
+        done: bool,
+    },
+    /// Somebody asks the coordinator of the group.
+    AskGroup {
+        request: u64,
+        ask: groups::Ask,
+    },
+    GroupTold {
+        request: u64,
+        reply: groups::Reply,
+    },
 }
 
 /// What happens at some time. Those of a process name its run, those of a replica its life: later ones do
@@ -163,6 +235,11 @@ pub(super) enum Event {
         node: NodeId,
         run: u64,
     },
+    Local {
+        node: NodeId,
+        run: u64,
+        local: Local,
+    },
     Start(NodeId),
     Resume(NodeId),
     /// A command reaches the metadata log.
@@ -191,12 +268,16 @@ pub(super) struct World {
     pub(super) controller: Controller,
     pub(super) clients: Vec<Client>,
     pub(super) oracle: Oracle,
+    pub(super) transactions: Transactions,
+    pub(super) group: Group,
     /// Directions in which nothing passes, each with the number of the fault that cut it.
     pub(super) cut: BTreeMap<(Addr, Addr), u64>,
     /// Until then what that leader proposes is lost.
     pub(super) muted: (NodeId, u64),
     /// The phase of faults is over.
     pub(super) healed: bool,
+    /// Transactional producers and members of the group do nothing any more.
+    pub(super) quiet: bool,
     pub(super) coverage: BTreeMap<&'static str, u64>,
     pub(super) faults: u64,
     trace: u64,
@@ -208,7 +289,7 @@ pub(super) struct World {
 impl World {
     pub(super) fn new(seed: u64, tell: bool) -> Self {
         let mut rng = Rng::new(seed);
-        let knobs = Knobs::draw(&mut rng);
+        let knobs = Knobs::draw(seed, &mut rng);
         let mut world = Self {
             seed,
             now: 0,
@@ -220,9 +301,12 @@ impl World {
             controller: Controller::new(&knobs),
             clients: Vec::new(),
             oracle: Oracle::default(),
+            transactions: Transactions::default(),
+            group: Group::default(),
             cut: BTreeMap::new(),
             muted: (NodeId(0), 0),
             healed: false,
+            quiet: false,
             coverage: BTreeMap::new(),
             faults: 0,
             trace: seed,
@@ -239,6 +323,10 @@ impl World {
         world.clients = Client::all(&mut world.rng, &knobs);
         for client in 0..world.clients.len() {
             world.at(300, Event::Client(client));
+        }
+        if knobs.transactions {
+            world.begin_writers();
+            world.begin_members();
         }
         world.at(20, Event::Controller);
         world.at(500, Event::Nemesis);
@@ -273,13 +361,23 @@ impl World {
         while self.now < until {
             self.one()?;
             if self.events.is_multiple_of(64) && self.recovered() {
-                return self.oracle.final_check(&self.nodes);
+                return self.run_out();
             }
         }
         Err(format!(
             "not back to full strength 30 s after everything was healed: {}",
             self.what_is_missing()
         ))
+    }
+
+    /// Whoever uses transactions and the group begins nothing more, so that what is under way arrives.
+    fn run_out(&mut self) -> Result<(), String> {
+        self.quiet = true;
+        let until = self.now + u64::from(self.knobs.transactions) * 300;
+        while self.now < until {
+            self.one()?;
+        }
+        self.final_check()
     }
 
     fn one(&mut self) -> Result<(), String> {
@@ -337,7 +435,9 @@ impl World {
         if self.cut.contains_key(&(from, to)) {
             return self.count("message stopped by a cut");
         }
-        let peers = !matches!((from, to), (Addr::Client(_), _) | (_, Addr::Client(_)));
+        // What transactional producers send may come twice, too.
+        let alone = |addr: Addr| matches!(addr, Addr::Client(number) if number < WRITERS);
+        let peers = !alone(from) && !alone(to);
         let (loss, duplicates) = match self.healed {
             true => (0, 0),
             false => (
@@ -450,6 +550,7 @@ fn kind(event: &Event) -> u64 {
         Event::FetchTimeout { node, .. } => (5, node.0 as u64),
         Event::ParkTimeout { node, .. } => (6, node.0 as u64),
         Event::Beat { node, .. } => (7, node.0 as u64),
+        Event::Local { node, .. } => (16, node.0 as u64),
         Event::Start(node) => (8, node.0 as u64),
         Event::Resume(node) => (9, node.0 as u64),
         Event::Controller => (10, 0),

@@ -405,7 +405,7 @@ impl World {
         let made = self.change(Command::CreateTopic(CreateTopic {
             name: TopicName::new("t").map_err(|e| e.to_string())?,
             id: TOPIC,
-            partitions: self.knobs.partitions,
+            partitions: self.knobs.all_partitions(),
             replication_factor: self.knobs.replication_factor,
             configs,
             labels: BTreeMap::new(),

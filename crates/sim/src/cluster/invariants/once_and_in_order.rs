@@ -4,8 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::cluster::history::History;
+use crate::cluster::txn::WRITERS;
 
 pub(in crate::cluster) fn check(seen: &History) -> Result<(), String> {
+    let mut once = BTreeSet::new();
     let mut last: BTreeMap<u64, u64> = BTreeMap::new();
     let trimmed = (seen.trimmed.get() as usize).min(seen.shown.len());
     let (gone, kept) = seen.shown.split_at(trimmed);
@@ -16,6 +18,10 @@ pub(in crate::cluster) fn check(seen: &History) -> Result<(), String> {
     for value in runs {
         // Producers that do not repeat may overtake themselves on the way.
         let (client, request) = (value >> 40, value & ((1 << 40) - 1));
+        // What belongs to transactions is repeated, and is there once.
+        if client >= WRITERS as u64 && !once.insert(value) {
+            return Err(format!("P1: {value:x} is there twice"));
+        }
         if client >= 2 {
             continue;
         }

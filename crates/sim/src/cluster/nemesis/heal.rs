@@ -6,6 +6,7 @@ use varve_types::Offset;
 use super::super::clients::Client;
 use super::super::knobs::Theme;
 use super::super::node::Node;
+use super::super::txn::Writer;
 use super::super::world::{Event, World};
 use super::Plot;
 
@@ -73,6 +74,9 @@ impl World {
         self.clients.iter().all(Client::content)
             && self.at_full_strength()
             && self.keys().iter().all(|key| self.replicas_agree(*key))
+            && self.transactions.writers.values().all(Writer::content)
+            && self.nothing_is_open()
+            && self.group_is_content()
     }
 
     fn replicas_agree(&self, key: PartitionKey) -> bool {
@@ -93,6 +97,18 @@ impl World {
                 client.number,
                 client.state()
             ));
+        }
+        for writer in self.transactions.writers.values().filter(|w| !w.content()) {
+            missing.push(writer.state());
+        }
+        if !self.nothing_is_open() {
+            missing.push(format!(
+                "T4: transactions stay open; {}",
+                self.coordinators()
+            ));
+        }
+        if !self.group_is_content() {
+            missing.push(format!("the group does not settle: {}", self.group_state()));
         }
         for (id, node) in &self.nodes {
             if !node.up || node.epoch.is_none() {

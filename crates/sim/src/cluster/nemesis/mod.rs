@@ -412,8 +412,16 @@ impl World {
             let Some(node) = self.nodes.values().find(leads) else {
                 continue;
             };
+            if self.is_internal(key) {
+                continue;
+            }
             let (id, replica) = (node.id, &node.replicas[&key]);
-            let room = replica.core.committed().since(replica.core.log_start());
+            // Not what is not decided yet (L11).
+            let end = replica
+                .core
+                .committed()
+                .min(replica.core.last_stable_offset());
+            let room = end.since(replica.core.log_start());
             let to = replica.core.log_start().plus(self.rng.below(room + 1));
             self.trim(id, key, to)?;
         }

@@ -37,6 +37,8 @@ pub(in crate::cluster) enum Plot {
     MoveTo { key: PartitionKey, node: NodeId },
     /// Whoever leads now dies, too.
     KillLeader(PartitionKey),
+    /// That node stops for a while.
+    Pause(NodeId),
     /// Somebody looks after the cluster.
     Operator,
 }
@@ -69,9 +71,22 @@ impl World {
                     self.kill_for(leader, away);
                 }
             }
+            Plot::Pause(node) => self.pause(node),
             Plot::Operator => return self.operator_looks(),
         }
         Ok(())
+    }
+
+    /// A node that coordinates dies, sleeps, or is to lead no longer.
+    pub(in crate::cluster) fn strike_at(&mut self, node: NodeId, after: u64) {
+        let plot = match self.rng.below(4) {
+            0 => Plot::Pause(node),
+            _ => {
+                let away_ms = 20 + self.rng.below(800);
+                Plot::Kill { node, away_ms }
+            }
+        };
+        self.at(after, Event::Plot(plot));
     }
 
     fn kill_for(&mut self, node: NodeId, away_ms: u64) {

@@ -6,7 +6,7 @@ use varve_types::config::Durability;
 use varve_types::{BrokerEpoch, LeaderEpoch, NodeId, Offset};
 
 use super::super::disk::Batch;
-use super::super::world::{Addr, Event, Message, World};
+use super::super::world::{Addr, Event, Message, Origin, World};
 use super::{FETCH_BATCHES, FETCH_TIMEOUT_MS, PARK_MS, Parked};
 
 impl World {
@@ -27,18 +27,20 @@ impl World {
                 if let Some(replica) = self.replica(id, key)
                     && let Some(produce) = replica.offered.get(&ticket)
                 {
-                    let value = produce.value;
+                    let (value, produce) = (produce.value, *produce);
                     replica.staged.push(Batch {
                         base: base_offset,
                         records: produce.records,
                         epoch: leader_epoch,
                         value: produce.value,
                         producer: produce.producer,
+                        kind: produce.kind,
                     });
                     self.say(|_| {
                         let partition = key.partition;
                         format!("node {id} appends {value:x} at {base_offset} of partition {partition} in epoch {leader_epoch}")
                     });
+                    self.check_taken(&produce)?;
                 }
                 Ok(())
             }
@@ -55,12 +57,28 @@ impl World {
                 if let Ok(accepted) = &result {
                     self.acknowledged(&produce, accepted)?;
                 }
-                let message = Message::Produced {
-                    request: produce.request,
-                    result: result.map(|a| a.base_offset),
-                    hint,
-                };
-                self.send(me, Addr::Client(produce.client), message);
+                let result = result.map(|a| a.base_offset);
+                match produce.origin {
+                    Origin::Client(client) => {
+                        let request = produce.request;
+                        let message = Message::Produced {
+                            request,
+                            result,
+                            hint,
+                        };
+                        self.send(me, Addr::Client(client), message);
+                    }
+                    Origin::Writer { .. } => self.answer_writer(id, produce, result, hint),
+                    Origin::Coordinator { .. } => {
+                        return self.appended(id, &produce, result.map(|_| ()));
+                    }
+                    Origin::Marker { .. } => {
+                        return self.marker_answered(id, &produce, result.map(|_| ()));
+                    }
+                    Origin::Group { .. } => {
+                        self.appended_of_group(id, &produce, result.map(|_| ()));
+                    }
+                }
                 Ok(())
             }
             Output::HighWatermark(offset) => {
@@ -73,7 +91,7 @@ impl World {
                 }
                 Ok(())
             }
-            // No client of the simulation reads by it yet.
+            // Whoever reads by it is looked after when the step is over.
             Output::LastStable(_) => Ok(()),
             Output::AnswerFetch { ticket, result } => {
                 self.answer_fetch(id, key, ticket, result);
