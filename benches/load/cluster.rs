@@ -1,7 +1,7 @@
 //! Several servers of our own that are one cluster, each a process, next to this program.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
@@ -23,17 +23,19 @@ const LOOK: Duration = Duration::from_millis(50);
 pub struct Cluster {
     nodes: BTreeMap<i32, Server>,
     addresses: BTreeMap<i32, String>,
+    /// Data directory and configuration of each, to start it again.
+    how: BTreeMap<i32, (PathBuf, Vec<(&'static str, String)>)>,
 }
 
 impl Cluster {
     /// Starts so many nodes below `dir`, numbered from 1, and waits until all take part. `env`: further
     /// configuration of each.
-    pub async fn start(dir: &Path, count: usize, env: &[(&str, String)]) -> Result<Self> {
+    pub async fn start(dir: &Path, count: usize, env: &[(&'static str, String)]) -> Result<Self> {
         let peers: Result<Vec<String>> = (0..count)
             .map(|_| Ok(format!("127.0.0.1:{}", free_port()?)))
             .collect();
         let peers = peers?;
-        let mut nodes = BTreeMap::new();
+        let (mut nodes, mut how) = (BTreeMap::new(), BTreeMap::new());
         for (id, peer) in (1..).zip(&peers) {
             let mut all = vec![
                 ("VARVE_NODE__ID", id.to_string()),
@@ -45,6 +47,7 @@ impl Cluster {
             let data = dir.join(format!("node-{id}"));
             std::fs::create_dir_all(&data)?;
             nodes.insert(id, Server::launch(&data, &all)?);
+            how.insert(id, (data, all));
         }
         for server in nodes.values_mut() {
             server.wait_ready()?;
@@ -53,7 +56,11 @@ impl Cluster {
             .iter()
             .map(|(id, server)| (*id, server.address.clone()))
             .collect();
-        let cluster = Self { nodes, addresses };
+        let cluster = Self {
+            nodes,
+            addresses,
+            how,
+        };
         let active = |metadata: &GetMetadataResponse| {
             let nodes = metadata.nodes.iter();
             let active = nodes.filter(|n| n.state == i32::from(NodeState::Active));
@@ -86,6 +93,16 @@ impl Cluster {
         self.nodes
             .remove(&id)
             .with_context(|| format!("node {id} does not run"))
+    }
+
+    /// Starts a node again that was taken out, and waits until it is in sync.
+    pub fn restart(&mut self, id: i32) -> Result<()> {
+        let (data, env) = self.how.get(&id).context("no such node")?;
+        let mut server = Server::launch(data, env)?;
+        server.wait_ready()?;
+        self.addresses.insert(id, server.address.clone());
+        self.nodes.insert(id, server);
+        Ok(())
     }
 
     /// Calls at the nodes that run.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use hdrhistogram::Histogram;
 use varve_client::proto::{self as v1, CreateTopicRequest, GetOffsetsRequest};
 use varve_client::{
@@ -17,7 +17,8 @@ use varve_types::{GroupName, TopicName};
 use crate::report::{Asked, Output, Row, print};
 use crate::server::Server;
 
-const TOPIC: &str = "groups";
+/// Topic whose offsets are committed.
+pub const TOPIC: &str = "groups";
 
 /// How to commit.
 #[derive(Debug, Clone, clap::Args)]
@@ -52,7 +53,7 @@ pub struct RebalanceArgs {
     #[arg(long, default_value_t = 1_000)]
     partitions: i32,
     /// Time between two records of a partition, milliseconds.
-    #[arg(long, default_value_t = 100)]
+    #[arg(long, default_value_t = 500)]
     interval_ms: u64,
     /// Session timeout, milliseconds.
     #[arg(long, default_value_t = 6_000)]
@@ -81,13 +82,22 @@ async fn create(server: &Server, partitions: i32) -> Result<TopicName> {
     Ok(TOPIC.parse()?)
 }
 
-fn group(number: usize) -> String {
+/// Name of a group.
+pub fn group(number: usize) -> String {
     format!("group-{number}")
 }
 
 /// Measures and prints.
 pub async fn commits(dir: &Path, args: &CommitArgs, output: Output) -> Result<()> {
-    let server = Server::start(dir)?;
+    let mut rows = commit_rates(dir, args).await?;
+    rows.extend(loads(dir, args).await?);
+    print(&rows, output);
+    Ok(())
+}
+
+async fn commit_rates(dir: &Path, args: &CommitArgs) -> Result<Vec<Row>> {
+    let data = tempfile::tempdir_in(dir)?;
+    let (server, _) = Server::start_ready(data.path())?;
     create(&server, i32::try_from(args.partitions)?).await?;
     let mut rows = Vec::new();
     for per_commit in args.offsets.iter().copied() {
@@ -95,45 +105,80 @@ pub async fn commits(dir: &Path, args: &CommitArgs, output: Output) -> Result<()
         let asked = Asked::AtLeast(100_000.0);
         let mut rate = Row::new(format!("{what}: committed offsets"), "1/s", asked);
         let mut slow = Row::new(format!("{what}: p99 of a commit"), "ms", Asked::Nothing);
+        let cpu = format!("{what}: CPU of the server for a million offsets");
+        let mut cpu = Row::new(cpu, "s", Asked::Nothing);
         for round in 0..args.rounds {
-            let (per_second, p99) = commit_round(&server, args, per_commit).await?;
+            let before = server.cpu()?;
+            let (offsets, took, p99) = commit_round(&server, args, per_commit).await?;
+            let used = (server.cpu()? - before).as_secs_f64();
+            let per_second = offsets / took.as_secs_f64();
             eprintln!(
-                "{what}, round {} of {}: {per_second:.0}/s, p99 {p99:.1} ms",
+                "{what}, round {} of {}: {per_second:.0}/s, p99 {p99:.1} ms, {used:.1} s of CPU in {:.1} s",
                 round + 1,
-                args.rounds
+                args.rounds,
+                took.as_secs_f64()
             );
             rate.push(per_second);
             slow.push(p99);
+            cpu.push(used / offsets * 1e6);
         }
-        rows.extend([rate, slow]);
+        rows.extend([rate, slow, cpu]);
     }
-    commit_everything(&server, args).await?;
-    let all = args.groups * args.partitions;
-    let what = format!("{all} offsets of {} groups read after a kill", args.groups);
-    let mut load = Row::new(what, "s", Asked::AtMost(5.0));
-    drop(server);
-    for _ in 0..args.rounds {
-        let (server, _) = Server::start_ready(dir)?;
-        let ready = Instant::now();
-        for number in [0, args.groups / 2, args.groups - 1] {
-            offsets_of(&server, number, args.partitions).await?;
-        }
-        load.push(ready.elapsed().as_secs_f64());
-    }
-    rows.push(load);
-    print(&rows, output);
-    Ok(())
+    Ok(rows)
 }
 
-/// Waits until the offsets of a group are told, and counts them.
-async fn offsets_of(server: &Server, number: usize, expected: usize) -> Result<()> {
-    let request = GetOffsetsRequest {
-        group: group(number),
-        ..Default::default()
+/// How long a node takes to tell offsets that are there once each.
+async fn loads(dir: &Path, args: &CommitArgs) -> Result<[Row; 2]> {
+    let data = tempfile::tempdir_in(dir)?;
+    let (server, _) = Server::start_ready(data.path())?;
+    create(&server, i32::try_from(args.partitions)?).await?;
+    commit_everything(&client(&server)?, args.groups, args.partitions).await?;
+    let all = args.groups * args.partitions;
+    let what = format!(
+        "{all} offsets of {} groups, start after a kill",
+        args.groups
+    );
+    let mut up = Row::new(format!("{what}: until ready"), "s", Asked::Nothing);
+    let told = format!("{what}: until they are told");
+    let mut told = Row::new(told, "s", Asked::AtMost(5.0));
+    drop(server);
+    for _ in 0..args.rounds {
+        let started = Instant::now();
+        let (server, ready) = Server::start_ready(data.path())?;
+        let some = [0, args.groups / 2, args.groups - 1];
+        all_told(vec![server.address.clone()], &some, args.partitions).await?;
+        up.push(ready.as_secs_f64());
+        told.push(started.elapsed().as_secs_f64());
+    }
+    Ok([up, told])
+}
+
+/// Waits until the offsets of these groups are told, and counts them.
+pub async fn all_told(brokers: Vec<String>, groups: &[usize], expected: usize) -> Result<()> {
+    const PATIENCE: Duration = Duration::from_secs(120);
+    // A client that is told to come back waits ever longer; what is measured is the server, so it begins anew.
+    let config = ClientConfig {
+        brokers,
+        request_timeout: Duration::from_millis(300),
+        ..ClientConfig::default()
     };
-    let found = Admin::new(client(server)?).get_offsets(request).await?;
-    if found.offsets.len() != expected {
-        bail!("{} offsets instead of {expected}", found.offsets.len());
+    let (admin, started) = (Admin::new(Client::new(config)?), Instant::now());
+    for number in groups {
+        loop {
+            let request = GetOffsetsRequest {
+                group: group(*number),
+                ..Default::default()
+            };
+            match admin.get_offsets(request).await {
+                Ok(found) => {
+                    let found = found.offsets.len();
+                    ensure!(found == expected, "{found} offsets instead of {expected}");
+                    break;
+                }
+                Err(error) if started.elapsed() > PATIENCE => return Err(error.into()),
+                Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+            }
+        }
     }
     Ok(())
 }
@@ -154,7 +199,12 @@ fn commit_of(number: usize, from: usize, count: usize) -> v1::CommitOffsetsReque
     }
 }
 
-async fn commit_round(server: &Server, args: &CommitArgs, per_commit: usize) -> Result<(f64, f64)> {
+/// Offsets that were committed, the time that took, and the 99th percentile of one commit in milliseconds.
+async fn commit_round(
+    server: &Server,
+    args: &CommitArgs,
+    per_commit: usize,
+) -> Result<(f64, Duration, f64)> {
     let (next, until) = (
         Arc::new(AtomicUsize::new(0)),
         Instant::now() + Duration::from_secs(args.seconds),
@@ -189,24 +239,27 @@ async fn commit_round(server: &Server, args: &CommitArgs, per_commit: usize) -> 
     }
     let offsets = times.len() as f64 * per_commit as f64;
     let p99 = times.value_at_quantile(0.99) as f64 / 1e3;
-    Ok((offsets / started.elapsed().as_secs_f64(), p99))
+    Ok((offsets, started.elapsed(), p99))
 }
 
-async fn commit_everything(server: &Server, args: &CommitArgs) -> Result<()> {
+/// Commits an offset of each of so many partitions in each of so many groups.
+pub async fn commit_everything(client: &Client, groups: usize, partitions: usize) -> Result<()> {
     let next = Arc::new(AtomicUsize::new(0));
     let mut tasks = Vec::new();
     for _ in 0..64 {
-        let (admin, next) = (Admin::new(client(server)?), Arc::clone(&next));
-        let (groups, partitions) = (args.groups, args.partitions);
+        let (admin, next) = (Admin::new(client.clone()), Arc::clone(&next));
         tasks.push(tokio::spawn(async move {
             loop {
                 let number = next.fetch_add(1, Ordering::Relaxed);
                 if number >= groups {
                     return anyhow::Ok(());
                 }
-                admin
+                let answer = admin
                     .commit_offsets(commit_of(number, 0, partitions))
                     .await?;
+                if let Some(failure) = answer.failures.first() {
+                    bail!("a commit was refused: {failure:?}");
+                }
             }
         }));
     }
@@ -311,36 +364,60 @@ fn mark(seen: &Seen, partitions: usize) {
     }
 }
 
-/// Sends a record to every partition, again and again.
-async fn feed(
-    server: &Server,
-    topic: TopicName,
-    args: &RebalanceArgs,
+/// Tasks that send, until they are told to stop.
+struct Feeders {
     stop: Arc<AtomicBool>,
-) -> Result<tokio::task::JoinHandle<Result<()>>> {
-    let config = ProducerConfig {
-        linger: Duration::ZERO,
-        ..ProducerConfig::default()
-    };
-    let producer = Producer::new(client(server)?, config)?;
-    producer.prepare(&topic).await?;
-    let (partitions, interval) = (args.partitions, Duration::from_millis(args.interval_ms));
-    Ok(tokio::spawn(async move {
-        let mut ticks = tokio::time::interval(interval);
-        while !stop.load(Ordering::Relaxed) {
-            ticks.tick().await;
-            for partition in 0..partitions {
-                let record = RecordRef {
-                    partition: Some(partition),
-                    value: Some(b"x"),
-                    ..Default::default()
-                };
-                producer.enqueue(&topic, record).await?;
-            }
+    tasks: Vec<tokio::task::JoinHandle<Result<()>>>,
+}
+
+impl Feeders {
+    /// Sends a record to every partition, again and again, and to one after the other: a member that stands still is
+    /// seen in whichever of its partitions is next, so a pause is measured to an interval over the partitions of a
+    /// member. Several producers share the partitions: what is measured is not to wait for one of them.
+    async fn start(server: &Server, topic: &TopicName, args: &RebalanceArgs) -> Result<Self> {
+        const PRODUCERS: usize = 8;
+        let stop = Arc::new(AtomicBool::new(false));
+        let interval = Duration::from_millis(args.interval_ms);
+        let step = interval / args.partitions.unsigned_abs() * u32::try_from(PRODUCERS)?;
+        let mut tasks = Vec::new();
+        for first in 0..PRODUCERS {
+            let config = ProducerConfig {
+                linger: Duration::ZERO,
+                ..ProducerConfig::default()
+            };
+            let producer = Producer::new(client(server)?, config)?;
+            producer.prepare(topic).await?;
+            let (topic, stop) = (topic.clone(), Arc::clone(&stop));
+            let mine = (0..args.partitions).skip(first).step_by(PRODUCERS);
+            tasks.push(tokio::spawn(async move {
+                let mut due = tokio::time::Instant::now();
+                for partition in mine.cycle() {
+                    if stop.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    tokio::time::sleep_until(due).await;
+                    due += step;
+                    let record = RecordRef {
+                        partition: Some(partition),
+                        value: Some(b"x"),
+                        ..Default::default()
+                    };
+                    producer.enqueue(&topic, record).await?;
+                }
+                producer.flush().await?;
+                Ok(())
+            }));
         }
-        producer.flush().await?;
+        Ok(Self { stop, tasks })
+    }
+
+    async fn stop(self) -> Result<()> {
+        self.stop.store(true, Ordering::Relaxed);
+        for task in self.tasks {
+            task.await??;
+        }
         Ok(())
-    }))
+    }
 }
 
 /// Waits until records of every partition have come to so many members within the last second.
@@ -367,15 +444,17 @@ async fn shared(seen: &Seen, members: usize, most: Duration) -> Result<()> {
     }
 }
 
-/// Longest gap of the partitions that stayed where they were, and of those that did not.
+/// Longest pause of the partitions that stayed where they were, and of those that did not, with their number. Of a member
+/// that stands still the next of its partitions tells, so the interval of one partition is no part of a pause. A partition
+/// that moves tells for itself alone: the interval is in, and its pause was that long or less.
 fn gaps(seen: &Seen, interval: Duration) -> (f64, f64, usize) {
     let (mut kept, mut moved, mut count) = (Duration::ZERO, Duration::ZERO, 0);
     for arrivals in seen.all() {
-        let gap = arrivals.longest.saturating_sub(interval);
+        let longest = arrivals.longest;
         if arrivals.owner == arrivals.last.map(|(_, by)| by) {
-            kept = kept.max(gap);
+            kept = kept.max(longest.saturating_sub(interval));
         } else {
-            moved = moved.max(gap);
+            moved = moved.max(longest);
             count += 1;
         }
     }
@@ -396,8 +475,7 @@ pub async fn rebalance(dir: &Path, args: &RebalanceArgs, output: Output) -> Resu
     let topic = create(&server, args.partitions).await?;
     let partitions = usize::try_from(args.partitions)?;
     let seen: Seen = Arc::new(board::Board::new(partitions));
-    let stop = Arc::new(AtomicBool::new(false));
-    let feeder = feed(&server, topic.clone(), args, Arc::clone(&stop)).await?;
+    let feeders = Feeders::start(&server, &topic, args).await?;
     let mut members = Vec::new();
     for number in 0..args.members {
         members.push(Member::join(&server, number, &topic, &seen)?);
@@ -427,6 +505,11 @@ pub async fn rebalance(dir: &Path, args: &RebalanceArgs, output: Output) -> Resu
         "s",
         most,
     );
+    let mut others = Row::new(
+        format!("{what}, one dies: longest pause of a partition that stays"),
+        "s",
+        Asked::Nothing,
+    );
     for round in 0..args.rounds {
         mark(&seen, partitions);
         tokio::time::sleep(SETTLE).await;
@@ -438,7 +521,7 @@ pub async fn rebalance(dir: &Path, args: &RebalanceArgs, output: Output) -> Resu
         tokio::time::sleep(SETTLE).await;
         let (stayed, went, count) = gaps(&seen, interval);
         eprintln!(
-            "round {}: {count} partitions moved to the newcomer, pauses {stayed:.3} s and {went:.3} s",
+            "round {}: {count} partitions moved, pause {went:.3} s; of those that stay {stayed:.3} s",
             round + 1
         );
         kept.push(stayed);
@@ -448,21 +531,21 @@ pub async fn rebalance(dir: &Path, args: &RebalanceArgs, output: Output) -> Resu
         let patience = Duration::from_millis(args.session_timeout_ms) + Duration::from_secs(30);
         shared(&seen, args.members, patience).await?;
         tokio::time::sleep(SETTLE).await;
-        let (_, gone, count) = gaps(&seen, interval);
+        let (stayed, gone, count) = gaps(&seen, interval);
         eprintln!(
-            "round {}: {count} partitions taken over, pause {gone:.3} s",
+            "round {}: {count} partitions taken over, pause {gone:.3} s; of those that stay {stayed:.3} s",
             round + 1
         );
         dead.push(gone);
+        others.push(stayed);
     }
-    stop.store(true, Ordering::Relaxed);
-    feeder.await??;
+    feeders.stop().await?;
     for member in &members {
         member.leave.notify_one();
     }
     for member in members {
         let _ = member.task.await;
     }
-    print(&[quiet, kept, moved, dead], output);
+    print(&[quiet, kept, moved, dead, others], output);
     Ok(())
 }

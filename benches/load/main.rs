@@ -5,7 +5,8 @@
 //! `load memory` watches what a server of its own uses; `load startup` starts one again after a stop and a kill.
 //! Of three nodes that are a cluster, `load failover` measures how long writes stand still when one ends,
 //! `load replicated` what replication costs, and `load idle` what they use while nobody needs them. `load commits` and
-//! `load rebalance` are about consumer groups.
+//! `load rebalance` are about consumer groups, `load takeover` about their coordinators, `load transactions` about what
+//! transactions cost.
 
 mod cluster;
 mod drive;
@@ -18,6 +19,8 @@ mod report;
 mod server;
 mod share;
 mod startup;
+mod takeover;
+mod transactions;
 
 use std::path::PathBuf;
 
@@ -118,6 +121,20 @@ enum Command {
     Rebalance {
         #[command(flatten)]
         args: groups::RebalanceArgs,
+        #[command(flatten)]
+        how: How,
+    },
+    /// Three nodes, one of which ends: until the others have read the committed offsets that it coordinated.
+    Takeover {
+        #[command(flatten)]
+        args: takeover::Args,
+        #[command(flatten)]
+        how: How,
+    },
+    /// Transactions of several lengths, as a share of the idempotent producer, in turn.
+    Transactions {
+        #[command(flatten)]
+        args: transactions::Args,
         #[command(flatten)]
         how: How,
     },
@@ -223,6 +240,12 @@ async fn main() -> Result<()> {
         }
         Command::Rebalance { args, how } => {
             groups::rebalance(how.directory()?.path(), &args, how.output).await?;
+        }
+        Command::Takeover { args, how } => {
+            takeover::run(how.directory()?.path(), &args, how.output).await?;
+        }
+        Command::Transactions { args, how } => {
+            transactions::run(how.directory()?.path(), &args, how.output).await?;
         }
         Command::Idle { args, how } => {
             idle::run(how.directory()?.path(), &args, how.output).await?;

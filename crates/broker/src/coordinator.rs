@@ -1,8 +1,10 @@
 //! The rim of the groups core: one task that owns it, feeds it calls, time and metadata, appends what it
 //! decides to `__consumer_offsets`, and brings the completions back.
 //!
-//! Invariants: appends are handed to the log in the order the core decided them; a caller that goes away
-//! cancels its parked heartbeat and nothing else; offsets are answered only once they are durable.
+//! Invariants: appends to one partition are handed to the log in the order the core decided them; a caller that goes away
+//! cancels its parked heartbeat and nothing else; offsets are answered only once they are durable. What waits for
+//! the task is stepped together, and what comes of it for one partition is one batch: under load the cost of
+//! an append is shared by many commits.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -15,11 +17,13 @@ use varve_groups::{AppendId, Coordinator, Failure, Input, Matcher, Output, Reply
 use varve_types::{ErrorKind, GroupName, LeaderEpoch, PartitionId, ProducerId};
 use varve_vfs::Clock;
 
-use crate::internal_topic::{InternalTopic, KeyValue, OFFSETS, Replayed, name_of};
+use crate::internal_topic::{self, InternalTopic, KeyValue, OFFSETS, Replayed, name_of};
 use crate::registry::Registry;
 
 /// Calls that may wait for the coordinator task.
 const QUEUE: usize = 4096;
+/// Of those, how many are stepped before what comes of them is performed.
+const TOGETHER: usize = 1024;
 
 /// What the task is told.
 enum Message {
@@ -29,7 +33,7 @@ enum Message {
     },
     Cancel(Ticket),
     Appended {
-        id: AppendId,
+        ids: Vec<AppendId>,
         result: Result<(), Error>,
     },
     /// The end of a producer's transaction is in this partition.
@@ -185,7 +189,17 @@ impl Task {
             tokio::select! {
                 biased;
                 message = inbox.recv() => match message {
-                    Some(message) => self.take(message),
+                    Some(message) => {
+                        // Calls that never stop coming must not keep new topics from being heard of.
+                        if self.version.has_changed().unwrap_or(false) {
+                            self.topics();
+                        }
+                        self.take(message);
+                        for _ in 1..TOGETHER {
+                            let Ok(message) = inbox.try_recv() else { break };
+                            self.take(message);
+                        }
+                    }
                     None => return,
                 },
                 changed = self.version.changed() => {
@@ -258,13 +272,19 @@ impl Task {
                 self.callers.remove(&ticket);
                 self.step(Input::Cancel { ticket });
             }
-            Message::Appended { id, result: Ok(()) } => self.step(Input::CommitDurable { id }),
-            Message::Appended { id, result: Err(e) } => {
-                let failure = Failure {
-                    metadata: e.metadata,
-                    ..Failure::new(e.kind, e.message)
-                };
-                self.step(Input::CommitFailed { id, failure });
+            Message::Appended { ids, result } => {
+                for id in ids {
+                    self.step(match &result {
+                        Ok(()) => Input::CommitDurable { id },
+                        Err(error) => Input::CommitFailed {
+                            id,
+                            failure: Failure {
+                                metadata: error.metadata.clone(),
+                                ..Failure::new(error.kind, error.message.clone())
+                            },
+                        },
+                    });
+                }
             }
             Message::TransactionEnded {
                 number,
@@ -306,6 +326,7 @@ impl Task {
     async fn perform(&mut self) {
         // Performing an output may add more.
         while !self.outputs.is_empty() {
+            let mut runs = Runs::default();
             for output in std::mem::take(&mut self.outputs) {
                 match output {
                     Output::Reply { ticket, reply } => {
@@ -314,33 +335,64 @@ impl Task {
                         }
                     }
                     Output::Append { id, group, records } => {
-                        self.append(id, &group, None, records).await;
+                        self.append(&mut runs, (id, &group), None, records).await;
                     }
                     Output::TxnAppend {
                         id,
                         group,
                         producer,
                         records,
-                    } => self.append(id, &group, Some(producer), records).await,
+                    } => {
+                        let producer = Some(producer);
+                        self.append(&mut runs, (id, &group), producer, records)
+                            .await;
+                    }
                     Output::LoadSkipped { error } => {
                         tracing::warn!(%error, "a record of __consumer_offsets was left out");
                     }
                 }
             }
+            for (number, run) in runs.0 {
+                self.write(number, run).await;
+            }
         }
     }
 
+    /// Puts an append behind those for the same partition that are to be written with it.
     async fn append(
         &mut self,
-        id: AppendId,
-        group: &GroupName,
+        runs: &mut Runs,
+        (id, group): (AppendId, &GroupName),
         producer: Option<ProducerId>,
         records: Vec<KeyValue>,
     ) {
-        let partition = |count: i32| -> PartitionId { codec::partition_of(group, count) };
+        let number = match self.only {
+            Some((number, _)) => number,
+            None => match self.offsets.partition_count().await {
+                Ok(count) => codec::partition_of(group, count),
+                Err(error) => {
+                    return self.take(Message::Appended {
+                        ids: vec![id],
+                        result: Err(error),
+                    });
+                }
+            },
+        };
+        if let Some(full) = runs.add(number, id, producer, records) {
+            self.write(number, full).await;
+        }
+    }
+
+    async fn write(&mut self, number: PartitionId, run: Run) {
         // Another leader may have written since, and this node lead again: what was read is out of date then.
         let epoch = self.only.map(|(_, epoch)| epoch);
-        let appended = self.offsets.append(partition, epoch, producer, &records);
+        let Run {
+            producer,
+            ids,
+            records,
+            ..
+        } = run;
+        let appended = self.offsets.append(number, epoch, producer, &records);
         match appended.await {
             Ok(receipts) => {
                 let messages = self.messages.clone();
@@ -350,15 +402,53 @@ impl Task {
                         result = result.and(receipt.await.map(|_| ()));
                     }
                     if let Some(messages) = messages.upgrade() {
-                        let _ = messages.send(Message::Appended { id, result }).await;
+                        let _ = messages.send(Message::Appended { ids, result }).await;
                     }
                 });
             }
             Err(error) => self.take(Message::Appended {
-                id,
+                ids,
                 result: Err(error),
             }),
         }
+    }
+}
+
+/// Appends to one partition that are written as one batch, of one transaction if of any.
+#[derive(Debug, Default)]
+struct Run {
+    producer: Option<ProducerId>,
+    ids: Vec<AppendId>,
+    records: Vec<KeyValue>,
+    bytes: usize,
+}
+
+/// Appends that are to be written, by partition.
+#[derive(Debug, Default)]
+struct Runs(BTreeMap<PartitionId, Run>);
+
+impl Runs {
+    /// Adds an append. Gives back those before it where they do not fit into one batch with it: they are to be
+    /// written first.
+    fn add(
+        &mut self,
+        number: PartitionId,
+        id: AppendId,
+        producer: Option<ProducerId>,
+        records: Vec<KeyValue>,
+    ) -> Option<Run> {
+        let bytes = internal_topic::bytes_of(&records);
+        let run = self.0.entry(number).or_default();
+        let count = run.records.len() + records.len();
+        let fits = run.producer == producer
+            && run.bytes + bytes <= internal_topic::SHARED_BYTES
+            && count <= internal_topic::SHARED_RECORDS;
+        let full = (!fits && !run.ids.is_empty()).then(|| std::mem::take(run));
+        run.producer = producer;
+        run.ids.push(id);
+        run.records.extend(records);
+        run.bytes += bytes;
+        full
     }
 }
 
@@ -440,6 +530,38 @@ impl Matcher for Patterns {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn appends_share_a_batch_in_their_order_while_they_fit_and_belong_together() {
+        let record = |n: u8, bytes: usize| (vec![n], Some(vec![0; bytes]));
+        let (one, other) = (PartitionId(1), PartitionId(2));
+        let producer = Some(ProducerId { id: 7, epoch: 3 });
+        let ids = |run: Run| run.ids.iter().map(|id| id.0).collect::<Vec<_>>();
+        let mut runs = Runs::default();
+        let mut add = |number, id: u64, producer, bytes| {
+            let records = vec![record(id as u8, bytes)];
+            runs.add(number, AppendId(id), producer, records).map(ids)
+        };
+        assert_eq!(add(one, 0, None, 10), None);
+        assert_eq!(add(other, 1, None, 10), None);
+        assert_eq!(add(one, 2, None, 10), None);
+        // A transaction's records are in no batch with others.
+        assert_eq!(add(one, 3, producer, 10), Some(vec![0, 2]));
+        assert_eq!(add(one, 4, producer, 10), None);
+        assert_eq!(add(one, 5, None, 10), Some(vec![3, 4]));
+        // What is too large for company is alone.
+        assert_eq!(
+            add(one, 6, None, internal_topic::SHARED_BYTES),
+            Some(vec![5])
+        );
+        assert_eq!(add(one, 7, None, 10), Some(vec![6]));
+        let left: Vec<_> = runs
+            .0
+            .into_values()
+            .map(|run| (run.records[0].0[0], ids(run)))
+            .collect();
+        assert_eq!(left, [(7, vec![7]), (1, vec![1])]);
+    }
 
     #[test]
     fn patterns_match_whole_names() {

@@ -19,7 +19,7 @@ use crate::isolation::Sight;
 use crate::partition::Partition;
 use crate::produce::{Receipt, Terms, enqueue};
 use crate::reader;
-use crate::registry::Registry;
+use crate::registry::{Registry, Topic};
 
 /// Name of the topic of groups.
 pub(crate) const OFFSETS: &str = "__consumer_offsets";
@@ -38,6 +38,15 @@ const BATCH_BYTES: usize = 6 * 1024 * 1024;
 const _: () = assert!(
     BATCH_BYTES > limits::REQUEST_MAX_PARTITIONS * (limits::COMMIT_METADATA_MAX_BYTES + 1024)
 );
+
+/// Bytes of keys and values up to which appends that have nothing to do with each other share a batch.
+pub(crate) const SHARED_BYTES: usize = 512 * 1024;
+/// Records up to which they do.
+pub(crate) const SHARED_RECORDS: usize = BATCH_RECORDS;
+const _: () = assert!(SHARED_BYTES < BATCH_BYTES);
+
+/// Bytes of a record beside its key and value, about.
+const RECORD_OVERHEAD: usize = 16;
 
 /// Records of one batch.
 const BATCH_RECORDS: usize = limits::BATCH_MAX_RECORDS as usize;
@@ -118,25 +127,31 @@ impl InternalTopic {
         parts(records).count() <= 1
     }
 
-    /// Appends records, in their order, to the partition that `choose` names; in `epoch` of its leader only, if given.
-    /// They are one batch, or several where they are too large for that: an image of a group may be. With a
-    /// `producer` they are part of its transaction, which the partition is registered in.
+    /// How many partitions the topic has. It is made if it is not there.
+    pub(crate) async fn partition_count(&self) -> Result<i32, Error> {
+        Ok(self.topic().await?.info.partitions)
+    }
+
+    async fn topic(&self) -> Result<Arc<Topic>, Error> {
+        if let Ok(topic) = self.registry.topic(&self.name) {
+            return Ok(topic);
+        }
+        self.create().await?;
+        self.registry.topic(&self.name)
+    }
+
+    /// Appends records, in their order, to that partition; in `epoch` of its leader only, if given. They are one
+    /// batch, or several where they are too large for that: an image of a group may be. With a `producer` they are
+    /// part of its transaction, which the partition is registered in.
     pub(crate) async fn append(
         &self,
-        choose: impl Fn(i32) -> PartitionId,
+        number: PartitionId,
         epoch: Option<LeaderEpoch>,
         producer: Option<ProducerId>,
         records: &[KeyValue],
     ) -> Result<Vec<Receipt>, Error> {
-        let name = self.name.clone();
-        let topic = match self.registry.topic(&name) {
-            Ok(topic) => topic,
-            Err(_) => {
-                self.create().await?;
-                self.registry.topic(&name)?
-            }
-        };
-        let partition = topic.partition(choose(topic.info.partitions))?;
+        let topic = self.topic().await?;
+        let partition = topic.partition(number)?;
         let mut receipts = Vec::new();
         for part in parts(records) {
             receipts.push(self.append_batch(partition, epoch, producer, part).await?);
@@ -152,7 +167,8 @@ impl InternalTopic {
         records: &[KeyValue],
     ) -> Result<Receipt, Error> {
         let now_ms = self.clock.wall_ms();
-        let mut builder = BatchBuilder::new(Compression::None, None);
+        let bytes = bytes_of(records) + records.len() * RECORD_OVERHEAD;
+        let mut builder = BatchBuilder::with_capacity(Compression::None, None, bytes);
         if let Some(producer) = producer {
             builder.set_transaction_of(producer);
         }
@@ -229,11 +245,17 @@ impl InternalTopic {
     }
 }
 
+/// Bytes of keys and values.
+pub(crate) fn bytes_of(records: &[KeyValue]) -> usize {
+    let bytes = |(key, value): &KeyValue| key.len() + value.as_ref().map_or(0, Vec::len);
+    records.iter().map(bytes).sum()
+}
+
 /// The records in runs that fit into a batch each.
 fn parts(records: &[KeyValue]) -> impl Iterator<Item = &[KeyValue]> {
     let (mut bytes, mut count) = (0, 0);
     records.chunk_by(move |before, _| {
-        bytes += before.0.len() + before.1.as_ref().map_or(0, Vec::len);
+        bytes += bytes_of(std::slice::from_ref(before));
         count += 1;
         let fits = bytes < BATCH_BYTES && count < BATCH_RECORDS;
         if !fits {
@@ -272,6 +294,8 @@ async fn replay_partition(
             read => read?,
         };
         stale = 0;
+        // What the page cache holds is read without ever waiting, and others want this thread too.
+        tokio::task::yield_now().await;
         if next <= offset {
             let why = format!("a read at offset {offset} made no progress");
             return Err(internal(&partition.id.topic, &why));

@@ -118,6 +118,64 @@ async fn batches_that_wait_for_the_registration_keep_their_order() {
     }
 }
 
+/// Records in `__transaction_state`.
+async fn decisions(fixture: &Fixture) -> i64 {
+    let mut all = 0;
+    for n in 0..3 {
+        let topic = "__transaction_state".parse().unwrap();
+        let query = OffsetQuery {
+            partition: TopicPartition::new(topic, PartitionId(n)),
+            position: Some(Position::Latest),
+            with_time: false,
+            isolation: Isolation::Uncommitted,
+        };
+        let context = Context::anonymous();
+        let found = fixture.broker.list_offsets(&context, vec![query]).await;
+        let found = found.into_iter().next().unwrap().unwrap();
+        all += found.high_watermark.get();
+    }
+    all
+}
+
+#[tokio::test]
+async fn partitions_that_a_transaction_comes_to_at_a_time_are_registered_together() {
+    const PARTITIONS: i32 = 12;
+    let fixture = Fixture::new().await;
+    let at = At::One(&fixture.broker);
+    let topic = fixture.create("t", PARTITIONS).await;
+    let mut producer = Producer::open(&at, "one").await;
+    let mut before = decisions(&fixture).await;
+    // The second time, the transaction before may still be being completed: nobody is told to come back.
+    for round in 0..2 {
+        let mut receipts = Vec::new();
+        for n in 0..PARTITIONS {
+            let request = Produce {
+                topic: topic.clone(),
+                partition: PartitionId(n),
+                acks: Acks::All,
+                batch: txn_batch(producer.session, 0, &["a"]),
+                expected_offset: None,
+                transactional_id: Some(producer.id.clone()),
+            };
+            let receipt = fixture.broker.produce(&Context::anonymous(), request).await;
+            receipts.push(receipt.unwrap());
+        }
+        for receipt in receipts {
+            receipt.await.unwrap();
+        }
+        let written = decisions(&fixture).await - before;
+        assert!(
+            (1..i64::from(PARTITIONS)).contains(&written),
+            "{written} records for {PARTITIONS} partitions in round {round}"
+        );
+        producer.end(&at, true).await.unwrap();
+        before = decisions(&fixture).await;
+    }
+    for n in 0..PARTITIONS {
+        sees(&at, &topic, n, &["a", "a"]).await;
+    }
+}
+
 #[tokio::test]
 async fn offsets_of_a_transaction_count_when_it_is_committed() {
     let fixture = Fixture::new().await;

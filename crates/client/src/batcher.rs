@@ -16,6 +16,9 @@ use varve_types::{PartitionId, TopicName, partitioner};
 use crate::backoff::Random;
 use crate::delivery::Delivery;
 
+/// Room of a partition's first batch.
+const FIRST_BYTES: usize = 16 * 1024;
+
 /// Settings of a [`Batcher`].
 #[derive(Debug, Clone)]
 pub struct BatcherConfig {
@@ -105,6 +108,8 @@ pub struct ClosedBatch {
 struct Queue {
     open: Option<ClosedBatch>,
     ready: VecDeque<ClosedBatch>,
+    /// Bytes of the last batch that was taken: the next one gets room for about as much.
+    last: usize,
 }
 
 #[derive(Debug)]
@@ -287,7 +292,11 @@ impl Batcher {
             partition: PartitionId(partition as i32),
         };
         let name = self.topics[topic].name.clone();
-        let capacity = self.config.batch_bytes.max(bound);
+        // Room for a whole batch in each of thousands of partitions would be memory that nobody has counted, for
+        // batches that linger ends when they are small.
+        let last = self.topics[topic].queues[partition].last;
+        let expected = last.saturating_add(last / 4).max(FIRST_BYTES);
+        let capacity = expected.min(self.config.batch_bytes).max(bound);
         let batch = ClosedBatch {
             id: self.next_id,
             slot,
@@ -355,6 +364,9 @@ impl Batcher {
     fn pop(&mut self, slot: Slot) -> Option<ClosedBatch> {
         let queue = &mut self.topics[slot.topic].queues[slot.partition.0 as usize];
         let batch = queue.ready.pop_front();
+        queue.last = batch
+            .as_ref()
+            .map_or(queue.last, |b| b.builder.size_estimate());
         if queue.ready.is_empty() && queue.open.is_none() {
             self.active.remove(&slot);
         }

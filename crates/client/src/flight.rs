@@ -445,7 +445,12 @@ impl Flight {
     /// Moves partitions that wait for a session to the current one, and fails batches whose time is up.
     pub fn tick(&mut self, now: Duration) -> Vec<Settled> {
         let mut settled = Vec::new();
-        let slots: Vec<_> = self.partitions.keys().copied().collect();
+        // Most partitions of many are at rest.
+        let busy = |(slot, partition): (&Slot, &Partition)| {
+            let busy = partition.needs_session || !partition.entries.is_empty();
+            busy.then_some(*slot)
+        };
+        let slots: Vec<_> = self.partitions.iter().filter_map(busy).collect();
         for slot in slots {
             self.expire(now, slot, &mut settled);
             self.renew(now, slot, &mut settled);

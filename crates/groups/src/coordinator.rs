@@ -35,7 +35,11 @@ pub struct Coordinator {
     pub(crate) draining: bool,
     /// Membership as it is being read, until everything is.
     pub(crate) loading: BTreeMap<GroupName, Loading>,
+    /// Topics of the offsets that are being read: millions of them share few names.
+    pub(crate) loading_topics: BTreeSet<TopicName>,
     pub(crate) groups: BTreeMap<GroupName, Group>,
+    /// Groups that may hold offsets of a producer's open transaction, by its id: all that do, and perhaps more.
+    pub(crate) txn_groups: BTreeMap<i64, BTreeSet<GroupName>>,
     /// When a group has something to do by itself.
     deadlines: BTreeSet<(Tick, GroupName)>,
     /// Callers not yet answered, with the place their answer comes from where membership decides it.
@@ -67,7 +71,9 @@ impl Coordinator {
             loaded: false,
             draining: false,
             loading: BTreeMap::new(),
+            loading_topics: BTreeSet::new(),
             groups: BTreeMap::new(),
+            txn_groups: BTreeMap::new(),
             deadlines: BTreeSet::new(),
             open: BTreeMap::new(),
             appends: BTreeMap::new(),
@@ -102,6 +108,10 @@ impl Coordinator {
     /// # Panics
     /// On bugs only: a ticket used twice, an unknown append completed, an invariant broken.
     pub fn step(&mut self, now: Tick, input: Input, out: &mut Vec<Output>) {
+        if matches!(input, Input::Load { .. } | Input::LoadTxn { .. }) {
+            // Nobody waits and nothing is due before all records are there: millions of them are to be quick.
+            return self.dispatch(now, input, out);
+        }
         let first = out.len();
         if let Some(ticket) = input.ticket() {
             let before = self.open.insert(ticket, None);
@@ -387,6 +397,7 @@ impl Coordinator {
             return;
         }
         self.next_expiry = now.plus(self.config.expiry_interval_ms);
+        self.forget_ended_txns();
         let retention = self.config.offsets_retention_ms;
         let mut work = Vec::new();
         for (name, group) in &self.groups {

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use varve_types::MemberId;
+use varve_types::{GroupName, MemberId, TopicName, TopicPartition};
 
 use crate::codec::{self, ClassicRecord, CodecError, GroupRecord, Key, MemberRecord};
 use crate::coordinator::{Coordinator, env_of};
@@ -48,11 +48,9 @@ impl Coordinator {
         match codec::decode_any_key(key)? {
             Key::Offset(name, partition) => {
                 let committed = value.map(codec::decode_value).transpose()?;
-                self.touched.insert(name.clone());
-                let group = self
-                    .groups
-                    .entry(name.clone())
-                    .or_insert_with(|| Group::new(name, now));
+                let topic = self.loading_topic(partition.topic);
+                let partition = TopicPartition::new(topic, partition.partition);
+                let group = self.loading_group(now, name);
                 group.offsets.apply((partition, committed));
             }
             Key::Classic(name) => {
@@ -76,9 +74,25 @@ impl Coordinator {
         Ok(())
     }
 
+    /// The same name, in memory once.
+    fn loading_topic(&mut self, name: TopicName) -> TopicName {
+        if let Some(known) = self.loading_topics.get(&name) {
+            return known.clone();
+        }
+        self.loading_topics.insert(name.clone());
+        name
+    }
+
+    /// A group of which something is read. It is settled with all others at the end.
+    pub(crate) fn loading_group(&mut self, now: Tick, name: GroupName) -> &mut Group {
+        let group = self.groups.entry(name.clone());
+        group.or_insert_with(|| Group::new(name, now))
+    }
+
     pub(crate) fn finish_loading(&mut self, now: Tick, out: &mut Vec<Output>) {
         assert!(!self.loaded, "Loaded comes once");
         self.loaded = true;
+        self.loading_topics.clear();
         self.next_expiry = now.plus(self.config.expiry_interval_ms);
         // How long a group has been empty is not known, so it counts from now and keeps its offsets for
         // the whole retention: too long is safe, too short loses positions.

@@ -118,6 +118,7 @@ impl Coordinator {
             answer: Answer::TxnCommit(commit.producer, results),
             ..Write::new()
         };
+        self.note_txn(commit.producer, name);
         let id = self.queue(name, write);
         out.push(Output::TxnAppend {
             id,
@@ -137,22 +138,45 @@ impl Coordinator {
         within: Option<(PartitionId, i32)>,
         out: &mut Vec<Output>,
     ) {
-        for (name, group) in &mut self.groups {
-            let id = producer.id;
-            let concerned = group.offsets.has_pending_of(id) || group.writes.has_txn(Some(id));
-            let elsewhere = |(number, count)| codec::partition_of(name, count) != number;
-            if !concerned || within.is_some_and(elsewhere) {
+        let id = producer.id;
+        for name in self.txn_groups.remove(&id).unwrap_or_default() {
+            let Some(group) = self.groups.get_mut(&name) else {
+                continue;
+            };
+            if !group.has_txn_of(id) {
                 continue;
             }
-            self.touched.insert(name.clone());
-            // Completions may be reported late; the end takes its place behind those writes.
-            group.writes.push(Write {
-                answer: Answer::TxnEnd(producer, committed),
-                done: Some(Ok(())),
-                ..Write::new()
-            });
-            Self::settle_writes(now, &self.config, group, out);
+            let elsewhere = |(number, count)| codec::partition_of(&name, count) != number;
+            if !within.is_some_and(elsewhere) {
+                self.touched.insert(name.clone());
+                // Completions may be reported late; the end takes its place behind those writes.
+                group.writes.push(Write {
+                    answer: Answer::TxnEnd(producer, committed),
+                    done: Some(Ok(())),
+                    ..Write::new()
+                });
+                Self::settle_writes(now, &self.config, group, out);
+            }
+            // Ends in another partition, writes that are under way, and a later transaction of the same producer.
+            if group.has_txn_of(id) {
+                self.note_txn(producer, &name);
+            }
         }
+    }
+
+    /// The group may hold offsets of the producer's transaction from here on.
+    fn note_txn(&mut self, producer: ProducerId, name: &GroupName) {
+        let groups = self.txn_groups.entry(producer.id).or_default();
+        groups.insert(name.clone());
+    }
+
+    /// Keeps what it remembers of producers to those that have something open.
+    pub(crate) fn forget_ended_txns(&mut self) {
+        let groups = &self.groups;
+        self.txn_groups.retain(|producer, names| {
+            names.retain(|name| groups.get(name).is_some_and(|g| g.has_txn_of(*producer)));
+            !names.is_empty()
+        });
     }
 
     pub(crate) fn load_txn(
@@ -186,18 +210,21 @@ impl Coordinator {
         if planted::is(Plant::ForgetPending) {
             return Ok(());
         }
-        self.touched.insert(name.clone());
-        let group = self
-            .groups
-            .entry(name.clone())
-            .or_insert_with(|| Group::new(name, now));
-        let change = (partition, committed);
-        group.offsets.apply_pending(producer, change);
+        self.note_txn(producer, &name);
+        let group = self.loading_group(now, name);
+        group
+            .offsets
+            .apply_pending(producer, (partition, committed));
         Ok(())
     }
 }
 
 impl Group {
+    /// Whether offsets of an open transaction of this producer are here, or being written.
+    fn has_txn_of(&self, producer: i64) -> bool {
+        self.offsets.has_pending_of(producer) || self.writes.has_txn(Some(producer))
+    }
+
     /// Those of `partitions` (of all when that is empty) that a transaction may change, in order. What is
     /// being written counts: its transaction may be committed before we hear that it is durable.
     fn unstable(&self, partitions: &[TopicPartition]) -> Vec<TopicPartition> {

@@ -353,3 +353,55 @@ proptest! {
         world.check();
     }
 }
+
+/// A coordinator of several partitions: a marker ends what is in its own, and the rest waits for another.
+#[test]
+fn an_end_is_that_of_one_partition() {
+    let mut world = World::of(Vec::new());
+    let names = (0..).map(|n| GroupName::new(&format!("g{n}")).unwrap());
+    let groups: Vec<GroupName> = names.take(6).collect();
+    for group in &groups {
+        let (ticket, offsets) = (world.ticket(), world.offsets(0));
+        let group = group.clone();
+        world.step(Input::TxnCommit {
+            ticket,
+            group,
+            member: None,
+            member_epoch: 0,
+            producer: producer(7),
+            offsets,
+            wall_ms: 0,
+        });
+    }
+    while !world.writes.is_empty() {
+        world.complete(false);
+    }
+    let told = |world: &mut World, number: Option<i32>| -> Vec<bool> {
+        if let Some(number) = number {
+            world.step(Input::TxnEnded {
+                producer: ProducerId { id: 7, epoch: 1 },
+                within: Some((PartitionId(number), 2)),
+                committed: true,
+            });
+        }
+        let known = |group: &GroupName| {
+            let ticket = world.ticket();
+            let replies = world.step(Input::GetOffsets {
+                ticket,
+                group: group.clone(),
+                partitions: Vec::new(),
+                require_stable: false,
+            });
+            matches!(&replies[0], Reply::Offsets(offsets) if !offsets.is_empty())
+        };
+        groups.iter().map(known).collect()
+    };
+    let of = |number| {
+        let here = |group: &GroupName| codec::partition_of(group, 2) == PartitionId(number);
+        groups.iter().map(here).collect::<Vec<bool>>()
+    };
+    assert!(of(0).contains(&true) && of(1).contains(&true));
+    assert_eq!(told(&mut world, None), vec![false; 6]);
+    assert_eq!(told(&mut world, Some(1)), of(1));
+    assert_eq!(told(&mut world, Some(0)), vec![true; 6]);
+}

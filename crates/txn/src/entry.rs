@@ -2,7 +2,8 @@
 //! which partitions have not heard of a decision.
 //!
 //! Invariants: what is answered or sent rests on what is durable; at most one append is under way; an append whose
-//! outcome is unknown is repeated until it is durable, and meanwhile nothing is answered.
+//! outcome is unknown is repeated until it is durable, and meanwhile nothing is answered; whoever waits for a
+//! transaction to be completed waits no longer than one round of markers.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -19,7 +20,7 @@ use crate::{AppendId, Description, Failure, Listing, Lost, Now, Reply, Tick, Tic
 pub(crate) struct Intent {
     /// `None`: the id is forgotten.
     pub(crate) record: Option<Record>,
-    answer: Option<(Ticket, Answer)>,
+    answers: Vec<(Ticket, Answer)>,
 }
 
 #[derive(Debug)]
@@ -75,6 +76,8 @@ pub(crate) struct Entry {
     durable: Option<Record>,
     phase: Phase,
     waiting: VecDeque<(Ticket, Call)>,
+    /// Registrations for the next transaction, until every partition knows how this one ended.
+    next: VecDeque<(Ticket, Call)>,
     /// Partitions that are not known to have the marker of the decision that is durable.
     untold: BTreeSet<Place>,
     /// When they are told again.
@@ -93,6 +96,7 @@ impl Entry {
             durable,
             phase: Phase::Rest,
             waiting: VecDeque::new(),
+            next: VecDeque::new(),
             untold: BTreeSet::new(),
             tell_at: Tick(0),
             times_out: Tick(0),
@@ -123,7 +127,7 @@ impl Entry {
 
     pub(crate) fn call(&mut self, ticket: Ticket, call: Call, env: &mut Env<'_>) {
         match &self.phase {
-            Phase::Rest if self.waiting.is_empty() => self.answer(ticket, &call, env),
+            Phase::Rest if self.waiting.is_empty() => self.answer(ticket, call, env),
             Phase::Doubt { .. } | Phase::Writing { doubtful: true, .. } => {
                 let failure = env.rules().unsettled();
                 env.refuse(ticket, failure);
@@ -136,64 +140,93 @@ impl Entry {
         }
     }
 
-    fn answer(&mut self, ticket: Ticket, call: &Call, env: &mut Env<'_>) {
-        match env.rules().decide(self.durable.as_ref(), call) {
+    fn answer(&mut self, ticket: Ticket, call: Call, env: &mut Env<'_>) {
+        match env.rules().decide(self.durable.as_ref(), &call) {
             Err(failure) => env.refuse(ticket, failure),
             Ok(Decision::Reply(reply)) => env.acts.push(Act::Reply(ticket, reply)),
-            Ok(Decision::Write(record, answer)) => {
-                let begins = record.state == State::Ongoing && !self.is_open();
-                if begins {
-                    self.times_out = env.now.tick.plus(record.timeout_ms.into());
+            Ok(Decision::Write(mut record, answer)) => {
+                let mut answers = vec![(ticket, answer)];
+                if answer == Answer::Added {
+                    gather(&mut self.waiting, &mut record, &mut answers, env);
                 }
-                self.write(Some(record), Some((ticket, answer)), env);
+                self.write(Some(record), answers, env);
             }
             Ok(Decision::AbortFirst(record)) => {
                 let failure = env.rules().aborting_first();
                 env.refuse(ticket, failure);
-                self.write(Some(record), None, env);
+                self.write(Some(record), Vec::new(), env);
+            }
+            Ok(Decision::AfterCompletion(failure)) => {
+                if self.next.len() < env.config.max_waiting {
+                    self.next.push_back((ticket, call));
+                } else {
+                    env.refuse(ticket, failure);
+                }
             }
         }
     }
 
-    fn write(
-        &mut self,
-        record: Option<Record>,
-        answer: Option<(Ticket, Answer)>,
-        env: &mut Env<'_>,
-    ) {
+    fn write(&mut self, record: Option<Record>, answers: Vec<(Ticket, Answer)>, env: &mut Env<'_>) {
         assert!(
             matches!(self.phase, Phase::Rest),
             "two appends of {} at once",
             env.name
         );
-        let answer = self.too_early(record.as_ref(), answer, env);
-        self.append(Intent { record, answer }, false, env);
+        let ongoing = |record: &&Record| record.state == State::Ongoing;
+        if let Some(begun) = record.as_ref().filter(ongoing)
+            && self.durable.as_ref().filter(ongoing).is_none()
+        {
+            self.times_out = env.now.tick.plus(begun.timeout_ms.into());
+        }
+        let answers = self.too_early(record.as_ref(), answers, env);
+        self.append(Intent { record, answers }, false, env);
+    }
+
+    /// Every partition knows how the transaction ended. If somebody waits to begin the next one, the record in which it
+    /// begins says that too.
+    fn complete(&mut self, mut record: Record, env: &mut Env<'_>) {
+        let mut answers = Vec::new();
+        gather(&mut self.next, &mut record, &mut answers, env);
+        for call in self.next.drain(..).rev() {
+            self.waiting.push_front(call);
+        }
+        self.write(Some(record), answers, env);
+    }
+
+    /// Answers everybody who waits with a failure.
+    fn refuse_all(&mut self, failure: &Failure, env: &mut Env<'_>) {
+        for (ticket, _) in self.next.drain(..).chain(self.waiting.drain(..)) {
+            env.refuse(ticket, failure.clone());
+        }
     }
 
     /// Only a planted bug answers, or sends markers, before what that rests on is durable.
     fn too_early(
         &mut self,
         record: Option<&Record>,
-        answer: Option<(Ticket, Answer)>,
+        mut answers: Vec<(Ticket, Answer)>,
         env: &mut Env<'_>,
-    ) -> Option<(Ticket, Answer)> {
-        let record = record?;
+    ) -> Vec<(Ticket, Answer)> {
+        let Some(record) = record else {
+            return answers;
+        };
         if planted::is(Plant::MarkerBeforeDecision) && record.state.is_deciding() {
             self.durable = Some(record.clone());
             env.acts
                 .push(Act::Send(record.partitions.iter().cloned().collect()));
         }
-        let (ticket, what) = answer?;
-        let early = match what {
-            Answer::Added => planted::is(Plant::RegisteredBeforeDurable),
-            Answer::Ended => planted::is(Plant::EndedBeforeDurable),
-            Answer::Session | Answer::Aborted => false,
-        };
-        if early {
-            env.acts.push(Act::Reply(ticket, what.reply(record)));
-            return None;
-        }
-        answer
+        answers.retain(|(ticket, what)| {
+            let early = match what {
+                Answer::Added => planted::is(Plant::RegisteredBeforeDurable),
+                Answer::Ended => planted::is(Plant::EndedBeforeDurable),
+                Answer::Session | Answer::Aborted => false,
+            };
+            if early {
+                env.acts.push(Act::Reply(*ticket, what.reply(record)));
+            }
+            !early
+        });
+        answers
     }
 
     fn append(&mut self, intent: Intent, doubtful: bool, env: &mut Env<'_>) {
@@ -229,10 +262,10 @@ impl Entry {
         }
         self.durable = intent.record;
         self.untold.clear();
-        if let Some((ticket, answer)) = intent.answer
-            && let Some(record) = &self.durable
-        {
-            env.acts.push(Act::Reply(ticket, answer.reply(record)));
+        if let Some(record) = &self.durable {
+            for (ticket, answer) in intent.answers {
+                env.acts.push(Act::Reply(ticket, answer.reply(record)));
+            }
         }
         if let Some(record) = self.durable.as_ref().filter(|r| r.state.is_deciding()) {
             self.untold = record.partitions.clone();
@@ -243,16 +276,13 @@ impl Entry {
     pub(crate) fn failed(&mut self, id: AppendId, lost: Lost, failure: Failure, env: &mut Env<'_>) {
         let (mut intent, doubtful) = self.take_intent(id);
         let at = env.now.tick.plus(env.config.retry_ms);
-        if let Some((ticket, _)) = intent.answer.take() {
-            env.refuse(ticket, failure);
+        for (ticket, _) in intent.answers.drain(..) {
+            env.refuse(ticket, failure.clone());
         }
         if lost == Lost::Unknown || doubtful {
             self.phase = Phase::Doubt { at, intent };
-            let waiting = std::mem::take(&mut self.waiting);
-            for (ticket, _) in waiting {
-                let failure = env.rules().unsettled();
-                env.refuse(ticket, failure);
-            }
+            let failure = env.rules().unsettled();
+            self.refuse_all(&failure, env);
         } else {
             self.not_before = at;
         }
@@ -294,9 +324,7 @@ impl Entry {
 
     /// Answers everybody who waits: nothing is begun any more.
     pub(crate) fn drain(&mut self, failure: &Failure, env: &mut Env<'_>) {
-        for (ticket, _) in std::mem::take(&mut self.waiting) {
-            env.refuse(ticket, failure.clone());
-        }
+        self.refuse_all(failure, env);
     }
 
     /// Forgets an id that has been idle for longer than `expiration_ms`.
@@ -305,7 +333,7 @@ impl Entry {
         let idle_ms = env.now.wall_ms.saturating_sub(record.updated_ms);
         let free = matches!(self.phase, Phase::Rest) && self.waiting.is_empty();
         if free && !record.state.is_open() && idle_ms >= expiration_ms {
-            self.write(None, None, env);
+            self.write(None, Vec::new(), env);
         }
     }
 
@@ -324,7 +352,7 @@ impl Entry {
                 continue;
             }
             match self.waiting.pop_front() {
-                Some((ticket, call)) => self.answer(ticket, &call, env),
+                Some((ticket, call)) => self.answer(ticket, call, env),
                 None => return,
             }
         }
@@ -339,16 +367,21 @@ impl Entry {
         let late = self.times_out <= now && !planted::is(Plant::NeverTimesOut);
         if record.state == State::Ongoing && late && free {
             let aborted = timed_out(record, env.now.wall_ms);
-            self.write(Some(aborted), None, env);
+            self.write(Some(aborted), Vec::new(), env);
             return true;
         }
         if record.state.is_deciding() && self.untold.is_empty() && free {
             let completed = record.completed(env.now.wall_ms);
-            self.write(Some(completed), None, env);
+            self.complete(completed, env);
             return true;
         }
         if record.state.is_deciding() && !self.untold.is_empty() && self.tell_at <= now {
             self.tell_at = now.plus(env.config.marker_wait_ms);
+            // The first round was not enough: how long it takes is not known any more.
+            let failure = env.rules().concurrent(record);
+            for (ticket, _) in self.next.drain(..) {
+                env.refuse(ticket, failure.clone());
+            }
             env.acts
                 .push(Act::Send(self.untold.iter().cloned().collect()));
             return true;
@@ -386,7 +419,8 @@ impl Entry {
 
     /// Whether nothing is left of it.
     pub(crate) fn is_vacant(&self) -> bool {
-        self.durable.is_none() && matches!(self.phase, Phase::Rest) && self.waiting.is_empty()
+        let nobody = self.waiting.is_empty() && self.next.is_empty();
+        self.durable.is_none() && matches!(self.phase, Phase::Rest) && nobody
     }
 
     pub(crate) fn listing(&self, name: &TransactionalId) -> Option<Listing> {
@@ -420,5 +454,28 @@ impl Entry {
             deciding || self.untold.is_empty(),
             "partitions of {name} are told of a decision that is not durable"
         );
+        assert!(
+            deciding || self.next.is_empty(),
+            "somebody waits for a transaction of {name} that is not being completed"
+        );
+    }
+}
+
+/// Takes calls from the front that register partitions in the transaction of `record`: one append is for all of them. What
+/// would be refused stays, to be judged by what is durable then.
+fn gather(
+    queue: &mut VecDeque<(Ticket, Call)>,
+    record: &mut Record,
+    answers: &mut Vec<(Ticket, Answer)>,
+    env: &Env<'_>,
+) {
+    while let Some((ticket, call @ Call::Add { .. })) = queue.front() {
+        match env.rules().decide(Some(&*record), call) {
+            Ok(Decision::Write(more, Answer::Added)) => *record = more,
+            Ok(Decision::Reply(Reply::Added)) => {}
+            _ => return,
+        }
+        answers.push((*ticket, Answer::Added));
+        queue.pop_front();
     }
 }

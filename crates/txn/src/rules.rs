@@ -63,6 +63,8 @@ pub(crate) enum Decision {
     Write(Record, Answer),
     /// The transaction is aborted for the caller's sake, who has to come back.
     AbortFirst(Record),
+    /// To be asked again once every partition knows how the transaction before ended. For who cannot wait for that: why.
+    AfterCompletion(Failure),
 }
 
 /// Who calls, going by the session it names.
@@ -204,7 +206,7 @@ impl Context<'_> {
         }
         self.check_owner(record, producer)?;
         if record.state.is_deciding() {
-            return Err(self.concurrent(record));
+            return Ok(Decision::AfterCompletion(self.concurrent(record)));
         }
         let begins = record.state != State::Ongoing;
         if !begins && partitions.iter().all(|p| record.partitions.contains(p)) {
@@ -379,7 +381,7 @@ impl Context<'_> {
             .with("current_epoch", record.producer.epoch)
     }
 
-    fn concurrent(&self, record: &Record) -> Failure {
+    pub(crate) fn concurrent(&self, record: &Record) -> Failure {
         let what = match record.state {
             State::PrepareCommit => "committed",
             _ => "aborted",

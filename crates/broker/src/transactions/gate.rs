@@ -1,9 +1,11 @@
 //! The leader's question before the first batch of a transaction: the coordinator of the transactional id registers
 //! the partition in it, durably, and only then the batch is handed to its lane. Batches of the same producer for
-//! the same partition that come meanwhile wait behind it, in their order; others pass.
+//! the same partition that come meanwhile wait behind it, in their order; others pass. Partitions that a producer comes to
+//! while a question of its transaction is under way are in the next one, together.
 //!
-//! Invariants: batches of one producer for one partition reach the lane in the order in which they came; what waits
-//! holds a byte permit, so it is bounded; a batch that is refused here was not appended.
+//! Invariants: batches of one producer for one partition reach the lane in the order in which they came; a
+//! transaction has one question of this node under way at most; what waits holds a byte permit, so it is bounded; a
+//! batch that is refused here was not appended.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -36,13 +38,27 @@ struct Waiting {
     promise: Promise,
 }
 
-/// Batches that wait for a question, by topic, partition and session.
+/// Topic, partition and session.
+type PlaceOf = (TopicId, i32, ProducerId);
+/// Whose transaction it is, and in which session.
+type Whose = (TransactionalId, ProducerId);
+
+/// What waits for questions.
 #[derive(Default)]
-pub(crate) struct Gate(Mutex<BTreeMap<(TopicId, i32, ProducerId), VecDeque<Waiting>>>);
+struct Queues {
+    batches: BTreeMap<PlaceOf, VecDeque<Waiting>>,
+    /// Partitions for the next question of each transaction that has one under way.
+    next: BTreeMap<Whose, Vec<(TopicId, Arc<Partition>)>>,
+}
+
+/// Batches that wait for a question, and what is to be asked.
+#[derive(Default)]
+pub(crate) struct Gate(Mutex<Queues>);
 
 impl std::fmt::Debug for Gate {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Gate").field(&self.0.lock().len()).finish()
+        let waiting = self.0.lock().batches.len();
+        f.debug_tuple("Gate").field(&waiting).finish()
     }
 }
 
@@ -79,7 +95,7 @@ impl Transactions {
         };
         let place = (topic, partition.id.partition.0, producer);
         let mut gate = self.gate.0.lock();
-        if let Some(queue) = gate.get_mut(&place) {
+        if let Some(queue) = gate.batches.get_mut(&place) {
             queue.push_back(waiting);
             return Ok(receipt);
         }
@@ -88,30 +104,56 @@ impl Transactions {
             waiting.pass(partition);
             return Ok(receipt);
         }
-        gate.insert(place, VecDeque::from([waiting]));
+        gate.batches.insert(place, VecDeque::from([waiting]));
+        let whose = (id, producer);
+        let asking = gate.next.contains_key(&whose);
+        let next = gate.next.entry(whose.clone()).or_default();
+        next.push((topic, Arc::clone(partition)));
         drop(gate);
-        let (me, partition) = (Arc::clone(self), Arc::clone(partition));
-        tokio::spawn(async move {
-            let partitions = vec![(topic, partition.id.clone())];
+        if !asking {
+            tokio::spawn(Arc::clone(self).question(whose));
+        }
+        Ok(receipt)
+    }
+
+    /// Asks for everything that a transaction's batches wait for, until nothing is left.
+    async fn question(self: Arc<Self>, whose: Whose) {
+        while let Some(wanted) = self.wanted(&whose) {
+            let (id, producer) = whose.clone();
+            let place =
+                |(topic, partition): &(TopicId, Arc<Partition>)| (*topic, partition.id.clone());
             let registration = Registration {
                 id,
                 producer,
-                partitions,
+                partitions: wanted.iter().map(place).collect(),
             };
-            let registered = me.register(registration).await;
-            if registered.is_ok() {
-                partition.registered.note(producer);
-            }
-            // Whoever comes now waits for the lock and finds the session known.
-            let mut gate = me.gate.0.lock();
-            for waiting in gate.remove(&place).into_iter().flatten() {
-                match &registered {
-                    Ok(()) => waiting.pass(&partition),
-                    Err(error) => waiting.promise.keep(Err(error.clone())),
+            let registered = self.register(registration).await;
+            for (topic, partition) in wanted {
+                if registered.is_ok() {
+                    partition.registered.note(producer);
+                }
+                // Whoever comes now waits for the lock and finds the session known.
+                let place = (topic, partition.id.partition.0, producer);
+                let mut gate = self.gate.0.lock();
+                for waiting in gate.batches.remove(&place).into_iter().flatten() {
+                    match &registered {
+                        Ok(()) => waiting.pass(&partition),
+                        Err(error) => waiting.promise.keep(Err(error.clone())),
+                    }
                 }
             }
-        });
-        Ok(receipt)
+        }
+    }
+
+    /// The partitions of a transaction's next question; `None`: there are none, and whoever comes asks anew.
+    fn wanted(&self, whose: &Whose) -> Option<Vec<(TopicId, Arc<Partition>)>> {
+        let mut gate = self.gate.0.lock();
+        let next = gate.next.get_mut(whose).map(std::mem::take);
+        let next = next.filter(|next| !next.is_empty());
+        if next.is_none() {
+            gate.next.remove(whose);
+        }
+        next
     }
 
     /// Registers partitions, through whichever node coordinates the id; repeats what only needs time.

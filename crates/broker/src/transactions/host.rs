@@ -320,7 +320,7 @@ impl Task {
         let (number, epoch) = (self.number, Some(self.epoch));
         // Of several batches some may be there.
         let whole = InternalTopic::is_one_batch(&records);
-        match self.topic.append(|_| number, epoch, None, &records).await {
+        match self.topic.append(number, epoch, None, &records).await {
             Ok(receipts) => {
                 let messages = self.messages.clone();
                 tokio::spawn(async move {
