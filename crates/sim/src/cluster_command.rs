@@ -27,6 +27,10 @@ pub struct Cluster {
     /// How many at a time; default: one for each core
     #[arg(long)]
     jobs: Option<usize>,
+    /// Take out the safety line of this name, and look for the first seed that notices
+    #[cfg(feature = "planted")]
+    #[arg(long, value_name = "NAME", conflicts_with = "seed")]
+    plant: Option<String>,
     /// Form of the result
     #[arg(long, value_enum, default_value = "text")]
     output: Output,
@@ -34,10 +38,34 @@ pub struct Cluster {
 
 /// Runs it.
 pub fn run(options: &Cluster) -> ExitCode {
+    #[cfg(feature = "planted")]
+    if let Some(name) = &options.plant {
+        return hunt(name, options);
+    }
     match options.seed {
         Some(seed) => tell(seed),
         None => many(options),
     }
+}
+
+#[cfg(feature = "planted")]
+fn hunt(name: &str, options: &Cluster) -> ExitCode {
+    use varve_sim::cluster::planted::{Plant, hunt};
+
+    let mut found = true;
+    for plant in Plant::all() {
+        if !format!("{plant:?}").contains(name) {
+            continue;
+        }
+        match hunt(plant, options.from, options.seeds) {
+            Some((seed, why)) => println!("{plant:?}: seed {seed}: {why}"),
+            None => {
+                println!("{plant:?}: NOT caught");
+                found = false;
+            }
+        }
+    }
+    ExitCode::from(u8::from(!found))
 }
 
 fn tell(seed: u64) -> ExitCode {

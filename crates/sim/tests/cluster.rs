@@ -94,3 +94,10 @@ fn seed_976_records_older_than_all_that_is_left() {
 fn seed_40_followers_that_keep_up_join() {
     assert_eq!(run(40, false).violation, None);
 }
+
+/// A coordinator that had been replaced, and slept meanwhile, told a producer for good that its session was not known:
+/// its successor had begun the session.
+#[test]
+fn seed_4149_a_replaced_coordinator_sends_nobody_away() {
+    assert_eq!(run(4149, false).violation, None);
+}

@@ -169,6 +169,13 @@ impl Transactions {
                 .led
                 .elsewhere(subject)
                 .unwrap_or_else(|| subject.again(error))),
+            // What this node remembers may be out of date: another may have begun a session since.
+            Err(error) if is_final(error.kind) && !self.led.confirmed(number, epoch).await => {
+                Err(self
+                    .led
+                    .elsewhere(subject)
+                    .unwrap_or_else(|| subject.unconfirmed()))
+            }
             answer => answer,
         }
     }
@@ -364,6 +371,18 @@ impl Transactions {
         };
         Ok(checked.into_iter().map(result).collect())
     }
+}
+
+/// Refusals by what is remembered of a transactional id, after which a producer does not ask again.
+const fn is_final(kind: ErrorKind) -> bool {
+    matches!(
+        kind,
+        ErrorKind::UnknownProducer
+            | ErrorKind::ProducerFenced
+            | ErrorKind::TransactionAborted
+            | ErrorKind::InvalidTransactionState
+            | ErrorKind::TransactionNotFound
+    )
 }
 
 fn subject(id: &TransactionalId) -> Subject<'_> {

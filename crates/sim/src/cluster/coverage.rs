@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 pub const SEEDS: u64 = 20_000;
 
 /// Each of these, at least once.
-pub const SOMETIMES: [&str; 76] = [
+pub const SOMETIMES: [&str; 77] = [
     "acknowledged records given up",
     "clean stop",
     "clock on the wall jumps",
@@ -71,6 +71,7 @@ pub const SOMETIMES: [&str; 76] = [
     "one-way cut",
     "only eligible replicas are left",
     "power cut that lost batches",
+    "refusal of an old coordinator not told",
     "repeat answered with the first offset",
     "replica begins a new run while it is let in sync",
     "replica flickers",

@@ -349,16 +349,26 @@ impl World {
                         | ErrorKind::FencedLeaderEpoch
                         | ErrorKind::LeaderNotAvailable
                 );
+                // And a refusal that is final is told only by the newest coordinator: others remember old sessions.
+                let final_ = matches!(
+                    kind,
+                    ErrorKind::UnknownProducer
+                        | ErrorKind::ProducerFenced
+                        | ErrorKind::TransactionAborted
+                        | ErrorKind::InvalidTransactionState
+                );
                 let log = self.transaction_log();
                 let leader = log.and_then(|log| self.leader_known_to(id, log));
-                Err((
-                    if moved {
-                        ErrorKind::NotCoordinator
-                    } else {
-                        kind
-                    },
-                    leader,
-                ))
+                let newest = log.and_then(|log| self.controller.state.partition_at(log));
+                let stale = final_ && newest.map(|p| p.leader_epoch) != Some(epoch);
+                if stale {
+                    self.count("refusal of an old coordinator not told");
+                }
+                let kind = match moved || stale {
+                    true => ErrorKind::NotCoordinator,
+                    false => kind,
+                };
+                Err((kind, leader))
             }
             (other, _) => return Err(format!("a coordinator answers {caller:?} with {other:?}")),
         };
