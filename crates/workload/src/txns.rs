@@ -224,6 +224,10 @@ impl Session {
 
     /// Ends a transaction. Also whether the session can begin another one.
     pub async fn end(&mut self, mut txn: Txn, commit: bool) -> (Ended, bool) {
+        if !commit && txn.number.is_multiple_of(2) {
+            // Otherwise hardly anything that is aborted would be in the log.
+            self.answers(std::mem::take(&mut txn.sends)).await;
+        }
         let ended = match commit {
             true => self.call(txn.number, true).await,
             // Nobody has called for anything else.
@@ -236,7 +240,7 @@ impl Session {
             Ended::Unknown => false,
         };
         txn.answer_commits(&self.shared.recorder, ended);
-        self.answers(txn).await;
+        self.answers(txn.sends).await;
         (ended, usable)
     }
 
@@ -283,10 +287,10 @@ impl Session {
         Ended::Unknown
     }
 
-    /// Writes down what became of the sends of a transaction that has ended.
-    async fn answers(&self, txn: Txn) {
+    /// Writes down what became of sends of a transaction, those of one that has ended at once.
+    async fn answers(&self, sends: Vec<(u64, DeliveryHandle)>) {
         let recorder = &self.shared.recorder;
-        for (op, handle) in txn.sends {
+        for (op, handle) in sends {
             let Ok(result) = timeout(ANSWERS_WITHIN, handle).await else {
                 // Nobody waits for it any longer.
                 return;
