@@ -385,7 +385,11 @@ async fn a_group_passes_from_one_protocol_to_the_other_and_back_over_restarts() 
         require_stable: false,
     };
     let context = Context::anonymous();
-    let kept = node.broker.committed_offsets(&context, request).await.unwrap();
+    let kept = node
+        .broker
+        .committed_offsets(&context, request)
+        .await
+        .unwrap();
     assert_eq!(
         kept.len(),
         1,
