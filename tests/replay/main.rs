@@ -97,7 +97,7 @@ macro_rules! replays {
 
 replays! {
     batch recovery inspect index timeindex manifest epochs snapshot producers metadata metadata_command metadata_file
-    offsets transactions identity scrub_file journal peer raft_message raft_file
+    offsets transactions identity scrub_file journal peer raft_message raft_file kafka_wire
 }
 
 #[test]

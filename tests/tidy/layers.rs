@@ -223,6 +223,13 @@ pub const LAYERS: &[Row] = &[
         must_not: NO_ANYHOW,
     },
     Row {
+        name: "frontend-kafka",
+        layer: Some(5),
+        sentence: "the Kafka protocol as a thin adapter",
+        uses: &["types", "record", "broker-api", "tls"],
+        must_not: NO_ANYHOW,
+    },
+    Row {
         name: "peer-grpc",
         layer: Some(5),
         sentence: "broker to broker over tonic: replication, signs of life, consensus",

@@ -2,6 +2,7 @@
 //! in CI. Needs nothing of the product and nothing but the standard library; never needed to build.
 
 mod fuzz;
+mod kafka;
 mod upgrade;
 
 use std::ffi::OsString;
@@ -16,6 +17,7 @@ Commands:
   chaos [OPTIONS]       one history of real processes under faults and its verdict; --help tells more
   servers SEED [SECONDS]  one seed of whole servers in simulated time, with everything that they say
   long [NAME]           the long suites, each one command; without NAME all of them
+  kafka                 writes the codec of the Kafka protocol from its message tables
   help                  this text
 
 check runs, in this order, and stops at the first failure:
@@ -244,6 +246,7 @@ fn main() -> ExitCode {
                 }
             }
         }
+        ["kafka"] => kafka_codec(),
         ["help" | "--help" | "-h"] => {
             print!("{HELP}");
             ExitCode::SUCCESS
@@ -332,6 +335,20 @@ fn chaos(options: &[&str]) -> ExitCode {
         ),
         Err(error) => {
             eprintln!("error: cargo could not be started: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Writes the codec of the Kafka protocol.
+fn kafka_codec() -> ExitCode {
+    match kafka::run() {
+        Ok(files) => {
+            eprintln!("xtask: kafka: {files} files in crates/frontend-kafka/src/wire/generated");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("error: {error}");
             ExitCode::FAILURE
         }
     }

@@ -13,6 +13,7 @@
 
 pub mod image;
 pub mod journal;
+pub mod kafka;
 pub mod lists;
 pub mod logs;
 pub mod mutate;
@@ -61,6 +62,7 @@ pub const TARGETS: &[Target] = &[
     target("raft_file", raft::file, 1_000),
     target("identity", lists::identity_file, 1_000),
     target("peer", peer::messages, 3_000),
+    target("kafka_wire", kafka::wire, 3_000),
 ];
 
 /// Runs one input through a target by name.

@@ -213,6 +213,9 @@ pub fn all() -> Vec<(&'static str, String, Vec<u8>)> {
     for (name, message) in super::peer::seeds() {
         add("peer", name, message);
     }
+    for (name, input) in super::kafka::seeds() {
+        add("kafka_wire", name, input);
+    }
     seeds
 }
 

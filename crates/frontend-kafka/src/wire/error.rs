@@ -1,0 +1,146 @@
+//! What can be wrong with a message, as values that say which message, which field, and where.
+
+use thiserror::Error;
+
+/// Bytes that are not the message they should be. Nothing was done with them.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{message} v{version}: field {field:?} at byte {offset}: {fault}")]
+pub struct DecodeError {
+    /// The message, such as `Produce request`.
+    pub message: &'static str,
+    /// Its version.
+    pub version: i16,
+    /// The path to the field, such as `topic_data.name`; empty for the message as a whole.
+    pub field: String,
+    /// Bytes of the body before the fault.
+    pub offset: usize,
+    /// The cause.
+    pub fault: DecodeFault,
+}
+
+impl DecodeError {
+    /// The same, found while reading a part of `field`.
+    #[must_use]
+    pub fn within(mut self, field: &str) -> Self {
+        self.field = join(field, &self.field);
+        self
+    }
+}
+
+/// Why bytes are not a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum DecodeFault {
+    /// The frame ends inside the field.
+    #[error("{needed} bytes are needed and {left} are left")]
+    CutOff {
+        /// Bytes that the field takes.
+        needed: usize,
+        /// Bytes that are there.
+        left: usize,
+    },
+    /// A length below the one that stands for null.
+    #[error("length {0} is negative")]
+    NegativeLength(i64),
+    /// More elements than can be there in the bytes that are left.
+    #[error("{count} elements of at least {least} bytes are announced and {left} bytes are left")]
+    CountTooLarge {
+        /// Elements announced.
+        count: usize,
+        /// Fewest bytes of one element.
+        least: usize,
+        /// Bytes that are left.
+        left: usize,
+    },
+    /// The message would take more memory than a frame of its length may.
+    #[error("{wanted} bytes of memory are wanted and {left} are left for a frame of this length")]
+    Memory {
+        /// Bytes that the array would take in memory.
+        wanted: usize,
+        /// What is left of the frame's share.
+        left: usize,
+    },
+    /// Null where this version has no null.
+    #[error("null is not allowed here in this version")]
+    Null,
+    /// A string that is not UTF-8.
+    #[error("the string is not UTF-8")]
+    NotUtf8,
+    /// A varint that does not fit 32 bits.
+    #[error("the varint does not fit 32 bits")]
+    Varint,
+    /// Tags that do not ascend: one is there twice, or they are out of order.
+    #[error("tag {tag} does not ascend")]
+    TagOrder {
+        /// The tag.
+        tag: u32,
+    },
+    /// A tagged field that is shorter or longer than it said.
+    #[error("tag {tag} announced {announced} bytes and has {read}")]
+    TagLength {
+        /// The tag.
+        tag: u32,
+        /// Bytes that it announced.
+        announced: usize,
+        /// Bytes that its value took.
+        read: usize,
+    },
+    /// Neither null nor present.
+    #[error("{0} is neither 1 (present) nor -1 (null)")]
+    Presence(i8),
+    /// Bytes after the end of the message.
+    #[error("{0} bytes are left over")]
+    Trailing(usize),
+}
+
+/// A message that its version cannot say. Nothing was written.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{message} v{version}: field {field:?}: {fault}")]
+pub struct EncodeError {
+    /// The message, such as `Fetch response`.
+    pub message: &'static str,
+    /// Its version.
+    pub version: i16,
+    /// The path to the field.
+    pub field: String,
+    /// The cause.
+    pub fault: EncodeFault,
+}
+
+impl EncodeError {
+    /// The same, found while writing a part of `field`.
+    #[must_use]
+    pub fn within(mut self, field: &str) -> Self {
+        self.field = join(field, &self.field);
+        self
+    }
+}
+
+/// Why a message cannot be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum EncodeFault {
+    /// The field has a value and this version does not have the field.
+    #[error("it is set and this version does not have it")]
+    NotInVersion,
+    /// Null where this version has no null.
+    #[error("null is not allowed here in this version")]
+    Null,
+    /// Longer than its length can say.
+    #[error("{length} bytes or elements, and {most} are the most")]
+    TooLong {
+        /// Bytes or elements.
+        length: usize,
+        /// The most that the field can hold.
+        most: usize,
+    },
+    /// There is no such version.
+    #[error("there is no such version")]
+    NoSuchVersion,
+}
+
+fn join(outer: &str, inner: &str) -> String {
+    if inner.is_empty() {
+        outer.to_owned()
+    } else {
+        format!("{outer}.{inner}")
+    }
+}
