@@ -7,7 +7,7 @@ use v1::transaction_service_client::TransactionServiceClient;
 
 use crate::support::{
     Bed, Code, Response, Rpc, SOON, Status, eventually, refused, refused_item, request, run,
-    shared, span, told, tp, v1,
+    run_within, shared, span, told, tp, v1,
 };
 
 type Session = v1::TransactionSession;
