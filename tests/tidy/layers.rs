@@ -314,6 +314,7 @@ pub const LAYERS: &[Row] = &[
             "partition",
             "metadata",
             "groups",
+            "txn",
             "broker-api",
             "broker",
         ],
