@@ -18,13 +18,16 @@ const PATIENCE: Duration = Duration::from_secs(300);
 /// Time between looks at the metadata.
 const LOOK: Duration = Duration::from_millis(50);
 
+/// Directory and settings of a node.
+type Start = (PathBuf, Vec<(&'static str, String)>);
+
 /// A cluster whose processes end with this value.
 #[derive(Debug)]
 pub struct Cluster {
     nodes: BTreeMap<i32, Server>,
     addresses: BTreeMap<i32, String>,
     /// Data directory and configuration of each, to start it again.
-    how: BTreeMap<i32, (PathBuf, Vec<(&'static str, String)>)>,
+    how: BTreeMap<i32, Start>,
 }
 
 impl Cluster {

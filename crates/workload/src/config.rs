@@ -184,7 +184,6 @@ impl Config {
             tls: self.tls.clone(),
             network: self.network.clone(),
             isolation,
-            ..ClientConfig::default()
         })
     }
 }
