@@ -99,7 +99,7 @@ impl Table {
     }
 
     /// Reads the table. A topic that seems not to exist may be one that this node has not heard of yet, or not
-    /// opened, so the quorum is asked before that is told; for as long as [`NEWS_WITHIN`] at most.
+    /// opened, so the quorum is asked before that is told; for as long as two seconds at most.
     ///
     /// # Errors
     /// As [`Self::read`].
