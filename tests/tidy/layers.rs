@@ -272,6 +272,7 @@ pub const LAYERS: &[Row] = &[
             "broker",
             "proto",
             "frontend-grpc",
+            "frontend-kafka",
             "peer-grpc",
             "client",
             "forward",

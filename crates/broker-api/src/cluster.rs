@@ -1,5 +1,7 @@
 //! The cluster as clients see it.
 
+use std::collections::BTreeMap;
+
 use varve_types::{ClusterId, NodeId};
 
 /// This node.
@@ -23,6 +25,8 @@ pub struct NodeInfo {
     pub request_timeout_ms: u64,
     /// Broker clock, milliseconds since the Unix epoch.
     pub now_ms: i64,
+    /// Where its other listeners are reached, `host:port` by the name of the listener.
+    pub listeners: BTreeMap<String, String>,
 }
 
 /// State of a node.
@@ -47,6 +51,8 @@ pub struct NodeStatus {
     pub node: NodeId,
     /// `host:port` for clients.
     pub address: String,
+    /// Where its other listeners are reached, `host:port` by the name of the listener, as far as that is known here.
+    pub listeners: BTreeMap<String, String>,
     /// Rack or zone.
     pub rack: String,
     /// State.

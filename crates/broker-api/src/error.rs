@@ -36,6 +36,7 @@ pub const METADATA_KEYS: &[&str] = &[
     "partition",
     "producer_epoch",
     "producer_id",
+    "protocol",
     "quota",
     "record",
     "size",

@@ -26,8 +26,11 @@ pub struct Fetch {
     pub min_bytes: usize,
     /// Upper bound of the whole answer in bytes. At least one batch is returned even if it is larger.
     pub max_bytes: usize,
-    /// Which records of transactions are wanted. Markers of the log itself are never returned.
+    /// Which records of transactions are wanted.
     pub isolation: Isolation,
+    /// Batches as they are stored, for a reader that leaves out by itself what is not for it: with records of aborted
+    /// transactions, which [`Fetched::aborted`] names, and with markers of the log itself. Otherwise neither is returned.
+    pub raw: bool,
 }
 
 /// One partition of a [`Fetch`].
@@ -71,6 +74,27 @@ pub struct Fetched {
     pub log_start: Offset,
     /// Epoch of the leader.
     pub leader_epoch: LeaderEpoch,
+    /// In a raw read of committed records: transactions that were aborted and have offsets from the one asked for up to
+    /// `next_offset`, by the offset of their marker.
+    pub aborted: Vec<Aborted>,
+}
+
+/// An aborted transaction in one partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Aborted {
+    /// Id of its producer.
+    pub producer: i64,
+    /// Its first offset. Its records end with the next marker of that producer.
+    pub first: Offset,
+}
+
+/// Where the records of a leader's epoch end (KIP-320).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EpochEnd {
+    /// The largest epoch that the log has, up to the one that was asked for.
+    pub epoch: LeaderEpoch,
+    /// One past its last record.
+    pub end: Offset,
 }
 
 impl Fetched {
@@ -97,6 +121,9 @@ pub enum Position {
     Earliest,
     /// The high watermark, or the last stable offset for readers of committed records.
     Latest,
+    /// The first record with the largest timestamp of the log; found as a record is by its time. Only its leader answers: it is
+    /// not passed on.
+    MaxTimestamp,
 }
 
 /// A question about one partition.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use varve_types::{GroupName, LeaderEpoch, MemberId, NodeId, Offset, TopicName, TopicPartition};
 
-use crate::Position;
+use crate::{ClassicGroup, ClassicMember, Position};
 
 /// What a member wants to read.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -185,6 +185,8 @@ pub struct GroupListing {
     pub members: usize,
     /// Protocol of the group.
     pub protocol: GroupProtocol,
+    /// Of a group of the classic protocol that is coordinated here: what is particular to it.
+    pub classic: Option<ClassicGroup>,
 }
 
 /// A group.
@@ -206,6 +208,9 @@ pub struct GroupInfo {
     pub members: Vec<MemberInfo>,
     /// Protocol of the group. One of the consumer protocol may have members of the classic protocol.
     pub protocol: GroupProtocol,
+    /// Of a group of the classic protocol that is coordinated here: what is particular to it. Its generation is
+    /// `group_epoch`.
+    pub classic: Option<ClassicGroup>,
 }
 
 /// A member of a group.
@@ -231,4 +236,6 @@ pub struct MemberInfo {
     pub since_heartbeat: Duration,
     /// Protocol that it speaks.
     pub protocol: GroupProtocol,
+    /// If that is the classic protocol, and the group is coordinated here: what it said and was assigned.
+    pub classic: Option<ClassicMember>,
 }

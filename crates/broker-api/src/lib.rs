@@ -5,6 +5,7 @@
 //! broker from the moment it is accepted: dropping a future here never leaves half an append behind.
 
 pub mod admin;
+pub mod classic;
 pub mod cluster;
 pub mod context;
 pub mod error;
@@ -17,6 +18,7 @@ pub mod transaction;
 use std::future::Future;
 
 pub use admin::*;
+pub use classic::*;
 pub use cluster::*;
 pub use context::{Context, Forward};
 pub use error::{Error, LeaderHint};
@@ -68,6 +70,20 @@ pub trait Broker: Send + Sync + 'static {
         ctx: &Context,
         queries: Vec<OffsetQuery>,
     ) -> impl Future<Output = Vec<Result<OffsetFound>>> + Send;
+
+    /// Where the records of `epoch` end, by which a reader finds out whether its leader's log still has what it
+    /// has read; `None`: the log has no record of that epoch or an older one. `current` is checked and fenced when given. Answers from
+    /// memory; a broker that keeps no epochs knows of none.
+    fn epoch_end(
+        &self,
+        ctx: &Context,
+        partition: &varve_types::TopicPartition,
+        epoch: varve_types::LeaderEpoch,
+        current: Option<varve_types::LeaderEpoch>,
+    ) -> Result<Option<EpochEnd>> {
+        let _ = (ctx, partition, epoch, current);
+        Ok(None)
+    }
 
     /// Creates a topic. Durable when it returns.
     fn create_topic(

@@ -10,14 +10,14 @@ use varve_broker_api::{Context, Error, Result};
 use varve_groups::{Input, Reply};
 use varve_record::Batch;
 use varve_types::{
-    Acks, ErrorKind, GroupName, MemberId, Offset, ProducerId, TopicId, TopicName, TopicPartition,
-    TransactionalId,
+    Acks, ErrorKind, GroupName, LeaderEpoch, MemberId, Offset, ProducerId, TopicId, TopicName,
+    TopicPartition, TransactionalId,
 };
 
 use crate::produce::{self, Receipt};
 use crate::reader::{self, Wanted};
 use crate::start::Broker;
-use crate::{coordinator, offsets};
+use crate::{classic, coordinator, offsets};
 
 impl api::Broker for Broker {
     type Receipt = Receipt;
@@ -116,6 +116,17 @@ impl api::Broker for Broker {
         let registry = &self.inner.registry;
         let find = |query| offsets::find(registry, query, &ctx.rack);
         futures_util::future::join_all(queries.iter().map(find)).await
+    }
+
+    fn epoch_end(
+        &self,
+        _ctx: &Context,
+        partition: &TopicPartition,
+        epoch: LeaderEpoch,
+        current: Option<LeaderEpoch>,
+    ) -> Result<Option<api::EpochEnd>> {
+        let partition = self.inner.registry.leading(partition)?;
+        reader::epoch_end(&partition, epoch, current)
     }
 
     async fn create_topic(
@@ -388,6 +399,7 @@ impl api::Broker for Broker {
                     coordinator: self.inner.config.node,
                     members: g.members,
                     protocol: protocol(g.classic.is_some()),
+                    classic: g.classic.map(classic::group),
                 })
                 .collect()),
             other => Err(unexpected(&other)),
@@ -409,6 +421,7 @@ impl api::Broker for Broker {
                 assignor: g.assignor.to_owned(),
                 members: g.members.into_iter().map(member).collect(),
                 protocol: protocol(g.classic.is_some()),
+                classic: g.classic.map(classic::group),
             }),
             other => Err(unexpected(&other)),
         }
@@ -497,6 +510,7 @@ impl api::Broker for Broker {
             max_fetch_bytes: config.fetch_max_bytes,
             request_timeout_ms: millis(config.request_timeout),
             now_ms: self.inner.clock.wall_ms(),
+            listeners: config.listeners.clone(),
         }
     }
 
@@ -509,6 +523,7 @@ impl api::Broker for Broker {
         vec![api::NodeStatus {
             node: config.node,
             address: config.address.clone(),
+            listeners: config.listeners.clone(),
             rack: config.rack.clone(),
             state: if draining {
                 api::NodeState::Draining
@@ -578,7 +593,10 @@ impl api::Broker for Broker {
 }
 
 impl Broker {
-    async fn call(&self, input: impl FnOnce(varve_groups::Ticket) -> Input) -> Result<Reply> {
+    pub(crate) async fn call(
+        &self,
+        input: impl FnOnce(varve_groups::Ticket) -> Input,
+    ) -> Result<Reply> {
         self.inner.groups.call(input).await
     }
 
@@ -653,7 +671,7 @@ fn check_not_internal(ctx: &Context, topic: &TopicName) -> Result<()> {
 }
 
 /// The core answers each call with its own reply; anything else is a bug, and told as one.
-fn unexpected(reply: &Reply) -> Error {
+pub(crate) fn unexpected(reply: &Reply) -> Error {
     tracing::error!(
         ?reply,
         "the group coordinator gave the answer of another call"
@@ -688,6 +706,7 @@ fn member(m: varve_groups::MemberDescription) -> api::MemberInfo {
         target: m.target,
         since_heartbeat: Duration::from_millis(m.since_heartbeat_ms),
         protocol: protocol(m.classic.is_some()),
+        classic: m.classic.map(classic::member),
     }
 }
 

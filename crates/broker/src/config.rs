@@ -20,6 +20,8 @@ pub struct BrokerConfig {
     pub directory: DirectoryId,
     /// `host:port` for clients.
     pub address: String,
+    /// Where other listeners of this node are reached, `host:port` by the name of the listener.
+    pub listeners: BTreeMap<String, String>,
     /// Rack or zone; may be empty.
     pub rack: String,
     /// Semantic version of the server.
@@ -88,6 +90,7 @@ impl BrokerConfig {
             node,
             directory: DirectoryId::UNKNOWN,
             address: "localhost:8278".to_owned(),
+            listeners: BTreeMap::new(),
             rack: String::new(),
             version: env!("CARGO_PKG_VERSION"),
             revision: "",

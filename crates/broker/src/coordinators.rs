@@ -3,15 +3,15 @@
 //! (whichever is first) in a leadership to its end.
 //!
 //! Invariants: a coordinator has read everything that is committed in its partition before it answers; it
-//! answers for one leadership only; what it appends is refused in any other, and what it tells was confirmed by
-//! the quorum; a caller that comes to the wrong node is told the right one.
+//! answers for one leadership only; what it appends is refused in any other, and what it tells of offsets, or sends a
+//! member away for, was confirmed by the quorum; a caller that comes to the wrong node is told the right one.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use varve_broker_api::Error;
-use varve_groups::{Input, Reply, Ticket};
+use varve_groups::{ClassicError, Input, Reply, Ticket};
 use varve_types::{ErrorKind, GroupName, LeaderEpoch, PartitionId, ProducerId, TopicId};
 use varve_vfs::Clock;
 
@@ -111,9 +111,11 @@ impl Coordinators {
         );
         let tells = matches!(input, Input::GetOffsets { .. } | Input::GetGroup { .. });
         let (groups, number, epoch) = self.of(&group, creates).await?;
-        match groups.call(ticket, input).await {
-            // An unknown group is told as much as a known one.
-            Ok(_) | Err(_) if tells && newest && !self.led.confirmed(number, epoch).await => {
+        let answer = groups.call(ticket, input).await;
+        // An unknown group is told as much as a known one; and whoever is sent away gives up what it works on.
+        let newest = newest && (tells || sends_away(&answer));
+        match answer {
+            Ok(_) | Err(_) if newest && !self.led.confirmed(number, epoch).await => {
                 let subject = subject(&group);
                 Err(self
                     .led
@@ -233,6 +235,32 @@ impl Coordinators {
             groups.drain().await;
         }
     }
+}
+
+/// Whether a member is refused by what the coordinator remembers: its successor may know the member, or a later epoch
+/// of it.
+fn sends_away(answer: &Result<Reply, Error>) -> bool {
+    match answer {
+        Err(error) => matches!(
+            error.kind,
+            ErrorKind::UnknownMember
+                | ErrorKind::FencedMemberEpoch
+                | ErrorKind::StaleMemberEpoch
+                | ErrorKind::InstanceIdInUse
+        ),
+        Ok(Reply::ClassicFailed(why)) => is_unknown(why),
+        Ok(Reply::ClassicLeft(left)) => left.iter().any(|one| one.as_ref().is_err_and(is_unknown)),
+        Ok(_) => false,
+    }
+}
+
+const fn is_unknown(why: &ClassicError) -> bool {
+    matches!(
+        why,
+        ClassicError::UnknownMember
+            | ClassicError::IllegalGeneration
+            | ClassicError::FencedInstance
+    )
 }
 
 fn subject(group: &GroupName) -> Subject<'_> {

@@ -16,8 +16,10 @@ use varve_types::{ErrorKind, Offset};
 /// What a reader is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Sight {
-    /// Everything, as it is stored.
+    /// Everything, as it is stored, up to the high watermark.
     Raw,
+    /// Everything, as it is stored, up to where that isolation ends.
+    RawOf(Isolation),
     /// What a client asked for.
     Of(Isolation),
 }
@@ -98,6 +100,25 @@ impl Stable {
             rest = rest.slice(size..);
         }
         Ok(shown.of(&batches))
+    }
+
+    /// Aborted transactions with an offset in `[from, to)`, for a reader that is shown everything and has to leave
+    /// their records out.
+    pub(crate) fn aborted_for(
+        &self,
+        sight: Sight,
+        from: Offset,
+        to: Offset,
+    ) -> Vec<varve_broker_api::Aborted> {
+        if sight != Sight::RawOf(Isolation::Committed) {
+            return Vec::new();
+        }
+        let all = self.aborted_between(from, to).into_iter();
+        all.map(|a| varve_broker_api::Aborted {
+            producer: a.producer,
+            first: a.first,
+        })
+        .collect()
     }
 
     fn aborted_between(&self, from: Offset, to: Offset) -> Vec<Aborted> {
@@ -196,6 +217,18 @@ mod tests {
         let all = Sight::Of(Isolation::Uncommitted);
         assert_eq!(shown(&stable, all, &bytes), [0, 1, 2, 3, 5, 6]);
         assert_eq!(shown(&stable, Sight::Raw, &bytes), [0, 1, 2, 3, 4, 5, 6]);
+        // Whoever is shown everything is told what to leave out.
+        let raw = Sight::RawOf(Isolation::Committed);
+        assert_eq!(shown(&stable, raw, &bytes), [0, 1, 2, 3, 4, 5, 6]);
+        let told = |sight, from, to| {
+            let told = stable.aborted_for(sight, o(from), o(to)).into_iter();
+            told.map(|a| (a.producer, a.first.get()))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(told(raw, 0, 7), [(TXN.id, 1)]);
+        assert_eq!(told(raw, 4, 5), [(TXN.id, 1)], "its marker is there");
+        assert_eq!(told(raw, 5, 7), []);
+        assert_eq!(told(Sight::RawOf(Isolation::Uncommitted), 0, 7), []);
         // Nothing is copied where nothing is hidden.
         let plain = log("----");
         let same = stable.show(committed, plain.clone(), o(0), o(4)).unwrap();

@@ -8,6 +8,7 @@ mod admission;
 mod alone;
 mod api;
 mod changes;
+mod classic;
 mod cleaner;
 mod closing;
 mod cluster;

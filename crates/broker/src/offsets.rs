@@ -133,8 +133,12 @@ async fn resolve_for(
             let back = end.get().saturating_sub_unsigned(records).max(start.get());
             (Offset::new(back).unwrap_or(start), None)
         }
-        Position::Timestamp(ms) => {
+        Position::Timestamp(_) | Position::MaxTimestamp => {
             let view = partition.view()?;
+            let ms = match position {
+                Position::Timestamp(ms) => ms,
+                _ => view.max_timestamp().unwrap_or(i64::MAX),
+            };
             // Finding a time may read cold index and log pages.
             let found = blocking(&partition.workers, move || {
                 view.offset_for_timestamp(ms, end)

@@ -11,7 +11,9 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
-use varve_broker_api::{Error, Fetch, FetchPartition, Fetched, Isolation, PartitionFetched};
+use varve_broker_api::{
+    EpochEnd, Error, Fetch, FetchPartition, Fetched, Isolation, PartitionFetched,
+};
 use varve_storage::{Cursor, Damage, ReadError, ReadMode, ReadOutcome, ReadRange, ReadView, Slice};
 use varve_types::{ErrorKind, LeaderEpoch, Offset, OffsetRange};
 
@@ -124,7 +126,10 @@ async fn read_all(fetch: &Fetch, wanted: &[Wanted]) -> (Vec<PartitionFetched>, b
         let left = left.min(request.max_bytes);
         let result = match partition {
             Ok(partition) => {
-                let sight = Sight::Of(fetch.isolation);
+                let sight = match fetch.raw {
+                    true => Sight::RawOf(fetch.isolation),
+                    false => Sight::Of(fetch.isolation),
+                };
                 read_from(partition, request, left, bytes == 0, sight).await
             }
             Err(error) => Err(error.clone()),
@@ -175,8 +180,11 @@ async fn read_from(
     let high_watermark = partition.high_watermark().min(view.log_end());
     let last_stable = partition.last_stable().min(high_watermark);
     let end = match sight {
-        Sight::Of(Isolation::Committed) => last_stable,
-        Sight::Of(Isolation::Uncommitted) | Sight::Raw => high_watermark,
+        Sight::Of(isolation) | Sight::RawOf(isolation) => match isolation {
+            Isolation::Committed => last_stable,
+            Isolation::Uncommitted => high_watermark,
+        },
+        Sight::Raw => high_watermark,
     };
     let offset = request.offset;
     // A leader that has just been elected may not know yet how far its predecessor had committed, and a copy
@@ -225,6 +233,7 @@ async fn read_from(
         None => (bytes::Bytes::new(), offset),
     };
     Ok(Fetched {
+        aborted: partition.stable.aborted_for(sight, offset, next_offset),
         last_stable,
         batches,
         next_offset,
@@ -232,6 +241,19 @@ async fn read_from(
         log_start: view.log_start(),
         leader_epoch: partition.leader_epoch(),
     })
+}
+
+/// Where the records of an epoch end. That of the present one is the end of the log: a leader that has just been elected
+/// may not know yet how far a reader was let go before.
+pub(crate) fn epoch_end(
+    partition: &Partition,
+    epoch: LeaderEpoch,
+    current: Option<LeaderEpoch>,
+) -> Result<Option<EpochEnd>, Error> {
+    check_epoch(partition, current)?;
+    let view = partition.view()?;
+    let found = view.end_offset_for_epoch(epoch);
+    Ok(found.map(|(epoch, end)| EpochEnd { epoch, end }))
 }
 
 fn check_epoch(partition: &Partition, wanted: Option<LeaderEpoch>) -> Result<(), Error> {

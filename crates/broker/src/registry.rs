@@ -119,6 +119,25 @@ impl Registry {
         }
     }
 
+    /// Refuses to begin what other nodes could not read: `what`, which needs this feature level.
+    ///
+    /// # Errors
+    /// `UnsupportedFeature`.
+    pub(crate) fn check_level(&self, needed: u16, what: &str) -> Result<()> {
+        let Some(cluster) = self.cluster() else {
+            return Ok(());
+        };
+        let level = varve_metadata::log::read(&*cluster.log, varve_metadata::State::level);
+        if level >= needed {
+            return Ok(());
+        }
+        let text = format!(
+            "the cluster works at feature level {level}, and {what} need level {needed}; nothing was changed; raise \
+             it once every node runs a program that knows it"
+        );
+        Err(Error::new(ErrorKind::UnsupportedFeature, text).with("level", level))
+    }
+
     /// The cluster, if this node is not alone.
     pub(crate) fn cluster(&self) -> Option<&Arc<InCluster>> {
         match &self.changes {

@@ -160,6 +160,7 @@ async fn a_reader_at_the_end_is_woken_by_the_next_record() {
         leader_epoch: None,
     };
     let fetch = Fetch {
+        raw: false,
         isolation: varve_broker_api::Isolation::default(),
         partitions: vec![wanted(0), wanted(1)],
         max_wait: Duration::from_secs(20),

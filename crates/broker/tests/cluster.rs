@@ -251,14 +251,20 @@ async fn with_two_of_three_nodes_down_writes_are_refused_and_reads_go_on() {
     nodes.in_sync("orders", 0, 1).await;
     let mut refused = None;
     for _ in 0..100 {
-        let error = produce(&broker, &topic, 0, batch(&["b"]))
-            .await
-            .unwrap_err();
+        // What is taken before the leader hears of the others waits for them, longer than a test does.
+        let asked = tokio::spawn({
+            let (broker, topic) = (broker.clone(), topic.clone());
+            async move { produce(&broker, &topic, 0, batch(&["b"])).await }
+        });
+        let answer = tokio::time::timeout(Duration::from_secs(1), asked).await;
+        let Ok(Ok(Err(error))) = answer else {
+            continue;
+        };
         if error.kind == ErrorKind::NotEnoughReplicas {
             refused = Some(error);
             break;
         }
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let refused = refused.unwrap();
     assert!(
@@ -364,6 +370,7 @@ async fn fetch_in(
         leader_epoch: None,
     };
     let fetch = Fetch {
+        raw: false,
         isolation: varve_broker_api::Isolation::default(),
         partitions: vec![wanted],
         max_wait: Duration::ZERO,

@@ -345,3 +345,65 @@ async fn a_coordinator_that_was_replaced_without_knowing_tells_nothing() {
     );
     nodes.net.heal();
 }
+
+/// A member that its successor knows is not sent away by a coordinator that was replaced without knowing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_coordinator_that_was_replaced_without_knowing_expels_nobody() {
+    let nodes = Nodes::new(3).await;
+    let topic = orders(&nodes).await;
+    let group: GroupName = "billing".parse().unwrap();
+    let beat = |broker: Broker, member_epoch: i32| {
+        let heartbeat = Heartbeat {
+            group: group.clone(),
+            member: "late".parse().unwrap(),
+            member_epoch,
+            leave: false,
+            keep_assignment: false,
+            instance: None,
+            subscription: (member_epoch == 0).then(|| Subscription {
+                topics: vec![topic.clone()],
+                ..Subscription::default()
+            }),
+            owned: Some(Vec::new()),
+            rack: String::new(),
+            session_timeout: None,
+            rebalance_timeout: None,
+            max_wait: Duration::ZERO,
+        };
+        async move { broker.heartbeat(&Context::anonymous(), heartbeat).await }
+    };
+    let made = at_coordinator(&nodes, |broker| {
+        let (group, topic) = (group.clone(), topic.clone());
+        async move { commit(&broker, &group, &topic, 0).await }
+    });
+    made.await.unwrap();
+    let number = partition_of(&group, 3).0;
+    let (old, asleep) = nodes.leader(OFFSETS, number).await;
+    if old == NodeId(1) {
+        nodes.shared.lead(NodeId(2));
+    }
+    nodes.net.cut(old);
+    support::until("another coordinator", || {
+        let leader = nodes.partition(OFFSETS, number).leader;
+        leader.is_some_and(|l| l != old)
+    })
+    .await;
+    let (_, new) = nodes.leader(OFFSETS, number).await;
+    let mut joined = None;
+    for _ in 0..400 {
+        if let Ok(reply) = beat(new.clone(), 0).await {
+            joined = Some(reply.member_epoch);
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    }
+    let epoch = joined.unwrap();
+    let refused = beat(asleep.clone(), epoch).await.unwrap_err();
+    assert_eq!(refused.kind, ErrorKind::CoordinatorLoading, "{refused:?}");
+    assert!(refused.message.contains("cannot confirm"), "{refused:?}");
+    beat(new.clone(), epoch).await.unwrap();
+    // Where it can be confirmed, a member that nobody knows is told so.
+    let unknown = beat(new, epoch + 7).await.unwrap_err();
+    assert_eq!(unknown.kind, ErrorKind::FencedMemberEpoch, "{unknown:?}");
+    nodes.net.heal();
+}

@@ -5,13 +5,15 @@
 mod support;
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use support::cluster::Nodes;
 use support::transactions::*;
 use support::{Fixture, new_topic};
 use varve_broker_api::{
-    Broker as _, Context, Isolation, OffsetQuery, Position, Produce, Result, TransactionState,
+    Broker as _, Context, EndTransaction, Isolation, OffsetQuery, Position, Produce, Result,
+    TransactionState,
 };
 use varve_types::{Acks, ErrorKind, GroupName, NodeId, PartitionId, ProducerId, TopicPartition};
 
@@ -467,6 +469,64 @@ async fn transactions_outlive_coordinators_and_leaders() {
         settled(&At::Any(&nodes), "one").await;
     }
     assert_eq!(group_offset(&At::Any(&nodes), &group).await, Some(0));
+}
+
+/// Found by the simulator (seed 4149): a coordinator that had been replaced without hearing of it told the owner of a
+/// session, by what it remembered, that nobody knows that session, and the producer gave up for good.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_coordinator_that_was_replaced_without_knowing_sends_nobody_away() {
+    let nodes = Nodes::new(3).await;
+    let id = "one";
+    let first = Producer::open(&At::Any(&nodes), id).await;
+    let old = coordinator(&nodes);
+    let asleep = nodes.brokers[&old].clone();
+    let other = (1..=3).map(NodeId).find(|n| *n != old).unwrap();
+    nodes.shared.lead(other);
+    nodes.net.cut(old);
+    support::until("another coordinator", || coordinator(&nodes) != old).await;
+    let others = nodes.brokers.iter().filter(|(n, _)| **n != old);
+    let others = others.map(|(_, broker)| broker.clone()).collect();
+    let living = At::Living(Arc::new(Mutex::new(others)));
+    let mut second = Producer::open(&living, id).await;
+    assert!(second.session.epoch > first.session.epoch);
+    let refused = |producer: ProducerId| {
+        let request = EndTransaction {
+            id: id.parse().unwrap(),
+            producer,
+            commit: true,
+        };
+        let asleep = asleep.clone();
+        async move {
+            let context = Context::anonymous();
+            let ended = asleep.end_transaction(&context, request);
+            ended.await.unwrap_err()
+        }
+    };
+    let error = refused(second.session).await;
+    assert_eq!(error.kind, ErrorKind::CoordinatorLoading, "{error:?}");
+    assert!(error.message.contains("cannot confirm"), "{error:?}");
+    // Healed it knows better than to answer for somebody else, and the session works.
+    nodes.net.heal();
+    for _ in 0..400 {
+        if refused(second.session).await.kind == ErrorKind::NotCoordinator {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    }
+    let error = refused(second.session).await;
+    assert_eq!(error.kind, ErrorKind::NotCoordinator, "{error:?}");
+    nodes.active(3).await;
+    let request = varve_broker_api::CreateTopic {
+        replication_factor: Some(3),
+        ..new_topic("t", 1)
+    };
+    let any = nodes.brokers[&other].clone();
+    let topic = any.create_topic(&Context::anonymous(), request).await;
+    let topic = topic.unwrap().name;
+    let at = At::Any(&nodes);
+    second.send(&at, &topic, 0, &["a"]).await.unwrap();
+    second.end(&at, true).await.unwrap();
+    sees(&at, &topic, 0, &["a"]).await;
 }
 
 #[tokio::test]

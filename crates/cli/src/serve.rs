@@ -121,6 +121,10 @@ pub async fn server(args: ServerArgs) -> Result<u8, Failure> {
         ("storage.min_free_bytes", "256MiB"),
         ("listeners.client.address", "127.0.0.1:8278"),
         ("listeners.client.tls.mode", "insecure"),
+        ("listeners.kafka.address", "127.0.0.1:9092"),
+        ("listeners.kafka.tls.mode", "insecure"),
+        ("auto.create.topics.enable", "true"),
+        ("create.topics.lower.replication", "true"),
         ("http.address", "127.0.0.1:8277"),
         ("shutdown.drain_grace", "0s"),
         ("shutdown.stream_grace", "1s"),
@@ -147,8 +151,11 @@ fn dev_hint(node: &Node) -> String {
     } else {
         format!(" -b {address}")
     };
+    let kafka = node.kafka_address().map_or(String::new(), |kafka| {
+        format!("; clients of the Kafka protocol on {kafka}")
+    });
     format!(
-        "\nvarve is ready on {address}; metrics and health on http://{http}\nTry, in another terminal:\n  \
+        "\nvarve is ready on {address}; metrics and health on http://{http}{kafka}\nTry, in another terminal:\n  \
          varve{brokers} topic create hello -p 3 && echo 'k1:hello' | varve{brokers} produce hello -K :\n  \
          varve{brokers} consume hello -e -f '%t[%p]@%o %k %v\\n'\n",
         http = node.http_address()

@@ -126,7 +126,8 @@ pub(crate) fn position(position: api::Position) -> v1::StartPosition {
         api::Position::Timestamp(ms) => P::TimestampMs(ms),
         api::Position::Last(records) => P::Last(i64::try_from(records).unwrap_or(i64::MAX)),
         api::Position::Earliest => anchor(v1::StartAnchor::Earliest),
-        api::Position::Latest => anchor(v1::StartAnchor::Latest),
+        // The largest time has no word in that protocol: its callers ask the leader themselves.
+        api::Position::Latest | api::Position::MaxTimestamp => anchor(v1::StartAnchor::Latest),
     };
     v1::StartPosition {
         position: Some(position),
@@ -345,6 +346,7 @@ pub(crate) fn listing(listing: &v1::GroupListing) -> Result<api::GroupListing> {
         coordinator: NodeId(listing.coordinator_node_id),
         members: usize::try_from(listing.member_count).unwrap_or(0),
         protocol: protocol(listing.protocol),
+        classic: None,
     })
 }
 
@@ -362,6 +364,7 @@ pub(crate) fn group(group: v1::Group) -> Result<api::GroupInfo> {
             .map(member)
             .collect::<Result<_>>()?,
         protocol: protocol(group.protocol),
+        classic: None,
     })
 }
 
@@ -390,5 +393,6 @@ fn member(member: v1::GroupMember) -> Result<api::MemberInfo> {
         target: partitions(member.target)?,
         since_heartbeat: span(member.since_heartbeat),
         protocol: protocol(member.protocol),
+        classic: None,
     })
 }

@@ -12,6 +12,7 @@
 
 mod convert;
 mod groups;
+mod listeners;
 mod metrics;
 mod nodes;
 mod operations;
@@ -24,7 +25,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use varve_broker_api as api;
-use varve_broker_api::{Broker, Context, Error};
+use varve_broker_api::{Broker, ClassicGroups, ClassicResult, Context, Error};
 use varve_types::{
     GroupName, MemberId, NodeId, Offset, ProducerId, TopicId, TopicName, TopicPartition,
     TransactionalId,
@@ -34,6 +35,7 @@ pub use metrics::Metrics;
 pub use nodes::{Line, LineError, Lines, line};
 pub use produce::Receipt;
 
+use crate::listeners::Listeners;
 use crate::nodes::Nodes;
 
 /// Result of every call.
@@ -44,6 +46,7 @@ type Result<T, E = Error> = std::result::Result<T, E>;
 pub struct Forwarding<B> {
     broker: Arc<B>,
     nodes: Nodes,
+    listeners: Arc<Listeners>,
 }
 
 impl<B> Clone for Forwarding<B> {
@@ -51,6 +54,7 @@ impl<B> Clone for Forwarding<B> {
         Self {
             broker: Arc::clone(&self.broker),
             nodes: self.nodes.clone(),
+            listeners: Arc::clone(&self.listeners),
         }
     }
 }
@@ -63,11 +67,47 @@ impl<B: Broker> Forwarding<B> {
         Self {
             broker,
             nodes: Nodes::new(lines, node.node, timeout, metrics),
+            listeners: Arc::default(),
         }
     }
 
     fn me(&self) -> NodeId {
         self.nodes.me()
+    }
+}
+
+/// Whoever speaks the classic protocol looks for the coordinator itself: nothing is passed on.
+impl<B: Broker + ClassicGroups> ClassicGroups for Forwarding<B> {
+    async fn join_group(
+        &self,
+        ctx: &Context,
+        request: api::JoinGroup,
+    ) -> ClassicResult<api::JoinedGroup> {
+        self.broker.join_group(ctx, request).await
+    }
+
+    async fn sync_group(
+        &self,
+        ctx: &Context,
+        request: api::SyncGroup,
+    ) -> ClassicResult<api::SyncedGroup> {
+        self.broker.sync_group(ctx, request).await
+    }
+
+    async fn classic_heartbeat(
+        &self,
+        ctx: &Context,
+        request: api::ClassicHeartbeat,
+    ) -> ClassicResult<()> {
+        self.broker.classic_heartbeat(ctx, request).await
+    }
+
+    async fn leave_group(
+        &self,
+        ctx: &Context,
+        request: api::LeaveGroup,
+    ) -> ClassicResult<Vec<ClassicResult<()>>> {
+        self.broker.leave_group(ctx, request).await
     }
 }
 
@@ -101,6 +141,16 @@ impl<B: Broker> Broker for Forwarding<B> {
         queries: Vec<api::OffsetQuery>,
     ) -> Vec<Result<api::OffsetFound>> {
         self.find_offsets(ctx, queries).await
+    }
+
+    fn epoch_end(
+        &self,
+        ctx: &Context,
+        partition: &TopicPartition,
+        epoch: varve_types::LeaderEpoch,
+        current: Option<varve_types::LeaderEpoch>,
+    ) -> Result<Option<api::EpochEnd>> {
+        self.broker.epoch_end(ctx, partition, epoch, current)
     }
 
     fn create_topic(
@@ -267,7 +317,7 @@ impl<B: Broker> Broker for Forwarding<B> {
     }
 
     fn nodes(&self) -> Vec<api::NodeStatus> {
-        self.broker.nodes()
+        self.listeners.known(self.broker.nodes())
     }
 
     fn health(&self) -> api::ClusterHealth {

@@ -12,6 +12,7 @@ use tonic::metadata::{Ascii, MetadataValue};
 use tower::{Service, ServiceExt as _};
 use varve_broker_api::{Context, Error, LeaderHint};
 use varve_client::RpcError;
+use varve_proto::v1::cluster_service_client::ClusterServiceClient;
 use varve_proto::v1::consumer_service_client::ConsumerServiceClient;
 use varve_proto::v1::group_service_client::GroupServiceClient;
 use varve_proto::v1::producer_service_client::ProducerServiceClient;
@@ -113,6 +114,10 @@ impl Nodes {
 
     pub(crate) const fn me(&self) -> NodeId {
         self.me
+    }
+
+    pub(crate) fn cluster(&self, to: NodeId) -> Result<ClusterServiceClient<Line>, String> {
+        self.lines.line(to).map(ClusterServiceClient::new)
     }
 
     fn line(&self, to: &LeaderHint) -> Result<Line, RpcError> {

@@ -297,6 +297,7 @@ impl<B: Broker> Forwarding<B> {
             high_watermark: convert::offset(answer.high_watermark),
             log_start: convert::offset(answer.log_start_offset),
             leader_epoch: convert::epoch(answer.leader_epoch),
+            aborted: Vec::new(),
         })
     }
 }

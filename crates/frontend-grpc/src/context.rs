@@ -288,6 +288,7 @@ mod tests {
             max_fetch_bytes: 1,
             request_timeout_ms: 1,
             now_ms: 0,
+            listeners: Default::default(),
         }
     }
 

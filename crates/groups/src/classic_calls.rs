@@ -10,10 +10,11 @@ use crate::classic::{Classic, Step, Wanted};
 use crate::codec::{self, ClassicRecord};
 use crate::coordinator::{Coordinator, Place, env_of};
 use crate::group::{Env, Group, step};
+use crate::journal::Wait;
 use crate::writes::{Answer, Write};
 use crate::{
-    ClassicError, ClassicHeartbeat, ClassicJoin, ClassicLeave, ClassicState, ClassicSync, Failure,
-    Output, Reply, Tick, Ticket,
+    AppendId, ClassicError, ClassicHeartbeat, ClassicJoin, ClassicLeave, ClassicState, ClassicSync,
+    Failure, Output, Reply, Tick, Ticket,
 };
 
 /// Most protocols of one member.
@@ -185,6 +186,27 @@ impl Coordinator {
         Some((classic, step(env, out)))
     }
 
+    /// The record of a classic group is removed by the write that was asked for last.
+    pub(crate) fn forgets_classic(&mut self, name: &GroupName, write: AppendId) {
+        if let Some(group) = self.groups.get_mut(name) {
+            group.passed = false;
+            if let Some(classic) = &mut group.classic {
+                classic.erased = Some(write);
+            }
+        }
+    }
+
+    /// Removals of classic groups' records that were refused are asked for again.
+    pub(crate) fn retry_forgetting(&mut self) {
+        for (name, group) in &mut self.groups {
+            let idle = group.writes.is_empty();
+            let classic = group.classic.as_mut().filter(|_| idle);
+            if classic.is_some_and(|classic| classic.erased.take().is_some()) {
+                self.touched.insert(name.clone());
+            }
+        }
+    }
+
     /// Writes what a classic group wants written.
     pub(crate) fn write_classic(&mut self, name: &GroupName, out: &mut Vec<Output>) {
         let Some(group) = self.groups.get_mut(name) else {
@@ -203,27 +225,31 @@ impl Coordinator {
             Wanted::Record if classic.state == ClassicState::Empty && remembers => {
                 (None, Answer::Nobody)
             }
+            Wanted::Name(id) => (None, Answer::ClassicNamed(id)),
             // The log may say less of a group without members than memory does; nobody relies on it.
-            _ if classic.is_deserted() && classic.logged && !remembers => {
-                classic.logged = false;
-                group.passed = None;
+            _ if classic.is_deserted() && classic.is_logged() && !remembers => {
                 let tombstone = (codec::encode_classic_key(name), None);
-                self.append(name, vec![tombstone], Write::new(), out);
+                let id = self.append(name, vec![tombstone], Write::new(), out);
+                self.forgets_classic(name, id);
                 self.touched.remove(name);
                 return;
             }
             _ => return,
         };
-        classic.logged = true;
-        let record = classic.record(name);
-        if group.passed.is_some() {
-            group.passed.clone_from(&record.1);
-        }
+        let renames = matches!(answer, Answer::ClassicNamed(_));
+        let record = match classic.renamed_record().filter(|_| renames) {
+            Some(record) => record,
+            None => classic.record(),
+        };
+        let value = codec::encode_classic(&record);
+        classic.written = Some(record);
+        classic.erased = None;
         let write = Write {
             ticket,
             answer,
             ..Write::new()
         };
+        let record = (codec::encode_classic_key(name), Some(value));
         self.append(name, vec![record], write, out);
         self.touched.remove(name);
     }
@@ -234,17 +260,33 @@ impl Group {
     pub(crate) fn leave_classic(&mut self) {
         if let Some(classic) = self.classic.take() {
             self.epoch = self.epoch.max(classic.generation);
-            self.classic_over |= classic.logged;
-            self.passed = None;
+            self.classic_over |= classic.written.is_some();
+            self.passed = false;
             self.promised = classic.promised;
         }
     }
 
-    /// The record of the classic group is removed by a write that is asked for now. Whether there is one.
-    pub(crate) fn forget_classic(&mut self) -> bool {
-        self.passed = None;
-        let classic = self.classic.as_mut();
-        classic.is_some_and(|classic| std::mem::take(&mut classic.logged))
+    /// Whether an answer of the classic protocol waits for membership to be durable. In a consumer group it does;
+    /// in a classic group that was one a moment ago, where the log may still know the instance under another id.
+    pub(crate) fn keeps_back(&self, reply: &Reply, place: &Place) -> bool {
+        let Some(classic) = &self.classic else {
+            return true;
+        };
+        let unsettled = self.journal.wait() != Wait::No;
+        match reply {
+            Reply::ClassicJoined(_) => {
+                let member = place.member.as_ref();
+                unsettled && member.is_some_and(|id| classic.is_static(id))
+            }
+            Reply::ClassicLeft(_) => unsettled,
+            _ => false,
+        }
+    }
+
+    /// Whether a record of the classic group may be in the log.
+    pub(crate) fn has_classic_record(&self) -> bool {
+        let classic = self.classic.as_ref();
+        classic.is_some_and(|classic| classic.written.is_some())
     }
 
     /// Takes over a classic group from its record.
@@ -254,13 +296,17 @@ impl Group {
     }
 
     /// A write is durable: what follows from it for a classic group, and the answer if it is one of those.
-    pub(crate) fn classic_written(
-        &mut self,
-        step: &mut Step<'_>,
-        answer: &Answer,
-    ) -> Option<Reply> {
-        let classic = self.classic.as_mut();
-        match (answer, classic) {
+    pub(crate) fn classic_written(&mut self, step: &mut Step<'_>, write: &Write) -> Option<Reply> {
+        let mut classic = self.classic.as_mut();
+        if let Some(classic) = classic.as_mut().filter(|c| c.erased == Some(write.id)) {
+            classic.written = None;
+            classic.erased = None;
+        }
+        match (&write.answer, classic) {
+            (Answer::ClassicNamed(id), Some(classic)) => {
+                classic.named(step, id);
+                None
+            }
             (Answer::ClassicAssigned(generation), Some(classic)) => {
                 classic.assigned(step, *generation);
                 None
@@ -293,6 +339,7 @@ impl Group {
                 classic.not_assigned(step, *generation, failure);
             }
             Answer::ClassicReplaced(_) => classic.not_replaced(step),
+            Answer::ClassicNamed(id) => classic.not_named(step, id, failure),
             _ => {}
         }
     }
@@ -321,6 +368,17 @@ fn check_texts(join: &ClassicJoin) -> Result<(), Failure> {
             format!(
                 "a member names at most {PROTOCOLS_MAX} protocols; this one names {}; it was not added",
                 join.protocols.len()
+            ),
+        ));
+    }
+    let said: usize = join.protocols.iter().map(|(_, said)| said.len()).sum();
+    if said > limits::GROUP_PROTOCOLS_MAX_BYTES {
+        return Err(Failure::invalid(
+            "protocols",
+            format!(
+                "a member says at most {} bytes with its protocols; this one says {said}; it was not added; let it \
+                 subscribe to less, or name fewer protocols",
+                limits::GROUP_PROTOCOLS_MAX_BYTES
             ),
         ));
     }

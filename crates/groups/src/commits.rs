@@ -160,8 +160,7 @@ impl Coordinator {
         group.check_empty("deletion")?;
         group.check_no_txn()?;
         let changes = removals(group, |_| true);
-        let classic = group.classic.as_ref().is_some_and(|c| c.logged);
-        if changes.is_empty() && !group.journal.has_group_record() && !classic {
+        if changes.is_empty() && !group.journal.has_group_record() && !group.has_classic_record() {
             return Ok(Some(Reply::GroupDeleted));
         }
         self.begin(name, Some(ticket), changes, Answer::DeleteGroup, out)
@@ -185,7 +184,8 @@ impl Coordinator {
         }
         let mut records: Vec<Record> = changes.iter().map(|c| record_of(name, c)).collect();
         // Who deletes a group deletes what is known of it as such, in the same batch.
-        if matches!(answer, Answer::DeleteGroup) && group.forget_classic() {
+        let forgets = matches!(answer, Answer::DeleteGroup) && group.has_classic_record();
+        if forgets {
             records.push((codec::encode_classic_key(name), None));
         }
         let membership = matches!(answer, Answer::DeleteGroup) && group.journal.has_group_record();
@@ -207,7 +207,10 @@ impl Coordinator {
             early = Some(Reply::Committed(std::mem::take(results)));
             write.ticket = None;
         }
-        self.append(name, records, write, out);
+        let id = self.append(name, records, write, out);
+        if forgets {
+            self.forgets_classic(name, id);
+        }
         Ok(early)
     }
 
@@ -218,13 +221,14 @@ impl Coordinator {
         records: Vec<Record>,
         write: Write,
         out: &mut Vec<Output>,
-    ) {
+    ) -> AppendId {
         let id = self.queue(name, write);
         out.push(Output::Append {
             id,
             group: name.clone(),
             records,
         });
+        id
     }
 
     /// The place of a write among those of its group.
@@ -329,7 +333,7 @@ impl Coordinator {
                         out.push(reply);
                     }
                     let mut step = Step { now, config, out };
-                    match group.classic_written(&mut step, &write.answer) {
+                    match group.classic_written(&mut step, &write) {
                         Some(reply) => reply,
                         None => write.reply(),
                     }

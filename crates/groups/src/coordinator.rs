@@ -418,6 +418,7 @@ impl Coordinator {
             assert!(begun.is_ok(), "own writes of known groups are always begun");
         }
         // What a failed append left behind.
+        self.retry_forgetting();
         self.remove_dangling(out);
     }
 
@@ -518,8 +519,9 @@ impl Coordinator {
             let decided = |place: &&mut Option<Place>| match reply {
                 Reply::Heartbeat(_) | Reply::MembersRemoved(_) => true,
                 Reply::ClassicJoined(_) | Reply::ClassicSynced(_) | Reply::ClassicLeft(_) => {
-                    let group = place.as_ref().and_then(|p| groups.get(&p.group));
-                    group.is_some_and(|g| g.classic.is_none())
+                    let place = place.as_ref();
+                    let found = place.and_then(|p| groups.get(&p.group).zip(Some(p)));
+                    found.is_some_and(|(group, place)| group.keeps_back(&reply, place))
                 }
                 _ => false,
             };

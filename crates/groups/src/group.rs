@@ -67,8 +67,8 @@ pub(crate) struct Group {
     pub(crate) classic: Option<Classic>,
     /// The record of the classic group that this was is to be removed.
     pub(crate) classic_over: bool,
-    /// Value of the newest record of the classic group that this has become, while the log may lack it.
-    pub(crate) passed: Option<Vec<u8>>,
+    /// The log may lack the record of the classic group that this has become.
+    pub(crate) passed: bool,
     /// What the coordinator's index of deadlines holds for this group.
     pub(crate) indexed: Option<Tick>,
 }
@@ -91,14 +91,14 @@ impl Group {
             promised: BTreeMap::new(),
             classic: None,
             classic_over: false,
-            passed: None,
+            passed: false,
             indexed: None,
         }
     }
 
     /// Nothing left to remember.
     pub(crate) fn is_vacant(&self) -> bool {
-        let deserted = |classic: &Classic| classic.is_deserted() && !classic.logged;
+        let deserted = |classic: &Classic| classic.is_deserted() && classic.written.is_none();
         self.members.is_empty()
             && self.classic.as_ref().is_none_or(deserted)
             && self.offsets.is_empty()
@@ -183,6 +183,8 @@ impl Group {
             if self.epoch == epoch {
                 // Of two records of a group, one of either protocol, that with the greater epoch is right.
                 self.retarget(env);
+                // It has said what it owns: nothing else may stay its own in the log when that is not meant for it.
+                self.release_given_up(&id);
             }
             self.answer_joins(env.now, waiting, out);
         }

@@ -3,12 +3,14 @@
 //! Invariants: a reply that membership decides leaves only when every membership write of its group
 //! before it is durable, so nobody knows of a grant that the next coordinator would not know; after a
 //! refused write the log lags behind the memory, and nothing but a whole image of the group is written
-//! until one is durable. Never decides who is a member.
+//! until one is durable; while the group passes from one protocol to the other, nothing is written before that
+//! passage is durable. Never decides who is a member.
 
 use std::collections::BTreeSet;
 
 use varve_types::{ErrorKind, MemberId, Retry};
 
+use crate::classic::Classic;
 use crate::codec::{self, GroupRecord, MemberRecord};
 use crate::group::Group;
 use crate::member::Member;
@@ -61,6 +63,9 @@ pub(crate) struct Journal {
     passes: bool,
     /// Writes under way hold the removal of a classic group's record.
     removes_classic: bool,
+    /// The last write asked for, which is under way, passes the group from one protocol to the other. A write
+    /// of what changes after it would be taken for that passage, should it be the only one that is not lost.
+    passing: bool,
 }
 
 /// Where a reply waits.
@@ -162,7 +167,7 @@ impl Group {
                 if same && self.journal.changed.is_empty() && !passes {
                     return None;
                 }
-                if self.journal.pending >= PENDING_MAX {
+                if self.journal.passing || self.journal.pending >= PENDING_MAX {
                     return None;
                 }
                 false
@@ -199,10 +204,13 @@ impl Group {
             records.push((codec::encode_group_key(&self.name), value));
             self.journal.group = group;
         }
-        records.extend(self.passage_record(whole));
+        let passage = self.passage_record(whole);
+        let passing = passage.is_some();
+        records.extend(passage);
         if records.is_empty() {
             return None;
         }
+        self.journal.passing = passing;
         self.journal.pending += 1;
         self.journal.imaged = whole;
         Some(records)
@@ -217,8 +225,9 @@ impl Group {
             self.journal.removes_classic = true;
             return Some((key(), None));
         }
-        let value = self.passed.clone().filter(|_| passes || whole)?;
-        Some((key(), Some(value)))
+        let record = self.classic.as_ref()?.written.as_ref();
+        let record = record.filter(|_| self.passed && (passes || whole))?;
+        Some((key(), Some(codec::encode_classic(record))))
     }
 
     /// What the group's own record should hold, as long as the log does not lag.
@@ -229,7 +238,7 @@ impl Group {
 
     /// A classic group has another record, once it has one. Epochs outlive the members as long as there are offsets: the group is the same one.
     fn group_image(&self) -> Option<i32> {
-        let classic = self.classic.as_ref().is_some_and(|c| c.logged);
+        let classic = self.classic.as_ref().is_some_and(Classic::is_logged);
         let remembers = !classic
             && (!self.members.is_empty() || !self.offsets.is_empty() || self.writes.has_changes());
         (remembers && self.epoch > 0).then_some(self.epoch)
@@ -252,6 +261,10 @@ impl Group {
 
     /// A reply that waited leaves; with it the times that it starts begin again.
     pub(crate) fn release(&mut self, now: Tick, held: Held) -> Output {
+        let classic = self.classic.as_mut().zip(held.member.as_ref());
+        if let Some(peer) = classic.and_then(|(c, id)| c.members.get_mut(id)) {
+            peer.answered(now);
+        }
         if let Some(member) = held.member.as_ref().and_then(|id| self.members.get_mut(id)) {
             member.held = member.held.saturating_sub(1);
             member.expires = member.expires.max(now.plus(member.session_timeout_ms));
@@ -271,10 +284,11 @@ impl Group {
         let journal = &mut self.journal;
         assert!(journal.pending > 0, "a membership write completes once");
         journal.pending -= 1;
+        journal.passing &= journal.pending > 0;
         if journal.pending == 0 && journal.lag.is_none() {
             journal.removes_classic = false;
             if !journal.passes {
-                self.passed = None;
+                self.passed = false;
             }
             // The log holds what was asked for: tombstones have done their work.
             let (members, changed) = (&self.members, &journal.changed);
@@ -298,6 +312,7 @@ impl Group {
             "a membership write completes once"
         );
         self.journal.pending -= 1;
+        self.journal.passing &= self.journal.pending > 0;
         // An image that fails at once must not be followed by another at once.
         let soon = self.journal.lag.is_none() && !self.journal.imaged;
         let at = now.plus(REWRITE_PAUSE_MS);

@@ -26,6 +26,8 @@ pub(crate) enum Answer {
     TxnEnd(ProducerId, bool),
     /// The new id of a static member of a classic group.
     ClassicReplaced(MemberId),
+    /// The same, while members are joining: nobody is told yet.
+    ClassicNamed(MemberId),
 }
 
 #[derive(Debug)]
@@ -62,6 +64,7 @@ impl Write {
             | Answer::DeleteGroup
             | Answer::ClassicAssigned(_)
             | Answer::TxnEnd(..)
+            | Answer::ClassicNamed(_)
             | Answer::ClassicReplaced(_) => Reply::GroupDeleted,
             Answer::Commit(results) | Answer::TxnCommit(_, results) => Reply::Committed(results),
             Answer::DeleteOffsets(results) => Reply::OffsetsDeleted(results),

@@ -17,8 +17,11 @@ pub const STATE_CHECKS: u16 = 2;
 pub const MOVES_END_LED: u16 = 3;
 /// From this level on every node can read markers of transactions, and there are transactions (KIP-98).
 pub const TRANSACTIONS: u16 = 4;
+/// From this level on every node can read what is written of members that speak the classic group protocol, and groups
+/// of that protocol are served.
+pub const CLASSIC_GROUPS: u16 = 5;
 /// Highest level that this program knows.
-pub const KNOWN_LEVEL: u16 = TRANSACTIONS;
+pub const KNOWN_LEVEL: u16 = CLASSIC_GROUPS;
 
 /// The highest level that every registered node can work at; `None`: there is none, or no node.
 #[must_use]

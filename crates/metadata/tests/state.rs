@@ -375,17 +375,18 @@ fn levels_only_grow_and_unknown_ones_stop_the_node() {
     assert!(old.to_string().contains("the cluster is at 1"), "{old}");
     // Nodes of a newer program only, and this one as an observer that knows less.
     let mut s = State::default();
-    apply(&mut s, with(FeatureRange { min: 1, max: 5 })).unwrap();
-    let beyond = refused(&mut s, level(5));
+    let (min, max) = (1, features::KNOWN_LEVEL + 1);
+    apply(&mut s, with(FeatureRange { min, max })).unwrap();
+    let beyond = refused(&mut s, level(max));
     assert!(
         beyond.is_fatal() && beyond.to_string().contains("newer program"),
         "{beyond}"
     );
     let mut bytes = snapshot::encode(&s);
-    bytes[16] = 5;
+    bytes[16] = u8::try_from(max).unwrap();
     assert_eq!(
         snapshot::decode(&bytes),
-        Err(snapshot::SnapshotError::Level { found: 5 })
+        Err(snapshot::SnapshotError::Level { found: max })
     );
 }
 

@@ -25,6 +25,7 @@ const HOP: &str = "varve-hop";
 
 /// What any node may have to ask of another for a client.
 const METHODS: &[&str] = &[
+    "/varve.v1.ClusterService/GetServerInfo",
     "/varve.v1.ProducerService/Produce",
     "/varve.v1.ConsumerService/Fetch",
     "/varve.v1.ConsumerService/ListOffsets",
@@ -147,5 +148,6 @@ named! {
     Consumers = "varve.v1.ConsumerService";
     Groups = "varve.v1.GroupService";
     Topics = "varve.v1.TopicService";
+    Clusters = "varve.v1.ClusterService";
     Transactions = "varve.v1.TransactionService";
 }

@@ -180,6 +180,10 @@ impl PeerServer {
             .add_service(PassedOn::<Consumers>::new(me.clone(), calls.clone()))
             .add_service(PassedOn::<Groups>::new(me.clone(), calls.clone()))
             .add_service(PassedOn::<Topics>::new(me.clone(), calls.clone()))
+            .add_service(PassedOn::<passed_on::Clusters>::new(
+                me.clone(),
+                calls.clone(),
+            ))
             .add_service(PassedOn::<passed_on::Transactions>::new(me, calls))
             .serve_with_incoming_shutdown(connections, shutdown.clone().cancelled_owned());
         let mut serving = Box::pin(serving);

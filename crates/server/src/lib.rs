@@ -12,6 +12,7 @@ pub mod embedded;
 pub mod health;
 pub mod http;
 pub mod identity;
+mod kafka;
 pub mod machine;
 pub mod metrics;
 pub mod node;

@@ -16,6 +16,7 @@ use crate::cluster::{self, Joined};
 use crate::config::Config;
 use crate::datadir::DataDir;
 use crate::health::Health;
+use crate::kafka;
 use crate::machine::Machine;
 use crate::metrics::Metrics;
 use crate::{http, notify};
@@ -38,7 +39,10 @@ pub struct Node {
     stop_frontends: CancellationToken,
     stop_http: CancellationToken,
     frontend: JoinHandle<Result<(), varve_frontend_grpc::ServeError>>,
+    kafka: kafka::Serving,
     http: JoinHandle<std::io::Result<()>>,
+    /// Learns where other nodes serve what this one serves.
+    _listeners: Option<AbortOnDropHandle<()>>,
     /// Reads certificates again.
     _certificates: Option<AbortOnDropHandle<()>>,
     /// Why the node cannot go on. The task of a listener that ended must not be waited for again.
@@ -66,6 +70,7 @@ impl Node {
         let http_listener = bind(network, &config.http_address, "http.address").await?;
         let (client_address, http_address) = (client.local_addr()?, http_listener.local_addr()?);
         let client_tls = client_tls(&config, client_address)?;
+        let kafka = kafka::Bound::open(&mut config, network).await?;
         let (clock, vfs) = (Arc::clone(&machine.clock), Arc::clone(&machine.vfs));
         let path = config.broker.data_dir.clone();
         let members = config.members.clone();
@@ -90,6 +95,10 @@ impl Node {
         let metrics = Metrics::new(&health);
         let frontend_metrics = varve_frontend_grpc::Metrics::default();
         metrics.register(|registry| frontend_metrics.register(registry));
+        let kafka_metrics = varve_frontend_kafka::Metrics::default();
+        if kafka.is_some() {
+            metrics.register(|registry| kafka_metrics.register(registry));
+        }
         let grpc_health = varve_frontend_grpc::Health::starting().await;
         let http = tokio::spawn(http::serve(
             http_listener,
@@ -126,13 +135,14 @@ impl Node {
             None => Arc::new(cluster::Alone),
         };
         let anywhere = Forwarding::new(Arc::new(broker.clone()), lines, forward_metrics);
+        let anywhere = Arc::new(anywhere);
         let stop_frontends = CancellationToken::new();
         let options = varve_frontend_grpc::Options {
             drain_grace: config.stream_grace,
             ..varve_frontend_grpc::Options::default()
         };
         let server = varve_frontend_grpc::Server::new(
-            Arc::new(anywhere),
+            Arc::clone(&anywhere),
             frontend_metrics,
             options,
             grpc_health.clone(),
@@ -144,8 +154,24 @@ impl Node {
                 .serve(server.passed_on(stop_frontends.clone())?);
         }
         let frontend = tokio::spawn(server.serve(client, stop_frontends.clone()));
-        let certificates = client_tls.map(|tls| {
-            let watching = varve_tls::watch(vec![tls as Arc<dyn Reload>], CERTIFICATES_EVERY);
+        let kafka_tls = kafka.as_ref().and_then(|bound| bound.tls.clone());
+        let kafka = match kafka {
+            Some(bound) => bound.serve(
+                Arc::clone(&anywhere),
+                kafka_metrics,
+                config.stream_grace,
+                stop_frontends.clone(),
+            )?,
+            None => kafka::Serving::NONE,
+        };
+        let listeners = kafka.address.map(|_| {
+            let keeping = async move { anywhere.keep_listeners().await };
+            AbortOnDropHandle::new(tokio::spawn(keeping))
+        });
+        let watched = client_tls.into_iter().chain(kafka_tls);
+        let watched: Vec<_> = watched.map(|tls| tls as Arc<dyn Reload>).collect();
+        let certificates = (!watched.is_empty()).then(|| {
+            let watching = varve_tls::watch(watched, CERTIFICATES_EVERY);
             AbortOnDropHandle::new(tokio::spawn(watching))
         });
         health.started(broker.clone());
@@ -162,7 +188,9 @@ impl Node {
             stop_frontends,
             stop_http,
             frontend,
+            kafka,
             http,
+            _listeners: listeners,
             _certificates: certificates,
             ended: None,
             client_address,
@@ -174,6 +202,12 @@ impl Node {
     #[must_use]
     pub const fn client_address(&self) -> SocketAddr {
         self.client_address
+    }
+
+    /// Where the Kafka protocol is served, if it is.
+    #[must_use]
+    pub const fn kafka_address(&self) -> Option<SocketAddr> {
+        self.kafka.address
     }
 
     /// Where metrics and health listen.
@@ -213,6 +247,7 @@ impl Node {
                 Ok(Err(error)) => error.into(),
                 Err(error) => anyhow::Error::from(error).context("gRPC listener"),
             },
+            why = self.kafka.ended() => why,
             ended = &mut self.http => match ended {
                 Ok(Ok(())) => anyhow::anyhow!("the HTTP listener ended"),
                 Ok(Err(error)) => anyhow::Error::from(error).context("HTTP listener"),
@@ -254,14 +289,17 @@ impl Node {
             Some(error) => {
                 self.frontend.abort();
                 self.http.abort();
+                let _ = self.kafka.stop(true).await;
                 Err(error)
             }
-            None => self
-                .frontend
-                .await
-                .map_err(anyhow::Error::from)
-                .and_then(|served| served.map_err(anyhow::Error::from))
-                .context("front end"),
+            None => {
+                let served = self.frontend.await;
+                let served = served
+                    .map_err(anyhow::Error::from)
+                    .and_then(|served| served.map_err(anyhow::Error::from))
+                    .context("front end");
+                served.and(self.kafka.stop(false).await)
+            }
         };
         let safe = self.broker.shutdown().await;
         if let Some(joined) = self.joined {

@@ -183,6 +183,20 @@ impl ReadView {
         self.log_start
     }
 
+    /// The largest timestamp of the log's records; `None` when it has none, or none with a time.
+    #[must_use]
+    pub fn max_timestamp(&self) -> Option<i64> {
+        let sealed = self.sealed.iter().filter(|at| at.end > self.log_start);
+        let all = sealed.chain(std::iter::once(&self.active));
+        all.map(|at| at.max_timestamp).max().filter(|max| *max >= 0)
+    }
+
+    /// Where the records of `epoch` end: see [`EpochIndex::end_offset_for`].
+    #[must_use]
+    pub fn end_offset_for_epoch(&self, epoch: LeaderEpoch) -> Option<(LeaderEpoch, Offset)> {
+        self.epochs.end_offset_for(epoch, self.log_end())
+    }
+
     /// Offset after the last record of the log.
     #[must_use]
     pub const fn log_end(&self) -> Offset {

@@ -41,6 +41,10 @@ pub const WAIT_MAX_MS: u64 = 30_000;
 pub const GROUP_MAX_MEMBERS: usize = 1_000;
 /// Most groups of one node.
 pub const GROUPS_MAX: usize = 10_000;
+/// Most bytes that a member of the classic group protocol says with all of its protocols together.
+pub const GROUP_PROTOCOLS_MAX_BYTES: usize = 256 * 1024;
+/// Most bytes that members of a group of the classic protocol say and are assigned, together: the group is one record.
+pub const GROUP_RECORD_MAX_BYTES: usize = 4 * 1024 * 1024;
 /// Longest topic pattern of a subscription, in bytes.
 pub const TOPIC_PATTERN_MAX_BYTES: usize = 4096;
 /// Longest commit metadata, in bytes.

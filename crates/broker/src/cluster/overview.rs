@@ -18,6 +18,7 @@ impl InCluster {
             let status = |(id, node): (&NodeId, &varve_metadata::Node)| api::NodeStatus {
                 node: *id,
                 address: node.address.clone(),
+                listeners: Default::default(),
                 rack: node.rack.clone(),
                 state: state_of(state, *id, node),
                 version: node.version.clone(),

@@ -185,25 +185,9 @@ impl Transactions {
         Ok(self.registry.init_producer(None).await?.producer.id)
     }
 
-    /// Refuses to begin what other nodes could not read.
-    fn check_level(&self) -> Result<()> {
-        let Some(cluster) = self.registry.cluster() else {
-            return Ok(());
-        };
-        let level = varve_metadata::log::read(&*cluster.log, varve_metadata::State::level);
-        if level >= features::TRANSACTIONS {
-            return Ok(());
-        }
-        let text = format!(
-            "the cluster works at feature level {level}, and transactions need level {}; nothing was changed; raise \
-             it once every node runs a program that knows it",
-            features::TRANSACTIONS
-        );
-        Err(Error::new(ErrorKind::UnsupportedFeature, text).with("level", level))
-    }
-
     pub(crate) async fn init(&self, request: api::InitTransactions) -> Result<ProducerId> {
-        self.check_level()?;
+        self.registry
+            .check_level(features::TRANSACTIONS, "transactions")?;
         if !self.led.exists() {
             self.topic().create().await?;
         }

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -29,12 +29,30 @@ pub struct Shared {
     version: watch::Sender<u64>,
     leadership: watch::Sender<Leadership>,
     deaf: AtomicBool,
+    /// Feature level above which it does not go.
+    most: AtomicU16,
 }
 
 impl Shared {
     /// Whether nobody can be told that a replica is lost.
     pub fn deaf_to_losses(&self, deaf: bool) {
         self.deaf.store(deaf, Ordering::Relaxed);
+    }
+
+    /// What the controller proposes, as far as the feature level goes: an operator may raise it no further for now.
+    fn bounded(&self, command: Command) -> Command {
+        let most = self.most.load(Ordering::Relaxed);
+        match command {
+            Command::FinalizeFeature { level } => Command::FinalizeFeature {
+                level: level.min(most),
+            },
+            command => command,
+        }
+    }
+
+    /// An operator may raise the feature level as far as nodes can work.
+    pub fn raise(&self) {
+        self.most.store(u16::MAX, Ordering::Relaxed);
     }
 
     /// Another node leads the metadata from now on.
@@ -95,7 +113,7 @@ impl MetadataLog for NodeLog {
                 return Err(ProposeError::NoLeader);
             }
             let mut state = self.shared.state.lock();
-            let event = varve_metadata::apply(&mut state, command)?;
+            let event = varve_metadata::apply(&mut state, self.shared.bounded(command))?;
             self.shared.version.send_replace(state.version());
             Ok(event)
         })
@@ -328,22 +346,35 @@ impl Nodes {
             &vec![0; count.unsigned_abs() as usize],
             Duration::from_secs(3600),
             Duration::from_millis(300),
+            u16::MAX,
         )
         .await
     }
 
+    /// So many nodes, at a feature level that is not the newest.
+    pub async fn at_level(count: usize, most: u16) -> Self {
+        let (hour, moment) = (Duration::from_secs(3600), Duration::from_millis(300));
+        Self::build(&vec![0; count], hour, moment, most).await
+    }
+
     /// One node per clock, numbered from 1; each is so many milliseconds wrong.
     pub async fn with_clocks(skews: &[i64]) -> Self {
-        Self::build(skews, Duration::from_secs(3600), Duration::from_millis(300)).await
+        let (hour, moment) = (Duration::from_secs(3600), Duration::from_millis(300));
+        Self::build(skews, hour, moment, u16::MAX).await
     }
 
     /// So many nodes, scrubbed and repaired as often as is said.
     pub async fn with(count: i32, scrub_interval: Duration, repair_pause: Duration) -> Self {
         let skews = vec![0; count.unsigned_abs() as usize];
-        Self::build(&skews, scrub_interval, repair_pause).await
+        Self::build(&skews, scrub_interval, repair_pause, u16::MAX).await
     }
 
-    async fn build(skews: &[i64], scrub_interval: Duration, repair_pause: Duration) -> Self {
+    async fn build(
+        skews: &[i64],
+        scrub_interval: Duration,
+        repair_pause: Duration,
+        most: u16,
+    ) -> Self {
         let leadership = Leadership {
             term: 1,
             leader: Some(NodeId(1)),
@@ -355,6 +386,7 @@ impl Nodes {
                 version: watch::Sender::new(0),
                 leadership: watch::Sender::new(leadership),
                 deaf: AtomicBool::new(false),
+                most: AtomicU16::new(most),
             }),
             net: Arc::default(),
             brokers: BTreeMap::new(),

@@ -234,6 +234,7 @@ pub async fn fetch_one(
     offset: i64,
 ) -> Result<Fetched, Error> {
     let fetch = Fetch {
+        raw: false,
         isolation: varve_broker_api::Isolation::default(),
         partitions: vec![FetchPartition {
             topic: topic.clone(),

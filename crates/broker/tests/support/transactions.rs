@@ -218,6 +218,7 @@ pub async fn read(at: &At<'_>, topic: &TopicName, n: i32, isolation: Isolation) 
         let fetched = at
             .call(|broker| {
                 let fetch = Fetch {
+                    raw: false,
                     isolation,
                     partitions: vec![FetchPartition {
                         topic: topic.clone(),

@@ -199,6 +199,7 @@ impl Broker for Local {
             max_fetch_bytes: 1 << 20,
             request_timeout_ms: 5_000,
             now_ms: 0,
+            listeners: Default::default(),
         }
     }
 
@@ -206,6 +207,7 @@ impl Broker for Local {
         let node = |node: NodeId| NodeStatus {
             node,
             address: format!("node-{node}:8270"),
+            listeners: Default::default(),
             rack: String::new(),
             state: NodeState::Active,
             version: String::new(),

@@ -356,6 +356,7 @@ async fn reads_keep_their_isolation_elsewhere() {
             max_wait: Duration::ZERO,
             min_bytes: 1,
             max_bytes: 1000,
+            raw: false,
             isolation,
         };
         let found = node.fetch(&call(), fetch).await.unwrap().remove(0);
@@ -411,6 +412,7 @@ async fn a_held_read_that_has_passed_what_its_reader_does_not_get_is_answered_at
         max_wait: Duration::from_secs(60),
         min_bytes: 1,
         max_bytes: 1000,
+        raw: false,
         isolation: Isolation::Committed,
     };
     let found = node.fetch(&call(), fetch).await.unwrap().remove(0);

@@ -181,6 +181,7 @@ impl<B: Broker> Consumer<B> {
         max_wait: Duration,
     ) -> Result<Fetched, Error> {
         let request = Fetch {
+            raw: false,
             isolation: plan.isolation,
             partitions: vec![FetchPartition {
                 topic: plan.partition.topic.clone(),

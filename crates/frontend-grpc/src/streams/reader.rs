@@ -445,6 +445,7 @@ impl<B: Broker, K: Ord + Clone + Send + 'static> Reader<B, K> {
             return None;
         }
         let request = Fetch {
+            raw: false,
             isolation: self.options.isolation,
             partitions,
             max_wait,

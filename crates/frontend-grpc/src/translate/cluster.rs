@@ -32,6 +32,7 @@ pub fn to_server_info(node: &NodeInfo) -> v1::GetServerInfoResponse {
             min_keepalive_interval: Some(to_duration(MIN_KEEPALIVE)),
         }),
         server_time: Some(to_timestamp(node.now_ms)),
+        listeners: node.listeners.clone().into_iter().collect(),
     }
 }
 

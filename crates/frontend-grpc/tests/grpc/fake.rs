@@ -2,10 +2,8 @@
 //! It has switches for what a test must provoke: held receipts, failing partitions.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::time::Duration;
+use std::{future::Future, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -247,6 +245,7 @@ fn read_one(
         high_watermark: at(part.next),
         log_start: at(part.start),
         leader_epoch: LeaderEpoch::ZERO,
+        aborted: Vec::new(),
     })
 }
 
@@ -693,6 +692,7 @@ impl Broker for Fake {
             coordinator: NodeId(1),
             members: group.members.len(),
             protocol: GroupProtocol::Consumer,
+            classic: None,
         };
         Ok(state.groups.iter().map(listing).collect())
     }
@@ -736,6 +736,7 @@ impl Broker for Fake {
             max_fetch_bytes: varve_types::limits::FETCH_MAX_BYTES,
             request_timeout_ms: 5_000,
             now_ms: 1_700_000_000_123,
+            listeners: Default::default(),
         }
     }
 
@@ -743,6 +744,7 @@ impl Broker for Fake {
         vec![NodeStatus {
             node: NodeId(1),
             address: "127.0.0.1:8278".to_owned(),
+            listeners: Default::default(),
             rack: String::new(),
             state: NodeState::Active,
             version: "0.1.0".to_owned(),

@@ -42,7 +42,7 @@ pub fn find(
         None => None,
         Some(Position::Offset(offset)) => Some(offset),
         Some(Position::Earliest) => Some(at(part.start)),
-        Some(Position::Latest) => Some(at(end)),
+        Some(Position::Latest | Position::MaxTimestamp) => Some(at(end)),
         Some(Position::Last(n)) => Some(at(end
             .saturating_sub(i64::try_from(n).unwrap_or(i64::MAX))
             .max(part.start))),

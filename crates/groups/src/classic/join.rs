@@ -5,7 +5,7 @@ use varve_types::MemberId;
 use crate::classic::members::Peer;
 use crate::classic::state::{Classic, Step, Wanted};
 use crate::classic::{ClassicError, ClassicJoin, ClassicState};
-use crate::{Reply, Ticket};
+use crate::{Failure, Reply, Ticket};
 
 impl Classic {
     /// One join. Answered in the step, or held until the generation begins. Returns the id of the member
@@ -117,6 +117,7 @@ impl Classic {
             self.leader = Some(id.clone());
         }
         self.prepare_rebalance(step);
+        self.write_name(&id);
         if let Some(gathering) = &mut self.gathering {
             gathering.grew = true;
         }
@@ -175,11 +176,42 @@ impl Classic {
             return Some(id);
         }
         self.prepare_rebalance(step);
+        self.write_name(&id);
         if let Some(gathering) = &mut self.gathering {
             gathering.grew = true;
         }
         self.wait_to_join(step, ticket, &id, join);
         Some(id)
+    }
+
+    /// The log may know an instance under another id, and the next coordinator would fence the new one: a member
+    /// is told its id when that is durable.
+    fn write_name(&mut self, id: &MemberId) {
+        let logged = self.written.is_some();
+        let peer = self.members.get_mut(id);
+        if let Some(peer) = peer.filter(|p| logged && p.instance.is_some()) {
+            peer.naming = true;
+            self.wanted = Wanted::Name(id.clone());
+        }
+    }
+
+    /// A static member's id is durable: it can be told.
+    pub(crate) fn named(&mut self, step: &mut Step<'_>, id: &MemberId) {
+        if let Some(peer) = self.members.get_mut(id) {
+            peer.naming = false;
+        }
+        self.try_begin_generation(step);
+    }
+
+    /// The record of a static member's id was refused: it joins again.
+    pub(crate) fn not_named(&mut self, step: &mut Step<'_>, id: &MemberId, failure: &Failure) {
+        let Some(peer) = self.members.get_mut(id) else {
+            return;
+        };
+        peer.naming = false;
+        if let Some(ticket) = peer.joining.take() {
+            step.answer(ticket, Reply::Failed(failure.clone()));
+        }
     }
 
     /// The answer to an instance that took its own place, now that this is durable.

@@ -32,6 +32,8 @@ pub(crate) struct Peer {
     pub(super) syncing: Option<Ticket>,
     /// It has been told its assignment of this generation.
     pub(super) synced: bool,
+    /// Its id is being written, and not to be told before that is durable.
+    pub(super) naming: bool,
     /// Epoch it has from the consumer group that this was, until the first generation after it begins.
     pub(super) former: Option<i32>,
 }
@@ -51,6 +53,7 @@ impl Peer {
             joining: None,
             syncing: None,
             synced: false,
+            naming: false,
             former: None,
         };
         peer.says(join, now);
@@ -78,6 +81,7 @@ impl Peer {
             joining: None,
             syncing: None,
             synced: true,
+            naming: false,
             former: None,
         }
     }
@@ -100,6 +104,7 @@ impl Peer {
             joining: None,
             syncing: None,
             synced: true,
+            naming: false,
             former: Some(member.epoch),
         }
     }
@@ -118,6 +123,11 @@ impl Peer {
     pub(super) fn alive(&mut self, now: Tick) {
         self.heard = now;
         self.expires = now.plus(self.session_timeout_ms);
+    }
+
+    /// An answer that waited leaves now: until then it could not say anything.
+    pub(crate) fn answered(&mut self, now: Tick) {
+        self.expires = self.expires.max(now.plus(self.session_timeout_ms));
     }
 
     /// When it is silent; never while it waits for us.
@@ -209,6 +219,11 @@ impl Classic {
             members,
             skip_assignment,
         }))
+    }
+
+    pub(crate) fn is_static(&self, id: &MemberId) -> bool {
+        let member = self.members.get(id);
+        member.is_some_and(|m| m.instance.is_some())
     }
 
     /// Checks that a call is of the member it says. `Ok` if the member exists.

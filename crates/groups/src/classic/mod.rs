@@ -1,7 +1,8 @@
 //! The classic group protocol: members join, one of them is the leader and assigns, everybody is told.
 //!
 //! Invariants: one leader per generation; a generation is never smaller than the one before; an assignment
-//! is told only after the record that holds it is durable, and only in the generation it was made for.
+//! is told only after the record that holds it is durable, and only in the generation it was made for; a static
+//! member is told its id only when no record may be in the log that holds its instance under another one.
 //! Metadata and assignments are bytes here, which only a passage to the consumer protocol looks into.
 
 mod join;
@@ -150,6 +151,7 @@ impl ClassicError {
         };
         Failure::new(kind, format!("group {group} {what}; nothing was changed"))
             .with("group", group)
+            .with("protocol", "classic")
     }
 }
 

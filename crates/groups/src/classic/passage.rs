@@ -10,7 +10,9 @@ use varve_types::{ErrorKind, MemberId, TopicPartition};
 
 use crate::classic::members::Peer;
 use crate::classic::{Classic, ClassicError, ClassicState};
-use crate::codec::{self, CONSUMER_PROTOCOL, CodecError, EmbeddedAssignment, EmbeddedSubscription};
+use crate::codec::{
+    self, CONSUMER_PROTOCOL, ClassicRecord, CodecError, EmbeddedAssignment, EmbeddedSubscription,
+};
 use crate::group::{Env, Group, step};
 use crate::member::{ClassicSide, Member, new_member};
 use crate::{Failure, Heartbeat, Output, Subscription, Ticket};
@@ -139,8 +141,11 @@ impl Group {
         classic.protocol = classic.vote();
         classic.leader = classic.members.keys().next().cloned();
         classic.state = ClassicState::Stable;
-        classic.logged = true;
-        self.passed = classic.record(&self.name).1;
+        classic.written = Some(ClassicRecord {
+            leader: None,
+            ..classic.record()
+        });
+        self.passed = true;
         self.journal.passes();
         self.classic_over = false;
         classic.prepare_rebalance(&mut step(env, out));

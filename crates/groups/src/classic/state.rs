@@ -5,13 +5,13 @@
 
 use std::collections::BTreeMap;
 
-use varve_types::{GroupName, MemberId};
+use varve_types::MemberId;
 
 use crate::classic::members::Peer;
 use crate::classic::{ClassicError, ClassicState};
 use crate::codec::{self, ClassicMemberRecord, ClassicRecord};
 use crate::config::Config;
-use crate::{ClassicSynced, Failure, Output, Reply, Tick, Ticket};
+use crate::{AppendId, ClassicSynced, Failure, Output, Reply, Tick, Ticket};
 
 /// What one call or deadline may look at, and where its outputs go.
 pub(crate) struct Step<'a> {
@@ -41,7 +41,12 @@ pub(crate) enum Wanted {
     Assignment,
     /// A static member's new id; its join waits.
     Instance(Ticket, MemberId),
+    /// A static member's new id, and otherwise what was written last; the next generation waits.
+    Name(MemberId),
 }
+
+/// A generation that is due waits this long before it looks again whether new ids are durable, milliseconds.
+const NAMING_PAUSE_MS: u64 = 100;
 
 /// Joins are gathered for a while when a group begins, so that those who start together are assigned
 /// together.
@@ -70,8 +75,10 @@ pub(crate) struct Classic {
     pub(crate) wanted: Wanted,
     /// The assignment of this generation is being written.
     pub(super) committing: bool,
-    /// A record may be in the log.
-    pub(crate) logged: bool,
+    /// The record that was asked for last: it, or an older one, may be in the log.
+    pub(crate) written: Option<ClassicRecord>,
+    /// The write that removes the record, unless a newer one was asked for. It may have been refused.
+    pub(crate) erased: Option<AppendId>,
 }
 
 impl Classic {
@@ -89,13 +96,19 @@ impl Classic {
             gathering: None,
             wanted: Wanted::Nothing,
             committing: false,
-            logged: false,
+            written: None,
+            erased: None,
         }
     }
 
     /// Nobody is there, and nobody was asked to come back.
     pub(crate) fn is_deserted(&self) -> bool {
         self.members.is_empty() && self.promised.is_empty()
+    }
+
+    /// A record may be in the log, and is to stay there.
+    pub(crate) const fn is_logged(&self) -> bool {
+        self.written.is_some() && self.erased.is_none()
     }
 
     pub(crate) fn deadline(&self) -> Option<Tick> {
@@ -183,12 +196,21 @@ impl Classic {
     pub(crate) fn try_begin_generation(&mut self, step: &mut Step<'_>) {
         let joining = self.state == ClassicState::PreparingRebalance && self.gathering.is_none();
         let all = self.members.values().all(|m| m.joining.is_some());
-        if joining && all && self.promised.is_empty() {
+        if joining && all && self.promised.is_empty() && !self.is_naming() {
             self.begin_generation(step);
         }
     }
 
+    /// Some ids are not to be told yet.
+    fn is_naming(&self) -> bool {
+        self.members.values().any(|m| m.naming)
+    }
+
     fn joining_is_over(&mut self, step: &mut Step<'_>) {
+        if self.is_naming() {
+            self.until = Some(step.now.plus(NAMING_PAUSE_MS));
+            return;
+        }
         if let Some(gathering) = &mut self.gathering
             && gathering.grew
             && gathering.rest_ms > 0
@@ -265,7 +287,7 @@ impl Classic {
         self.leader = None;
         self.protocol.clear();
         self.gathering = None;
-        if self.logged {
+        if self.is_logged() {
             self.wanted = Wanted::Record;
         }
     }
@@ -329,8 +351,8 @@ impl Classic {
     }
 
     /// The record of the group as it is.
-    pub(crate) fn record(&self, group: &GroupName) -> (Vec<u8>, Option<Vec<u8>>) {
-        let record = ClassicRecord {
+    pub(crate) fn record(&self) -> ClassicRecord {
+        ClassicRecord {
             protocol_type: self.protocol_type.clone(),
             generation: self.generation,
             protocol: (!self.protocol.is_empty()).then(|| self.protocol.clone()),
@@ -350,17 +372,34 @@ impl Classic {
                     assignment: m.assignment.clone(),
                 })
                 .collect(),
-        };
-        (
-            codec::encode_classic_key(group),
-            Some(codec::encode_classic(&record)),
-        )
+        }
     }
 
-    /// A group as the log has it: at rest, with sessions that begin anew.
+    /// The record that was asked for last, of those members that are still there, with the ids that they have
+    /// now. Generation and assignments stay those that members know of. They are joining, so there is no leader.
+    pub(crate) fn renamed_record(&self) -> Option<ClassicRecord> {
+        let mut record = self.written.clone()?;
+        record.leader = None;
+        for mut member in std::mem::take(&mut record.members) {
+            let instance = member.instance.as_ref().filter(|i| !i.is_empty());
+            let id = match instance {
+                Some(instance) => self.instances.get(instance).cloned(),
+                None => Some(member.member.clone()).filter(|id| self.members.contains_key(id)),
+            };
+            let Some(id) = id else {
+                continue;
+            };
+            member.member = id;
+            record.members.push(member);
+        }
+        Some(record)
+    }
+
+    /// A group as the log has it: at rest, or, if there are members and no leader, as they were joining; with
+    /// sessions that begin anew.
     pub(crate) fn restored(record: ClassicRecord, now: Tick, config: &Config) -> Self {
         let mut classic = Self {
-            logged: true,
+            written: Some(record.clone()),
             ..Self::new(record.generation)
         };
         classic.protocol_type = record.protocol_type;
@@ -374,11 +413,16 @@ impl Classic {
             }
             classic.members.insert(member.member, peer);
         }
+        let rests = record.leader.is_some();
         let known = |id: &MemberId| classic.members.contains_key(id);
         let first = || classic.members.keys().next().cloned();
         classic.leader = record.leader.filter(known).or_else(first);
         if !classic.members.is_empty() {
             classic.state = ClassicState::Stable;
+            if !rests {
+                let out = &mut Vec::new();
+                classic.prepare_rebalance(&mut Step { now, config, out });
+            }
         }
         classic
     }
@@ -399,6 +443,7 @@ impl Classic {
                     self.members.values().all(|m| m.joining.is_none()),
                     "nobody waits to join a generation that has begun"
                 );
+                assert!(!self.is_naming(), "ids are durable when they are told");
             }
         }
         assert!(

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use varve_types::MemberId;
+use varve_types::{MemberId, limits};
 
 use crate::classic::state::{Classic, Step, Wanted};
 use crate::classic::{ClassicError, ClassicState, ClassicSync, ClassicSynced};
-use crate::{Reply, Tick, Ticket};
+use crate::{Failure, Reply, Tick, Ticket};
 
 impl Classic {
     /// One sync. Answered in the step, or held until the leader's assignment is durable. Returns whether
@@ -46,6 +46,9 @@ impl Classic {
             return Ok(false);
         }
         let leads = self.leader.as_ref() == Some(&sync.member);
+        if leads && !self.committing {
+            self.check_size(&sync)?;
+        }
         if let Some(peer) = self.members.get_mut(&sync.member) {
             peer.alive(step.now);
             if let Some(older) = peer.syncing.replace(ticket) {
@@ -62,6 +65,27 @@ impl Classic {
             self.wanted = Wanted::Assignment;
         }
         Ok(true)
+    }
+
+    /// The group is one record, which has to fit into a batch.
+    fn check_size(&self, sync: &ClassicSync) -> Result<(), ClassicError> {
+        let given: usize = sync.assignments.iter().map(|(_, a)| a.len()).sum();
+        let said = self
+            .members
+            .values()
+            .map(|m| m.metadata(&self.protocol).len());
+        let (size, most) = (given + said.sum::<usize>(), limits::GROUP_RECORD_MAX_BYTES);
+        if size <= most {
+            return Ok(());
+        }
+        let text = format!(
+            "what the {} members of group {} say and are assigned has {size} bytes; the limit is {most}; nothing was \
+             assigned; let members subscribe to less, or divide them among several groups",
+            self.members.len(),
+            sync.group
+        );
+        let failure = Failure::invalid("assignments", text);
+        Err(ClassicError::Failed(failure.with("group", &sync.group)))
     }
 
     fn synced(&self, id: &MemberId) -> Reply {

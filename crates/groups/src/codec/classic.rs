@@ -21,7 +21,7 @@ pub struct ClassicRecord {
     pub generation: i32,
     /// Protocol; `None` without members.
     pub protocol: Option<String>,
-    /// Leader; `None` without members.
+    /// Leader; `None` without members, and while they join again.
     pub leader: Option<MemberId>,
     /// Since when the state is what it is, milliseconds since the Unix epoch; -1: not said.
     pub state_time_ms: i64,

@@ -49,12 +49,12 @@ pub struct Client {
 }
 
 impl Client {
-    pub fn new(number: usize) -> Self {
+    pub fn new(number: usize, statics: usize) -> Self {
         let mut client = Self {
             number,
             incarnation: 0,
             id: None,
-            instance: (number < 2).then(|| format!("instance-{number}")),
+            instance: (number < statics).then(|| format!("instance-{number}")),
             classic: false,
             epoch: 0,
             settled: 0,
@@ -345,12 +345,6 @@ impl Client {
                 self.id = None;
             }
             ClassicError::IllegalGeneration => self.forget(),
-            // The id of an instance that started again while members were joining was not durable when its
-            // coordinator went: it ends, and is started once more.
-            ClassicError::FencedInstance => {
-                self.lost(now);
-                self.restart(true);
-            }
             ClassicError::RebalanceInProgress => self.phase = Phase::Joins,
             other => panic!("{other:?}"),
         }

@@ -93,7 +93,8 @@ pub struct World {
 }
 
 impl World {
-    pub fn new(policy: GroupMigration, eager: bool) -> Self {
+    /// The first so many clients are static members.
+    pub fn new(policy: GroupMigration, eager: bool, statics: usize) -> Self {
         let config = Config {
             session_timeout_ms: SESSION_MS,
             heartbeat_interval_ms: 2_000,
@@ -104,7 +105,7 @@ impl World {
         let mut world = Self {
             coordinator: Coordinator::new(config.clone(), Box::new(NoPatterns)),
             config,
-            clients: (0..CLIENTS).map(Client::new).collect(),
+            clients: (0..CLIENTS).map(|n| Client::new(n, statics)).collect(),
             eager,
             counts: [4, 3],
             now: Tick(0),

@@ -71,8 +71,8 @@ async fn a_node_passes_on_what_is_meant_to_be() {
         "{refused}"
     );
     let mut cluster = ClusterServiceClient::new(calls);
-    let info = cluster.get_server_info(v1::GetServerInfoRequest {});
-    assert_eq!(info.await.unwrap_err().code(), Code::Unimplemented);
+    let metadata = cluster.get_metadata(v1::GetMetadataRequest::default());
+    assert_eq!(metadata.await.unwrap_err().code(), Code::Unimplemented);
     // Whoever does not say which node it is.
     let plain = format!("http://{}", served.address);
     let mut stranger = ProducerServiceClient::connect(plain).await.unwrap();

@@ -27,13 +27,15 @@ macro_rules! keys {
 }
 
 keys! {
-    "auto.create.topics.enable", "false", "false", "Whether producing to an unknown topic creates it; only false is supported.";
+    "auto.create.topics.enable", "false", "true or false", "Whether a Kafka client that asks about an unknown topic creates it by that. With gRPC topics are always created by a call of their own.";
     "broker.flush_threads", "4", "1 to 64", "Threads that flush files.";
     "broker.in_flight_bytes", "64MiB", "a size from 16MiB", "Bytes of appends admitted and not yet answered; more waits.";
     "broker.lanes", "1", "1 to 64", "Threads that own partitions and write.";
     "cluster.bootstrap_expect", "", "1 to 9", "Nodes that found a cluster together, each with the same cluster.seeds; default: the number of seeds.";
     "cluster.id", "", "a UUID", "Cluster this node belongs to; made when the data directory is, checked afterwards.";
     "cluster.seeds", "", "HOST:PORT of peer listeners, separated by commas", "Nodes to ask for the cluster; to found one, the same list on each, each node in it. Without seeds the node is alone.";
+    "connections.max.idle.ms", "600000", "1000 to 86400000", "Silence after which a connection of a Kafka client is closed.";
+    "create.topics.lower.replication", "false", "true or false", "Whether a Kafka client that wants more replicas than there are nodes gets a topic with as many as there are, with a warning in the log; for development.";
     "default.replication.factor", "", "1 to 7; 1 without cluster.seeds", "Replicas of topics that name no number; default: 3, or as many as there are nodes.";
     "fetch.max.bytes", "50MiB", "a size from 1KiB to 50MiB", "Largest answer of a fetch.";
     "group.consumer.migration.policy", "bidirectional", "bidirectional, upgrade, downgrade or disabled", "Which way a group with members may pass between the classic and the consumer protocol: upgrade lets members of the consumer protocol into a classic group, downgrade makes a group classic again when the last of them is gone; disabled keeps each protocol's members out of the other's groups. Groups without members pass freely.";
@@ -48,6 +50,12 @@ keys! {
     "listeners.client.tls.cert", "", "a file, PEM", "Certificate of the gRPC API with its chain; read again when it changes.";
     "listeners.client.tls.key", "", "a file, PEM", "Private key of that certificate.";
     "listeners.client.tls.mode", "tls", "tls, mutual or insecure", "tls: encrypted; mutual: clients show a certificate too; insecure: plaintext, whoever can reach the port reads and writes everything.";
+    "listeners.kafka.address", "", "HOST:PORT", "Listener of the Kafka protocol, customarily at port 9092; off unless set.";
+    "listeners.kafka.advertised_address", "", "HOST:PORT", "Address Kafka clients are told to use; default: the host's name and the listener's port.";
+    "listeners.kafka.tls.ca", "", "a file, PEM", "CAs that Kafka clients' certificates are signed by, with mode mutual.";
+    "listeners.kafka.tls.cert", "", "a file, PEM", "Certificate of the Kafka listener with its chain; read again when it changes.";
+    "listeners.kafka.tls.key", "", "a file, PEM", "Private key of that certificate.";
+    "listeners.kafka.tls.mode", "tls", "tls, mutual or insecure", "tls: encrypted; mutual: clients show a certificate too; insecure: plaintext, whoever can reach the port reads and writes everything.";
     "listeners.peer.address", "0.0.0.0:8279", "HOST:PORT", "Listener for other nodes: replication and consensus. Open in a cluster only; never to be exposed.";
     "listeners.peer.advertised_address", "", "HOST:PORT", "Address other nodes are told to use; default: the host's name and the listener's port.";
     "listeners.peer.tls.ca", "", "a file, PEM", "CA that signs the certificates of all nodes, and nothing else.";
@@ -74,6 +82,7 @@ keys! {
     "shutdown.drain_timeout", "30s", "a time", "Time that leaderships have to move to other nodes before a shutdown goes on without that.";
     "shutdown.stream_grace", "10s", "a time", "Time open streams have to end once they are told to.";
     "shutdown.timeout", "60s", "a time", "Time after which a shutdown is given up; data is safe anyway.";
+    "socket.request.max.bytes", "16MiB", "a size from 64KiB to 100MiB", "Largest request of a Kafka client; a longer one ends its connection before memory is taken for it.";
     "storage.data_dir", "/var/lib/varve", "a directory", "Where the data is.";
     "storage.min_free_bytes", "5GiB", "a size", "Free bytes below which writes are refused; the smaller of this and min_free_percent counts.";
     "storage.min_free_percent", "5", "0 to 50", "Free percent of the disk below which writes are refused.";

@@ -3,10 +3,12 @@
 //!
 //! [`Settings`] are the strings with their sources; [`Config`] is what they mean, without options left.
 
+mod kafka;
 pub mod keys;
 mod resolve;
 pub mod settings;
 
+pub use kafka::Kafka;
 pub(crate) use resolve::advertised;
 pub use resolve::{Config, LogFormat, Members, PeerTls};
 pub use settings::{ConfigError, Settings, Source};

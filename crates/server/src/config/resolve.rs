@@ -9,6 +9,7 @@ use varve_tls::{Callers, ClientFiles, ServerFiles};
 use varve_types::size::{parse_bytes, parse_duration};
 use varve_types::{ClusterId, NodeId, TopicConfig, limits};
 
+use super::kafka::{self, Kafka};
 use super::keys;
 use super::settings::{ConfigError, Settings};
 
@@ -61,6 +62,8 @@ pub struct Config {
     pub advertised_address: Option<String>,
     /// TLS of the gRPC API; `None`: the configuration says that it is to be plaintext.
     pub client_tls: Option<ServerFiles>,
+    /// Listener of the Kafka protocol; `None`: there is none.
+    pub kafka: Option<Kafka>,
     /// How nodes trust each other.
     pub peer_tls: PeerTls,
     /// How the node takes part in a cluster; `None`: it is alone.
@@ -117,14 +120,14 @@ impl PeerTls {
     }
 }
 
-struct Reader<'a>(&'a Settings);
+pub(super) struct Reader<'a>(&'a Settings);
 
 impl Reader<'_> {
-    fn text(&self, key: &'static str) -> Option<&str> {
+    pub(super) fn text(&self, key: &'static str) -> Option<&str> {
         self.0.get(key).map(|(value, _)| value)
     }
 
-    fn parse<T>(
+    pub(super) fn parse<T>(
         &self,
         key: &'static str,
         accept: impl Fn(&str) -> Option<T>,
@@ -138,11 +141,11 @@ impl Reader<'_> {
         })
     }
 
-    fn number(&self, key: &'static str, min: u64, max: u64) -> Result<u64, ConfigError> {
+    pub(super) fn number(&self, key: &'static str, min: u64, max: u64) -> Result<u64, ConfigError> {
         self.parse(key, |t| t.parse().ok().filter(|n| (min..=max).contains(n)))
     }
 
-    fn bytes(&self, key: &'static str, min: u64, max: u64) -> Result<u64, ConfigError> {
+    pub(super) fn bytes(&self, key: &'static str, min: u64, max: u64) -> Result<u64, ConfigError> {
         self.parse(key, |t| {
             parse_bytes(t).ok().filter(|n| (min..=max).contains(n))
         })
@@ -152,11 +155,16 @@ impl Reader<'_> {
         self.parse(key, |t| parse_duration(t).ok())
     }
 
-    fn millis(&self, key: &'static str, min: u64, max: u64) -> Result<Duration, ConfigError> {
+    pub(super) fn millis(
+        &self,
+        key: &'static str,
+        min: u64,
+        max: u64,
+    ) -> Result<Duration, ConfigError> {
         self.number(key, min, max).map(Duration::from_millis)
     }
 
-    fn address(&self, key: &'static str) -> Result<String, ConfigError> {
+    pub(super) fn address(&self, key: &'static str) -> Result<String, ConfigError> {
         self.parse(key, |t| {
             let (host, port) = t.rsplit_once(':')?;
             (!host.is_empty() && port.parse::<u16>().is_ok()).then(|| t.to_owned())
@@ -172,9 +180,6 @@ impl Config {
     pub fn resolve(settings: &Settings) -> Result<Self, ConfigError> {
         let r = Reader(settings);
         let node = node_id(&r)?;
-        r.parse("auto.create.topics.enable", |t| {
-            (t == "false").then_some(())
-        })?;
         let members = members(&r)?;
         let cluster = match r.text("cluster.id") {
             Some(_) => Some(r.parse("cluster.id", |t| t.parse::<ClusterId>().ok())?),
@@ -190,7 +195,8 @@ impl Config {
             client_address: r.address("listeners.client.address")?,
             http_address: r.address("http.address")?,
             advertised_address,
-            client_tls: client_tls(&r)?,
+            client_tls: server_tls(&r, &CLIENT)?,
+            kafka: kafka::resolve(&r)?,
             peer_tls: peer_tls(&r)?,
             members,
             log_format: r.parse("log.format", |t| match t {
@@ -221,11 +227,29 @@ impl Config {
     }
 }
 
-const CLIENT: &str = "listeners.client";
+/// The keys of a listener's TLS.
+pub(super) struct TlsKeys {
+    pub(super) listener: &'static str,
+    pub(super) mode: &'static str,
+    pub(super) cert: &'static str,
+    pub(super) key: &'static str,
+    pub(super) ca: &'static str,
+}
+
+const CLIENT: TlsKeys = TlsKeys {
+    listener: "listeners.client",
+    mode: "listeners.client.tls.mode",
+    cert: "listeners.client.tls.cert",
+    key: "listeners.client.tls.key",
+    ca: "listeners.client.tls.ca",
+};
 const PEER: &str = "listeners.peer";
 
-fn client_tls(r: &Reader<'_>) -> Result<Option<ServerFiles>, ConfigError> {
-    let mode = r.parse("listeners.client.tls.mode", |t| {
+pub(super) fn server_tls(
+    r: &Reader<'_>,
+    keys: &TlsKeys,
+) -> Result<Option<ServerFiles>, ConfigError> {
+    let mode = r.parse(keys.mode, |t| {
         matches!(t, "tls" | "mutual" | "insecure").then(|| t.to_owned())
     })?;
     let mutual = mode == "mutual";
@@ -236,7 +260,7 @@ fn client_tls(r: &Reader<'_>) -> Result<Option<ServerFiles>, ConfigError> {
     };
     let file = |key: &'static str, missing| {
         r.text(key).map(PathBuf::from).ok_or(ConfigError::NoTls {
-            listener: CLIENT,
+            listener: keys.listener,
             missing,
             needed,
         })
@@ -245,10 +269,10 @@ fn client_tls(r: &Reader<'_>) -> Result<Option<ServerFiles>, ConfigError> {
         return Ok(None);
     }
     Ok(Some(ServerFiles {
-        cert: file("listeners.client.tls.cert", "cert")?,
-        key: file("listeners.client.tls.key", "key")?,
+        cert: file(keys.cert, "cert")?,
+        key: file(keys.key, "key")?,
         callers: if mutual {
-            Callers::SignedBy(file("listeners.client.tls.ca", "ca")?)
+            Callers::SignedBy(file(keys.ca, "ca")?)
         } else {
             Callers::Anyone
         },
@@ -460,7 +484,9 @@ mod tests {
             ("storage.min_free_bytes", "much"),
             ("log.format", "xml"),
             ("cluster.id", "mine"),
-            ("auto.create.topics.enable", "true"),
+            ("auto.create.topics.enable", "maybe"),
+            ("socket.request.max.bytes", "1"),
+            ("connections.max.idle.ms", "0"),
             ("default.replication.factor", "3"),
             ("topic.defaults.retention.ms", "-5"),
         ] {

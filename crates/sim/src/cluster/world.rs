@@ -377,6 +377,18 @@ impl World {
         while self.now < until {
             self.one()?;
         }
+        // What takes its time on this disk and this network is waited for, as long as V1 waits: a decision is made
+        // before its markers are written, and those are written before the coordinator of the group hears of them.
+        let until = self.now + 30_000;
+        while !self.nothing_is_open() || !self.group_has_heard_all() {
+            if self.now >= until {
+                return Err(format!(
+                    "V1: 30 s after the last call something is still under way: {}",
+                    self.what_is_missing()
+                ));
+            }
+            self.one()?;
+        }
         self.final_check()
     }
 

@@ -4,7 +4,7 @@
 //! Invariants: appends are made in the coordinator's own leadership only; before all that was committed is read,
 //! nothing is answered but that; what is told of offsets was confirmed by the controller.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use varve_groups::{
@@ -36,6 +36,8 @@ pub(in crate::cluster) struct Host {
     core: Coordinator,
     loaded: bool,
     callers: BTreeMap<Ticket, Caller>,
+    /// Appends that it has not heard the end of.
+    under_way: BTreeSet<AppendId>,
 }
 
 /// No member here subscribes by a pattern.
@@ -113,6 +115,7 @@ impl World {
             core: Coordinator::new(config(), Box::new(NoPatterns)),
             loaded: false,
             callers: BTreeMap::new(),
+            under_way: BTreeSet::new(),
         });
         Some(epoch)
     }
@@ -210,6 +213,17 @@ impl World {
             } if *of == ticket => Some(table(offsets)),
             _ => None,
         })
+    }
+
+    /// Whether the newest coordinator has read everything, and heard of everything that it wrote: what it holds is
+    /// then what a replay of the log gives. Until then the end of a transaction may wait in it behind a write.
+    pub(in crate::cluster) fn group_has_heard_all(&self) -> bool {
+        let newest = self.log_of(Role::Offsets).and_then(|key| {
+            let partition = self.controller.state.partition_at(key)?;
+            let node = self.nodes.get(&partition.leader?)?;
+            node.groups.get(&partition.leader_epoch)
+        });
+        !self.knobs.transactions || newest.is_some_and(|h| h.loaded && h.under_way.is_empty())
     }
 
     fn group_host(&mut self, id: NodeId, epoch: LeaderEpoch) -> Option<&mut Host> {
@@ -383,6 +397,9 @@ impl World {
         if !self.group.seen.stable() {
             self.count("group rebalance during commit");
         }
+        if let Some(host) = self.group_host(id, epoch) {
+            host.under_way.insert(append);
+        }
         let count = records.len() as u32;
         let value = self.transactions.record(records);
         if let Some(producer) = producer {
@@ -436,6 +453,9 @@ impl World {
             id: append,
             result,
         } = appended;
+        if let Some(host) = self.group_host(id, epoch) {
+            host.under_way.remove(&append);
+        }
         let input = match result {
             Ok(()) => Input::CommitDurable { id: append },
             Err(kind) => Input::CommitFailed {

@@ -1,0 +1,500 @@
+//! Committed offsets: written, by members, by transactions and by those without a group's membership; read, and removed.
+
+use std::collections::BTreeMap;
+
+use varve_broker_api::{
+    Broker, CommitOffsets, CommitTransactionOffsets, CommittedOffset, Error, GetOffsets,
+    OffsetCommit,
+};
+use varve_types::{
+    ErrorKind, GroupName, MemberId, Offset, PartitionId, ProducerId, TopicId, TopicName,
+    TopicPartition, TransactionalId,
+};
+
+use super::Call;
+use crate::shared::{Shared, Topics};
+use crate::translate::group::{group_code, in_classic_terms};
+use crate::translate::{epoch, partition, topic_name};
+use crate::wire::generated::offset_commit::{
+    OffsetCommitRequest, OffsetCommitResponse, OffsetCommitResponsePartition,
+    OffsetCommitResponseTopic,
+};
+use crate::wire::generated::offset_delete::{
+    OffsetDeleteRequest, OffsetDeleteResponse, OffsetDeleteResponsePartition,
+    OffsetDeleteResponseTopic,
+};
+use crate::wire::generated::offset_fetch::{
+    OffsetFetchRequest, OffsetFetchRequestGroup, OffsetFetchRequestTopics, OffsetFetchResponse,
+    OffsetFetchResponseGroup, OffsetFetchResponsePartition, OffsetFetchResponsePartitions,
+    OffsetFetchResponseTopic, OffsetFetchResponseTopics,
+};
+use crate::wire::generated::txn_offset_commit::{
+    TxnOffsetCommitRequest, TxnOffsetCommitResponse, TxnOffsetCommitResponsePartition,
+    TxnOffsetCommitResponseTopic,
+};
+use crate::wire::{ErrorCode, Text, Uuid};
+
+/// From this version on `OffsetCommit` and `OffsetFetch` name topics by their ids.
+const BY_ID_FROM: i16 = 10;
+/// From this version on members of the protocol of KIP-848 commit.
+const EPOCHS_FROM: i16 = 9;
+/// From this version on `OffsetFetch` is about several groups.
+const GROUPS_FROM: i16 = 8;
+
+/// The topic that a request means.
+fn topic(version: i16, topics: &Topics, name: &Text, id: Uuid) -> Result<TopicName, ErrorCode> {
+    if version < BY_ID_FROM {
+        return topic_name(name).map_err(|_| ErrorCode::UnknownTopicOrPartition);
+    }
+    let found = topics.name(TopicId(id.0)).cloned();
+    found.ok_or(ErrorCode::UnknownTopicId)
+}
+
+/// Who commits: a member of that name, or somebody without membership.
+fn member(id: &Text, epoch: i32) -> Result<Option<MemberId>, ErrorCode> {
+    if id.is_empty() && epoch < 0 {
+        return Ok(None);
+    }
+    let member = crate::translate::member::encoded(id.as_str());
+    member.map(Some).map_err(|_| ErrorCode::UnknownMemberId)
+}
+
+/// One partition that is committed.
+struct Commit<'a> {
+    number: i32,
+    offset: i64,
+    epoch: i32,
+    metadata: &'a Option<Text>,
+}
+
+fn commit(
+    topic: &Result<TopicName, ErrorCode>,
+    of: &Commit<'_>,
+) -> Result<OffsetCommit, ErrorCode> {
+    let topic = topic.clone()?;
+    let number = partition(of.number).ok_or(ErrorCode::UnknownTopicOrPartition)?;
+    Ok(OffsetCommit {
+        partition: TopicPartition::new(topic, number),
+        offset: Offset::new(of.offset).ok_or(ErrorCode::OffsetOutOfRange)?,
+        leader_epoch: epoch(of.epoch),
+        metadata: of.metadata.as_ref().map_or("", Text::as_str).to_owned(),
+    })
+}
+
+/// Commits of a request: those that can be made, and for each what is known of it.
+#[derive(Default)]
+struct Commits {
+    wanted: Vec<OffsetCommit>,
+    /// Which of the wanted ones, or why none, in the order of the request.
+    places: Vec<Result<usize, ErrorCode>>,
+}
+
+impl Commits {
+    fn add(&mut self, commit: Result<OffsetCommit, ErrorCode>) {
+        self.places.push(commit.map(|commit| {
+            self.wanted.push(commit);
+            self.wanted.len() - 1
+        }));
+    }
+}
+
+/// What became of each commit, in the order of the request.
+fn outcomes<B: Broker>(
+    shared: &Shared<B>,
+    places: Vec<Result<usize, ErrorCode>>,
+    done: Result<Vec<Result<(), Error>>, ErrorCode>,
+    code: impl Fn(&Error) -> ErrorCode,
+) -> impl Iterator<Item = i16> {
+    let done = done.map(|done| {
+        let of = |result: Result<(), Error>| match result {
+            Ok(()) => ErrorCode::None,
+            Err(error) => {
+                shared.count(&error);
+                code(&error)
+            }
+        };
+        done.into_iter().map(of).collect::<Vec<_>>()
+    });
+    places.into_iter().map(move |place| {
+        let error = match (place, &done) {
+            (Err(error), _) => error,
+            (_, Err(error)) => *error,
+            (Ok(index), Ok(done)) => {
+                let found = done.get(index).copied();
+                found.unwrap_or(ErrorCode::UnknownServerError)
+            }
+        };
+        error.code()
+    })
+}
+
+pub(super) async fn commit_offsets<B: Broker>(
+    shared: &Shared<B>,
+    call: &Call,
+    request: OffsetCommitRequest,
+) -> OffsetCommitResponse {
+    let version = call.version();
+    let topics = shared.topics().unwrap_or_default();
+    let mut commits = Commits::default();
+    for of in &request.topics {
+        let name = topic(version, &topics, &of.name, of.topic_id);
+        for p in &of.partitions {
+            let of = Commit {
+                number: p.partition_index,
+                offset: p.committed_offset,
+                epoch: p.committed_leader_epoch,
+                metadata: &p.committed_metadata,
+            };
+            commits.add(commit(&name, &of));
+        }
+    }
+    let code = |error: &Error| match error.kind {
+        _ if in_classic_terms(error) => group_code(error),
+        ErrorKind::StaleMemberEpoch | ErrorKind::FencedMemberEpoch if version < EPOCHS_FROM => {
+            ErrorCode::IllegalGeneration
+        }
+        _ => group_code(error),
+    };
+    let Commits { wanted, places } = commits;
+    let prepared = || -> Result<CommitOffsets, ErrorCode> {
+        let epoch = request.generation_id_or_member_epoch;
+        Ok(CommitOffsets {
+            group: GroupName::new(request.group_id.as_str())
+                .map_err(|_| ErrorCode::InvalidGroupId)?,
+            member: member(&request.member_id, epoch)?,
+            member_epoch: epoch,
+            offsets: wanted,
+        })
+    };
+    let done = match prepared() {
+        Ok(commits) => shared
+            .broker
+            .commit_offsets(&call.ctx, commits)
+            .await
+            .map_err(|error| {
+                shared.count(&error);
+                code(&error)
+            }),
+        Err(error) => Err(error),
+    };
+    let mut outcomes = outcomes(shared, places, done, code);
+    let topics = request.topics.into_iter().map(|of| {
+        let partitions = of.partitions.iter().map(|p| OffsetCommitResponsePartition {
+            partition_index: p.partition_index,
+            error_code: outcomes
+                .next()
+                .unwrap_or(ErrorCode::UnknownServerError.code()),
+        });
+        OffsetCommitResponseTopic {
+            partitions: partitions.collect(),
+            name: of.name,
+            topic_id: of.topic_id,
+        }
+    });
+    OffsetCommitResponse {
+        throttle_time_ms: 0,
+        topics: topics.collect(),
+    }
+}
+
+/// Offsets that count when the transaction does.
+pub(super) async fn commit_in_transaction<B: Broker>(
+    shared: &Shared<B>,
+    call: &Call,
+    request: TxnOffsetCommitRequest,
+) -> TxnOffsetCommitResponse {
+    let mut commits = Commits::default();
+    for of in &request.topics {
+        let name = topic_name(&of.name).map_err(|_| ErrorCode::UnknownTopicOrPartition);
+        for p in &of.partitions {
+            let of = Commit {
+                number: p.partition_index,
+                offset: p.committed_offset,
+                epoch: p.committed_leader_epoch,
+                metadata: &p.committed_metadata,
+            };
+            commits.add(commit(&name, &of));
+        }
+    }
+    let code = |error: &Error| super::transactions::offsets_code(error);
+    let Commits { wanted, places } = commits;
+    let prepared = || -> Result<CommitTransactionOffsets, ErrorCode> {
+        Ok(CommitTransactionOffsets {
+            id: TransactionalId::new(request.transactional_id.as_str())
+                .map_err(|_| ErrorCode::InvalidProducerIdMapping)?,
+            producer: ProducerId {
+                id: request.producer_id,
+                epoch: request.producer_epoch,
+            },
+            group: GroupName::new(request.group_id.as_str())
+                .map_err(|_| ErrorCode::InvalidGroupId)?,
+            member: member(&request.member_id, request.generation_id)?,
+            member_epoch: request.generation_id,
+            offsets: wanted,
+        })
+    };
+    let done = match prepared() {
+        Ok(commits) => shared
+            .broker
+            .commit_transaction_offsets(&call.ctx, commits)
+            .await
+            .map_err(|error| {
+                shared.count(&error);
+                code(&error)
+            }),
+        Err(error) => Err(error),
+    };
+    let mut outcomes = outcomes(shared, places, done, code);
+    let topics = request.topics.into_iter().map(|of| {
+        let partitions = of
+            .partitions
+            .iter()
+            .map(|p| TxnOffsetCommitResponsePartition {
+                partition_index: p.partition_index,
+                error_code: outcomes
+                    .next()
+                    .unwrap_or(ErrorCode::UnknownServerError.code()),
+            });
+        TxnOffsetCommitResponseTopic {
+            partitions: partitions.collect(),
+            name: of.name,
+        }
+    });
+    TxnOffsetCommitResponse {
+        throttle_time_ms: 0,
+        topics: topics.collect(),
+    }
+}
+
+/// Offsets of a group by topic and partition.
+type Found = BTreeMap<TopicName, BTreeMap<i32, CommittedOffset>>;
+
+/// Reads what a group has committed; one that there is not has nothing.
+async fn committed<B: Broker>(
+    shared: &Shared<B>,
+    call: &Call,
+    group: &Text,
+    partitions: Vec<TopicPartition>,
+    require_stable: bool,
+) -> Result<Found, ErrorCode> {
+    let group = GroupName::new(group.as_str()).map_err(|_| ErrorCode::InvalidGroupId)?;
+    let wanted = GetOffsets {
+        group,
+        partitions,
+        include_lag: false,
+        require_stable,
+    };
+    let all = match shared.broker.committed_offsets(&call.ctx, wanted).await {
+        Ok(all) => all,
+        Err(error) if error.kind == ErrorKind::GroupNotFound => Vec::new(),
+        Err(error) => {
+            shared.count(&error);
+            return Err(group_code(&error));
+        }
+    };
+    let mut found = Found::new();
+    for offset in all {
+        let place = offset.partition.clone();
+        let of = found.entry(place.topic).or_default();
+        of.insert(place.partition.0, offset);
+    }
+    Ok(found)
+}
+
+fn places(topic: Option<&TopicName>, numbers: &[i32]) -> Vec<TopicPartition> {
+    let place = |name: &TopicName, number| TopicPartition::new(name.clone(), PartitionId(number));
+    let some = numbers.iter().filter(|n| **n >= 0);
+    topic.map_or_else(Vec::new, |name| some.map(|n| place(name, *n)).collect())
+}
+
+pub(super) async fn fetch<B: Broker>(
+    shared: &Shared<B>,
+    call: &Call,
+    request: OffsetFetchRequest,
+) -> OffsetFetchResponse {
+    let mut response = OffsetFetchResponse::default();
+    if call.version() >= GROUPS_FROM {
+        for group in request.groups {
+            let stable = request.require_stable;
+            let answer = fetch_group(shared, call, group, stable).await;
+            response.groups.push(answer);
+        }
+        return response;
+    }
+    let topics = request.topics.map(|topics| {
+        let of = |topic: crate::wire::generated::offset_fetch::OffsetFetchRequestTopic| {
+            OffsetFetchRequestTopics {
+                name: topic.name,
+                topic_id: Uuid::ZERO,
+                partition_indexes: topic.partition_indexes,
+            }
+        };
+        topics.into_iter().map(of).collect()
+    });
+    let group = OffsetFetchRequestGroup {
+        group_id: request.group_id,
+        topics,
+        ..OffsetFetchRequestGroup::default()
+    };
+    let answer = fetch_group(shared, call, group, request.require_stable).await;
+    response.error_code = answer.error_code;
+    let of = |p: OffsetFetchResponsePartitions| OffsetFetchResponsePartition {
+        partition_index: p.partition_index,
+        committed_offset: p.committed_offset,
+        committed_leader_epoch: p.committed_leader_epoch,
+        metadata: p.metadata,
+        error_code: match p.error_code {
+            // Oldest clients look for the group's error here.
+            0 => answer.error_code,
+            own => own,
+        },
+    };
+    response.topics = answer
+        .topics
+        .into_iter()
+        .map(|topic| OffsetFetchResponseTopic {
+            name: topic.name,
+            partitions: topic.partitions.into_iter().map(of).collect(),
+        })
+        .collect();
+    response
+}
+
+async fn fetch_group<B: Broker>(
+    shared: &Shared<B>,
+    call: &Call,
+    group: OffsetFetchRequestGroup,
+    require_stable: bool,
+) -> OffsetFetchResponseGroup {
+    let version = call.version();
+    let topics = shared.topics().unwrap_or_default();
+    let mut wanted = Vec::new();
+    for of in group.topics.iter().flatten() {
+        let name = topic(version, &topics, &of.name, of.topic_id).ok();
+        wanted.extend(places(name.as_ref(), &of.partition_indexes));
+    }
+    let mut answer = OffsetFetchResponseGroup {
+        group_id: group.group_id.clone(),
+        ..OffsetFetchResponseGroup::default()
+    };
+    let nothing = group.topics.is_some() && wanted.is_empty();
+    let found = match nothing {
+        true => Ok(Found::new()),
+        false => committed(shared, call, &group.group_id, wanted, require_stable).await,
+    };
+    let (found, unstable) = match found {
+        Ok(found) => (found, ErrorCode::None),
+        // Told of each partition: the group itself is well.
+        Err(ErrorCode::UnstableOffsetCommit) => (Found::new(), ErrorCode::UnstableOffsetCommit),
+        Err(error) => {
+            answer.error_code = error.code();
+            (Found::new(), ErrorCode::None)
+        }
+    };
+    let asked = match group.topics {
+        Some(asked) => asked,
+        None => found
+            .iter()
+            .map(|(name, of)| OffsetFetchRequestTopics {
+                name: Text::from(name.as_str()),
+                topic_id: topics
+                    .get(name.as_str())
+                    .map_or(Uuid::ZERO, |info| crate::translate::uuid(info.id)),
+                partition_indexes: of.keys().copied().collect(),
+            })
+            .collect(),
+    };
+    for of in asked {
+        let name = topic(version, &topics, &of.name, of.topic_id);
+        let error = match &name {
+            Err(ErrorCode::UnknownTopicId) => ErrorCode::UnknownTopicId,
+            _ => unstable,
+        };
+        let known = name.ok().and_then(|name| found.get(&name));
+        let told = |number: &i32| {
+            let offset = known.and_then(|of| of.get(number));
+            told(*number, offset, error)
+        };
+        answer.topics.push(OffsetFetchResponseTopics {
+            partitions: of.partition_indexes.iter().map(told).collect(),
+            name: of.name,
+            topic_id: of.topic_id,
+        });
+    }
+    answer
+}
+
+fn told(
+    partition_index: i32,
+    offset: Option<&CommittedOffset>,
+    error: ErrorCode,
+) -> OffsetFetchResponsePartitions {
+    let epoch = offset.and_then(|o| o.leader_epoch);
+    OffsetFetchResponsePartitions {
+        partition_index,
+        committed_offset: offset.map_or(-1, |o| o.offset.get()),
+        committed_leader_epoch: epoch.map_or(-1, varve_types::LeaderEpoch::get),
+        metadata: Some(Text::from(offset.map_or("", |o| o.metadata.as_str()))),
+        error_code: error.code(),
+    }
+}
+
+pub(super) async fn delete<B: Broker>(
+    shared: &Shared<B>,
+    call: &Call,
+    request: OffsetDeleteRequest,
+) -> OffsetDeleteResponse {
+    let mut response = OffsetDeleteResponse::default();
+    let mut wanted = Vec::new();
+    for topic in &request.topics {
+        let name = topic_name(&topic.name).ok();
+        let numbers: Vec<i32> = topic.partitions.iter().map(|p| p.partition_index).collect();
+        wanted.extend(places(name.as_ref(), &numbers));
+    }
+    let done = match GroupName::new(request.group_id.as_str()) {
+        Err(_) => Err(ErrorCode::InvalidGroupId),
+        Ok(group) => {
+            let done = shared
+                .broker
+                .delete_offsets(&call.ctx, &group, wanted.clone())
+                .await;
+            done.map_err(|error| {
+                shared.count(&error);
+                group_code(&error)
+            })
+        }
+    };
+    let done: BTreeMap<TopicPartition, Result<(), Error>> = match done {
+        Ok(done) => wanted.into_iter().zip(done).collect(),
+        Err(error) => {
+            response.error_code = error.code();
+            return response;
+        }
+    };
+    let topics = request.topics.into_iter().map(|topic| {
+        let name = topic_name(&topic.name).ok();
+        let of = |number: i32| {
+            let place = TopicPartition::new(name.clone()?, PartitionId(number));
+            Some(match done.get(&place)? {
+                Ok(()) => ErrorCode::None,
+                Err(error) if error.kind == ErrorKind::GroupNotEmpty => {
+                    ErrorCode::GroupSubscribedToTopic
+                }
+                Err(error) => group_code(error),
+            })
+        };
+        let partitions = topic.partitions.iter().map(|p| {
+            let error = of(p.partition_index);
+            OffsetDeleteResponsePartition {
+                partition_index: p.partition_index,
+                error_code: error.unwrap_or(ErrorCode::UnknownTopicOrPartition).code(),
+            }
+        });
+        OffsetDeleteResponseTopic {
+            partitions: partitions.collect(),
+            name: topic.name,
+        }
+    });
+    response.topics = topics.collect();
+    response
+}

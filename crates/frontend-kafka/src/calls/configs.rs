@@ -1,0 +1,297 @@
+//! Configs of topics, described and changed. Nodes have theirs in a file: of them only what clients ask for to
+//! show it is told.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use varve_broker_api::{Broker, ConfigChange, ConfigEntry, ConfigSource, Error, UpdateConfigs};
+use varve_types::{ErrorKind, TopicName};
+
+use super::Call;
+use super::topics::creation_code;
+use crate::shared::Shared;
+use crate::translate::{sentence, topic_name, unknown_topic};
+use crate::wire::generated::describe_configs::{
+    DescribeConfigsRequest, DescribeConfigsResource, DescribeConfigsResourceResult,
+    DescribeConfigsResponse, DescribeConfigsResult, DescribeConfigsSynonym,
+};
+use crate::wire::generated::{alter_configs as whole, incremental_alter_configs as incremental};
+use crate::wire::{ErrorCode, Text};
+
+/// The resource is a topic.
+const TOPIC: i8 = 2;
+/// The resource is a node.
+const BROKER: i8 = 4;
+/// Where a value of a topic comes from, on the wire.
+const SET_ON_TOPIC: i8 = 1;
+const SET_IN_FILE: i8 = 4;
+const BUILT_IN: i8 = 5;
+
+/// What is told of a node.
+const NODE_KEYS: [&str; 3] = [
+    "advertised.listeners",
+    "auto.create.topics.enable",
+    "broker.id",
+];
+
+pub(super) const fn source(source: ConfigSource) -> i8 {
+    match source {
+        ConfigSource::Topic => SET_ON_TOPIC,
+        ConfigSource::Static => SET_IN_FILE,
+        ConfigSource::Default => BUILT_IN,
+    }
+}
+
+/// The kind of a value, as clients are told since version 3: boolean, string, number, list.
+fn kind(entry: &ConfigEntry) -> i8 {
+    match entry.value.as_str() {
+        "true" | "false" => 1,
+        _ if entry.name == "cleanup.policy" => 7,
+        value if entry.name.ends_with("ratio") && value.parse::<f64>().is_ok() => 6,
+        value if value.parse::<i64>().is_ok() => 5,
+        _ => 2,
+    }
+}
+
+pub(super) fn describe<B: Broker>(
+    shared: &Shared<B>,
+    call: &Call,
+    request: &DescribeConfigsRequest,
+) -> DescribeConfigsResponse {
+    let mut seen = BTreeSet::new();
+    let each = request.resources.iter();
+    let each = each.filter(|r| seen.insert((r.resource_type, r.resource_name.clone())));
+    let results = each.map(|resource| {
+        let described = match resource.resource_type {
+            TOPIC => topic(shared, call, resource),
+            BROKER => node(shared, resource),
+            other => Err(unsupported(other)),
+        };
+        let mut result = DescribeConfigsResult {
+            resource_type: resource.resource_type,
+            resource_name: resource.resource_name.clone(),
+            ..DescribeConfigsResult::default()
+        };
+        match described {
+            Ok(configs) => {
+                result.configs = configs
+                    .into_iter()
+                    .map(|entry| told(call, request, entry))
+                    .collect();
+            }
+            Err(error) => {
+                shared.count(&error);
+                result.error_code = creation_code(&error).code();
+                result.error_message = sentence(&error);
+            }
+        }
+        result
+    });
+    DescribeConfigsResponse {
+        throttle_time_ms: 0,
+        results: results.collect(),
+    }
+}
+
+fn unsupported(kind: i8) -> Error {
+    let text = format!("resources of type {kind} have no configs here; topics and brokers have");
+    Error::invalid("resource_type", text)
+}
+
+fn wanted(resource: &DescribeConfigsResource, name: &str) -> bool {
+    let keys = resource.configuration_keys.as_ref();
+    keys.is_none_or(|keys| keys.iter().any(|key| key.as_str() == name))
+}
+
+fn topic<B: Broker>(
+    shared: &Shared<B>,
+    call: &Call,
+    resource: &DescribeConfigsResource,
+) -> Result<Vec<ConfigEntry>, Error> {
+    let text = resource.resource_name.as_str();
+    let name = TopicName::new(text).map_err(|_| unknown_topic(text))?;
+    let mut all = shared.broker.topic_configs(&call.ctx, &name)?;
+    all.retain(|entry| wanted(resource, entry.name));
+    Ok(all)
+}
+
+fn node<B: Broker>(
+    shared: &Shared<B>,
+    resource: &DescribeConfigsResource,
+) -> Result<Vec<ConfigEntry>, Error> {
+    let name = resource.resource_name.as_str();
+    // The empty name stands for what holds for all nodes, which is nothing here.
+    if !name.is_empty() && name.parse() != Ok(shared.node.0) {
+        let text = format!("this is node {}; ask node {name:?} itself", shared.node);
+        return Err(Error::invalid("resource_name", text));
+    }
+    let auto = shared.options.auto_create.to_string();
+    let values = [
+        shared.options.advertised.clone(),
+        auto,
+        shared.node.to_string(),
+    ];
+    let mut entries = Vec::new();
+    for (name, value) in NODE_KEYS.into_iter().zip(values) {
+        if wanted(resource, name) && !resource.resource_name.is_empty() {
+            entries.push(ConfigEntry {
+                name,
+                inherited: value.clone(),
+                value,
+                source: ConfigSource::Static,
+                description: "Set in the node's file; see its configuration.",
+            });
+        }
+    }
+    Ok(entries)
+}
+
+fn told(
+    call: &Call,
+    request: &DescribeConfigsRequest,
+    entry: ConfigEntry,
+) -> DescribeConfigsResourceResult {
+    // What a node has comes from its file.
+    let read_only = NODE_KEYS.contains(&entry.name);
+    let mut synonyms = Vec::new();
+    if request.include_synonyms && call.version() >= 1 {
+        let synonym = |value: &str, source: i8| DescribeConfigsSynonym {
+            name: Text::from_static(entry.name),
+            value: Some(Text::from(value)),
+            source,
+        };
+        synonyms.push(synonym(&entry.value, source(entry.source)));
+        if entry.source == ConfigSource::Topic {
+            synonyms.push(synonym(&entry.inherited, BUILT_IN));
+        }
+    }
+    let documented = request.include_documentation && call.version() >= 3;
+    DescribeConfigsResourceResult {
+        name: Text::from_static(entry.name),
+        read_only,
+        config_source: source(entry.source),
+        is_default: call.version() == 0 && entry.source == ConfigSource::Default,
+        synonyms,
+        config_type: kind(&entry),
+        documentation: documented.then(|| Text::from_static(entry.description)),
+        value: Some(Text::from(entry.value)),
+        ..DescribeConfigsResourceResult::default()
+    }
+}
+
+/// What became of a change: the protocol's code and a sentence.
+type Changed = (i16, Option<Text>);
+
+async fn change<B: Broker>(
+    shared: &Shared<B>,
+    call: &Call,
+    (kind, name): (i8, &Text),
+    changes: Result<BTreeMap<String, ConfigChange>, Error>,
+    validate_only: bool,
+) -> Changed {
+    let prepared = || -> Result<UpdateConfigs, Error> {
+        if kind != TOPIC {
+            let text = "only configs of topics can be changed by this protocol; nodes have theirs in a file";
+            return Err(Error::invalid("resource_type", text));
+        }
+        Ok(UpdateConfigs {
+            topic: topic_name(name).map_err(|_| unknown_topic(name.as_str()))?,
+            changes: changes?,
+            validate_only,
+        })
+    };
+    let done = match prepared() {
+        Ok(request) => shared
+            .broker
+            .update_topic_configs(&call.ctx, request)
+            .await
+            .map(drop),
+        Err(error) => Err(error),
+    };
+    match done {
+        Ok(()) => (ErrorCode::None.code(), None),
+        Err(error) => {
+            shared.count(&error);
+            (creation_code(&error).code(), sentence(&error))
+        }
+    }
+}
+
+/// Replaces all that was set: what is not named is removed.
+pub(super) async fn alter<B: Broker>(
+    shared: &Shared<B>,
+    call: &Call,
+    request: whole::AlterConfigsRequest,
+) -> whole::AlterConfigsResponse {
+    let mut responses = Vec::with_capacity(request.resources.len());
+    for resource in request.resources {
+        let mut changes = BTreeMap::new();
+        let all = shared.topics().ok();
+        let set = all
+            .as_ref()
+            .and_then(|all| all.get(resource.resource_name.as_str()));
+        for name in set.iter().flat_map(|info| info.configs.keys()) {
+            changes.insert(name.clone(), ConfigChange::Delete);
+        }
+        for config in &resource.configs {
+            if let Some(value) = &config.value {
+                let value = ConfigChange::Set(value.as_str().to_owned());
+                changes.insert(config.name.as_str().to_owned(), value);
+            }
+        }
+        let of = (resource.resource_type, &resource.resource_name);
+        let (error_code, error_message) =
+            change(shared, call, of, Ok(changes), request.validate_only).await;
+        responses.push(whole::AlterConfigsResourceResponse {
+            error_code,
+            error_message,
+            resource_type: resource.resource_type,
+            resource_name: resource.resource_name,
+        });
+    }
+    whole::AlterConfigsResponse {
+        throttle_time_ms: 0,
+        responses,
+    }
+}
+
+pub(super) async fn alter_incrementally<B: Broker>(
+    shared: &Shared<B>,
+    call: &Call,
+    request: incremental::IncrementalAlterConfigsRequest,
+) -> incremental::IncrementalAlterConfigsResponse {
+    let mut responses = Vec::with_capacity(request.resources.len());
+    for resource in request.resources {
+        let changes = resource.configs.iter().map(|config| {
+            let value = config.value.as_ref().map(|v| v.as_str().to_owned());
+            let change = match (config.config_operation, value) {
+                (0, Some(value)) => ConfigChange::Set(value),
+                (1, _) => ConfigChange::Delete,
+                (2, Some(value)) => ConfigChange::Append(value),
+                (3, Some(value)) => ConfigChange::Subtract(value),
+                (0 | 2 | 3, None) => return Err(invalid(config, "it has no value")),
+                _ => return Err(invalid(config, "its operation is not known")),
+            };
+            Ok((config.name.as_str().to_owned(), change))
+        });
+        let changes: Result<BTreeMap<_, _>, Error> = changes.collect();
+        let of = (resource.resource_type, &resource.resource_name);
+        let (error_code, error_message) =
+            change(shared, call, of, changes, request.validate_only).await;
+        responses.push(incremental::AlterConfigsResourceResponse {
+            error_code,
+            error_message,
+            resource_type: resource.resource_type,
+            resource_name: resource.resource_name,
+        });
+    }
+    incremental::IncrementalAlterConfigsResponse {
+        throttle_time_ms: 0,
+        responses,
+    }
+}
+
+fn invalid(config: &incremental::AlterableConfig, why: &str) -> Error {
+    let name: String = config.name.as_str().chars().take(100).collect();
+    let text = format!("config {name:?}: {why}; nothing was changed");
+    Error::new(ErrorKind::InvalidConfig, text).with("key", name)
+}

@@ -1,0 +1,254 @@
+//! One connection: requests in, answers out in the same order.
+//!
+//! Appends follow each other without waiting for the answers before them, up to [`PIPELINE`]; they reach the broker in
+//! their order. Any other request begins when those before it are answered, as clients of this protocol expect.
+//!
+//! Invariants: one task; at most [`PIPELINE`] requests are held, each within the server's budget of bytes; a client that
+//! does not read its answers loses the connection after [`WRITE_STALL`].
+
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Buf as _, Bytes};
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesOrdered;
+use futures_util::{FutureExt as _, StreamExt as _};
+use tokio::io::{AsyncWrite, AsyncWriteExt as _};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use varve_broker_api::{Broker, ClassicGroups, Operations};
+use varve_tls::Accepted;
+
+use super::intake::{Arrived, Ended, Intake, Times};
+use crate::calls::{self, Answer, Begun};
+use crate::shared::Shared;
+
+/// Most requests of a connection that are being answered.
+const PIPELINE: usize = 16;
+/// Longest time in which a client takes nothing of an answer.
+const WRITE_STALL: Duration = Duration::from_secs(30);
+/// Most slices of one write.
+const SLICES: usize = 64;
+/// Silence that a connection which has not sent anything yet may keep: it may be by mistake.
+const FIRST_REQUEST: Duration = Duration::from_secs(30);
+
+/// An answer, and the request's share of the budget, which is given back when the answer is sent.
+type Held = (Answer, Option<OwnedSemaphorePermit>);
+
+/// Requests of a connection that have begun.
+struct Running {
+    /// In the order of the requests.
+    pending: FuturesOrdered<BoxFuture<'static, Held>>,
+    /// An append that the broker has not taken yet.
+    accepting: Option<BoxFuture<'static, BoxFuture<'static, Held>>>,
+    /// A request that waits for those before it.
+    waiting: Option<BoxFuture<'static, Held>>,
+    /// The one in `pending` is no append: nothing follows it.
+    alone: bool,
+}
+
+impl Running {
+    fn idle(&self) -> bool {
+        self.pending.is_empty() && self.accepting.is_none() && self.waiting.is_none()
+    }
+
+    fn takes_more(&self) -> bool {
+        let held = self.accepting.is_some() || self.waiting.is_some() || self.alone;
+        !held && self.pending.len() < PIPELINE
+    }
+
+    fn begin(&mut self, begun: Begun, share: Option<OwnedSemaphorePermit>) {
+        match begun {
+            Begun::Append(accept) => {
+                let held = |answer: BoxFuture<'static, Answer>| -> BoxFuture<'static, Held> {
+                    Box::pin(async move { (answer.await, share) })
+                };
+                self.accepting = Some(Box::pin(accept.map(held)));
+            }
+            Begun::Alone(answer) => {
+                self.waiting = Some(Box::pin(async move { (answer.await, share) }));
+            }
+        }
+    }
+
+    fn advance(&mut self) {
+        if self.pending.is_empty() && self.accepting.is_none() {
+            self.alone = false;
+            if let Some(waiting) = self.waiting.take() {
+                self.pending.push_back(waiting);
+                self.alone = true;
+            }
+        }
+    }
+}
+
+/// Resolves when the broker has taken the append; never when there is none.
+async fn accepted(
+    accepting: &mut Option<BoxFuture<'static, BoxFuture<'static, Held>>>,
+) -> BoxFuture<'static, Held> {
+    match accepting {
+        Some(accepting) => accepting.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// See the module.
+pub(super) struct Connection<B> {
+    shared: Arc<Shared<B>>,
+    stream: Accepted,
+    peer: SocketAddr,
+    intake: Intake,
+    drain: CancellationToken,
+}
+
+impl<B: Broker + ClassicGroups + Operations> Connection<B> {
+    pub(super) fn new(
+        shared: Arc<Shared<B>>,
+        stream: Accepted,
+        peer: SocketAddr,
+        drain: CancellationToken,
+    ) -> Self {
+        let options = &shared.options;
+        let times = Times {
+            idle: options.idle_max,
+            first: options.idle_max.min(FIRST_REQUEST),
+            frame: options.frame_max,
+        };
+        let budget = Arc::clone(&shared.budget);
+        let intake = Intake::new(options.request_max_bytes, budget, times);
+        Self {
+            shared,
+            stream,
+            peer,
+            intake,
+            drain,
+        }
+    }
+
+    /// Serves until one side ends it.
+    pub(super) async fn run(mut self) {
+        if let Err(ended) = self.serve().await {
+            self.note(&ended);
+        }
+        let _ = timeout(Duration::from_secs(1), self.stream.shutdown()).await;
+    }
+
+    async fn serve(&mut self) -> Result<(), Ended> {
+        let mut running = Running {
+            pending: FuturesOrdered::new(),
+            accepting: None,
+            waiting: None,
+            alone: false,
+        };
+        let mut draining = false;
+        loop {
+            running.advance();
+            if draining && running.idle() {
+                return Ok(());
+            }
+            let (reads, busy) = (!draining && running.takes_more(), !running.idle());
+            tokio::select! {
+                biased;
+                Some((answer, share)) = running.pending.next(), if !running.pending.is_empty() => {
+                    match answer {
+                        Answer::Frame(frame, _outgoing) => {
+                            send(&mut self.stream, frame.into_parts()).await?;
+                        }
+                        Answer::Nothing => {}
+                        Answer::Close(why) => {
+                            self.shared.metrics.closed(why);
+                            return Ok(());
+                        }
+                    }
+                    drop(share);
+                    self.intake.touch();
+                }
+                answer = accepted(&mut running.accepting), if running.accepting.is_some() => {
+                    running.accepting = None;
+                    running.pending.push_back(answer);
+                }
+                arrived = self.intake.next(&mut self.stream, busy), if reads => {
+                    let Arrived { frame, share } = arrived?;
+                    let begun = calls::begin(&self.shared, self.peer, frame);
+                    running.begin(begun, share);
+                }
+                () = self.drain.cancelled(), if !draining => draining = true,
+            }
+        }
+    }
+
+    /// Says why the connection ends, where that is not the client's own doing.
+    fn note(&self, ended: &Ended) {
+        let reason = match ended {
+            Ended::Closed => return,
+            Ended::CutOff => "cut_off",
+            Ended::Idle(_) => "idle",
+            Ended::Slow(_) => "slow_request",
+            Ended::Frame(_) => "bad_length",
+            Ended::Io(_) => "lost",
+        };
+        self.shared.metrics.closed(reason);
+        let why = ended.to_string();
+        if matches!(ended, Ended::Frame(_) | Ended::Slow(_)) && self.shared.log_limit.allows() {
+            tracing::info!(peer = %self.peer, why, "a Kafka connection is closed");
+        } else {
+            tracing::debug!(peer = %self.peer, why, "a Kafka connection is closed");
+        }
+    }
+}
+
+/// Sends the parts of an answer one after the other.
+async fn send(stream: &mut (impl AsyncWrite + Unpin), parts: Vec<Bytes>) -> io::Result<()> {
+    let mut parts = std::collections::VecDeque::from(parts);
+    let stalled = |_| io::Error::new(io::ErrorKind::TimedOut, "the client does not read");
+    while !parts.is_empty() {
+        let slices: Vec<IoSlice<'_>> = parts
+            .iter()
+            .take(SLICES)
+            .map(|part| IoSlice::new(part))
+            .collect();
+        let write = timeout(WRITE_STALL, stream.write_vectored(&slices));
+        let mut sent = write.await.map_err(stalled)??;
+        if sent == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        while let Some(part) = parts.front_mut() {
+            let of_this = sent.min(part.len());
+            part.advance(of_this);
+            sent -= of_this;
+            if !part.is_empty() {
+                break;
+            }
+            parts.pop_front();
+        }
+    }
+    timeout(WRITE_STALL, stream.flush())
+        .await
+        .map_err(stalled)?
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn parts_are_sent_in_order_whatever_the_transport_takes() {
+        let (mut server, mut client) = tokio::io::duplex(7);
+        let parts: Vec<Bytes> = (0..200_u8)
+            .map(|n| Bytes::from(vec![n; n as usize % 13]))
+            .collect();
+        let whole: Vec<u8> = parts.concat();
+        let sending = tokio::spawn(async move {
+            send(&mut server, parts).await.unwrap();
+        });
+        let mut received = Vec::new();
+        client.read_to_end(&mut received).await.unwrap();
+        sending.await.unwrap();
+        assert_eq!(received, whole);
+    }
+}

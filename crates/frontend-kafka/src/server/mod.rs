@@ -1,0 +1,171 @@
+//! The listener: connections accepted up to a bound, requests read within bounds, answers in order, and an end that
+//! does not depend on the clients.
+//!
+//! A drain runs in this order: the listener closes; connections without a request end at once; requests that have
+//! arrived are answered; after the grace whatever is left is cut off.
+
+mod connection;
+mod intake;
+mod metrics;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use varve_broker_api::{Broker, ClassicGroups, Operations};
+use varve_tls::{Accepted, Listener, ServerTls};
+use varve_types::limits;
+
+pub use metrics::{Metrics, OpenGuard};
+
+use crate::shared::Shared;
+use connection::Connection;
+
+/// Pause after an accept that failed, most likely for want of file descriptors.
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+/// Time between the cut and the end of the tasks that were cut.
+const CUT_AFTER: Duration = Duration::from_secs(1);
+
+/// What an operator may set.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// `host:port` that clients are told of this node.
+    pub advertised: String,
+    /// Longest request in bytes.
+    pub request_max_bytes: usize,
+    /// Silence after which a connection is closed.
+    pub idle_max: Duration,
+    /// Longest time from the first byte of a request to its last.
+    pub frame_max: Duration,
+    /// Most open connections.
+    pub connections_max: usize,
+    /// Bytes of requests that are being read or answered, all connections together; more waits.
+    pub budget_bytes: usize,
+    /// How long requests that have arrived may take once a drain has begun.
+    pub drain_grace: Duration,
+    /// Whether asking about a topic that does not exist creates it, where the client allows that.
+    pub auto_create: bool,
+    /// Whether more replicas than there are nodes become as many as there are nodes.
+    pub lower_replication: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            advertised: String::new(),
+            request_max_bytes: limits::REQUEST_MAX_BYTES,
+            idle_max: Duration::from_mins(10),
+            frame_max: Duration::from_secs(30),
+            connections_max: limits::CONNECTIONS_MAX,
+            budget_bytes: 128 * 1024 * 1024,
+            drain_grace: Duration::from_secs(10),
+            auto_create: false,
+            lower_replication: false,
+        }
+    }
+}
+
+/// Why serving ended.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The address that clients are told cannot be one.
+    #[error("{0:?} cannot be told to Kafka clients: it is not HOST:PORT")]
+    Advertised(String),
+}
+
+/// The Kafka front end of a broker.
+#[derive(Debug)]
+pub struct Server<B> {
+    shared: Arc<Shared<B>>,
+    tls: Option<Arc<ServerTls>>,
+}
+
+impl<B: Broker + ClassicGroups + Operations> Server<B> {
+    /// A server for `broker` that counts in `metrics`.
+    ///
+    /// # Errors
+    /// [`ServeError::Advertised`].
+    pub fn new(broker: Arc<B>, metrics: Metrics, options: Options) -> Result<Self, ServeError> {
+        let bad = ServeError::Advertised(options.advertised.clone());
+        let shared = Shared::new(broker, metrics, options).ok_or(bad)?;
+        Ok(Self {
+            shared: Arc::new(shared),
+            tls: None,
+        })
+    }
+
+    /// Serves by that TLS only; `None`: without.
+    #[must_use]
+    pub fn with_tls(mut self, tls: Option<Arc<ServerTls>>) -> Self {
+        self.tls = tls;
+        self
+    }
+
+    /// Serves until `shutdown` is cancelled and the drain is over. A client's fault never ends the server.
+    ///
+    /// # Errors
+    /// [`ServeError`].
+    pub async fn serve(
+        self,
+        listener: impl Into<Listener>,
+        shutdown: CancellationToken,
+    ) -> Result<(), ServeError> {
+        let (listener, kill, tasks) = (
+            listener.into(),
+            CancellationToken::new(),
+            TaskTracker::new(),
+        );
+        let accepting = self.accept(listener, &tasks, &shutdown, &kill);
+        // The listener closes with this.
+        let _ = shutdown.run_until_cancelled(accepting).await;
+        tasks.close();
+        let grace = self.shared.options.drain_grace;
+        if tokio::time::timeout(grace, tasks.wait()).await.is_err() {
+            kill.cancel();
+            let _ = tokio::time::timeout(CUT_AFTER, tasks.wait()).await;
+        }
+        Ok(())
+    }
+
+    async fn accept(
+        &self,
+        listener: Listener,
+        tasks: &TaskTracker,
+        drain: &CancellationToken,
+        kill: &CancellationToken,
+    ) {
+        let shared = &self.shared;
+        let max = i64::try_from(shared.options.connections_max).unwrap_or(i64::MAX);
+        loop {
+            let (stream, peer) = match listener.accept().await {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::warn!(%error, "accept failed; trying again");
+                    tokio::time::sleep(ACCEPT_RETRY).await;
+                    continue;
+                }
+            };
+            if shared.metrics.open_connections() >= max {
+                shared.metrics.connection_refused();
+                if shared.log_limit.allows() {
+                    tracing::warn!(%peer, max, "Kafka connection refused: the limit of open connections is reached");
+                }
+                continue;
+            }
+            // Without this a small answer waits for the peer's delayed ACK.
+            if let Err(error) = stream.set_nodelay() {
+                tracing::debug!(%peer, %error, "connection lost before it was set up");
+                continue;
+            }
+            let open = shared.metrics.connection();
+            let stream = Accepted::new(stream, self.tls.as_deref());
+            let connection = Connection::new(Arc::clone(shared), stream, peer, drain.clone());
+            let kill = kill.clone();
+            tasks.spawn(async move {
+                let _ = kill.run_until_cancelled(connection.run()).await;
+                drop(open);
+            });
+        }
+    }
+}

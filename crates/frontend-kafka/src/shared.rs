@@ -1,0 +1,227 @@
+//! What all connections share: the broker, bounds, fetch sessions, and names of topics by their ids.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+use varve_broker_api::{Broker, Context, Error, NodeState, TopicInfo};
+use varve_types::{NodeId, TopicId, TopicName};
+
+use crate::server::{Metrics, Options};
+use crate::sessions::Sessions;
+use crate::translate::host_port;
+
+/// Log lines about faults of clients in one second.
+const LINES_PER_SECOND: u64 = 10;
+/// Bytes of answers on their way at which reads are made smaller.
+const OUTGOING_SOFT_BYTES: usize = 256 * 1024 * 1024;
+/// What a read may have even then.
+const READ_LEAST_BYTES: usize = 1024 * 1024;
+
+/// Keeps clients from filling the log.
+#[derive(Debug)]
+pub(crate) struct LogLimit {
+    began: Instant,
+    /// The second, and lines in it.
+    state: Mutex<(u64, u64)>,
+}
+
+impl LogLimit {
+    fn new() -> Self {
+        Self {
+            began: Instant::now(),
+            state: Mutex::new((0, 0)),
+        }
+    }
+
+    /// Whether one more line may be logged.
+    pub(crate) fn allows(&self) -> bool {
+        let second = self.began.elapsed().as_secs();
+        let mut state = self.state.lock();
+        if state.0 != second {
+            *state = (second, 0);
+        }
+        state.1 += 1;
+        state.1 <= LINES_PER_SECOND
+    }
+}
+
+/// Topics as they were at one version of the metadata.
+#[derive(Debug, Default)]
+pub(crate) struct Topics {
+    version: u64,
+    /// Ordered by name.
+    pub(crate) all: Vec<TopicInfo>,
+    by_id: BTreeMap<TopicId, TopicName>,
+    /// Whether records get the time of their append, looked up when it is asked for.
+    stamped: Vec<OnceLock<bool>>,
+}
+
+impl Topics {
+    /// The name of a topic.
+    pub(crate) fn name(&self, id: TopicId) -> Option<&TopicName> {
+        self.by_id.get(&id)
+    }
+
+    /// The topic of that name.
+    pub(crate) fn get(&self, name: &str) -> Option<&TopicInfo> {
+        let found = self.all.binary_search_by(|t| t.name.as_str().cmp(name));
+        found.ok().map(|at| &self.all[at])
+    }
+
+    /// Whether records of that topic get the time of their append.
+    pub(crate) fn stamped(&self, broker: &impl Broker, name: &str) -> bool {
+        let found = self.all.binary_search_by(|t| t.name.as_str().cmp(name));
+        let Ok(at) = found else {
+            return false;
+        };
+        *self.stamped[at].get_or_init(|| {
+            let configs = broker.topic_configs(&Context::anonymous(), &self.all[at].name);
+            let mut configs = configs.unwrap_or_default().into_iter();
+            configs.any(|c| c.name == "message.timestamp.type" && c.value == "LogAppendTime")
+        })
+    }
+}
+
+/// A node that clients can reach.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Endpoint {
+    pub(crate) node: NodeId,
+    pub(crate) host: String,
+    pub(crate) port: u16,
+    pub(crate) rack: String,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Shared<B> {
+    pub(crate) broker: Arc<B>,
+    pub(crate) metrics: Metrics,
+    pub(crate) options: Options,
+    pub(crate) budget: Arc<Semaphore>,
+    pub(crate) log_limit: LogLimit,
+    pub(crate) sessions: Mutex<Sessions>,
+    /// This node's.
+    pub(crate) node: NodeId,
+    advertised: (String, u16),
+    topics: Mutex<Arc<Topics>>,
+    outgoing: Arc<AtomicUsize>,
+    began: Instant,
+}
+
+/// Bytes of an answer, counted until it is sent.
+#[derive(Debug)]
+pub(crate) struct Outgoing(Arc<AtomicUsize>, usize);
+
+impl Drop for Outgoing {
+    fn drop(&mut self) {
+        self.0.fetch_sub(self.1, Ordering::Relaxed);
+    }
+}
+
+impl<B: Broker> Shared<B> {
+    /// `None`: the advertised address is not `host:port`.
+    pub(crate) fn new(broker: Arc<B>, metrics: Metrics, options: Options) -> Option<Self> {
+        let advertised = host_port(&options.advertised)?;
+        let budget = options.budget_bytes.max(options.request_max_bytes);
+        let info = broker.node();
+        // Ids of sessions need only differ from those of the run before.
+        let seed = info.now_ms as i32;
+        Some(Self {
+            node: info.node,
+            budget: Arc::new(Semaphore::new(budget.min(Semaphore::MAX_PERMITS))),
+            log_limit: LogLimit::new(),
+            sessions: Mutex::new(Sessions::new(seed)),
+            advertised,
+            topics: Mutex::default(),
+            outgoing: Arc::default(),
+            began: Instant::now(),
+            broker,
+            metrics,
+            options,
+        })
+    }
+
+    /// Time since the start, for whoever must not have a clock.
+    pub(crate) fn now(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    /// Counts an error that is sent to a client.
+    pub(crate) fn count(&self, error: &Error) {
+        self.metrics.error(error.kind.reason());
+    }
+
+    /// Topics as they are now, looked up once for each version of the metadata.
+    pub(crate) fn topics(&self) -> Result<Arc<Topics>, Error> {
+        let version = self.broker.metadata_version();
+        {
+            let known = self.topics.lock();
+            if known.version == version && version != 0 {
+                return Ok(Arc::clone(&known));
+            }
+        }
+        let all = self.broker.topics(&Context::anonymous())?;
+        let by_id = all.iter().map(|t| (t.id, t.name.clone())).collect();
+        let topics = Arc::new(Topics {
+            version,
+            stamped: all.iter().map(|_| OnceLock::new()).collect(),
+            all,
+            by_id,
+        });
+        *self.topics.lock() = Arc::clone(&topics);
+        Ok(topics)
+    }
+
+    /// Nodes that serve this protocol and take part, ordered by id.
+    pub(crate) fn endpoints(&self) -> Vec<Endpoint> {
+        let mut all: Vec<Endpoint> = Vec::new();
+        for status in self.broker.nodes() {
+            let address = if status.node == self.node {
+                Some(self.advertised.clone())
+            } else if status.state == NodeState::Offline {
+                None
+            } else {
+                status
+                    .listeners
+                    .get(crate::LISTENER)
+                    .and_then(|a| host_port(a))
+            };
+            if let Some((host, port)) = address {
+                all.push(Endpoint {
+                    node: status.node,
+                    host,
+                    port,
+                    rack: status.rack,
+                });
+            }
+        }
+        if !all.iter().any(|e| e.node == self.node) {
+            // Not registered yet: whoever asks has reached it nevertheless.
+            let (host, port) = self.advertised.clone();
+            all.push(Endpoint {
+                node: self.node,
+                host,
+                port,
+                rack: String::new(),
+            });
+        }
+        all
+    }
+
+    /// What a read may take at present, of what it asks for.
+    pub(crate) fn read_share(&self, wanted: usize) -> usize {
+        let left = OUTGOING_SOFT_BYTES.saturating_sub(self.outgoing.load(Ordering::Relaxed));
+        wanted.min((left / 4).max(READ_LEAST_BYTES))
+    }
+
+    /// Counts bytes of an answer until the guard is dropped.
+    pub(crate) fn outgoing(&self, bytes: usize) -> Outgoing {
+        self.outgoing.fetch_add(bytes, Ordering::Relaxed);
+        Outgoing(Arc::clone(&self.outgoing), bytes)
+    }
+}

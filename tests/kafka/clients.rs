@@ -1,0 +1,147 @@
+//! The clients that people use, unmodified: kafka-python, confluent-kafka (librdkafka) and kcat. A test whose client is
+//! not there is skipped, loudly, unless `VARVE_TEST_REQUIRE_PYTHON=1` or `VARVE_TEST_REQUIRE_KCAT=1` says that it must
+//! be there.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::Bed;
+
+fn scripts() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("python")
+}
+
+/// A Python that has these modules.
+fn python(modules: &str) -> Option<PathBuf> {
+    let venv = scripts().join(".venv/bin/python");
+    let mut candidates: Vec<PathBuf> = Vec::new();
+    candidates.extend(std::env::var_os("VARVE_TEST_PYTHON").map(PathBuf::from));
+    candidates.extend([venv, PathBuf::from("python3")]);
+    candidates.into_iter().find(|python| {
+        let mut probe = Command::new(python);
+        probe.args(["-c", &format!("import {modules}")]);
+        probe.output().is_ok_and(|o| o.status.success())
+    })
+}
+
+/// `wanted` names the variable that says that there must be a client.
+fn skipped(wanted: &str, text: &str) {
+    let required = std::env::var_os(wanted).is_some_and(|v| v == "1");
+    assert!(!required, "{text}");
+    // Past the capture of output: nobody should take it for a test that ran.
+    use std::io::Write as _;
+    let _ = writeln!(std::io::stderr(), "SKIPPED: {text}");
+}
+
+async fn drive(mut command: Command) -> String {
+    let done = tokio::task::spawn_blocking(move || command.output());
+    let done = done.await.unwrap().unwrap();
+    let (out, err) = (
+        String::from_utf8_lossy(&done.stdout).into_owned(),
+        String::from_utf8_lossy(&done.stderr).into_owned(),
+    );
+    assert!(done.status.success(), "{out}\n{err}");
+    out
+}
+
+/// Runs a script against a listener of a cluster of so many nodes.
+pub async fn script(modules: &str, name: &str, address: &str, nodes: &str) {
+    let Some(python) = python(modules) else {
+        let text = "no Python with the packages of tests/python/requirements.txt was found";
+        let text = format!("{text}; set VARVE_TEST_PYTHON to one");
+        return skipped("VARVE_TEST_REQUIRE_PYTHON", &text);
+    };
+    let mut command = Command::new(python);
+    command.arg(scripts().join(name)).args([address, nodes]);
+    let out = drive(command).await;
+    assert!(out.contains("ok"), "{out}");
+}
+
+async fn on_one_node(modules: &str, name: &str) {
+    let bed = Bed::start(&[("auto.create.topics.enable", "true")]).await;
+    script(modules, name, &bed.kafka.to_string(), "1").await;
+    bed.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kafka_python() {
+    on_one_node("kafka", "kafka_python.py").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn groups_of_both() {
+    on_one_node("kafka, confluent_kafka", "kafka_groups.py").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn confluent_kafka() {
+    on_one_node("confluent_kafka", "confluent.py").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kcat() {
+    if Command::new("kcat").arg("-V").output().is_err() {
+        let text = "kcat was not found; install the package of that name";
+        return skipped("VARVE_TEST_REQUIRE_KCAT", text);
+    }
+    let bed = Bed::start(&[]).await;
+    bed.client().await.create("lines", 2).await;
+    let address = bed.kafka.to_string();
+    let kcat = |arguments: (&str, &str)| {
+        let mut command = Command::new("sh");
+        let text = format!("{} kcat -b {address} {}", arguments.0, arguments.1);
+        command.args(["-c", &text]);
+        command
+    };
+    let list = drive(kcat(("", "-L"))).await;
+    assert!(list.contains("topic \"lines\" with 2 partitions"), "{list}");
+    drive(kcat((
+        "printf 'k:one\\nk:two\\n' |",
+        "-P -t lines -p 1 -K: -X acks=all",
+    )))
+    .await;
+    let read = drive(kcat((
+        "",
+        "-C -t lines -p 1 -o beginning -e -q -f '%k=%s@%o\\n'",
+    )))
+    .await;
+    assert_eq!(read, "k=one@0\nk=two@1\n");
+    let end = drive(kcat(("", "-Q -t lines:1:-1"))).await;
+    assert!(end.contains("lines [1] offset 2"), "{end}");
+    bed.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kcat_over_tls() {
+    if Command::new("kcat").arg("-V").output().is_err() {
+        return skipped(
+            "VARVE_TEST_REQUIRE_KCAT",
+            "kcat was not found; install the package of that name",
+        );
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
+    let made = rcgen::generate_simple_self_signed(names).unwrap();
+    let (cert, key) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
+    std::fs::write(&cert, made.cert.pem()).unwrap();
+    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    let (cert, key) = (cert.to_string_lossy(), key.to_string_lossy());
+    let bed = Bed::start(&[
+        ("listeners.kafka.tls.mode", "tls"),
+        ("listeners.kafka.tls.cert", &*cert),
+        ("listeners.kafka.tls.key", &*key),
+    ])
+    .await;
+    let mut command = Command::new("kcat");
+    command.args(["-b", &bed.kafka.to_string(), "-L"]);
+    command.args(["-X", "security.protocol=SSL", "-X"]);
+    command.arg(format!("ssl.ca.location={cert}"));
+    let list = drive(command).await;
+    assert!(list.contains("1 brokers"), "{list}");
+    // Plaintext gets nowhere, and costs others nothing.
+    let mut plain = crate::client::Client::connect(bed.kafka).await;
+    plain.raw(&[0, 0, 0, 8, 0, 18, 0, 0, 0, 0, 0, 1]).await;
+    let refused = plain.frame_or_alert().await;
+    assert!(refused, "no answer to plaintext");
+    bed.stop().await;
+}

@@ -1,0 +1,165 @@
+//! Connections: versions, order, bounds, and what hostile bytes cost.
+
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use varve_frontend_kafka::wire::generated::api_versions::ApiVersionsRequest;
+use varve_frontend_kafka::wire::generated::get_telemetry_subscriptions::GetTelemetrySubscriptionsRequest;
+use varve_frontend_kafka::wire::generated::metadata::MetadataRequest;
+use varve_frontend_kafka::wire::{ApiKey, ErrorCode, Request, Response, Text, decode_response};
+
+use crate::Bed;
+use crate::client::{Client, ask};
+
+fn versions() -> ApiVersionsRequest {
+    ApiVersionsRequest {
+        client_software_name: Text::from_static("test"),
+        client_software_version: Text::from_static("1.0"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn versions_are_told_in_every_version() {
+    let bed = Bed::start(&[]).await;
+    let mut client = bed.client().await;
+    for version in 0..=4 {
+        let request = match version {
+            0..=2 => ApiVersionsRequest::default(),
+            _ => versions(),
+        };
+        let response = ask!(client, version, ApiVersions, request);
+        assert_eq!(response.error_code, 0);
+        let keys: Vec<i16> = response.api_keys.iter().map(|k| k.api_key).collect();
+        for key in [ApiKey::Produce, ApiKey::Fetch, ApiKey::Metadata] {
+            assert!(keys.contains(&(key as i16)), "{keys:?}");
+        }
+    }
+    // Software without a name is told so, and what there is.
+    let response = ask!(client, 3, ApiVersions, ApiVersionsRequest::default());
+    assert_eq!(response.error_code, ErrorCode::InvalidRequest.code());
+    bed.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unknown_version_of_versions_is_answered_in_version_0_and_the_connection_goes_on() {
+    let bed = Bed::start(&[]).await;
+    let mut client = bed.client().await;
+    // Key 18, version 99, correlation id 5, and bytes that nobody knows.
+    let mut frame = vec![0, 0, 0, 12, 0, 18, 0, 99, 0, 0, 0, 5];
+    frame.extend_from_slice(&[1, 2, 3, 4]);
+    client.raw(&frame).await;
+    let (id, response) = client.receive(ApiKey::ApiVersions, 0).await;
+    let Response::ApiVersions(response) = response else {
+        panic!("{response:?}")
+    };
+    assert_eq!(id, 5);
+    assert_eq!(response.error_code, ErrorCode::UnsupportedVersion.code());
+    assert!(response.api_keys.len() > 10);
+    assert_eq!(ask!(client, 3, ApiVersions, versions()).error_code, 0);
+    bed.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_served_is_refused_by_its_own_response() {
+    let bed = Bed::start(&[]).await;
+    let mut client = bed.client().await;
+    let asks = GetTelemetrySubscriptionsRequest::default();
+    let response = ask!(client, 0, GetTelemetrySubscriptions, asks);
+    assert_eq!(response.error_code, ErrorCode::UnsupportedVersion.code());
+    // An API that nobody knows: there is nothing to say that the client would understand.
+    client
+        .raw(&[0, 0, 0, 8, 0x7f, 0xff, 0, 0, 0, 0, 0, 1])
+        .await;
+    assert_eq!(client.frame().await, None);
+    bed.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_that_are_sent_together_are_answered_in_order() {
+    let bed = Bed::start(&[]).await;
+    let mut client = bed.client().await;
+    let metadata = Request::Metadata(MetadataRequest {
+        topics: None,
+        ..MetadataRequest::default()
+    });
+    let mut sent = Vec::new();
+    for _ in 0..100 {
+        sent.push(client.send(12, &metadata).await);
+    }
+    for id in sent {
+        let frame = client.frame().await.unwrap();
+        let (answered, _) = decode_response(ApiKey::Metadata, 12, frame).unwrap();
+        assert_eq!(answered, id);
+    }
+    bed.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hostile_bytes_end_their_own_connection_only() {
+    let bed = Bed::start(&[("socket.request.max.bytes", "1MiB")]).await;
+    let mut honest = bed.client().await;
+    let produce = |count: [u8; 4]| {
+        let mut body = vec![0, 0, 0, 3, 0, 0, 0, 1, 0xff, 0xff, 0xff, 0xff, 0, 1];
+        body.extend_from_slice(&[0, 0, 0, 0]);
+        body.extend_from_slice(&count);
+        let length = u32::try_from(body.len()).unwrap();
+        [&length.to_be_bytes()[..], &body].concat()
+    };
+    let hostile: [(&str, Vec<u8>); 6] = [
+        ("2 GiB", vec![0x7f, 0xff, 0xff, 0xff]),
+        ("one byte more than is taken", vec![0, 0x10, 0, 1]),
+        ("a negative length", vec![0xff; 4]),
+        ("too short for a request", vec![0, 0, 0, 1, 9]),
+        ("an array of 2^31", produce([0x7f, 0xff, 0xff, 0xff])),
+        ("HTTP", b"GET / HTTP/1.1\r\n\r\n".to_vec()),
+    ];
+    for (what, bytes) in hostile {
+        let mut client = bed.client().await;
+        client.raw(&bytes).await;
+        assert_eq!(client.frame().await, None, "{what}");
+        let answer = ask!(honest, 3, ApiVersions, versions());
+        assert_eq!(answer.error_code, 0, "after {what}");
+    }
+    bed.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn silence_ends_a_connection_and_a_drain_does_not_wait_for_it() {
+    let bed = Bed::start(&[("connections.max.idle.ms", "1000")]).await;
+    let mut client = bed.client().await;
+    assert_eq!(ask!(client, 3, ApiVersions, versions()).error_code, 0);
+    let begun = tokio::time::Instant::now();
+    assert_eq!(client.frame().await, None);
+    assert!(begun.elapsed() >= Duration::from_millis(900));
+    let mut silent = Client::connect(bed.kafka).await;
+    assert_eq!(ask!(silent, 3, ApiVersions, versions()).error_code, 0);
+    let address = bed.kafka;
+    let begun = tokio::time::Instant::now();
+    bed.stop().await;
+    assert!(begun.elapsed() < Duration::from_secs(10));
+    assert_eq!(silent.frame().await, None);
+    assert!(TcpStream::connect(address).await.is_err());
+}
+
+/// Ours to check by hand: the codec under test writes the header of the response as well.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_header_of_a_response_has_tags_where_its_version_has_them() {
+    let bed = Bed::start(&[]).await;
+    let mut stream = TcpStream::connect(bed.kafka).await.unwrap();
+    // ApiVersions 3: a flexible request, and a response header without tags.
+    let request = [0, 18, 0, 3, 0, 0, 0, 7, 0xff, 0xff, 0, 2, b'a', 2, b'1', 0];
+    stream
+        .write_all(&(request.len() as u32).to_be_bytes())
+        .await
+        .unwrap();
+    stream.write_all(&request).await.unwrap();
+    let mut head = [0; 11];
+    stream.read_exact(&mut head).await.unwrap();
+    assert_eq!(
+        head[4..10],
+        [0, 0, 0, 7, 0, 0],
+        "id, and at once the error code"
+    );
+    bed.stop().await;
+}

@@ -1,0 +1,111 @@
+"""kafka-python, unmodified: produce, read from places, administer. Arguments: HOST:PORT, number of nodes."""
+
+import sys
+import time
+
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.admin import ConfigResource, ConfigResourceType, NewPartitions, NewTopic
+from kafka.errors import TopicAlreadyExistsError
+
+SERVERS = sys.argv[1]
+NODES = int(sys.argv[2])
+TOPIC = "orders"
+
+
+def read(consumer, count):
+    """So many records, or what there is after ten seconds."""
+    records, until = [], time.time() + 10
+    while len(records) < count and time.time() < until:
+        for some in consumer.poll(timeout_ms=500).values():
+            records.extend(some)
+    return records
+
+
+def administer():
+    admin = KafkaAdminClient(bootstrap_servers=SERVERS)
+    admin.create_topics([NewTopic(TOPIC, 3, 1, topic_configs={"retention.ms": "86400000"})])
+    try:
+        admin.create_topics([NewTopic(TOPIC, 3, 1)])
+        raise AssertionError("a topic was made twice")
+    except TopicAlreadyExistsError:
+        pass
+    assert TOPIC in admin.list_topics()
+    described = admin.describe_topics([TOPIC])[0]
+    assert len(described["partitions"]) == 3, described
+    configs = admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, TOPIC)])
+    assert "86400000" in str(configs), configs
+    assert len(admin.describe_cluster()["brokers"]) == NODES
+    return admin
+
+
+def produce():
+    producer = KafkaProducer(bootstrap_servers=SERVERS, acks="all", linger_ms=5)
+    sent = {}
+    for n in range(300):
+        key = b"key-%d" % (n % 10)
+        future = producer.send(TOPIC, key=key, value=b"value-%d" % n, headers=[("n", b"%d" % n)])
+        sent.setdefault(key, []).append((n, future))
+    producer.flush(20)
+    for key, futures in sent.items():
+        places = [future.get(5) for _, future in futures]
+        # A key always goes to the same partition, and its order is kept.
+        assert len({place.partition for place in places}) == 1
+        offsets = [place.offset for place in places]
+        assert offsets == sorted(offsets), (key, offsets)
+    producer.close()
+    for codec in ["gzip", "snappy", "lz4", "zstd"]:
+        try:
+            packed = KafkaProducer(bootstrap_servers=SERVERS, compression_type=codec)
+        except (AssertionError, RuntimeError):
+            continue  # The client lacks the codec.
+        packed.send("packed", codec.encode() * 100).get(10)
+        packed.close()
+    idempotent = KafkaProducer(bootstrap_servers=SERVERS, enable_idempotence=True, acks="all")
+    for n in range(100):
+        idempotent.send("once", b"%d" % n)
+    idempotent.flush(20)
+    idempotent.close()
+
+
+def consume():
+    places = [TopicPartition(TOPIC, number) for number in range(3)]
+    consumer = KafkaConsumer(bootstrap_servers=SERVERS, enable_auto_commit=False)
+    consumer.assign(places)
+    consumer.seek_to_beginning()
+    records = read(consumer, 300)
+    assert len(records) == 300, len(records)
+    assert {r.value for r in records} == {b"value-%d" % n for n in range(300)}
+    assert all(r.headers[0][0] == "n" for r in records)
+    ends = consumer.end_offsets(places)
+    assert sum(ends.values()) == 300, ends
+    assert set(consumer.beginning_offsets(places).values()) == {0}
+    busy = max(places, key=lambda place: ends[place])
+    consumer.seek(busy, ends[busy] - 1)
+    for place in places:
+        if place != busy:
+            consumer.seek(place, ends[place])
+    last = read(consumer, 1)
+    assert [(r.partition, r.offset) for r in last] == [(busy.partition, ends[busy] - 1)], last
+    found = consumer.offsets_for_times({busy: last[0].timestamp, places[0]: 1 << 50})
+    assert found[busy].offset <= last[0].offset
+    assert found[places[0]] is None
+    once = TopicPartition("once", 0)
+    consumer.assign([once])
+    consumer.seek_to_beginning(once)
+    assert [r.value for r in read(consumer, 100)] == [b"%d" % n for n in range(100)]
+    consumer.close()
+
+
+def main():
+    admin = administer()
+    produce()
+    consume()
+    admin.create_partitions({TOPIC: NewPartitions(5)})
+    assert len(admin.describe_topics([TOPIC])[0]["partitions"]) == 5
+    admin.delete_topics([TOPIC])
+    assert TOPIC not in admin.list_topics()
+    admin.close()
+    print("ok")
+
+
+main()
