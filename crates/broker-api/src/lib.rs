@@ -209,6 +209,13 @@ pub trait Broker: Send + Sync + 'static {
         request: InitTransactions,
     ) -> impl Future<Output = Result<varve_types::ProducerId>> + Send;
 
+    /// Registers partitions in the transaction of a producer that keeps its epoch. Durable when it returns; all or none.
+    fn add_to_transaction(
+        &self,
+        ctx: &Context,
+        request: AddToTransaction,
+    ) -> impl Future<Output = Result<()>> + Send;
+
     /// Commits offsets as part of a transaction; one result per item, in order.
     fn commit_transaction_offsets(
         &self,

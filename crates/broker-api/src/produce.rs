@@ -3,6 +3,8 @@
 use varve_record::Batch;
 use varve_types::{Acks, LeaderEpoch, Offset, PartitionId, ProducerId, TopicName, TransactionalId};
 
+use crate::TransactionVersion;
+
 /// One verified batch for one partition. A producer session, if any, is in the batch's header.
 #[derive(Debug)]
 pub struct Produce {
@@ -18,6 +20,8 @@ pub struct Produce {
     pub expected_offset: Option<Offset>,
     /// Whose transaction the batch belongs to. Set exactly for batches with the transactional bit.
     pub transactional_id: Option<TransactionalId>,
+    /// Of which kind that transaction is.
+    pub transaction_version: TransactionVersion,
 }
 
 /// A successful append.

@@ -1,10 +1,22 @@
-//! Transactions over several partitions (KIP-98, with the second part of KIP-890).
+//! Transactions over several partitions (KIP-98, with and without the second part of KIP-890).
 
 use std::time::Duration;
 
 use varve_types::{GroupName, MemberId, NodeId, ProducerId, TopicPartition, TransactionalId};
 
 use crate::OffsetCommit;
+
+/// How partitions come to be registered in a transaction, and what its end does to the producer's epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum TransactionVersion {
+    /// The producer registers partitions by [`crate::Broker::add_to_transaction`] before it writes to them, and keeps its
+    /// epoch from one transaction to the next (KIP-98). What it sent for one and comes late may touch the next: its last
+    /// call repeated, but neither a batch nor a marker.
+    V1,
+    /// Leaders register their partitions with the first batch, and every end raises the epoch (KIP-890).
+    #[default]
+    V2,
+}
 
 /// Opens the session of a transactional id.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,6 +27,19 @@ pub struct InitTransactions {
     pub timeout: Duration,
     /// The session that the caller leaves behind (KIP-360); `None`: it has just started.
     pub keep: Option<ProducerId>,
+}
+
+/// Registers partitions in a transaction, which begins with the first, for a producer of [`TransactionVersion::V1`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AddToTransaction {
+    /// Transactional id.
+    pub id: TransactionalId,
+    /// Its session.
+    pub producer: ProducerId,
+    /// Partitions.
+    pub partitions: Vec<TopicPartition>,
+    /// A group that offsets will be committed for.
+    pub group: Option<GroupName>,
 }
 
 /// Commits offsets as part of a transaction.
@@ -32,6 +57,8 @@ pub struct CommitTransactionOffsets {
     pub member_epoch: i32,
     /// Positions.
     pub offsets: Vec<OffsetCommit>,
+    /// With [`TransactionVersion::V1`] the group must have been added.
+    pub version: TransactionVersion,
 }
 
 /// Ends a transaction.
@@ -43,6 +70,8 @@ pub struct EndTransaction {
     pub producer: ProducerId,
     /// Commit, or abort.
     pub commit: bool,
+    /// With [`TransactionVersion::V1`] the session stays as it is.
+    pub version: TransactionVersion,
 }
 
 /// Where a transaction stands.

@@ -53,14 +53,19 @@ impl api::Broker for Broker {
             ..produce::Terms::new(request.acks)
         };
         let now = inner.clock.now();
+        let version = request.transaction_version;
         let receipt = match request.transactional_id {
             None => produce::enqueue(partition, batch, terms, permit, now)?,
             Some(name) => {
                 let topic = inner.registry.topic(&id.topic)?.info.id;
                 let held = (permit, now);
-                inner
-                    .transactions
-                    .append((topic, partition), name, batch, terms, held)?
+                inner.transactions.append(
+                    (topic, partition),
+                    (name, version),
+                    batch,
+                    terms,
+                    held,
+                )?
             }
         };
         Ok(match inner.registry.cluster() {
@@ -464,6 +469,14 @@ impl api::Broker for Broker {
         request: api::InitTransactions,
     ) -> Result<ProducerId> {
         self.inner.transactions.init(request).await
+    }
+
+    async fn add_to_transaction(
+        &self,
+        _ctx: &Context,
+        request: api::AddToTransaction,
+    ) -> Result<()> {
+        self.inner.transactions.add(request).await
     }
 
     async fn commit_transaction_offsets(

@@ -14,10 +14,13 @@ use tokio::sync::{mpsc, oneshot, watch};
 use varve_broker_api::Error;
 use varve_groups::codec;
 use varve_groups::{AppendId, Coordinator, Failure, Input, Matcher, Output, Reply, Tick, Ticket};
-use varve_types::{ErrorKind, GroupName, LeaderEpoch, PartitionId, ProducerId};
+use varve_partition::Verified;
+use varve_types::{ErrorKind, GroupName, LeaderEpoch, PartitionId};
 use varve_vfs::Clock;
 
-use crate::internal_topic::{self, InternalTopic, KeyValue, OFFSETS, Replayed, name_of};
+use crate::internal_topic::{
+    self, Ended, InternalTopic, KeyValue, OFFSETS, Replayed, Writer, name_of,
+};
 use crate::registry::Registry;
 
 /// Calls that may wait for the coordinator task.
@@ -39,8 +42,7 @@ enum Message {
     /// The end of a producer's transaction is in this partition.
     TransactionEnded {
         number: PartitionId,
-        producer: ProducerId,
-        committed: bool,
+        end: Ended,
     },
     Drain,
 }
@@ -124,17 +126,8 @@ impl Groups {
     }
 
     /// The marker that ends a producer's transaction is committed in that partition of the topic.
-    pub(crate) async fn transaction_ended(
-        &self,
-        number: PartitionId,
-        producer: ProducerId,
-        committed: bool,
-    ) {
-        let ended = Message::TransactionEnded {
-            number,
-            producer,
-            committed,
-        };
+    pub(crate) async fn transaction_ended(&self, number: PartitionId, end: Ended) {
+        let ended = Message::TransactionEnded { number, end };
         let _ = self.messages.send(ended).await;
     }
 
@@ -286,17 +279,10 @@ impl Task {
                     });
                 }
             }
-            Message::TransactionEnded {
-                number,
-                producer,
-                committed,
-            } => {
+            Message::TransactionEnded { number, end } => {
                 let topic = self.registry.topic(&name_of(OFFSETS));
-                self.step(Input::TxnEnded {
-                    producer,
-                    committed,
-                    within: topic.ok().map(|topic| (number, topic.info.partitions)),
-                });
+                let within = topic.ok().map(|topic| (number, topic.info.partitions));
+                self.step(end.input(within));
             }
             Message::Drain => self.step(Input::Drain),
         }
@@ -341,9 +327,11 @@ impl Task {
                         id,
                         group,
                         producer,
+                        since,
                         records,
                     } => {
-                        let producer = Some(producer);
+                        let verified = since.map_or(Verified::ByEpoch, Verified::Since);
+                        let producer = Some((producer, verified));
                         self.append(&mut runs, (id, &group), producer, records)
                             .await;
                     }
@@ -363,7 +351,7 @@ impl Task {
         &mut self,
         runs: &mut Runs,
         (id, group): (AppendId, &GroupName),
-        producer: Option<ProducerId>,
+        producer: Option<Writer>,
         records: Vec<KeyValue>,
     ) {
         let number = match self.only {
@@ -417,7 +405,7 @@ impl Task {
 /// Appends to one partition that are written as one batch, of one transaction if of any.
 #[derive(Debug, Default)]
 struct Run {
-    producer: Option<ProducerId>,
+    producer: Option<Writer>,
     ids: Vec<AppendId>,
     records: Vec<KeyValue>,
     bytes: usize,
@@ -434,7 +422,7 @@ impl Runs {
         &mut self,
         number: PartitionId,
         id: AppendId,
-        producer: Option<ProducerId>,
+        producer: Option<Writer>,
         records: Vec<KeyValue>,
     ) -> Option<Run> {
         let bytes = internal_topic::bytes_of(&records);
@@ -452,6 +440,18 @@ impl Runs {
     }
 }
 
+impl Ended {
+    /// For the core. `within`: the partition that it is in, of how many.
+    const fn input(self, within: Option<(PartitionId, i32)>) -> Input {
+        Input::TxnEnded {
+            producer: self.producer,
+            kept_at: self.kept_at,
+            committed: self.committed,
+            within,
+        }
+    }
+}
+
 /// What a replay found, for the core. `within`: the partition it was found in, of how many.
 fn input(found: Replayed, within: (PartitionId, i32)) -> Input {
     match found {
@@ -461,22 +461,16 @@ fn input(found: Replayed, within: (PartitionId, i32)) -> Input {
             value,
         } => Input::Load { key, value },
         Replayed::Record {
-            producer: Some(producer),
+            producer: Some((producer, offset)),
             key,
             value,
         } => Input::LoadTxn {
             producer,
+            offset,
             key,
             value,
         },
-        Replayed::End {
-            producer,
-            committed,
-        } => Input::TxnEnded {
-            producer,
-            committed,
-            within: Some(within),
-        },
+        Replayed::End(end) => end.input(Some(within)),
     }
 }
 

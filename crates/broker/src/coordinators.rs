@@ -12,12 +12,14 @@ use std::time::Duration;
 
 use varve_broker_api::Error;
 use varve_groups::{ClassicError, Input, Reply, Ticket};
-use varve_types::{ErrorKind, GroupName, LeaderEpoch, PartitionId, ProducerId, TopicId};
+use varve_types::{
+    ErrorKind, GroupName, LeaderEpoch, PartitionId, TopicId, TopicPartition, partitioner,
+};
 use varve_vfs::Clock;
 
 use crate::config::BrokerConfig;
 use crate::coordinator::{Groups, group_of};
-use crate::internal_topic::{InternalTopic, OFFSETS};
+use crate::internal_topic::{Ended, InternalTopic, OFFSETS};
 use crate::leaderships::{Leaderships, Subject, moved};
 use crate::partition::Partition;
 use crate::registry::Registry;
@@ -185,6 +187,22 @@ impl Coordinators {
         )
     }
 
+    /// The partition that a group's offsets are in, and the id of its topic, whoever leads it. Made if there is none yet.
+    ///
+    /// # Errors
+    /// Those of making a topic.
+    pub(crate) async fn home_of(
+        &self,
+        group: &GroupName,
+    ) -> Result<(TopicId, TopicPartition), Error> {
+        let offsets = self.offsets();
+        let count = offsets.partition_count().await?;
+        let number = partitioner::coordinator_partition(group.as_str(), count);
+        let topic = self.registry.topic(offsets.name())?;
+        let id = TopicPartition::new(offsets.name().clone(), number);
+        Ok((topic.info.id, id))
+    }
+
     /// The partition that a group's offsets are in, and the id of its topic, if this node leads it. Made if there is
     /// none yet.
     ///
@@ -201,12 +219,7 @@ impl Coordinators {
 
     /// The marker that ends a producer's transaction is committed in this partition of the topic. Returns once what
     /// comes to the coordinator later comes after it.
-    pub(crate) async fn transaction_ended(
-        &self,
-        partition: &Partition,
-        producer: ProducerId,
-        committed: bool,
-    ) {
+    pub(crate) async fn transaction_ended(&self, partition: &Partition, end: Ended) {
         let number = partition.id.partition;
         let groups = match (&self.all, partition.leading()) {
             (Some(all), _) => all.clone(),
@@ -216,7 +229,7 @@ impl Coordinators {
             // Whoever leads now reads it in the log.
             (None, None) => return,
         };
-        groups.transaction_ended(number, producer, committed).await;
+        groups.transaction_ended(number, end).await;
     }
 
     /// Ends the coordinators of leaderships that are over, and starts those of new ones: members come back to a

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use varve_broker_api::{CreateTopic, Error, FetchPartition};
+use varve_partition::Verified;
 use varve_record::{BatchBuilder, Compression, Marker, iter_batches};
 use varve_types::{
     Acks, ErrorKind, LeaderEpoch, Offset, PartitionId, ProducerId, TopicName, limits,
@@ -59,20 +60,31 @@ const LOOK: Duration = Duration::from_millis(10);
 /// A key and a value; `None`: a tombstone.
 pub(crate) type KeyValue = (Vec<u8>, Option<Vec<u8>>);
 
+/// Whose transaction a batch belongs to, and what is known of the partition's registration in it.
+pub(crate) type Writer = (ProducerId, Verified);
+
+/// The end of a producer's transaction in a partition.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ended {
+    /// Producer of the marker.
+    pub(crate) producer: ProducerId,
+    /// Offset of the marker, where it left its producer the epoch.
+    pub(crate) kept_at: Option<Offset>,
+    /// Committed; else aborted.
+    pub(crate) committed: bool,
+}
+
 /// What a replay finds.
 #[derive(Debug)]
 pub(crate) enum Replayed {
-    /// A record; `producer`: of that producer's transaction.
+    /// A record; `producer`: of that producer's transaction, in the batch at this offset.
     Record {
-        producer: Option<ProducerId>,
+        producer: Option<(ProducerId, Offset)>,
         key: Vec<u8>,
         value: Option<Vec<u8>>,
     },
     /// The end of a producer's transaction in this partition.
-    End {
-        producer: ProducerId,
-        committed: bool,
-    },
+    End(Ended),
 }
 
 /// Access to one internal topic.
@@ -122,6 +134,11 @@ impl InternalTopic {
         }
     }
 
+    /// Its name.
+    pub(crate) const fn name(&self) -> &TopicName {
+        &self.name
+    }
+
     /// Whether records go into the log together or not at all.
     pub(crate) fn is_one_batch(records: &[KeyValue]) -> bool {
         parts(records).count() <= 1
@@ -147,7 +164,7 @@ impl InternalTopic {
         &self,
         number: PartitionId,
         epoch: Option<LeaderEpoch>,
-        producer: Option<ProducerId>,
+        producer: Option<Writer>,
         records: &[KeyValue],
     ) -> Result<Vec<Receipt>, Error> {
         let topic = self.topic().await?;
@@ -163,13 +180,13 @@ impl InternalTopic {
         &self,
         partition: &Arc<Partition>,
         epoch: Option<LeaderEpoch>,
-        producer: Option<ProducerId>,
+        producer: Option<Writer>,
         records: &[KeyValue],
     ) -> Result<Receipt, Error> {
         let now_ms = self.clock.wall_ms();
         let bytes = bytes_of(records) + records.len() * RECORD_OVERHEAD;
         let mut builder = BatchBuilder::with_capacity(Compression::None, None, bytes);
-        if let Some(producer) = producer {
+        if let Some((producer, _)) = producer {
             builder.set_transaction_of(producer);
         }
         for (key, value) in records {
@@ -190,7 +207,7 @@ impl InternalTopic {
         let terms = Terms {
             acks: Acks::All,
             leader_epoch: epoch,
-            verified: producer.is_some(),
+            verified: producer.map_or(Verified::No, |(_, verified)| verified),
             ..Terms::new(Acks::All)
         };
         enqueue(partition, batch, terms, permit, self.clock.now())
@@ -324,19 +341,20 @@ async fn replay_chunk(
             .verify_crc()
             .map_err(|e| internal(&partition.id.topic, &e))?;
         if batch.header.is_control() {
-            let end = batch.marker();
+            let end = batch.end_marker();
             let end = end.map_err(|e| internal(&partition.id.topic, &e))?;
-            if let (Some(marker), Some(producer)) = (end, batch.header.session()) {
-                let committed = marker == Marker::Commit;
-                each(Replayed::End {
+            if let (Some(end), Some(producer)) = (end, batch.header.session()) {
+                each(Replayed::End(Ended {
                     producer,
-                    committed,
-                });
+                    kept_at: end.number.map(|_| batch.header.base_offset),
+                    committed: end.marker == Marker::Commit,
+                }));
             }
             continue;
         }
         let transactional = batch.header.is_transactional();
         let producer = batch.header.session().filter(|_| transactional);
+        let producer = producer.map(|producer| (producer, batch.header.base_offset));
         let records = batch.records();
         for record in records.map_err(|e| internal(&partition.id.topic, &e))? {
             let record = record.map_err(|e| internal(&partition.id.topic, &e))?;

@@ -81,13 +81,17 @@ pub struct Registration {
     pub producer: ProducerId,
     /// Partitions, at least one: topic by its id and, for people, its name.
     pub partitions: Vec<(TopicId, TopicPartition)>,
+    /// Only ask whether they are registered: the producer keeps its epoch, and registers its partitions itself (KIP-98).
+    pub verify_only: bool,
 }
 
 /// A coordinator tells partitions how a transaction ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MarkerOrder {
-    /// Producer of the markers: one epoch above that of the transaction's records.
+    /// Producer of the markers: one epoch above that of the transaction's records, or the same with a number.
     pub producer: ProducerId,
+    /// Which transaction of its epoch is ended, for a producer that keeps it.
+    pub number: Option<i64>,
     /// Commit, or abort.
     pub commit: bool,
     /// Epoch of the coordinator.

@@ -8,7 +8,7 @@ use std::task::{Context as TaskContext, Poll};
 
 use tokio::sync::oneshot;
 use varve_broker_api::{Appended, Error};
-use varve_partition::TransactionEnd;
+use varve_partition::{TransactionEnd, Verified};
 use varve_record::Batch;
 use varve_types::config::TimestampType;
 use varve_types::{Acks, ErrorKind, LeaderEpoch, Offset, TopicConfig, TopicPartition};
@@ -116,8 +116,8 @@ pub(crate) struct Terms {
     pub(crate) expected_offset: Option<Offset>,
     /// Append only in this epoch of the leader.
     pub(crate) leader_epoch: Option<LeaderEpoch>,
-    /// The coordinator has durably registered the partition in the producer's transaction.
-    pub(crate) verified: bool,
+    /// What is known of the partition's registration in the producer's transaction.
+    pub(crate) verified: Verified,
     /// The batch is a marker that ends a transaction.
     pub(crate) marker: Option<TransactionEnd>,
 }
@@ -128,7 +128,7 @@ impl Terms {
             acks,
             expected_offset: None,
             leader_epoch: None,
-            verified: false,
+            verified: Verified::No,
             marker: None,
         }
     }

@@ -280,6 +280,16 @@ impl<B: Broker> Broker for Forwarding<B> {
         self.begin_session(ctx, request).await
     }
 
+    /// Not passed on: who keeps an epoch finds the coordinator by itself, and the calls of the public API that this would
+    /// be passed on by know only of the other kind.
+    async fn add_to_transaction(
+        &self,
+        ctx: &Context,
+        request: api::AddToTransaction,
+    ) -> Result<()> {
+        self.broker.add_to_transaction(ctx, request).await
+    }
+
     async fn commit_transaction_offsets(
         &self,
         ctx: &Context,

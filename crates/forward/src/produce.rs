@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
 
-use varve_broker_api::{Appended, Broker, Context, Error, LeaderHint, Produce};
+use varve_broker_api::{Appended, Broker, Context, Error, LeaderHint, Produce, TransactionVersion};
 use varve_client::{RpcError, proto as v1};
 use varve_types::{Acks, ErrorKind};
 
@@ -53,6 +53,7 @@ impl Append {
     fn again(&self) -> Produce {
         Produce {
             transactional_id: self.0.transactional_id.clone(),
+            transaction_version: self.0.transaction_version,
             topic: self.0.topic.clone(),
             partition: self.0.partition,
             acks: self.0.acks,
@@ -97,7 +98,8 @@ impl<B: Broker> Forwarding<B> {
         ctx: &Context,
         request: Produce,
     ) -> Result<Receipt<B::Receipt>> {
-        if ctx.forward.is_none() {
+        // Calls of the public API know of one kind of transactions only.
+        if ctx.forward.is_none() || request.transaction_version == TransactionVersion::V1 {
             return self.broker.produce(ctx, request).await.map(Receipt::Here);
         }
         let append = Append(request);

@@ -3,12 +3,13 @@
 //! Invariant: what may have arrived is sent again where the coordinator knows a repeat, or where a repeat changes
 //! nothing that counts: an end and a beginning with the same session are answered as the first, a beginning without
 //! one raises the epoch once more, the last word about an offset counts. An operator's abort is not sent again: the
-//! next transaction may have begun.
+//! next transaction may have begun. Nothing is passed on for a producer that keeps its epoch: the public API has no words
+//! for it.
 
 use std::time::Duration;
 
 use varve_broker_api as api;
-use varve_broker_api::{Broker, Context, LeaderHint};
+use varve_broker_api::{Broker, Context, LeaderHint, TransactionVersion};
 use varve_client::proto::transaction_service_client::TransactionServiceClient;
 use varve_client::{RpcError, proto as v1};
 use varve_types::{NodeId, ProducerId, TransactionalId};
@@ -72,6 +73,9 @@ impl<B: Broker> Forwarding<B> {
         ctx: &Context,
         request: api::CommitTransactionOffsets,
     ) -> Result<Vec<Result<()>>> {
+        if request.version == TransactionVersion::V1 {
+            return self.broker.commit_transaction_offsets(ctx, request).await;
+        }
         let request = &request;
         let local = || self.broker.commit_transaction_offsets(ctx, request.clone());
         let remote = |to: LeaderHint, left| async move {
@@ -107,6 +111,9 @@ impl<B: Broker> Forwarding<B> {
         ctx: &Context,
         request: api::EndTransaction,
     ) -> Result<ProducerId> {
+        if request.version == TransactionVersion::V1 {
+            return self.broker.end_transaction(ctx, request).await;
+        }
         let request = &request;
         let local = || self.broker.end_transaction(ctx, request.clone());
         let remote = |to: LeaderHint, left| async move {

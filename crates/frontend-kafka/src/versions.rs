@@ -7,9 +7,6 @@ use crate::wire::generated::api_versions::{
 
 /// APIs that have tables and are not served yet.
 const NOT_SERVED: &[ApiKey] = &[
-    // Producers whose transactions keep their epoch need these, and are not served.
-    ApiKey::AddPartitionsToTxn,
-    ApiKey::AddOffsetsToTxn,
     ApiKey::DescribeLogDirs,
     ApiKey::AlterPartitionReassignments,
     ApiKey::ListPartitionReassignments,
@@ -26,11 +23,14 @@ pub fn served(key: ApiKey) -> Option<(i16, i16)> {
     let first = match key {
         // Older ones carry records of a format that is not stored here.
         ApiKey::Fetch => 4,
-        // The producer takes over the epoch that it is told.
-        ApiKey::EndTxn | ApiKey::TxnOffsetCommit => 5,
         key => key.first_version(),
     };
-    Some((first, key.last_version()))
+    let last = match key {
+        // Later ones are for brokers among themselves.
+        ApiKey::AddPartitionsToTxn => 3,
+        key => key.last_version(),
+    };
+    Some((first, last))
 }
 
 /// Whether that version is announced.
@@ -61,13 +61,13 @@ pub fn announced(version: i16, error_code: i16) -> ApiVersionsResponse {
     response
 }
 
-/// Transactions of the second kind only (KIP-890): the coordinator is told of a partition by the partition's leader, and
-/// every transaction has an epoch of its own.
+/// Transactions of the second kind (KIP-890) for who knows them: the coordinator is told of a partition by the partition's
+/// leader, and every transaction has an epoch of its own. Of the first kind for all others.
 fn features(response: &mut ApiVersionsResponse) {
     const TRANSACTIONS: &str = "transaction.version";
     response.supported_features = vec![SupportedFeatureKey {
         name: crate::wire::Text::from_static(TRANSACTIONS),
-        min_version: 2,
+        min_version: 1,
         max_version: 2,
     }];
     response.finalized_features_epoch = 1;

@@ -12,7 +12,7 @@ use crate::config::Config;
 use crate::group::{Env, Group, step};
 use crate::loading::Loading;
 use crate::rules::{farewell, unknown_member};
-use crate::txn::TxnCommit;
+use crate::txn::{TxnCommit, TxnEnd};
 use crate::writes::Answer;
 use crate::{AppendId, Failure, Heartbeat, Input, Output, Reply, Tick, Ticket, TopicState};
 
@@ -140,14 +140,26 @@ impl Coordinator {
             Input::Load { key, value } => return self.load(now, &key, value.as_deref(), out),
             Input::LoadTxn {
                 producer,
+                offset,
                 key,
                 value,
-            } => return self.load_txn(now, producer, &key, value.as_deref(), out),
+            } => {
+                let session = (producer, offset);
+                return self.load_txn(now, session, &key, value.as_deref(), out);
+            }
             Input::TxnEnded {
                 producer,
+                kept_at,
                 committed,
                 within,
-            } => return self.txn_ended(now, producer, committed, within, out),
+            } => {
+                let end = TxnEnd {
+                    producer,
+                    kept_at,
+                    committed,
+                };
+                return self.txn_ended(now, end, within, out);
+            }
             Input::Loaded => return self.finish_loading(now, out),
             Input::Topics(topics) => return self.topics_changed(now, topics, out),
             Input::Drain => return self.drain(now, out),
@@ -209,6 +221,7 @@ impl Coordinator {
                 member,
                 member_epoch,
                 producer,
+                since,
                 offsets,
                 wall_ms,
             } => {
@@ -216,6 +229,7 @@ impl Coordinator {
                     member,
                     member_epoch,
                     producer,
+                    since,
                     offsets,
                     wall_ms,
                 };

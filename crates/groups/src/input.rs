@@ -123,6 +123,8 @@ pub enum Input {
     LoadTxn {
         /// Producer of the batch.
         producer: ProducerId,
+        /// Offset of the batch.
+        offset: Offset,
         /// Key.
         key: Vec<u8>,
         /// Value; `None`: tombstone.
@@ -134,6 +136,9 @@ pub enum Input {
         /// Producer of the marker. Its epoch is above that of the transaction: what has the same epoch or a greater
         /// one is of a later transaction, and stays.
         producer: ProducerId,
+        /// Offset of the marker where its producer keeps its epoch: then what has the same epoch ends too, unless it came
+        /// after the marker.
+        kept_at: Option<Offset>,
         /// Committed; else aborted.
         committed: bool,
         /// For a coordinator of several partitions: which one, and how many `__consumer_offsets` has. Only groups
@@ -226,6 +231,9 @@ pub enum Input {
         member_epoch: i32,
         /// Producer of the transaction, which the rim has checked.
         producer: ProducerId,
+        /// For a producer that keeps its epoch: where the log of the group's partition ended when that was checked, or
+        /// before it. The batch must not follow a marker of the producer from there on.
+        since: Option<Offset>,
         /// Positions.
         offsets: Vec<OffsetCommit>,
         /// Wall clock, milliseconds since the Unix epoch.

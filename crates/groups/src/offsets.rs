@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use varve_types::{LeaderEpoch, Offset, ProducerId, TopicPartition};
 
+use crate::txn::TxnEnd;
+
 /// A committed position without its partition: what a record's value holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Committed {
@@ -55,6 +57,13 @@ struct Placed {
     committed: Committed,
 }
 
+/// A position of an open transaction, and where the log ended at most when its batch was verified.
+#[derive(Debug, Clone)]
+struct Pending {
+    placed: Placed,
+    since: Offset,
+}
+
 /// Committed offsets of one group, ordered by topic and partition, and those of transactions that are open.
 ///
 /// What a transaction committed counts from the place of its record in the log, not of its end: a later
@@ -63,7 +72,7 @@ struct Placed {
 pub(crate) struct Offsets {
     table: BTreeMap<TopicPartition, Placed>,
     /// By producer. Never empty maps.
-    pending: BTreeMap<ProducerId, BTreeMap<TopicPartition, Placed>>,
+    pending: BTreeMap<ProducerId, BTreeMap<TopicPartition, Pending>>,
     places: u64,
 }
 
@@ -88,26 +97,36 @@ impl Offsets {
     }
 
     /// A record of an open transaction. Removals are not made in transactions.
-    pub(crate) fn apply_pending(&mut self, producer: ProducerId, (partition, committed): Change) {
+    pub(crate) fn apply_pending(
+        &mut self,
+        (producer, since): (ProducerId, Offset),
+        (partition, committed): Change,
+    ) {
         let place = self.next_place();
         if let Some(committed) = committed {
+            let placed = Placed { place, committed };
             let pending = self.pending.entry(producer).or_default();
-            pending.insert(partition, Placed { place, committed });
+            pending.insert(partition, Pending { placed, since });
         }
     }
 
-    /// The end of a producer's transaction, by a marker of this epoch.
-    pub(crate) fn end(&mut self, marker: ProducerId, committed: bool) {
-        let ended: Vec<ProducerId> = self
-            .of(marker.id)
-            .filter(|p| p.epoch < marker.epoch)
-            .collect();
-        for producer in ended {
-            let pending = self.pending.remove(&producer).unwrap_or_default();
-            for (partition, placed) in pending.into_iter().filter(|_| committed) {
-                let newer = |held: &Placed| held.place > placed.place;
+    /// The end of a producer's transaction.
+    pub(crate) fn end(&mut self, end: TxnEnd) {
+        let sessions: Vec<ProducerId> = self.of(end.producer.id).collect();
+        for producer in sessions {
+            let Some(pending) = self.pending.remove(&producer) else {
+                continue;
+            };
+            let (ended, open): (BTreeMap<_, _>, BTreeMap<_, _>) = pending
+                .into_iter()
+                .partition(|(_, pending)| end.ends(producer, pending.since));
+            if !open.is_empty() {
+                self.pending.insert(producer, open);
+            }
+            for (partition, pending) in ended.into_iter().filter(|_| end.committed) {
+                let newer = |held: &Placed| held.place > pending.placed.place;
                 if !self.table.get(&partition).is_some_and(newer) {
-                    self.table.insert(partition, placed);
+                    self.table.insert(partition, pending.placed);
                 }
             }
         }

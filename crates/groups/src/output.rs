@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use varve_types::{ErrorKind, GroupName, MemberId, ProducerId, TopicPartition};
+use varve_types::{ErrorKind, GroupName, MemberId, Offset, ProducerId, TopicPartition};
 
 use crate::codec::CodecError;
 use crate::offsets::CommittedOffset;
@@ -76,6 +76,8 @@ pub enum Output {
         group: GroupName,
         /// Producer.
         producer: ProducerId,
+        /// As in [`crate::Input::TxnCommit`]: the append is refused after a marker of the producer from there on.
+        since: Option<Offset>,
         /// Keys with values; `None`: tombstone.
         records: Vec<(Vec<u8>, Option<Vec<u8>>)>,
     },

@@ -6,7 +6,9 @@
 
 use std::collections::BTreeSet;
 
-use varve_types::{ErrorKind, GroupName, MemberId, PartitionId, ProducerId, TopicPartition};
+use varve_types::{
+    ErrorKind, GroupName, MemberId, Offset, PartitionId, ProducerId, TopicPartition,
+};
 
 use crate::codec::{self, CodecError, Key};
 use crate::commits::{change_of, too_many};
@@ -22,8 +24,27 @@ pub(crate) struct TxnCommit {
     pub(crate) member: Option<MemberId>,
     pub(crate) member_epoch: i32,
     pub(crate) producer: ProducerId,
+    pub(crate) since: Option<Offset>,
     pub(crate) offsets: Vec<OffsetCommit>,
     pub(crate) wall_ms: i64,
+}
+
+/// The marker that ends a transaction.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct TxnEnd {
+    pub(crate) producer: ProducerId,
+    /// Its offset, where the producer keeps its epoch.
+    pub(crate) kept_at: Option<Offset>,
+    pub(crate) committed: bool,
+}
+
+impl TxnEnd {
+    /// Whether it ends what `producer` has pending, of a batch that was verified when the log ended at `since`.
+    pub(crate) fn ends(&self, producer: ProducerId, since: Offset) -> bool {
+        let this = producer.epoch == self.producer.epoch
+            && self.kept_at.is_some_and(|marker| since <= marker);
+        producer.epoch < self.producer.epoch || this
+    }
 }
 
 impl Coordinator {
@@ -115,7 +136,11 @@ impl Coordinator {
         let write = Write {
             ticket: Some(ticket),
             changes,
-            answer: Answer::TxnCommit(commit.producer, results),
+            answer: Answer::TxnCommit {
+                producer: commit.producer,
+                since: commit.since.unwrap_or_default(),
+                results,
+            },
             ..Write::new()
         };
         self.note_txn(commit.producer, name);
@@ -124,6 +149,7 @@ impl Coordinator {
             id,
             group: name.clone(),
             producer: commit.producer,
+            since: commit.since,
             records,
         });
         Ok(None)
@@ -133,12 +159,11 @@ impl Coordinator {
     pub(crate) fn txn_ended(
         &mut self,
         now: Tick,
-        producer: ProducerId,
-        committed: bool,
+        end: TxnEnd,
         within: Option<(PartitionId, i32)>,
         out: &mut Vec<Output>,
     ) {
-        let id = producer.id;
+        let id = end.producer.id;
         for name in self.txn_groups.remove(&id).unwrap_or_default() {
             let Some(group) = self.groups.get_mut(&name) else {
                 continue;
@@ -151,7 +176,7 @@ impl Coordinator {
                 self.touched.insert(name.clone());
                 // Completions may be reported late; the end takes its place behind those writes.
                 group.writes.push(Write {
-                    answer: Answer::TxnEnd(producer, committed),
+                    answer: Answer::TxnEnd(end),
                     done: Some(Ok(())),
                     ..Write::new()
                 });
@@ -159,7 +184,7 @@ impl Coordinator {
             }
             // Ends in another partition, writes that are under way, and a later transaction of the same producer.
             if group.has_txn_of(id) {
-                self.note_txn(producer, &name);
+                self.note_txn(end.producer, &name);
             }
         }
     }
@@ -182,13 +207,13 @@ impl Coordinator {
     pub(crate) fn load_txn(
         &mut self,
         now: Tick,
-        producer: ProducerId,
+        session: (ProducerId, Offset),
         key: &[u8],
         value: Option<&[u8]>,
         out: &mut Vec<Output>,
     ) {
         assert!(!self.loaded, "replay comes before Loaded");
-        if let Err(error) = self.load_txn_record(now, producer, key, value) {
+        if let Err(error) = self.load_txn_record(now, session, key, value) {
             out.push(Output::LoadSkipped { error });
         }
     }
@@ -196,7 +221,7 @@ impl Coordinator {
     fn load_txn_record(
         &mut self,
         now: Tick,
-        producer: ProducerId,
+        session: (ProducerId, Offset),
         key: &[u8],
         value: Option<&[u8]>,
     ) -> Result<(), CodecError> {
@@ -210,11 +235,9 @@ impl Coordinator {
         if planted::is(Plant::ForgetPending) {
             return Ok(());
         }
-        self.note_txn(producer, &name);
+        self.note_txn(session.0, &name);
         let group = self.loading_group(now, name);
-        group
-            .offsets
-            .apply_pending(producer, (partition, committed));
+        group.offsets.apply_pending(session, (partition, committed));
         Ok(())
     }
 }
@@ -237,13 +260,16 @@ impl Group {
 
     /// A write is durable, or the place of the end of a transaction is reached.
     pub(crate) fn take_effect(&mut self, write: &Write) {
-        if let Answer::TxnEnd(producer, committed) = write.answer {
-            self.offsets.end(producer, committed);
+        if let Answer::TxnEnd(end) = write.answer {
+            self.offsets.end(end);
         }
         for change in &write.changes {
             match write.answer {
-                Answer::TxnCommit(producer, _) if !planted::is(Plant::PendingCounts) => {
-                    self.offsets.apply_pending(producer, change.clone());
+                Answer::TxnCommit {
+                    producer, since, ..
+                } if !planted::is(Plant::PendingCounts) => {
+                    self.offsets
+                        .apply_pending((producer, since), change.clone());
                 }
                 _ => self.offsets.apply(change.clone()),
             }

@@ -3,10 +3,11 @@
 
 use std::collections::VecDeque;
 
-use varve_types::{MemberId, ProducerId, TopicPartition};
+use varve_types::{MemberId, Offset, ProducerId, TopicPartition};
 
 use crate::journal::Held;
 use crate::offsets::Change;
+use crate::txn::TxnEnd;
 use crate::{AppendId, CommittedOffset, Failure, Reply, Ticket};
 
 /// What the caller of a write is told once it is durable.
@@ -21,9 +22,14 @@ pub(crate) enum Answer {
     /// The assignment of this generation of a classic group.
     ClassicAssigned(i32),
     /// Offsets of a producer's transaction, which is open.
-    TxnCommit(ProducerId, Vec<Result<(), Failure>>),
+    TxnCommit {
+        producer: ProducerId,
+        /// Where the log ended at most when the batch was verified.
+        since: Offset,
+        results: Vec<Result<(), Failure>>,
+    },
     /// Not a write: the end of a producer's transaction, in its place among the writes.
-    TxnEnd(ProducerId, bool),
+    TxnEnd(TxnEnd),
     /// The new id of a static member of a classic group.
     ClassicReplaced(MemberId),
     /// The same, while members are joining: nobody is told yet.
@@ -66,7 +72,9 @@ impl Write {
             | Answer::TxnEnd(..)
             | Answer::ClassicNamed(_)
             | Answer::ClassicReplaced(_) => Reply::GroupDeleted,
-            Answer::Commit(results) | Answer::TxnCommit(_, results) => Reply::Committed(results),
+            Answer::Commit(results) | Answer::TxnCommit { results, .. } => {
+                Reply::Committed(results)
+            }
             Answer::DeleteOffsets(results) => Reply::OffsetsDeleted(results),
             Answer::SetOffsets => Reply::OffsetsSet(
                 self.changes
@@ -112,12 +120,12 @@ impl Writes {
     pub(crate) fn has_txn(&self, producer: Option<i64>) -> bool {
         let of = |id: i64| producer.is_none_or(|p| p == id);
         let mut queue = self.queue.iter();
-        queue.any(|w| matches!(w.answer, Answer::TxnCommit(producer, _) if of(producer.id)))
+        queue.any(|w| matches!(w.answer, Answer::TxnCommit { producer, .. } if of(producer.id)))
     }
 
     /// Partitions that a write of a transaction under way will set.
     pub(crate) fn txn_partitions(&self) -> impl Iterator<Item = &TopicPartition> {
-        let of_txn = |w: &&Write| matches!(w.answer, Answer::TxnCommit(..));
+        let of_txn = |w: &&Write| matches!(w.answer, Answer::TxnCommit { .. });
         let writes = self.queue.iter().filter(of_txn);
         writes.flat_map(|w| w.changes.iter().map(|(p, _)| p))
     }

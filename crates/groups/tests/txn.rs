@@ -42,6 +42,8 @@ enum Action {
         producer: i64,
         committed: bool,
     },
+    /// The last marker of a producer that keeps its epoch is told again, late.
+    LateEnd,
     Remove {
         partition: i32,
     },
@@ -63,6 +65,7 @@ fn action() -> impl Strategy<Value = Action> {
         ),
         2 => (producer, any::<bool>())
             .prop_map(|(producer, committed)| Action::End { producer, committed }),
+        1 => Just(Action::LateEnd),
         1 => partition.prop_map(|partition| Action::Remove { partition }),
         5 => (any::<bool>(), 1_usize..6)
             .prop_map(|(youngest, count)| Action::Complete { youngest, count }),
@@ -99,6 +102,27 @@ fn producer(id: i64) -> ProducerId {
     ProducerId { id, epoch: 0 }
 }
 
+/// The producer of this id keeps its epoch; places in the log are its offsets.
+const KEEPER: i64 = 2;
+
+fn offset(at: usize) -> Offset {
+    Offset::new(i64::try_from(at).unwrap()).unwrap()
+}
+
+/// The end of a producer's transaction by a marker in this place.
+fn end(id: i64, committed: bool, at: usize) -> Input {
+    let keeps = id == KEEPER;
+    Input::TxnEnded {
+        producer: ProducerId {
+            id,
+            epoch: if keeps { 0 } else { i16::MAX },
+        },
+        kept_at: keeps.then(|| offset(at)),
+        within: None,
+        committed,
+    }
+}
+
 impl World {
     fn of(log: Vec<Entry>) -> Self {
         let mut world = Self {
@@ -108,7 +132,7 @@ impl World {
             refuse_next: false,
             next: 0,
         };
-        for entry in &log {
+        for (at, entry) in log.iter().enumerate() {
             match entry.clone() {
                 Entry::Plain(records) => {
                     for (key, value) in records {
@@ -119,20 +143,14 @@ impl World {
                     for (key, value) in records {
                         world.step(Input::LoadTxn {
                             producer,
+                            offset: offset(at),
                             key,
                             value,
                         });
                     }
                 }
-                Entry::End(producer_id, committed) => {
-                    world.step(Input::TxnEnded {
-                        producer: ProducerId {
-                            id: producer_id,
-                            epoch: i16::MAX,
-                        },
-                        within: None,
-                        committed,
-                    });
+                Entry::End(id, committed) => {
+                    world.step(end(id, committed, at));
                 }
             }
         }
@@ -229,6 +247,7 @@ impl World {
                     member: None,
                     member_epoch: 0,
                     producer: producer(id),
+                    since: (id == KEEPER).then(|| offset(self.log.len())),
                     offsets,
                     wall_ms: 0,
                 });
@@ -237,15 +256,17 @@ impl World {
                 producer,
                 committed,
             } => {
+                let at = self.log.len();
                 self.log.push(Entry::End(producer, committed));
-                self.step(Input::TxnEnded {
-                    producer: ProducerId {
-                        id: producer,
-                        epoch: i16::MAX,
-                    },
-                    within: None,
-                    committed,
-                });
+                self.step(end(producer, committed, at));
+            }
+            Action::LateEnd => {
+                let ends = self.log.iter().enumerate();
+                let last = ends.rev().find(|(_, e)| matches!(e, Entry::End(KEEPER, _)));
+                if let Some((at, Entry::End(id, committed))) = last {
+                    let late = end(*id, *committed, at);
+                    self.step(late);
+                }
             }
             Action::Remove { partition: number } => {
                 self.step(Input::DeleteOffsets {
@@ -369,6 +390,7 @@ fn an_end_is_that_of_one_partition() {
             member: None,
             member_epoch: 0,
             producer: producer(7),
+            since: None,
             offsets,
             wall_ms: 0,
         });
@@ -380,6 +402,7 @@ fn an_end_is_that_of_one_partition() {
         if let Some(number) = number {
             world.step(Input::TxnEnded {
                 producer: ProducerId { id: 7, epoch: 1 },
+                kept_at: None,
                 within: Some((PartitionId(number), 2)),
                 committed: true,
             });

@@ -20,8 +20,11 @@ pub const TRANSACTIONS: u16 = 4;
 /// From this level on every node can read what is written of members that speak the classic group protocol, and groups
 /// of that protocol are served.
 pub const CLASSIC_GROUPS: u16 = 5;
+/// From this level on every node can read numbered markers and numbered records of transactional ids, and there are
+/// transactions of producers that keep their epoch.
+pub const KEPT_EPOCHS: u16 = 6;
 /// Highest level that this program knows.
-pub const KNOWN_LEVEL: u16 = CLASSIC_GROUPS;
+pub const KNOWN_LEVEL: u16 = KEPT_EPOCHS;
 
 /// The highest level that every registered node can work at; `None`: there is none, or no node.
 #[must_use]

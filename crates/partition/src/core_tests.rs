@@ -8,6 +8,7 @@ use varve_record::{EndMarker, Marker};
 use varve_types::{Acks, ProducerId, Sequence};
 
 use super::*;
+use crate::Verified;
 use crate::input::{Append, FetchId, Fetched, IsrRefusal, Replicated, TransactionEnd};
 use crate::output::FetchRefusal;
 use crate::transactions::Aborted;
@@ -117,8 +118,13 @@ impl<'a> Words<'a> {
             }),
             expected_offset: self.named("at").map(|_| self.offset("at")),
             leader_epoch: self.epoch("epoch"),
-            transactional: self.0.contains(&"txn") || self.0.contains(&"verified"),
-            verified: self.0.contains(&"verified"),
+            transactional: ["txn", "verified"].iter().any(|w| self.0.contains(w))
+                || self.named("since").is_some(),
+            verified: match (self.0.contains(&"verified"), self.named("since")) {
+                (true, _) => Verified::ByEpoch,
+                (false, Some(_)) => Verified::Since(self.offset("since")),
+                (false, None) => Verified::No,
+            },
             ..Append::new(ticket, self.number("n") as u32, acks)
         }
     }
@@ -241,11 +247,15 @@ fn session_of(text: &str) -> Option<(ProducerId, Sequence)> {
     Some((producer, Sequence::new(sequence).unwrap()))
 }
 
-fn end_of(marker: Marker, text: &str) -> TransactionEnd {
+/// `7/2/4`, and for one that keeps the epoch `7/2/4#0` with its number.
+fn end_of(marker: Marker, whole: &str) -> TransactionEnd {
+    let (text, number) = whole.split_once('#').unzip();
+    let text = text.unwrap_or(whole);
     let (producer, coordinator_epoch) = three(text).unwrap();
     let end = EndMarker {
         marker,
         coordinator_epoch,
+        number: number.map(|n| n.parse().unwrap()),
     };
     TransactionEnd { producer, end }
 }

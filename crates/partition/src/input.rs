@@ -23,10 +23,25 @@ pub struct Now {
 /// The end of a producer's transaction in this partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TransactionEnd {
-    /// Whose. Its epoch is the one that the producer goes on with: greater than that of the transaction.
+    /// Whose. Its epoch is the one that the producer goes on with: greater than that of the transaction, or the same
+    /// where the end is numbered.
     pub producer: ProducerId,
     /// How it ended, and who says so.
     pub end: EndMarker,
+}
+
+/// What is known of a partition's registration in the transaction that a batch belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Verified {
+    /// Nothing.
+    #[default]
+    No,
+    /// The coordinator has durably registered this partition in the transaction of the batch's epoch, which is the only
+    /// one that this epoch has (KIP-890).
+    ByEpoch,
+    /// It had, at a time when this log ended here or later. The producer keeps its epoch, so that a marker of its
+    /// from here on says that the transaction is over (KIP-98).
+    Since(Offset),
 }
 
 /// A verified batch, as far as deciding about it needs. [`Append::new`] has nothing special about it.
@@ -49,9 +64,8 @@ pub struct Append {
     pub leader_epoch: Option<LeaderEpoch>,
     /// It belongs to a transaction of its producer.
     pub transactional: bool,
-    /// The coordinator has durably registered this partition in the producer's transaction. Without it the
-    /// first append of a transaction is refused with [`crate::Rejection::TransactionUnverified`].
-    pub verified: bool,
+    /// Without it the first append of a transaction is refused with [`crate::Rejection::TransactionUnverified`].
+    pub verified: Verified,
     /// It is a control batch of one record that ends a transaction. `producer` is `None` then.
     pub marker: Option<TransactionEnd>,
 }
@@ -69,7 +83,7 @@ impl Append {
             expected_offset: None,
             leader_epoch: None,
             transactional: false,
-            verified: false,
+            verified: Verified::No,
             marker: None,
         }
     }

@@ -20,15 +20,17 @@ mod pending_acks;
 pub mod planted;
 mod producer_codec;
 pub mod producer_state;
+mod registered;
 mod transactions;
 
 pub use crate::core::{Core, CoreConfig, Recovered};
 pub use epochs::Epochs;
 pub use input::{
     Append, Assignment, FetchId, Fetched, Input, IsrRefusal, Now, Position, Replicated, Ticket,
-    TransactionEnd,
+    TransactionEnd, Verified,
 };
 pub use output::{Accepted, Distrust, FetchGrant, FetchRefusal, Output, Rejection};
 pub use producer_codec::SnapshotError;
 pub use producer_state::ProducerTable;
+pub use registered::Registered;
 pub use transactions::{Aborted, AbortedList};

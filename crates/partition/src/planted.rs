@@ -50,6 +50,8 @@ pub enum Plant {
     ReuseInstance,
     /// A marker leaves its producer's epoch as it is: what was sent before it may come after it.
     NoEpochBumpByMarker,
+    /// A late marker of a producer that keeps its epoch ends what the producer has begun since.
+    MarkersUnnumbered,
     /// The first append of a transaction is taken although the coordinator was not asked.
     NoVerification,
     /// Records of transactions that are not decided are shown to readers of committed ones.
@@ -85,8 +87,9 @@ impl Plant {
     ];
 
     /// All that a history shows only if it has transactions.
-    pub const TRANSACTIONS: [Self; 4] = [
+    pub const TRANSACTIONS: [Self; 5] = [
         Self::NoEpochBumpByMarker,
+        Self::MarkersUnnumbered,
         Self::NoVerification,
         Self::LastStableIsHighWatermark,
         Self::ForgetOpenOnFailover,

@@ -31,7 +31,7 @@ pub enum SnapshotError {
 }
 
 /// Version of the snapshot's bytes.
-const VERSION: u16 = 2;
+const VERSION: u16 = 3;
 /// Oldest that is read: it knows of no transactions, and there were none.
 const OLDEST: u16 = 1;
 
@@ -115,6 +115,7 @@ fn encode_session(id: i64, session: &Session, out: &mut Vec<u8>) {
     out.extend(optional(session.open).to_le_bytes());
     out.extend(optional(session.marker).to_le_bytes());
     out.extend(session.coordinator_epoch.to_le_bytes());
+    out.extend(session.number.to_le_bytes());
     out.push(session.batches.len() as u8);
     for batch in &session.batches {
         out.extend(batch.first.get().to_le_bytes());
@@ -156,6 +157,9 @@ impl Reader<'_> {
             session.marker = self.optional()?;
             session.coordinator_epoch = i32::from_le_bytes(self.take()?);
         }
+        if version >= 3 {
+            session.number = i64::from_le_bytes(self.take()?);
+        }
         let [batches] = self.take()?;
         for _ in 0..batches {
             let first = Sequence::new(i32::from_le_bytes(self.take()?)).ok_or(self.damaged())?;
@@ -166,7 +170,8 @@ impl Reader<'_> {
             });
         }
         let known = session.batches.len() <= limits::PRODUCER_BATCHES_REMEMBERED;
-        if epoch < 0 || !known || session.coordinator_epoch < -1 {
+        let counted = session.coordinator_epoch >= -1 && session.number >= 0;
+        if epoch < 0 || !known || !counted {
             return Err(self.damaged());
         }
         Ok((id, session))
@@ -192,11 +197,23 @@ mod tests {
     }
 
     #[test]
-    fn the_golden_snapshot_is_read_and_written_as_it_is() {
+    fn the_golden_snapshot_of_version_2_is_read() {
         let golden = include_bytes!("../testdata/producers-2.bin");
         let table = ProducerTable::decode(golden).unwrap();
         assert_eq!((table.len(), table.open_count()), (3, 1));
+        assert!(table.sessions.values().all(|session| session.number == 0));
+        let again = ProducerTable::decode(&table.encode()).unwrap();
+        assert_eq!(again, table);
+    }
+
+    #[test]
+    fn the_golden_snapshot_is_read_and_written_as_it_is() {
+        let golden = include_bytes!("../testdata/producers-3.bin");
+        let table = ProducerTable::decode(golden).unwrap();
+        assert_eq!((table.len(), table.open_count()), (3, 1));
         assert_eq!(table.encode(), golden.to_vec());
+        let numbers: Vec<_> = table.sessions.values().map(|s| s.number).collect();
+        assert_eq!(numbers, [0, 3, 0]);
         let o = |n| Offset::new(n).unwrap();
         let aborted = Aborted {
             producer: 7,
@@ -215,6 +232,7 @@ mod tests {
         bytes.extend(open.to_le_bytes());
         bytes.extend((-1_i64).to_le_bytes());
         bytes.extend((-1_i32).to_le_bytes());
+        bytes.extend(0_i64.to_le_bytes());
         bytes.push(0);
         bytes
     }
@@ -257,12 +275,12 @@ mod tests {
 
     #[test]
     fn other_versions_are_an_error_that_says_so() {
-        for found in [0, 3] {
+        for found in [0, 4] {
             let mut bytes = table([(3, -1), (7, -1)], &[], &[]);
             bytes[..2].copy_from_slice(&u16::to_le_bytes(found));
             let error = ProducerTable::decode(&bytes).unwrap_err();
             assert_eq!(error, SnapshotError::Version { found });
-            assert!(error.to_string().contains("reads versions 1 to 2"));
+            assert!(error.to_string().contains("reads versions 1 to 3"));
         }
     }
 }

@@ -5,14 +5,16 @@
 //! Invariants: a session's epoch never decreases; a session remembers at most
 //! `limits::PRODUCER_BATCHES_REMEMBERED` batches, contiguous in sequence; a session has at most one open
 //! transaction, of its own epoch, and is not forgotten while it has. A marker raises the session's epoch above
-//! that of the transaction it ends, so nothing that belongs to the transaction can follow it (KIP-890).
+//! that of the transaction it ends, so nothing that belongs to the transaction can follow it (KIP-890). Where the
+//! producer keeps its epoch (KIP-98), markers are numbered, and what was verified before the last one begins nothing.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, VecDeque};
 
 use varve_record::{BatchHeader, EndMarker, Marker};
 use varve_types::{Offset, ProducerId, Sequence, limits};
 
-use crate::input::{Append, Replicated, TransactionEnd};
+use crate::input::{Append, Replicated, TransactionEnd, Verified};
 use crate::output::Rejection;
 use crate::planted::{self, Plant};
 use crate::transactions::{Aborted, AbortedList, Transactions};
@@ -33,10 +35,12 @@ pub(crate) struct Session {
     pub(crate) batches: VecDeque<Remembered>,
     /// First offset of the transaction that is open.
     pub(crate) open: Option<Offset>,
-    /// Where the marker is that raised the session to this epoch, if one did.
+    /// Where the marker is that raised the session to this epoch, or the last one that ended a transaction of it.
     pub(crate) marker: Option<Offset>,
     /// Greatest coordinator epoch of a marker; -1 before the first.
     pub(crate) coordinator_epoch: i32,
+    /// Which transaction of this epoch the last marker that kept the epoch has ended; 0: there was none.
+    pub(crate) number: i64,
 }
 
 impl Session {
@@ -48,6 +52,7 @@ impl Session {
             open: None,
             marker: None,
             coordinator_epoch: -1,
+            number: 0,
         }
     }
 
@@ -63,6 +68,7 @@ impl Session {
             self.epoch = epoch;
             self.batches.clear();
             self.marker = None;
+            self.number = 0;
         }
     }
 }
@@ -173,6 +179,9 @@ impl ProducerTable {
                 current_epoch: session.epoch,
             });
         }
+        if append.transactional && Self::is_stale(append.verified, producer, session) {
+            return Err(Rejection::TransactionUnverified);
+        }
         if let Some(session) = session.filter(|s| s.open.is_some()) {
             // The open one ends by its marker, and by nothing else.
             return match append.transactional && producer.epoch == session.epoch {
@@ -183,13 +192,23 @@ impl ProducerTable {
         if !append.transactional {
             return Ok(());
         }
-        if !append.verified && !planted::is(Plant::NoVerification) {
+        if append.verified == Verified::No && !planted::is(Plant::NoVerification) {
             return Err(Rejection::TransactionUnverified);
         }
         if self.transactions.is_full() {
             return Err(Rejection::TooManyTransactions);
         }
         Ok(())
+    }
+
+    /// Whether the session has had a marker since its batch was verified: the batch is of a transaction that is over.
+    fn is_stale(verified: Verified, producer: ProducerId, session: Option<&Session>) -> bool {
+        let Verified::Since(end) = verified else {
+            return false;
+        };
+        let session = session.filter(|s| s.epoch == producer.epoch);
+        let marker = session.and_then(|s| s.marker);
+        marker.is_some_and(|at| at >= end)
     }
 
     /// A marker is never refused for lack of room: the session it leaves is what keeps late batches out. One
@@ -212,10 +231,28 @@ impl ProducerTable {
         if marker.producer.epoch > session.epoch {
             return Ok(Verdict::Append);
         }
+        if let Some(number) = marker.end.number {
+            return Self::judge_number(session, number);
+        }
         match (session.marker, session.open) {
             (Some(base_offset), _) => Ok(Verdict::Duplicate { base_offset }),
             (None, None) => Ok(Verdict::Append),
             (None, Some(_)) => Err(Rejection::InvalidTransactionState),
+        }
+    }
+
+    /// A marker of the session's own epoch: the last one repeated is known by its number, and one before that is late
+    /// and says nothing of what the session has begun since.
+    fn judge_number(session: &Session, number: i64) -> Result<Verdict, Rejection> {
+        if planted::is(Plant::MarkersUnnumbered) {
+            return Ok(Verdict::Append);
+        }
+        match (number.cmp(&session.number), session.marker) {
+            (Ordering::Greater, _) | (Ordering::Equal, None) => Ok(Verdict::Append),
+            (Ordering::Equal, Some(base_offset)) => Ok(Verdict::Duplicate { base_offset }),
+            (Ordering::Less, _) => Err(Rejection::ProducerFenced {
+                current_epoch: session.epoch,
+            }),
         }
     }
 
@@ -305,6 +342,7 @@ impl ProducerTable {
         }
         session.last_used_ms = session.last_used_ms.max(now_ms);
         session.coordinator_epoch = session.coordinator_epoch.max(end.coordinator_epoch);
+        session.number = session.number.max(end.number.unwrap_or(0));
         session.marker = Some(at);
         let open = session.open.take();
         self.transactions.moved(open, None);

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use varve_types::Acks;
 
 use super::*;
+use crate::Verified;
 use crate::input::Ticket;
 
 const P: ProducerId = ProducerId { id: 7, epoch: 1 };
@@ -152,7 +153,7 @@ fn transactional(producer: ProducerId, first: i32, records: u32) -> Append {
 
 fn verified(producer: ProducerId, first: i32, records: u32) -> Append {
     Append {
-        verified: true,
+        verified: Verified::ByEpoch,
         ..transactional(producer, first, records)
     }
 }
@@ -161,8 +162,27 @@ fn marker(producer: ProducerId, marker: Marker, coordinator_epoch: i32) -> Appen
     let end = EndMarker {
         marker,
         coordinator_epoch,
+        number: None,
     };
     Append::end_of_transaction(Ticket(0), TransactionEnd { producer, end })
+}
+
+/// A marker that leaves the epoch as it is.
+fn numbered(marker: Marker, coordinator_epoch: i32, number: i64) -> Append {
+    let end = EndMarker {
+        marker,
+        coordinator_epoch,
+        number: Some(number),
+    };
+    Append::end_of_transaction(Ticket(0), TransactionEnd { producer: P, end })
+}
+
+/// Of a producer that keeps its epoch, verified when the log ended at `end`.
+fn since(end: i64, first: i32, records: u32) -> Append {
+    Append {
+        verified: Verified::Since(o(end)),
+        ..transactional(P, first, records)
+    }
 }
 
 /// Appends what must be accepted.
@@ -257,6 +277,64 @@ fn a_marker_of_the_epoch_of_an_open_transaction_ends_nothing() {
     take(&mut t, &verified(P, 0, 5), 0);
     let wrong = Err(Rejection::InvalidTransactionState);
     assert_eq!(t.judge(&marker(P, Marker::Commit, 0), 0), wrong);
+}
+
+/// KIP-98: the epoch stays, and sequences go on from one transaction to the next.
+#[test]
+fn a_numbered_marker_keeps_the_epoch() {
+    let mut t = table();
+    take(&mut t, &since(70, 70, 5), 70);
+    take(&mut t, &numbered(Marker::Abort, 4, 1), 75);
+    assert_eq!((t.open_count(), t.aborted(o(0), o(100)).count()), (0, 1));
+    assert_eq!(
+        t.judge(&since(76, 0, 5), 0),
+        Err(Rejection::OutOfOrderSequence { expected: 75 })
+    );
+    take(&mut t, &since(76, 75, 5), 76);
+    take(&mut t, &numbered(Marker::Commit, 4, 2), 81);
+    assert_eq!((t.open_count(), t.aborted(o(0), o(100)).count()), (0, 1));
+    t.settle(o(100));
+    assert_eq!(ProducerTable::decode(&t.encode()), Ok(t));
+}
+
+/// The next transaction has the same epoch, so the epoch does not keep a late marker away from it.
+#[test]
+fn a_late_numbered_marker_ends_nothing_that_began_since() {
+    let mut t = table();
+    take(&mut t, &since(70, 70, 5), 70);
+    take(&mut t, &numbered(Marker::Commit, 4, 1), 75);
+    let base_offset = o(75);
+    let repeat = t.judge(&numbered(Marker::Commit, 4, 1), 0);
+    assert_eq!(repeat, Ok(Verdict::Duplicate { base_offset }));
+    take(&mut t, &since(76, 75, 5), 76);
+    let repeat = t.judge(&numbered(Marker::Commit, 4, 1), 0);
+    assert_eq!(repeat, Ok(Verdict::Duplicate { base_offset }));
+    take(&mut t, &numbered(Marker::Abort, 4, 2), 81);
+    // One before the last says nothing of what the last one decided.
+    let late = Err(Rejection::ProducerFenced { current_epoch: 1 });
+    assert_eq!(t.judge(&numbered(Marker::Commit, 4, 1), 0), late);
+    // The coordinator after the next election repeats, and goes on counting.
+    let base_offset = o(81);
+    let repeat = t.judge(&numbered(Marker::Abort, 5, 2), 0);
+    assert_eq!(repeat, Ok(Verdict::Duplicate { base_offset }));
+    take(&mut t, &numbered(Marker::Abort, 5, 3), 82);
+    let old = Err(Rejection::CoordinatorFenced { current_epoch: 5 });
+    assert_eq!(t.judge(&numbered(Marker::Commit, 4, 7), 0), old);
+}
+
+/// A batch that waited for the coordinator's answer while the marker came.
+#[test]
+fn what_was_verified_before_the_last_marker_begins_nothing() {
+    let mut t = table();
+    take(&mut t, &since(70, 70, 5), 70);
+    take(&mut t, &numbered(Marker::Commit, 4, 1), 75);
+    let unverified = Err(Rejection::TransactionUnverified);
+    assert_eq!(t.judge(&since(70, 75, 5), 0), unverified);
+    assert_eq!(t.judge(&since(75, 75, 5), 0), unverified);
+    take(&mut t, &since(76, 75, 5), 76);
+    // Nor does it join what began since.
+    assert_eq!(t.judge(&since(70, 80, 5), 0), unverified);
+    take(&mut t, &transactional(P, 80, 5), 81);
 }
 
 #[test]

@@ -15,7 +15,7 @@ enum Op {
     Records {
         producer: usize,
         records: u32,
-        verified: bool,
+        verified: Known,
     },
     /// Outside of any transaction.
     Plain {
@@ -28,6 +28,7 @@ enum Op {
     End {
         producer: usize,
         commit: bool,
+        keep: bool,
     },
     Elected,
     Write,
@@ -36,14 +37,32 @@ enum Op {
     Restart,
 }
 
+/// What is known of the registration of a batch.
+#[derive(Debug, Clone, Copy)]
+enum Known {
+    Nothing,
+    ByEpoch,
+    /// Since so many batches before the end of the log.
+    Before(usize),
+}
+
+fn known() -> impl Strategy<Value = Known> {
+    prop_oneof![
+        1 => Just(Known::Nothing),
+        2 => Just(Known::ByEpoch),
+        2 => (0_usize..3).prop_map(Known::Before),
+    ]
+}
+
 fn op() -> impl Strategy<Value = Op> {
     let producer = 0..PRODUCERS;
     prop_oneof![
-        6 => (producer.clone(), 1_u32..4, prop::bool::weighted(0.8))
+        6 => (producer.clone(), 1_u32..4, known())
             .prop_map(|(producer, records, verified)| Op::Records { producer, records, verified }),
         1 => producer.clone().prop_map(|producer| Op::Plain { producer }),
         2 => (0_usize..1000).prop_map(|nth| Op::Repeat { nth }),
-        3 => (producer, any::<bool>()).prop_map(|(producer, commit)| Op::End { producer, commit }),
+        3 => (producer, any::<bool>(), any::<bool>())
+            .prop_map(|(producer, commit, keep)| Op::End { producer, commit, keep }),
         1 => Just(Op::Elected),
         3 => Just(Op::Write),
         2 => Just(Op::Flush),
@@ -68,6 +87,7 @@ struct World {
     flushed: Offset,
     ticket: u64,
     coordinator_epoch: i32,
+    numbers: i64,
 }
 
 impl World {
@@ -81,6 +101,7 @@ impl World {
             flushed: Offset::ZERO,
             ticket: 0,
             coordinator_epoch: 0,
+            numbers: 0,
         };
         world.core.step(NOW, alone(0), &mut Vec::new());
         world
@@ -154,6 +175,7 @@ impl World {
                         Err(Rejection::ProducerFenced { current_epoch })
                     }
                     epoch if epoch != Some(marker.producer.epoch) => Ok(true),
+                    _ if marker.end.number.is_some() => self.expected_numbered(&marker),
                     _ if own().any(|b| b.marker.is_some_and(|m| m.producer == marker.producer)) => {
                         Ok(false)
                     }
@@ -169,10 +191,19 @@ impl World {
             }
             _ => {}
         }
+        let last_marker = own().filter(|b| b.marker.is_some() && epoch_of(b) == producer.epoch);
+        let last_marker = last_marker.map(|b| b.base_offset).last();
+        let stale = match append.verified {
+            Verified::Since(end) => last_marker.is_some_and(|at| at >= end),
+            Verified::No | Verified::ByEpoch => false,
+        };
+        if append.transactional && stale {
+            return Err(Rejection::TransactionUnverified);
+        }
         if open.is_some() && !(append.transactional && epoch == Some(producer.epoch)) {
             return Err(Rejection::InvalidTransactionState);
         }
-        if open.is_none() && append.transactional && !append.verified {
+        if open.is_none() && append.transactional && append.verified == Verified::No {
             return Err(Rejection::TransactionUnverified);
         }
         let batches: Vec<_> = own()
@@ -195,6 +226,18 @@ impl World {
             Err(Rejection::OutOfOrderSequence {
                 expected: next.get(),
             })
+        }
+    }
+
+    /// A marker of the session's own epoch, by a coordinator that is not out of date.
+    fn expected_numbered(&self, marker: &TransactionEnd) -> Result<bool, Rejection> {
+        let of_epoch = self.log.iter().filter_map(|b| b.marker);
+        let of_epoch = of_epoch.filter(|m| m.producer == marker.producer);
+        let last = of_epoch.filter_map(|m| m.end.number).max();
+        let current_epoch = marker.producer.epoch;
+        match marker.end.number {
+            this if this < last => Err(Rejection::ProducerFenced { current_epoch }),
+            this => Ok(this > last),
         }
     }
 
@@ -242,9 +285,15 @@ impl World {
                 records,
                 verified,
             } => {
+                let ago = |n: &usize| self.log.iter().rev().nth(*n).map(|b| b.end_offset);
+                let verified = match verified {
+                    Known::Nothing => Verified::No,
+                    Known::ByEpoch => Verified::ByEpoch,
+                    Known::Before(n) => Verified::Since(ago(n).unwrap_or(Offset::ZERO)),
+                };
                 let append = Append {
                     transactional: true,
-                    verified: *verified,
+                    verified,
                     ..self.batch(*producer, *records)
                 };
                 self.send(*producer, append);
@@ -260,7 +309,11 @@ impl World {
                     self.follow_log();
                 }
             }
-            Op::End { producer, commit } => self.end_of(*producer, *commit),
+            Op::End {
+                producer,
+                commit,
+                keep,
+            } => self.end_of(*producer, *commit, *keep),
             Op::Elected => self.coordinator_epoch += 1,
             Op::Write => {
                 self.written = self.end();
@@ -303,7 +356,7 @@ impl World {
         }
     }
 
-    fn end_of(&mut self, producer: usize, commit: bool) {
+    fn end_of(&mut self, producer: usize, commit: bool, keep: bool) {
         let marker = if commit {
             Marker::Commit
         } else {
@@ -311,16 +364,18 @@ impl World {
         };
         let id = ProducerId {
             id: producer as i64,
-            epoch: self.clients[producer].epoch + 1,
+            epoch: self.clients[producer].epoch + i16::from(!keep),
         };
+        self.numbers += 1;
         let end = EndMarker {
             marker,
             coordinator_epoch: self.coordinator_epoch,
+            number: keep.then_some(self.numbers),
         };
         let end = TransactionEnd { producer: id, end };
         let append = Append::end_of_transaction(Ticket(0), end);
         self.sent.push(append);
-        if self.offer(append) == Ok(true) {
+        if self.offer(append) == Ok(true) && !keep {
             self.clients[producer] = Client {
                 epoch: id.epoch,
                 next: 0,

@@ -74,6 +74,7 @@ pub fn to_register_request(registration: &Registration) -> pb::RegisterRequest {
         transactional_id: registration.id.to_string(),
         producer: Some(to_producer(registration.producer)),
         partitions: registration.partitions.iter().map(named).collect(),
+        verify_only: registration.verify_only,
     }
 }
 
@@ -98,6 +99,7 @@ pub fn register_request(raw: pb::RegisterRequest) -> Result<Registration> {
             .into_iter()
             .map(named)
             .collect::<Result<_>>()?,
+        verify_only: raw.verify_only,
     })
 }
 
@@ -184,6 +186,7 @@ pub fn to_write_markers_request(order: &MarkerOrder) -> pb::WriteMarkersRequest 
         commit: order.commit,
         coordinator_epoch: order.coordinator_epoch.get(),
         partitions: order.partitions.iter().copied().map(to_partition).collect(),
+        number: order.number,
     }
 }
 
@@ -193,9 +196,16 @@ pub fn to_write_markers_request(order: &MarkerOrder) -> pb::WriteMarkersRequest 
 /// [`Invalid`]; no marker was written then.
 pub fn write_markers_request(raw: pb::WriteMarkersRequest) -> Result<MarkerOrder> {
     counted(raw.partitions.len())?;
+    if raw.number.is_some_and(|number| number < 1) {
+        return invalid(format!(
+            "number is {:?}; transactions of an epoch are counted from 1",
+            raw.number
+        ));
+    }
     let keys = raw.partitions.into_iter().map(|raw| partition(Some(raw)));
     Ok(MarkerOrder {
         producer: producer(raw.producer)?,
+        number: raw.number,
         commit: raw.commit,
         coordinator_epoch: leader_epoch("coordinator_epoch", raw.coordinator_epoch)?,
         partitions: keys.collect::<Result<_>>()?,

@@ -41,18 +41,24 @@ pub struct EndMarker {
     pub marker: Marker,
     /// Epoch of the coordinator that decided it, `>= 0`; -1 when the record does not say.
     pub coordinator_epoch: i32,
+    /// Which of the transactions of its producer's epoch it ends, `>= 1`, for a producer that keeps its epoch from one
+    /// transaction to the next. `None`: the marker's epoch is above that of the records, and says it.
+    pub number: Option<i64>,
 }
 
 /// The batch that ends the transaction of `producer`, written at `now_ms` (milliseconds since the epoch). Its
-/// epoch is the one that the producer goes on with.
+/// epoch is the one that the producer goes on with: the next one, or the same where the end is numbered.
 #[must_use]
 pub fn end_marker(producer: ProducerId, end: EndMarker, now_ms: i64) -> Batch {
     let mut key = [0; 4];
     key[..2].copy_from_slice(&VERSION.to_be_bytes());
     key[2..].copy_from_slice(&end.marker.kind().to_be_bytes());
-    let mut value = [0; 6];
-    value[..2].copy_from_slice(&VERSION.to_be_bytes());
-    value[2..].copy_from_slice(&end.coordinator_epoch.to_be_bytes());
+    let mut value = Vec::with_capacity(14);
+    value.extend_from_slice(&VERSION.to_be_bytes());
+    value.extend_from_slice(&end.coordinator_epoch.to_be_bytes());
+    if let Some(number) = end.number {
+        value.extend_from_slice(&number.to_be_bytes());
+    }
     let mut builder = BatchBuilder::new(Compression::None, None);
     builder.set_control(producer);
     let built = builder
@@ -60,7 +66,7 @@ pub fn end_marker(producer: ProducerId, end: EndMarker, now_ms: i64) -> Batch {
         .and_then(|()| builder.build_batch());
     match built {
         Ok(batch) => batch,
-        Err(error) => unreachable!("a record of ten bytes is within every limit: {error}"),
+        Err(error) => unreachable!("a record of some bytes is within every limit: {error}"),
     }
 }
 
@@ -112,11 +118,15 @@ fn read(mut records: Records) -> Result<Option<EndMarker>, BatchError> {
         Some([0, 1]) => Marker::Commit,
         _ => return Ok(None),
     };
-    // Value: version, then the coordinator's epoch.
-    let epoch = record.value.and_then(|value| value.get(2..6));
-    let epoch = epoch.and_then(|bytes| bytes.first_chunk::<4>());
+    // Value: version, then the coordinator's epoch, then perhaps the transaction's number.
+    let after_version = record.value.and_then(|value| value.get(2..));
+    let (epoch, rest) = after_version.and_then(<[u8]>::split_first_chunk).unzip();
+    let number = rest.and_then(<[u8]>::first_chunk);
     Ok(Some(EndMarker {
         marker,
         coordinator_epoch: epoch.map_or(-1, |bytes| i32::from_be_bytes(*bytes)),
+        number: number
+            .map(|bytes| i64::from_be_bytes(*bytes))
+            .filter(|n| *n >= 1),
     }))
 }

@@ -136,10 +136,11 @@ proptest! {
         epoch in 0_i16..,
         commit: bool,
         coordinator_epoch in 0_i32..,
+        number in prop::option::of(1_i64..),
         now_ms in 0_i64..4_000_000_000_000,
     ) {
         let marker = if commit { Marker::Commit } else { Marker::Abort };
-        let end = EndMarker { marker, coordinator_epoch };
+        let end = EndMarker { marker, coordinator_epoch, number };
         let producer = ProducerId { id, epoch };
         let batch = end_marker(producer, end, now_ms);
         prop_assert_eq!((batch.record_count(), batch.max_timestamp()), (1, now_ms));
@@ -476,6 +477,7 @@ fn control_batches_of_other_kinds_say_nothing() {
     let end = EndMarker {
         marker: Marker::Abort,
         coordinator_epoch: 3,
+        number: None,
     };
     let bytes = end_marker(ProducerId { id: 9, epoch: 1 }, end, 5).bytes();
     let read = |change: &dyn Fn(&mut Vec<u8>)| {

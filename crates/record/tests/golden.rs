@@ -123,6 +123,7 @@ fn the_document_shows_what_the_code_writes() {
     let end = EndMarker {
         marker: Marker::Commit,
         coordinator_epoch: 5,
+        number: None,
     };
     let producer = ProducerId { id: 4242, epoch: 4 };
     let marker = end_marker(producer, end, 1_700_000_000_000);
@@ -144,6 +145,7 @@ fn a_marker_of_another_implementation_is_read() {
     let end = EndMarker {
         marker: Marker::Commit,
         coordinator_epoch: 5,
+        number: None,
     };
     assert_eq!(batch.end_marker(), Ok(Some(end)));
 }

@@ -11,8 +11,10 @@ use crate::record::{Cause, LAST_EPOCH, Place, Record, State};
 
 /// Version of the keys we write and read.
 pub const KEY_VERSION: i16 = 1;
-/// Version of the values we write and read.
+/// Version of the values of sessions whose transactions have an epoch each.
 pub const VALUE_VERSION: i16 = 1;
+/// Version of the values of sessions that have kept their epoch: with the number of transactions.
+pub const NUMBERED_VERSION: i16 = 2;
 
 /// Why a record of `__transaction_state` was not understood.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -35,7 +37,7 @@ pub enum CodecError {
     },
     /// A version this program does not know.
     #[error(
-        "the {what} of a transaction record has version {found}, and this program reads version {known}; \
+        "the {what} of a transaction record has version {found}, and this program reads versions 1 to {known}; \
          it was written by a newer program or is of another kind"
     )]
     Version {
@@ -43,7 +45,7 @@ pub enum CodecError {
         what: &'static str,
         /// Version found.
         found: i16,
-        /// Version understood.
+        /// Newest version understood.
         known: i16,
     },
     /// A field holds what it cannot.
@@ -106,9 +108,16 @@ fn code<T: PartialEq>(list: &[T], value: &T) -> u8 {
 #[must_use]
 pub fn encode_value(record: &Record) -> Vec<u8> {
     let mut out = Vec::with_capacity(64 + 16 * record.partitions.len());
-    out.extend_from_slice(&VALUE_VERSION.to_be_bytes());
+    let version = match record.number {
+        0 => VALUE_VERSION,
+        _ => NUMBERED_VERSION,
+    };
+    out.extend_from_slice(&version.to_be_bytes());
     put_producer(&mut out, Some(record.producer));
     put_producer(&mut out, record.previous);
+    if version >= NUMBERED_VERSION {
+        out.extend_from_slice(&record.number.to_be_bytes());
+    }
     out.extend_from_slice(&record.timeout_ms.to_be_bytes());
     out.push(code(&STATES, &record.state));
     out.push(code(&CAUSES, &record.cause));
@@ -137,10 +146,17 @@ pub fn decode_value(bytes: &[u8]) -> Result<Record, CodecError> {
         what: "value",
         rest: bytes,
     };
-    reader.version(VALUE_VERSION)?;
+    let version = reader.version(NUMBERED_VERSION)?;
     let producer = reader.producer("producer")?;
     let producer = producer.ok_or_else(|| bad("producer", &"there is none"))?;
     let previous = reader.producer("previous producer")?;
+    let number = match version {
+        NUMBERED_VERSION => i64::from_be_bytes(reader.take("number")?),
+        _ => 0,
+    };
+    if (version == NUMBERED_VERSION) != (number >= 1) {
+        return Err(bad("number", &number));
+    }
     let timeout_ms = u32::from_be_bytes(reader.take("timeout")?);
     let state = reader.one_of("state", &STATES)?;
     let cause = reader.one_of("cause", &CAUSES)?;
@@ -155,6 +171,7 @@ pub fn decode_value(bytes: &[u8]) -> Result<Record, CodecError> {
     let record = Record {
         producer,
         previous,
+        number,
         timeout_ms,
         state,
         cause,
@@ -224,10 +241,11 @@ impl<'a> Reader<'a> {
         Ok(*head)
     }
 
-    fn version(&mut self, known: i16) -> Result<(), CodecError> {
+    /// A version from 1 to `known`.
+    fn version(&mut self, known: i16) -> Result<i16, CodecError> {
         let found = i16::from_be_bytes(self.take("version")?);
-        if found == known {
-            return Ok(());
+        if (1..=known).contains(&found) {
+            return Ok(found);
         }
         Err(CodecError::Version {
             what: self.what,
@@ -334,12 +352,26 @@ mod tests {
         Record {
             producer: ProducerId { id: 4242, epoch: 6 },
             previous: Some(ProducerId { id: 4242, epoch: 5 }),
+            number: 0,
             timeout_ms: 60_000,
             state: State::PrepareCommit,
             cause: Cause::Producer,
             partitions: BTreeSet::from([place(1, "in", 7), place(2, "out", 0), place(2, "out", 3)]),
             started_ms: Some(1_700_000_000_000),
             updated_ms: 1_700_000_000_005,
+        }
+    }
+
+    /// The third transaction of its epoch, being aborted.
+    fn numbered() -> Record {
+        let session = ProducerId { id: 4242, epoch: 5 };
+        Record {
+            producer: session,
+            previous: Some(session),
+            number: 3,
+            state: State::PrepareAbort,
+            partitions: BTreeSet::from([place(1, "in", 7)]),
+            ..sample()
         }
     }
 
@@ -356,12 +388,13 @@ mod tests {
         shown(&encode_key(&name()));
         shown(&encode_value(&sample()));
         shown(&encode_value(&fresh()));
+        shown(&encode_value(&numbered()));
     }
 
     #[test]
     fn round_trip() {
         assert_eq!(decode_key(&encode_key(&name())), Ok(name()));
-        for record in [sample(), fresh()] {
+        for record in [sample(), fresh(), numbered()] {
             assert_eq!(decode_value(&encode_value(&record)), Ok(record));
         }
     }
@@ -401,6 +434,15 @@ mod tests {
         });
         refused(&|r| (r.state, r.producer.epoch) = (State::Ongoing, i16::MAX));
         refused(&|r| r.producer.epoch = -1);
+        refused(&|r| r.number = -1);
+        let mut numberless = encode_value(&numbered());
+        // Version, then two producers of ten bytes each.
+        numberless[22..30].fill(0);
+        let decoded = decode_value(&numberless);
+        assert!(
+            matches!(decoded, Err(CodecError::Field { .. })),
+            "{decoded:?}"
+        );
     }
 
     proptest! {

@@ -186,12 +186,18 @@ impl Coordinator {
             Input::MarkersDone {
                 name,
                 producer,
+                number,
                 partitions,
             } => self.with(now, &name, out, |entry, _| {
-                entry.told(producer, &partitions);
+                entry.told((producer, number), &partitions);
             }),
-            Input::MarkersFailed { name, producer } => {
-                self.with(now, &name, out, |entry, env| entry.not_told(producer, env));
+            Input::MarkersFailed {
+                name,
+                producer,
+                number,
+            } => {
+                let markers = (producer, number);
+                self.with(now, &name, out, |entry, env| entry.not_told(markers, env));
             }
             Input::Init {
                 ticket,
@@ -229,12 +235,12 @@ impl Coordinator {
                 name,
                 producer,
                 commit,
-                fresh,
+                next,
             } => {
                 let call = Call::End {
                     producer,
                     commit,
-                    fresh,
+                    next,
                 };
                 self.call(now, ticket, &name, call, out);
             }
@@ -336,7 +342,7 @@ impl Coordinator {
         };
         work(entry, &mut env);
         let markers = entry.marker_producer().zip(entry.durable());
-        let markers = markers.map(|(producer, record)| (producer, record.state.commits()));
+        let markers = markers.map(|(of, record)| (of, record.state.commits()));
         for act in acts {
             match act {
                 Act::Reply(ticket, reply) => out.push(Output::Reply { ticket, reply }),
@@ -350,12 +356,13 @@ impl Coordinator {
                     });
                 }
                 Act::Send(partitions) => {
-                    let Some((producer, Some(commit))) = markers else {
+                    let Some(((producer, number), Some(commit))) = markers else {
                         unreachable!("markers follow a durable decision")
                     };
                     out.push(Output::SendMarkers(Markers {
                         name: name.clone(),
                         producer,
+                        number,
                         commit,
                         coordinator_epoch: self.epoch,
                         partitions,

@@ -23,6 +23,9 @@ pub(crate) struct Intent {
     answers: Vec<(Ticket, Answer)>,
 }
 
+/// Producer and number of markers: what names the transaction they end.
+type MarkersOf = (varve_types::ProducerId, Option<i64>);
+
 #[derive(Debug)]
 enum Phase {
     /// Nothing is under way.
@@ -288,24 +291,24 @@ impl Entry {
         }
     }
 
-    /// The markers of `producer` have arrived there.
-    pub(crate) fn told(&mut self, producer: varve_types::ProducerId, partitions: &[Place]) {
-        if self.marker_producer() == Some(producer) {
+    /// These markers have arrived there.
+    pub(crate) fn told(&mut self, markers: MarkersOf, partitions: &[Place]) {
+        if self.marker_producer() == Some(markers) {
             for place in partitions {
                 self.untold.remove(place);
             }
         }
     }
 
-    /// Some marker of `producer` has not arrived.
-    pub(crate) fn not_told(&mut self, producer: varve_types::ProducerId, env: &Env<'_>) {
-        if self.marker_producer() == Some(producer) {
+    /// Some of these markers have not arrived.
+    pub(crate) fn not_told(&mut self, markers: MarkersOf, env: &Env<'_>) {
+        if self.marker_producer() == Some(markers) {
             let soon = env.now.tick.plus(env.config.retry_ms);
             self.tell_at = self.tell_at.min(soon);
         }
     }
 
-    pub(crate) fn marker_producer(&self) -> Option<varve_types::ProducerId> {
+    pub(crate) fn marker_producer(&self) -> Option<MarkersOf> {
         self.durable.as_ref().and_then(Record::marker_producer)
     }
 

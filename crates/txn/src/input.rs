@@ -46,6 +46,18 @@ pub enum Lost {
     Unknown,
 }
 
+/// Which session a producer goes on with when its transaction has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// The next epoch of its id (KIP-890).
+    Epoch {
+        /// A producer id that nobody has had, for when epochs are used up.
+        fresh: i64,
+    },
+    /// The one it has (KIP-98): its transactions are told apart by their numbers.
+    Same,
+}
+
 /// One event or call.
 #[derive(Debug, Clone)]
 pub enum Input {
@@ -127,8 +139,8 @@ pub enum Input {
         producer: ProducerId,
         /// Commit, or abort.
         commit: bool,
-        /// A producer id that nobody has had, for when epochs are used up.
-        fresh: i64,
+        /// Which session the producer goes on with.
+        next: Next,
     },
     /// These partitions have the marker, committed; or they are gone, as metadata say that are no older than this
     /// answer; or they refused it because the producer has a greater epoch there already.
@@ -137,6 +149,8 @@ pub enum Input {
         name: TransactionalId,
         /// Producer of the markers.
         producer: ProducerId,
+        /// Their number, as in [`crate::Markers`].
+        number: Option<i64>,
         /// Partitions.
         partitions: Vec<Place>,
     },
@@ -146,6 +160,8 @@ pub enum Input {
         name: TransactionalId,
         /// Producer of the markers.
         producer: ProducerId,
+        /// Their number.
+        number: Option<i64>,
     },
     /// An operator aborts the open transaction.
     Abort {

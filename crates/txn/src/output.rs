@@ -54,8 +54,10 @@ impl Failure {
 pub struct Markers {
     /// Transactional id.
     pub name: TransactionalId,
-    /// Producer of the markers: one epoch above that of the transaction's records.
+    /// Producer of the markers: one epoch above that of the transaction's records, or the same where they are numbered.
     pub producer: ProducerId,
+    /// Which transaction of its epoch is ended, for a producer that keeps it.
+    pub number: Option<i64>,
     /// Commit, or abort.
     pub commit: bool,
     /// Epoch of this coordinator: a partition that has heard of a newer one refuses.

@@ -87,8 +87,11 @@ pub enum Cause {
 pub struct Record {
     /// The session: what the producer uses from now on. After an abort that it does not know of, nobody has it.
     pub producer: ProducerId,
-    /// The session before, while its last call may be repeated, or its transaction is being ended.
+    /// The session before, while its last call may be repeated, or its transaction is being ended. The same as
+    /// `producer` where the end of its last transaction has kept the epoch.
     pub previous: Option<ProducerId>,
+    /// How many transactions of the session's epoch have been decided and kept it (KIP-98).
+    pub number: i64,
     /// A transaction that is open longer is aborted, milliseconds.
     pub timeout_ms: u32,
     /// State.
@@ -109,6 +112,7 @@ impl Record {
         Self {
             producer,
             previous: None,
+            number: 0,
             timeout_ms,
             state: State::Empty,
             cause: Cause::Producer,
@@ -118,14 +122,33 @@ impl Record {
         }
     }
 
-    /// Producer and epoch of the markers that end the transaction: one epoch above that of its records.
+    /// Whether the last decision has left the session its epoch.
     #[must_use]
-    pub fn marker_producer(&self) -> Option<ProducerId> {
+    pub fn keeps_epoch(&self) -> bool {
+        self.number > 0 && self.previous == Some(self.producer)
+    }
+
+    /// Producer and epoch of the markers that end the transaction: one epoch above that of its records, or the same
+    /// with the transaction's number.
+    #[must_use]
+    pub fn marker_producer(&self) -> Option<(ProducerId, Option<i64>)> {
         let ended = self.previous.filter(|_| self.state.is_deciding())?;
-        Some(ProducerId {
+        if self.keeps_epoch() {
+            return Some((ended, Some(self.number)));
+        }
+        let raised = ProducerId {
             epoch: ended.epoch.checked_add(1)?,
             ..ended
-        })
+        };
+        Some((raised, None))
+    }
+
+    /// The transaction is decided and its producer goes on with the epoch it has.
+    pub(crate) fn decided_in_epoch(&self, commit: bool, wall_ms: i64) -> Self {
+        Self {
+            number: self.number.saturating_add(1),
+            ..self.decided(commit, Cause::Producer, self.producer, wall_ms)
+        }
     }
 
     /// The transaction is decided; `next` is the session from now on.
@@ -146,6 +169,7 @@ impl Record {
         Self {
             producer: next,
             previous: Some(self.producer),
+            number: 0,
             state,
             cause,
             updated_ms: wall_ms,

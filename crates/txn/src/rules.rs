@@ -8,7 +8,7 @@ use varve_types::{ErrorKind, ProducerId, TransactionalId};
 use crate::coordinator::Config;
 use crate::planted::{self, Plant};
 use crate::record::{Cause, LAST_EPOCH, Place, Record, State};
-use crate::{Failure, Reply};
+use crate::{Failure, Next, Reply};
 
 /// A call about one transactional id.
 #[derive(Debug, Clone)]
@@ -29,7 +29,7 @@ pub(crate) enum Call {
     End {
         producer: ProducerId,
         commit: bool,
-        fresh: i64,
+        next: Next,
     },
     Abort,
 }
@@ -125,8 +125,11 @@ impl Context<'_> {
             Call::End {
                 producer,
                 commit,
-                fresh,
-            } => self.end(self.known(record)?, *producer, *commit, *fresh),
+                next,
+            } => match next {
+                Next::Epoch { fresh } => self.end(self.known(record)?, *producer, *commit, *fresh),
+                Next::Same => self.end_in_epoch(self.known(record)?, *producer, *commit),
+            },
             Call::Abort => self.abort(record),
         }
     }
@@ -291,14 +294,7 @@ impl Context<'_> {
                 Some(known) if known == commit => {
                     Ok(Decision::Reply(Reply::Ended(record.producer)))
                 }
-                Some(known) => {
-                    let done = if known { "committed" } else { "aborted" };
-                    let text = format!(
-                        "this transaction of {} was {done} already; nothing was changed",
-                        self.name
-                    );
-                    Err(self.about(ErrorKind::InvalidTransactionState, text))
-                }
+                Some(known) => Err(self.decided_otherwise(known)),
                 None => Err(self.fenced(record, producer)),
             };
         }
@@ -309,6 +305,37 @@ impl Context<'_> {
         let next = record.next_session(fresh);
         let decided = record.decided(commit, Cause::Producer, next, self.wall_ms);
         Ok(Decision::Write(decided, Answer::Ended))
+    }
+
+    /// For a producer that keeps its epoch. Nothing tells the repeated end of one transaction from the end of the next
+    /// one, so long as that has registered nothing: it is answered by what was decided.
+    fn end_in_epoch(
+        &self,
+        record: &Record,
+        producer: ProducerId,
+        commit: bool,
+    ) -> Result<Decision, Failure> {
+        self.check_owner(record, producer)?;
+        if !record.keeps_epoch() && record.state.is_deciding() {
+            return Err(self.concurrent(record));
+        }
+        match record.state.commits().filter(|_| record.keeps_epoch()) {
+            Some(known) if known == commit => Ok(Decision::Reply(Reply::Ended(record.producer))),
+            Some(known) => Err(self.decided_otherwise(known)),
+            None => {
+                let decided = record.decided_in_epoch(commit, self.wall_ms);
+                Ok(Decision::Write(decided, Answer::Ended))
+            }
+        }
+    }
+
+    fn decided_otherwise(&self, committed: bool) -> Failure {
+        let done = if committed { "committed" } else { "aborted" };
+        let text = format!(
+            "this transaction of {} was {done} already; nothing was changed",
+            self.name
+        );
+        self.about(ErrorKind::InvalidTransactionState, text)
     }
 
     fn abort(&self, record: Option<&Record>) -> Result<Decision, Failure> {

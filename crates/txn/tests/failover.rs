@@ -14,14 +14,17 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use varve_txn::{
-    AppendId, Config, Coordinator, Failure, Input, Lost, Markers, Now, Output, Place, Reply, State,
-    Tick, Ticket, codec,
+    AppendId, Config, Coordinator, Failure, Input, Lost, Markers, Next, Now, Output, Place, Reply,
+    State, Tick, Ticket, codec,
 };
 use varve_types::{
     ErrorKind, LeaderEpoch, PartitionId, ProducerId, TopicId, TopicName, TransactionalId,
 };
 
-const NAMES: usize = 2;
+const NAMES: usize = 3;
+/// The producer of this name keeps its epoch (KIP-98): it registers partitions itself and asks no more of a transaction
+/// that it has asked to end, until it is told.
+const KEEPER: usize = 2;
 const PARTITIONS: usize = 3;
 const TIMEOUT_MS: u64 = 5_000;
 const WALL_START_MS: i64 = 1_700_000_000_000;
@@ -104,56 +107,143 @@ fn action() -> impl Strategy<Value = Action> {
     ]
 }
 
+/// A transaction: its producer, and which one of the epoch it is for one that keeps it.
+type Txn = (ProducerId, i64);
+
+/// A producer in a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Session {
+    epoch: i16,
+    open: Option<i64>,
+    coordinator: i32,
+    number: i64,
+    /// How many markers of this epoch are there.
+    markers: usize,
+}
+
 /// One partition, as far as transactions go: the rules that the partition core keeps.
 #[derive(Debug, Clone, Default)]
 struct Partition {
-    /// Producer id: epoch, open transaction, greatest coordinator epoch.
-    sessions: BTreeMap<i64, (i16, bool, i32)>,
+    sessions: BTreeMap<i64, Session>,
     /// What was decided about transactions that wrote here.
-    decided: BTreeMap<ProducerId, bool>,
+    decided: BTreeMap<Txn, bool>,
+}
+
+/// A batch on its way.
+#[derive(Debug, Clone, Copy)]
+struct Batch {
+    txn: Txn,
+    partition: usize,
+    /// For one that was verified, how many markers of its epoch the partition had when that was asked.
+    since: Option<usize>,
 }
 
 impl Partition {
+    fn session(&mut self, producer: ProducerId) -> &mut Session {
+        let new = Session {
+            epoch: producer.epoch,
+            open: None,
+            coordinator: -1,
+            number: 0,
+            markers: 0,
+        };
+        self.sessions.entry(producer.id).or_insert(new)
+    }
+
+    fn markers(&self, producer: ProducerId) -> usize {
+        let session = self.sessions.get(&producer.id);
+        let session = session.filter(|s| s.epoch == producer.epoch);
+        session.map_or(0, |s| s.markers)
+    }
+
     /// Whether the batch was taken.
-    fn append(&mut self, producer: ProducerId) -> bool {
-        let session = self
-            .sessions
-            .entry(producer.id)
-            .or_insert((producer.epoch, false, -1));
-        if producer.epoch < session.0 || (session.1 && producer.epoch > session.0) {
+    fn append(&mut self, batch: Batch) -> bool {
+        let (producer, number) = batch.txn;
+        let session = self.session(producer);
+        if producer.epoch < session.epoch
+            || (session.open.is_some() && producer.epoch > session.epoch)
+        {
             return false;
         }
-        (session.0, session.1) = (producer.epoch, true);
+        let markers = match producer.epoch > session.epoch {
+            true => 0,
+            false => session.markers,
+        };
+        if session.open.is_none() && batch.since.is_some_and(|since| since != markers) {
+            return false;
+        }
+        if producer.epoch > session.epoch {
+            (session.epoch, session.number, session.markers) = (producer.epoch, 0, 0);
+        }
+        let open = *session.open.get_or_insert(number);
+        assert_eq!(
+            open, number,
+            "T3: a batch of one transaction is taken for another"
+        );
         true
     }
 
     fn mark(&mut self, markers: &Markers) {
         let producer = markers.producer;
         let coordinator = markers.coordinator_epoch.get();
-        let fresh = (producer.epoch - 1, false, -1);
-        let session = self.sessions.entry(producer.id).or_insert(fresh);
-        if coordinator < session.2 || producer.epoch <= session.0 {
+        let before = ProducerId {
+            epoch: producer.epoch - i16::from(markers.number.is_none()),
+            ..producer
+        };
+        let session = self.session(before);
+        let known = match markers.number {
+            None => producer.epoch <= session.epoch,
+            Some(number) => {
+                producer.epoch < session.epoch
+                    || (producer.epoch == session.epoch && number <= session.number)
+            }
+        };
+        if coordinator < session.coordinator || known {
             return;
         }
-        if session.1 {
+        if let Some(open) = session.open {
             let ended = ProducerId {
-                epoch: session.0,
+                epoch: session.epoch,
                 ..producer
             };
             assert_eq!(
-                ended.epoch + 1,
-                producer.epoch,
+                (ended.epoch, markers.number.unwrap_or(open)),
+                (before.epoch, open),
                 "T3: a marker ends a transaction that is not its own"
             );
-            self.decided.insert(ended, markers.commit);
+            self.decided.insert((ended, open), markers.commit);
         }
-        *session = (producer.epoch, false, coordinator);
+        let session = self.session(before);
+        *session = Session {
+            epoch: producer.epoch,
+            open: None,
+            coordinator,
+            number: markers.number.unwrap_or(0),
+            markers: match producer.epoch > session.epoch {
+                true => 1,
+                false => session.markers + 1,
+            },
+        };
     }
 }
 
 #[derive(Debug, Clone, Default)]
 struct Client {
     session: Option<ProducerId>,
+    /// Of one that keeps its epoch: transactions that have ended in it, whether the present one has partitions, and the
+    /// end that was asked and is not answered.
+    ended: i64,
+    registered: bool,
+    ending: Option<bool>,
+}
+
+impl Client {
+    fn begins(&mut self, session: Option<ProducerId>) {
+        *self = Self {
+            session,
+            ..Self::default()
+        };
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -162,13 +252,15 @@ enum Asked {
         name: usize,
         kept: bool,
     },
-    Write {
+    Write(Batch),
+    /// A partition, by a producer that keeps its epoch.
+    Register {
+        name: usize,
         producer: ProducerId,
-        partition: usize,
     },
     End {
         name: usize,
-        producer: ProducerId,
+        txn: Txn,
         commit: bool,
     },
     Nothing,
@@ -188,18 +280,18 @@ struct World {
     /// Everything that was asked, for echoes.
     said: Vec<Input>,
     /// Batches that were allowed to be written and may come late.
-    late: Vec<(ProducerId, usize)>,
+    late: Vec<Batch>,
     network: Vec<Markers>,
     delivered: Vec<Markers>,
     /// What producers were promised about their transactions.
-    promised: BTreeMap<ProducerId, bool>,
+    promised: BTreeMap<Txn, bool>,
     /// Partitions each transaction has written to.
-    wrote: BTreeMap<ProducerId, BTreeSet<usize>>,
+    wrote: BTreeMap<Txn, BTreeSet<usize>>,
     sessions: BTreeSet<(usize, ProducerId)>,
 }
 
 fn name(index: usize) -> TransactionalId {
-    TransactionalId::new(["copy", "join"][index]).unwrap()
+    TransactionalId::new(["copy", "join", "keep"][index]).unwrap()
 }
 
 fn place(partition: usize) -> Place {
@@ -281,7 +373,8 @@ impl World {
             Some(markers.commit),
             "T5: another decision is durable: {record:?}"
         );
-        assert_eq!(record.marker_producer(), Some(markers.producer));
+        let of = (markers.producer, markers.number);
+        assert_eq!(record.marker_producer(), Some(of));
     }
 
     fn ticket(&mut self, asked: Asked) -> Ticket {
@@ -311,49 +404,54 @@ impl World {
                 let new = self.sessions.insert((name, *producer));
                 // Who starts over from one session twice gets the same one.
                 assert!(new || kept, "T3: a session is given twice");
-                self.clients[name].session = Some(*producer);
+                self.clients[name].begins(Some(*producer));
             }
-            (
-                Asked::Write {
-                    producer,
-                    partition,
-                },
-                Reply::Added | Reply::Verified,
-            ) => {
-                self.late.push((producer, partition));
-                self.write(producer, partition);
+            (Asked::Write(batch), Reply::Added | Reply::Verified) => {
+                self.late.push(batch);
+                self.write(batch);
             }
-            (
-                Asked::End {
-                    name,
-                    producer,
-                    commit,
-                },
-                Reply::Ended(next),
-            ) => {
-                let before = self.promised.insert(producer, commit);
+            (Asked::Register { name, producer }, Reply::Added) => {
+                let client = &mut self.clients[name];
+                client.registered |= client.session == Some(producer);
+            }
+            (Asked::End { name, txn, commit }, Reply::Ended(next)) => {
+                let before = self.promised.insert(txn, commit);
                 assert!(before.is_none_or(|b| b == commit), "T1: two answers");
-                if self.clients[name].session == Some(producer) {
-                    self.clients[name].session = Some(*next);
+                let client = &mut self.clients[name];
+                if client.session == Some(txn.0) && client.ended == txn.1 - 1 && name == KEEPER {
+                    assert_eq!(*next, txn.0);
+                    (client.ended, client.registered, client.ending) = (txn.1, false, None);
+                } else if client.session == Some(txn.0) && name != KEEPER {
+                    client.begins(Some(*next));
                 }
             }
-            (
-                Asked::End {
-                    producer, commit, ..
-                },
-                Reply::Failed(failure),
-            ) if commit && failure.kind == ErrorKind::TransactionAborted => {
-                let before = self.promised.insert(producer, false);
-                assert!(before.is_none_or(|b| !b), "T1: committed, then aborted");
+            (Asked::End { name, txn, commit }, Reply::Failed(failure)) => {
+                if commit && failure.kind == ErrorKind::TransactionAborted {
+                    let before = self.promised.insert(txn, false);
+                    assert!(before.is_none_or(|b| !b), "T1: committed, then aborted");
+                }
+                let again = matches!(
+                    failure.kind,
+                    ErrorKind::ConcurrentTransactions
+                        | ErrorKind::Throttled
+                        | ErrorKind::CommitTimeout
+                );
+                // Whatever else it is told, its session is over.
+                if name == KEEPER && !again && self.clients[name].session == Some(txn.0) {
+                    self.clients[name].begins(None);
+                }
             }
             _ => {}
         }
     }
 
-    fn write(&mut self, producer: ProducerId, partition: usize) {
-        if self.partitions[partition].append(producer) {
+    fn write(&mut self, batch: Batch) {
+        if self.partitions[batch.partition].append(batch) {
             // It may come after the decision: then the marker finds it, and it is part of what was decided.
-            self.wrote.entry(producer).or_default().insert(partition);
+            self.wrote
+                .entry(batch.txn)
+                .or_default()
+                .insert(batch.partition);
         }
     }
 
@@ -375,12 +473,22 @@ impl World {
                 partition,
                 verify,
             } => {
-                let Some(producer) = self.clients[index].session else {
+                let client = &self.clients[index];
+                let (Some(producer), None) = (client.session, client.ending) else {
                     return;
                 };
-                let ticket = self.ticket(Asked::Write {
-                    producer,
+                let keeps = index == KEEPER;
+                let batch = Batch {
+                    txn: (producer, client.ended + 1),
                     partition,
+                    since: keeps.then(|| self.partitions[partition].markers(producer)),
+                };
+                let ticket = self.ticket(match keeps && !verify {
+                    true => Asked::Register {
+                        name: index,
+                        producer,
+                    },
+                    false => Asked::Write(batch),
                 });
                 let (name, partitions) = (name(index), vec![place(partition)]);
                 self.ask(match verify {
@@ -401,28 +509,11 @@ impl World {
             Action::End {
                 name: index,
                 commit,
-            } => {
-                let Some(producer) = self.clients[index].session else {
-                    return;
-                };
-                let input = Input::End {
-                    ticket: self.ticket(Asked::End {
-                        name: index,
-                        producer,
-                        commit,
-                    }),
-                    name: name(index),
-                    producer,
-                    commit,
-                    fresh: self.fresh(),
-                };
-                self.ask(input);
-            }
+            } => self.end(index, commit),
             Action::Echo { nth } => self.echo(nth),
             Action::LateWrite { nth } => {
                 if !self.late.is_empty() {
-                    let (producer, partition) = self.late[nth % self.late.len()];
-                    self.write(producer, partition);
+                    self.write(self.late[nth % self.late.len()]);
                 }
             }
             Action::Operator { name: index } => {
@@ -438,8 +529,11 @@ impl World {
                 if !self.network.is_empty() {
                     let markers = self.network.remove(nth % self.network.len());
                     if say && markers.coordinator_epoch.get() == self.epoch {
-                        let Markers { name, producer, .. } = markers;
-                        self.step(Input::MarkersFailed { name, producer });
+                        self.step(Input::MarkersFailed {
+                            name: markers.name,
+                            producer: markers.producer,
+                            number: markers.number,
+                        });
                     }
                 }
             }
@@ -452,6 +546,42 @@ impl World {
             }
             Action::Failover { written } => self.fail_over(written),
             Action::Advance { ms } => self.advance(ms),
+        }
+    }
+
+    fn end(&mut self, index: usize, commit: bool) {
+        let client = &mut self.clients[index];
+        let Some(producer) = client.session else {
+            return;
+        };
+        let keeps = index == KEEPER;
+        if keeps && !client.registered {
+            return;
+        }
+        let commit = match keeps {
+            true => *client.ending.get_or_insert(commit),
+            false => commit,
+        };
+        let txn = (producer, client.ended + 1);
+        let fresh = self.fresh();
+        let input = Input::End {
+            ticket: self.ticket(Asked::End {
+                name: index,
+                txn,
+                commit,
+            }),
+            name: name(index),
+            producer,
+            commit,
+            next: match keeps {
+                true => Next::Same,
+                false => Next::Epoch { fresh },
+            },
+        };
+        // One that keeps its epoch has nothing that tells its late end from the next: it is not said to come late.
+        match keeps {
+            true => self.step(input),
+            false => self.ask(input),
         }
     }
 
@@ -514,6 +644,7 @@ impl World {
             self.step(Input::MarkersDone {
                 name: markers.name,
                 producer: markers.producer,
+                number: markers.number,
                 partitions: markers.partitions,
             });
         }
@@ -559,27 +690,27 @@ impl World {
         let ticket = self.ticket(Asked::Nothing);
         self.step(Input::List { ticket });
         for (number, partition) in self.partitions.iter().enumerate() {
-            let open = partition.sessions.iter().find(|(_, (_, open, _))| *open);
+            let open = partition.sessions.iter().find(|(_, s)| s.open.is_some());
             assert_eq!(open, None, "T4: open in partition {number}");
         }
         self.check();
-        for (producer, partitions) in &self.wrote {
+        for (txn, partitions) in &self.wrote {
             for number in partitions {
-                let decided = self.partitions[*number].decided.get(producer);
+                let decided = self.partitions[*number].decided.get(txn);
                 assert!(
                     decided.is_some(),
-                    "T4: {producer:?} was never decided in {number}"
+                    "T4: {txn:?} was never decided in {number}"
                 );
             }
         }
     }
 
     fn check(&self) {
-        let mut decisions: BTreeMap<ProducerId, bool> = self.promised.clone();
+        let mut decisions: BTreeMap<Txn, bool> = self.promised.clone();
         for partition in &self.partitions {
-            for (producer, commit) in &partition.decided {
-                let known = *decisions.entry(*producer).or_insert(*commit);
-                assert_eq!(known, *commit, "T1: two decisions about {producer:?}");
+            for (txn, commit) in &partition.decided {
+                let known = *decisions.entry(*txn).or_insert(*commit);
+                assert_eq!(known, *commit, "T1: two decisions about {txn:?}");
             }
         }
     }
@@ -631,10 +762,10 @@ fn the_plain_course_of_things() {
     for action in &course {
         world.run(action);
     }
-    let producer = ProducerId { id: 1, epoch: 0 };
-    assert_eq!(world.wrote[&producer].len(), 2);
-    assert!(world.promised[&producer]);
-    assert!(world.partitions[1].decided[&producer]);
+    let txn = (ProducerId { id: 1, epoch: 0 }, 1);
+    assert_eq!(world.wrote[&txn].len(), 2);
+    assert!(world.promised[&txn]);
+    assert!(world.partitions[1].decided[&txn]);
     let value = world.log.last().unwrap().1.clone().unwrap();
     let record = codec::decode_value(&value).unwrap();
     assert_eq!(record.state, State::CompleteCommit);

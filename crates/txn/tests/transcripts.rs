@@ -12,7 +12,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use varve_txn::{
-    AppendId, Config, Coordinator, Failure, Input, Lost, Markers, Now, Output, Place, Record,
+    AppendId, Config, Coordinator, Failure, Input, Lost, Markers, Next, Now, Output, Place, Record,
     Reply, Tick, Ticket, codec,
 };
 use varve_types::{
@@ -174,16 +174,21 @@ impl Script {
                 name: name(words[1]),
                 producer: producer(words[2]),
                 commit: words[0] == "commit",
-                fresh,
+                next: match words.contains(&"keep") {
+                    true => Next::Same,
+                    false => Next::Epoch { fresh },
+                },
             },
             "told" => Input::MarkersDone {
                 name: name(words[1]),
                 producer: producer(words[2]),
+                number: named("number").map(|n| n.parse().unwrap()),
                 partitions: places(words[3]),
             },
             "not-told" => Input::MarkersFailed {
                 name: name(words[1]),
                 producer: producer(words[2]),
+                number: named("number").map(|n| n.parse().unwrap()),
             },
             "abort" => Input::Abort {
                 ticket: self.ticket(),
@@ -261,6 +266,9 @@ fn print_record(record: &Record) -> String {
     if let Some(previous) = record.previous {
         let _ = write!(line, " after {}", session(previous));
     }
+    if record.number > 0 {
+        let _ = write!(line, " #{}", record.number);
+    }
     let _ = write!(line, " by {:?}", record.cause);
     if let Some(started) = record.started_ms {
         let _ = write!(
@@ -288,12 +296,16 @@ fn print(text: &mut String, output: &Output) {
         Output::SendMarkers(Markers {
             name,
             producer,
+            number,
             commit,
             coordinator_epoch,
             partitions,
         }) => {
             let what = if *commit { "commit" } else { "abort" };
-            let (p, places) = (session(*producer), join(partitions));
+            let (mut p, places) = (session(*producer), join(partitions));
+            if let Some(number) = number {
+                let _ = write!(p, " #{number}");
+            }
             format!("tell {places} {what} of {name} {p} in epoch {coordinator_epoch}")
         }
         Output::Reply { ticket, reply } => format!("#{} {}", ticket.0, print_reply(reply)),

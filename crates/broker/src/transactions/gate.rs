@@ -1,5 +1,7 @@
 //! The leader's question before the first batch of a transaction: the coordinator of the transactional id registers
-//! the partition in it, durably, and only then the batch is handed to its lane. Batches of the same producer for
+//! the partition in it, durably, and only then the batch is handed to its lane. A producer that keeps its epoch registers
+//! its partitions itself; of those the coordinator is only asked whether they are registered, each by itself, so that a
+//! late batch begins nothing and holds up nothing. Batches of the same producer for
 //! the same partition that come meanwhile wait behind it, in their order; others pass. Partitions that a producer comes to
 //! while a question of its transaction is under way are in the next one, together.
 //!
@@ -11,8 +13,10 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use parking_lot::Mutex;
-use varve_broker_api::Error;
+use varve_broker_api::{Error, TransactionVersion};
+use varve_partition::Verified;
 use varve_record::Batch;
 use varve_types::{ErrorKind, ProducerId, TopicId, TransactionalId};
 use varve_vfs::Tick;
@@ -40,8 +44,8 @@ struct Waiting {
 
 /// Topic, partition and session.
 type PlaceOf = (TopicId, i32, ProducerId);
-/// Whose transaction it is, and in which session.
-type Whose = (TransactionalId, ProducerId);
+/// Whose transaction it is, in which session, and of which kind.
+type Whose = (TransactionalId, ProducerId, TransactionVersion);
 
 /// What waits for questions.
 #[derive(Default)]
@@ -70,7 +74,7 @@ impl Transactions {
     pub(crate) fn append(
         self: &Arc<Self>,
         (topic, partition): (TopicId, &Arc<Partition>),
-        id: TransactionalId,
+        (id, version): (TransactionalId, TransactionVersion),
         batch: Batch,
         terms: Terms,
         (permit, arrived): (Permit, Tick),
@@ -80,10 +84,6 @@ impl Transactions {
                 "session",
                 "a batch of a transaction has a producer session; nothing was appended",
             ));
-        };
-        let terms = Terms {
-            verified: true,
-            ..terms
         };
         let (promise, receipt) = Promise::new();
         let waiting = Waiting {
@@ -99,13 +99,14 @@ impl Transactions {
             queue.push_back(waiting);
             return Ok(receipt);
         }
-        if partition.registered.knows(producer) {
+        let verified = partition.registered.verified(producer);
+        if verified != Verified::No {
             drop(gate);
-            waiting.pass(partition);
+            waiting.pass(partition, verified);
             return Ok(receipt);
         }
         gate.batches.insert(place, VecDeque::from([waiting]));
-        let whose = (id, producer);
+        let whose = (id, producer, version);
         let asking = gate.next.contains_key(&whose);
         let next = gate.next.entry(whose.clone()).or_default();
         next.push((topic, Arc::clone(partition)));
@@ -119,27 +120,45 @@ impl Transactions {
     /// Asks for everything that a transaction's batches wait for, until nothing is left.
     async fn question(self: Arc<Self>, whose: Whose) {
         while let Some(wanted) = self.wanted(&whose) {
-            let (id, producer) = whose.clone();
-            let place =
-                |(topic, partition): &(TopicId, Arc<Partition>)| (*topic, partition.id.clone());
-            let registration = Registration {
-                id,
-                producer,
-                partitions: wanted.iter().map(place).collect(),
-            };
-            let registered = self.register(registration).await;
-            for (topic, partition) in wanted {
-                if registered.is_ok() {
-                    partition.registered.note(producer);
+            match whose.2 {
+                TransactionVersion::V2 => self.ask_for(&whose, wanted).await,
+                TransactionVersion::V1 => {
+                    let each = wanted
+                        .into_iter()
+                        .map(|one| self.ask_for(&whose, vec![one]));
+                    join_all(each).await;
                 }
-                // Whoever comes now waits for the lock and finds the session known.
-                let place = (topic, partition.id.partition.0, producer);
-                let mut gate = self.gate.0.lock();
-                for waiting in gate.batches.remove(&place).into_iter().flatten() {
-                    match &registered {
-                        Ok(()) => waiting.pass(&partition),
-                        Err(error) => waiting.promise.keep(Err(error.clone())),
-                    }
+            }
+        }
+    }
+
+    /// One question, and what comes of it for the batches that wait for it.
+    async fn ask_for(&self, whose: &Whose, wanted: Vec<(TopicId, Arc<Partition>)>) {
+        let (id, producer, version) = whose.clone();
+        let place = |(topic, partition): &(TopicId, Arc<Partition>)| (*topic, partition.id.clone());
+        let registration = Registration {
+            id,
+            producer,
+            partitions: wanted.iter().map(place).collect(),
+            verify_only: version == TransactionVersion::V1,
+        };
+        // Before the question: a marker that comes while it is under way is behind these ends.
+        let known: Vec<Verified> = wanted
+            .iter()
+            .map(|(_, p)| verified_by(version, p))
+            .collect();
+        let registered = self.register(registration).await;
+        for ((topic, partition), verified) in wanted.into_iter().zip(known) {
+            if registered.is_ok() {
+                partition.registered.note(producer, verified);
+            }
+            // Whoever comes now waits for the lock and finds the session known.
+            let place = (topic, partition.id.partition.0, producer);
+            let mut gate = self.gate.0.lock();
+            for waiting in gate.batches.remove(&place).into_iter().flatten() {
+                match &registered {
+                    Ok(()) => waiting.pass(&partition, verified),
+                    Err(error) => waiting.promise.keep(Err(error.clone())),
                 }
             }
         }
@@ -211,6 +230,14 @@ impl Transactions {
     }
 }
 
+/// What is known of a partition once its coordinator says yes to a question that begins now.
+pub(super) fn verified_by(version: TransactionVersion, partition: &Partition) -> Verified {
+    match version {
+        TransactionVersion::V2 => Verified::ByEpoch,
+        TransactionVersion::V1 => Verified::Since(partition.log_end()),
+    }
+}
+
 /// Whoever appends asked this node, which leads the partition: that the coordinator is elsewhere is not its affair.
 fn for_producers(error: Error) -> Error {
     let kind = match error.kind {
@@ -228,7 +255,7 @@ fn for_producers(error: Error) -> Error {
 
 impl Waiting {
     /// To the lane.
-    fn pass(self, partition: &Arc<Partition>) {
+    fn pass(self, partition: &Arc<Partition>, verified: Verified) {
         let Self {
             batch,
             terms,
@@ -236,6 +263,7 @@ impl Waiting {
             arrived,
             promise,
         } = self;
+        let terms = Terms { verified, ..terms };
         enqueue_for(partition, batch, terms, (permit, arrived), promise);
     }
 }

@@ -259,6 +259,7 @@ impl Task {
             Message::Sent(Sent {
                 name,
                 producer,
+                number,
                 done,
                 again,
             }) => {
@@ -266,11 +267,16 @@ impl Task {
                     self.step(Input::MarkersDone {
                         name: name.clone(),
                         producer,
+                        number,
                         partitions: done,
                     });
                 }
                 if again {
-                    self.step(Input::MarkersFailed { name, producer });
+                    self.step(Input::MarkersFailed {
+                        name,
+                        producer,
+                        number,
+                    });
                 }
             }
             Message::Drain => self.step(Input::Drain),

@@ -20,7 +20,7 @@ use crate::admission::Admission;
 use crate::cluster::{InCluster, key};
 use crate::confirm::Confirm;
 use crate::coordinators::Coordinators;
-use crate::internal_topic::OFFSETS;
+use crate::internal_topic::{Ended, OFFSETS};
 use crate::partition::Partition;
 use crate::peer::{MarkerOrder, MarkerOutcome};
 use crate::produce::{Terms, enqueue};
@@ -36,6 +36,7 @@ const COMMIT_WITHIN: Duration = Duration::from_secs(10);
 pub(crate) struct Sent {
     pub(crate) name: TransactionalId,
     pub(crate) producer: ProducerId,
+    pub(crate) number: Option<i64>,
     pub(crate) done: Vec<Place>,
     /// Some partition is not known to have its marker.
     pub(crate) again: bool,
@@ -85,6 +86,7 @@ impl Sender {
         let told = by_leader.into_iter().map(|(to, places)| {
             let order = MarkerOrder {
                 producer: markers.producer,
+                number: markers.number,
                 commit: markers.commit,
                 coordinator_epoch: markers.coordinator_epoch,
                 partitions: places.iter().map(|p| key(p.topic, p.partition)).collect(),
@@ -107,6 +109,7 @@ impl Sender {
         Sent {
             name: markers.name,
             producer: markers.producer,
+            number: markers.number,
             done,
             again,
         }
@@ -185,6 +188,7 @@ impl Sender {
                 Marker::Abort
             },
             coordinator_epoch: order.coordinator_epoch.get(),
+            number: order.number,
         };
         let batch = end_marker(order.producer, end, self.clock.wall_ms());
         let Some(permit) = self.admission.admit(batch.header().size()).await else {
@@ -199,22 +203,27 @@ impl Sender {
         };
         let result = match enqueue(partition, batch, terms, permit, self.clock.now()) {
             Ok(receipt) => match tokio::time::timeout(COMMIT_WITHIN, receipt).await {
-                Ok(result) => result.map(|_| ()),
+                Ok(result) => result.map(|appended| appended.base_offset),
                 Err(_) => return MarkerOutcome::Again,
             },
             Err(error) => Err(error),
         };
         match result {
-            Ok(()) => {
-                partition.registered.forget(order.producer);
+            Ok(at) => {
+                let kept_at = at.filter(|_| order.number.is_some());
+                partition.registered.ended(order.producer, kept_at);
                 if partition.id.topic.as_str() == OFFSETS {
-                    self.groups
-                        .transaction_ended(partition, order.producer, order.commit)
-                        .await;
+                    let end = Ended {
+                        producer: order.producer,
+                        kept_at,
+                        committed: order.commit,
+                    };
+                    self.groups.transaction_ended(partition, end).await;
                 }
                 MarkerOutcome::Done
             }
-            // The partition has a greater epoch of the producer: this marker is there, or nothing it would end is.
+            // The partition has a greater epoch of the producer, or a later marker: this one is there, or nothing it
+            // would end is.
             Err(error) if error.kind == ErrorKind::ProducerFenced => MarkerOutcome::Done,
             Err(error) if error.kind == ErrorKind::NotCoordinator => MarkerOutcome::Fenced,
             Err(error) => {

@@ -16,9 +16,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use varve_broker_api as api;
-use varve_broker_api::{Error, Result};
+use varve_broker_api::{Error, Result, TransactionVersion};
 use varve_metadata::features;
-use varve_txn::{Cause, Input, Place, Reply, State, Ticket};
+use varve_partition::Verified;
+use varve_txn::{Cause, Input, Next, Place, Reply, State, Ticket};
 use varve_types::{
     ErrorKind, LeaderEpoch, NodeId, PartitionId, ProducerId, TopicPartition, TransactionalId,
 };
@@ -31,7 +32,7 @@ use crate::leaderships::{Leaderships, Subject, moved};
 use crate::peer::{MarkerOrder, MarkerOutcome, Registration};
 use crate::registry::Registry;
 use crate::{coordinator, offsets};
-use gate::Gate;
+use gate::{Gate, verified_by};
 use host::Host;
 use markers::Sender;
 
@@ -145,6 +146,7 @@ impl Transactions {
     async fn ask(
         &self,
         id: &TransactionalId,
+        remembered: Remembered,
         input: impl FnOnce(Ticket) -> Input,
     ) -> Result<Reply> {
         if self.draining.load(Ordering::SeqCst) {
@@ -176,6 +178,15 @@ impl Transactions {
                     .elsewhere(subject)
                     .unwrap_or_else(|| subject.unconfirmed()))
             }
+            Ok(_)
+                if remembered == Remembered::ForOneTransaction
+                    && !self.led.confirmed(number, epoch).await =>
+            {
+                Err(self
+                    .led
+                    .elsewhere(subject)
+                    .unwrap_or_else(|| subject.unconfirmed()))
+            }
             answer => answer,
         }
     }
@@ -202,7 +213,7 @@ impl Transactions {
             fresh,
             keep,
         };
-        match self.ask(&id, input).await? {
+        match self.ask(&id, Remembered::ForTheEpoch, input).await? {
             Reply::Session(producer) => Ok(producer),
             other => Err(unexpected(&other)),
         }
@@ -213,11 +224,20 @@ impl Transactions {
             id,
             producer,
             commit,
+            version,
         } = request;
-        let fresh = match producer.epoch >= i16::MAX - 2 {
-            true => self.fresh().await?,
-            // Epochs are not used up: none is needed.
-            false => producer.id,
+        let next = match version {
+            TransactionVersion::V1 => {
+                self.check_kept_epochs()?;
+                Next::Same
+            }
+            TransactionVersion::V2 => Next::Epoch {
+                fresh: match producer.epoch >= i16::MAX - 2 {
+                    true => self.fresh().await?,
+                    // Epochs are not used up: none is needed.
+                    false => producer.id,
+                },
+            },
         };
         let name = id.clone();
         let input = |ticket| Input::End {
@@ -225,17 +245,54 @@ impl Transactions {
             name,
             producer,
             commit,
-            fresh,
+            next,
         };
-        match self.ask(&id, input).await? {
+        match self.ask(&id, Remembered::of(version), input).await? {
             Reply::Ended(producer) => Ok(producer),
             other => Err(unexpected(&other)),
         }
     }
 
+    fn check_kept_epochs(&self) -> Result<()> {
+        self.registry.check_level(
+            features::KEPT_EPOCHS,
+            "transactions of producers that keep their epoch",
+        )
+    }
+
+    /// Registers partitions, and that of a group, for a producer that keeps its epoch; this node must be the coordinator.
+    pub(crate) async fn add(&self, request: api::AddToTransaction) -> Result<()> {
+        self.check_kept_epochs()?;
+        let api::AddToTransaction {
+            id,
+            producer,
+            partitions: wanted,
+            group,
+        } = request;
+        let mut partitions = Vec::with_capacity(wanted.len() + 1);
+        for partition in wanted {
+            let topic = self.registry.topic(&partition.topic)?;
+            topic.check_number(partition.partition)?;
+            partitions.push((topic.info.id, partition));
+        }
+        if let Some(group) = group {
+            partitions.push(self.groups.home_of(&group).await?);
+        }
+        let registration = Registration {
+            id,
+            producer,
+            partitions,
+            verify_only: false,
+        };
+        self.register_as(registration, TransactionVersion::V1).await
+    }
+
     pub(crate) async fn abort(&self, id: &TransactionalId) -> Result<()> {
         let name = id.clone();
-        let asked = self.ask(id, |ticket| Input::Abort { ticket, name });
+        let asked = self.ask(id, Remembered::ForTheEpoch, |ticket| Input::Abort {
+            ticket,
+            name,
+        });
         match asked.await.map_err(not_found)? {
             Reply::Aborted => Ok(()),
             other => Err(unexpected(&other)),
@@ -263,7 +320,10 @@ impl Transactions {
 
     pub(crate) async fn describe(&self, id: &TransactionalId) -> Result<api::TransactionInfo> {
         let name = id.clone();
-        let asked = self.ask(id, |ticket| Input::Get { ticket, name });
+        let asked = self.ask(id, Remembered::ForTheEpoch, |ticket| Input::Get {
+            ticket,
+            name,
+        });
         match asked.await.map_err(not_found)? {
             Reply::Transaction(found) => Ok(info(*found, self.config.node)),
             other => Err(unexpected(&other)),
@@ -272,10 +332,23 @@ impl Transactions {
 
     /// A leader asks for partitions of its own; this node must be the coordinator.
     pub(crate) async fn register_here(&self, registration: Registration) -> Result<()> {
+        let version = match registration.verify_only {
+            true => TransactionVersion::V1,
+            false => TransactionVersion::V2,
+        };
+        self.register_as(registration, version).await
+    }
+
+    async fn register_as(
+        &self,
+        registration: Registration,
+        version: TransactionVersion,
+    ) -> Result<()> {
         let Registration {
             id,
             producer,
             partitions,
+            verify_only,
         } = registration;
         let places = partitions.into_iter().map(|(topic, of)| Place {
             topic,
@@ -283,14 +356,22 @@ impl Transactions {
             partition: of.partition,
         });
         let (name, partitions) = (id.clone(), places.collect());
-        let input = |ticket| Input::Add {
-            ticket,
-            name,
-            producer,
-            partitions,
+        let input = |ticket| match verify_only {
+            false => Input::Add {
+                ticket,
+                name,
+                producer,
+                partitions,
+            },
+            true => Input::Verify {
+                ticket,
+                name,
+                producer,
+                partitions,
+            },
         };
-        match self.ask(&id, input).await? {
-            Reply::Added => Ok(()),
+        match self.ask(&id, Remembered::of(version), input).await? {
+            Reply::Added | Reply::Verified => Ok(()),
             other => Err(unexpected(&other)),
         }
     }
@@ -312,6 +393,7 @@ impl Transactions {
             member,
             member_epoch,
             offsets,
+            version,
         } = request;
         let check = |o: &api::OffsetCommit| offsets::check_commit(&self.registry, o);
         let checked: Vec<Result<()>> = offsets.iter().map(check).collect();
@@ -324,16 +406,23 @@ impl Transactions {
             return Ok(checked);
         }
         let (topic, home) = self.groups.home(&group).await?;
-        if !home.registered.knows(producer) {
+        let mut verified = home.registered.verified(producer);
+        if verified == Verified::No {
+            verified = verified_by(version, &home);
             let partitions = vec![(topic, home.id.clone())];
             self.register(Registration {
                 id,
                 producer,
                 partitions,
+                verify_only: version == TransactionVersion::V1,
             })
             .await?;
-            home.registered.note(producer);
+            home.registered.note(producer, verified);
         }
+        let since = match verified {
+            Verified::Since(end) => Some(end),
+            Verified::ByEpoch | Verified::No => None,
+        };
         let wall_ms = self.clock.wall_ms();
         let input = |ticket| varve_groups::Input::TxnCommit {
             ticket,
@@ -341,6 +430,7 @@ impl Transactions {
             member,
             member_epoch,
             producer,
+            since,
             offsets: wanted,
             wall_ms,
         };
@@ -354,6 +444,25 @@ impl Transactions {
             Err(error) => Err(error),
         };
         Ok(checked.into_iter().map(result).collect())
+    }
+}
+
+/// How long what a coordinator remembers is true.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Remembered {
+    /// As long as the epoch of the producer: who asks with it can be answered by an old coordinator too.
+    ForTheEpoch,
+    /// For one of several transactions of an epoch: a coordinator that was replaced and does not know it yet may take the
+    /// present one for one that is over. Its yes is to be confirmed.
+    ForOneTransaction,
+}
+
+impl Remembered {
+    const fn of(version: TransactionVersion) -> Self {
+        match version {
+            TransactionVersion::V1 => Self::ForOneTransaction,
+            TransactionVersion::V2 => Self::ForTheEpoch,
+        }
     }
 }
 

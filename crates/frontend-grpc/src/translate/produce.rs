@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use varve_broker_api::{Appended, Error, Produce};
+use varve_broker_api::{Appended, Error, Produce, TransactionVersion};
 use varve_proto::v1;
 use varve_record::{Batch, BatchBuilder, BatchError, Unverified, VerifyLimits};
 use varve_types::{
@@ -253,6 +253,7 @@ fn part(head: &Head, partition: PartitionId, batch: Batch, indexes: Vec<i32>) ->
     Part {
         produce: Produce {
             transactional_id: head.transaction.clone(),
+            transaction_version: TransactionVersion::V2,
             topic: head.topic.clone(),
             partition,
             acks: head.acks,

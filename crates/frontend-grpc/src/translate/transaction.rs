@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use varve_broker_api::{
     CommitTransactionOffsets, EndTransaction, Error, InitTransactions, TransactionCause,
-    TransactionInfo, TransactionListing, TransactionState,
+    TransactionInfo, TransactionListing, TransactionState, TransactionVersion,
 };
 use varve_proto::v1;
 use varve_types::{ProducerId, limits};
@@ -90,6 +90,7 @@ pub fn commit_offsets(
         },
         member_epoch: request.member_epoch,
         offsets: commits(&request.offsets)?,
+        version: TransactionVersion::V2,
     })
 }
 
@@ -108,6 +109,7 @@ pub fn end(request: &v1::EndTransactionRequest) -> Result<EndTransaction, Error>
         id: transactional_id("transactional_id", &request.transactional_id)?,
         producer: session("session", request.session.as_ref())?,
         commit,
+        version: TransactionVersion::V2,
     })
 }
 

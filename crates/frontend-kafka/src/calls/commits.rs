@@ -216,7 +216,7 @@ pub(super) async fn commit_in_transaction<B: Broker>(
             commits.add(commit(&name, &of));
         }
     }
-    let code = |error: &Error| super::transactions::offsets_code(error);
+    let code = |error: &Error| super::transactions::offsets_code(call, error);
     let Commits { wanted, places } = commits;
     let prepared = || -> Result<CommitTransactionOffsets, ErrorCode> {
         Ok(CommitTransactionOffsets {
@@ -231,6 +231,7 @@ pub(super) async fn commit_in_transaction<B: Broker>(
             member: member(&request.member_id, request.generation_id)?,
             member_epoch: request.generation_id,
             offsets: wanted,
+            version: super::transactions::version_of(call, super::transactions::COMMITS_V2_FROM),
         })
     };
     let done = match prepared() {

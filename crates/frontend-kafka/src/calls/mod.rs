@@ -255,6 +255,12 @@ async fn respond<B: Broker + ClassicGroups + Operations>(
         Request::DescribeTransactions(request) => Response::DescribeTransactions(
             Box::pin(transactions::describe(shared, call, request)).await,
         ),
+        Request::AddPartitionsToTxn(request) => Response::AddPartitionsToTxn(
+            Box::pin(transactions::add_partitions(shared, call, request)).await,
+        ),
+        Request::AddOffsetsToTxn(request) => Response::AddOffsetsToTxn(
+            Box::pin(transactions::add_offsets(shared, call, request)).await,
+        ),
         Request::EndTxn(request) => {
             Response::EndTxn(Box::pin(transactions::end(shared, call, request)).await)
         }

@@ -18,6 +18,7 @@ use varve_types::{
     limits,
 };
 
+use super::transactions::version_of;
 use super::{Answer, Call};
 use crate::shared::Shared;
 use crate::translate::{code, partition, sentence, topic_name};
@@ -35,7 +36,9 @@ const BY_ID_FROM: i16 = 13;
 /// From this version on a leader is named beside the error.
 const LEADER_FROM: i16 = 10;
 /// From this version on producers know the code of a transaction that they must abort.
-const ABORTABLE_FROM: i16 = 12;
+const ABORTABLE_FROM: i16 = 11;
+/// From this version on the partition's leader registers it in the transaction.
+const REGISTERS_FROM: i16 = 12;
 /// A compressed batch longer than this is unpacked on a thread for such work.
 const HEAVY_BYTES: usize = 16 * 1024;
 
@@ -207,6 +210,7 @@ async fn take<B: Broker>(
         batch,
         expected_offset: None,
         transactional_id: terms.transaction.clone(),
+        transaction_version: version_of(call, REGISTERS_FROM),
     };
     let taken = shared.broker.produce(&call.ctx, request);
     let taken = timeout_at(terms.until.max(Instant::now()), taken).await;
@@ -412,12 +416,6 @@ pub(super) async fn init_producer_id<B: Broker>(
             let opened = shared.broker.init_producer(&call.ctx, anonymous).await;
             opened.map(|session| session.producer)
         }
-        // Its transactions would keep their epoch, which they may not: better told now than at the first commit.
-        Some(_) if call.version() < EPOCHS_FROM => {
-            let text = "this producer is too old for transactions here: they need the second kind (KIP-890), which \
-                        clients have since Kafka 4.0";
-            Err(Error::new(ErrorKind::UnsupportedFeature, text))
-        }
         Some(id) => init_transactions(shared, call, id, &request).await,
     };
     match opened {
@@ -429,7 +427,7 @@ pub(super) async fn init_producer_id<B: Broker>(
         Err(error) => {
             shared.count(&error);
             InitProducerIdResponse {
-                error_code: init_code(&error).code(),
+                error_code: init_code(call, &error).code(),
                 producer_epoch: -1,
                 ..InitProducerIdResponse::default()
             }
@@ -464,11 +462,14 @@ async fn init_transactions<B: Broker>(
     shared.broker.init_transactions(&call.ctx, wanted).await
 }
 
-/// From this version on producers know transactions of which each has an epoch of its own.
-const EPOCHS_FROM: i16 = 5;
+/// From this version on producers know a code of its own for a session that is over.
+const FENCED_FROM: i16 = 4;
 
-fn init_code(error: &Error) -> ErrorCode {
+fn init_code(call: &Call, error: &Error) -> ErrorCode {
     match (error.kind, error.field) {
+        (ErrorKind::ProducerFenced, _) if call.version() < FENCED_FROM => {
+            ErrorCode::InvalidProducerEpoch
+        }
         (ErrorKind::InvalidRequest, Some("timeout")) => ErrorCode::InvalidTransactionTimeout,
         (ErrorKind::LeaderNotAvailable | ErrorKind::ShuttingDown, _) => {
             ErrorCode::CoordinatorNotAvailable

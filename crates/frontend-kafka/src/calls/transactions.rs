@@ -1,17 +1,44 @@
-//! Transactions of the second kind (KIP-890): partitions are registered by their leaders, with the first batch of a
-//! transaction, and every transaction has an epoch of its own. Producers of the first kind keep their epoch from one
-//! transaction to the next, which here nobody may: they are told so when they begin.
+//! Transactions of both kinds. Of the second (KIP-890) partitions are registered by their leaders, with the first batch, and
+//! every transaction has an epoch of its own; of the first (KIP-98) the producer registers them and keeps its epoch.
+//!
+//! Invariant: which kind a call is of is told by its version and by nothing else.
 
-use varve_broker_api::{Broker, EndTransaction, Error, TransactionState};
-use varve_types::{ErrorKind, ProducerId, TransactionalId};
+use std::collections::BTreeSet;
+
+use varve_broker_api::{
+    AddToTransaction, Broker, EndTransaction, Error, TransactionState, TransactionVersion,
+};
+use varve_types::{ErrorKind, GroupName, PartitionId, ProducerId, TopicPartition, TransactionalId};
 
 use super::Call;
 use crate::shared::Shared;
-use crate::translate::code;
 use crate::translate::group::{by_topic, group_code, in_classic_terms};
+use crate::translate::{code, partition, topic_name};
+use crate::wire::generated::add_offsets_to_txn::{AddOffsetsToTxnRequest, AddOffsetsToTxnResponse};
+use crate::wire::generated::add_partitions_to_txn::{
+    AddPartitionsToTxnPartitionResult, AddPartitionsToTxnRequest, AddPartitionsToTxnResponse,
+    AddPartitionsToTxnTopic, AddPartitionsToTxnTopicResult,
+};
 use crate::wire::generated::end_txn::{EndTxnRequest, EndTxnResponse};
 use crate::wire::generated::{describe_transactions as described, list_transactions as listed};
 use crate::wire::{ErrorCode, Text};
+
+/// From this version on an end is one of the second kind.
+const ENDS_V2_FROM: i16 = 5;
+/// From this version on a commit of offsets is.
+pub(super) const COMMITS_V2_FROM: i16 = 5;
+/// From this version on producers know a code of its own for a session that is over.
+const FENCED_FROM: i16 = 2;
+/// From this version on (the same for the calls that have it) they know that of a transaction that they must abort.
+const ABORTABLE_FROM: i16 = 4;
+
+/// The kind of transaction that a call is about.
+pub(super) fn version_of(call: &Call, second_from: i16) -> TransactionVersion {
+    match call.version() >= second_from {
+        true => TransactionVersion::V2,
+        false => TransactionVersion::V1,
+    }
+}
 
 fn transaction_code(error: &Error) -> ErrorCode {
     match error.kind {
@@ -28,17 +55,166 @@ fn transaction_code(error: &Error) -> ErrorCode {
     }
 }
 
-/// The code of an error about offsets in a transaction.
-pub(super) fn offsets_code(error: &Error) -> ErrorCode {
+/// The code of an error about a producer's own transaction, as far as its version has it.
+fn producers_code(call: &Call, error: &Error) -> ErrorCode {
+    let over = match call.version() {
+        FENCED_FROM.. => ErrorCode::ProducerFenced,
+        _ => ErrorCode::InvalidProducerEpoch,
+    };
     match error.kind {
+        ErrorKind::ProducerFenced => over,
+        ErrorKind::TransactionAborted if call.version() < ABORTABLE_FROM => over,
+        _ => transaction_code(error),
+    }
+}
+
+/// The code of an error about offsets in a transaction.
+pub(super) fn offsets_code(call: &Call, error: &Error) -> ErrorCode {
+    match error.kind {
+        ErrorKind::TransactionAborted if call.version() < ABORTABLE_FROM => {
+            ErrorCode::InvalidProducerEpoch
+        }
         ErrorKind::ProducerFenced
         | ErrorKind::UnknownProducer
         | ErrorKind::TransactionNotFound
         | ErrorKind::TransactionAborted
+        | ErrorKind::InvalidTransactionState
         | ErrorKind::ConcurrentTransactions => transaction_code(error),
         _ if in_classic_terms(error) => group_code(error),
         ErrorKind::StaleMemberEpoch | ErrorKind::FencedMemberEpoch => ErrorCode::IllegalGeneration,
         _ => group_code(error),
+    }
+}
+
+/// Registers partitions: all of them, or none if one cannot be.
+pub(super) async fn add_partitions<B: Broker>(
+    shared: &Shared<B>,
+    call: &Call,
+    request: AddPartitionsToTxnRequest,
+) -> AddPartitionsToTxnResponse {
+    let topics = request.v3_and_below_topics;
+    let unknown = unknown_places(shared, &topics);
+    let failed = match unknown.is_empty() {
+        false => Some(ErrorCode::OperationNotAttempted),
+        true => {
+            let session = ProducerId {
+                id: request.v3_and_below_producer_id,
+                epoch: request.v3_and_below_producer_epoch,
+            };
+            let id = &request.v3_and_below_transactional_id;
+            add(shared, call, (id, session), places(&topics), None).await
+        }
+    };
+    let result = |topic: &Text, partition: i32| {
+        let unknown = unknown.contains(&(topic.as_str(), partition));
+        let code = match (unknown, failed) {
+            (true, _) => ErrorCode::UnknownTopicOrPartition,
+            (false, Some(code)) => code,
+            (false, None) => ErrorCode::None,
+        };
+        AddPartitionsToTxnPartitionResult {
+            partition_index: partition,
+            partition_error_code: code.code(),
+        }
+    };
+    let topic = |topic: &AddPartitionsToTxnTopic| AddPartitionsToTxnTopicResult {
+        results_by_partition: topic
+            .partitions
+            .iter()
+            .map(|p| result(&topic.name, *p))
+            .collect(),
+        name: topic.name.clone(),
+    };
+    AddPartitionsToTxnResponse {
+        results_by_topic_v3_and_below: topics.iter().map(topic).collect(),
+        ..AddPartitionsToTxnResponse::default()
+    }
+}
+
+/// Those that there are not, and those that are the server's to write.
+fn unknown_places<'a, B: Broker>(
+    shared: &Shared<B>,
+    topics: &'a [AddPartitionsToTxnTopic],
+) -> BTreeSet<(&'a str, i32)> {
+    let known = shared.topics().ok();
+    let count = |name: &str| {
+        let found = known.as_ref().and_then(|all| all.get(name));
+        found
+            .filter(|t| !t.name.is_internal())
+            .map_or(0, |t| t.partitions)
+    };
+    let of = |topic: &'a AddPartitionsToTxnTopic| {
+        let (name, count) = (topic.name.as_str(), count(topic.name.as_str()));
+        let there = move |number: &i32| (0..count).contains(number);
+        let numbers = topic.partitions.iter().copied();
+        numbers
+            .filter(move |number| !there(number))
+            .map(move |number| (name, number))
+    };
+    topics.iter().flat_map(of).collect()
+}
+
+fn places(topics: &[AddPartitionsToTxnTopic]) -> Vec<TopicPartition> {
+    let of = |topic: &AddPartitionsToTxnTopic| {
+        let name = topic_name(&topic.name).ok();
+        let numbers = topic.partitions.iter().filter_map(|n| partition(*n));
+        let numbers: Vec<PartitionId> = numbers.collect();
+        name.map(|name| {
+            numbers
+                .into_iter()
+                .map(move |n| TopicPartition::new(name.clone(), n))
+        })
+    };
+    topics.iter().filter_map(of).flatten().collect()
+}
+
+/// Registers partitions and a group; the code of what went wrong, if anything did.
+async fn add<B: Broker>(
+    shared: &Shared<B>,
+    call: &Call,
+    (id, producer): (&Text, ProducerId),
+    partitions: Vec<TopicPartition>,
+    group: Option<GroupName>,
+) -> Option<ErrorCode> {
+    let Ok(id) = TransactionalId::new(id.as_str()) else {
+        return Some(ErrorCode::InvalidProducerIdMapping);
+    };
+    if partitions.is_empty() && group.is_none() {
+        return None;
+    }
+    let wanted = AddToTransaction {
+        id,
+        producer,
+        partitions,
+        group,
+    };
+    let added = shared.broker.add_to_transaction(&call.ctx, wanted).await;
+    added.err().map(|error| {
+        shared.count(&error);
+        producers_code(call, &error)
+    })
+}
+
+/// Registers the partition that a group's offsets are in.
+pub(super) async fn add_offsets<B: Broker>(
+    shared: &Shared<B>,
+    call: &Call,
+    request: AddOffsetsToTxnRequest,
+) -> AddOffsetsToTxnResponse {
+    let session = ProducerId {
+        id: request.producer_id,
+        epoch: request.producer_epoch,
+    };
+    let failed = match GroupName::new(request.group_id.as_str()) {
+        Err(_) => Some(ErrorCode::InvalidGroupId),
+        Ok(group) => {
+            let id = &request.transactional_id;
+            add(shared, call, (id, session), Vec::new(), Some(group)).await
+        }
+    };
+    AddOffsetsToTxnResponse {
+        error_code: failed.unwrap_or(ErrorCode::None).code(),
+        ..AddOffsetsToTxnResponse::default()
     }
 }
 
@@ -61,6 +237,7 @@ pub(super) async fn end<B: Broker>(
             epoch: request.producer_epoch,
         },
         commit: request.committed,
+        version: version_of(call, ENDS_V2_FROM),
     };
     match shared.broker.end_transaction(&call.ctx, wanted).await {
         Ok(next) => EndTxnResponse {
@@ -70,7 +247,7 @@ pub(super) async fn end<B: Broker>(
         },
         Err(error) => {
             shared.count(&error);
-            refused(transaction_code(&error))
+            refused(producers_code(call, &error))
         }
     }
 }

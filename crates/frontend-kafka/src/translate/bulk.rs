@@ -29,6 +29,10 @@ fn partitions(request: &Request) -> usize {
         Request::OffsetForLeaderEpoch(r) => r.topics.iter().map(|t| t.partitions.len()).sum(),
         Request::OffsetCommit(r) => r.topics.iter().map(|t| t.partitions.len()).sum(),
         Request::TxnOffsetCommit(r) => r.topics.iter().map(|t| t.partitions.len()).sum(),
+        Request::AddPartitionsToTxn(r) => {
+            let topics = r.v3_and_below_topics.iter();
+            topics.map(|t| t.partitions.len()).sum()
+        }
         Request::OffsetDelete(r) => r.topics.iter().map(|t| t.partitions.len()).sum(),
         Request::DeleteRecords(r) => r.topics.iter().map(|t| t.partitions.len()).sum(),
         Request::OffsetFetch(r) => {

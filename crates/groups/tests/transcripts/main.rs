@@ -238,6 +238,7 @@ impl Script {
                         id,
                         group,
                         producer,
+                        since: _,
                         records,
                     } => {
                         let _ = write!(text, "in the transaction of {}: ", producer.id);
@@ -281,6 +282,7 @@ impl Script {
                         id: producer_id,
                         epoch: i16::MAX,
                     },
+                    kept_at: None,
                     within: None,
                     committed,
                 };
@@ -294,6 +296,7 @@ impl Script {
                     Of::Txn(producer) => {
                         let load = Input::LoadTxn {
                             producer,
+                            offset: Offset::new(at as i64).unwrap(),
                             key,
                             value,
                         };
@@ -474,6 +477,7 @@ impl Script {
                 member: args.named.get("member").map(|m| MemberId::new(m).unwrap()),
                 member_epoch,
                 producer: args.producer(),
+                since: None,
                 offsets: commits(args.words[2]),
                 wall_ms,
             },
@@ -492,6 +496,7 @@ impl Script {
                         id: producer_id,
                         epoch: i16::MAX,
                     },
+                    kept_at: None,
                     within: None,
                     committed,
                 }

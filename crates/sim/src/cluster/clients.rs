@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use varve_metadata::PartitionKey;
-use varve_partition::Rejection;
+use varve_partition::{Rejection, Verified};
 use varve_types::{Acks, NodeId, Offset, ProducerId, Sequence};
 
 use super::disk::Kind;
@@ -144,7 +144,7 @@ impl Client {
             acks: self.acks,
             kind: Kind::Plain,
             leader_epoch: None,
-            verified: false,
+            verified: Verified::No,
         })
     }
 

@@ -11,7 +11,9 @@ mod rim;
 use std::collections::BTreeMap;
 
 use varve_metadata::{Heartbeat, PartitionKey};
-use varve_partition::{Append, Core, CoreConfig, FetchGrant, FetchId, Fetched, Input, Now, Ticket};
+use varve_partition::{
+    Append, Core, CoreConfig, FetchGrant, FetchId, Fetched, Input, Now, Registered, Ticket,
+};
 use varve_types::{BrokerEpoch, LeaderEpoch, NodeId, Offset, ProducerId};
 
 use super::clock::Clock;
@@ -61,8 +63,8 @@ pub(super) struct Replica {
     pub(super) since: Option<LeaderEpoch>,
     /// Everything below has been shown to readers of committed records here.
     pub(super) stable: Offset,
-    /// Sessions that this partition is registered for, each with its epoch.
-    pub(super) registered: BTreeMap<i64, i16>,
+    /// Transactions that this partition is known to be registered in.
+    pub(super) registered: Registered,
     /// Batches of transactions that wait for the coordinator.
     pub(super) gates: BTreeMap<ProducerId, Gate>,
 }
@@ -527,7 +529,7 @@ impl World {
             shown: Offset::ZERO,
             since: None,
             stable: Offset::ZERO,
-            registered: BTreeMap::new(),
+            registered: Registered::default(),
             gates: BTreeMap::new(),
         };
         node.replicas.insert(key, replica);

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use varve_metadata::{Command, Heartbeat, PartitionKey};
-use varve_partition::{FetchId, FetchRefusal, IsrRefusal, Position, Rejection, Ticket};
+use varve_partition::{FetchId, FetchRefusal, IsrRefusal, Position, Rejection, Ticket, Verified};
 use varve_txn::AppendId;
 use varve_types::{
     Acks, BrokerEpoch, ErrorKind, LeaderEpoch, NodeId, Offset, ProducerId, Sequence,
@@ -64,8 +64,8 @@ pub(super) struct Produce {
     pub(super) kind: Kind,
     /// Only in this epoch of the leader.
     pub(super) leader_epoch: Option<LeaderEpoch>,
-    /// The coordinator has registered the partition in the producer's transaction.
-    pub(super) verified: bool,
+    /// What is known of the partition's registration in the producer's transaction.
+    pub(super) verified: Verified,
 }
 
 /// What travels.

@@ -12,14 +12,14 @@ use varve_groups::{
     Reply as Told, Subscription, Tick, Ticket, TopicState,
 };
 use varve_metadata::PartitionKey;
-use varve_partition::Rejection;
+use varve_partition::{Rejection, Verified};
 use varve_record::Marker;
 use varve_types::{
     Acks, ErrorKind, LeaderEpoch, MemberId, NodeId, Offset, PartitionId, ProducerId, TopicPartition,
 };
 
 use super::super::disk::Kind;
-use super::super::txn::{KeyValue, Local, Role};
+use super::super::txn::{self, KeyValue, Local, Role};
 use super::super::world::{Addr, Message, Origin, Produce, World};
 use super::{Appended, Ask, Reply, group, topic};
 
@@ -138,20 +138,16 @@ impl World {
             return Ok(());
         };
         let batches = log.batches.iter().take_while(|b| b.end() <= latest);
-        let batches: Vec<(u64, Kind)> = batches.map(|b| (b.value, b.kind)).collect();
-        for (value, kind) in batches {
+        let batches: Vec<_> = batches.map(|b| (b.base, b.value, b.kind)).collect();
+        for (offset, value, kind) in batches {
             if let Kind::Marker(end) = kind {
-                let committed = end.end.marker == Marker::Commit;
-                let (producer, within) = (end.producer, None);
-                self.group_step(
-                    id,
-                    epoch,
-                    Input::TxnEnded {
-                        producer,
-                        committed,
-                        within,
-                    },
-                )?;
+                let ended = Input::TxnEnded {
+                    producer: end.producer,
+                    kept_at: end.end.number.map(|_| offset),
+                    committed: end.end.marker == Marker::Commit,
+                    within: None,
+                };
+                self.group_step(id, epoch, ended)?;
                 continue;
             }
             for (key, value) in self
@@ -164,6 +160,7 @@ impl World {
                 let input = match kind {
                     Kind::Offsets(producer) => Input::LoadTxn {
                         producer,
+                        offset,
                         key,
                         value,
                     },
@@ -248,11 +245,16 @@ impl World {
             self.tell_group_caller(id, &caller, Reply::Failed(kind, leader));
             return Ok(());
         };
-        if let Ask::TxnCommit { producer, name, .. } = caller.ask
-            && !self.registered_here(id, key, producer)
-        {
-            self.offsets_wait(id, (key, producer, name), caller);
-            return Ok(());
+        let mut verified = Verified::No;
+        if let Ask::TxnCommit { producer, name, .. } = caller.ask {
+            if self.is_late(&caller, name) {
+                return Ok(());
+            }
+            verified = self.registered_here(id, key, producer);
+            if verified == Verified::No {
+                self.offsets_wait(id, (key, producer, name), caller);
+                return Ok(());
+            }
         }
         let Some(ticket) = self.ticket(id) else {
             return Ok(());
@@ -260,11 +262,22 @@ impl World {
         let ticket = Ticket(ticket.0);
         let wall_ms = self.nodes.get(&id).map_or(0, |n| n.clock.wall(self.now));
         let wait = self.rng.below(2) * 40;
-        let input = input_of(ticket, &caller.ask, wall_ms, wait);
+        let input = input_of(ticket, &caller.ask, verified, wall_ms, wait);
         if let Some(host) = self.group_host(id, epoch) {
             host.callers.insert(ticket, caller);
         }
         self.group_step(id, epoch, input)
+    }
+
+    /// Whether it is a call of a producer that keeps its epoch by a connection that is over.
+    fn is_late(&self, caller: &Caller, name: usize) -> bool {
+        let asks = |w: &txn::Writer| w.asks(caller.request);
+        name == txn::KEEPER
+            && !self
+                .transactions
+                .writers
+                .get(&caller.number)
+                .is_some_and(asks)
     }
 
     pub(in crate::cluster) fn tell_group_caller(
@@ -301,10 +314,13 @@ impl World {
                 Output::TxnAppend {
                     id: append,
                     producer,
+                    since,
                     records,
                     ..
                 } => {
-                    self.append_of_group(id, (epoch, append), Some(producer), records)?;
+                    let verified = since.map_or(Verified::ByEpoch, Verified::Since);
+                    let producer = Some((producer, verified));
+                    self.append_of_group(id, (epoch, append), producer, records)?;
                 }
                 Output::Reply { ticket, reply } => self.group_reply(id, epoch, ticket, reply)?,
                 Output::LoadSkipped { error } => {
@@ -388,7 +404,7 @@ impl World {
         &mut self,
         id: NodeId,
         (epoch, append): (LeaderEpoch, AppendId),
-        producer: Option<ProducerId>,
+        producer: Option<(ProducerId, Verified)>,
         records: Vec<KeyValue>,
     ) -> Result<(), String> {
         let Some(key) = self.log_of(Role::Offsets) else {
@@ -402,7 +418,7 @@ impl World {
         }
         let count = records.len() as u32;
         let value = self.transactions.record(records);
-        if let Some(producer) = producer {
+        if let Some((producer, _)) = producer {
             self.transactions.offsets_in.insert(value, producer);
         }
         let produce = Produce {
@@ -413,9 +429,9 @@ impl World {
             records: count,
             producer: None,
             acks: Acks::All,
-            kind: producer.map_or(Kind::Plain, Kind::Offsets),
+            kind: producer.map_or(Kind::Plain, |(producer, _)| Kind::Offsets(producer)),
             leader_epoch: Some(epoch),
-            verified: producer.is_some(),
+            verified: producer.map_or(Verified::No, |(_, verified)| verified),
         };
         self.offer(id, produce)
     }
@@ -471,7 +487,7 @@ impl World {
     pub(in crate::cluster) fn group_hears_of_marker(
         &mut self,
         id: NodeId,
-        producer: ProducerId,
+        (producer, kept_at): (ProducerId, Option<Offset>),
         committed: bool,
     ) -> Result<(), String> {
         let Some(node) = self.nodes.get(&id) else {
@@ -486,6 +502,7 @@ impl World {
                 epoch,
                 Input::TxnEnded {
                     producer,
+                    kept_at,
                     committed,
                     within,
                 },
@@ -501,7 +518,13 @@ fn table(offsets: &[varve_groups::CommittedOffset]) -> BTreeMap<i32, u64> {
     offsets.iter().map(entry).collect()
 }
 
-fn input_of(ticket: Ticket, ask: &Ask, wall_ms: i64, max_wait_ms: u64) -> Input {
+fn input_of(
+    ticket: Ticket,
+    ask: &Ask,
+    verified: Verified,
+    wall_ms: i64,
+    max_wait_ms: u64,
+) -> Input {
     match *ask {
         Ask::Heartbeat {
             member,
@@ -554,6 +577,10 @@ fn input_of(ticket: Ticket, ask: &Ask, wall_ms: i64, max_wait_ms: u64) -> Input 
             member: None,
             member_epoch: 0,
             producer,
+            since: match verified {
+                Verified::Since(end) => Some(end),
+                Verified::ByEpoch | Verified::No => None,
+            },
             offsets: positions(partition, serial, String::new()),
             wall_ms,
         },

@@ -264,11 +264,12 @@ impl Seen {
     /// What is committed in the end, given which transactions were: the last record in the order of the log counts.
     pub(in crate::cluster) fn table(
         &self,
-        committed: impl Fn(ProducerId) -> bool,
+        committed: impl Fn(ProducerId, u64) -> bool,
     ) -> BTreeMap<i32, u64> {
         let mut newest: BTreeMap<i32, (u64, u64)> = BTreeMap::new();
         for (serial, commit) in &self.commits {
-            if commit.producer.is_none_or(&committed) {
+            let counts = |producer| committed(producer, *serial);
+            if commit.producer.is_none_or(counts) {
                 let entry = newest.entry(commit.partition).or_default();
                 *entry = (*entry).max((commit.place, *serial));
             }

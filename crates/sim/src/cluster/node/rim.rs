@@ -73,7 +73,7 @@ impl World {
                         return self.appended(id, &produce, result.map(|_| ()));
                     }
                     Origin::Marker { .. } => {
-                        return self.marker_answered(id, &produce, result.map(|_| ()));
+                        return self.marker_answered(id, &produce, result);
                     }
                     Origin::Group { .. } => {
                         self.appended_of_group(id, &produce, result.map(|_| ()));

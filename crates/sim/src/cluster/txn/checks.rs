@@ -130,7 +130,7 @@ impl World {
         let expected = self
             .group
             .seen
-            .table(|producer| seen.is_committed(producer));
+            .table(|producer, commit| seen.is_committed(producer, commit));
         match self.offsets_of_group() {
             Some(found) if found != expected => Err(format!(
                 "G3: the coordinator has the offsets {found:?}, and the log says {expected:?}"
@@ -165,14 +165,15 @@ impl World {
 }
 
 /// T3 and T5: after a marker nothing of the transaction follows that it ends, and neither an older marker of that
-/// producer, nor the same again, nor one of an older coordinator.
+/// producer, nor the same again, nor one of an older coordinator. Batches of a producer that keeps its epoch do not say
+/// of which transaction they are: what readers are shown does.
 fn check_order(log: &Log) -> Result<(), String> {
     let mut ended = BTreeMap::new();
     for batch in &log.batches {
         match (batch.kind, batch.producer) {
             (Kind::Offsets(producer), _) | (Kind::Transactional, Some((producer, _))) => {
                 let last = ended.get(&producer.id);
-                if last.is_some_and(|(epoch, _)| *epoch > producer.epoch) {
+                if last.is_some_and(|((epoch, _), _)| *epoch > producer.epoch) {
                     return Err(format!(
                         "T3: {:x} of {producer:?} follows the marker that ended its transaction",
                         batch.value
@@ -180,12 +181,13 @@ fn check_order(log: &Log) -> Result<(), String> {
                 }
             }
             (Kind::Marker(end), _) => {
-                let this = (end.producer.epoch, end.end.coordinator_epoch);
+                let which = (end.producer.epoch, end.end.number.unwrap_or(0));
+                let this = (which, end.end.coordinator_epoch);
                 let last = ended.insert(end.producer.id, this);
-                if last.is_some_and(|(epoch, coordinator)| epoch >= this.0 || coordinator > this.1)
+                if last.is_some_and(|(which, coordinator)| which >= this.0 || coordinator > this.1)
                 {
                     return Err(format!(
-                        "T5: marker {end:?} follows one of (epoch, coordinator) {last:?}"
+                        "T5: marker {end:?} follows one of ((epoch, number), coordinator) {last:?}"
                     ));
                 }
             }

@@ -4,12 +4,13 @@
 //! so half of the time it is left to the core to notice.
 
 use varve_metadata::PartitionKey;
-use varve_partition::Rejection;
-use varve_types::{ErrorKind, NodeId, ProducerId};
+use varve_partition::{Rejection, Verified};
+use varve_types::{ErrorKind, LeaderEpoch, NodeId, ProducerId};
 
-use super::super::disk::Kind;
+use super::super::disk::{Kind, Log};
 use super::super::groups::{Caller, Reply};
 use super::super::world::{Addr, Message, Origin, Produce, World};
+use super::KEEPER;
 
 /// A question without answer is repeated after this long, milliseconds.
 const ASK_AGAIN_MS: u64 = 80;
@@ -29,6 +30,8 @@ enum Waiting {
 pub(in crate::cluster) struct Gate {
     name: usize,
     waiting: Vec<Waiting>,
+    /// What is known if the answer is yes.
+    verified: Verified,
     since: u64,
     asked: u64,
 }
@@ -45,19 +48,25 @@ impl World {
             return Ok(());
         };
         let lazy = self.rng.below(2) == 0;
+        let leader = self.leader_known_to(id, produce.key);
         let Some(replica) = self.replica(id, produce.key) else {
+            let unknown = Rejection::NotLeader {
+                leader: None,
+                leader_epoch: LeaderEpoch::ZERO,
+            };
+            self.answer_writer(id, produce, Err(unknown), leader);
             return Ok(());
         };
         if let Some(gate) = replica.gates.get_mut(&producer) {
             gate.waiting.push(Waiting::Batch(produce));
             return Ok(());
         }
-        let known = replica.registered.get(&producer.id) == Some(&producer.epoch);
-        if known || lazy {
+        let verified = replica.registered.verified(producer);
+        if verified != Verified::No || lazy {
             return self.offer(
                 id,
                 Produce {
-                    verified: known,
+                    verified,
                     ..produce
                 },
             );
@@ -66,15 +75,15 @@ impl World {
         Ok(())
     }
 
-    /// Whether the partition is known to be registered in the transaction of that session.
+    /// What is known of the partition's registration in the transaction of that session.
     pub(in crate::cluster) fn registered_here(
         &self,
         id: NodeId,
         key: PartitionKey,
         producer: ProducerId,
-    ) -> bool {
+    ) -> Verified {
         let replica = self.nodes.get(&id).and_then(|n| n.replicas.get(&key));
-        replica.is_some_and(|r| r.registered.get(&producer.id) == Some(&producer.epoch))
+        replica.map_or(Verified::No, |r| r.registered.verified(producer))
     }
 
     /// Offsets of a transaction arrive, and the partition of the group is not known to be registered in it.
@@ -102,12 +111,18 @@ impl World {
         waiting: Waiting,
     ) {
         let now = self.now;
+        let written = self.nodes.get(&id).and_then(|n| n.disks.get(&key));
+        let verified = match name == KEEPER {
+            true => Verified::Since(written.map(Log::end).unwrap_or_default()),
+            false => Verified::ByEpoch,
+        };
         let Some(replica) = self.replica(id, key) else {
             return;
         };
         let gate = Gate {
             name,
             waiting: vec![waiting],
+            verified,
             since: now,
             asked: now,
         };
@@ -196,9 +211,12 @@ impl World {
                 Ok(())
             }
             Ok(()) => {
-                replica.registered.insert(producer.id, producer.epoch);
-                let gate = replica.gates.remove(&producer);
-                for waiting in gate.into_iter().flat_map(|g| g.waiting) {
+                let Some(gate) = replica.gates.remove(&producer) else {
+                    return Ok(());
+                };
+                replica.registered.note(producer, gate.verified);
+                let verified = gate.verified;
+                for waiting in gate.waiting {
                     let produce = match waiting {
                         Waiting::Batch(produce) => produce,
                         Waiting::Offsets(caller) => {
@@ -206,7 +224,6 @@ impl World {
                             continue;
                         }
                     };
-                    let verified = true;
                     self.offer(
                         id,
                         Produce {

@@ -8,16 +8,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use varve_metadata::PartitionKey;
-use varve_partition::Rejection;
+use varve_partition::{Rejection, Verified};
 use varve_txn::{
-    AppendId, Cause, Config, Coordinator, Failure, Input, Lost, Markers, Now, Output, Reply, State,
-    Tick, Ticket, codec,
+    AppendId, Cause, Config, Coordinator, Failure, Input, Lost, Markers, Next, Now, Output, Reply,
+    State, Tick, Ticket, codec,
 };
 use varve_types::{Acks, ErrorKind, LeaderEpoch, NodeId, ProducerId};
 
 use super::super::disk::Kind;
 use super::super::world::{Addr, Event, Message, Origin, Produce, World};
-use super::{Answer, Ask, Call, Local, Role, name, place};
+use super::{Answer, Ask, Call, KEEPER, Local, Role, Writer, name, place};
 
 /// What failed is tried again after this long, milliseconds.
 const RETRY_MS: u64 = 60;
@@ -34,6 +34,8 @@ enum Caller {
     },
     Gate {
         node: NodeId,
+        /// Number of the transactional id.
+        name: usize,
         key: PartitionKey,
         producer: ProducerId,
     },
@@ -168,6 +170,13 @@ impl World {
         let Addr::Client(number) = from else {
             return Ok(());
         };
+        // Nothing but the connection it came by tells the call of a producer that keeps its epoch from the same call
+        // about the next transaction: see `Ask`.
+        let asks = |w: &Writer| w.asks(request);
+        if call.name == KEEPER && !self.transactions.writers.get(&number).is_some_and(asks) {
+            self.count("late call by a connection that is over");
+            return Ok(());
+        }
         let caller = Caller::Writer {
             number,
             request,
@@ -186,15 +195,17 @@ impl World {
         let Addr::Node(node) = from else {
             return Ok(());
         };
-        let call = Call {
-            name,
-            ask: Ask::Add { producer, key },
+        let ask = match name == KEEPER {
+            true => Ask::Verify { producer, key },
+            false => Ask::Add { producer, key },
         };
+        let call = Call { name, ask };
         self.ask(
             id,
             call,
             Caller::Gate {
                 node,
+                name,
                 key,
                 producer,
             },
@@ -233,12 +244,21 @@ impl World {
                     partitions,
                 }
             }
+            Ask::Verify { producer, key } => Input::Verify {
+                ticket,
+                name,
+                producer,
+                partitions: vec![place(key)],
+            },
             Ask::End { producer, commit } => Input::End {
                 ticket,
                 name,
                 producer,
                 commit,
-                fresh,
+                next: match call.name == KEEPER {
+                    true => Next::Same,
+                    false => Next::Epoch { fresh },
+                },
             },
         };
         if let Some(host) = self.host(id, epoch) {
@@ -269,6 +289,7 @@ impl World {
                 node,
                 key,
                 producer,
+                ..
             } => {
                 let result = answer.map(|_| ());
                 let message = Message::Registration {
@@ -320,6 +341,25 @@ impl World {
         Ok(())
     }
 
+    /// Whether that is the last leadership of the coordinator's partition, as a quorum would say.
+    fn is_newest(&self, epoch: LeaderEpoch) -> bool {
+        let log = self.transaction_log();
+        let newest = log.and_then(|log| self.controller.state.partition_at(log));
+        newest.map(|p| p.leader_epoch) == Some(epoch)
+    }
+
+    /// Whether it asks for a producer that keeps its epoch: what is remembered of that is good for one transaction, and the
+    /// epoch does not say of which.
+    fn is_of_keeper(&self, caller: Caller) -> bool {
+        match caller {
+            Caller::Writer { number, .. } => {
+                let writer = self.transactions.writers.get(&number);
+                writer.is_some_and(Writer::keeps)
+            }
+            Caller::Gate { name, .. } => name == KEEPER,
+        }
+    }
+
     fn reply(
         &mut self,
         id: NodeId,
@@ -332,9 +372,15 @@ impl World {
             return Ok(());
         };
         let answer = match (reply, caller) {
+            (Reply::Verified | Reply::Added | Reply::Ended(_), _)
+                if self.is_of_keeper(caller) && !self.is_newest(epoch) =>
+            {
+                self.count("answer of an old coordinator not told");
+                Err((ErrorKind::NotCoordinator, None))
+            }
             (Reply::Session(producer) | Reply::Ended(producer), _) => Ok(producer),
             (
-                Reply::Added,
+                Reply::Added | Reply::Verified,
                 Caller::Gate { producer, .. }
                 | Caller::Writer {
                     ask: Ask::Add { producer, .. },
@@ -359,8 +405,7 @@ impl World {
                 );
                 let log = self.transaction_log();
                 let leader = log.and_then(|log| self.leader_known_to(id, log));
-                let newest = log.and_then(|log| self.controller.state.partition_at(log));
-                let stale = final_ && newest.map(|p| p.leader_epoch) != Some(epoch);
+                let stale = final_ && !self.is_newest(epoch);
                 if stale {
                     self.count("refusal of an old coordinator not told");
                 }
@@ -412,7 +457,7 @@ impl World {
             acks: Acks::All,
             kind: Kind::Plain,
             leader_epoch: Some(epoch),
-            verified: false,
+            verified: Verified::No,
         };
         self.offer(id, produce)
     }

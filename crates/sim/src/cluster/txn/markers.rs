@@ -2,10 +2,10 @@
 //! Follows `varve-broker`, `transactions/markers.rs`, with one partition in a message.
 
 use varve_metadata::PartitionKey;
-use varve_partition::{Rejection, TransactionEnd};
+use varve_partition::{Rejection, TransactionEnd, Verified};
 use varve_record::{EndMarker, Marker};
 use varve_txn::{Input, Markers};
-use varve_types::{Acks, LeaderEpoch, NodeId, ProducerId, TransactionalId};
+use varve_types::{Acks, LeaderEpoch, NodeId, Offset, ProducerId, TransactionalId};
 
 use super::super::disk::Kind;
 use super::super::world::{Addr, Message, Origin, Produce, World};
@@ -17,6 +17,7 @@ pub(in crate::cluster) struct Order {
     /// Number of the transactional id.
     name: usize,
     producer: ProducerId,
+    number: Option<i64>,
     commit: bool,
     /// Epoch of the coordinator.
     pub(super) epoch: LeaderEpoch,
@@ -35,6 +36,7 @@ impl Order {
             end: EndMarker {
                 marker,
                 coordinator_epoch,
+                number: self.number,
             },
         }
     }
@@ -43,6 +45,7 @@ impl Order {
         Input::MarkersFailed {
             name: name(self.name),
             producer: self.producer,
+            number: self.number,
         }
     }
 
@@ -50,6 +53,7 @@ impl Order {
         Input::MarkersDone {
             name: name(self.name),
             producer: self.producer,
+            number: self.number,
             partitions: vec![place(self.key)],
         }
     }
@@ -66,6 +70,7 @@ impl World {
             let order = Order {
                 name,
                 producer: markers.producer,
+                number: markers.number,
                 commit: markers.commit,
                 epoch,
                 key: key_of(place),
@@ -105,7 +110,7 @@ impl World {
             acks: Acks::All,
             kind: Kind::Marker(end),
             leader_epoch: None,
-            verified: false,
+            verified: Verified::No,
         };
         self.offer(id, produce)
     }
@@ -115,28 +120,25 @@ impl World {
         &mut self,
         id: NodeId,
         produce: &Produce,
-        result: Result<(), Rejection>,
+        result: Result<Offset, Rejection>,
     ) -> Result<(), String> {
         let Origin::Marker { to, order } = produce.origin else {
             return Ok(());
         };
         // With a greater epoch there this marker is there already, or nothing it would end is.
-        let done = matches!(result, Ok(()) | Err(Rejection::ProducerFenced { .. }));
+        let done = matches!(result, Ok(_) | Err(Rejection::ProducerFenced { .. }));
         if let Err(Rejection::CoordinatorFenced { .. }) = result {
             self.count("marker of an old coordinator refused");
         }
-        if result.is_ok()
-            && let Some(replica) = self.replica(id, order.key)
-            && replica
-                .registered
-                .get(&order.producer.id)
-                .is_some_and(|epoch| *epoch < order.producer.epoch)
-        {
-            replica.registered.remove(&order.producer.id);
-        }
-        // The coordinator of the group hears of it first.
-        if result.is_ok() && self.role(order.key) == Role::Offsets {
-            self.group_hears_of_marker(id, order.producer, order.commit)?;
+        if let Ok(at) = result {
+            let kept_at = order.number.map(|_| at);
+            if let Some(replica) = self.replica(id, order.key) {
+                replica.registered.ended(order.producer, kept_at);
+            }
+            // The coordinator of the group hears of it first.
+            if self.role(order.key) == Role::Offsets {
+                self.group_hears_of_marker(id, (order.producer, kept_at), order.commit)?;
+            }
         }
         self.send(
             Addr::Node(id),

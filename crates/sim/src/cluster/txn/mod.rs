@@ -30,6 +30,9 @@ pub(super) use writers::{WRITERS, Writer};
 /// A record of an internal topic.
 pub(super) type KeyValue = (Vec<u8>, Option<Vec<u8>>);
 
+/// The producers of this transactional id keep their epoch from one transaction to the next.
+pub(super) const KEEPER: usize = 1;
+
 /// What a partition is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Role {
@@ -57,6 +60,10 @@ pub(super) enum Ask {
         keep: Option<ProducerId>,
     },
     Add {
+        producer: ProducerId,
+        key: PartitionKey,
+    },
+    Verify {
         producer: ProducerId,
         key: PartitionKey,
     },
@@ -121,7 +128,8 @@ impl Transactions {
 pub(super) fn marker_value(end: &TransactionEnd) -> u64 {
     let commit = u64::from(end.end.marker == varve_record::Marker::Commit);
     let ProducerId { id, epoch } = end.producer;
-    (1 << 63) | (id as u64) << 20 | (epoch as u64) << 1 | commit
+    let number = end.end.number.unwrap_or(0) as u64;
+    (1 << 63) | number << 44 | (id as u64) << 20 | (epoch as u64) << 1 | commit
 }
 
 fn name(number: usize) -> TransactionalId {

@@ -20,6 +20,8 @@ pub(in crate::cluster) struct Transaction {
     pub(super) commit_asked: bool,
     /// Offsets that were committed with it.
     pub(super) offsets: Vec<u64>,
+    /// Which of its epoch it is, of a producer that keeps it.
+    pub(super) number: Option<i64>,
     /// What the producer was told became of it.
     told: Option<bool>,
     /// What readers of committed records were shown first: it, or not.
@@ -38,8 +40,8 @@ pub(in crate::cluster) struct Seen {
     visible: BTreeMap<u64, bool>,
     /// Partitions that are durably registered, by session.
     registered: BTreeMap<ProducerId, BTreeSet<PartitionKey>>,
-    /// Decisions that are durable, by the producer of their markers.
-    decided: BTreeMap<ProducerId, bool>,
+    /// Decisions that are durable, by the producer and the number of their markers.
+    decided: BTreeMap<(ProducerId, Option<i64>), bool>,
     /// Committed transactions of which something was shown.
     pub(in crate::cluster) committed: u64,
 }
@@ -55,10 +57,11 @@ impl Seen {
         else {
             return Ok(());
         };
-        let later = ProducerId {
+        let latest = ProducerId {
             epoch: i16::MAX,
-            ..marker
+            ..marker.0
         };
+        let later = (latest, Some(i64::MAX));
         let newest = self.decided.range(marker..=later).next_back();
         match newest {
             Some((known, first)) if *known == marker && *first != commit => Err(format!(
@@ -77,7 +80,7 @@ impl Seen {
     /// T5: a leader appends a marker.
     pub(in crate::cluster) fn marked(&self, end: &TransactionEnd) -> Result<(), String> {
         let commit = end.end.marker == Marker::Commit;
-        match self.decided.get(&end.producer) {
+        match self.decided.get(&(end.producer, end.end.number)) {
             Some(decided) if *decided == commit => Ok(()),
             decided => Err(format!(
                 "T5: a marker {end:?} is written, and what is durably decided is {decided:?}"
@@ -150,10 +153,18 @@ impl Seen {
         ))
     }
 
-    /// Whether the transaction of that session is durably committed.
-    pub(super) fn is_committed(&self, producer: ProducerId) -> bool {
-        let epoch = producer.epoch.saturating_add(1);
-        self.decided.get(&ProducerId { epoch, ..producer }) == Some(&true)
+    /// Whether the transaction of that session that this commit of offsets is part of is durably committed.
+    pub(super) fn is_committed(&self, producer: ProducerId, commit: u64) -> bool {
+        let serial = self.of_offset.get(&commit);
+        let transaction = serial.and_then(|serial| self.transactions.get(serial));
+        let marker = match transaction.and_then(|t| t.number) {
+            Some(number) => (producer, Some(number)),
+            None => {
+                let epoch = producer.epoch.saturating_add(1);
+                (ProducerId { epoch, ..producer }, None)
+            }
+        };
+        self.decided.get(&marker) == Some(&true)
     }
 
     /// A producer is told what became of its transaction.

@@ -5,13 +5,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use varve_metadata::PartitionKey;
+use varve_partition::Verified;
 use varve_types::{Acks, ErrorKind, NodeId, Offset, ProducerId, Sequence};
 
 use super::super::disk::Kind;
 use super::super::groups;
 use super::super::world::{Addr, Event, Message, Origin, Produce, World};
 use super::seen::Transaction;
-use super::{Answer, Ask, Call, Role, Transactions};
+use super::{Answer, Ask, Call, KEEPER, Role, Transactions};
 
 /// First number of a transactional producer, as messages name it.
 pub(in crate::cluster) const WRITERS: usize = 10;
@@ -39,6 +40,8 @@ struct Asked {
     request: u64,
     call: Call,
     sent: u64,
+    /// It was sent before, to whom it thought is the coordinator, and nobody answered.
+    unanswered: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,6 +73,8 @@ pub(in crate::cluster) struct Writer {
     /// It registers partitions itself, rather than leave it to their leaders.
     explicit: bool,
     added: BTreeSet<PartitionKey>,
+    /// Transactions that have ended in its epoch, of one that keeps it.
+    ended: i64,
     sequences: BTreeMap<PartitionKey, i32>,
     pending: BTreeMap<u64, Pending>,
     asked: Option<Asked>,
@@ -97,6 +102,18 @@ impl Writer {
         format!("{self:?}")
     }
 
+    /// Whether it keeps its epoch from one transaction to the next. Such a one registers every partition itself, and ends
+    /// no transaction with batches under way, unless it begins a new session after that.
+    pub(super) const fn keeps(&self) -> bool {
+        self.name == KEEPER
+    }
+
+    /// Whether it waits for the answer to that call.
+    pub(in crate::cluster) fn asks(&self, request: u64) -> bool {
+        let offsets = self.offsets.as_ref().is_some_and(|o| o.0 == request);
+        offsets || self.asked.is_some_and(|a| a.request == request)
+    }
+
     fn request(&mut self) -> u64 {
         self.next_request += 1;
         self.next_request
@@ -116,20 +133,28 @@ impl Writer {
             request,
             call,
             sent,
+            unanswered: false,
         });
     }
 
     /// The next transaction, with a session of its own.
     fn begin(&mut self, session: ProducerId, serial: u64, batches: u64, explicit: bool) {
+        let goes_on = self.keeps() && self.session == Some(session);
+        self.ended = match goes_on {
+            true => self.ended + 1,
+            false => 0,
+        };
+        if !goes_on {
+            self.sequences.clear();
+        }
         self.session = Some(session);
         self.serial = serial;
         self.batches_left = batches;
-        self.explicit = explicit;
+        self.explicit = explicit || self.keeps();
         self.stage = Stage::Work;
         self.begun = false;
         self.doomed = false;
         self.added.clear();
-        self.sequences.clear();
         self.pending.clear();
         self.offsets = None;
         self.wants_offsets = explicit != batches.is_multiple_of(2);
@@ -167,7 +192,7 @@ impl Writer {
             acks: Acks::All,
             kind: Kind::Transactional,
             leader_epoch: None,
-            verified: false,
+            verified: Verified::No,
         };
         let pending = Pending {
             produce,
@@ -194,8 +219,11 @@ impl Writer {
         }
         if let Some(asked) = self.asked.as_mut().filter(|a| a.sent + TIMEOUT_MS < now) {
             asked.sent = now;
+            if std::mem::replace(&mut asked.unanswered, true) {
+                self.coordinator = None;
+            }
             let (request, call) = (asked.request, asked.call);
-            due.push((self.coordinator.take(), Message::Call { request, call }));
+            due.push((self.coordinator, Message::Call { request, call }));
         }
         if let Some((request, ask, sent)) = &mut self.offsets
             && *sent + TIMEOUT_MS < now
@@ -241,6 +269,7 @@ impl Transactions {
             begun: false,
             explicit: false,
             added: BTreeSet::new(),
+            ended: 0,
             sequences: BTreeMap::new(),
             pending: BTreeMap::new(),
             asked: None,
@@ -271,7 +300,11 @@ impl World {
     /// The transactional producers of the beginning.
     pub(in crate::cluster) fn begin_writers(&mut self) {
         for name in 0..=NAMES {
-            let timeout_ms = 1_500 + self.rng.below(2_500);
+            let mut timeout_ms = 1_500 + self.rng.below(2_500);
+            if name == KEEPER {
+                // It has more to ask before it can end one.
+                timeout_ms += 2_500;
+            }
             let every_ms = 5 + self.rng.below(30);
             let number = self.transactions.writer(name, timeout_ms, every_ms);
             self.at(300, Event::Client(number));
@@ -321,10 +354,21 @@ impl World {
         let records = 1 + self.rng.below(3) as u32;
         let (impatient, aborts) = (self.rng.below(25) == 0, self.rng.below(5) == 0);
         let commit = self.group.serial();
+        let home = self.log_of(Role::Offsets);
         let Transactions { writers, seen, .. } = &mut self.transactions;
         let Some(writer) = writers.get_mut(&number).filter(|w| w.asked.is_none()) else {
             return;
         };
+        if impatient && !healed && writer.keeps() && writer.begun {
+            // It gives up what is under way, and so the transaction, and the session after that.
+            writer.doomed |= !writer.pending.is_empty();
+            writer.pending.clear();
+        }
+        let impatient = impatient && !writer.keeps();
+        let number = writer.keeps().then_some(writer.ended + 1);
+        if let Some(transaction) = seen.transactions.get_mut(&writer.serial) {
+            transaction.number = number;
+        }
         match (writer.stage, writer.session) {
             (Stage::Begin, keep) => {
                 let timeout_ms = writer.timeout_ms;
@@ -353,6 +397,10 @@ impl World {
                         }
                     }
                 } else if writer.wants_offsets && !writer.doomed {
+                    if let Some(key) = home.filter(|k| writer.keeps() && !writer.added.contains(k))
+                    {
+                        return writer.ask(now, Ask::Add { producer, key });
+                    }
                     writer.wants_offsets = false;
                     writer.begun = true;
                     seen.of_offset.insert(commit, writer.serial);
@@ -477,10 +525,20 @@ impl World {
     }
 
     fn offsets_answered(&mut self, number: usize, request: u64, reply: &groups::Reply) {
+        let now = self.now;
         let Transactions { writers, seen, .. } = &mut self.transactions;
         let Some(writer) = writers.get_mut(&number) else {
             return;
         };
+        if let (Some(offsets), groups::Reply::Failed(ErrorKind::NotCoordinator, Some(hint))) =
+            (&mut writer.offsets, reply)
+            && offsets.0 == request
+        {
+            // Nothing was committed there.
+            writer.group_coordinator = Some(*hint);
+            offsets.2 = now.saturating_sub(TIMEOUT_MS + 1);
+            return;
+        }
         let Some((_, groups::Ask::TxnCommit { serial, .. }, _)) =
             writer.offsets.take_if(|o| o.0 == request)
         else {
@@ -502,7 +560,7 @@ impl World {
     }
 
     fn call_answered(&mut self, number: usize, request: u64, answer: Answer) -> Result<(), String> {
-        let (serial, healed) = (self.transactions.next_serial(), self.healed);
+        let (now, serial, healed) = (self.now, self.transactions.next_serial(), self.healed);
         let (batches, explicit) = (1 + self.rng.below(4), self.rng.below(2) == 0);
         let Transactions { writers, seen, .. } = &mut self.transactions;
         let Some(writer) = writers.get_mut(&number) else {
@@ -517,6 +575,8 @@ impl World {
                 writer.asked = None;
                 writer.begin(session, serial, batches, explicit);
             }
+            // Only leaders ask that.
+            (Ask::Verify { .. }, Ok(_)) => {}
             (Ask::Add { key, .. }, Ok(_)) => {
                 writer.asked = None;
                 writer.added.insert(key);
@@ -533,7 +593,10 @@ impl World {
                 for serial in offsets.into_iter().flatten().filter(|_| commit) {
                     self.group.seen.acknowledged(serial)?;
                 }
-                writer.begin(session, serial, batches, explicit);
+                match writer.keeps() && writer.doomed {
+                    true => writer.start_over(true),
+                    false => writer.begin(session, serial, batches, explicit),
+                }
             }
             (ask, Err((ErrorKind::TransactionAborted, _))) => {
                 if ask.is_of(writer.stage) {
@@ -555,7 +618,13 @@ impl World {
                     writer.session
                 ));
             }
-            (_, Err((_, hint))) => writer.coordinator = hint,
+            (_, Err((_, hint))) => {
+                writer.coordinator = hint;
+                if let Some(asked) = writer.asked.as_mut().filter(|_| hint.is_some()) {
+                    asked.unanswered = false;
+                    asked.sent = now.saturating_sub(TIMEOUT_MS + 1);
+                }
+            }
         }
         if let Some(line) = line {
             self.say(|_| line);
