@@ -5,15 +5,12 @@ use crate::wire::generated::api_versions::{
     ApiVersion, ApiVersionsResponse, FinalizedFeatureKey, SupportedFeatureKey,
 };
 
-/// APIs that have tables and are not served yet.
+/// APIs that have tables and are not served.
 const NOT_SERVED: &[ApiKey] = &[
     // Producers whose transactions keep their epoch need these, and are not served.
     ApiKey::AddPartitionsToTxn,
     ApiKey::AddOffsetsToTxn,
-    ApiKey::DescribeLogDirs,
-    ApiKey::AlterPartitionReassignments,
-    ApiKey::ListPartitionReassignments,
-    ApiKey::DescribeProducers,
+    // Nothing here takes what clients measure (KIP-714), and they turn that off where it is not announced.
     ApiKey::GetTelemetrySubscriptions,
 ];
 
@@ -91,7 +88,7 @@ mod tests {
             assert!(key.has_version(api.min_version) && key.has_version(api.max_version));
             assert!(serves(key, api.max_version) && !serves(key, api.max_version + 1));
         }
-        assert!(!serves(ApiKey::DescribeLogDirs, 0));
+        assert!(!serves(ApiKey::GetTelemetrySubscriptions, 0));
         assert_eq!(announced(3, 0).finalized_features.len(), 1);
     }
 }

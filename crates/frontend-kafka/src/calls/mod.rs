@@ -8,6 +8,8 @@ mod fetch;
 mod groups;
 mod offsets;
 mod produce;
+mod producers;
+mod replicas;
 mod topics;
 mod transactions;
 
@@ -175,7 +177,7 @@ async fn respond<B: Broker + ClassicGroups + Operations>(
 ) -> (Option<Response>, Option<Outgoing>) {
     let response = match request {
         Request::ApiVersions(request) => {
-            Response::ApiVersions(cluster::api_versions(call, &request))
+            Response::ApiVersions(cluster::api_versions(shared, call, &request))
         }
         Request::Metadata(request) => {
             Response::Metadata(Box::pin(cluster::metadata(shared, call, request)).await)
@@ -200,6 +202,18 @@ async fn respond<B: Broker + ClassicGroups + Operations>(
         }
         Request::ElectLeaders(request) => {
             Response::ElectLeaders(Box::pin(topics::elect_leaders(shared, call, request)).await)
+        }
+        Request::DescribeLogDirs(request) => Response::DescribeLogDirs(
+            Box::pin(replicas::describe_log_dirs(shared, call, request)).await,
+        ),
+        Request::AlterPartitionReassignments(request) => Response::AlterPartitionReassignments(
+            Box::pin(replicas::alter_reassignments(shared, call, request)).await,
+        ),
+        Request::ListPartitionReassignments(request) => Response::ListPartitionReassignments(
+            replicas::list_reassignments(shared, call, &request),
+        ),
+        Request::DescribeProducers(request) => {
+            Response::DescribeProducers(Box::pin(producers::describe(shared, call, request)).await)
         }
         Request::DescribeConfigs(request) => {
             Response::DescribeConfigs(configs::describe(shared, call, &request))

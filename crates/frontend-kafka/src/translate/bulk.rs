@@ -46,6 +46,23 @@ fn partitions(request: &Request) -> usize {
             topics.map(|t| t.partitions.len()).sum()
         }
         Request::CreateTopics(r) => r.topics.iter().map(|t| t.assignments.len()).sum(),
+        // A topic without partitions has its place in the answer too.
+        Request::DescribeProducers(r) => {
+            let topics = r.topics.iter();
+            topics.map(|t| t.partition_indexes.len().max(1)).sum()
+        }
+        Request::AlterPartitionReassignments(r) => {
+            let topics = r.topics.iter();
+            topics.map(|t| t.partitions.len().max(1)).sum()
+        }
+        Request::ListPartitionReassignments(r) => {
+            let topics = r.topics.iter().flatten();
+            topics.map(|t| t.partition_indexes.len().max(1)).sum()
+        }
+        Request::DescribeLogDirs(r) => {
+            let topics = r.topics.iter().flatten();
+            topics.map(|t| t.partitions.len().max(1)).sum()
+        }
         _ => 0,
     }
 }

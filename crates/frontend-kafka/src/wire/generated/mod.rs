@@ -75,7 +75,7 @@ pub enum ApiKey {
     DescribeGroups = 15,
     /// Key 16, versions 0 to 5.
     ListGroups = 16,
-    /// Key 18, versions 0 to 4.
+    /// Key 18, versions 0 to 5.
     ApiVersions = 18,
     /// Key 19, versions 0 to 7.
     CreateTopics = 19,
@@ -93,7 +93,7 @@ pub enum ApiKey {
     AddOffsetsToTxn = 25,
     /// Key 26, versions 0 to 5.
     EndTxn = 26,
-    /// Key 28, versions 0 to 5.
+    /// Key 28, versions 0 to 6.
     TxnOffsetCommit = 28,
     /// Key 32, versions 0 to 4.
     DescribeConfigs = 32,
@@ -103,7 +103,7 @@ pub enum ApiKey {
     DescribeLogDirs = 35,
     /// Key 37, versions 0 to 3.
     CreatePartitions = 37,
-    /// Key 42, versions 0 to 2.
+    /// Key 42, versions 0 to 3.
     DeleteGroups = 42,
     /// Key 43, versions 0 to 2.
     ElectLeaders = 43,
@@ -388,7 +388,7 @@ impl ApiKey {
             Self::SyncGroup => 5,
             Self::DescribeGroups => 6,
             Self::ListGroups => 5,
-            Self::ApiVersions => 4,
+            Self::ApiVersions => 5,
             Self::CreateTopics => 7,
             Self::DeleteTopics => 6,
             Self::DeleteRecords => 2,
@@ -397,12 +397,12 @@ impl ApiKey {
             Self::AddPartitionsToTxn => 5,
             Self::AddOffsetsToTxn => 4,
             Self::EndTxn => 5,
-            Self::TxnOffsetCommit => 5,
+            Self::TxnOffsetCommit => 6,
             Self::DescribeConfigs => 4,
             Self::AlterConfigs => 2,
             Self::DescribeLogDirs => 5,
             Self::CreatePartitions => 3,
-            Self::DeleteGroups => 2,
+            Self::DeleteGroups => 3,
             Self::ElectLeaders => 2,
             Self::IncrementalAlterConfigs => 1,
             Self::AlterPartitionReassignments => 1,
