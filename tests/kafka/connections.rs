@@ -16,6 +16,7 @@ fn versions() -> ApiVersionsRequest {
     ApiVersionsRequest {
         client_software_name: Text::from_static("test"),
         client_software_version: Text::from_static("1.0"),
+        ..ApiVersionsRequest::default()
     }
 }
 
@@ -23,7 +24,7 @@ fn versions() -> ApiVersionsRequest {
 async fn versions_are_told_in_every_version() {
     let bed = Bed::start(&[]).await;
     let mut client = bed.client().await;
-    for version in 0..=4 {
+    for version in 0..=5 {
         let request = match version {
             0..=2 => ApiVersionsRequest::default(),
             _ => versions(),
@@ -38,6 +39,34 @@ async fn versions_are_told_in_every_version() {
     // Software without a name is told so, and what there is.
     let response = ask!(client, 3, ApiVersions, ApiVersionsRequest::default());
     assert_eq!(response.error_code, ErrorCode::InvalidRequest.code());
+    bed.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_means_another_node_is_told_so() {
+    let bed = Bed::start(&[]).await;
+    let mut client = bed.client().await;
+    let all = MetadataRequest {
+        topics: None,
+        ..MetadataRequest::default()
+    };
+    let cluster = ask!(client, 12, Metadata, all).cluster_id.unwrap();
+    let other = Text::from_static("another");
+    for (cluster_id, node_id, code) in [
+        (Some(&cluster), 1, ErrorCode::None),
+        (Some(&cluster), 2, ErrorCode::RebootstrapRequired),
+        (Some(&other), 1, ErrorCode::RebootstrapRequired),
+        (Some(&cluster), -1, ErrorCode::InvalidRequest),
+        (None, 1, ErrorCode::InvalidRequest),
+    ] {
+        let request = ApiVersionsRequest {
+            cluster_id: cluster_id.cloned(),
+            node_id,
+            ..versions()
+        };
+        let response = ask!(client, 5, ApiVersions, request);
+        assert_eq!(response.error_code, code.code(), "{cluster_id:?} {node_id}");
+    }
     bed.stop().await;
 }
 
