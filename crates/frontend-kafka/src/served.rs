@@ -26,6 +26,8 @@ const fn remark(key: ApiKey) -> &'static str {
         ApiKey::DescribeConfigs | ApiKey::AlterConfigs | ApiKey::IncrementalAlterConfigs => {
             "those of topics; a node's are in its file"
         }
+        ApiKey::GetTelemetrySubscriptions => "nothing of what clients measure is wanted (KIP-714)",
+        ApiKey::PushTelemetry => "what comes all the same is dropped",
         ApiKey::InitProducerId => "with a transactional id: 5",
         ApiKey::ListTransactions => "by state and producer",
         ApiKey::JoinGroup | ApiKey::SyncGroup | ApiKey::Heartbeat | ApiKey::LeaveGroup => {

@@ -10,8 +10,6 @@ const NOT_SERVED: &[ApiKey] = &[
     // Producers whose transactions keep their epoch need these, and are not served.
     ApiKey::AddPartitionsToTxn,
     ApiKey::AddOffsetsToTxn,
-    // Nothing here takes what clients measure (KIP-714), and they turn that off where it is not announced.
-    ApiKey::GetTelemetrySubscriptions,
 ];
 
 /// First and last version of an API that is served; `None`: it is not.
@@ -88,7 +86,7 @@ mod tests {
             assert!(key.has_version(api.min_version) && key.has_version(api.max_version));
             assert!(serves(key, api.max_version) && !serves(key, api.max_version + 1));
         }
-        assert!(!serves(ApiKey::GetTelemetrySubscriptions, 0));
+        assert!(!serves(ApiKey::Fetch, 3));
         assert_eq!(announced(3, 0).finalized_features.len(), 1);
     }
 }

@@ -10,6 +10,7 @@ mod offsets;
 mod produce;
 mod producers;
 mod replicas;
+mod telemetry;
 mod topics;
 mod transactions;
 
@@ -109,14 +110,14 @@ pub(crate) fn begin<B: Broker + ClassicGroups + Operations>(
     };
     let (key, version) = (request.key(), header.prefix.api_version);
     let call = Call::new(&header, peer);
-    if !versions::serves(key, version) {
-        return now(not_served(shared, &call, &request));
-    }
     if !bulk::is_bounded(&request) {
         if shared.log_limit.allows() {
             tracing::info!(%peer, api = key.name(), "a Kafka request names more than one may; its connection is closed");
         }
         return now(Answer::Close("too_much"));
+    }
+    if !versions::serves(key, version) {
+        return now(not_served(shared, &call, &request));
     }
     let shared = Arc::clone(shared);
     match request {
@@ -215,6 +216,10 @@ async fn respond<B: Broker + ClassicGroups + Operations>(
         Request::DescribeProducers(request) => {
             Response::DescribeProducers(Box::pin(producers::describe(shared, call, request)).await)
         }
+        Request::GetTelemetrySubscriptions(request) => {
+            Response::GetTelemetrySubscriptions(telemetry::subscriptions(&request))
+        }
+        Request::PushTelemetry(request) => Response::PushTelemetry(telemetry::push(&request)),
         Request::DescribeConfigs(request) => {
             Response::DescribeConfigs(configs::describe(shared, call, &request))
         }

@@ -41,6 +41,7 @@ pub mod offset_delete;
 pub mod offset_fetch;
 pub mod offset_for_leader_epoch;
 pub mod produce;
+pub mod push_telemetry;
 pub mod sync_group;
 pub mod txn_offset_commit;
 
@@ -129,6 +130,8 @@ pub enum ApiKey {
     ConsumerGroupDescribe = 69,
     /// Key 71, version 0.
     GetTelemetrySubscriptions = 71,
+    /// Key 72, version 0.
+    PushTelemetry = 72,
     /// Key 75, version 0.
     DescribeTopicPartitions = 75,
 }
@@ -176,6 +179,7 @@ impl ApiKey {
         Self::ConsumerGroupHeartbeat,
         Self::ConsumerGroupDescribe,
         Self::GetTelemetrySubscriptions,
+        Self::PushTelemetry,
         Self::DescribeTopicPartitions,
     ];
 
@@ -223,6 +227,7 @@ impl ApiKey {
             Self::ConsumerGroupHeartbeat => "ConsumerGroupHeartbeat",
             Self::ConsumerGroupDescribe => "ConsumerGroupDescribe",
             Self::GetTelemetrySubscriptions => "GetTelemetrySubscriptions",
+            Self::PushTelemetry => "PushTelemetry",
             Self::DescribeTopicPartitions => "DescribeTopicPartitions",
         }
     }
@@ -271,6 +276,7 @@ impl ApiKey {
             Self::ConsumerGroupHeartbeat => "ConsumerGroupHeartbeatRequest",
             Self::ConsumerGroupDescribe => "ConsumerGroupDescribeRequest",
             Self::GetTelemetrySubscriptions => "GetTelemetrySubscriptionsRequest",
+            Self::PushTelemetry => "PushTelemetryRequest",
             Self::DescribeTopicPartitions => "DescribeTopicPartitionsRequest",
         }
     }
@@ -319,6 +325,7 @@ impl ApiKey {
             Self::ConsumerGroupHeartbeat => "ConsumerGroupHeartbeatResponse",
             Self::ConsumerGroupDescribe => "ConsumerGroupDescribeResponse",
             Self::GetTelemetrySubscriptions => "GetTelemetrySubscriptionsResponse",
+            Self::PushTelemetry => "PushTelemetryResponse",
             Self::DescribeTopicPartitions => "DescribeTopicPartitionsResponse",
         }
     }
@@ -367,6 +374,7 @@ impl ApiKey {
             Self::ConsumerGroupHeartbeat => 0,
             Self::ConsumerGroupDescribe => 0,
             Self::GetTelemetrySubscriptions => 0,
+            Self::PushTelemetry => 0,
             Self::DescribeTopicPartitions => 0,
         }
     }
@@ -415,6 +423,7 @@ impl ApiKey {
             Self::ConsumerGroupHeartbeat => 1,
             Self::ConsumerGroupDescribe => 1,
             Self::GetTelemetrySubscriptions => 0,
+            Self::PushTelemetry => 0,
             Self::DescribeTopicPartitions => 0,
         }
     }
@@ -463,6 +472,7 @@ impl ApiKey {
             Self::ConsumerGroupHeartbeat => Some(0),
             Self::ConsumerGroupDescribe => Some(0),
             Self::GetTelemetrySubscriptions => Some(0),
+            Self::PushTelemetry => Some(0),
             Self::DescribeTopicPartitions => Some(0),
         }
     }
@@ -511,6 +521,7 @@ impl ApiKey {
             68 => Self::ConsumerGroupHeartbeat,
             69 => Self::ConsumerGroupDescribe,
             71 => Self::GetTelemetrySubscriptions,
+            72 => Self::PushTelemetry,
             75 => Self::DescribeTopicPartitions,
             _ => return None,
         })
@@ -600,6 +611,8 @@ pub enum Request {
     ConsumerGroupDescribe(consumer_group_describe::ConsumerGroupDescribeRequest),
     /// `GetTelemetrySubscriptions`.
     GetTelemetrySubscriptions(get_telemetry_subscriptions::GetTelemetrySubscriptionsRequest),
+    /// `PushTelemetry`.
+    PushTelemetry(push_telemetry::PushTelemetryRequest),
     /// `DescribeTopicPartitions`.
     DescribeTopicPartitions(describe_topic_partitions::DescribeTopicPartitionsRequest),
 }
@@ -649,6 +662,7 @@ impl Request {
             Self::ConsumerGroupHeartbeat(_) => ApiKey::ConsumerGroupHeartbeat,
             Self::ConsumerGroupDescribe(_) => ApiKey::ConsumerGroupDescribe,
             Self::GetTelemetrySubscriptions(_) => ApiKey::GetTelemetrySubscriptions,
+            Self::PushTelemetry(_) => ApiKey::PushTelemetry,
             Self::DescribeTopicPartitions(_) => ApiKey::DescribeTopicPartitions,
         }
     }
@@ -699,6 +713,7 @@ impl Request {
             ApiKey::ConsumerGroupHeartbeat => Self::ConsumerGroupHeartbeat(Wire::read(s)?),
             ApiKey::ConsumerGroupDescribe => Self::ConsumerGroupDescribe(Wire::read(s)?),
             ApiKey::GetTelemetrySubscriptions => Self::GetTelemetrySubscriptions(Wire::read(s)?),
+            ApiKey::PushTelemetry => Self::PushTelemetry(Wire::read(s)?),
             ApiKey::DescribeTopicPartitions => Self::DescribeTopicPartitions(Wire::read(s)?),
         })
     }
@@ -749,6 +764,7 @@ impl Request {
             Self::ConsumerGroupHeartbeat(m) => m.write(w),
             Self::ConsumerGroupDescribe(m) => m.write(w),
             Self::GetTelemetrySubscriptions(m) => m.write(w),
+            Self::PushTelemetry(m) => m.write(w),
             Self::DescribeTopicPartitions(m) => m.write(w),
         }
     }
@@ -837,6 +853,8 @@ pub enum Response {
     ConsumerGroupDescribe(consumer_group_describe::ConsumerGroupDescribeResponse),
     /// `GetTelemetrySubscriptions`.
     GetTelemetrySubscriptions(get_telemetry_subscriptions::GetTelemetrySubscriptionsResponse),
+    /// `PushTelemetry`.
+    PushTelemetry(push_telemetry::PushTelemetryResponse),
     /// `DescribeTopicPartitions`.
     DescribeTopicPartitions(describe_topic_partitions::DescribeTopicPartitionsResponse),
 }
@@ -886,6 +904,7 @@ impl Response {
             Self::ConsumerGroupHeartbeat(_) => ApiKey::ConsumerGroupHeartbeat,
             Self::ConsumerGroupDescribe(_) => ApiKey::ConsumerGroupDescribe,
             Self::GetTelemetrySubscriptions(_) => ApiKey::GetTelemetrySubscriptions,
+            Self::PushTelemetry(_) => ApiKey::PushTelemetry,
             Self::DescribeTopicPartitions(_) => ApiKey::DescribeTopicPartitions,
         }
     }
@@ -936,6 +955,7 @@ impl Response {
             ApiKey::ConsumerGroupHeartbeat => Self::ConsumerGroupHeartbeat(Wire::read(s)?),
             ApiKey::ConsumerGroupDescribe => Self::ConsumerGroupDescribe(Wire::read(s)?),
             ApiKey::GetTelemetrySubscriptions => Self::GetTelemetrySubscriptions(Wire::read(s)?),
+            ApiKey::PushTelemetry => Self::PushTelemetry(Wire::read(s)?),
             ApiKey::DescribeTopicPartitions => Self::DescribeTopicPartitions(Wire::read(s)?),
         })
     }
@@ -986,6 +1006,7 @@ impl Response {
             Self::ConsumerGroupHeartbeat(m) => m.write(w),
             Self::ConsumerGroupDescribe(m) => m.write(w),
             Self::GetTelemetrySubscriptions(m) => m.write(w),
+            Self::PushTelemetry(m) => m.write(w),
             Self::DescribeTopicPartitions(m) => m.write(w),
         }
     }
