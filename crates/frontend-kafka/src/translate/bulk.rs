@@ -87,6 +87,9 @@ fn names(request: &Request) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use crate::wire::generated::alter_partition_reassignments::{
+        AlterPartitionReassignmentsRequest, ReassignableTopic,
+    };
     use crate::wire::generated::find_coordinator::FindCoordinatorRequest;
     use crate::wire::generated::offset_fetch::{
         OffsetFetchRequest, OffsetFetchRequestGroup, OffsetFetchRequestTopics,
@@ -119,5 +122,12 @@ mod tests {
             })
         };
         assert!(is_bounded(&offsets(PARTITIONS_MAX)) && !is_bounded(&offsets(PARTITIONS_MAX + 1)));
+        let empty = |count| {
+            Request::AlterPartitionReassignments(AlterPartitionReassignmentsRequest {
+                topics: vec![ReassignableTopic::default(); count],
+                ..AlterPartitionReassignmentsRequest::default()
+            })
+        };
+        assert!(is_bounded(&empty(PARTITIONS_MAX)) && !is_bounded(&empty(PARTITIONS_MAX + 1)));
     }
 }
