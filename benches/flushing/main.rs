@@ -187,6 +187,7 @@ async fn drive(
     while sent < count || !waiting.is_empty() {
         while sent < count && waiting.len() < in_flight {
             let request = Produce {
+                transaction_version: Default::default(),
                 transactional_id: None,
                 topic: topic.clone(),
                 partition: PartitionId((sent % partitions as usize) as i32),

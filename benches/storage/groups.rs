@@ -130,6 +130,7 @@ async fn drive(
             answer.map_err(|e| anyhow!("{e:?}"))?;
         }
         let request = Produce {
+            transaction_version: Default::default(),
             transactional_id: None,
             topic: topic.clone(),
             partition: PartitionId(i32::try_from(n % partitions)?),

@@ -5,9 +5,13 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use varve_frontend_kafka::wire::generated::api_versions::ApiVersionsRequest;
+use varve_frontend_kafka::wire::generated::fetch::{FetchPartition, FetchRequest, FetchTopic};
 use varve_frontend_kafka::wire::generated::get_telemetry_subscriptions::GetTelemetrySubscriptionsRequest;
 use varve_frontend_kafka::wire::generated::metadata::MetadataRequest;
-use varve_frontend_kafka::wire::{ApiKey, ErrorCode, Request, Response, Text, decode_response};
+use varve_frontend_kafka::wire::generated::push_telemetry::PushTelemetryRequest;
+use varve_frontend_kafka::wire::{
+    ApiKey, ErrorCode, Request, Response, Text, Uuid, decode_response,
+};
 
 use crate::Bed;
 use crate::client::{Client, ask};
@@ -16,6 +20,7 @@ fn versions() -> ApiVersionsRequest {
     ApiVersionsRequest {
         client_software_name: Text::from_static("test"),
         client_software_version: Text::from_static("1.0"),
+        ..ApiVersionsRequest::default()
     }
 }
 
@@ -23,7 +28,7 @@ fn versions() -> ApiVersionsRequest {
 async fn versions_are_told_in_every_version() {
     let bed = Bed::start(&[]).await;
     let mut client = bed.client().await;
-    for version in 0..=4 {
+    for version in 0..=5 {
         let request = match version {
             0..=2 => ApiVersionsRequest::default(),
             _ => versions(),
@@ -38,6 +43,34 @@ async fn versions_are_told_in_every_version() {
     // Software without a name is told so, and what there is.
     let response = ask!(client, 3, ApiVersions, ApiVersionsRequest::default());
     assert_eq!(response.error_code, ErrorCode::InvalidRequest.code());
+    bed.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_means_another_node_is_told_so() {
+    let bed = Bed::start(&[]).await;
+    let mut client = bed.client().await;
+    let all = MetadataRequest {
+        topics: None,
+        ..MetadataRequest::default()
+    };
+    let cluster = ask!(client, 12, Metadata, all).cluster_id.unwrap();
+    let other = Text::from_static("another");
+    for (cluster_id, node_id, code) in [
+        (Some(&cluster), 1, ErrorCode::None),
+        (Some(&cluster), 2, ErrorCode::RebootstrapRequired),
+        (Some(&other), 1, ErrorCode::RebootstrapRequired),
+        (Some(&cluster), -1, ErrorCode::InvalidRequest),
+        (None, 1, ErrorCode::InvalidRequest),
+    ] {
+        let request = ApiVersionsRequest {
+            cluster_id: cluster_id.cloned(),
+            node_id,
+            ..versions()
+        };
+        let response = ask!(client, 5, ApiVersions, request);
+        assert_eq!(response.error_code, code.code(), "{cluster_id:?} {node_id}");
+    }
     bed.stop().await;
 }
 
@@ -64,9 +97,20 @@ async fn an_unknown_version_of_versions_is_answered_in_version_0_and_the_connect
 async fn what_is_not_served_is_refused_by_its_own_response() {
     let bed = Bed::start(&[]).await;
     let mut client = bed.client().await;
-    let asks = GetTelemetrySubscriptionsRequest::default();
-    let response = ask!(client, 0, GetTelemetrySubscriptions, asks);
-    assert_eq!(response.error_code, ErrorCode::UnsupportedVersion.code());
+    // Reads of versions whose records are not stored here.
+    for version in 0..=3 {
+        let reads = FetchRequest {
+            topics: vec![FetchTopic {
+                topic: Text::from_static("orders"),
+                partitions: vec![FetchPartition::default()],
+                ..FetchTopic::default()
+            }],
+            ..FetchRequest::default()
+        };
+        let response = ask!(client, version, Fetch, reads);
+        let part = &response.responses[0].partitions[0];
+        assert_eq!(part.error_code, ErrorCode::UnsupportedVersion.code());
+    }
     // An API that nobody knows: there is nothing to say that the client would understand.
     client
         .raw(&[0, 0, 0, 8, 0x7f, 0xff, 0, 0, 0, 0, 0, 1])
@@ -161,5 +205,56 @@ async fn the_header_of_a_response_has_tags_where_its_version_has_them() {
         [0, 0, 0, 7, 0, 0],
         "id, and at once the error code"
     );
+    bed.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_keep_what_they_measure_to_themselves() {
+    let bed = Bed::start(&[]).await;
+    let mut client = bed.client().await;
+    let first = GetTelemetrySubscriptionsRequest::default();
+    let told = ask!(client, 0, GetTelemetrySubscriptions, first);
+    assert_eq!((told.error_code, told.requested_metrics.len()), (0, 0));
+    assert!(told.push_interval_ms > 0 && told.telemetry_max_bytes > 0);
+    let id = told.client_instance_id;
+    assert_ne!(id, Uuid::ZERO);
+    // Who has an id keeps it.
+    let again = GetTelemetrySubscriptionsRequest {
+        client_instance_id: id,
+    };
+    let again = ask!(client, 0, GetTelemetrySubscriptions, again);
+    assert_eq!(again.client_instance_id, id);
+    let subscription = told.subscription_id;
+    let large = vec![0; told.telemetry_max_bytes as usize + 1];
+    for (id, subscription, codec, metrics, code) in [
+        (id, subscription, 0, vec![1; 100], ErrorCode::None),
+        (id, subscription, 4, vec![], ErrorCode::None),
+        (
+            Uuid::ZERO,
+            subscription,
+            0,
+            vec![],
+            ErrorCode::InvalidRequest,
+        ),
+        (id, 77, 0, vec![], ErrorCode::UnknownSubscriptionId),
+        (
+            id,
+            subscription,
+            9,
+            vec![],
+            ErrorCode::UnsupportedCompressionType,
+        ),
+        (id, subscription, 0, large, ErrorCode::TelemetryTooLarge),
+    ] {
+        let push = PushTelemetryRequest {
+            client_instance_id: id,
+            subscription_id: subscription,
+            terminating: true,
+            compression_type: codec,
+            metrics: metrics.into(),
+        };
+        let answer = ask!(client, 0, PushTelemetry, push);
+        assert_eq!(answer.error_code, code.code());
+    }
     bed.stop().await;
 }

@@ -46,7 +46,7 @@ use varve_types::{Offset, PartitionId, ProducerId, Sequence, TopicPartition};
 use crate::Bed;
 use crate::client::{Client, ask};
 
-const GROUP: Text = Text::from_static("readers");
+pub(crate) const GROUP: Text = Text::from_static("readers");
 
 fn commit(version: i16, id: Uuid, offset: i64) -> OffsetCommitRequest {
     let by_id = version >= 10;
@@ -66,7 +66,12 @@ fn commit(version: i16, id: Uuid, offset: i64) -> OffsetCommitRequest {
 }
 
 /// What is committed, asked in that version: offset, and error of the partition.
-async fn committed(client: &mut Client, version: i16, id: Uuid, all: bool) -> (i64, i16) {
+pub(crate) async fn committed(
+    client: &mut Client,
+    version: i16,
+    id: Uuid,
+    all: bool,
+) -> (i64, i16) {
     if version < 8 {
         let topic = OffsetFetchRequestTopic {
             name: Text::from_static("orders"),
@@ -103,7 +108,7 @@ async fn committed(client: &mut Client, version: i16, id: Uuid, all: bool) -> (i
     (part.committed_offset, part.error_code)
 }
 
-fn values(values: &[&str], transaction: Option<(ProducerId, i32)>) -> Bytes {
+pub(crate) fn values(values: &[&str], transaction: Option<(ProducerId, i32)>) -> Bytes {
     let mut builder = BatchBuilder::new(Compression::None, None);
     for value in values {
         builder
@@ -116,7 +121,7 @@ fn values(values: &[&str], transaction: Option<(ProducerId, i32)>) -> Bytes {
     builder.build().unwrap()
 }
 
-async fn produce(
+pub(crate) async fn produce(
     client: &mut Client,
     topic: Uuid,
     records: Bytes,
@@ -231,9 +236,12 @@ async fn offsets_are_committed_and_read_in_every_version_and_by_both_apis() {
     let request = DeleteGroupsRequest {
         groups_names: vec![GROUP, Text::from_static("nobody")],
     };
-    let gone = ask!(client, 2, DeleteGroups, request);
+    let gone = ask!(client, 2, DeleteGroups, request.clone());
     let codes: Vec<i16> = gone.results.iter().map(|r| r.error_code).collect();
     assert_eq!(codes, [0, ErrorCode::GroupIdNotFound.code()]);
+    // Since version 3 with a sentence.
+    let gone = ask!(client, 3, DeleteGroups, request);
+    assert!(gone.results[1].error_message.is_some(), "{gone:?}");
     bed.stop().await;
 }
 
@@ -399,7 +407,7 @@ async fn members_share_partitions_by_heartbeats() {
     bed.stop().await;
 }
 
-async fn session(client: &mut Client, version: i16) -> InitProducerIdResponse {
+pub(crate) async fn session(client: &mut Client, version: i16) -> InitProducerIdResponse {
     let request = InitProducerIdRequest {
         transactional_id: Some(Text::from_static("payments")),
         transaction_timeout_ms: 60_000,
@@ -419,7 +427,7 @@ async fn session(client: &mut Client, version: i16) -> InitProducerIdResponse {
     }
 }
 
-async fn end(client: &mut Client, producer: ProducerId, commit: bool) -> ProducerId {
+pub(crate) async fn end(client: &mut Client, producer: ProducerId, commit: bool) -> ProducerId {
     let request = EndTxnRequest {
         transactional_id: Text::from_static("payments"),
         producer_id: producer.id,
@@ -478,6 +486,7 @@ async fn transactions_are_committed_and_aborted_and_readers_are_told_which() {
                 committed_offset: 0,
                 ..TxnOffsetCommitRequestPartition::default()
             }],
+            ..TxnOffsetCommitRequestTopic::default()
         }],
         ..TxnOffsetCommitRequest::default()
     };

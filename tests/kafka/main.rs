@@ -7,12 +7,14 @@
     reason = "a test fails by panicking"
 )]
 
+mod admin;
 mod classic;
 mod client;
 mod clients;
 mod cluster;
 mod connections;
 mod groups;
+mod moves;
 mod records;
 mod topics;
 

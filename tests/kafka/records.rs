@@ -158,6 +158,7 @@ async fn what_is_produced_by_the_nodes_own_api_is_fetched_at_its_offset() {
     for n in 0..3_i64 {
         let records = batch(&["own", &n.to_string()], None);
         let sent = Produce {
+            transaction_version: Default::default(),
             topic: "orders".parse().unwrap(),
             partition: PartitionId(0),
             acks: Acks::All,

@@ -3,7 +3,7 @@
 import sys
 import time
 
-from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition, errors
 from kafka.admin import ConfigResource, ConfigResourceType, NewPartitions, NewTopic
 from kafka.errors import TopicAlreadyExistsError
 
@@ -96,10 +96,53 @@ def consume():
     consumer.close()
 
 
+def replicas(admin, number):
+    partitions = admin.describe_topics([TOPIC])[0]["partitions"]
+    found = [p["replica_nodes"] for p in partitions if p["partition_index"] == number]
+    return list(found[0])
+
+
+def look_after(admin):
+    """What operators ask; older versions of the client lack some of it."""
+    place = TopicPartition(TOPIC, 0)
+    if hasattr(admin, "list_partition_reassignments"):
+        nodes = admin.describe_log_dirs()
+        assert len(nodes) == NODES, nodes
+        sizes = [
+            part["partition_size"]
+            for node in nodes
+            for directory in node["log_dirs"]
+            for topic in directory["topics"]
+            if topic["name"] == TOPIC
+            for part in topic["partitions"]
+        ]
+        assert len(sizes) >= 3 and sum(sizes) > 0, nodes
+        assert NODES > 1 or admin.list_partition_reassignments() == {}
+    else:
+        assert TOPIC in str(admin.describe_log_dirs())
+    if hasattr(admin, "alter_partition_reassignments"):
+        if NODES == 1:
+            cancelled = admin.alter_partition_reassignments({place: None})
+            assert cancelled == {place: errors.NoReassignmentInProgressError}, cancelled
+        for node in range(1, NODES + 1):
+            # Asked again until it is there: the cluster moves replicas by itself too, where nodes differ much.
+            until = time.time() + 60
+            while replicas(admin, 0) != [node]:
+                assert admin.alter_partition_reassignments({place: [node]}) == {place: None}
+                admin.list_partition_reassignments([place])
+                assert time.time() < until
+                time.sleep(0.05)
+    if hasattr(admin, "describe_producers"):
+        once = TopicPartition("once", 0)
+        told = admin.describe_producers([once])[once]
+        assert "last_sequence=99" in str(told), told
+
+
 def main():
     admin = administer()
     produce()
     consume()
+    look_after(admin)
     admin.create_partitions({TOPIC: NewPartitions(5)})
     assert len(admin.describe_topics([TOPIC])[0]["partitions"]) == 5
     admin.delete_topics([TOPIC])

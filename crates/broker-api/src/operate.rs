@@ -6,7 +6,7 @@
 
 use std::future::Future;
 
-use varve_types::{NodeId, TopicName, TopicPartition};
+use varve_types::{NodeId, Offset, ProducerId, Sequence, TopicName, TopicPartition};
 
 use crate::{Context, LeaderHint, NodeState, NodeStatus, Result};
 
@@ -79,6 +79,8 @@ pub struct Reassignment {
     pub partition: TopicPartition,
     /// Node that leads it; `None`: none at present.
     pub leader: Option<NodeId>,
+    /// Nodes that hold it, those being added and removed among them; the first is the preferred leader.
+    pub replicas: Vec<NodeId>,
     /// Replicas being added.
     pub adding: Vec<NodeId>,
     /// Replicas being removed.
@@ -109,6 +111,45 @@ pub struct Features {
     pub possible: u16,
     /// Registered nodes, ordered by id; those that are offline too.
     pub nodes: Vec<NodeFeatures>,
+}
+
+/// A replica on the disk of a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReplicaLog {
+    /// Partition.
+    pub partition: TopicPartition,
+    /// Bytes of its log.
+    pub size_bytes: u64,
+    /// Committed offsets, as far as the replica knows, that its log does not have; `None`: it is offline.
+    pub lag: Option<u64>,
+}
+
+/// Where a node keeps its data, and what it keeps there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogDirectory {
+    /// Path on that node.
+    pub path: String,
+    /// Size of its file system and what is free of that, bytes; `None`: it does not say.
+    pub space: Option<(u64, u64)>,
+    /// No new replicas are placed there at present.
+    pub closed: bool,
+    /// Replicas, ordered by topic and number.
+    pub replicas: Vec<ReplicaLog>,
+}
+
+/// A producer's session in one partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ActiveProducer {
+    /// Id and epoch.
+    pub producer: ProducerId,
+    /// Sequence of its last record; `None`: it has none in this epoch.
+    pub last_sequence: Option<Sequence>,
+    /// When it was last heard of, milliseconds since the Unix epoch.
+    pub last_used_ms: i64,
+    /// Epoch of the coordinator that ended its last transaction; `None`: no transaction has ended.
+    pub coordinator_epoch: Option<i32>,
+    /// Where its open transaction begins.
+    pub transaction_start: Option<Offset>,
 }
 
 /// Operations on a cluster. A node that is alone refuses all that need another node.
@@ -185,4 +226,14 @@ pub trait Operations: Send + Sync + 'static {
         ctx: &Context,
         partitions: Vec<TopicPartition>,
     ) -> impl Future<Output = Result<Vec<Result<()>>>> + Send;
+
+    /// Where this node keeps its data, and what it keeps there. No other node is asked.
+    fn log_directory(&self, ctx: &Context) -> impl Future<Output = Result<LogDirectory>> + Send;
+
+    /// Producers that a partition remembers, ordered by id. Its leader alone answers: they are what it judges by.
+    fn active_producers(
+        &self,
+        ctx: &Context,
+        partition: &TopicPartition,
+    ) -> impl Future<Output = Result<Vec<ActiveProducer>>> + Send;
 }

@@ -79,6 +79,12 @@ impl Space {
             .set(i64::try_from(space.available).unwrap_or(i64::MAX));
     }
 
+    /// Size of the data directory's file system and what is free of that, bytes; `None`: it does not say. May block.
+    pub(crate) fn measure(&self) -> Option<(u64, u64)> {
+        let space = self.vfs.free_space(&self.config.data_dir).ok()?;
+        Some((space.total, space.available))
+    }
+
     pub(crate) fn refuses(&self) -> bool {
         self.refuses.load(Ordering::Relaxed)
     }

@@ -173,6 +173,7 @@ mod tests {
         for (at, kind) in (0..).zip(what.chars()) {
             let batch = if kind == '!' {
                 let end = EndMarker {
+                    number: None,
                     marker: Marker::Abort,
                     coordinator_epoch: 0,
                 };

@@ -23,6 +23,7 @@ mod flusher;
 mod group_metrics;
 mod housekeeping;
 mod inbox;
+mod inspect;
 mod internal_topic;
 mod isolation;
 mod lane;

@@ -134,4 +134,16 @@ impl Operations for Broker {
         let cluster = self.inner.operated()?;
         owned(async move { Ok(cluster.cancel_reassignments(partitions).await) }).await
     }
+
+    async fn log_directory(&self, _ctx: &Context) -> Result<api::LogDirectory> {
+        Ok(self.inner.log_directory().await)
+    }
+
+    async fn active_producers(
+        &self,
+        _ctx: &Context,
+        partition: &TopicPartition,
+    ) -> Result<Vec<api::ActiveProducer>> {
+        self.inner.active_producers(partition).await
+    }
 }

@@ -221,6 +221,7 @@ async fn expected_offsets_are_compared() {
     let f = Fixture::new().await;
     let topic = f.create("orders", 1).await;
     let at = |n| Produce {
+        transaction_version: Default::default(),
         transactional_id: None,
         topic: topic.clone(),
         partition: PartitionId(0),

@@ -159,6 +159,7 @@ async fn a_sync_that_fails_on_every_replica_costs_neither_records_nor_the_leader
         // As if nobody waited for other replicas: they may be gone.
         let why = loop {
             let request = Produce {
+                transaction_version: Default::default(),
                 transactional_id: None,
                 topic: topic.clone(),
                 partition: PartitionId(0),

@@ -105,6 +105,7 @@ async fn batches_that_wait_for_the_registration_keep_their_order() {
     for sequence in 0..5 {
         let value = sequence.to_string();
         let request = Produce {
+            transaction_version: Default::default(),
             topic: topic.clone(),
             partition: PartitionId(0),
             acks: Acks::All,
@@ -152,6 +153,7 @@ async fn partitions_that_a_transaction_comes_to_at_a_time_are_registered_togethe
         let mut receipts = Vec::new();
         for n in 0..PARTITIONS {
             let request = Produce {
+                transaction_version: Default::default(),
                 topic: topic.clone(),
                 partition: PartitionId(n),
                 acks: Acks::All,
@@ -369,6 +371,7 @@ async fn what_makes_no_sense_is_refused_and_changes_nothing() {
     );
     for (id, acks) in [(None, Acks::All), (Some(producer.id.clone()), Acks::Leader)] {
         let request = Produce {
+            transaction_version: Default::default(),
             topic: topic.clone(),
             partition: PartitionId(0),
             acks,
@@ -491,6 +494,7 @@ async fn a_coordinator_that_was_replaced_without_knowing_sends_nobody_away() {
     assert!(second.session.epoch > first.session.epoch);
     let refused = |producer: ProducerId| {
         let request = EndTransaction {
+            version: Default::default(),
             id: id.parse().unwrap(),
             producer,
             commit: true,

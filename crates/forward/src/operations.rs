@@ -89,4 +89,19 @@ impl<B: Operations> Operations for Forwarding<B> {
     ) -> impl Future<Output = Result<Vec<Result<()>>>> + Send {
         self.broker.cancel_reassignments(ctx, partitions)
     }
+
+    fn log_directory(
+        &self,
+        ctx: &Context,
+    ) -> impl Future<Output = Result<api::LogDirectory>> + Send {
+        self.broker.log_directory(ctx)
+    }
+
+    fn active_producers(
+        &self,
+        ctx: &Context,
+        partition: &TopicPartition,
+    ) -> impl Future<Output = Result<Vec<api::ActiveProducer>>> + Send {
+        self.broker.active_producers(ctx, partition)
+    }
 }

@@ -11,6 +11,7 @@ mod calls;
 mod sessions;
 mod shared;
 
+pub mod served;
 pub mod server;
 pub mod translate;
 pub mod versions;

@@ -5,21 +5,9 @@ use crate::wire::generated::api_versions::{
     ApiVersion, ApiVersionsResponse, FinalizedFeatureKey, SupportedFeatureKey,
 };
 
-/// APIs that have tables and are not served yet.
-const NOT_SERVED: &[ApiKey] = &[
-    ApiKey::DescribeLogDirs,
-    ApiKey::AlterPartitionReassignments,
-    ApiKey::ListPartitionReassignments,
-    ApiKey::DescribeProducers,
-    ApiKey::GetTelemetrySubscriptions,
-];
-
-/// First and last version of an API that is served; `None`: it is not.
+/// First and last version of an API that is served.
 #[must_use]
-pub fn served(key: ApiKey) -> Option<(i16, i16)> {
-    if NOT_SERVED.contains(&key) {
-        return None;
-    }
+pub fn served(key: ApiKey) -> (i16, i16) {
     let first = match key {
         // Older ones carry records of a format that is not stored here.
         ApiKey::Fetch => 4,
@@ -30,25 +18,26 @@ pub fn served(key: ApiKey) -> Option<(i16, i16)> {
         ApiKey::AddPartitionsToTxn => 3,
         key => key.last_version(),
     };
-    Some((first, last))
+    (first, last)
 }
 
 /// Whether that version is announced.
 #[must_use]
 pub fn serves(key: ApiKey, version: i16) -> bool {
-    served(key).is_some_and(|(first, last)| (first..=last).contains(&version))
+    let (first, last) = served(key);
+    (first..=last).contains(&version)
 }
 
 /// What `ApiVersions` answers, as of `version`.
 #[must_use]
 pub fn announced(version: i16, error_code: i16) -> ApiVersionsResponse {
-    let keys = ApiKey::ALL.iter().filter_map(|key| {
-        let (min_version, max_version) = served(*key)?;
-        Some(ApiVersion {
+    let keys = ApiKey::ALL.iter().map(|key| {
+        let (min_version, max_version) = served(*key);
+        ApiVersion {
             api_key: *key as i16,
             min_version,
             max_version,
-        })
+        }
     });
     let mut response = ApiVersionsResponse {
         error_code,
@@ -91,7 +80,7 @@ mod tests {
             assert!(key.has_version(api.min_version) && key.has_version(api.max_version));
             assert!(serves(key, api.max_version) && !serves(key, api.max_version + 1));
         }
-        assert!(!serves(ApiKey::DescribeLogDirs, 0));
+        assert!(!serves(ApiKey::Fetch, 3));
         assert_eq!(announced(3, 0).finalized_features.len(), 1);
     }
 }

@@ -73,6 +73,21 @@ impl Session {
     }
 }
 
+/// A session, for people.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Active {
+    /// Id and epoch.
+    pub producer: ProducerId,
+    /// Sequence of the last record; `None`: there is none in this epoch.
+    pub last: Option<Sequence>,
+    /// When it was last used, milliseconds since the Unix epoch.
+    pub last_used_ms: i64,
+    /// Greatest coordinator epoch of a marker; `None`: there was none.
+    pub coordinator_epoch: Option<i32>,
+    /// First offset of the transaction that is open.
+    pub open: Option<Offset>,
+}
+
 /// What to do with a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
@@ -431,6 +446,24 @@ impl ProducerTable {
                 epoch: session.epoch,
             };
             Some((producer, session.open?))
+        })
+    }
+
+    /// Every session, by the id of its producer.
+    pub fn active(&self) -> impl Iterator<Item = Active> {
+        self.sessions.iter().map(|(id, session)| Active {
+            producer: ProducerId {
+                id: *id,
+                epoch: session.epoch,
+            },
+            last: session
+                .batches
+                .back()
+                .map(|b| b.first.plus(b.records.saturating_sub(1))),
+            last_used_ms: session.last_used_ms,
+            coordinator_epoch: (session.coordinator_epoch >= 0)
+                .then_some(session.coordinator_epoch),
+            open: session.open,
         })
     }
 

@@ -237,6 +237,27 @@ fn an_open_transaction_takes_nothing_else() {
     assert_eq!(t.judge(&verified(old, 75, 1), 0), fenced);
 }
 
+#[test]
+fn sessions_are_told_with_what_is_open() {
+    let mut t = table();
+    let told = |t: &ProducerTable| t.active().next().unwrap();
+    let plain = told(&t);
+    assert_eq!((plain.producer, plain.last), (P, Some(seq(69))));
+    assert_eq!((plain.last_used_ms, plain.open), (1000, None));
+    assert_eq!(plain.coordinator_epoch, None);
+    // A marker raises the epoch, in which there is no record yet.
+    take(&mut t, &marker(NEXT, Marker::Abort, 4), 75);
+    let ended = told(&t);
+    assert_eq!((ended.producer, ended.last), (NEXT, None));
+    assert_eq!(ended.coordinator_epoch, Some(4));
+    // Sequences wrap, and so does the last one.
+    let mut wrapped = ProducerTable::default();
+    append(&mut wrapped, P, 0, 1, 0, 1);
+    append(&mut wrapped, P, 1, i32::MAX.unsigned_abs(), 1, 2);
+    append(&mut wrapped, P, 0, 3, 1 << 40, 3);
+    assert_eq!(told(&wrapped).last, Some(seq(2)));
+}
+
 /// T3: nothing of a transaction, neither its records nor its marker, touches the next one.
 #[test]
 fn a_marker_fences_what_it_ends() {

@@ -18,6 +18,7 @@ fn named(topic: &str, partition: i32) -> (TopicId, TopicPartition) {
 
 fn registration() -> Registration {
     Registration {
+        verify_only: false,
         id: TransactionalId::new("billing-1").unwrap(),
         producer: PRODUCER,
         partitions: vec![named("orders", 0), named("orders", i32::MAX)],
@@ -30,6 +31,7 @@ fn order() -> MarkerOrder {
         partition: PartitionId(partition),
     };
     MarkerOrder {
+        number: None,
         producer: PRODUCER,
         commit: true,
         coordinator_epoch: LeaderEpoch::new(7).unwrap(),

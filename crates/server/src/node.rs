@@ -458,6 +458,7 @@ mod tests {
             .map_err(|_| ())
             .unwrap();
         let request = Produce {
+            transaction_version: Default::default(),
             transactional_id: None,
             topic: "orders".parse().unwrap(),
             partition: PartitionId(0),

@@ -138,6 +138,7 @@ pub fn seeds() -> Vec<(&'static str, Vec<u8>)> {
         Request::ApiVersions(api_versions::ApiVersionsRequest {
             client_software_name: text("name"),
             client_software_version: text("1.0"),
+            ..Default::default()
         }),
     );
     let mut stream = vec![0];

@@ -286,6 +286,7 @@ fn transaction_record() -> (Vec<u8>, Vec<u8>) {
         partition: PartitionId(partition),
     };
     let record = Record {
+        number: 0,
         producer: ProducerId { id: 9, epoch: 3 },
         previous: Some(ProducerId { id: 9, epoch: 2 }),
         timeout_ms: 60_000,

@@ -397,6 +397,7 @@ impl InCluster {
                 Some(Reassignment {
                     partition: TopicPartition::new(name.clone(), key.partition),
                     leader: partition.leader,
+                    replicas: partition.replicas.clone(),
                     adding: partition.adding.clone(),
                     removing: partition.removing.clone(),
                     remaining_bytes: bytes.sum(),

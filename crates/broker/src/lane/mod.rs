@@ -98,6 +98,11 @@ pub(crate) enum Command {
         to: Offset,
         reply: oneshot::Sender<Result<Offset, Error>>,
     },
+    /// Tell of the producers.
+    Producers {
+        slot: u32,
+        reply: crate::inspect::ProducersReply,
+    },
     /// The topic's configuration changed.
     Configure { slot: u32, config: Box<TopicConfig> },
     /// Let go of a damaged replica that does not count any more, with what the metadata say of it now: that
@@ -325,6 +330,7 @@ impl Lane {
             Command::Compact { slot, reply } => self.compact(slot, &reply),
             Command::Install { slot, part, reply } => self.install(slot, *part, reply),
             Command::CompactionOver { slot } => self.compaction_over(slot),
+            Command::Producers { slot, reply } => self.producers(slot, reply),
             Command::Configure { slot, config } => self.configure(slot, &config),
             Command::GiveUp {
                 slot,

@@ -214,6 +214,7 @@ pub async fn produce(
     batch: Batch,
 ) -> Result<Appended, Error> {
     let request = Produce {
+        transaction_version: Default::default(),
         transactional_id: None,
         topic: topic.clone(),
         partition: PartitionId(partition),

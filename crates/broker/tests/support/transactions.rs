@@ -146,6 +146,7 @@ impl Producer {
         let id = Some(self.id.clone());
         at.call(|broker| {
             let request = Produce {
+                transaction_version: Default::default(),
                 topic: topic.clone(),
                 partition: PartitionId(n),
                 acks: Acks::All,
@@ -168,6 +169,7 @@ impl Producer {
         self.session = at
             .call(|broker| {
                 let request = EndTransaction {
+                    version: Default::default(),
                     id: id.clone(),
                     producer,
                     commit,
@@ -188,6 +190,7 @@ impl Producer {
     ) -> Result<Vec<Result<()>>> {
         at.call(|broker| {
             let request = CommitTransactionOffsets {
+                version: Default::default(),
                 id: self.id.clone(),
                 producer: self.session,
                 group: group.clone(),

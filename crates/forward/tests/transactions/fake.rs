@@ -78,6 +78,10 @@ impl Broker for Local {
         not_here()
     }
 
+    async fn add_to_transaction(&self, _: &Context, _: AddToTransaction) -> Result<()> {
+        not_here()
+    }
+
     async fn commit_transaction_offsets(
         &self,
         _: &Context,

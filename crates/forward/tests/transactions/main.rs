@@ -41,6 +41,7 @@ fn orders(partition: i32) -> TopicPartition {
 
 fn end(commit: bool) -> EndTransaction {
     EndTransaction {
+        version: TransactionVersion::V2,
         id: id(),
         producer: PRODUCER,
         commit,
@@ -63,6 +64,7 @@ fn offsets() -> CommitTransactionOffsets {
         metadata: "m".to_owned(),
     };
     CommitTransactionOffsets {
+        version: TransactionVersion::V2,
         id: id(),
         producer: PRODUCER,
         group: GroupName::new("readers").unwrap(),
@@ -302,6 +304,7 @@ async fn appends_of_a_transaction_say_whose_and_are_repeated() {
         ..Default::default()
     };
     let produce = Produce {
+        transaction_version: Default::default(),
         topic: TopicName::new("orders").unwrap(),
         partition: PartitionId(0),
         acks: Acks::All,

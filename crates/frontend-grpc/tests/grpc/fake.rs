@@ -334,6 +334,11 @@ impl Broker for Fake {
         self.decide(|state| state.transactions.init(r))
     }
 
+    /// The gRPC API has no call that comes here.
+    async fn add_to_transaction(&self, _: &Context, r: AddToTransaction) -> Result<()> {
+        panic!("{r:?}")
+    }
+
     async fn commit_transaction_offsets(
         &self,
         _: &Context,

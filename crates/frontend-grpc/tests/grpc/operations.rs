@@ -123,6 +123,7 @@ impl Operations for Fake {
         let one = |n| Reassignment {
             partition: TopicPartition::new("orders".parse().unwrap(), PartitionId(n)),
             leader: (n == 0).then_some(NodeId(1)),
+            replicas: vec![NodeId(1), NodeId(2)],
             adding: vec![NodeId(2)],
             removing: Vec::new(),
             remaining_bytes: (n == 0).then_some(5),
@@ -136,6 +137,23 @@ impl Operations for Fake {
         partitions: Vec<TopicPartition>,
     ) -> Result<Vec<Result<()>>> {
         Ok(each(partitions))
+    }
+
+    async fn log_directory(&self, _: &Context) -> Result<LogDirectory> {
+        Ok(LogDirectory {
+            path: "/data".to_owned(),
+            space: None,
+            closed: false,
+            replicas: Vec::new(),
+        })
+    }
+
+    async fn active_producers(
+        &self,
+        _: &Context,
+        _: &TopicPartition,
+    ) -> Result<Vec<ActiveProducer>> {
+        Ok(Vec::new())
     }
 }
 

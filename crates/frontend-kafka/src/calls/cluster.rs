@@ -29,7 +29,11 @@ const PARTITIONS_PER_ANSWER: i32 = 2_000;
 /// From this version on a leader that has no such listener is told by a code of its own.
 const LISTENER_NOT_FOUND_FROM: i16 = 6;
 
-pub(super) fn api_versions(call: &Call, request: &ApiVersionsRequest) -> ApiVersionsResponse {
+pub(super) fn api_versions<B: Broker>(
+    shared: &Shared<B>,
+    call: &Call,
+    request: &ApiVersionsRequest,
+) -> ApiVersionsResponse {
     // KIP-511: what software calls itself is a name, not any bytes.
     let named = |text: &Text| {
         let bytes = text.as_bytes();
@@ -42,7 +46,21 @@ pub(super) fn api_versions(call: &Call, request: &ApiVersionsRequest) -> ApiVers
     if call.version() >= 3 && !named {
         return versions::announced(call.version(), ErrorCode::InvalidRequest.code());
     }
-    versions::announced(call.version(), ErrorCode::None.code())
+    let reached = reached(shared, request);
+    versions::announced(call.version(), reached.code())
+}
+
+/// KIP-1242: a client that knows which node it means says so, and is sent back to its first addresses when it has come
+/// to another one.
+fn reached<B: Broker>(shared: &Shared<B>, request: &ApiVersionsRequest) -> ErrorCode {
+    match (&request.cluster_id, request.node_id) {
+        (None, -1) => ErrorCode::None,
+        (None, _) | (Some(_), -1) => ErrorCode::InvalidRequest,
+        (Some(cluster), node) if node == shared.node.0 && *cluster == cluster_id(shared) => {
+            ErrorCode::None
+        }
+        _ => ErrorCode::RebootstrapRequired,
+    }
 }
 
 /// A topic that a client asks about.

@@ -36,14 +36,16 @@ use crate::wire::{ErrorCode, Text, Uuid};
 
 /// From this version on `OffsetCommit` and `OffsetFetch` name topics by their ids.
 const BY_ID_FROM: i16 = 10;
+/// From this version on `TxnOffsetCommit` does so, and members of the protocol of KIP-848 are told in its terms.
+const IN_TRANSACTION_BY_ID_FROM: i16 = 6;
 /// From this version on members of the protocol of KIP-848 commit.
 const EPOCHS_FROM: i16 = 9;
 /// From this version on `OffsetFetch` is about several groups.
 const GROUPS_FROM: i16 = 8;
 
 /// The topic that a request means.
-fn topic(version: i16, topics: &Topics, name: &Text, id: Uuid) -> Result<TopicName, ErrorCode> {
-    if version < BY_ID_FROM {
+fn topic(by_id: bool, topics: &Topics, name: &Text, id: Uuid) -> Result<TopicName, ErrorCode> {
+    if !by_id {
         return topic_name(name).map_err(|_| ErrorCode::UnknownTopicOrPartition);
     }
     let found = topics.name(TopicId(id.0)).cloned();
@@ -137,7 +139,7 @@ pub(super) async fn commit_offsets<B: Broker>(
     let topics = shared.topics().unwrap_or_default();
     let mut commits = Commits::default();
     for of in &request.topics {
-        let name = topic(version, &topics, &of.name, of.topic_id);
+        let name = topic(version >= BY_ID_FROM, &topics, &of.name, of.topic_id);
         for p in &of.partitions {
             let of = Commit {
                 number: p.partition_index,
@@ -203,9 +205,11 @@ pub(super) async fn commit_in_transaction<B: Broker>(
     call: &Call,
     request: TxnOffsetCommitRequest,
 ) -> TxnOffsetCommitResponse {
+    let by_id = call.version() >= IN_TRANSACTION_BY_ID_FROM;
+    let topics = shared.topics().unwrap_or_default();
     let mut commits = Commits::default();
     for of in &request.topics {
-        let name = topic_name(&of.name).map_err(|_| ErrorCode::UnknownTopicOrPartition);
+        let name = topic(by_id, &topics, &of.name, of.topic_id);
         for p in &of.partitions {
             let of = Commit {
                 number: p.partition_index,
@@ -216,7 +220,12 @@ pub(super) async fn commit_in_transaction<B: Broker>(
             commits.add(commit(&name, &of));
         }
     }
-    let code = |error: &Error| super::transactions::offsets_code(call, error);
+    let code = |error: &Error| match error.kind {
+        ErrorKind::StaleMemberEpoch if by_id && !in_classic_terms(error) => {
+            ErrorCode::StaleMemberEpoch
+        }
+        _ => super::transactions::offsets_code(call, error),
+    };
     let Commits { wanted, places } = commits;
     let prepared = || -> Result<CommitTransactionOffsets, ErrorCode> {
         Ok(CommitTransactionOffsets {
@@ -259,6 +268,7 @@ pub(super) async fn commit_in_transaction<B: Broker>(
         TxnOffsetCommitResponseTopic {
             partitions: partitions.collect(),
             name: of.name,
+            topic_id: of.topic_id,
         }
     });
     TxnOffsetCommitResponse {
@@ -371,7 +381,7 @@ async fn fetch_group<B: Broker>(
     let topics = shared.topics().unwrap_or_default();
     let mut wanted = Vec::new();
     for of in group.topics.iter().flatten() {
-        let name = topic(version, &topics, &of.name, of.topic_id).ok();
+        let name = topic(version >= BY_ID_FROM, &topics, &of.name, of.topic_id).ok();
         wanted.extend(places(name.as_ref(), &of.partition_indexes));
     }
     let mut answer = OffsetFetchResponseGroup {
@@ -406,7 +416,7 @@ async fn fetch_group<B: Broker>(
             .collect(),
     };
     for of in asked {
-        let name = topic(version, &topics, &of.name, of.topic_id);
+        let name = topic(version >= BY_ID_FROM, &topics, &of.name, of.topic_id);
         let error = match &name {
             Err(ErrorCode::UnknownTopicId) => ErrorCode::UnknownTopicId,
             _ => unstable,

@@ -16,7 +16,7 @@ use crate::shared::{Endpoint, Shared, Topics};
 use crate::translate::group::{
     assignment, by_topic, group_code, kind, protocol_type, state, subscription as subscribed,
 };
-use crate::translate::{member, operations, sentence, uuid};
+use crate::translate::{member, name_code, operations, sentence, uuid};
 use crate::wire::generated::consumer_group_describe as consumer;
 use crate::wire::generated::consumer_group_heartbeat::{
     Assignment, ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse,
@@ -340,19 +340,21 @@ pub(super) async fn delete<B: Broker>(
 ) -> DeleteGroupsResponse {
     let mut results = Vec::with_capacity(request.groups_names.len());
     for group_id in request.groups_names {
-        let error = match GroupName::new(group_id.as_str()) {
-            Err(_) => ErrorCode::InvalidGroupId,
+        let done = match GroupName::new(group_id.as_str()) {
+            Err(error) => Err((name_code(&error), Some(Text::from(error.to_string())))),
             Ok(name) => match shared.broker.delete_group(&call.ctx, &name).await {
-                Ok(()) => ErrorCode::None,
+                Ok(()) => Ok(()),
                 Err(error) => {
                     shared.count(&error);
-                    group_code(&error)
+                    Err((group_code(&error), sentence(&error)))
                 }
             },
         };
+        let (error, error_message) = done.err().unwrap_or((ErrorCode::None, None));
         results.push(DeletableGroupResult {
             group_id,
             error_code: error.code(),
+            error_message,
         });
     }
     DeleteGroupsResponse {

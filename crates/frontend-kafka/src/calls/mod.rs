@@ -8,6 +8,9 @@ mod fetch;
 mod groups;
 mod offsets;
 mod produce;
+mod producers;
+mod replicas;
+mod telemetry;
 mod topics;
 mod transactions;
 
@@ -107,14 +110,14 @@ pub(crate) fn begin<B: Broker + ClassicGroups + Operations>(
     };
     let (key, version) = (request.key(), header.prefix.api_version);
     let call = Call::new(&header, peer);
-    if !versions::serves(key, version) {
-        return now(not_served(shared, &call, &request));
-    }
     if !bulk::is_bounded(&request) {
         if shared.log_limit.allows() {
             tracing::info!(%peer, api = key.name(), "a Kafka request names more than one may; its connection is closed");
         }
         return now(Answer::Close("too_much"));
+    }
+    if !versions::serves(key, version) {
+        return now(not_served(shared, &call, &request));
     }
     let shared = Arc::clone(shared);
     match request {
@@ -175,7 +178,7 @@ async fn respond<B: Broker + ClassicGroups + Operations>(
 ) -> (Option<Response>, Option<Outgoing>) {
     let response = match request {
         Request::ApiVersions(request) => {
-            Response::ApiVersions(cluster::api_versions(call, &request))
+            Response::ApiVersions(cluster::api_versions(shared, call, &request))
         }
         Request::Metadata(request) => {
             Response::Metadata(Box::pin(cluster::metadata(shared, call, request)).await)
@@ -201,6 +204,22 @@ async fn respond<B: Broker + ClassicGroups + Operations>(
         Request::ElectLeaders(request) => {
             Response::ElectLeaders(Box::pin(topics::elect_leaders(shared, call, request)).await)
         }
+        Request::DescribeLogDirs(request) => Response::DescribeLogDirs(
+            Box::pin(replicas::describe_log_dirs(shared, call, request)).await,
+        ),
+        Request::AlterPartitionReassignments(request) => Response::AlterPartitionReassignments(
+            Box::pin(replicas::alter_reassignments(shared, call, request)).await,
+        ),
+        Request::ListPartitionReassignments(request) => Response::ListPartitionReassignments(
+            replicas::list_reassignments(shared, call, &request),
+        ),
+        Request::DescribeProducers(request) => {
+            Response::DescribeProducers(Box::pin(producers::describe(shared, call, request)).await)
+        }
+        Request::GetTelemetrySubscriptions(request) => {
+            Response::GetTelemetrySubscriptions(telemetry::subscriptions(&request))
+        }
+        Request::PushTelemetry(request) => Response::PushTelemetry(telemetry::push(&request)),
         Request::DescribeConfigs(request) => {
             Response::DescribeConfigs(configs::describe(shared, call, &request))
         }

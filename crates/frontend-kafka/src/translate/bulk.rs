@@ -50,6 +50,23 @@ fn partitions(request: &Request) -> usize {
             topics.map(|t| t.partitions.len()).sum()
         }
         Request::CreateTopics(r) => r.topics.iter().map(|t| t.assignments.len()).sum(),
+        // A topic without partitions has its place in the answer too.
+        Request::DescribeProducers(r) => {
+            let topics = r.topics.iter();
+            topics.map(|t| t.partition_indexes.len().max(1)).sum()
+        }
+        Request::AlterPartitionReassignments(r) => {
+            let topics = r.topics.iter();
+            topics.map(|t| t.partitions.len().max(1)).sum()
+        }
+        Request::ListPartitionReassignments(r) => {
+            let topics = r.topics.iter().flatten();
+            topics.map(|t| t.partition_indexes.len().max(1)).sum()
+        }
+        Request::DescribeLogDirs(r) => {
+            let topics = r.topics.iter().flatten();
+            topics.map(|t| t.partitions.len().max(1)).sum()
+        }
         _ => 0,
     }
 }
@@ -74,6 +91,9 @@ fn names(request: &Request) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use crate::wire::generated::alter_partition_reassignments::{
+        AlterPartitionReassignmentsRequest, ReassignableTopic,
+    };
     use crate::wire::generated::find_coordinator::FindCoordinatorRequest;
     use crate::wire::generated::offset_fetch::{
         OffsetFetchRequest, OffsetFetchRequestGroup, OffsetFetchRequestTopics,
@@ -106,5 +126,12 @@ mod tests {
             })
         };
         assert!(is_bounded(&offsets(PARTITIONS_MAX)) && !is_bounded(&offsets(PARTITIONS_MAX + 1)));
+        let empty = |count| {
+            Request::AlterPartitionReassignments(AlterPartitionReassignmentsRequest {
+                topics: vec![ReassignableTopic::default(); count],
+                ..AlterPartitionReassignmentsRequest::default()
+            })
+        };
+        assert!(is_bounded(&empty(PARTITIONS_MAX)) && !is_bounded(&empty(PARTITIONS_MAX + 1)));
     }
 }

@@ -8,7 +8,9 @@ use crate::wire::generated::add_partitions_to_txn::{
 use crate::wire::generated::alter_partition_reassignments::AlterPartitionReassignmentsResponse;
 use crate::wire::generated::describe_log_dirs::DescribeLogDirsResponse;
 use crate::wire::generated::end_txn::EndTxnResponse;
-use crate::wire::generated::get_telemetry_subscriptions::GetTelemetrySubscriptionsResponse;
+use crate::wire::generated::fetch::{
+    FetchRequest, FetchResponse, FetchableTopicResponse, PartitionData,
+};
 use crate::wire::generated::heartbeat::HeartbeatResponse;
 use crate::wire::generated::join_group::JoinGroupResponse;
 use crate::wire::generated::leave_group::LeaveGroupResponse;
@@ -58,12 +60,7 @@ pub fn refuse(request: &Request, error: ErrorCode) -> Option<Response> {
             error_code,
             ..Default::default()
         }),
-        Request::GetTelemetrySubscriptions(_) => {
-            Response::GetTelemetrySubscriptions(GetTelemetrySubscriptionsResponse {
-                error_code,
-                ..Default::default()
-            })
-        }
+        Request::Fetch(request) => Response::Fetch(reads(request, error_code)),
         Request::AddPartitionsToTxn(request) => {
             Response::AddPartitionsToTxn(partitions(request, error_code))
         }
@@ -97,5 +94,32 @@ fn partitions(request: &AddPartitionsToTxnRequest, error_code: i16) -> AddPartit
         error_code,
         results_by_topic_v3_and_below: refused.collect(),
         ..Default::default()
+    }
+}
+
+/// Older versions have no error for the whole.
+fn reads(request: &FetchRequest, error_code: i16) -> FetchResponse {
+    let topics = request.topics.iter();
+    let refused = topics.map(|topic| FetchableTopicResponse {
+        topic: topic.topic.clone(),
+        topic_id: topic.topic_id,
+        partitions: topic
+            .partitions
+            .iter()
+            .map(|p| PartitionData {
+                partition_index: p.partition,
+                error_code,
+                high_watermark: -1,
+                last_stable_offset: -1,
+                log_start_offset: -1,
+                records: Some(bytes::Bytes::new()),
+                ..PartitionData::default()
+            })
+            .collect(),
+    });
+    FetchResponse {
+        error_code,
+        responses: refused.collect(),
+        ..FetchResponse::default()
     }
 }

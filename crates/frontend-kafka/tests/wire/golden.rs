@@ -89,9 +89,18 @@ fn headers() {
     let flexible = Message::Request(Request::ApiVersions(ApiVersionsRequest {
         client_software_name: text("kcat"),
         client_software_version: text("1"),
+        ..ApiVersionsRequest::default()
     }));
     let expected = "00000019 0012 0003 12345678 0006'client' 00  05'kcat' 02'1' 00";
     assert_eq!(whole(ApiKey::ApiVersions, 3, flexible), bytes(expected));
+    let meant = Message::Request(Request::ApiVersions(ApiVersionsRequest {
+        client_software_name: text("kcat"),
+        client_software_version: text("1"),
+        cluster_id: Some(text("c")),
+        node_id: 7,
+    }));
+    let expected = "0000001f 0012 0005 12345678 0006'client' 00  05'kcat' 02'1' 02'c' 00000007 00";
+    assert_eq!(whole(ApiKey::ApiVersions, 5, meant), bytes(expected));
     // The response to ApiVersions has no tags in its header, flexible or not; others do.
     let versions = Message::Response(Response::ApiVersions(ApiVersionsResponse::default()));
     let expected = "0000000c 12345678  0000 01 00000000 00";

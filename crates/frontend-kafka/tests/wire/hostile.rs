@@ -287,7 +287,7 @@ fn a_request_that_is_not_ours_can_be_answered_all_the_same() {
     let unknown = decode_request(frame(999, 0)).unwrap_err();
     assert!(matches!(unknown, RequestError::UnknownApi(_)));
     assert_eq!(unknown.prefix().unwrap().correlation_id, 77);
-    for version in [-1, 5, i16::MAX, i16::MIN] {
+    for version in [-1, 6, i16::MAX, i16::MIN] {
         let error = decode_request(frame(18, version)).unwrap_err();
         assert!(matches!(
             error,

@@ -25,6 +25,7 @@ fn registration(partitions: i32) -> Registration {
         (TopicId(0xabc), partition)
     };
     Registration {
+        verify_only: false,
         id: TransactionalId::new("billing-1").unwrap(),
         producer: PRODUCER,
         partitions: (0..partitions).map(partition).collect(),
@@ -33,6 +34,7 @@ fn registration(partitions: i32) -> Registration {
 
 fn order(partitions: i32) -> MarkerOrder {
     MarkerOrder {
+        number: None,
         producer: PRODUCER,
         commit: true,
         coordinator_epoch: LeaderEpoch::new(3).unwrap(),

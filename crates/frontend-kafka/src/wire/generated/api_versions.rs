@@ -1,16 +1,31 @@
 //! @generated from `messages/api_versions.txt` by `cargo xtask kafka`: do not edit.
 //!
-//! `ApiVersions`, versions 0 to 4.
+//! `ApiVersions`, versions 0 to 5.
 
 use crate::wire::codec::{EncodeError, Source, Text, Wire, Writer};
 
-/// Request of `ApiVersions`, versions 0 to 4.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+/// Request of `ApiVersions`, versions 0 to 5.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ApiVersionsRequest {
-    /// Versions 3 to 4.
+    /// Versions 3 to 5.
     pub client_software_name: Text,
-    /// Versions 3 to 4.
+    /// Versions 3 to 5.
     pub client_software_version: Text,
+    /// Version 5, may be null.
+    pub cluster_id: Option<Text>,
+    /// Version 5.
+    pub node_id: i32,
+}
+
+impl Default for ApiVersionsRequest {
+    fn default() -> Self {
+        Self {
+            client_software_name: Text::EMPTY,
+            client_software_version: Text::EMPTY,
+            cluster_id: None,
+            node_id: -1,
+        }
+    }
 }
 
 impl Wire for ApiVersionsRequest {
@@ -21,6 +36,8 @@ impl Wire for ApiVersionsRequest {
         let m = Self {
             client_software_name: if version >= 3 { s.string("client_software_name")? } else { Text::EMPTY },
             client_software_version: if version >= 3 { s.string("client_software_version")? } else { Text::EMPTY },
+            cluster_id: if version == 5 { s.string_or_null("cluster_id", true)? } else { None },
+            node_id: if version == 5 { s.int32("node_id")? } else { -1 },
         };
         s.tags(&[], |_, _| Ok(false))?;
         Ok(m)
@@ -34,27 +51,33 @@ impl Wire for ApiVersionsRequest {
         if version >= 3 {
             w.string("client_software_version", &self.client_software_version)?;
         }
+        if version == 5 {
+            w.string_or_null("cluster_id", self.cluster_id.as_ref(), true)?;
+        }
+        if version == 5 {
+            w.int32(self.node_id);
+        }
         w.tag_count(0);
         Ok(())
     }
 }
 
-/// Response of `ApiVersions`, versions 0 to 4.
+/// Response of `ApiVersions`, versions 0 to 5.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ApiVersionsResponse {
-    /// Versions 0 to 4.
+    /// Versions 0 to 5.
     pub error_code: i16,
-    /// Versions 0 to 4.
+    /// Versions 0 to 5.
     pub api_keys: Vec<ApiVersion>,
-    /// Versions 1 to 4.
+    /// Versions 1 to 5.
     pub throttle_time_ms: i32,
-    /// Versions 3 to 4, tagged 0.
+    /// Versions 3 to 5, tagged 0.
     pub supported_features: Vec<SupportedFeatureKey>,
-    /// Versions 3 to 4, tagged 1.
+    /// Versions 3 to 5, tagged 1.
     pub finalized_features_epoch: i64,
-    /// Versions 3 to 4, tagged 2.
+    /// Versions 3 to 5, tagged 2.
     pub finalized_features: Vec<FinalizedFeatureKey>,
-    /// Versions 3 to 4, tagged 3.
+    /// Versions 3 to 5, tagged 3.
     pub zk_migration_ready: bool,
 }
 
@@ -127,14 +150,14 @@ impl Wire for ApiVersionsResponse {
     }
 }
 
-/// Part `api_keys` of `ApiVersions`, versions 0 to 4.
+/// Part `api_keys` of `ApiVersions`, versions 0 to 5.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ApiVersion {
-    /// Versions 0 to 4.
+    /// Versions 0 to 5.
     pub api_key: i16,
-    /// Versions 0 to 4.
+    /// Versions 0 to 5.
     pub min_version: i16,
-    /// Versions 0 to 4.
+    /// Versions 0 to 5.
     pub max_version: i16,
 }
 
@@ -160,14 +183,14 @@ impl Wire for ApiVersion {
     }
 }
 
-/// Part `supported_features` of `ApiVersions`, versions 3 to 4.
+/// Part `supported_features` of `ApiVersions`, versions 3 to 5.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct SupportedFeatureKey {
-    /// Versions 3 to 4.
+    /// Versions 3 to 5.
     pub name: Text,
-    /// Versions 3 to 4.
+    /// Versions 3 to 5.
     pub min_version: i16,
-    /// Versions 3 to 4.
+    /// Versions 3 to 5.
     pub max_version: i16,
 }
 
@@ -207,14 +230,14 @@ impl Wire for SupportedFeatureKey {
     }
 }
 
-/// Part `finalized_features` of `ApiVersions`, versions 3 to 4.
+/// Part `finalized_features` of `ApiVersions`, versions 3 to 5.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct FinalizedFeatureKey {
-    /// Versions 3 to 4.
+    /// Versions 3 to 5.
     pub name: Text,
-    /// Versions 3 to 4.
+    /// Versions 3 to 5.
     pub max_version_level: i16,
-    /// Versions 3 to 4.
+    /// Versions 3 to 5.
     pub min_version_level: i16,
 }
 

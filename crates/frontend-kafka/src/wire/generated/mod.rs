@@ -41,6 +41,7 @@ pub mod offset_delete;
 pub mod offset_fetch;
 pub mod offset_for_leader_epoch;
 pub mod produce;
+pub mod push_telemetry;
 pub mod sync_group;
 pub mod txn_offset_commit;
 
@@ -75,7 +76,7 @@ pub enum ApiKey {
     DescribeGroups = 15,
     /// Key 16, versions 0 to 5.
     ListGroups = 16,
-    /// Key 18, versions 0 to 4.
+    /// Key 18, versions 0 to 5.
     ApiVersions = 18,
     /// Key 19, versions 0 to 7.
     CreateTopics = 19,
@@ -93,7 +94,7 @@ pub enum ApiKey {
     AddOffsetsToTxn = 25,
     /// Key 26, versions 0 to 5.
     EndTxn = 26,
-    /// Key 28, versions 0 to 5.
+    /// Key 28, versions 0 to 6.
     TxnOffsetCommit = 28,
     /// Key 32, versions 0 to 4.
     DescribeConfigs = 32,
@@ -103,7 +104,7 @@ pub enum ApiKey {
     DescribeLogDirs = 35,
     /// Key 37, versions 0 to 3.
     CreatePartitions = 37,
-    /// Key 42, versions 0 to 2.
+    /// Key 42, versions 0 to 3.
     DeleteGroups = 42,
     /// Key 43, versions 0 to 2.
     ElectLeaders = 43,
@@ -129,6 +130,8 @@ pub enum ApiKey {
     ConsumerGroupDescribe = 69,
     /// Key 71, version 0.
     GetTelemetrySubscriptions = 71,
+    /// Key 72, version 0.
+    PushTelemetry = 72,
     /// Key 75, version 0.
     DescribeTopicPartitions = 75,
 }
@@ -176,6 +179,7 @@ impl ApiKey {
         Self::ConsumerGroupHeartbeat,
         Self::ConsumerGroupDescribe,
         Self::GetTelemetrySubscriptions,
+        Self::PushTelemetry,
         Self::DescribeTopicPartitions,
     ];
 
@@ -223,6 +227,7 @@ impl ApiKey {
             Self::ConsumerGroupHeartbeat => "ConsumerGroupHeartbeat",
             Self::ConsumerGroupDescribe => "ConsumerGroupDescribe",
             Self::GetTelemetrySubscriptions => "GetTelemetrySubscriptions",
+            Self::PushTelemetry => "PushTelemetry",
             Self::DescribeTopicPartitions => "DescribeTopicPartitions",
         }
     }
@@ -271,6 +276,7 @@ impl ApiKey {
             Self::ConsumerGroupHeartbeat => "ConsumerGroupHeartbeatRequest",
             Self::ConsumerGroupDescribe => "ConsumerGroupDescribeRequest",
             Self::GetTelemetrySubscriptions => "GetTelemetrySubscriptionsRequest",
+            Self::PushTelemetry => "PushTelemetryRequest",
             Self::DescribeTopicPartitions => "DescribeTopicPartitionsRequest",
         }
     }
@@ -319,6 +325,7 @@ impl ApiKey {
             Self::ConsumerGroupHeartbeat => "ConsumerGroupHeartbeatResponse",
             Self::ConsumerGroupDescribe => "ConsumerGroupDescribeResponse",
             Self::GetTelemetrySubscriptions => "GetTelemetrySubscriptionsResponse",
+            Self::PushTelemetry => "PushTelemetryResponse",
             Self::DescribeTopicPartitions => "DescribeTopicPartitionsResponse",
         }
     }
@@ -367,6 +374,7 @@ impl ApiKey {
             Self::ConsumerGroupHeartbeat => 0,
             Self::ConsumerGroupDescribe => 0,
             Self::GetTelemetrySubscriptions => 0,
+            Self::PushTelemetry => 0,
             Self::DescribeTopicPartitions => 0,
         }
     }
@@ -388,7 +396,7 @@ impl ApiKey {
             Self::SyncGroup => 5,
             Self::DescribeGroups => 6,
             Self::ListGroups => 5,
-            Self::ApiVersions => 4,
+            Self::ApiVersions => 5,
             Self::CreateTopics => 7,
             Self::DeleteTopics => 6,
             Self::DeleteRecords => 2,
@@ -397,12 +405,12 @@ impl ApiKey {
             Self::AddPartitionsToTxn => 5,
             Self::AddOffsetsToTxn => 4,
             Self::EndTxn => 5,
-            Self::TxnOffsetCommit => 5,
+            Self::TxnOffsetCommit => 6,
             Self::DescribeConfigs => 4,
             Self::AlterConfigs => 2,
             Self::DescribeLogDirs => 5,
             Self::CreatePartitions => 3,
-            Self::DeleteGroups => 2,
+            Self::DeleteGroups => 3,
             Self::ElectLeaders => 2,
             Self::IncrementalAlterConfigs => 1,
             Self::AlterPartitionReassignments => 1,
@@ -415,6 +423,7 @@ impl ApiKey {
             Self::ConsumerGroupHeartbeat => 1,
             Self::ConsumerGroupDescribe => 1,
             Self::GetTelemetrySubscriptions => 0,
+            Self::PushTelemetry => 0,
             Self::DescribeTopicPartitions => 0,
         }
     }
@@ -463,6 +472,7 @@ impl ApiKey {
             Self::ConsumerGroupHeartbeat => Some(0),
             Self::ConsumerGroupDescribe => Some(0),
             Self::GetTelemetrySubscriptions => Some(0),
+            Self::PushTelemetry => Some(0),
             Self::DescribeTopicPartitions => Some(0),
         }
     }
@@ -511,6 +521,7 @@ impl ApiKey {
             68 => Self::ConsumerGroupHeartbeat,
             69 => Self::ConsumerGroupDescribe,
             71 => Self::GetTelemetrySubscriptions,
+            72 => Self::PushTelemetry,
             75 => Self::DescribeTopicPartitions,
             _ => return None,
         })
@@ -600,6 +611,8 @@ pub enum Request {
     ConsumerGroupDescribe(consumer_group_describe::ConsumerGroupDescribeRequest),
     /// `GetTelemetrySubscriptions`.
     GetTelemetrySubscriptions(get_telemetry_subscriptions::GetTelemetrySubscriptionsRequest),
+    /// `PushTelemetry`.
+    PushTelemetry(push_telemetry::PushTelemetryRequest),
     /// `DescribeTopicPartitions`.
     DescribeTopicPartitions(describe_topic_partitions::DescribeTopicPartitionsRequest),
 }
@@ -649,6 +662,7 @@ impl Request {
             Self::ConsumerGroupHeartbeat(_) => ApiKey::ConsumerGroupHeartbeat,
             Self::ConsumerGroupDescribe(_) => ApiKey::ConsumerGroupDescribe,
             Self::GetTelemetrySubscriptions(_) => ApiKey::GetTelemetrySubscriptions,
+            Self::PushTelemetry(_) => ApiKey::PushTelemetry,
             Self::DescribeTopicPartitions(_) => ApiKey::DescribeTopicPartitions,
         }
     }
@@ -699,6 +713,7 @@ impl Request {
             ApiKey::ConsumerGroupHeartbeat => Self::ConsumerGroupHeartbeat(Wire::read(s)?),
             ApiKey::ConsumerGroupDescribe => Self::ConsumerGroupDescribe(Wire::read(s)?),
             ApiKey::GetTelemetrySubscriptions => Self::GetTelemetrySubscriptions(Wire::read(s)?),
+            ApiKey::PushTelemetry => Self::PushTelemetry(Wire::read(s)?),
             ApiKey::DescribeTopicPartitions => Self::DescribeTopicPartitions(Wire::read(s)?),
         })
     }
@@ -749,6 +764,7 @@ impl Request {
             Self::ConsumerGroupHeartbeat(m) => m.write(w),
             Self::ConsumerGroupDescribe(m) => m.write(w),
             Self::GetTelemetrySubscriptions(m) => m.write(w),
+            Self::PushTelemetry(m) => m.write(w),
             Self::DescribeTopicPartitions(m) => m.write(w),
         }
     }
@@ -837,6 +853,8 @@ pub enum Response {
     ConsumerGroupDescribe(consumer_group_describe::ConsumerGroupDescribeResponse),
     /// `GetTelemetrySubscriptions`.
     GetTelemetrySubscriptions(get_telemetry_subscriptions::GetTelemetrySubscriptionsResponse),
+    /// `PushTelemetry`.
+    PushTelemetry(push_telemetry::PushTelemetryResponse),
     /// `DescribeTopicPartitions`.
     DescribeTopicPartitions(describe_topic_partitions::DescribeTopicPartitionsResponse),
 }
@@ -886,6 +904,7 @@ impl Response {
             Self::ConsumerGroupHeartbeat(_) => ApiKey::ConsumerGroupHeartbeat,
             Self::ConsumerGroupDescribe(_) => ApiKey::ConsumerGroupDescribe,
             Self::GetTelemetrySubscriptions(_) => ApiKey::GetTelemetrySubscriptions,
+            Self::PushTelemetry(_) => ApiKey::PushTelemetry,
             Self::DescribeTopicPartitions(_) => ApiKey::DescribeTopicPartitions,
         }
     }
@@ -936,6 +955,7 @@ impl Response {
             ApiKey::ConsumerGroupHeartbeat => Self::ConsumerGroupHeartbeat(Wire::read(s)?),
             ApiKey::ConsumerGroupDescribe => Self::ConsumerGroupDescribe(Wire::read(s)?),
             ApiKey::GetTelemetrySubscriptions => Self::GetTelemetrySubscriptions(Wire::read(s)?),
+            ApiKey::PushTelemetry => Self::PushTelemetry(Wire::read(s)?),
             ApiKey::DescribeTopicPartitions => Self::DescribeTopicPartitions(Wire::read(s)?),
         })
     }
@@ -986,6 +1006,7 @@ impl Response {
             Self::ConsumerGroupHeartbeat(m) => m.write(w),
             Self::ConsumerGroupDescribe(m) => m.write(w),
             Self::GetTelemetrySubscriptions(m) => m.write(w),
+            Self::PushTelemetry(m) => m.write(w),
             Self::DescribeTopicPartitions(m) => m.write(w),
         }
     }

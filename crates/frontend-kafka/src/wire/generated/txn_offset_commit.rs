@@ -1,27 +1,27 @@
 //! @generated from `messages/txn_offset_commit.txt` by `cargo xtask kafka`: do not edit.
 //!
-//! `TxnOffsetCommit`, versions 0 to 5.
+//! `TxnOffsetCommit`, versions 0 to 6.
 
-use crate::wire::codec::{EncodeError, Source, Text, Wire, Writer};
+use crate::wire::codec::{EncodeError, Source, Text, Uuid, Wire, Writer};
 
-/// Request of `TxnOffsetCommit`, versions 0 to 5.
+/// Request of `TxnOffsetCommit`, versions 0 to 6.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TxnOffsetCommitRequest {
-    /// Versions 0 to 5.
+    /// Versions 0 to 6.
     pub transactional_id: Text,
-    /// Versions 0 to 5.
+    /// Versions 0 to 6.
     pub group_id: Text,
-    /// Versions 0 to 5.
+    /// Versions 0 to 6.
     pub producer_id: i64,
-    /// Versions 0 to 5.
+    /// Versions 0 to 6.
     pub producer_epoch: i16,
-    /// Versions 3 to 5.
+    /// Versions 3 to 6.
     pub generation_id: i32,
-    /// Versions 3 to 5.
+    /// Versions 3 to 6.
     pub member_id: Text,
-    /// Versions 3 to 5, may be null.
+    /// Versions 3 to 6, may be null.
     pub group_instance_id: Option<Text>,
-    /// Versions 0 to 5.
+    /// Versions 0 to 6.
     pub topics: Vec<TxnOffsetCommitRequestTopic>,
 }
 
@@ -86,12 +86,14 @@ impl Wire for TxnOffsetCommitRequest {
     }
 }
 
-/// Part `topics` of `TxnOffsetCommit`, versions 0 to 5.
+/// Part `topics` of `TxnOffsetCommit`, versions 0 to 6.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct TxnOffsetCommitRequestTopic {
     /// Versions 0 to 5.
     pub name: Text,
-    /// Versions 0 to 5.
+    /// Version 6.
+    pub topic_id: Uuid,
+    /// Versions 0 to 6.
     pub partitions: Vec<TxnOffsetCommitRequestPartition>,
 }
 
@@ -99,8 +101,10 @@ impl Wire for TxnOffsetCommitRequestTopic {
     const LEAST_BYTES: usize = 3;
 
     fn read<S: Source>(s: &mut S) -> Result<Self, S::Error> {
+        let version = s.version();
         let m = Self {
-            name: s.string("name")?,
+            name: if version <= 5 { s.string("name")? } else { Text::EMPTY },
+            topic_id: if version == 6 { s.uuid("topic_id")? } else { Uuid::ZERO },
             partitions: s.array("partitions")?,
         };
         s.tags(&[], |_, _| Ok(false))?;
@@ -108,23 +112,29 @@ impl Wire for TxnOffsetCommitRequestTopic {
     }
 
     fn write(&self, w: &mut Writer) -> Result<(), EncodeError> {
-        w.string("name", &self.name)?;
+        let version = w.version();
+        if version <= 5 {
+            w.string("name", &self.name)?;
+        }
+        if version == 6 {
+            w.uuid(self.topic_id);
+        }
         w.array("partitions", &self.partitions)?;
         w.tag_count(0);
         Ok(())
     }
 }
 
-/// Part `partitions` of `TxnOffsetCommit`, versions 0 to 5.
+/// Part `partitions` of `TxnOffsetCommit`, versions 0 to 6.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TxnOffsetCommitRequestPartition {
-    /// Versions 0 to 5.
+    /// Versions 0 to 6.
     pub partition_index: i32,
-    /// Versions 0 to 5.
+    /// Versions 0 to 6.
     pub committed_offset: i64,
-    /// Versions 2 to 5.
+    /// Versions 2 to 6.
     pub committed_leader_epoch: i32,
-    /// Versions 0 to 5, may be null.
+    /// Versions 0 to 6, may be null.
     pub committed_metadata: Option<Text>,
 }
 
@@ -167,12 +177,12 @@ impl Wire for TxnOffsetCommitRequestPartition {
     }
 }
 
-/// Response of `TxnOffsetCommit`, versions 0 to 5.
+/// Response of `TxnOffsetCommit`, versions 0 to 6.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct TxnOffsetCommitResponse {
-    /// Versions 0 to 5.
+    /// Versions 0 to 6.
     pub throttle_time_ms: i32,
-    /// Versions 0 to 5.
+    /// Versions 0 to 6.
     pub topics: Vec<TxnOffsetCommitResponseTopic>,
 }
 
@@ -196,12 +206,14 @@ impl Wire for TxnOffsetCommitResponse {
     }
 }
 
-/// Part `topics` of `TxnOffsetCommit`, versions 0 to 5.
+/// Part `topics` of `TxnOffsetCommit`, versions 0 to 6.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct TxnOffsetCommitResponseTopic {
     /// Versions 0 to 5.
     pub name: Text,
-    /// Versions 0 to 5.
+    /// Version 6.
+    pub topic_id: Uuid,
+    /// Versions 0 to 6.
     pub partitions: Vec<TxnOffsetCommitResponsePartition>,
 }
 
@@ -209,8 +221,10 @@ impl Wire for TxnOffsetCommitResponseTopic {
     const LEAST_BYTES: usize = 3;
 
     fn read<S: Source>(s: &mut S) -> Result<Self, S::Error> {
+        let version = s.version();
         let m = Self {
-            name: s.string("name")?,
+            name: if version <= 5 { s.string("name")? } else { Text::EMPTY },
+            topic_id: if version == 6 { s.uuid("topic_id")? } else { Uuid::ZERO },
             partitions: s.array("partitions")?,
         };
         s.tags(&[], |_, _| Ok(false))?;
@@ -218,19 +232,25 @@ impl Wire for TxnOffsetCommitResponseTopic {
     }
 
     fn write(&self, w: &mut Writer) -> Result<(), EncodeError> {
-        w.string("name", &self.name)?;
+        let version = w.version();
+        if version <= 5 {
+            w.string("name", &self.name)?;
+        }
+        if version == 6 {
+            w.uuid(self.topic_id);
+        }
         w.array("partitions", &self.partitions)?;
         w.tag_count(0);
         Ok(())
     }
 }
 
-/// Part `partitions` of `TxnOffsetCommit`, versions 0 to 5.
+/// Part `partitions` of `TxnOffsetCommit`, versions 0 to 6.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct TxnOffsetCommitResponsePartition {
-    /// Versions 0 to 5.
+    /// Versions 0 to 6.
     pub partition_index: i32,
-    /// Versions 0 to 5.
+    /// Versions 0 to 6.
     pub error_code: i16,
 }
 

@@ -51,7 +51,7 @@ impl World {
         let leader = self.leader_known_to(id, produce.key);
         let Some(replica) = self.replica(id, produce.key) else {
             let unknown = Rejection::NotLeader {
-                leader: None,
+                leader: leader.unwrap_or(id),
                 leader_epoch: LeaderEpoch::ZERO,
             };
             self.answer_writer(id, produce, Err(unknown), leader);

@@ -1,0 +1,57 @@
+//! The table of `docs/kafka.md`: what is served, in which versions, and what is to be known of it. A test compares the
+//! two, so that the document says what the code does.
+
+use std::fmt::Write as _;
+
+use crate::versions::served;
+use crate::wire::ApiKey;
+
+/// What is to be known of an API beside its versions; empty: it is as its name says.
+const fn remark(key: ApiKey) -> &'static str {
+    match key {
+        ApiKey::Produce => {
+            "records of magic 2; older ones are refused with `UNSUPPORTED_FOR_MESSAGE_FORMAT`"
+        }
+        ApiKey::Fetch => {
+            "with sessions, the list of aborted transactions, and truncation detection"
+        }
+        ApiKey::ListOffsets => "earliest, latest, by time, largest time",
+        ApiKey::ApiVersions => {
+            "a client that means another node or cluster is told `REBOOTSTRAP_REQUIRED` (KIP-1242)"
+        }
+        ApiKey::DescribeLogDirs => "the one directory of the node that is asked, and its replicas",
+        ApiKey::ElectLeaders => "of preferred leaders",
+        ApiKey::AlterPartitionReassignments => "null replicas cancel a move",
+        ApiKey::DescribeProducers => "answered by a partition's leader",
+        ApiKey::DescribeConfigs | ApiKey::AlterConfigs | ApiKey::IncrementalAlterConfigs => {
+            "those of topics; a node's are in its file"
+        }
+        ApiKey::GetTelemetrySubscriptions => "nothing of what clients measure is wanted (KIP-714)",
+        ApiKey::PushTelemetry => "what comes all the same is dropped",
+        ApiKey::AddPartitionsToTxn => "later ones are for brokers among themselves",
+        ApiKey::ListTransactions => "by state and producer",
+        ApiKey::JoinGroup | ApiKey::SyncGroup | ApiKey::Heartbeat | ApiKey::LeaveGroup => {
+            "the classic protocol of groups; a group may have members of both (`group.consumer.migration.policy`)"
+        }
+        ApiKey::ConsumerGroupHeartbeat | ApiKey::ConsumerGroupDescribe => {
+            "`group.protocol=consumer` (KIP-848)"
+        }
+        _ => "",
+    }
+}
+
+/// The table, one row for each API that is served, in the order of their keys.
+#[must_use]
+pub fn table() -> String {
+    let mut text = String::from("| API | versions | |\n| --- | --- | --- |\n");
+    for key in ApiKey::ALL {
+        let (first, last) = served(*key);
+        let versions = match first == last {
+            true => first.to_string(),
+            false => format!("{first}–{last}"),
+        };
+        // Writing to a string does not fail.
+        let _ = writeln!(text, "| {} | {versions} | {} |", key.name(), remark(*key));
+    }
+    text
+}
