@@ -529,7 +529,8 @@ mod tests {
     fn appends_share_a_batch_in_their_order_while_they_fit_and_belong_together() {
         let record = |n: u8, bytes: usize| (vec![n], Some(vec![0; bytes]));
         let (one, other) = (PartitionId(1), PartitionId(2));
-        let producer = Some(ProducerId { id: 7, epoch: 3 });
+        let session = varve_types::ProducerId { id: 7, epoch: 3 };
+        let producer = Some((session, Verified::ByEpoch));
         let ids = |run: Run| run.ids.iter().map(|id| id.0).collect::<Vec<_>>();
         let mut runs = Runs::default();
         let mut add = |number, id: u64, producer, bytes| {

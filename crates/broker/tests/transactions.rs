@@ -4,7 +4,6 @@
 
 mod support;
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -13,7 +12,7 @@ use support::transactions::*;
 use support::{Fixture, new_topic};
 use varve_broker_api::{
     Broker as _, Context, EndTransaction, Isolation, OffsetQuery, Position, Produce, Result,
-    TransactionState,
+    TransactionState, TransactionVersion,
 };
 use varve_types::{Acks, ErrorKind, GroupName, NodeId, PartitionId, ProducerId, TopicPartition};
 
@@ -222,7 +221,9 @@ async fn offsets_of_a_transaction_count_when_it_is_committed() {
 
 #[tokio::test]
 async fn a_crash_at_any_step_leaves_all_of_it_or_nothing() {
-    for step in 0..4 {
+    let versions = [TransactionVersion::V1, TransactionVersion::V2];
+    let cases = versions.iter().flat_map(|v| (0..4).map(move |s| (*v, s)));
+    for (version, step) in cases {
         let fixture = Fixture::new().await;
         let at = At::One(&fixture.broker);
         let topic = fixture.create("t", 2).await;
@@ -231,7 +232,7 @@ async fn a_crash_at_any_step_leaves_all_of_it_or_nothing() {
         support::produce(&fixture.broker, &topic, 1, input)
             .await
             .unwrap();
-        let mut producer = Producer::open(&at, "one").await;
+        let mut producer = Producer::open(&at, "one").await.of(version);
         let mut fixture = fixture;
         for n in 0..4 {
             let at = At::One(&fixture.broker);
@@ -252,7 +253,11 @@ async fn a_crash_at_any_step_leaves_all_of_it_or_nothing() {
         assert_eq!(settled(&at, "one").await, TransactionState::CompleteCommit);
         sees(&at, &topic, 0, &["a"]).await;
         sees(&at, &topic, 1, &["x", "y", "b"]).await;
-        assert_eq!(group_offset(&at, &group).await, Some(0), "step {step}");
+        assert_eq!(
+            group_offset(&at, &group).await,
+            Some(0),
+            "{version:?} {step}"
+        );
     }
 }
 
@@ -324,11 +329,7 @@ async fn where_nobody_has_used_transactions_none_is_found() {
     let fixture = Fixture::new().await;
     let at = At::One(&fixture.broker);
     let topic = fixture.create("t", 1).await;
-    let mut producer = Producer {
-        id: "none".parse().unwrap(),
-        session: ProducerId { id: 1, epoch: 0 },
-        next: BTreeMap::new(),
-    };
+    let mut producer = Producer::with_session("none", ProducerId { id: 1, epoch: 0 });
     let sent = producer.send(&at, &topic, 0, &["a"]).await;
     assert_eq!(kind(sent), ErrorKind::UnknownProducer);
     assert_eq!(
@@ -356,11 +357,7 @@ async fn what_makes_no_sense_is_refused_and_changes_nothing() {
     let mut producer = Producer::open(&at, "one").await;
     // One without anything in it is a transaction too.
     producer.end(&at, true).await.unwrap();
-    let mut stranger = Producer {
-        id: "two".parse().unwrap(),
-        session: producer.session,
-        next: BTreeMap::new(),
-    };
+    let mut stranger = Producer::with_session("two", producer.session);
     assert_eq!(
         kind(stranger.send(&at, &topic, 0, &["a"]).await),
         ErrorKind::UnknownProducer
@@ -418,6 +415,15 @@ fn coordinator(nodes: &Nodes) -> NodeId {
 
 #[tokio::test]
 async fn transactions_outlive_coordinators_and_leaders() {
+    outlive(TransactionVersion::V2).await;
+}
+
+#[tokio::test]
+async fn transactions_with_one_epoch_outlive_coordinators_and_leaders() {
+    outlive(TransactionVersion::V1).await;
+}
+
+async fn outlive(version: TransactionVersion) {
     let mut nodes = Nodes::new(3).await;
     let request = varve_broker_api::CreateTopic {
         replication_factor: Some(3),
@@ -430,7 +436,7 @@ async fn transactions_outlive_coordinators_and_leaders() {
     for n in 0..3 {
         nodes.in_sync("t", n, 3).await;
     }
-    let mut producer = Producer::open(&At::Any(&nodes), "one").await;
+    let mut producer = Producer::open(&At::Any(&nodes), "one").await.of(version);
     let mut expected = Vec::new();
     for round in 0..4 {
         let value = format!("v{round}");

@@ -1,13 +1,14 @@
 //! A transactional producer and readers by hand, over whichever broker is the right one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use varve_broker::Broker;
 use varve_broker_api::{
-    Broker as _, CommitTransactionOffsets, Context, EndTransaction, Fetch, FetchPartition,
-    GetOffsets, InitTransactions, Isolation, OffsetCommit, Produce, Result, TransactionState,
+    AddToTransaction, Broker as _, CommitTransactionOffsets, Context, EndTransaction, Fetch,
+    FetchPartition, GetOffsets, InitTransactions, Isolation, OffsetCommit, Produce, Result,
+    TransactionState, TransactionVersion,
 };
 use varve_record::{Batch, BatchBuilder, Compression, iter_batches};
 use varve_types::{
@@ -85,6 +86,10 @@ pub struct Producer {
     pub id: TransactionalId,
     pub session: ProducerId,
     pub next: BTreeMap<TopicPartition, i32>,
+    /// Of which kind its transactions are.
+    pub version: TransactionVersion,
+    /// What it has registered itself in the present one.
+    added: BTreeSet<(Option<TopicPartition>, Option<GroupName>)>,
 }
 
 pub fn offset(n: i64) -> Offset {
@@ -126,11 +131,52 @@ impl Producer {
     }
 
     pub async fn with_timeout(at: &At<'_>, id: &str, timeout: Duration) -> Self {
+        Self::with_session(id, init(at, id, timeout).await.unwrap())
+    }
+
+    /// One that takes itself for the owner of a session.
+    pub fn with_session(id: &str, session: ProducerId) -> Self {
         Self {
             id: id.parse().unwrap(),
-            session: init(at, id, timeout).await.unwrap(),
+            session,
             next: BTreeMap::new(),
+            version: TransactionVersion::V2,
+            added: BTreeSet::new(),
         }
+    }
+
+    /// The same with transactions of that kind.
+    pub fn of(self, version: TransactionVersion) -> Self {
+        Self { version, ..self }
+    }
+
+    /// Registers a partition or a group, if it does so itself and has not yet.
+    pub async fn add(
+        &mut self,
+        at: &At<'_>,
+        partition: Option<TopicPartition>,
+        group: Option<&GroupName>,
+    ) -> Result<()> {
+        let added = (partition.clone(), group.cloned());
+        if self.version == TransactionVersion::V2 || self.added.contains(&added) {
+            return Ok(());
+        }
+        at.call(|broker| {
+            let request = AddToTransaction {
+                id: self.id.clone(),
+                producer: self.session,
+                partitions: partition.iter().cloned().collect(),
+                group: group.cloned(),
+            };
+            async move {
+                broker
+                    .add_to_transaction(&Context::anonymous(), request)
+                    .await
+            }
+        })
+        .await?;
+        self.added.insert(added);
+        Ok(())
     }
 
     pub async fn send(
@@ -141,12 +187,14 @@ impl Producer {
         values: &[&str],
     ) -> Result<()> {
         let partition = TopicPartition::new(topic.clone(), PartitionId(n));
+        self.add(at, Some(partition.clone()), None).await?;
+        let version = self.version;
         let next = self.next.entry(partition).or_default();
         let batch = txn_batch(self.session, *next, values);
         let id = Some(self.id.clone());
         at.call(|broker| {
             let request = Produce {
-                transaction_version: Default::default(),
+                transaction_version: version,
                 topic: topic.clone(),
                 partition: PartitionId(n),
                 acks: Acks::All,
@@ -165,11 +213,11 @@ impl Producer {
     }
 
     pub async fn end(&mut self, at: &At<'_>, commit: bool) -> Result<()> {
-        let (id, producer) = (self.id.clone(), self.session);
+        let (id, producer, version) = (self.id.clone(), self.session, self.version);
         self.session = at
             .call(|broker| {
                 let request = EndTransaction {
-                    version: Default::default(),
+                    version,
                     id: id.clone(),
                     producer,
                     commit,
@@ -177,11 +225,26 @@ impl Producer {
                 async move { broker.end_transaction(&Context::anonymous(), request).await }
             })
             .await?;
-        self.next.clear();
+        self.added.clear();
+        if version == TransactionVersion::V2 {
+            self.next.clear();
+        }
         Ok(())
     }
 
     pub async fn commit_offset(
+        &mut self,
+        at: &At<'_>,
+        group: &GroupName,
+        topic: &TopicName,
+        n: i64,
+    ) -> Result<Vec<Result<()>>> {
+        self.add(at, None, Some(group)).await?;
+        self.commit_unadded(at, group, topic, n).await
+    }
+
+    /// The same without registering the group.
+    pub async fn commit_unadded(
         &self,
         at: &At<'_>,
         group: &GroupName,
@@ -190,7 +253,7 @@ impl Producer {
     ) -> Result<Vec<Result<()>>> {
         at.call(|broker| {
             let request = CommitTransactionOffsets {
-                version: Default::default(),
+                version: self.version,
                 id: self.id.clone(),
                 producer: self.session,
                 group: group.clone(),
