@@ -203,6 +203,22 @@ pub fn decompress(
     Ok(())
 }
 
+/// Replaces the contents of `out` with what `reader` unpacks, stopping at `max` bytes.
+pub(crate) fn unpack(
+    codec: Compression,
+    reader: impl Read,
+    max: usize,
+    out: &mut Vec<u8>,
+) -> Result<(), BatchError> {
+    out.clear();
+    let result = bounded(reader, max, out);
+    result.map_err(|reason| BatchError::Decompress { codec, reason })?;
+    if out.len() > max {
+        return Err(BatchError::DecompressedTooLarge { codec, max });
+    }
+    Ok(())
+}
+
 /// Reads at most one byte past the bound, which is how the caller learns that it was passed.
 fn bounded(reader: impl Read, max: usize, out: &mut Vec<u8>) -> Result<(), String> {
     reader
