@@ -78,35 +78,33 @@ async fn confluent_kafka() {
     on_one_node("confluent_kafka", "confluent.py").await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn kcat() {
+/// Runs kcat against a node: what it prints. `None`: there is none, and there need not be.
+pub async fn kcat(bed: &Bed, before: &str, arguments: &str) -> Option<String> {
     if Command::new("kcat").arg("-V").output().is_err() {
         let text = "kcat was not found; install the package of that name";
-        return skipped("VARVE_TEST_REQUIRE_KCAT", text);
+        skipped("VARVE_TEST_REQUIRE_KCAT", text);
+        return None;
     }
+    let mut command = Command::new("sh");
+    let text = format!("{before} kcat -b {} {arguments}", bed.kafka);
+    command.args(["-c", &text]);
+    Some(drive(command).await)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kcat_lists_and_produces_and_reads() {
     let bed = Bed::start(&[]).await;
     bed.client().await.create("lines", 2).await;
-    let address = bed.kafka.to_string();
-    let kcat = |arguments: (&str, &str)| {
-        let mut command = Command::new("sh");
-        let text = format!("{} kcat -b {address} {}", arguments.0, arguments.1);
-        command.args(["-c", &text]);
-        command
+    let Some(list) = kcat(&bed, "", "-L").await else {
+        return;
     };
-    let list = drive(kcat(("", "-L"))).await;
     assert!(list.contains("topic \"lines\" with 2 partitions"), "{list}");
-    drive(kcat((
-        "printf 'k:one\\nk:two\\n' |",
-        "-P -t lines -p 1 -K: -X acks=all",
-    )))
-    .await;
-    let read = drive(kcat((
-        "",
-        "-C -t lines -p 1 -o beginning -e -q -f '%k=%s@%o\\n'",
-    )))
-    .await;
+    let lines = "printf 'k:one\\nk:two\\n' |";
+    kcat(&bed, lines, "-P -t lines -p 1 -K: -X acks=all").await;
+    let format = "-C -t lines -p 1 -o beginning -e -q -f '%k=%s@%o\\n'";
+    let read = kcat(&bed, "", format).await.unwrap();
     assert_eq!(read, "k=one@0\nk=two@1\n");
-    let end = drive(kcat(("", "-Q -t lines:1:-1"))).await;
+    let end = kcat(&bed, "", "-Q -t lines:1:-1").await.unwrap();
     assert!(end.contains("lines [1] offset 2"), "{end}");
     bed.stop().await;
 }

@@ -13,7 +13,9 @@ mod clients;
 mod cluster;
 mod connections;
 mod groups;
+mod old_formats;
 mod records;
+mod seen;
 mod topics;
 
 use std::net::SocketAddr;

@@ -19,4 +19,4 @@ pub mod wire;
 /// The name of this listener, in configuration and in what nodes tell of themselves.
 pub const LISTENER: &str = "kafka";
 
-pub use server::{Metrics, Options, ServeError, Server};
+pub use server::{Metrics, Options, Outcome, ServeError, Server};

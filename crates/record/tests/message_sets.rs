@@ -38,6 +38,27 @@ const PYTHON: [(u8, Compression, &str); 4] = [
     ),
 ];
 
+/// Made with librdkafka 2.0.2 for a broker of version 0.9: the keys and values of `two_records`, with magic 0. The
+/// checksum in the header of its LZ4 frame is the one that KAFKA-3160 is about.
+const LIBRDKAFKA: [(Compression, &str); 4] = [
+    (
+        Compression::None,
+        "000000000000000000000019002bc30e000000000006757365722d310000000568656c6c6f00000000000000010000006146904859000000000006757365722d310000004d68656c6c6f2068656c6c6f2068656c6c6f2068656c6c6f2068656c6c6f2068656c6c6f2068656c6c6f2068656c6c6f2068656c6c6f2068656c6c6f2068656c6c6f2068656c6c6f2068656c6c6f",
+    ),
+    (
+        Compression::Gzip,
+        "00000000000000000000004d0107134c0001ffffffff0000003f1f8b0800000000000003636080034906edc37c60165b69716a91ae2190c59a919a93930f55c008c4896e133c22d114f9821529508904009faaeb2492000000",
+    ),
+    (
+        Compression::Snappy,
+        "00000000000000000000004a82b264550002ffffffff0000003c9201000019011019002bc30e050f3c06757365722d310000000568656c6c6f051528000001000000614690485905101925004d05250020fe06000d06",
+    ),
+    (
+        Compression::Lz4,
+        "00000000000000000000005d348fe4650003ffffffff0000004f04224d1860401a40000000160001005119002bc30e0f00f10106757365722d310000000568656c6c6f1500b000000100000061469048590d00072500114d25001f2006002f5068656c6c6f00000000",
+    ),
+];
+
 fn unhex(hex: &str) -> Vec<u8> {
     let digits: Vec<u8> = hex.chars().map(|c| c.to_digit(16).unwrap() as u8).collect();
     assert!(digits.len().is_multiple_of(2));
@@ -158,6 +179,18 @@ fn sets_of_another_implementation_become_batches_of_the_same_codec() {
     let batch = converted(&unhex(PYTHON[2].2)).unwrap();
     assert!(!is_message_set(&batch.bytes()), "a batch is no set");
     assert!(!is_message_set(&[]) && !is_message_set(&[0; 16]));
+}
+
+#[test]
+fn what_librdkafka_makes_for_old_brokers_is_read() {
+    let long = [b"hello ".repeat(12).as_slice(), b"hello"].concat();
+    let one = |value: Vec<u8>| (NOW, Some(b"user-1".to_vec()), Some(value));
+    let two_records = [one(b"hello".to_vec()), one(long)];
+    for (codec, hex) in LIBRDKAFKA {
+        let batch = converted(&unhex(hex)).unwrap();
+        assert_eq!(batch.header().compression(), codec);
+        assert_eq!(records(&batch), two_records, "{codec}");
+    }
 }
 
 #[test]
