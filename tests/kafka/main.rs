@@ -7,6 +7,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod both;
 mod classic;
 mod client;
 mod clients;
