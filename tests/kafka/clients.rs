@@ -46,13 +46,18 @@ async fn drive(mut command: Command) -> String {
 
 /// Runs a script against a listener of a cluster of so many nodes.
 pub async fn script(modules: &str, name: &str, address: &str, nodes: &str) {
+    script_with(modules, name, &[address, nodes]).await;
+}
+
+/// Runs a script with these arguments.
+pub async fn script_with(modules: &str, name: &str, arguments: &[&str]) {
     let Some(python) = python(modules) else {
         let text = "no Python with the packages of tests/python/requirements.txt was found";
         let text = format!("{text}; set VARVE_TEST_PYTHON to one");
         return skipped("VARVE_TEST_REQUIRE_PYTHON", &text);
     };
     let mut command = Command::new(python);
-    command.arg(scripts().join(name)).args([address, nodes]);
+    command.arg(scripts().join(name)).args(arguments);
     let out = drive(command).await;
     assert!(out.contains("ok"), "{out}");
 }

@@ -8,6 +8,8 @@
 )]
 
 mod both;
+#[path = "../../crates/tls/tests/support/ca.rs"]
+mod ca;
 mod classic;
 mod client;
 mod clients;
@@ -17,6 +19,7 @@ mod groups;
 mod old_formats;
 mod records;
 mod seen;
+mod tls;
 mod topics;
 
 use std::net::SocketAddr;
