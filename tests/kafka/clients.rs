@@ -83,15 +83,15 @@ async fn confluent_kafka() {
     on_one_node("confluent_kafka", "confluent.py").await;
 }
 
-/// Runs kcat against a node: what it prints. `None`: there is none, and there need not be.
-pub async fn kcat(bed: &Bed, before: &str, arguments: &str) -> Option<String> {
+/// Runs kcat against a listener: what it prints. `None`: there is none, and there need not be.
+pub async fn kcat(address: &str, before: &str, arguments: &str) -> Option<String> {
     if Command::new("kcat").arg("-V").output().is_err() {
         let text = "kcat was not found; install the package of that name";
         skipped("VARVE_TEST_REQUIRE_KCAT", text);
         return None;
     }
     let mut command = Command::new("sh");
-    let text = format!("{before} kcat -b {} {arguments}", bed.kafka);
+    let text = format!("{before} kcat -b {address} {arguments}");
     command.args(["-c", &text]);
     Some(drive(command).await)
 }
@@ -100,16 +100,17 @@ pub async fn kcat(bed: &Bed, before: &str, arguments: &str) -> Option<String> {
 async fn kcat_lists_and_produces_and_reads() {
     let bed = Bed::start(&[]).await;
     bed.client().await.create("lines", 2).await;
-    let Some(list) = kcat(&bed, "", "-L").await else {
+    let address = &bed.kafka.to_string();
+    let Some(list) = kcat(address, "", "-L").await else {
         return;
     };
     assert!(list.contains("topic \"lines\" with 2 partitions"), "{list}");
     let lines = "printf 'k:one\\nk:two\\n' |";
-    kcat(&bed, lines, "-P -t lines -p 1 -K: -X acks=all").await;
+    kcat(address, lines, "-P -t lines -p 1 -K: -X acks=all").await;
     let format = "-C -t lines -p 1 -o beginning -e -q -f '%k=%s@%o\\n'";
-    let read = kcat(&bed, "", format).await.unwrap();
+    let read = kcat(address, "", format).await.unwrap();
     assert_eq!(read, "k=one@0\nk=two@1\n");
-    let end = kcat(&bed, "", "-Q -t lines:1:-1").await.unwrap();
+    let end = kcat(address, "", "-Q -t lines:1:-1").await.unwrap();
     assert!(end.contains("lines [1] offset 2"), "{end}");
     bed.stop().await;
 }

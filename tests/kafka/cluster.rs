@@ -17,14 +17,14 @@ use varve_tests::cluster::Cluster;
 use crate::client::{Client, ask};
 use crate::clients;
 
-const KAFKA: [(&str, &str); 3] = [
+pub const KAFKA: [(&str, &str); 3] = [
     ("VARVE_LISTENERS__KAFKA__ADDRESS", "127.0.0.1:0"),
     ("VARVE_LISTENERS__KAFKA__TLS__MODE", "insecure"),
     ("VARVE_AUTO__CREATE__TOPICS__ENABLE", "true"),
 ];
 
 /// Where a node serves this protocol, as it says itself.
-async fn kafka_of(cluster: &Cluster, id: usize) -> String {
+pub async fn kafka_of(cluster: &Cluster, id: usize) -> String {
     let address = format!("http://{}", cluster.node(id).address());
     let channel = Channel::from_shared(address).unwrap().connect().await;
     let mut service = ClusterServiceClient::new(channel.unwrap());

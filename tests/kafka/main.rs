@@ -17,6 +17,7 @@ mod cluster;
 mod connections;
 mod groups;
 mod old_formats;
+mod racks;
 mod records;
 mod seen;
 mod tls;

@@ -200,13 +200,14 @@ async fn kcat_that_takes_the_broker_for_an_old_one() {
     let bed = Bed::start(&[]).await;
     let mut client = bed.client().await;
     client.create("old", 1).await;
+    let address = &bed.kafka.to_string();
     let mut offset = 0;
     for codec in OLD {
         let long = "many words ".repeat(20);
         let settings = "-X broker.version.fallback=0.9.0 -X api.version.request=false";
         let arguments = format!("-P -t old -p 0 -K: -z {codec} -X linger.ms=300 {settings}");
         let lines = format!("printf 'k:{long}\\nk:{codec}\\n' |");
-        if clients::kcat(&bed, &lines, &arguments).await.is_none() {
+        if clients::kcat(address, &lines, &arguments).await.is_none() {
             return;
         }
         let part = fetched(&mut client, 4, "old", offset, Which::All).await;
