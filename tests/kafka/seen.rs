@@ -13,6 +13,7 @@ use varve_frontend_kafka::wire::generated::produce::{
     PartitionProduceData, PartitionProduceResponse, ProduceRequest, TopicProduceData,
 };
 use varve_proto::v1;
+use varve_proto::v1::cluster_service_client::ClusterServiceClient;
 use varve_proto::v1::consumer_service_client::ConsumerServiceClient;
 use varve_proto::v1::producer_service_client::ProducerServiceClient;
 use varve_proto::v1::transaction_service_client::TransactionServiceClient;
@@ -203,6 +204,15 @@ impl Own {
                 return all;
             }
         }
+    }
+
+    /// Where the node serves the Kafka protocol, as it says itself.
+    pub async fn kafka(&self) -> SocketAddr {
+        let mut service = ClusterServiceClient::new(self.0.clone());
+        let info = service.get_server_info(v1::GetServerInfoRequest {}).await;
+        info.unwrap().into_inner().listeners["kafka"]
+            .parse()
+            .unwrap()
     }
 
     pub fn producer(&self) -> ProducerServiceClient<Channel> {

@@ -10,8 +10,6 @@
 
 use std::io::Read as _;
 
-use varve_types::limits;
-
 use crate::batch::{Batch, VerifyLimits};
 use crate::builder::BatchBuilder;
 use crate::compress::{self, Compression};
@@ -56,7 +54,7 @@ pub fn convert(set: &[u8], now_ms: i64, limits: &VerifyLimits) -> Result<Batch, 
     };
     let mut conversion = Conversion {
         builder: BatchBuilder::new(codec, None),
-        max_records: limits.max_records,
+        limits: *limits,
         now_ms,
     };
     let mut unpacked = Vec::new();
@@ -73,7 +71,7 @@ pub fn convert(set: &[u8], now_ms: i64, limits: &VerifyLimits) -> Result<Batch, 
 /// A batch that is being made.
 struct Conversion {
     builder: BatchBuilder,
-    max_records: u32,
+    limits: VerifyLimits,
     now_ms: i64,
 }
 
@@ -85,11 +83,10 @@ impl Conversion {
     }
 
     fn add(&mut self, message: &Message<'_>) -> Result<(), BatchError> {
-        if self.builder.len() >= self.max_records {
-            return Err(BatchError::TooManyRecords {
-                found: i32::try_from(self.max_records.saturating_add(1)).unwrap_or(i32::MAX),
-                max: self.max_records,
-            });
+        let max = self.limits.max_records;
+        if self.builder.len() >= max {
+            let found = i32::try_from(max.saturating_add(1)).unwrap_or(i32::MAX);
+            return Err(BatchError::TooManyRecords { found, max });
         }
         let time = match message.timestamp {
             NO_TIMESTAMP => self.now_ms,
@@ -102,7 +99,7 @@ impl Conversion {
     /// Adds the messages that one message wraps. `unpacked` is memory to use again.
     fn unwrap(&mut self, wrapper: &Message<'_>, unpacked: &mut Vec<u8>) -> Result<(), BatchError> {
         let value = wrapper.value.ok_or(self.wrong(MessageFault::Wraps))?;
-        let max = limits::DECOMPRESSED_MAX_BYTES;
+        let max = self.limits.max_unpacked_bytes;
         match (wrapper.magic, wrapper.codec) {
             (0, Compression::Lz4) => unpack_lz4_of_magic_0(value, max, unpacked)?,
             (_, codec) => compress::decompress(codec, value, max, unpacked)?,

@@ -1,9 +1,9 @@
 //! What the bytes of an append are: one batch that is verified and goes on as it came, or a message set of an older
 //! format that becomes one.
 //!
-//! Invariants: bytes of which anything is wrong become nothing at all; what may unpack to many times its size does so
-//! on a thread for such work, no more of them at a time than there are cores, so that it neither holds up other
-//! connections nor takes memory without bound.
+//! Invariants: bytes of which anything is wrong become nothing at all; what is long, or unpacks to much, does so on a
+//! thread for such work, no more of them at a time than there are cores, so that it neither holds up other connections
+//! nor takes memory without bound.
 
 use std::sync::Arc;
 
@@ -18,6 +18,8 @@ use crate::wire::{ErrorCode, Text};
 
 /// Compressed bytes longer than this are unpacked on a thread for such work.
 const HEAVY_BYTES: usize = 16 * 1024;
+/// What unpacks to more than this, whatever its own length, does so there too.
+const UNPACKED_INLINE_BYTES: usize = 1024 * 1024;
 /// From this version on an append holds batches only.
 const BATCHES_FROM: i16 = 3;
 
@@ -28,11 +30,6 @@ pub(super) async fn taken<B: Broker>(
     bytes: Bytes,
     transactional: bool,
 ) -> Result<Batch, Refused> {
-    let limits = VerifyLimits {
-        max_batch_bytes: limits::BATCH_MAX_BYTES,
-        max_records: limits::BATCH_MAX_RECORDS,
-        transactional,
-    };
     let old = message_set::is_message_set(&bytes);
     if old && version >= BATCHES_FROM {
         let text = format!(
@@ -47,30 +44,45 @@ pub(super) async fn taken<B: Broker>(
     }
     let heavy = bytes.len() > HEAVY_BYTES && (old || is_compressed(&bytes));
     let now_ms = if old { shared.broker.node().now_ms } else { 0 };
-    let work = move || match old {
-        true => message_set::convert(&bytes, now_ms, &limits),
-        false => Unverified(bytes).verify(&limits),
-    };
-    let batch = if heavy {
-        let leave = Arc::clone(&shared.unpacking).acquire_owned().await;
-        let work = move || {
-            // Given back when the memory is, also when nobody waits any more.
-            let _leave = leave;
-            work()
+    let made = move |max_unpacked_bytes| {
+        let limits = VerifyLimits {
+            max_batch_bytes: limits::BATCH_MAX_BYTES,
+            max_records: limits::BATCH_MAX_RECORDS,
+            max_unpacked_bytes,
+            transactional,
         };
-        match tokio::task::spawn_blocking(work).await {
-            Ok(batch) => batch,
-            // The runtime is going away.
-            Err(_) => return Err(ErrorCode::NotLeaderOrFollower.into()),
+        match old {
+            true => message_set::convert(&bytes, now_ms, &limits),
+            false => Unverified(bytes.clone()).verify(&limits),
         }
-    } else {
-        work()
+    };
+    let here = (!heavy).then(|| made(UNPACKED_INLINE_BYTES));
+    let batch = match here {
+        Some(Ok(batch)) => Ok(batch),
+        Some(Err(error)) if !matches!(error, BatchError::DecompressedTooLarge { .. }) => Err(error),
+        _ => on_thread(shared, move || made(limits::DECOMPRESSED_MAX_BYTES)).await?,
     };
     batch.map_err(|error| Refused {
         code: code(&error),
         message: Some(Text::from(error.to_string())),
         leader: None,
     })
+}
+
+/// Runs work on a thread for blocking work once there is leave to unpack.
+async fn on_thread<B: Broker, T: Send + 'static>(
+    shared: &Shared<B>,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Refused> {
+    let leave = Arc::clone(&shared.unpacking).acquire_owned().await;
+    let work = move || {
+        // Given back when the memory is, also when nobody waits any more.
+        let _leave = leave;
+        work()
+    };
+    let done = tokio::task::spawn_blocking(work).await;
+    // The runtime is going away.
+    done.map_err(|_| ErrorCode::NotLeaderOrFollower.into())
 }
 
 /// Whether a batch names a codec.
