@@ -3,7 +3,7 @@
 //!
 //! A target panics when a property is broken and returns otherwise, whatever the bytes. It decodes what it is
 //! given as it is, and once more with the checksums made right, because nothing that guesses gets past
-//! those. Never touches a real disk, the network or a clock.
+//! those. Never touches a real disk or the network; nor a clock, but for [`requests`], which runs a whole broker.
 
 #![allow(
     clippy::unwrap_used,
