@@ -179,6 +179,15 @@ async fn the_time_of_the_append_is_the_same_for_both_sides() {
     };
     let all = [expected(0), expected(6)].concat();
     assert_eq!(unstamped(&seen), unstamped(&all), "all else is untouched");
+    // The time that is told is the stored one, however the clock moves between the check and the append.
+    let mut told = times;
+    for _ in 0..200 {
+        let records = batch(Compression::None).build().unwrap();
+        let answer = produce(&mut client, 9, "stamped", records).await;
+        told.extend([answer.log_append_time_ms; FIELDS.len()]);
+    }
+    let seen = by_kafka(&mut client, "stamped", Which::All).await;
+    assert_eq!(seen.iter().map(|s| s.time).collect::<Vec<_>>(), told);
     // Where the producer's times count, no other is told.
     create(&mut client, "created", &[]).await;
     let records = batch(Compression::None).build().unwrap();
