@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use varve_server::embedded;
+use varve_tests::small_disk::SmallDisk;
 
 use crate::support::{
-    Bed, Code, at, eventually, from, loudly, refused, refused_item, request, run, told, v1,
+    Bed, Code, at, eventually, from, refused, refused_item, request, run, told, v1,
 };
 
 #[test]
@@ -86,45 +87,6 @@ fn listing(dir: &Path) -> Vec<(PathBuf, u64)> {
     all
 }
 
-/// A small file system, unmounted at the end.
-struct SmallDisk(tempfile::TempDir);
-
-impl SmallDisk {
-    /// `None`, loudly, where mounting is not allowed.
-    fn mount(options: &str) -> Option<Self> {
-        let dir = tempfile::tempdir().unwrap();
-        let mut command = std::process::Command::new("mount");
-        command
-            .args(["-t", "tmpfs", "-o", options, "tmpfs"])
-            .arg(dir.path());
-        let done = command.output();
-        if done.as_ref().is_ok_and(|o| o.status.success()) {
-            return Some(Self(dir));
-        }
-        loudly(&format!(
-            "SKIPPED: a small tmpfs cannot be mounted here (root is needed): {done:?}"
-        ));
-        None
-    }
-
-    fn options(&self, options: &str) -> bool {
-        let mut command = std::process::Command::new("mount");
-        command
-            .args(["-o", &format!("remount,{options}")])
-            .arg(self.0.path());
-        command.status().is_ok_and(|s| s.success())
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = std::process::Command::new("umount")
-            .args(["-l"])
-            .arg(self.0.path())
-            .status();
-    }
-}
-
 /// Writes until nothing more is taken; returns what was acknowledged and the refusal.
 async fn fill(bed: &Bed, topic: &str, start: usize, bytes: usize) -> (Vec<String>, tonic::Status) {
     let mut acknowledged = Vec::new();
@@ -144,7 +106,7 @@ fn disk_full() {
         return;
     };
     run(async {
-        let root = disk.0.path().to_owned();
+        let root = disk.path().to_owned();
         let settings = [
             ("storage.min_free_bytes", "0"),
             ("offsets.topic.num.partitions", "1"),
@@ -219,7 +181,7 @@ fn disk_below_its_reserve() {
         return;
     };
     run(async {
-        let root = disk.0.path().to_owned();
+        let root = disk.path().to_owned();
         let settings = [
             ("storage.min_free_percent", "50"),
             ("offsets.topic.num.partitions", "1"),
@@ -397,7 +359,7 @@ fn a_read_only_disk_is_told() {
             ("storage.min_free_bytes", "0"),
             ("offsets.topic.num.partitions", "1"),
         ];
-        let mut bed = Bed::start_in(disk.0.path().to_owned(), &settings).await;
+        let mut bed = Bed::start_in(disk.path().to_owned(), &settings).await;
         bed.rpc.create("t", 1).await;
         bed.rpc.put("t", 0, &["a"]).await;
         bed.stop().await;

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use varve_frontend_kafka::wire::generated::create_topics::{CreatableTopic, CreateTopicsRequest};
 use varve_frontend_kafka::wire::generated::metadata::{
@@ -31,19 +31,40 @@ macro_rules! ask {
 }
 pub(crate) use ask;
 
+/// What bytes go over.
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
 pub struct Client {
-    stream: TcpStream,
+    stream: Box<dyn Stream>,
     buffer: BytesMut,
     next: i32,
 }
 
 impl Client {
     pub async fn connect(address: SocketAddr) -> Self {
+        Self::over(TcpStream::connect(address).await.unwrap())
+    }
+
+    /// Over a connection that is there.
+    pub fn over(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Self {
         Self {
-            stream: TcpStream::connect(address).await.unwrap(),
+            stream: Box::new(stream),
             buffer: BytesMut::new(),
             next: 1,
         }
+    }
+
+    /// Whether a request is answered; the connection may end instead.
+    pub async fn is_answered(&mut self, version: i16, request: &Request) -> bool {
+        let id = self.next;
+        self.next += 1;
+        let frame = encode_request(id, Some(Text::from_static("test")), version, request).unwrap();
+        if self.stream.write_all(&frame.into_bytes()).await.is_err() {
+            return false;
+        }
+        self.frame().await.is_some()
     }
 
     /// Sends a request and does not wait. The correlation id.

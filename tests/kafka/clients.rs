@@ -46,13 +46,18 @@ async fn drive(mut command: Command) -> String {
 
 /// Runs a script against a listener of a cluster of so many nodes.
 pub async fn script(modules: &str, name: &str, address: &str, nodes: &str) {
+    script_with(modules, name, &[address, nodes]).await;
+}
+
+/// Runs a script with these arguments.
+pub async fn script_with(modules: &str, name: &str, arguments: &[&str]) {
     let Some(python) = python(modules) else {
         let text = "no Python with the packages of tests/python/requirements.txt was found";
         let text = format!("{text}; set VARVE_TEST_PYTHON to one");
         return skipped("VARVE_TEST_REQUIRE_PYTHON", &text);
     };
     let mut command = Command::new(python);
-    command.arg(scripts().join(name)).args([address, nodes]);
+    command.arg(scripts().join(name)).args(arguments);
     let out = drive(command).await;
     assert!(out.contains("ok"), "{out}");
 }
@@ -78,35 +83,34 @@ async fn confluent_kafka() {
     on_one_node("confluent_kafka", "confluent.py").await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn kcat() {
+/// Runs kcat against a listener: what it prints. `None`: there is none, and there need not be.
+pub async fn kcat(address: &str, before: &str, arguments: &str) -> Option<String> {
     if Command::new("kcat").arg("-V").output().is_err() {
         let text = "kcat was not found; install the package of that name";
-        return skipped("VARVE_TEST_REQUIRE_KCAT", text);
+        skipped("VARVE_TEST_REQUIRE_KCAT", text);
+        return None;
     }
+    let mut command = Command::new("sh");
+    let text = format!("{before} kcat -b {address} {arguments}");
+    command.args(["-c", &text]);
+    Some(drive(command).await)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kcat_lists_and_produces_and_reads() {
     let bed = Bed::start(&[]).await;
     bed.client().await.create("lines", 2).await;
-    let address = bed.kafka.to_string();
-    let kcat = |arguments: (&str, &str)| {
-        let mut command = Command::new("sh");
-        let text = format!("{} kcat -b {address} {}", arguments.0, arguments.1);
-        command.args(["-c", &text]);
-        command
+    let address = &bed.kafka.to_string();
+    let Some(list) = kcat(address, "", "-L").await else {
+        return;
     };
-    let list = drive(kcat(("", "-L"))).await;
     assert!(list.contains("topic \"lines\" with 2 partitions"), "{list}");
-    drive(kcat((
-        "printf 'k:one\\nk:two\\n' |",
-        "-P -t lines -p 1 -K: -X acks=all",
-    )))
-    .await;
-    let read = drive(kcat((
-        "",
-        "-C -t lines -p 1 -o beginning -e -q -f '%k=%s@%o\\n'",
-    )))
-    .await;
+    let lines = "printf 'k:one\\nk:two\\n' |";
+    kcat(address, lines, "-P -t lines -p 1 -K: -X acks=all").await;
+    let format = "-C -t lines -p 1 -o beginning -e -q -f '%k=%s@%o\\n'";
+    let read = kcat(address, "", format).await.unwrap();
     assert_eq!(read, "k=one@0\nk=two@1\n");
-    let end = drive(kcat(("", "-Q -t lines:1:-1"))).await;
+    let end = kcat(address, "", "-Q -t lines:1:-1").await.unwrap();
     assert!(end.contains("lines [1] offset 2"), "{end}");
     bed.stop().await;
 }

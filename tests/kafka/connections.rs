@@ -150,12 +150,46 @@ async fn hostile_bytes_end_their_own_connection_only() {
         let length = u32::try_from(body.len()).unwrap();
         [&length.to_be_bytes()[..], &body].concat()
     };
-    let hostile: [(&str, Vec<u8>); 6] = [
+    // A flexible request: its header and its body end with tagged fields.
+    let tagged = |tags: &[u8]| {
+        let head = [0, 18, 0, 3, 0, 0, 0, 7, 0xff, 0xff];
+        let body = [&head, tags].concat();
+        let length = u32::try_from(body.len()).unwrap();
+        [&length.to_be_bytes()[..], &body].concat()
+    };
+    let compact = |count: &[u8]| {
+        let head = [0, 3, 0, 12, 0, 0, 0, 7, 0xff, 0xff, 0];
+        let body = [&head, count].concat();
+        let length = u32::try_from(body.len()).unwrap();
+        [&length.to_be_bytes()[..], &body].concat()
+    };
+    let hostile: [(&str, Vec<u8>); 12] = [
         ("2 GiB", vec![0x7f, 0xff, 0xff, 0xff]),
         ("one byte more than is taken", vec![0, 0x10, 0, 1]),
         ("a negative length", vec![0xff; 4]),
         ("too short for a request", vec![0, 0, 0, 1, 9]),
         ("an array of 2^31", produce([0x7f, 0xff, 0xff, 0xff])),
+        ("a negative array", produce([0xff, 0xff, 0xff, 0xfe])),
+        (
+            "a compact array of 2^32",
+            compact(&[0xff, 0xff, 0xff, 0xff, 0x0f]),
+        ),
+        (
+            "2^32 tagged fields",
+            tagged(&[0xff, 0xff, 0xff, 0xff, 0x0f]),
+        ),
+        (
+            "a tagged field of 2^32 bytes",
+            tagged(&[1, 9, 0xff, 0xff, 0xff, 0xff, 0x0f, 1]),
+        ),
+        (
+            "the same tag again and again",
+            tagged(&[3, 9, 0, 9, 0, 9, 0]),
+        ),
+        (
+            "a tagged field for every byte",
+            tagged(&[&[0xff, 0x7f][..], &[5, 0].repeat(500_000)].concat()),
+        ),
         ("HTTP", b"GET / HTTP/1.1\r\n\r\n".to_vec()),
     ];
     for (what, bytes) in hostile {

@@ -4,9 +4,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use varve_broker_api::{Broker as _, CommitOffsets, Context, OffsetCommit as Commit};
-use varve_frontend_kafka::wire::generated::add_partitions_to_txn::{
-    AddPartitionsToTxnRequest, AddPartitionsToTxnTopic,
-};
 use varve_frontend_kafka::wire::generated::consumer_group_describe::ConsumerGroupDescribeRequest;
 use varve_frontend_kafka::wire::generated::consumer_group_heartbeat::{
     ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse, RequestTopicPartitions,
@@ -558,26 +555,5 @@ async fn transactions_are_committed_and_aborted_and_readers_are_told_which() {
     };
     let fenced = ask!(client, 5, EndTxn, fenced);
     assert_eq!(fenced.error_code, ErrorCode::ProducerFenced.code());
-    bed.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn producers_that_are_too_old_for_transactions_are_told_so_when_they_begin() {
-    let bed = Bed::start(&[]).await;
-    let mut client = bed.client().await;
-    let opened = session(&mut client, 4).await;
-    assert_eq!(opened.error_code, ErrorCode::UnsupportedVersion.code());
-    let add = AddPartitionsToTxnRequest {
-        v3_and_below_transactional_id: Text::from_static("payments"),
-        v3_and_below_topics: vec![AddPartitionsToTxnTopic {
-            name: Text::from_static("orders"),
-            partitions: vec![0],
-        }],
-        ..AddPartitionsToTxnRequest::default()
-    };
-    let refused = ask!(client, 3, AddPartitionsToTxn, add);
-    let topic = &refused.results_by_topic_v3_and_below[0];
-    let code = topic.results_by_partition[0].partition_error_code;
-    assert_eq!(code, ErrorCode::UnsupportedVersion.code());
     bed.stop().await;
 }

@@ -8,17 +8,27 @@
 )]
 
 mod admin;
+mod both;
+#[path = "../../crates/tls/tests/support/ca.rs"]
+mod ca;
 mod classic;
 mod client;
 mod clients;
 mod cluster;
 mod connections;
+mod faults;
 mod groups;
 mod moves;
+mod old_formats;
+mod racks;
 mod records;
+mod seen;
+mod tls;
 mod topics;
+mod transactions;
 
 use std::net::SocketAddr;
+use std::path::Path;
 
 use varve_server::Node;
 
@@ -26,25 +36,32 @@ use varve_server::Node;
 struct Bed {
     node: Node,
     kafka: SocketAddr,
-    _dir: tempfile::TempDir,
+    _dir: Option<tempfile::TempDir>,
 }
 
 impl Bed {
     async fn start(settings: &[(&str, &str)]) -> Self {
         let dir = tempfile::tempdir().unwrap();
+        let started = Self::start_in(dir.path(), settings).await;
+        Self {
+            _dir: Some(dir),
+            ..started
+        }
+    }
+
+    /// In a directory that stays.
+    async fn start_in(dir: &Path, settings: &[(&str, &str)]) -> Self {
         let base = [
             ("listeners.kafka.address", "127.0.0.1:0"),
             ("listeners.kafka.tls.mode", "insecure"),
             ("log.filter", "warn"),
         ];
         let all: Vec<_> = base.iter().chain(settings).copied().collect();
-        let node = varve_server::embedded::start_with(dir.path(), &all)
-            .await
-            .unwrap();
+        let node = varve_server::embedded::start_with(dir, &all).await.unwrap();
         Self {
             kafka: node.kafka_address().unwrap(),
             node,
-            _dir: dir,
+            _dir: None,
         }
     }
 

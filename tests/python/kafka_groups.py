@@ -10,6 +10,7 @@ from confluent_kafka import Consumer, ConsumerGroupTopicPartitions
 from confluent_kafka.admin import AdminClient
 from kafka import KafkaConsumer, KafkaProducer
 from kafka.admin import KafkaAdminClient, NewTopic
+from kafka.errors import CommitFailedError, RebalanceInProgressError
 from kafka.structs import OffsetAndMetadata, TopicPartition
 
 SERVERS = sys.argv[1]
@@ -83,10 +84,14 @@ def share(topic):
         while not stop[index].is_set():
             for records in consumer.poll(timeout_ms=200).values():
                 read[index].update(record.value for record in records)
-            consumer.commit()
+            try:
+                consumer.commit()
+            except (CommitFailedError, RebalanceInProgressError):
+                pass  # The group has moved on: the next poll joins it again.
         consumer.close()
 
-    threads = [threading.Thread(target=run, args=(index,)) for index in range(3)]
+    # A member that goes on must not outlive a check that has failed.
+    threads = [threading.Thread(target=run, args=(index,), daemon=True) for index in range(3)]
     for thread in threads:
         thread.start()
 

@@ -96,8 +96,8 @@ macro_rules! replays {
 }
 
 replays! {
-    batch recovery inspect index timeindex manifest epochs snapshot producers metadata metadata_command metadata_file
-    offsets transactions identity scrub_file journal peer raft_message raft_file kafka_wire
+    batch message_set recovery inspect index timeindex manifest epochs snapshot producers metadata metadata_command metadata_file
+    offsets transactions identity scrub_file journal peer raft_message raft_file kafka_wire kafka_requests
 }
 
 #[test]

@@ -9,9 +9,7 @@ use crate::wire::ApiKey;
 /// What is to be known of an API beside its versions; empty: it is as its name says.
 const fn remark(key: ApiKey) -> &'static str {
     match key {
-        ApiKey::Produce => {
-            "records of magic 2; older ones are refused with `UNSUPPORTED_FOR_MESSAGE_FORMAT`"
-        }
+        ApiKey::Produce => "records of magic 2; 0–2 also take magic 0 and 1",
         ApiKey::Fetch => {
             "with sessions, the list of aborted transactions, and truncation detection"
         }

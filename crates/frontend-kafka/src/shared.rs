@@ -96,6 +96,11 @@ pub(crate) struct Endpoint {
     pub(crate) rack: String,
 }
 
+/// How many payloads are unpacked at a time: more than there are cores would only take more memory.
+fn unpacking_max() -> usize {
+    std::thread::available_parallelism().map_or(2, |cores| cores.get().max(2))
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Shared<B> {
@@ -103,6 +108,8 @@ pub(crate) struct Shared<B> {
     pub(crate) metrics: Metrics,
     pub(crate) options: Options,
     pub(crate) budget: Arc<Semaphore>,
+    /// Leave to unpack what may grow large: each takes memory that the budget does not count.
+    pub(crate) unpacking: Arc<Semaphore>,
     pub(crate) log_limit: LogLimit,
     pub(crate) sessions: Mutex<Sessions>,
     /// This node's.
@@ -134,6 +141,7 @@ impl<B: Broker> Shared<B> {
         Some(Self {
             node: info.node,
             budget: Arc::new(Semaphore::new(budget.min(Semaphore::MAX_PERMITS))),
+            unpacking: Arc::new(Semaphore::new(unpacking_max())),
             log_limit: LogLimit::new(),
             sessions: Mutex::new(Sessions::new(seed)),
             advertised,

@@ -25,6 +25,9 @@ pub struct VerifyLimits {
     pub max_batch_bytes: usize,
     /// Most records.
     pub max_records: u32,
+    /// Bytes that its payload may unpack to, at most `limits::DECOMPRESSED_MAX_BYTES`. A caller that has no time may
+    /// take less at first.
+    pub max_unpacked_bytes: usize,
     /// Whether the batch may belong to a transaction. Only where the caller goes on to ask whether the
     /// transaction's coordinator knows of the partition; a control batch is never a client's to send.
     pub transactional: bool,
@@ -35,6 +38,7 @@ impl Default for VerifyLimits {
         Self {
             max_batch_bytes: limits::BATCH_MAX_BYTES,
             max_records: limits::BATCH_MAX_RECORDS,
+            max_unpacked_bytes: limits::DECOMPRESSED_MAX_BYTES,
             transactional: false,
         }
     }
@@ -71,7 +75,7 @@ impl Unverified {
         check_client_header(&header, limits)?;
         check_stored(&bytes)?;
         let body = bytes.slice(HEADER_BYTES..);
-        let walk = walk_payload(&header, &body)?;
+        let walk = walk_payload(&header, &body, limits.max_unpacked_bytes)?;
         Ok(Batch {
             head: header.encode(),
             header,
@@ -125,7 +129,7 @@ fn check_client_header(header: &BatchHeader, limits: &VerifyLimits) -> Result<()
 }
 
 /// Walks the payload, decompressing it into a buffer that is reused.
-fn walk_payload(header: &BatchHeader, body: &[u8]) -> Result<Walk, BatchError> {
+fn walk_payload(header: &BatchHeader, body: &[u8], max: usize) -> Result<Walk, BatchError> {
     thread_local! {
         static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
     }
@@ -134,9 +138,9 @@ fn walk_payload(header: &BatchHeader, body: &[u8]) -> Result<Walk, BatchError> {
         return walk_records(header, body);
     }
     SCRATCH.with_borrow_mut(|scratch| {
-        compress::decompress(codec, body, limits::DECOMPRESSED_MAX_BYTES, scratch)?;
-        let walk = walk_records(header, scratch);
-        // One huge payload must not pin its memory to this thread.
+        let unpacked = compress::decompress(codec, body, max, scratch);
+        let walk = unpacked.and_then(|()| walk_records(header, scratch));
+        // One huge payload must not pin its memory to this thread, least of all one that is refused.
         if scratch.capacity() > limits::BATCH_MAX_BYTES {
             *scratch = Vec::new();
         }

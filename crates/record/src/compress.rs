@@ -186,33 +186,65 @@ pub fn decompress(
     out: &mut Vec<u8>,
 ) -> Result<(), BatchError> {
     out.clear();
-    let result = match codec {
+    let within = match codec {
         Compression::None => {
-            out.extend_from_slice(&payload[..payload.len().min(max + 1)]);
-            Ok(())
+            out.extend_from_slice(&payload[..payload.len().min(max)]);
+            Ok(payload.len() <= max)
         }
         Compression::Gzip => bounded(flate2::read::MultiGzDecoder::new(payload), max, out),
         Compression::Snappy => unsnappy(payload, max, out),
         Compression::Lz4 => bounded(lz4_flex::frame::FrameDecoder::new(payload), max, out),
         Compression::Zstd => unzstd(payload, max, out),
     };
-    result.map_err(|reason| BatchError::Decompress { codec, reason })?;
-    if out.len() > max {
-        return Err(BatchError::DecompressedTooLarge { codec, max });
+    judged(codec, max, within)
+}
+
+/// As [`decompress`], of what `reader` unpacks.
+pub(crate) fn unpack(
+    codec: Compression,
+    reader: impl Read,
+    max: usize,
+    out: &mut Vec<u8>,
+) -> Result<(), BatchError> {
+    out.clear();
+    judged(codec, max, bounded(reader, max, out))
+}
+
+fn judged(codec: Compression, max: usize, within: Within) -> Result<(), BatchError> {
+    match within {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(BatchError::DecompressedTooLarge { codec, max }),
+        Err(reason) => Err(BatchError::Decompress { codec, reason }),
     }
-    Ok(())
 }
 
-/// Reads at most one byte past the bound, which is how the caller learns that it was passed.
-fn bounded(reader: impl Read, max: usize, out: &mut Vec<u8>) -> Result<(), String> {
-    reader
-        .take(max as u64 + 1)
-        .read_to_end(out)
-        .map(drop)
-        .map_err(|e| e.to_string())
+/// Whether the bound was kept, or what is damaged.
+type Within = Result<bool, String>;
+
+/// Memory that a buffer grows by at first.
+const GROWTH_BYTES: usize = 64 * 1024;
+
+/// Reads at most one byte past the bound, which is how it learns that it was passed. The buffer doubles up to the bound
+/// and never beyond.
+fn bounded(mut reader: impl Read, max: usize, out: &mut Vec<u8>) -> Within {
+    loop {
+        let left = max + 1 - out.len();
+        if out.capacity() == out.len() {
+            out.reserve_exact(out.len().max(GROWTH_BYTES).min(left));
+        }
+        let room = (out.capacity() - out.len()).min(left);
+        let mut some = reader.by_ref().take(room as u64);
+        let read = some.read_to_end(out).map_err(|e| e.to_string())?;
+        if read < room {
+            return Ok(true);
+        }
+        if out.len() > max {
+            return Ok(false);
+        }
+    }
 }
 
-fn unsnappy(payload: &[u8], max: usize, out: &mut Vec<u8>) -> Result<(), String> {
+fn unsnappy(payload: &[u8], max: usize, out: &mut Vec<u8>) -> Within {
     if !payload.starts_with(XERIAL_MAGIC) {
         return unsnappy_block(payload, max, out);
     }
@@ -225,31 +257,35 @@ fn unsnappy(payload: &[u8], max: usize, out: &mut Vec<u8>) -> Result<(), String>
             .ok_or("a block length is cut off")?;
         let len = u32::from_be_bytes(*len) as usize;
         let block = tail.get(..len).ok_or("a block is cut off")?;
-        unsnappy_block(block, max, out)?;
-        if out.len() > max {
-            return Ok(());
+        if !unsnappy_block(block, max, out)? {
+            return Ok(false);
         }
         rest = &tail[len..];
     }
-    Ok(())
+    Ok(true)
 }
 
-fn unsnappy_block(block: &[u8], max: usize, out: &mut Vec<u8>) -> Result<(), String> {
+/// Bytes that one byte of snappy can stand for: an element has at least two and copies at most 64.
+const SNAPPY_MOST: usize = 64;
+
+fn unsnappy_block(block: &[u8], max: usize, out: &mut Vec<u8>) -> Within {
     let at = out.len();
     let len = snap::raw::decompress_len(block).map_err(|e| e.to_string())?;
+    if len / SNAPPY_MOST > block.len() {
+        return Err(format!("{} bytes cannot hold {len}", block.len()));
+    }
     if at + len > max {
         // Not decompressed: the length alone says that it is too large.
-        out.resize(max + 1, 0);
-        return Ok(());
+        return Ok(false);
     }
     out.resize(at + len, 0);
     snap::raw::Decoder::new()
         .decompress(block, &mut out[at..])
-        .map(drop)
+        .map(|_| true)
         .map_err(|e| e.to_string())
 }
 
-fn unzstd(payload: &[u8], max: usize, out: &mut Vec<u8>) -> Result<(), String> {
+fn unzstd(payload: &[u8], max: usize, out: &mut Vec<u8>) -> Within {
     thread_local! {
         static CONTEXT: RefCell<DCtx<'static>> = RefCell::new({
             let mut context = DCtx::create();
@@ -321,6 +357,39 @@ mod tests {
         let mut out = Vec::new();
         decompress(Compression::Snappy, &raw, 1 << 20, &mut out).unwrap();
         assert_eq!(out, payload);
+    }
+
+    #[test]
+    fn memory_never_grows_past_the_bound() {
+        // As large as may be, and one byte more: neither doubles the buffer beyond the bound.
+        for bytes in [
+            limits::DECOMPRESSED_MAX_BYTES,
+            limits::DECOMPRESSED_MAX_BYTES + 1,
+        ] {
+            let zeros = vec![0_u8; bytes];
+            for codec in [Compression::Lz4, Compression::Zstd] {
+                let mut packed = Vec::new();
+                compress(codec, None, &zeros, &mut packed).unwrap();
+                let (mut out, max) = (Vec::new(), limits::DECOMPRESSED_MAX_BYTES);
+                let fits = decompress(codec, &packed, max, &mut out).is_ok();
+                assert_eq!(fits, bytes == max);
+                assert!(out.capacity() <= max + 1, "{codec}: {}", out.capacity());
+            }
+        }
+    }
+
+    #[test]
+    fn a_block_that_states_more_than_it_can_hold_takes_no_memory() {
+        // 60 MiB, says its length.
+        let mut out = Vec::new();
+        let error = decompress(
+            Compression::Snappy,
+            &[0x80, 0x80, 0x80, 0x1e, 0, 0],
+            limits::DECOMPRESSED_MAX_BYTES,
+            &mut out,
+        );
+        assert!(matches!(error, Err(BatchError::Decompress { .. })));
+        assert_eq!(out.capacity(), 0);
     }
 
     #[test]

@@ -51,6 +51,62 @@ pub enum RecordFault {
     HeaderName,
 }
 
+/// What is wrong with one message of a set of magic 0 or 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum MessageFault {
+    /// Fewer bytes than its size field says, or than there are before that field ends.
+    #[error("it is cut off: {needed} bytes needed, {found} found")]
+    Truncated {
+        /// Bytes needed, from its offset on.
+        needed: usize,
+        /// Bytes present.
+        found: usize,
+    },
+    /// The size field says less than the fields take.
+    #[error("its size field is {0}, which is less than its fields take")]
+    Size(i32),
+    /// The checksum does not match.
+    #[error("its CRC-32 is {computed:#010x}, it states {stated:#010x}")]
+    Crc {
+        /// What the message states.
+        stated: u32,
+        /// What the bytes give.
+        computed: u32,
+    },
+    /// A format other than magic 0 and 1.
+    #[error("it has magic {0}; a message set has messages of magic 0 or 1 only")]
+    Magic(i8),
+    /// A message within another is of another format than that.
+    #[error("it has magic {found} within a message of magic {outer}")]
+    OtherMagic {
+        /// The message's.
+        found: u8,
+        /// That of the message around it.
+        outer: u8,
+    },
+    /// A codec that messages do not have.
+    #[error("it names compression codec {0}; messages have 0 to 3")]
+    Codec(u8),
+    /// A compressed message within a compressed message.
+    #[error("it is compressed within a compressed message")]
+    Nested,
+    /// A compressed message wraps no message.
+    #[error("it is compressed and there is no message in it")]
+    Wraps,
+    /// A field runs past the end of the message.
+    #[error("its field `{0}` is cut off or out of range")]
+    Field(&'static str),
+    /// The message has bytes left after its last field.
+    #[error("{0} bytes are left after its last field")]
+    TrailingBytes(usize),
+    /// A time before the epoch that is not the word for none.
+    #[error("its timestamp is {0}, before the Unix epoch")]
+    Timestamp(i64),
+    /// Only a leader stamps.
+    #[error("a producer may not set its log append time bit")]
+    LogAppendTime,
+}
+
 /// Why a batch is not acceptable.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BatchError {
@@ -178,6 +234,14 @@ pub enum BatchError {
         /// What is wrong.
         fault: RecordFault,
     },
+    /// One message of a set of an old format is wrong.
+    #[error("message {index} of the set is not valid: {fault}")]
+    Message {
+        /// Its index, from 0; of a message that wraps others, that of the first of them.
+        index: u32,
+        /// What is wrong.
+        fault: MessageFault,
+    },
     /// The payload has bytes after the last record.
     #[error("{0} bytes follow the last record of the batch")]
     PayloadTrailingBytes(usize),
@@ -208,6 +272,10 @@ impl BatchError {
                     | RecordFault::HeaderNameTooLong { .. }
                     | RecordFault::HeaderName
                     | RecordFault::Timestamp,
+                ..
+            }
+            | Self::Message {
+                fault: MessageFault::Timestamp(_) | MessageFault::LogAppendTime,
                 ..
             } => ErrorKind::InvalidRecord,
             _ => ErrorKind::CorruptBatch,

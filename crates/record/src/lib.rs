@@ -1,4 +1,5 @@
-//! The one byte format of a batch: Kafka's record batch v2, read, checked, built and patched.
+//! The one byte format of a batch: Kafka's record batch v2, read, checked, built and patched. What came before it
+//! ([`message_set`]) is read and made a batch of.
 //!
 //! The same bytes travel from producer to disk to consumer. A broker changes exactly two fields (base
 //! offset and leader epoch), which the checksum leaves out, so a batch is verified once and never
@@ -6,7 +7,8 @@
 //!
 //! Invariants: a [`Batch`] has been verified (or was built here); a [`Sequenced`] has its place in a
 //! log. No input makes this crate panic, and none makes it allocate more than
-//! `limits::DECOMPRESSED_MAX_BYTES` for a payload. It performs no I/O and reads no clock.
+//! `limits::DECOMPRESSED_MAX_BYTES` for a payload (an old set: as much again for its records). It performs no
+//! I/O and reads no clock.
 
 pub mod batch;
 pub mod builder;
@@ -15,6 +17,7 @@ pub mod control;
 pub mod crc;
 pub mod error;
 pub mod header;
+pub mod message_set;
 pub mod record;
 pub mod rewrite;
 pub mod stored;
@@ -24,7 +27,7 @@ pub use batch::{Batch, Sequenced, Unverified, VerifyLimits};
 pub use builder::{BatchBuilder, record_size_bound, with_producer};
 pub use compress::Compression;
 pub use control::{EndMarker, Marker, end_marker};
-pub use error::{BatchError, RecordFault};
+pub use error::{BatchError, MessageFault, RecordFault};
 pub use header::{BatchHeader, HEADER_BYTES, TimestampType, check_stored};
 pub use record::{HeadersRef, RecordRef, RecordView, Records};
 pub use rewrite::{Filtered, filler, seal};

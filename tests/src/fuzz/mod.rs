@@ -3,7 +3,7 @@
 //!
 //! A target panics when a property is broken and returns otherwise, whatever the bytes. It decodes what it is
 //! given as it is, and once more with the checksums made right, because nothing that guesses gets past
-//! those. Never touches a real disk, the network or a clock.
+//! those. Never touches a real disk or the network; nor a clock, but for [`requests`], which runs a whole broker.
 
 #![allow(
     clippy::unwrap_used,
@@ -20,6 +20,7 @@ pub mod mutate;
 pub mod peer;
 pub mod raft;
 pub mod records;
+pub mod requests;
 pub mod seeds;
 
 /// One fuzz target.
@@ -43,6 +44,7 @@ const fn target(name: &'static str, run: fn(&[u8]), mutations: u32) -> Target {
 /// Every target.
 pub const TARGETS: &[Target] = &[
     target("batch", records::batch, 3_000),
+    target("message_set", records::message_set, 3_000),
     target("recovery", logs::recovery, 150),
     target("inspect", logs::inspect, 300),
     target("index", logs::index, 300),
@@ -63,6 +65,7 @@ pub const TARGETS: &[Target] = &[
     target("identity", lists::identity_file, 1_000),
     target("peer", peer::messages, 3_000),
     target("kafka_wire", kafka::wire, 3_000),
+    target("kafka_requests", requests::requests, 100),
 ];
 
 /// Runs one input through a target by name.

@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 use varve_record::{
-    BatchHeader, HEADER_BYTES, StoredBatch, Unverified, VerifyLimits, check_stored, iter_batches,
+    BatchHeader, Compression, HEADER_BYTES, StoredBatch, Unverified, VerifyLimits, check_stored,
+    compress, crc, iter_batches, message_set,
 };
 use varve_types::{LeaderEpoch, Offset, limits};
 
@@ -35,6 +36,68 @@ pub fn with_right_frame(data: &[u8]) -> Vec<u8> {
     let crc = varve_record::crc::crc32c(&bytes[COVERED_FROM..]);
     bytes[CRC_AT..COVERED_FROM].copy_from_slice(&crc.to_be_bytes());
     bytes
+}
+
+/// When the sets of the target arrive.
+const NOW: i64 = 1_800_000_000_000;
+
+/// Arbitrary bytes as a set of messages of magic 0 or 1; and, with the first byte for a choice, as what follows the
+/// checksum of one message, as the messages that one wraps, and as what a codec is to unpack.
+///
+/// # Panics
+/// When a property is broken.
+pub fn message_set(data: &[u8]) {
+    converted(data);
+    let Some((choice, data)) = data.split_first() else {
+        return;
+    };
+    converted(&message(data));
+    let (magic, codec) = (choice & 1, Compression::ALL[usize::from(choice >> 1) % 4]);
+    let mut packed = Vec::new();
+    let inner = message(&[&[magic, 0], data].concat());
+    compress::compress(codec, None, &inner, &mut packed).expect("it is short");
+    converted(&wrapping(magic, codec, &packed));
+    converted(&wrapping(magic, codec, data));
+}
+
+/// A message of everything after its checksum.
+fn message(body: &[u8]) -> Vec<u8> {
+    let size = i32::try_from(body.len() + 4).unwrap_or(i32::MAX);
+    let parts = [
+        &0_i64.to_be_bytes()[..],
+        &size.to_be_bytes(),
+        &crc::crc32(body).to_be_bytes(),
+        body,
+    ];
+    parts.concat()
+}
+
+/// A message whose value is `packed`.
+fn wrapping(magic: u8, codec: Compression, packed: &[u8]) -> Vec<u8> {
+    let mut body = vec![magic, codec as u8];
+    if magic > 0 {
+        body.extend_from_slice(&[0; 8]);
+    }
+    body.extend_from_slice(&(-1_i32).to_be_bytes());
+    let length = i32::try_from(packed.len()).unwrap_or(i32::MAX);
+    body.extend_from_slice(&length.to_be_bytes());
+    body.extend_from_slice(packed);
+    message(&body)
+}
+
+/// What becomes a batch is one that any producer could have sent.
+fn converted(set: &[u8]) {
+    let limits = VerifyLimits::default();
+    let Ok(batch) = message_set::convert(set, NOW, &limits) else {
+        return;
+    };
+    assert!(message_set::is_message_set(set));
+    assert!(!message_set::is_message_set(&batch.bytes()));
+    verified(&batch.bytes());
+    let again = Unverified(batch.bytes()).verify(&limits);
+    let again = again.expect("a batch that was made here is right");
+    assert_eq!(again.header(), batch.header());
+    assert!(batch.min_timestamp() >= 0 && batch.header().producer().is_none());
 }
 
 fn stored(data: &[u8]) {
@@ -95,4 +158,37 @@ fn verified(data: &[u8]) {
     assert_eq!((header.base_offset, header.leader_epoch), (base, epoch));
     assert_eq!(bytes[16..], data[16..], "only offset and epoch are written");
     assert_eq!(bytes[8..12], data[8..12]);
+}
+
+/// Where fuzzing of message sets begins, by name.
+#[must_use]
+pub fn message_set_seeds() -> Vec<(String, Vec<u8>)> {
+    let plain = |magic: u8| {
+        let mut body = vec![magic, 0];
+        if magic > 0 {
+            body.extend_from_slice(&1_700_000_000_000_i64.to_be_bytes());
+        }
+        for field in [&b"key"[..], b"value"] {
+            body.extend_from_slice(&(field.len() as u32).to_be_bytes());
+            body.extend_from_slice(field);
+        }
+        message(&body).repeat(2)
+    };
+    let mut seeds = Vec::new();
+    for magic in [0, 1] {
+        seeds.push((format!("plain-{magic}"), plain(magic)));
+        for codec in [Compression::Gzip, Compression::Snappy, Compression::Lz4] {
+            let mut packed = Vec::new();
+            compress::compress(codec, None, &plain(magic), &mut packed).expect("it is short");
+            let set = wrapping(magic, codec, &packed);
+            seeds.push((format!("{codec}-{magic}"), set));
+            // Behind its choice, as what the codec is to unpack.
+            let choice = magic | (codec as u8) << 1;
+            seeds.push((
+                format!("packed-{codec}-{magic}"),
+                [&[choice], &packed[..]].concat(),
+            ));
+        }
+    }
+    seeds
 }

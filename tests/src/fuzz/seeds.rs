@@ -105,6 +105,12 @@ pub fn all() -> Vec<(&'static str, String, Vec<u8>)> {
     ] {
         add("batch", &codec.to_string(), one_batch(codec).to_vec());
     }
+    for (name, set) in super::records::message_set_seeds() {
+        add("message_set", &name, set);
+    }
+    for (name, requests) in super::requests::seeds() {
+        add("kafka_requests", name, requests);
+    }
     let golden = golden_image();
     add("batch", "stored-run", content(&golden, 0));
     add("index", "golden", content(&golden, 1));

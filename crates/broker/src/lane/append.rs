@@ -6,6 +6,7 @@
 
 use varve_broker_api::{Appended, Error};
 use varve_partition::{Accepted, Append, Input, Ticket};
+use varve_record::TimestampType;
 use varve_types::config::Durability;
 use varve_types::{Acks, ErrorKind, LeaderEpoch, Offset};
 
@@ -44,7 +45,11 @@ impl Lane {
                 ..Append::new(ticket, records, terms.acks)
             },
         };
-        let append_time_ms = self.clock.wall_ms();
+        // The time that is told is the one that readers see.
+        let append_time_ms = match header.timestamp_type() {
+            TimestampType::LogAppendTime => header.max_timestamp,
+            TimestampType::CreateTime => self.clock.wall_ms(),
+        };
         let owed = Owed {
             reply,
             acks: terms.acks,

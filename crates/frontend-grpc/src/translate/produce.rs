@@ -193,9 +193,8 @@ pub fn encoded(
         .with("format", batch.format));
     }
     let limits = VerifyLimits {
-        max_batch_bytes: limits::BATCH_MAX_BYTES,
-        max_records: limits::BATCH_MAX_RECORDS,
         transactional: head.transaction.is_some(),
+        ..VerifyLimits::default()
     };
     let batch = Unverified(batch.data)
         .verify(&limits)

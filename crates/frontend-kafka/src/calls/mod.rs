@@ -1,5 +1,6 @@
 //! What is done with a request: one function for each API, from its request to its response, by asking the broker.
 
+mod batches;
 mod classic;
 mod cluster;
 mod commits;

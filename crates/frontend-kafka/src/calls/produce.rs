@@ -1,25 +1,24 @@
 //! Appends, and the sessions of producers.
 //!
-//! Invariants: a batch is verified and handed on as it came; batches reach the broker in the order of the requests;
-//! the code for an unknown outcome is answered for what the broker has accepted and for nothing else.
+//! Invariants: a batch is verified and handed on as it came ([`batches`] says what becomes of older formats); batches
+//! reach the broker in the order of the requests; the code for an unknown outcome is answered for what the broker
+//! has accepted and for nothing else.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::future::{BoxFuture, join_all};
 use tokio::time::{Instant, timeout_at};
 use varve_broker_api::{
     Appended, Broker, Error, InitProducer, InitTransactions, LeaderHint, OffsetQuery, Produce,
 };
-use varve_record::{Batch, BatchError, Unverified, VerifyLimits};
 use varve_types::{
     Acks, ErrorKind, PartitionId, ProducerId, TopicId, TopicName, TopicPartition, TransactionalId,
     limits,
 };
 
 use super::transactions::version_of;
-use super::{Answer, Call};
+use super::{Answer, Call, batches};
 use crate::shared::Shared;
 use crate::translate::{code, partition, sentence, topic_name};
 use crate::wire::generated::init_producer_id::{InitProducerIdRequest, InitProducerIdResponse};
@@ -39,14 +38,12 @@ const LEADER_FROM: i16 = 10;
 const ABORTABLE_FROM: i16 = 11;
 /// From this version on the partition's leader registers it in the transaction.
 const REGISTERS_FROM: i16 = 12;
-/// A compressed batch longer than this is unpacked on a thread for such work.
-const HEAVY_BYTES: usize = 16 * 1024;
 
 /// An error as it is told.
-struct Refused {
-    code: ErrorCode,
-    message: Option<Text>,
-    leader: Option<Box<LeaderHint>>,
+pub(super) struct Refused {
+    pub(super) code: ErrorCode,
+    pub(super) message: Option<Text>,
+    pub(super) leader: Option<Box<LeaderHint>>,
 }
 
 impl From<ErrorCode> for Refused {
@@ -202,7 +199,8 @@ async fn take<B: Broker>(
 ) -> Result<B::Receipt, Refused> {
     let number = partition(data.index).ok_or(ErrorCode::UnknownTopicOrPartition)?;
     let bytes = data.records.unwrap_or_default();
-    let batch = verified(bytes, terms.transaction.is_some()).await?;
+    let transactional = terms.transaction.is_some();
+    let batch = batches::taken(shared, call.version(), bytes, transactional).await?;
     let request = Produce {
         topic: topic.clone(),
         partition: number,
@@ -226,47 +224,6 @@ fn no_room(topic: &TopicName, partition: PartitionId) -> Error {
         "the broker had no room for the records of {topic}-{partition} in time; nothing was appended"
     );
     Error::new(ErrorKind::Throttled, text)
-}
-
-async fn verified(bytes: Bytes, transactional: bool) -> Result<Batch, Refused> {
-    const MAGIC: usize = 16;
-    const ATTRIBUTES_LOW_BYTE: usize = 22;
-    if bytes.get(MAGIC).is_some_and(|magic| *magic < 2) {
-        return Err(ErrorCode::UnsupportedForMessageFormat.into());
-    }
-    let limits = VerifyLimits {
-        max_batch_bytes: limits::BATCH_MAX_BYTES,
-        max_records: limits::BATCH_MAX_RECORDS,
-        transactional,
-    };
-    let compressed = |b: &Bytes| b.get(ATTRIBUTES_LOW_BYTE).is_some_and(|a| a & 7 != 0);
-    let verified = if bytes.len() > HEAVY_BYTES && compressed(&bytes) {
-        // A payload may unpack to many times its size: it must not hold up other connections.
-        let work = move || Unverified(bytes).verify(&limits);
-        match tokio::task::spawn_blocking(work).await {
-            Ok(verified) => verified,
-            // The runtime is going away.
-            Err(_) => return Err(ErrorCode::NotLeaderOrFollower.into()),
-        }
-    } else {
-        Unverified(bytes).verify(&limits)
-    };
-    verified.map_err(|error| Refused {
-        code: batch_code(&error),
-        message: Some(Text::from(error.to_string())),
-        leader: None,
-    })
-}
-
-const fn batch_code(error: &BatchError) -> ErrorCode {
-    match error {
-        BatchError::TooLarge { .. } | BatchError::TooManyRecords { .. } => {
-            ErrorCode::MessageTooLarge
-        }
-        BatchError::Magic(_) => ErrorCode::UnsupportedForMessageFormat,
-        BatchError::Crc { .. } | BatchError::Truncated { .. } => ErrorCode::CorruptMessage,
-        _ => ErrorCode::InvalidRecord,
-    }
 }
 
 /// An error of the broker in the words of this API.

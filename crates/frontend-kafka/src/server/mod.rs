@@ -8,9 +8,11 @@ mod connection;
 mod intake;
 mod metrics;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use varve_broker_api::{Broker, ClassicGroups, Operations};
@@ -19,6 +21,7 @@ use varve_types::limits;
 
 pub use metrics::{Metrics, OpenGuard};
 
+use crate::calls::{self, Answer, Begun};
 use crate::shared::Shared;
 use connection::Connection;
 
@@ -74,6 +77,17 @@ pub enum ServeError {
     Advertised(String),
 }
 
+/// What becomes of one request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// This frame is sent, its length included.
+    Frame(Bytes),
+    /// The client wants no answer.
+    Nothing,
+    /// The connection ends, for that reason.
+    Close(&'static str),
+}
+
 /// The Kafka front end of a broker.
 #[derive(Debug)]
 pub struct Server<B> {
@@ -100,6 +114,20 @@ impl<B: Broker + ClassicGroups + Operations> Server<B> {
     pub fn with_tls(mut self, tls: Option<Arc<ServerTls>>) -> Self {
         self.tls = tls;
         self
+    }
+
+    /// What one request becomes by itself, without a connection: for tests of whole requests. Dropping the call is
+    /// what the end of the connection is otherwise.
+    pub async fn answer(&self, peer: SocketAddr, frame: Bytes) -> Outcome {
+        let answer = match calls::begin(&self.shared, peer, frame) {
+            Begun::Append(accepting) => accepting.await.await,
+            Begun::Alone(answer) => answer.await,
+        };
+        match answer {
+            Answer::Frame(frame, _outgoing) => Outcome::Frame(frame.into_bytes()),
+            Answer::Nothing => Outcome::Nothing,
+            Answer::Close(why) => Outcome::Close(why),
+        }
     }
 
     /// Serves until `shutdown` is cancelled and the drain is over. A client's fault never ends the server.
