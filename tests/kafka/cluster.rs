@@ -143,6 +143,8 @@ async fn who_knows_one_node_finds_the_leaders_of_all_partitions() {
     }
     // The same with a client that people use.
     clients::script("confluent_kafka", "confluent.py", &first, "3").await;
+    let modules = "kafka, confluent_kafka";
+    clients::script(modules, "kafka_transactions.py", &first, "3").await;
     tokio::task::spawn_blocking(move || drop(cluster))
         .await
         .unwrap();

@@ -192,7 +192,7 @@ impl World {
             _ => {}
         }
         let last_marker = own().filter(|b| b.marker.is_some() && epoch_of(b) == producer.epoch);
-        let last_marker = last_marker.map(|b| b.base_offset).last();
+        let last_marker = last_marker.map(|b| b.base_offset).max();
         let stale = match append.verified {
             Verified::Since(end) => last_marker.is_some_and(|at| at >= end),
             Verified::No | Verified::ByEpoch => false,

@@ -140,6 +140,8 @@ pub fn all() -> Vec<(&'static str, String, Vec<u8>)> {
     add("producers", "two-sessions", producers.to_vec());
     let producers = golden!("partition/testdata/producers-2.bin");
     add("producers", "transactions", producers.to_vec());
+    let producers = golden!("partition/testdata/producers-3.bin");
+    add("producers", "numbered", producers.to_vec());
     add("producers", "empty", ProducerTable::default().encode());
     let state = golden!("metadata/testdata/snapshot-1.bin").to_vec();
     add("metadata", "golden", state);
@@ -208,9 +210,10 @@ pub fn all() -> Vec<(&'static str, String, Vec<u8>)> {
     for (name, bytes) in classic_member() {
         add("offsets", name, bytes);
     }
-    let (key, value) = transaction_record();
+    let [key, value, numbered] = transaction_record();
     add("transactions", "key", key);
     add("transactions", "value", value);
+    add("transactions", "numbered-value", numbered);
     add(
         "identity",
         "one",
@@ -283,8 +286,9 @@ fn images(golden: &Image) -> Vec<(&'static str, Image)> {
     ]
 }
 
-/// A transactional id whose transaction is open in two partitions.
-fn transaction_record() -> (Vec<u8>, Vec<u8>) {
+/// A transactional id whose transaction is open in two partitions: its key, and its value as the first of its epoch, and
+/// as one after others that kept it.
+fn transaction_record() -> [Vec<u8>; 3] {
     use varve_txn::{Cause, Place, Record, State, codec};
     let place = |partition| Place {
         topic: TopicId(7),
@@ -303,7 +307,13 @@ fn transaction_record() -> (Vec<u8>, Vec<u8>) {
         partitions: [place(0), place(4)].into(),
     };
     let id = "pipeline-1".parse().unwrap();
-    (codec::encode_key(&id), codec::encode_value(&record))
+    let value = codec::encode_value(&record);
+    let numbered = codec::encode_value(&Record {
+        number: 12,
+        previous: None,
+        ..record
+    });
+    [codec::encode_key(&id), value, numbered]
 }
 
 /// A member of the classic protocol in a group of the consumer protocol, what it said, and what it is told.

@@ -289,14 +289,11 @@ impl Broker for Fake {
             }
             part(&state, &request.topic, request.partition)?;
             let header = request.batch.header();
-            assert_eq!(
-                header.is_transactional(),
-                request.transactional_id.is_some()
-            );
+            let named = request.transactional_id.is_some();
+            assert_eq!(header.is_transactional(), named);
             if let Some(id) = &request.transactional_id {
-                let (tp, session) = (key, header.session());
-                let tp = TopicPartition::new(name(&tp.0), PartitionId(tp.1));
-                state.transactions.append(id, session, tp)?;
+                let tp = TopicPartition::new(name(&key.0), PartitionId(key.1));
+                state.transactions.append(id, header.session(), tp)?;
             }
             let topic = state.topics.get_mut(&request.topic).unwrap();
             let part = &mut topic.parts[usize::try_from(request.partition.0).unwrap()];
@@ -334,9 +331,8 @@ impl Broker for Fake {
         self.decide(|state| state.transactions.init(r))
     }
 
-    /// The gRPC API has no call that comes here.
     async fn add_to_transaction(&self, _: &Context, r: AddToTransaction) -> Result<()> {
-        panic!("{r:?}")
+        panic!("no call of this API comes here: {r:?}")
     }
 
     async fn commit_transaction_offsets(
