@@ -83,6 +83,43 @@ async fn confluent_kafka() {
     on_one_node("confluent_kafka", "confluent.py").await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn transactions_of_both() {
+    on_one_node("kafka, confluent_kafka", "kafka_transactions.py").await;
+}
+
+/// The programs that the document shows, as they stand there but for the address.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_examples_of_the_document() {
+    let Some(python) = python("kafka, confluent_kafka") else {
+        let text = "no Python with the packages of tests/python/requirements.txt was found";
+        return skipped("VARVE_TEST_REQUIRE_PYTHON", text);
+    };
+    let document = include_str!("../../docs/kafka.md");
+    let after = |start: &str| -> Vec<String> {
+        let blocks = document.split(start).skip(1);
+        let ends = blocks.filter_map(|block| block.split("```").next());
+        ends.map(str::to_owned).collect()
+    };
+    let examples = after("```python\n");
+    assert!(examples.len() >= 2, "the document has examples");
+    let bed = Bed::start(&[("auto.create.topics.enable", "true")]).await;
+    let address = bed.kafka.to_string();
+    for example in examples {
+        assert!(example.contains("localhost:9092"), "{example}");
+        let mut command = Command::new(&python);
+        command.args(["-c", &example.replace("localhost:9092", &address)]);
+        let out = drive(command).await;
+        // What a comment of the last line says is printed is printed.
+        let last = example.trim_end().lines().last().unwrap_or_default();
+        let (_, shown) = last
+            .split_once("# prints ")
+            .expect("what the example prints");
+        assert!(out.contains(shown), "{example}\n{out}");
+    }
+    bed.stop().await;
+}
+
 /// Runs kcat against a listener: what it prints. `None`: there is none, and there need not be.
 pub async fn kcat(address: &str, before: &str, arguments: &str) -> Option<String> {
     if Command::new("kcat").arg("-V").output().is_err() {

@@ -255,7 +255,7 @@ async fn commits_that_cannot_be_are_refused_by_the_protocols_codes() {
     };
     for (request, code) in [
         (
-            with(&|r| r.group_id = Text::from_static("a/b")),
+            with(&|r| r.group_id = Text::from("/".repeat(90))),
             ErrorCode::InvalidGroupId,
         ),
         (

@@ -96,7 +96,7 @@ def copy_with_librdkafka():
         consumer = Consumer(
             {
                 **SERVERS,
-                "group.id": "copy",
+                "group.id": "copies / of everything",
                 "auto.offset.reset": "earliest",
                 "enable.auto.commit": False,
                 "isolation.level": "read_committed",
@@ -104,7 +104,7 @@ def copy_with_librdkafka():
             }
         )
         consumer.subscribe(["rd-in"])
-        producer = Producer({**SERVERS, "transactional.id": "copy"})
+        producer = Producer({**SERVERS, "transactional.id": "copy: rd-in → rd-copy"})
         producer.init_transactions(WAIT)
         # A turn ends after two transactions; the first two turns in the middle of a third.
         for batch in range(3):
@@ -126,6 +126,10 @@ def copy_with_librdkafka():
             copied += len(messages)
         consumer.close()
     wait_for("rd-copy", sorted(str(n) for n in range(60)))
+    admin = AdminClient(SERVERS)
+    listed = admin.list_consumer_groups(request_timeout=WAIT).result(WAIT)
+    groups = [group.group_id for group in listed.valid]
+    assert "copies / of everything" in groups, (groups, listed.errors)
 
 
 def with_kafka_python():

@@ -7,14 +7,13 @@ use varve_broker_api::{
     OffsetCommit,
 };
 use varve_types::{
-    ErrorKind, GroupName, MemberId, Offset, PartitionId, ProducerId, TopicId, TopicName,
-    TopicPartition, TransactionalId,
+    ErrorKind, MemberId, Offset, PartitionId, ProducerId, TopicId, TopicName, TopicPartition,
 };
 
 use super::Call;
 use crate::shared::{Shared, Topics};
 use crate::translate::group::{group_code, in_classic_terms};
-use crate::translate::{epoch, partition, topic_name};
+use crate::translate::{epoch, names, partition, topic_name};
 use crate::wire::generated::offset_commit::{
     OffsetCommitRequest, OffsetCommitResponse, OffsetCommitResponsePartition,
     OffsetCommitResponseTopic,
@@ -57,7 +56,7 @@ fn member(id: &Text, epoch: i32) -> Result<Option<MemberId>, ErrorCode> {
     if id.is_empty() && epoch < 0 {
         return Ok(None);
     }
-    let member = crate::translate::member::encoded(id.as_str());
+    let member = names::member(id.as_str());
     member.map(Some).map_err(|_| ErrorCode::UnknownMemberId)
 }
 
@@ -161,7 +160,7 @@ pub(super) async fn commit_offsets<B: Broker>(
     let prepared = || -> Result<CommitOffsets, ErrorCode> {
         let epoch = request.generation_id_or_member_epoch;
         Ok(CommitOffsets {
-            group: GroupName::new(request.group_id.as_str())
+            group: names::group(request.group_id.as_str())
                 .map_err(|_| ErrorCode::InvalidGroupId)?,
             member: member(&request.member_id, epoch)?,
             member_epoch: epoch,
@@ -229,13 +228,13 @@ pub(super) async fn commit_in_transaction<B: Broker>(
     let Commits { wanted, places } = commits;
     let prepared = || -> Result<CommitTransactionOffsets, ErrorCode> {
         Ok(CommitTransactionOffsets {
-            id: TransactionalId::new(request.transactional_id.as_str())
+            id: names::transactional(request.transactional_id.as_str())
                 .map_err(|_| ErrorCode::InvalidProducerIdMapping)?,
             producer: ProducerId {
                 id: request.producer_id,
                 epoch: request.producer_epoch,
             },
-            group: GroupName::new(request.group_id.as_str())
+            group: names::group(request.group_id.as_str())
                 .map_err(|_| ErrorCode::InvalidGroupId)?,
             member: member(&request.member_id, request.generation_id)?,
             member_epoch: request.generation_id,
@@ -288,7 +287,7 @@ async fn committed<B: Broker>(
     partitions: Vec<TopicPartition>,
     require_stable: bool,
 ) -> Result<Found, ErrorCode> {
-    let group = GroupName::new(group.as_str()).map_err(|_| ErrorCode::InvalidGroupId)?;
+    let group = names::group(group.as_str()).map_err(|_| ErrorCode::InvalidGroupId)?;
     let wanted = GetOffsets {
         group,
         partitions,
@@ -462,7 +461,7 @@ pub(super) async fn delete<B: Broker>(
         let numbers: Vec<i32> = topic.partitions.iter().map(|p| p.partition_index).collect();
         wanted.extend(places(name.as_ref(), &numbers));
     }
-    let done = match GroupName::new(request.group_id.as_str()) {
+    let done = match names::group(request.group_id.as_str()) {
         Err(_) => Err(ErrorCode::InvalidGroupId),
         Ok(group) => {
             let done = shared

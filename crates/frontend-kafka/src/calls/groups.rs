@@ -6,17 +6,14 @@ use varve_broker_api::{
     Broker, Error, GroupInfo, GroupListing, GroupProtocol, Heartbeat, HeartbeatReply, MemberInfo,
     Subscription,
 };
-use varve_types::{
-    ErrorKind, GroupName, MemberId, PartitionId, TopicId, TopicName, TopicPartition,
-    TransactionalId,
-};
+use varve_types::{ErrorKind, MemberId, PartitionId, TopicId, TopicName, TopicPartition};
 
 use super::Call;
 use crate::shared::{Endpoint, Shared, Topics};
 use crate::translate::group::{
     assignment, by_topic, group_code, kind, protocol_type, state, subscription as subscribed,
 };
-use crate::translate::{member, name_code, operations, sentence, uuid};
+use crate::translate::{name_code, names, operations, sentence, uuid};
 use crate::wire::generated::consumer_group_describe as consumer;
 use crate::wire::generated::consumer_group_heartbeat::{
     Assignment, ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse,
@@ -92,11 +89,11 @@ async fn coordinator<B: Broker>(
 ) -> Result<Endpoint, ErrorCode> {
     let asked = match kind {
         GROUP => {
-            let name = GroupName::new(key.as_str()).map_err(|_| ErrorCode::InvalidGroupId)?;
+            let name = names::group(key.as_str()).map_err(|_| ErrorCode::InvalidGroupId)?;
             shared.broker.group(&call.ctx, &name).await.map(drop)
         }
         TRANSACTION => {
-            let id = TransactionalId::new(key.as_str());
+            let id = names::transactional(key.as_str());
             let id = id.map_err(|_| ErrorCode::InvalidRequest)?;
             shared.broker.transaction(&call.ctx, &id).await.map(drop)
         }
@@ -148,7 +145,7 @@ pub(super) async fn list<B: Broker>(
                 .any(|w| w.as_str().eq_ignore_ascii_case(found))
     };
     let listed = |group: &GroupListing| ListedGroup {
-        group_id: Text::from(group.group.as_str()),
+        group_id: Text::from(names::decoded(group.group.as_str())),
         protocol_type: protocol_type(group.classic.as_ref()),
         group_state: Text::from_static(state(group.state, group.classic.as_ref())),
         group_type: Text::from_static(kind(group.protocol)),
@@ -171,7 +168,7 @@ async fn group<B: Broker>(
     call: &Call,
     name: &Text,
 ) -> Result<GroupInfo, (ErrorCode, Option<Text>)> {
-    let name = GroupName::new(name.as_str()).map_err(|_| (ErrorCode::InvalidGroupId, None))?;
+    let name = names::group(name.as_str()).map_err(|_| (ErrorCode::InvalidGroupId, None))?;
     let found = shared.broker.group(&call.ctx, &name).await;
     found.map_err(|error| {
         shared.count(&error);
@@ -239,7 +236,7 @@ fn host(member: &MemberInfo) -> Text {
 fn classic_member(member: &MemberInfo) -> classic::DescribedGroupMember {
     let said = member.classic.as_ref();
     classic::DescribedGroupMember {
-        member_id: Text::from(member::decoded(&member.member)),
+        member_id: Text::from(names::decoded(member.member.as_str())),
         group_instance_id: member.instance.as_deref().map(Text::from),
         client_id: Text::from(&*member.client_id),
         client_host: host(member),
@@ -309,7 +306,7 @@ fn consumer_member(call: &Call, topics: &Topics, member: &MemberInfo) -> consume
     let pattern = Some(member.subscription.pattern.as_str()).filter(|p| !p.is_empty());
     let names = member.subscription.topics.iter();
     consumer::Member {
-        member_id: Text::from(member::decoded(&member.member)),
+        member_id: Text::from(names::decoded(member.member.as_str())),
         instance_id: member.instance.as_deref().map(Text::from),
         rack_id: None,
         member_epoch: member.member_epoch,
@@ -340,7 +337,7 @@ pub(super) async fn delete<B: Broker>(
 ) -> DeleteGroupsResponse {
     let mut results = Vec::with_capacity(request.groups_names.len());
     for group_id in request.groups_names {
-        let done = match GroupName::new(group_id.as_str()) {
+        let done = match names::group(group_id.as_str()) {
             Err(error) => Err((name_code(&error), Some(Text::from(error.to_string())))),
             Ok(name) => match shared.broker.delete_group(&call.ctx, &name).await {
                 Ok(()) => Ok(()),
@@ -422,7 +419,7 @@ fn told(
     });
     let interval = reply.heartbeat_interval.as_millis();
     ConsumerGroupHeartbeatResponse {
-        member_id: Some(Text::from(member::decoded(member))),
+        member_id: Some(Text::from(names::decoded(member.as_str()))),
         // Who leaves is told the epoch by which it said so.
         member_epoch: if epoch < 0 { epoch } else { reply.member_epoch },
         heartbeat_interval_ms: i32::try_from(interval).unwrap_or(i32::MAX),
@@ -437,7 +434,7 @@ fn beat(
     request: ConsumerGroupHeartbeatRequest,
 ) -> Result<Heartbeat, Error> {
     let invalid = |field, text: String| Error::invalid(field, text);
-    let group = GroupName::new(request.group_id.as_str())
+    let group = names::group(request.group_id.as_str())
         .map_err(|error| invalid("group", error.to_string()))?;
     let leave = request.member_epoch < 0;
     if leave && !matches!(request.member_epoch, LEAVES | LEAVES_TO_RETURN) {
@@ -447,7 +444,7 @@ fn beat(
     let member = match request.member_id.as_str() {
         // Members of version 0 are named by the server.
         "" if call.version() == 0 && request.member_epoch == 0 => new_member(),
-        id => member::encoded(id).map_err(|error| invalid("member", error.to_string()))?,
+        id => names::member(id).map_err(|error| invalid("member", error.to_string()))?,
     };
     let text = |text: Option<&Text>| text.map_or("", Text::as_str).to_owned();
     let named = request.subscribed_topic_names.is_some();

@@ -20,7 +20,7 @@ use varve_types::{
 use super::transactions::version_of;
 use super::{Answer, Call, batches};
 use crate::shared::Shared;
-use crate::translate::{code, partition, sentence, topic_name};
+use crate::translate::{code, names, partition, sentence, topic_name};
 use crate::wire::generated::init_producer_id::{InitProducerIdRequest, InitProducerIdResponse};
 use crate::wire::generated::produce::{
     LeaderIdAndEpoch, NodeEndpoint, PartitionProduceData, PartitionProduceResponse, ProduceRequest,
@@ -126,7 +126,7 @@ fn terms(call: &Call, request: &ProduceRequest) -> Result<Terms, ErrorCode> {
     let transaction = match &request.transactional_id {
         None => None,
         Some(id) => Some(
-            TransactionalId::new(id.as_str()).map_err(|_| ErrorCode::InvalidProducerIdMapping)?,
+            names::transactional(id.as_str()).map_err(|_| ErrorCode::InvalidProducerIdMapping)?,
         ),
     };
     let wait = u64::try_from(request.timeout_ms).unwrap_or(0);
@@ -398,7 +398,7 @@ async fn init_transactions<B: Broker>(
     id: &Text,
     request: &InitProducerIdRequest,
 ) -> Result<ProducerId, Error> {
-    let id = TransactionalId::new(id.as_str())
+    let id = names::transactional(id.as_str())
         .map_err(|error| Error::invalid("transactional_id", error.to_string()))?;
     let timeout = u64::try_from(request.transaction_timeout_ms).unwrap_or(0);
     let range = limits::TRANSACTION_TIMEOUT_MIN_MS..=limits::TRANSACTION_TIMEOUT_MAX_MS;

@@ -8,12 +8,12 @@ use std::collections::BTreeSet;
 use varve_broker_api::{
     AddToTransaction, Broker, EndTransaction, Error, TransactionState, TransactionVersion,
 };
-use varve_types::{ErrorKind, GroupName, PartitionId, ProducerId, TopicPartition, TransactionalId};
+use varve_types::{ErrorKind, GroupName, PartitionId, ProducerId, TopicPartition};
 
 use super::Call;
 use crate::shared::Shared;
 use crate::translate::group::{by_topic, group_code, in_classic_terms};
-use crate::translate::{code, partition, topic_name};
+use crate::translate::{code, names, partition, topic_name};
 use crate::wire::generated::add_offsets_to_txn::{AddOffsetsToTxnRequest, AddOffsetsToTxnResponse};
 use crate::wire::generated::add_partitions_to_txn::{
     AddPartitionsToTxnPartitionResult, AddPartitionsToTxnRequest, AddPartitionsToTxnResponse,
@@ -176,7 +176,7 @@ async fn add<B: Broker>(
     partitions: Vec<TopicPartition>,
     group: Option<GroupName>,
 ) -> Option<ErrorCode> {
-    let Ok(id) = TransactionalId::new(id.as_str()) else {
+    let Ok(id) = names::transactional(id.as_str()) else {
         return Some(ErrorCode::InvalidProducerIdMapping);
     };
     if partitions.is_empty() && group.is_none() {
@@ -205,7 +205,7 @@ pub(super) async fn add_offsets<B: Broker>(
         id: request.producer_id,
         epoch: request.producer_epoch,
     };
-    let failed = match GroupName::new(request.group_id.as_str()) {
+    let failed = match names::group(request.group_id.as_str()) {
         Err(_) => Some(ErrorCode::InvalidGroupId),
         Ok(group) => {
             let id = &request.transactional_id;
@@ -227,7 +227,7 @@ pub(super) async fn end<B: Broker>(
         error_code: error.code(),
         ..EndTxnResponse::default()
     };
-    let Ok(id) = TransactionalId::new(request.transactional_id.as_str()) else {
+    let Ok(id) = names::transactional(request.transactional_id.as_str()) else {
         return refused(ErrorCode::InvalidProducerIdMapping);
     };
     let wanted = EndTransaction {
@@ -290,7 +290,7 @@ pub(super) async fn list<B: Broker>(
     });
     response.transaction_states = wanted
         .map(|t| listed::TransactionState {
-            transactional_id: Text::from(t.id.as_str()),
+            transactional_id: Text::from(names::decoded(t.id.as_str())),
             producer_id: t.producer.id,
             transaction_state: Text::from_static(state(t.state)),
         })
@@ -305,7 +305,7 @@ pub(super) async fn describe<B: Broker>(
 ) -> described::DescribeTransactionsResponse {
     let mut states = Vec::with_capacity(request.transactional_ids.len());
     for name in request.transactional_ids {
-        let found = match TransactionalId::new(name.as_str()) {
+        let found = match names::transactional(name.as_str()) {
             Err(_) => Err(ErrorCode::TransactionalIdNotFound),
             Ok(id) => match shared.broker.transaction(&call.ctx, &id).await {
                 Ok(found) => Ok(found),

@@ -10,7 +10,7 @@ use varve_broker_api::{
 use varve_types::{ErrorKind, GroupName, MemberId};
 
 use super::group::group_code;
-use super::member::{decoded, encoded};
+use super::names;
 use crate::wire::generated::heartbeat::HeartbeatRequest;
 use crate::wire::generated::join_group::{
     JoinGroupRequest, JoinGroupResponse, JoinGroupResponseMember,
@@ -62,17 +62,17 @@ pub const fn classic_state(state: ClassicState) -> &'static str {
 }
 
 fn group(name: &Text) -> Result<GroupName, ErrorCode> {
-    GroupName::new(name.as_str()).map_err(|_| ErrorCode::InvalidGroupId)
+    names::group(name.as_str()).map_err(|_| ErrorCode::InvalidGroupId)
 }
 
 /// The id of a member that has one. One that cannot be is known to no group.
 fn member(id: &Text) -> Result<MemberId, ErrorCode> {
-    encoded(id.as_str()).map_err(|_| ErrorCode::UnknownMemberId)
+    names::member(id.as_str()).map_err(|_| ErrorCode::UnknownMemberId)
 }
 
 /// An id as its client has it.
 fn id(member: &MemberId) -> Text {
-    Text::from(decoded(member))
+    Text::from(names::decoded(member.as_str()))
 }
 
 fn member_if_any(id: &Text) -> Result<Option<MemberId>, ErrorCode> {
@@ -281,7 +281,7 @@ mod tests {
         let mut odd = request();
         odd.member_id = Text::from_static("a+b");
         let member = join(9, odd).unwrap().member.unwrap();
-        assert_eq!(member, encoded("a+b").unwrap());
+        assert_eq!(member, names::member("a+b").unwrap());
         let error = ClassicError::MemberIdRequired(member);
         assert_eq!(
             not_joined(5, &Text::EMPTY, &error).member_id.as_str(),

@@ -4,7 +4,7 @@ pub mod bulk;
 pub mod classic;
 pub mod error;
 pub mod group;
-pub mod member;
+pub mod names;
 pub mod refusal;
 
 use varve_broker_api::Error;
