@@ -17,6 +17,7 @@ mod clients;
 mod cluster;
 mod connections;
 mod faults;
+mod fronts;
 mod groups;
 mod moves;
 mod old_formats;
