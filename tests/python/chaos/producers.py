@@ -9,7 +9,7 @@ from confluent_kafka import KafkaException, Producer
 from kafka import KafkaProducer
 from kafka.errors import KafkaError
 
-from run import DELIVERY_MS, REQUEST_MS
+from run import DELIVERY_MS, IDEMPOTENT_MS, REQUEST_MS
 
 IN_FLIGHT = 64
 PAUSE = 0.2
@@ -27,10 +27,14 @@ def rd_settings(run, **more):
 class RdProducer:
     """One life of a producer of librdkafka."""
 
-    def __init__(self, run, idempotent, codec="none", delivery_ms=DELIVERY_MS):
+    def __init__(self, run, idempotent, codec="none", delivery_ms=None):
+        delivery_ms = delivery_ms or (IDEMPOTENT_MS if idempotent else DELIVERY_MS)
         settings = rd_settings(run, acks="all")
         settings |= {"enable.idempotence": idempotent, "linger.ms": 2, "compression.type": codec}
         settings |= {"message.timeout.ms": delivery_ms, "request.timeout.ms": REQUEST_MS}
+        if idempotent:
+            # Whether it gave its sequence up and began another, in the log: it may write twice what was under way then.
+            settings["debug"] = "eos"
         self.producer = Producer(settings)
         self.run, self.idempotent = run, idempotent
         self.session = run.history.session()
@@ -78,7 +82,8 @@ def forget(producer):
 class PyProducer:
     """One life of a producer of kafka-python."""
 
-    def __init__(self, run, idempotent, codec=None, delivery_ms=DELIVERY_MS):
+    def __init__(self, run, idempotent, codec=None, delivery_ms=None):
+        delivery_ms = delivery_ms or (IDEMPOTENT_MS if idempotent else DELIVERY_MS)
         self.producer = KafkaProducer(
             bootstrap_servers=run.servers.split(","),
             acks="all",

@@ -7,6 +7,9 @@ from events import History, Random, key_bytes, read_value, value_bytes
 
 # A send is given up after this.
 DELIVERY_MS = 20_000
+# One of a producer with idempotence, as long as by default: a library that gives one up begins another sequence, and
+# may write twice what it had under way besides.
+IDEMPOTENT_MS = 120_000
 # An answer is waited for so long.
 REQUEST_MS = 6_000
 # Keys of the topic; each has one partition.
