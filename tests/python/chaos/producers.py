@@ -33,7 +33,7 @@ class RdProducer:
         settings |= {"enable.idempotence": idempotent, "linger.ms": 2, "compression.type": codec}
         settings |= {"message.timeout.ms": delivery_ms, "request.timeout.ms": REQUEST_MS}
         if idempotent:
-                # Whether it gave its sequence up and began another, in the log: it may write twice what was under way then.
+            # Whether it gave its sequence up and began another, in the log: it may write twice what was under way then.
             settings["debug"] = "eos"
         self.producer = Producer(settings)
         self.run, self.idempotent = run, idempotent
