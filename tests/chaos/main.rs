@@ -10,6 +10,7 @@
 mod command;
 mod disk;
 mod ground;
+mod kafka;
 mod proxy;
 mod smoke;
 mod workloads;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use varve_tests::chaos::{Fault, Options, Report, run};
+use varve_tests::chaos::{Fault, Options, Report, Work, run};
 use varve_workload::Kind;
 
 fn history(kind: Kind, seed: u64) -> Report {
@@ -11,7 +11,8 @@ fn history(kind: Kind, seed: u64) -> Report {
         seed,
         duration: Duration::from_secs(12),
         faults: vec![Fault::Kill, Fault::Term, Fault::Pause, Fault::Reset],
-        kind,
+        in_turn: false,
+        work: Work::Own(kind),
         rate: 200,
         loopback: true,
         keep: None,

@@ -7,6 +7,7 @@ pub mod fuzz;
 pub mod machine;
 pub mod node;
 pub mod proxy;
+pub mod python;
 pub mod small_disk;
 pub mod wait;
 

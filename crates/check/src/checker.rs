@@ -460,9 +460,8 @@ impl Checker {
                     self.place(line, send, partition, offset, false);
                     self.raise(partition, offset);
                 }
-                None => self
-                    .broken
-                    .push(format!("line {line}: acknowledged by all, without offset")),
+                // Told that it is there and not where, as a repeat may be: reads must find it.
+                None => self.coverage.sends_ok_somewhere += 1,
             }
         }
     }

@@ -193,6 +193,19 @@ impl Checker {
                 }
             }
             if part.finals > 0 {
+                // Where it was written nobody was told: only that some reader was given it says that it is there.
+                let lost = |sent: &&_| {
+                    let sent: &crate::checker::Sent = sent;
+                    self.txns.is_safe(sent) && sent.offset < 0
+                };
+                for sent in sends().filter(lost) {
+                    let value = sent.value;
+                    self.findings.add(Kind::LostAcked, || {
+                        format!(
+                            "value {value} of partition {partition}, acknowledged without an offset, was never read"
+                        )
+                    });
+                }
                 let weak = |sent: &&_| {
                     let sent: &crate::checker::Sent = sent;
                     sent.answer == Answer::Ok && sent.acks != Acks::All && !sent.read

@@ -130,6 +130,8 @@ pub struct Coverage {
     pub sends: u64,
     /// Sends that were acknowledged.
     pub sends_ok: u64,
+    /// Of these, how many were not told where: an answer to a repeat may leave that out.
+    pub sends_ok_somewhere: u64,
     /// Sends that certainly failed.
     pub sends_failed: u64,
     /// Sends of which nobody knows, with those that were never answered.
@@ -247,6 +249,7 @@ impl Verdict {
         let rows = [
             ("sends", c.sends),
             ("acknowledged", c.sends_ok),
+            ("... without offset", c.sends_ok_somewhere),
             ("certainly failed", c.sends_failed),
             ("unknown", c.sends_unknown),
             ("unknown and read", c.sends_unknown_seen),

@@ -557,3 +557,47 @@ fn an_acknowledgement_after_a_truncation_is_found() {
         verdict.text()
     );
 }
+
+/// Some libraries know that a record was written and not where: it must be read all the same.
+#[test]
+fn what_is_acknowledged_without_an_offset_must_be_read() {
+    let (ns, partition, process) = (0, 0, 1);
+    let history = |records: Records| {
+        let end = i64::try_from(records.len()).unwrap();
+        let send = Event::Send {
+            op: 1,
+            ns,
+            session: 1,
+            partition,
+            key: 0,
+            value: 7,
+            acks: Acks::All,
+            idempotent: true,
+            txn: None,
+            source: None,
+        };
+        let ok = |op, offset| Event::Ok { op, ns, offset };
+        let read = Event::Final {
+            op: 2,
+            ns,
+            process,
+            partition,
+        };
+        let poll = Event::Poll {
+            process,
+            ns,
+            partition,
+            epoch: 0,
+            high_watermark: -1,
+            records,
+            uncommitted: false,
+            txn: None,
+        };
+        check(vec![send, ok(1, None), read, poll, ok(2, Some(end))])
+    };
+    let there = history(vec![(0, 7)]);
+    assert_eq!(there.outcome, Outcome::Valid, "{}", there.text());
+    assert_eq!(there.coverage.sends_ok_somewhere, 1);
+    let lost = history(Vec::new());
+    assert!(lost.found(Kind::LostAcked), "{}", lost.text());
+}

@@ -36,6 +36,8 @@ long suites:
   servers 200 seeds of whole servers in simulated time, each with 60 s of faults
   power   the real kernel: kills at every system call, 1,200 power cuts, failing, full and hung disks (root)
   chaos   20 histories of real processes under all faults, with 3 and 5 nodes and all workloads in turn (root)
+  kafka   6 histories of real processes under all faults whose clients are kafka-python and librdkafka, 3 and 5
+          nodes in turn (root, and the Python packages of tests/python/requirements.txt)
   fuzz    every fuzz target, each for $VARVE_FUZZ_SECONDS (default 300); $VARVE_FUZZ_TARGETS names some.
           Needs a nightly toolchain and cargo-fuzz; not part of `long` without a name
   upgrade [REVISION]
@@ -43,7 +45,7 @@ long suites:
           not part of `long` without a name
 ";
 
-const LONG: [Step; 9] = [
+const LONG: [Step; 10] = [
     Step {
         name: "kill",
         arguments: &[
@@ -176,6 +178,31 @@ const LONG: [Step; 9] = [
             "1",
             "--duration",
             "300s",
+        ],
+        environment: &[("VARVE_TEST_REQUIRE_POWER", "1")],
+    },
+    Step {
+        name: "kafka",
+        arguments: &[
+            "run",
+            "--release",
+            "--package",
+            "varve-tests",
+            "--bin",
+            "chaos",
+            "--",
+            "--workload",
+            "kafka",
+            "--nodes",
+            "3,5",
+            "--histories",
+            "6",
+            "--seed",
+            "1",
+            "--duration",
+            "300s",
+            "--rate",
+            "150",
         ],
         environment: &[("VARVE_TEST_REQUIRE_POWER", "1")],
     },

@@ -107,6 +107,14 @@ impl Cluster {
             .collect()
     }
 
+    /// Addresses for Kafka's clients.
+    #[must_use]
+    pub fn kafka(&self) -> Vec<String> {
+        (0..self.len())
+            .map(|n| self.ground.advertised_kafka(n))
+            .collect()
+    }
+
     /// Whether nodes have disks that can be broken.
     #[must_use]
     pub fn has_disks(&self) -> bool {
@@ -135,6 +143,12 @@ impl Cluster {
                 ground.advertised_client(node),
             ),
             ("listeners.client.tls.mode", "insecure".to_owned()),
+            ("listeners.kafka.address", ground.kafka(node)),
+            (
+                "listeners.kafka.advertised_address",
+                ground.advertised_kafka(node),
+            ),
+            ("listeners.kafka.tls.mode", "insecure".to_owned()),
             ("http.address", ground.http(node)),
             ("shutdown.drain_grace", "0s".to_owned()),
         ];

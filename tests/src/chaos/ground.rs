@@ -17,6 +17,7 @@ use super::say;
 pub const CLIENT: u16 = 8278;
 const PEER: u16 = 8279;
 const HTTP: u16 = 8277;
+const KAFKA: u16 = 9092;
 /// Where the proxies listen, plus the number of the node.
 const PROXY: u16 = 9100;
 
@@ -28,6 +29,8 @@ pub struct Ground {
     subnet: String,
     spaces: Option<Spaces>,
     clients: Vec<Proxy>,
+    /// In front of the Kafka listeners.
+    kafka: Vec<Proxy>,
     /// In front of the peer listeners, on loopback only.
     peers: Vec<Proxy>,
 }
@@ -204,6 +207,7 @@ impl Ground {
             subnet,
             spaces,
             clients: Vec::new(),
+            kafka: Vec::new(),
             peers: Vec::new(),
         };
         for node in 0..nodes {
@@ -211,6 +215,10 @@ impl Ground {
             let listen = format!("{}.254:{port}", ground.subnet);
             let target = format!("{}:{CLIENT}", ground.host(node));
             ground.clients.push(Proxy::start(&listen, &target));
+            let listen = format!("{}.254:{}", ground.subnet, port + 200);
+            ground
+                .kafka
+                .push(Proxy::start(&listen, &ground.kafka(node)));
             if ground.spaces.is_none() {
                 let listen = format!("{}.254:{}", ground.subnet, port + 100);
                 let target = format!("{}:{PEER}", ground.host(node));
@@ -240,6 +248,18 @@ impl Ground {
     #[must_use]
     pub fn advertised_client(&self, node: usize) -> String {
         self.clients[node].address()
+    }
+
+    /// Where a node listens for Kafka's clients.
+    #[must_use]
+    pub fn kafka(&self, node: usize) -> String {
+        format!("{}:{KAFKA}", self.host(node))
+    }
+
+    /// What a node tells Kafka's clients to use.
+    #[must_use]
+    pub fn advertised_kafka(&self, node: usize) -> String {
+        self.kafka[node].address()
     }
 
     /// Where a node listens for nodes.
@@ -297,7 +317,9 @@ impl Ground {
         if let Some(spaces) = &self.spaces {
             return spaces.port(node, "down");
         }
-        self.clients[node].set(Rules::both(Way::held()));
+        for proxy in self.proxies(node) {
+            proxy.set(Rules::both(Way::held()));
+        }
         self.peers[node].set(Rules::both(Way::held()));
         Ok(())
     }
@@ -320,10 +342,10 @@ impl Ground {
         spaces.inside(node, &limit).map(drop)
     }
 
-    /// The way of clients to a node.
+    /// The ways of clients to a node, of ours and of Kafka's.
     #[must_use]
-    pub fn proxy(&self, node: usize) -> &Proxy {
-        &self.clients[node]
+    pub fn proxies(&self, node: usize) -> [&Proxy; 2] {
+        [&self.clients[node], &self.kafka[node]]
     }
 
     /// Every link works as if nothing had happened.
@@ -331,7 +353,8 @@ impl Ground {
     /// # Errors
     /// What the kernel said.
     pub fn heal(&self) -> Result<(), String> {
-        self.clients.iter().chain(&self.peers).for_each(Proxy::heal);
+        let clients = self.clients.iter().chain(&self.kafka);
+        clients.chain(&self.peers).for_each(Proxy::heal);
         let Some(spaces) = &self.spaces else {
             return Ok(());
         };

@@ -7,12 +7,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Runtime;
-use varve_check::{Header, Outcome, Required, Verdict};
+use varve_check::{Event, Header, Outcome, Required, Verdict};
 use varve_client::{Admin, proto as v1};
 use varve_workload::{Config, Kind, Recorder, Workload, create_topic, finish};
 
+use super::kafka::KafkaClients;
 use super::nemesis::Scene;
-use super::{Cluster, Fault, Ground, Random, say};
+use super::{Cluster, Fault, Ground, Random, Work, say};
 
 const TOPIC: &str = "chaos";
 const PARTITIONS: i32 = 4;
@@ -30,8 +31,10 @@ pub struct Options {
     pub duration: Duration,
     /// What may break.
     pub faults: Vec<Fault>,
+    /// Each of these once, one after the other, instead of any by chance.
+    pub in_turn: bool,
     /// What clients do.
-    pub kind: Kind,
+    pub work: Work,
     /// Sends in a second.
     pub rate: u32,
     /// Nodes stand on loopback addresses even where namespaces can be had.
@@ -98,6 +101,10 @@ struct Run<'a> {
     config: Config,
     recorder: Arc<Recorder>,
     runtime: Runtime,
+    /// Where history and logs are.
+    dir: PathBuf,
+    /// Faults so far, where they come in turn.
+    turn: usize,
     faults: BTreeMap<&'static str, u64>,
     wrong: Vec<String>,
 }
@@ -123,9 +130,12 @@ pub fn run(options: &Options) -> Result<Report, String> {
         delivery_timeout: Duration::from_secs(15),
         ..Config::new(cluster.brokers(), topic, PARTITIONS, options.seed)
     };
-    let config = config
-        .with_kind(options.kind)
-        .map_err(|error| error.to_string())?;
+    let kind = match options.work {
+        Work::Own(kind) => kind,
+        // What is done to the topic at the end is the same.
+        Work::Kafka => Kind::Queue,
+    };
+    let config = config.with_kind(kind).map_err(|error| error.to_string())?;
     let replicas = i32::try_from(options.nodes.min(3)).unwrap_or(1);
     let least = if options.nodes >= 3 { "2" } else { "1" };
     let configs = [("min.insync.replicas", least), ("segment.bytes", "262144")];
@@ -158,6 +168,8 @@ pub fn run(options: &Options) -> Result<Report, String> {
         config,
         recorder,
         runtime,
+        dir: dir.clone(),
+        turn: 0,
         faults: BTreeMap::new(),
         wrong: Vec::new(),
     };
@@ -196,24 +208,56 @@ async fn all_active(config: &Config, nodes: usize) -> Result<(), String> {
     }
 }
 
+/// Clients that run.
+enum Clients {
+    Own(Workload),
+    Kafka(Box<KafkaClients>),
+}
+
 impl Run<'_> {
+    fn start_clients(&self) -> Result<Clients, String> {
+        let recorder = self.recorder.clone();
+        if self.options.work == Work::Kafka {
+            let servers = self.cluster.kafka();
+            let clients = KafkaClients::start(&self.config, &servers, recorder, &self.dir)?;
+            return Ok(Clients::Kafka(Box::new(clients)));
+        }
+        let _guard = self.runtime.enter();
+        let started = Workload::start(self.config.clone(), recorder);
+        started.map(Clients::Own).map_err(|error| error.to_string())
+    }
+
+    fn stop_clients(&mut self, clients: Clients) {
+        let wrong = match clients {
+            Clients::Own(workload) => self.runtime.block_on(workload.stop()),
+            Clients::Kafka(mut clients) => {
+                clients.stop();
+                let ns = self.recorder.ns();
+                self.recorder.event(Event::Healed { ns });
+                clients.finish()
+            }
+        };
+        self.wrong.extend(wrong);
+    }
+
     fn history(&mut self) -> Result<(), String> {
         let can = self.possible();
-        let guard = self.runtime.enter();
-        let workload = Workload::start(self.config.clone(), self.recorder.clone());
-        let workload = workload.map_err(|error| error.to_string())?;
-        drop(guard);
+        let clients = self.start_clients()?;
         let end = Instant::now() + self.options.duration;
         // Something to lose first.
         self.sleep_until(end.min(Instant::now() + self.options.duration / 8));
-        while Instant::now() < end && !can.is_empty() {
+        let turns = if self.options.in_turn {
+            can.len()
+        } else {
+            usize::MAX
+        };
+        while Instant::now() < end && !can.is_empty() && self.turn < turns {
             self.period(&can, end);
         }
         self.sleep_until(end);
         self.heal();
         self.healthy();
-        let behind = self.runtime.block_on(workload.stop());
-        self.wrong.extend(behind);
+        self.stop_clients(clients);
         let done = finish(&self.config, &self.recorder, Duration::from_secs(120));
         self.runtime
             .block_on(done)
@@ -255,13 +299,18 @@ impl Run<'_> {
         let share = 25 + self.random.below(75) as u32;
         let lasts = longest * share / 100;
         let count = match self.random.below(8) {
+            _ if self.options.in_turn => 1,
             0 | 1 => 0,
             2..=5 => 1,
             _ => 2,
         };
         let leader = self.leader();
         for _ in 0..count {
-            let fault = can[self.random.index(can.len())];
+            let fault = match self.options.in_turn {
+                true => can[self.turn],
+                false => can[self.random.index(can.len())],
+            };
+            self.turn += 1;
             let mut scene = Scene {
                 cluster: &mut self.cluster,
                 random: &mut self.random,

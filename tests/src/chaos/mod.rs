@@ -6,12 +6,15 @@
 mod cluster;
 mod ground;
 mod history;
+mod kafka;
 mod nemesis;
+mod work;
 
 pub use cluster::Cluster;
 pub use ground::Ground;
 pub use history::{Options, Report, run};
 pub use nemesis::{Fault, parse_faults};
+pub use work::{Work, parse_works};
 
 /// Numbers that follow from a seed (xorshift).
 #[derive(Debug, Clone)]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::proxy::{Rules, Way};
+use crate::proxy::{Proxy, Rules, Way};
 
 use super::{Cluster, Random};
 
@@ -264,11 +264,12 @@ impl Scene<'_> {
 
     fn clients(&mut self, fault: Fault, node: usize) -> String {
         let id = node + 1;
-        let proxy = self.cluster.ground.proxy(node);
+        let proxies = self.cluster.ground.proxies(node);
         match fault {
             Fault::Lag => {
                 let ms = 50 + self.random.below(1_000);
-                proxy.set(Rules::both(Way::late(Duration::from_millis(ms))));
+                let rules = Rules::both(Way::late(Duration::from_millis(ms)));
+                proxies.into_iter().for_each(|proxy| proxy.set(rules));
                 format!("clients are {ms} ms away from node {id}")
             }
             Fault::Drip => {
@@ -277,15 +278,17 @@ impl Scene<'_> {
                     bytes_per_second: 20_000,
                     ..Way::default()
                 };
-                proxy.set(Rules::both(way));
+                proxies
+                    .into_iter()
+                    .for_each(|proxy| proxy.set(Rules::both(way)));
                 format!("bytes drip between clients and node {id}")
             }
             _ if self.random.below(2) == 0 => {
-                proxy.half_close_all();
+                proxies.into_iter().for_each(Proxy::half_close_all);
                 format!("connections of clients to node {id} half closed")
             }
             _ => {
-                proxy.reset_all();
+                proxies.into_iter().for_each(Proxy::reset_all);
                 format!("connections of clients to node {id} reset")
             }
         }

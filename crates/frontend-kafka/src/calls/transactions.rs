@@ -47,9 +47,12 @@ fn transaction_code(error: &Error) -> ErrorCode {
         }
         // What was aborted without the producer's doing is lost to it; it aborts on its side and goes on.
         ErrorKind::TransactionAborted => ErrorCode::TransactionAbortable,
-        ErrorKind::LeaderNotAvailable | ErrorKind::Throttled | ErrorKind::CommitTimeout => {
-            ErrorCode::CoordinatorNotAvailable
-        }
+        // That it is the coordinator's log that lacks replicas is none of the client's business: producers call again
+        // upon this, and give their transaction up upon that.
+        ErrorKind::LeaderNotAvailable
+        | ErrorKind::Throttled
+        | ErrorKind::CommitTimeout
+        | ErrorKind::NotEnoughReplicas => ErrorCode::CoordinatorNotAvailable,
         ErrorKind::ShuttingDown | ErrorKind::NotLeader => ErrorCode::NotCoordinator,
         kind => code(kind),
     }
@@ -346,5 +349,23 @@ pub(super) async fn describe<B: Broker>(
     described::DescribeTransactionsResponse {
         throttle_time_ms: 0,
         transaction_states: states,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_producer_calls_again_when_the_coordinators_log_lacks_replicas() {
+        let kinds = [
+            ErrorKind::NotEnoughReplicas,
+            ErrorKind::CommitTimeout,
+            ErrorKind::LeaderNotAvailable,
+        ];
+        for kind in kinds {
+            let code = transaction_code(&Error::new(kind, "the log"));
+            assert_eq!(code, ErrorCode::CoordinatorNotAvailable, "{kind:?}");
+        }
     }
 }

@@ -7,9 +7,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use varve_tests::chaos::{Fault, Options, parse_faults, run, say};
+use varve_tests::chaos::{Fault, Options, Work, parse_faults, parse_works, run, say};
 use varve_types::size::parse_duration;
-use varve_workload::{Kind, parse_kinds};
+use varve_workload::Kind;
 
 const HELP: &str = "\
 Usage: cargo xtask chaos [OPTIONS]
@@ -34,8 +34,8 @@ fn usage(error: &str) -> ExitCode {
 
 fn help() -> String {
     let mut text = HELP.to_owned() + "Workloads:\n";
-    for kind in Kind::ALL {
-        text += &format!("  {:<16}{}\n", kind.name(), kind.what());
+    for work in Work::all() {
+        text += &format!("  {:<16}{}\n", work.name(), work.what());
     }
     text += "\nFaults:\n";
     for fault in Fault::ALL {
@@ -47,7 +47,7 @@ fn help() -> String {
 struct Arguments {
     options: Options,
     nodes: Vec<usize>,
-    kinds: Vec<Kind>,
+    works: Vec<Work>,
     histories: u64,
 }
 
@@ -59,13 +59,14 @@ fn parse(words: &[String]) -> Result<Arguments, String> {
             seed: since.map_or(1, |time| time.as_secs()),
             duration: Duration::from_secs(60),
             faults: Fault::ALL.to_vec(),
-            kind: Kind::Queue,
+            in_turn: false,
+            work: Work::Own(Kind::Queue),
             rate: 300,
             loopback: false,
             keep: None,
         },
         nodes: vec![3],
-        kinds: Kind::ALL.to_vec(),
+        works: Kind::ALL.iter().map(|kind| Work::Own(*kind)).collect(),
         histories: 1,
     };
     for pair in words.chunks(2) {
@@ -86,7 +87,7 @@ fn parse(words: &[String]) -> Result<Arguments, String> {
             "--seed" => all.options.seed = number()?,
             "--duration" => all.options.duration = parse_duration(value)?,
             "--faults" => all.options.faults = parse_faults(value)?,
-            "--workload" => all.kinds = parse_kinds(value)?,
+            "--workload" => all.works = parse_works(value)?,
             "--rate" => all.options.rate = u32::try_from(number()?).map_err(|e| e.to_string())?,
             "--histories" => all.histories = number()?,
             "--ground" => all.options.loopback = value == "loopback",
@@ -113,7 +114,7 @@ fn main() -> ExitCode {
         options.seed = options.seed.wrapping_add(number);
         let at = usize::try_from(number).unwrap_or(0);
         options.nodes = arguments.nodes[at % arguments.nodes.len()];
-        options.kind = arguments.kinds[at % arguments.kinds.len()];
+        options.work = arguments.works[at % arguments.works.len()];
         options.keep = options.keep.map(|dir| match arguments.histories {
             1 => dir,
             _ => dir.join(options.seed.to_string()),
@@ -123,7 +124,7 @@ fn main() -> ExitCode {
             "history {} of {}: {}, {} nodes, seed {}, {:?} of {}",
             number + 1,
             arguments.histories,
-            options.kind.name(),
+            options.work.name(),
             options.nodes,
             options.seed,
             options.duration,
