@@ -428,9 +428,14 @@ fn init_code(call: &Call, error: &Error) -> ErrorCode {
             ErrorCode::InvalidProducerEpoch
         }
         (ErrorKind::InvalidRequest, Some("timeout")) => ErrorCode::InvalidTransactionTimeout,
-        (ErrorKind::LeaderNotAvailable | ErrorKind::ShuttingDown, _) => {
-            ErrorCode::CoordinatorNotAvailable
-        }
+        (
+            ErrorKind::LeaderNotAvailable
+            | ErrorKind::ShuttingDown
+            | ErrorKind::Throttled
+            | ErrorKind::CommitTimeout
+            | ErrorKind::NotEnoughReplicas,
+            _,
+        ) => ErrorCode::CoordinatorNotAvailable,
         (kind, _) => code(kind),
     }
 }
