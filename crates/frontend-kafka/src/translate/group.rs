@@ -66,7 +66,9 @@ pub fn group_code(error: &Error) -> ErrorCode {
         // There is nobody to ask at present.
         (ErrorKind::LeaderNotAvailable, _) => ErrorCode::CoordinatorNotAvailable,
         (ErrorKind::ShuttingDown | ErrorKind::NotLeader, _) => ErrorCode::NotCoordinator,
-        (ErrorKind::Throttled | ErrorKind::CommitTimeout, _) => ErrorCode::CoordinatorNotAvailable,
+        (ErrorKind::Throttled | ErrorKind::CommitTimeout | ErrorKind::NotEnoughReplicas, _) => {
+            ErrorCode::CoordinatorNotAvailable
+        }
         (ErrorKind::ConcurrentTransactions, _) => ErrorCode::UnstableOffsetCommit,
         (kind, _) => code(kind),
     }
