@@ -16,6 +16,7 @@ mod connections;
 mod groups;
 mod moves;
 mod records;
+mod tools;
 mod topics;
 
 use std::net::SocketAddr;

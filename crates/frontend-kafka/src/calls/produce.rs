@@ -18,14 +18,16 @@ use varve_types::{
     limits,
 };
 
+use super::blamed::blamed;
 use super::transactions::version_of;
 use super::{Answer, Call};
 use crate::shared::Shared;
 use crate::translate::{code, partition, sentence, topic_name};
 use crate::wire::generated::init_producer_id::{InitProducerIdRequest, InitProducerIdResponse};
 use crate::wire::generated::produce::{
-    LeaderIdAndEpoch, NodeEndpoint, PartitionProduceData, PartitionProduceResponse, ProduceRequest,
-    ProduceResponse, TopicProduceData, TopicProduceResponse,
+    BatchIndexAndErrorMessage, LeaderIdAndEpoch, NodeEndpoint, PartitionProduceData,
+    PartitionProduceResponse, ProduceRequest, ProduceResponse, TopicProduceData,
+    TopicProduceResponse,
 };
 use crate::wire::{ApiKey, ErrorCode, Response, Text, Uuid};
 
@@ -47,6 +49,7 @@ struct Refused {
     code: ErrorCode,
     message: Option<Text>,
     leader: Option<Box<LeaderHint>>,
+    records: Vec<BatchIndexAndErrorMessage>,
 }
 
 impl From<ErrorCode> for Refused {
@@ -55,6 +58,7 @@ impl From<ErrorCode> for Refused {
             code,
             message: None,
             leader: None,
+            records: Vec::new(),
         }
     }
 }
@@ -203,6 +207,7 @@ async fn take<B: Broker>(
     let number = partition(data.index).ok_or(ErrorCode::UnknownTopicOrPartition)?;
     let bytes = data.records.unwrap_or_default();
     let batch = verified(bytes, terms.transaction.is_some()).await?;
+    let keyless = batch.has_null_key().then(|| batch.clone());
     let request = Produce {
         topic: topic.clone(),
         partition: number,
@@ -215,7 +220,11 @@ async fn take<B: Broker>(
     let taken = shared.broker.produce(&call.ctx, request);
     let taken = timeout_at(terms.until.max(Instant::now()), taken).await;
     match taken {
-        Ok(taken) => taken.map_err(|error| refused(shared, call, &error)),
+        Ok(Ok(receipt)) => Ok(receipt),
+        Ok(Err(error)) => Err(Refused {
+            records: blamed(&error, keyless).await,
+            ..refused(shared, call, &error)
+        }),
         // The broker had no room in time: nothing was appended.
         Err(_) => Err(refused(shared, call, &no_room(topic, number))),
     }
@@ -255,6 +264,7 @@ async fn verified(bytes: Bytes, transactional: bool) -> Result<Batch, Refused> {
         code: batch_code(&error),
         message: Some(Text::from(error.to_string())),
         leader: None,
+        records: Vec::new(),
     })
 }
 
@@ -294,6 +304,7 @@ fn refused<B: Broker>(shared: &Shared<B>, call: &Call, error: &Error) -> Refused
         code,
         message: sentence(error),
         leader: error.leader.clone(),
+        records: Vec::new(),
     }
 }
 
@@ -345,6 +356,7 @@ async fn answer_part<B: Broker>(
     };
     answer.error_code = refused.code.code();
     answer.error_message = refused.message;
+    answer.record_errors = refused.records;
     if let (ErrorCode::UnknownProducerId, Some(place)) = (refused.code, place) {
         // By this producers tell whether their records were deleted, and begin anew.
         answer.log_start_offset = log_start(shared, call, place).await;
