@@ -48,10 +48,11 @@ fn bad_names() {
         let mut bed = Bed::start(&[]).await;
         let rpc = bed.rpc.clone();
         let long = "x".repeat(250);
-        let rows = BAD_NAMES
-            .iter()
-            .copied()
-            .chain([long.as_str(), "__x", "__consumer_offsets"]);
+        let rows =
+            BAD_NAMES
+                .iter()
+                .copied()
+                .chain([long.as_str(), "__varve_x", "__consumer_offsets"]);
         let rows = rows.map(|name| (name, create(name))).collect();
         all_refused(&rpc, "", "INVALID_REQUEST", rows).await;
         for bad in BAD_NAMES.iter().copied().chain([long.as_str()]) {

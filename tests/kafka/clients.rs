@@ -1,4 +1,4 @@
-//! The clients that people use, unmodified: kafka-python, confluent-kafka (librdkafka) and kcat. A test whose client is
+//! The clients that people use, unmodified: kafka-python, aiokafka, confluent-kafka (librdkafka) and kcat. A test whose client is
 //! not there is skipped, loudly, unless `VARVE_TEST_REQUIRE_PYTHON=1` or `VARVE_TEST_REQUIRE_KCAT=1` says that it must
 //! be there.
 
@@ -76,6 +76,11 @@ async fn kafka_python() {
 #[tokio::test(flavor = "multi_thread")]
 async fn groups_of_both() {
     on_one_node("kafka, confluent_kafka", "kafka_groups.py").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn aiokafka() {
+    on_one_node("aiokafka", "aio.py").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

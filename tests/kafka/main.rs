@@ -25,6 +25,7 @@ mod racks;
 mod records;
 mod seen;
 mod tls;
+mod tools;
 mod topics;
 mod transactions;
 

@@ -112,7 +112,7 @@ async fn what_cannot_be_made_is_refused_by_the_protocols_codes() {
     };
     let mut with_config = creation("a", 1, 1);
     with_config.topics[0].configs = vec![config("retention.mss", "1")];
-    let mut internal = creation("__mine", 1, 1);
+    let mut internal = creation("__varve_mine", 1, 1);
     internal.timeout_ms = 5;
     for (request, code) in [
         (creation("a/b", 1, 1), ErrorCode::InvalidTopicException),

@@ -49,6 +49,8 @@ pub struct Context {
     pub deadline: Option<Instant>,
     /// Made by the server itself: may write internal topics.
     pub internal: bool,
+    /// May commit positions that the log has not reached, as the Kafka protocol lets its clients do.
+    pub commits_ahead: bool,
     /// Rack of a reader: a copy that is in sync there may answer. Empty: only the leader.
     pub rack: Arc<str>,
     /// Leave to pass the call on; `None`: what this node cannot answer is an error that says who can.
@@ -65,6 +67,7 @@ impl Context {
             peer: None,
             deadline: None,
             internal: false,
+            commits_ahead: false,
             rack: Arc::from(""),
             forward: None,
         }

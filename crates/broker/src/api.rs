@@ -143,7 +143,7 @@ impl api::Broker for Broker {
             return Err(Error::invalid(
                 "topic",
                 format!(
-                    "names that begin with \"__\" belong to the server; found {:?}; nothing was created",
+                    "topic {:?} belongs to the server, as every name that begins with \"__varve\"; nothing was created",
                     request.topic.as_str()
                 ),
             ));
@@ -266,7 +266,7 @@ impl api::Broker for Broker {
 
     async fn commit_offsets(
         &self,
-        _ctx: &Context,
+        ctx: &Context,
         request: api::CommitOffsets,
     ) -> Result<Vec<Result<()>>> {
         let api::CommitOffsets {
@@ -278,7 +278,7 @@ impl api::Broker for Broker {
         // Positions no record can have yet are refused here, where the logs are known.
         let checked: Vec<Result<()>> = offsets
             .iter()
-            .map(|o| offsets::check_commit(&self.inner.registry, o))
+            .map(|o| offsets::check_commit(&self.inner.registry, ctx, o))
             .collect();
         let wanted = offsets
             .into_iter()
@@ -481,10 +481,10 @@ impl api::Broker for Broker {
 
     async fn commit_transaction_offsets(
         &self,
-        _ctx: &Context,
+        ctx: &Context,
         request: api::CommitTransactionOffsets,
     ) -> Result<Vec<Result<()>>> {
-        self.inner.transactions.commit_offsets(request).await
+        self.inner.transactions.commit_offsets(ctx, request).await
     }
 
     async fn end_transaction(

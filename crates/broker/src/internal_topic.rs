@@ -23,9 +23,9 @@ use crate::reader;
 use crate::registry::{Registry, Topic};
 
 /// Name of the topic of groups.
-pub(crate) const OFFSETS: &str = "__consumer_offsets";
+pub(crate) const OFFSETS: &str = TopicName::OFFSETS;
 /// Name of the topic of transactions.
-pub(crate) const TRANSACTIONS: &str = "__transaction_state";
+pub(crate) const TRANSACTIONS: &str = TopicName::TRANSACTIONS;
 
 /// Bytes of appends in flight: a budget of their own, so that a flood of records never delays a commit.
 const IN_FLIGHT_BYTES: usize = 8 * 1024 * 1024;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 use varve_broker_api::{
-    Before, CommittedOffset, DeleteBefore, Error, FetchPartition, Isolation, OffsetCommit,
+    Before, CommittedOffset, Context, DeleteBefore, Error, FetchPartition, Isolation, OffsetCommit,
     OffsetFound, OffsetQuery, Position, ResetOffsets, ResetTarget, Result,
 };
 use varve_record::iter_batches;
@@ -228,8 +228,12 @@ pub(crate) async fn delete_before(registry: &Registry, item: &DeleteBefore) -> R
     answer.await.map_err(|_| shutting_down())?
 }
 
-/// Refuses positions that no record can have yet, and metadata that is too long.
-pub(crate) fn check_commit(registry: &Registry, commit: &OffsetCommit) -> Result<()> {
+/// Refuses metadata that is too long and, unless the caller may commit them, positions that no record can have yet.
+pub(crate) fn check_commit(
+    registry: &Registry,
+    ctx: &Context,
+    commit: &OffsetCommit,
+) -> Result<()> {
     registry
         .topic(&commit.partition.topic)?
         .check_number(commit.partition.partition)?;
@@ -244,7 +248,8 @@ pub(crate) fn check_commit(registry: &Registry, commit: &OffsetCommit) -> Result
         ));
     }
     // Only its leader knows where a partition ends.
-    if let Ok(partition) = registry.leading(&commit.partition)
+    if !ctx.commits_ahead
+        && let Ok(partition) = registry.leading(&commit.partition)
         && commit.offset > partition.high_watermark()
     {
         return Err(reject::out_of_range(&partition, commit.offset));

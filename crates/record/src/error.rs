@@ -189,7 +189,7 @@ pub enum BatchError {
     },
     /// Producer id, epoch and sequence contradict each other.
     #[error(
-        "producer id {id}, epoch {epoch} and sequence {sequence}: all must be -1, or none negative"
+        "producer id {id}, epoch {epoch} and sequence {sequence}: all must be -1 (the sequence may be 0), or none negative"
     )]
     Producer {
         /// Producer id field.

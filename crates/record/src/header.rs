@@ -139,10 +139,12 @@ impl BatchHeader {
         Ok(())
     }
 
-    /// Checks that the producer's fields agree: all absent, or none negative. Markers of the log itself
-    /// have a producer and no sequence, so this is for batches of clients only.
+    /// Checks that the producer's fields agree: all absent, or none negative. Without a producer the
+    /// sequence means nothing, and some clients leave it 0. Markers of the log itself have a producer
+    /// and no sequence, so this is for batches of clients only.
     pub(crate) fn check_producer(&self) -> Result<(), BatchError> {
-        let absent = (self.producer_id, self.producer_epoch, self.base_sequence) == (-1, -1, -1);
+        let absent = (self.producer_id, self.producer_epoch) == (-1, -1)
+            && matches!(self.base_sequence, -1 | 0);
         let present = self.producer_id >= 0 && self.producer_epoch >= 0 && self.base_sequence >= 0;
         if absent || present {
             return Ok(());

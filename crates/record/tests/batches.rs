@@ -213,6 +213,21 @@ fn two_records() -> Bytes {
         .unwrap()
 }
 
+#[test]
+fn without_a_producer_the_sequence_may_be_left_zero() {
+    let zero = reseal(two_records(), |b| b[53..57].fill(0));
+    let batch = verify(zero.clone()).unwrap();
+    assert_eq!(batch.header().producer(), None);
+    // As the client made it, so that its checksum holds.
+    assert_eq!(batch.into_bytes(), zero);
+    let half = reseal(two_records(), |b| b[51..53].fill(0));
+    let error = verify(half).unwrap_err();
+    assert!(
+        matches!(error, BatchError::Producer { epoch: 0, .. }),
+        "{error}"
+    );
+}
+
 type Change = Box<dyn FnOnce(&mut Vec<u8>)>;
 
 #[test]

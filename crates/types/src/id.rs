@@ -125,10 +125,17 @@ name_type!(
 );
 
 impl TopicName {
-    /// Whether the name is reserved for the server's own topics (prefix `__`).
+    /// Committed offsets of groups.
+    pub const OFFSETS: &'static str = "__consumer_offsets";
+    /// Transactions of producers.
+    pub const TRANSACTIONS: &'static str = "__transaction_state";
+
+    /// Whether the topic is the server's own, or its name is kept for one that is to come (prefix `__varve`).
+    /// Other names that begin with `__` are anybody's: tools for Kafka's topics give them to their own.
     #[must_use]
     pub fn is_internal(&self) -> bool {
-        self.0.starts_with("__")
+        let name = self.as_str();
+        name == Self::OFFSETS || name == Self::TRANSACTIONS || name.starts_with("__varve")
     }
 }
 
@@ -276,7 +283,19 @@ mod tests {
         ] {
             assert!(TopicName::new(name).is_ok(), "{name}");
         }
-        assert!(TopicName::new("__x").unwrap().is_internal());
+        for (name, internal) in [
+            (TopicName::OFFSETS, true),
+            (TopicName::TRANSACTIONS, true),
+            ("__varve_quotas", true),
+            ("__consumer_offsets_copy", false),
+            ("__debezium-heartbeat.orders", false),
+        ] {
+            assert_eq!(
+                TopicName::new(name).unwrap().is_internal(),
+                internal,
+                "{name}"
+            );
+        }
     }
 
     #[test]

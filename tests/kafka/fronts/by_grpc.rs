@@ -281,6 +281,10 @@ impl Front for Grpc {
         }
     }
 
+    fn commits_ahead(&self) -> bool {
+        false
+    }
+
     async fn commit(&mut self, group: &str, topic: &str, offset: i64) -> Told<()> {
         let request = v1::CommitOffsetsRequest {
             group: group.to_owned(),

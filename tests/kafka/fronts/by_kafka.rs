@@ -309,6 +309,10 @@ impl Front for Kafka {
         }
     }
 
+    fn commits_ahead(&self) -> bool {
+        true
+    }
+
     async fn commit(&mut self, group: &str, topic: &str, offset: i64) -> Told<()> {
         loop {
             let request = OffsetCommitRequest {

@@ -384,6 +384,7 @@ impl Transactions {
     /// Commits offsets as part of a transaction; this node must coordinate the group.
     pub(crate) async fn commit_offsets(
         &self,
+        ctx: &api::Context,
         request: api::CommitTransactionOffsets,
     ) -> Result<Vec<Result<()>>> {
         let api::CommitTransactionOffsets {
@@ -395,7 +396,7 @@ impl Transactions {
             offsets,
             version,
         } = request;
-        let check = |o: &api::OffsetCommit| offsets::check_commit(&self.registry, o);
+        let check = |o: &api::OffsetCommit| offsets::check_commit(&self.registry, ctx, o);
         let checked: Vec<Result<()>> = offsets.iter().map(check).collect();
         let right = offsets.into_iter().zip(&checked);
         let wanted: Vec<_> = right

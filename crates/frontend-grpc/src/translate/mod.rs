@@ -37,7 +37,9 @@ pub fn writable_topic(field: &'static str, name: &str) -> Result<TopicName, Erro
     if topic.is_internal() {
         return Err(Error::new(
             ErrorKind::PolicyViolation,
-            format!("topic {topic} is the server's own (prefix \"__\"): clients may only read it; nothing was changed"),
+            format!(
+                "topic {topic} is the server's own: clients may only read it; nothing was changed"
+            ),
         )
         .with("topic", topic));
     }
@@ -425,10 +427,10 @@ mod tests {
             );
         }
         assert_eq!(
-            writable_topic("topic", "__x").unwrap_err().kind,
+            writable_topic("topic", "__varve_x").unwrap_err().kind,
             ErrorKind::PolicyViolation
         );
-        assert!(topic_name("topic", "__x").is_ok());
+        assert!(topic_name("topic", "__varve_x").is_ok());
     }
 
     #[test]

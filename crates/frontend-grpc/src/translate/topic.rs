@@ -32,7 +32,7 @@ pub fn create(request: &v1::CreateTopicRequest) -> Result<CreateTopic, Error> {
         return Err(Error::invalid(
             "topic",
             format!(
-                "names that begin with \"__\" belong to the server; found {topic}; nothing was created"
+                "topic {topic} belongs to the server, as every name that begins with \"__varve\"; nothing was created"
             ),
         ));
     }
@@ -380,7 +380,7 @@ mod tests {
     #[test]
     fn reserved_names_are_bad_requests() {
         let error = create(&v1::CreateTopicRequest {
-            topic: "__x".to_owned(),
+            topic: "__varve_x".to_owned(),
             ..request()
         })
         .unwrap_err();
@@ -474,7 +474,7 @@ mod tests {
         assert!(with("t", Some(B::Offset(-1))).is_err());
         assert!(with("t", None).is_err());
         assert_eq!(
-            with("__x", Some(B::Offset(0))).unwrap_err().kind,
+            with("__varve_x", Some(B::Offset(0))).unwrap_err().kind,
             ErrorKind::PolicyViolation
         );
     }

@@ -183,7 +183,7 @@ async fn bad_names_never_become_topics() {
         "a\0b",
         "ä",
         "a b",
-        "__x",
+        "__varve_x",
         &"x".repeat(250),
     ] {
         let status = h.topics().create_topic(create(bad)).await.unwrap_err();
@@ -245,7 +245,7 @@ async fn topics_are_listed_in_pages_and_by_pattern() {
     for n in 0..7 {
         h.broker.topic(&format!("t{n}"), 1);
     }
-    h.broker.topic("__offsets", 1);
+    h.broker.topic("__consumer_offsets", 1);
     let mut names = Vec::new();
     let mut token = String::new();
     loop {

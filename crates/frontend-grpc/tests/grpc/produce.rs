@@ -235,7 +235,7 @@ async fn bad_requests_are_refused_with_their_reason_and_change_nothing() {
         ),
         (
             "internal",
-            request("__x", one()),
+            request("__varve_x", one()),
             C::FailedPrecondition,
             "POLICY_VIOLATION",
         ),

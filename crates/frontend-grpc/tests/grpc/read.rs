@@ -154,7 +154,7 @@ async fn bad_fetches_are_refused_with_their_reason() {
     for (request, code, why) in rows {
         assert_fails(soon(h.consumer().fetch(request)).await, code, why);
     }
-    let internal = h.consumer().fetch(fetch("__offsets")).await;
+    let internal = h.consumer().fetch(fetch("__consumer_offsets")).await;
     assert_fails(internal, Code::NotFound, "TOPIC_NOT_FOUND");
 }
 

@@ -83,7 +83,7 @@ async fn a_transaction_is_committed_with_its_records_and_offsets() {
         .await
         .unwrap();
     let answer = service(&h)
-        .commit_transaction_offsets(commit_offsets(&first, &["orders", "__orders"]))
+        .commit_transaction_offsets(commit_offsets(&first, &["orders", "__consumer_offsets"]))
         .await;
     let results = answer.unwrap().into_inner().results;
     assert_eq!(results[0].topic_partition, tp("orders", 0));

@@ -40,6 +40,7 @@ pub(super) async fn taken<B: Broker>(
             code: ErrorCode::InvalidRecord,
             message: Some(Text::from(text)),
             leader: None,
+            records: Vec::new(),
         });
     }
     let heavy = bytes.len() > HEAVY_BYTES && (old || is_compressed(&bytes));
@@ -66,6 +67,7 @@ pub(super) async fn taken<B: Broker>(
         code: code(&error),
         message: Some(Text::from(error.to_string())),
         leader: None,
+        records: Vec::new(),
     })
 }
 

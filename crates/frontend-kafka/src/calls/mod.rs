@@ -1,10 +1,12 @@
 //! What is done with a request: one function for each API, from its request to its response, by asking the broker.
 
 mod batches;
+mod blamed;
 mod classic;
 mod cluster;
 mod commits;
 mod configs;
+mod elections;
 mod fetch;
 mod groups;
 mod offsets;
@@ -68,6 +70,7 @@ impl Call {
             ctx: Context {
                 client_id: Arc::from(name),
                 peer: Some(peer),
+                commits_ahead: true,
                 ..Context::anonymous()
             },
             arrived: Instant::now(),
@@ -203,7 +206,7 @@ async fn respond<B: Broker + ClassicGroups + Operations>(
             Response::DeleteRecords(Box::pin(topics::delete_records(shared, call, request)).await)
         }
         Request::ElectLeaders(request) => {
-            Response::ElectLeaders(Box::pin(topics::elect_leaders(shared, call, request)).await)
+            Response::ElectLeaders(Box::pin(elections::elect_leaders(shared, call, request)).await)
         }
         Request::DescribeLogDirs(request) => Response::DescribeLogDirs(
             Box::pin(replicas::describe_log_dirs(shared, call, request)).await,

@@ -17,14 +17,16 @@ use varve_types::{
     limits,
 };
 
+use super::blamed::blamed;
 use super::transactions::version_of;
 use super::{Answer, Call, batches};
 use crate::shared::Shared;
 use crate::translate::{code, names, partition, sentence, topic_name};
 use crate::wire::generated::init_producer_id::{InitProducerIdRequest, InitProducerIdResponse};
 use crate::wire::generated::produce::{
-    LeaderIdAndEpoch, NodeEndpoint, PartitionProduceData, PartitionProduceResponse, ProduceRequest,
-    ProduceResponse, TopicProduceData, TopicProduceResponse,
+    BatchIndexAndErrorMessage, LeaderIdAndEpoch, NodeEndpoint, PartitionProduceData,
+    PartitionProduceResponse, ProduceRequest, ProduceResponse, TopicProduceData,
+    TopicProduceResponse,
 };
 use crate::wire::{ApiKey, ErrorCode, Response, Text, Uuid};
 
@@ -44,6 +46,7 @@ pub(super) struct Refused {
     pub(super) code: ErrorCode,
     pub(super) message: Option<Text>,
     pub(super) leader: Option<Box<LeaderHint>>,
+    pub(super) records: Vec<BatchIndexAndErrorMessage>,
 }
 
 impl From<ErrorCode> for Refused {
@@ -52,6 +55,7 @@ impl From<ErrorCode> for Refused {
             code,
             message: None,
             leader: None,
+            records: Vec::new(),
         }
     }
 }
@@ -201,6 +205,7 @@ async fn take<B: Broker>(
     let bytes = data.records.unwrap_or_default();
     let transactional = terms.transaction.is_some();
     let batch = batches::taken(shared, call.version(), bytes, transactional).await?;
+    let keyless = batch.has_null_key().then(|| batch.clone());
     let request = Produce {
         topic: topic.clone(),
         partition: number,
@@ -213,7 +218,11 @@ async fn take<B: Broker>(
     let taken = shared.broker.produce(&call.ctx, request);
     let taken = timeout_at(terms.until.max(Instant::now()), taken).await;
     match taken {
-        Ok(taken) => taken.map_err(|error| refused(shared, call, &error)),
+        Ok(Ok(receipt)) => Ok(receipt),
+        Ok(Err(error)) => Err(Refused {
+            records: blamed(&error, keyless).await,
+            ..refused(shared, call, &error)
+        }),
         // The broker had no room in time: nothing was appended.
         Err(_) => Err(refused(shared, call, &no_room(topic, number))),
     }
@@ -251,6 +260,7 @@ fn refused<B: Broker>(shared: &Shared<B>, call: &Call, error: &Error) -> Refused
         code,
         message: sentence(error),
         leader: error.leader.clone(),
+        records: Vec::new(),
     }
 }
 
@@ -302,6 +312,7 @@ async fn answer_part<B: Broker>(
     };
     answer.error_code = refused.code.code();
     answer.error_message = refused.message;
+    answer.record_errors = refused.records;
     if let (ErrorCode::UnknownProducerId, Some(place)) = (refused.code, place) {
         // By this producers tell whether their records were deleted, and begin anew.
         answer.log_start_offset = log_start(shared, call, place).await;

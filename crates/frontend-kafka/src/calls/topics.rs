@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use varve_broker_api::{
-    AddPartitions, Before, Broker, CreateTopic, DeleteBefore, Error, Operations, TopicInfo,
+    AddPartitions, Before, Broker, CreateTopic, DeleteBefore, Error, TopicInfo,
 };
 use varve_types::{ErrorKind, NodeId, Offset, PartitionId, TopicId, TopicName, TopicPartition};
 
@@ -24,9 +24,6 @@ use crate::wire::generated::delete_records::{
 };
 use crate::wire::generated::delete_topics::{
     DeletableTopicResult, DeleteTopicsRequest, DeleteTopicsResponse,
-};
-use crate::wire::generated::elect_leaders::{
-    ElectLeadersRequest, ElectLeadersResponse, PartitionResult, ReplicaElectionResult,
 };
 use crate::wire::{ErrorCode, Text};
 
@@ -367,44 +364,4 @@ pub(super) async fn delete_records<B: Broker>(
         throttle_time_ms: 0,
         topics,
     }
-}
-
-/// Preferred leaders lead again. An election of replicas that may lack records is not to be had by this protocol.
-pub(super) async fn elect_leaders<B: Broker + Operations>(
-    shared: &Shared<B>,
-    call: &Call,
-    request: ElectLeadersRequest,
-) -> ElectLeadersResponse {
-    let mut response = ElectLeadersResponse::default();
-    if request.election_type != 0 {
-        response.error_code = ErrorCode::InvalidRequest.code();
-        return response;
-    }
-    let wanted = request.topic_partitions.unwrap_or_default();
-    let names = wanted.iter().filter_map(|t| topic_name(&t.topic).ok());
-    let done = shared
-        .broker
-        .elect_preferred_leaders(&call.ctx, names.collect())
-        .await;
-    let error = done.as_ref().err().map_or(ErrorCode::None, creation_code);
-    if let Err(error) = &done {
-        shared.count(error);
-    }
-    if wanted.is_empty() {
-        response.error_code = error.code();
-    }
-    for topic in wanted {
-        let of = |partition_id: i32| PartitionResult {
-            partition_id,
-            error_code: error.code(),
-            error_message: done.as_ref().err().and_then(sentence),
-        };
-        response
-            .replica_election_results
-            .push(ReplicaElectionResult {
-                partition_result: topic.partitions.into_iter().map(of).collect(),
-                topic: topic.topic,
-            });
-    }
-    response
 }
