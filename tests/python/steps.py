@@ -106,5 +106,5 @@ def errors(call, new, topic):
     request = new("FetchRequest", topic=topic, partition=0)
     request.start.offset = 10**9
     fails(grpc.StatusCode.OUT_OF_RANGE, "ConsumerService", "Fetch", request)
-    for name in ["", "..", "x" * 250, "a/b", "__x"]:
+    for name in ["", "..", "x" * 250, "a/b", "__varve_x"]:
         fails(grpc.StatusCode.INVALID_ARGUMENT, "TopicService", "CreateTopic", new("CreateTopicRequest", topic=name))

@@ -30,14 +30,22 @@ async fn create(nodes: &Nodes, name: &str, partitions: i32, configs: &[(&str, &s
     created.unwrap().name
 }
 
-/// Produces to whoever leads, again and again until it is acknowledged.
+/// Produces to whoever leads, again and again until it is acknowledged; it is there once all the same.
 async fn append(nodes: &Nodes, topic: &TopicName, partition: i32, value: &str) -> Appended {
-    let mut last = None;
+    let (mut last, mut session) = (None, None);
     for _ in 0..200 {
         let (_, broker) = nodes.leader(topic.as_str(), partition).await;
-        match produce(&broker, topic, partition, batch(&[value])).await {
-            Ok(appended) => return appended,
-            Err(error) => last = Some(error),
+        let anonymous = InitProducer { name: None };
+        if session.is_none() {
+            let opened = broker.init_producer(&Context::anonymous(), anonymous).await;
+            session = opened.ok().map(|opened| opened.producer);
+        }
+        if let Some(session) = session {
+            let batch = idempotent_batch(session, Sequence::ZERO, &[value]);
+            match produce(&broker, topic, partition, batch).await {
+                Ok(appended) => return appended,
+                Err(error) => last = Some(error),
+            }
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
