@@ -383,7 +383,6 @@ impl Front for Kafka {
                 transaction_timeout_ms: 60_000,
                 producer_id: -1,
                 producer_epoch: -1,
-                ..InitProducerIdRequest::default()
             };
             let opened = ask!(self.0, 5, InitProducerId, request);
             if !passes(opened.error_code) {
