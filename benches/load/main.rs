@@ -6,13 +6,14 @@
 //! Of three nodes that are a cluster, `load failover` measures how long writes stand still when one ends,
 //! `load replicated` what replication costs, and `load idle` what they use while nobody needs them. `load commits` and
 //! `load rebalance` are about consumer groups, `load takeover` about their coordinators, `load transactions` about what
-//! transactions cost.
+//! transactions cost, `load kafka` about clients of the Kafka protocol beside our own.
 
 mod cluster;
 mod drive;
 mod failover;
 mod groups;
 mod idle;
+mod kafka;
 mod memory;
 mod replicated;
 mod report;
@@ -138,6 +139,13 @@ enum Command {
         #[command(flatten)]
         how: How,
     },
+    /// librdkafka's performance tool beside our own client, on the same server, in turn.
+    Kafka {
+        #[command(flatten)]
+        args: kafka::Args,
+        #[command(flatten)]
+        how: How,
+    },
 }
 
 /// Where a run has its files, and what it prints.
@@ -246,6 +254,9 @@ async fn main() -> Result<()> {
         }
         Command::Transactions { args, how } => {
             transactions::run(how.directory()?.path(), &args, how.output).await?;
+        }
+        Command::Kafka { args, how } => {
+            kafka::run(how.directory()?.path(), &args, how.output).await?;
         }
         Command::Idle { args, how } => {
             idle::run(how.directory()?.path(), &args, how.output).await?;

@@ -27,7 +27,8 @@ fn kafka_clients_lose_nothing_over_a_kill_and_a_partition() {
     let faults: Vec<_> = report.faults.into_iter().collect();
     assert_eq!(faults, [("isolate", 1), ("kill", 1)], "{text}");
     assert!(c.sends_ok > 200 && c.commits_ok > 5, "{text}");
-    assert!(c.txns_committed > 5 && c.txns_aborted > 2, "{text}");
+    // Each of the two producers goes on, when nothing is broken any more, until it has seen four of each.
+    assert!(c.txns_committed >= 8 && c.txns_aborted >= 8, "{text}");
     // Twice by each library, by both groups, and twice over gRPC.
     assert_eq!(c.final_reads, 8 * 4, "{text}");
 }

@@ -430,3 +430,43 @@ fn two_members_share_and_one_takes_over() {
     second.kill().unwrap();
     second.wait().unwrap();
 }
+
+#[test]
+fn a_group_is_watched() {
+    let node = node();
+    ten(&node, "g-watch", 1);
+    let commit = |to: &str| seek(&node, "g-watch", &["--to", to, "-y"]).ok();
+    run(&node, &["consume", "g-watch", "-g", "g-watch", "-e", "-q"]).ok();
+    commit("3");
+    let mut watcher = command("varve", &node.address());
+    watcher.args(["group", "describe", "g-watch", "--watch", "-o", "json"]);
+    let mut watcher = watcher.spawn().unwrap();
+    let lines = std::io::BufReader::new(watcher.stdout.take().unwrap()).lines();
+    // Looks follow each other without being asked for, and show what has changed in between.
+    let (mut seen, mut moved) = (Vec::new(), false);
+    for line in lines {
+        let line = line.unwrap();
+        for offset in [3, 7] {
+            let told = format!("\"offset\":\"{offset}\"");
+            let plain = format!("\"offset\":{offset}");
+            let line = line.replace(' ', "");
+            if line.contains(&told) || line.contains(&plain) {
+                seen.push(offset);
+            }
+        }
+        if seen.contains(&3) && !moved {
+            moved = true;
+            commit("7");
+        }
+        if seen.contains(&7) {
+            break;
+        }
+    }
+    watcher.kill().unwrap();
+    watcher.wait().unwrap();
+    assert_eq!(
+        (seen.first(), seen.last()),
+        (Some(&3), Some(&7)),
+        "{seen:?}"
+    );
+}

@@ -152,6 +152,11 @@ impl Ran {
         self.out
     }
 
+    /// Something, if it ended well.
+    pub fn succeeded(&self) -> Option<()> {
+        (self.code == Some(0)).then_some(())
+    }
+
     /// Asserts the exit code, nothing on standard output, and one line of error; returns that line.
     #[track_caller]
     pub fn fails(self, code: i32) -> String {

@@ -3,7 +3,7 @@
 use varve_tests::node::Node;
 
 use crate::ca::Ca;
-use crate::run;
+use crate::{PATIENCE, run};
 
 fn path(path: &std::path::Path) -> String {
     path.display().to_string()
@@ -49,6 +49,39 @@ fn commands_speak_tls_to_a_node_that_does() {
     )
     .fails(1);
     assert!(error.contains("asks for a certificate"), "{error}");
+}
+
+/// Certificates are renewed by replacing their files: the node that runs uses the new ones, and clients that trust only
+/// the old are told so.
+#[test]
+fn a_node_that_runs_takes_new_certificates() {
+    let (dir, files) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (old, new) = (Ca::new(files.path(), "old"), Ca::new(files.path(), "new"));
+    let (cert, key) = old.issue("node", &["localhost", "127.0.0.1"]);
+    let (in_use, in_use_key) = (path(&cert), path(&key));
+    let env = [
+        ("VARVE_LISTENERS__CLIENT__TLS__MODE", "tls"),
+        ("VARVE_LISTENERS__CLIENT__TLS__CERT", in_use.as_str()),
+        ("VARVE_LISTENERS__CLIENT__TLS__KEY", in_use_key.as_str()),
+    ];
+    let node = Node::start_with(dir.path(), &env);
+    let list = |ca: &Ca| {
+        let trusted = path(&ca.file);
+        run(
+            &node,
+            &["topic", "list", "--timeout", "2s", "--tls-ca", &trusted],
+        )
+    };
+    list(&old).ok();
+    list(&new).fails(1);
+    let (cert, key) = new.issue("renewed", &["localhost", "127.0.0.1"]);
+    // As tools do it: beside, and renamed over.
+    for (from, to) in [(key, in_use_key.as_str()), (cert, in_use.as_str())] {
+        std::fs::rename(from, to).unwrap();
+    }
+    varve_tests::wait::until("the new certificate", PATIENCE, || list(&new).succeeded());
+    let error = list(&old).fails(1);
+    assert!(error.contains("signed by none of the CAs"), "{error}");
 }
 
 #[test]

@@ -23,7 +23,7 @@ pub async fn get(port: u16, path: &str) -> Option<(u16, String)> {
 }
 
 /// Names of the metrics that mean something on one node. A promise to dashboards and alerts.
-const NAMES: [&str; 66] = [
+const NAMES: [&str; 67] = [
     "varve_build_info",
     "varve_cluster_nodes",
     "varve_cluster_topics",
@@ -78,6 +78,7 @@ const NAMES: [&str; 66] = [
     "varve_scrub_pass_progress_ratio",
     "varve_scrub_last_pass_timestamp_seconds",
     "varve_produce_in_flight_bytes",
+    "varve_produce_answers_owed",
     "varve_lane_queue_length",
     "process_resident_memory_bytes",
     "process_virtual_memory_bytes",

@@ -1,7 +1,10 @@
 //! The classic group protocol by the Kafka protocol: every version of its calls, two members, and what each is told
 //! when it is refused.
 
+use std::time::Duration;
+
 use bytes::Bytes;
+use tokio::time::{Instant, sleep};
 use varve_frontend_kafka::wire::generated::describe_groups::DescribeGroupsRequest;
 use varve_frontend_kafka::wire::generated::heartbeat::HeartbeatRequest;
 use varve_frontend_kafka::wire::generated::join_group::{
@@ -15,10 +18,21 @@ use varve_frontend_kafka::wire::generated::offset_commit::{
 use varve_frontend_kafka::wire::generated::sync_group::{
     SyncGroupRequest, SyncGroupRequestAssignment,
 };
-use varve_frontend_kafka::wire::{ErrorCode, Text};
+use varve_frontend_kafka::wire::{ErrorCode, Request, Text};
+use varve_tests::node::http_get_at;
 
 use crate::Bed;
 use crate::client::{Client, ask};
+
+/// Only a failure waits so long.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Time between two looks.
+const LOOK: Duration = Duration::from_millis(50);
+/// A group one of whose members goes away.
+const GONE: &str = "gone";
+/// Sessions of the member that stays and of the one that goes away, in milliseconds.
+const STAYS: i32 = 60_000;
+const GOES: i32 = 6_000;
 
 fn join(group: &'static str, member: &Text) -> JoinGroupRequest {
     JoinGroupRequest {
@@ -257,5 +271,94 @@ async fn bad_joins_are_told_why_and_leave_nothing_behind() {
     early.generation_id += 1;
     let answer = ask!(client, 4, Heartbeat, early);
     assert_eq!(answer.error_code, ErrorCode::IllegalGeneration.code());
+    bed.stop().await;
+}
+
+/// Connections that the listener holds.
+async fn connections(bed: &Bed) -> u64 {
+    let address = bed.node.http_address();
+    let metrics = tokio::task::spawn_blocking(move || http_get_at(address, "/metrics"));
+    let (_, metrics) = metrics.await.unwrap().unwrap();
+    let mut lines = metrics.lines();
+    let line = lines.find_map(|l| l.strip_prefix("varve_kafka_connections "));
+    line.unwrap().trim().parse().unwrap()
+}
+
+/// A join of a member with that session, whose rebalances may take an hour.
+fn long_join(member: &Text, session_timeout_ms: i32) -> JoinGroupRequest {
+    JoinGroupRequest {
+        session_timeout_ms,
+        rebalance_timeout_ms: 3_600_000,
+        ..join(GONE, member)
+    }
+}
+
+/// A group of one member that has been told to join again, and another that had joined: its connection ended while its
+/// join was held, and that was noticed.
+async fn a_join_is_left_behind(bed: &Bed) -> (Client, JoinGroupResponse) {
+    let (mut one, mut two) = (bed.client().await, bed.client().await);
+    let asked = ask!(one, 9, JoinGroup, long_join(&Text::default(), STAYS));
+    let first = ask!(one, 9, JoinGroup, long_join(&asked.member_id, STAYS));
+    let given = [(&first.member_id, "everything")];
+    ask!(one, 5, SyncGroup, sync(GONE, &first, &given));
+    let asked = ask!(two, 9, JoinGroup, long_join(&Text::default(), GOES));
+    let held = Request::JoinGroup(long_join(&asked.member_id, GOES));
+    two.send(9, &held).await;
+    let begun = Instant::now();
+    while ask!(one, 4, Heartbeat, heartbeat(GONE, &first)).error_code == 0 {
+        assert!(begun.elapsed() < PATIENCE);
+        sleep(LOOK).await;
+    }
+    assert_eq!(members(&mut one).await, 2);
+    drop(two);
+    while connections(bed).await > 1 {
+        assert!(begun.elapsed() < PATIENCE);
+        sleep(LOOK).await;
+    }
+    (one, first)
+}
+
+async fn members(client: &mut Client) -> usize {
+    let request = DescribeGroupsRequest {
+        groups: vec![Text::from_static(GONE)],
+        ..DescribeGroupsRequest::default()
+    };
+    let found = ask!(client, 5, DescribeGroups, request).groups.remove(0);
+    assert_eq!(found.error_code, 0);
+    found.members.len()
+}
+
+/// Joins again and has the group to itself.
+async fn goes_on_alone(client: &mut Client, was: &JoinGroupResponse) {
+    let found = ask!(client, 9, JoinGroup, long_join(&was.member_id, STAYS));
+    assert_eq!((found.error_code, found.members.len()), (0, 1));
+    let given = [(&found.member_id, "everything")];
+    let told = ask!(client, 5, SyncGroup, sync(GONE, &found, &given));
+    assert_eq!(
+        (told.error_code, &*told.assignment),
+        (0, &b"everything"[..])
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_whose_connection_ends_while_it_joins_is_missed_after_its_session() {
+    let bed = Bed::start(&[]).await;
+    let (mut one, first) = a_join_is_left_behind(&bed).await;
+    let begun = Instant::now();
+    while members(&mut one).await > 1 {
+        assert!(begun.elapsed() < PATIENCE);
+        let told = ask!(one, 4, Heartbeat, heartbeat(GONE, &first)).error_code;
+        assert_eq!(told, ErrorCode::RebalanceInProgress.code());
+        sleep(LOOK).await;
+    }
+    goes_on_alone(&mut one, &first).await;
+    bed.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_joins_waits_for_one_that_is_gone_no_longer_than_its_session() {
+    let bed = Bed::start(&[]).await;
+    let (mut one, first) = a_join_is_left_behind(&bed).await;
+    goes_on_alone(&mut one, &first).await;
     bed.stop().await;
 }

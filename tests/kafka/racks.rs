@@ -59,6 +59,43 @@ async fn read(client: &mut Client, version: i16, rack: &str, offset: i64) -> Par
     response.responses.remove(0).partitions.remove(0)
 }
 
+/// A reader that asks the leader again has forgotten where to go, or cannot go there: it is told again, at once, though
+/// nothing else is new.
+async fn in_a_session_it_is_told_each_time(leader: &mut Client, nearer: usize) {
+    let mut session = 0;
+    for epoch in 0..4 {
+        let topic = FetchTopic {
+            topic: Text::from_static(TOPIC),
+            partitions: vec![FetchPartition {
+                partition_max_bytes: 1 << 20,
+                ..FetchPartition::default()
+            }],
+            ..FetchTopic::default()
+        };
+        let request = FetchRequest {
+            max_wait_ms: 15_000,
+            min_bytes: 1 << 20,
+            max_bytes: 1 << 20,
+            rack_id: Text::from(rack(nearer)),
+            session_id: session,
+            session_epoch: epoch,
+            topics: if epoch == 0 { vec![topic] } else { vec![] },
+            ..FetchRequest::default()
+        };
+        let begun = tokio::time::Instant::now();
+        let response = ask!(leader, 12, Fetch, request);
+        assert!(begun.elapsed() < Duration::from_secs(10));
+        session = response.session_id;
+        assert_ne!(session, 0);
+        let part = &response.responses[0].partitions[0];
+        assert_eq!(
+            usize::try_from(part.preferred_read_replica),
+            Ok(nearer),
+            "{epoch}"
+        );
+    }
+}
+
 /// Values of a partition, none of which lies behind what is committed.
 fn values(part: &PartitionData) -> Vec<String> {
     assert_eq!(part.error_code, 0, "{part:?}");
@@ -151,6 +188,8 @@ async fn a_reader_is_sent_to_the_replica_in_its_rack_which_serves_what_is_commit
         assert_eq!(sent.preferred_read_replica, -1);
         assert_eq!(values(&sent), appended);
     }
+    let nearer = *clients.keys().next().unwrap();
+    in_a_session_it_is_told_each_time(&mut lead, nearer).await;
     for there in [rack(leader), "rack-9".to_owned(), String::new()] {
         let sent = read(&mut lead, 12, &there, 0).await;
         assert_eq!(sent.preferred_read_replica, -1, "{there:?}");

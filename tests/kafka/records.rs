@@ -54,7 +54,7 @@ fn produce(version: i16, topic: Uuid, acks: i16, records: Bytes) -> ProduceReque
     }
 }
 
-fn fetch(version: i16, topic: Uuid, offset: i64) -> FetchRequest {
+pub(crate) fn fetch(version: i16, topic: Uuid, offset: i64) -> FetchRequest {
     let wanted = Wanted {
         partition: 0,
         fetch_offset: offset,
@@ -76,7 +76,7 @@ fn fetch(version: i16, topic: Uuid, offset: i64) -> FetchRequest {
 }
 
 /// Values of the only partition, with their offsets.
-fn values(response: &FetchResponse) -> Vec<(i64, String)> {
+pub(crate) fn values(response: &FetchResponse) -> Vec<(i64, String)> {
     let records = response.responses[0].partitions[0].records.clone();
     let mut all = Vec::new();
     for batch in iter_batches(records.unwrap()) {

@@ -215,6 +215,17 @@ async fn configs_are_told_and_changed() {
         let response = ask!(client, 1, IncrementalAlterConfigs, request);
         assert_eq!(response.responses[0].error_code, code, "{response:?}");
     }
+    // Which of the two would count?
+    let mut twice = change(0, "retention.ms", "2000");
+    let again = change(0, "retention.ms", "3000").resources.remove(0);
+    twice.resources[0].configs.extend(again.configs);
+    let response = ask!(client, 1, IncrementalAlterConfigs, twice);
+    let refused = &response.responses[0];
+    assert_eq!(
+        refused.error_code,
+        ErrorCode::InvalidRequest.code(),
+        "{response:?}"
+    );
     for version in 0..=4 {
         let request = match version {
             0 => DescribeConfigsRequest {
@@ -237,6 +248,34 @@ async fn configs_are_told_and_changed() {
         assert_eq!(value("retention.ms"), "1000");
         assert_eq!(value("cleanup.policy"), "delete,compact");
         assert_eq!(value("durability"), "fsync");
+    }
+    bed.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_tells_what_clients_go_by() {
+    let bed = Bed::start(&[("num.partitions", "7")]).await;
+    let mut client = bed.client().await;
+    let request = DescribeConfigsRequest {
+        resources: vec![DescribeConfigsResource {
+            resource_type: 4,
+            resource_name: Text::from_static("1"),
+            configuration_keys: None,
+        }],
+        ..DescribeConfigsRequest::default()
+    };
+    let told = ask!(client, 4, DescribeConfigs, request).results.remove(0);
+    assert_eq!(told.error_code, 0);
+    let value = |name: &str| {
+        let found = told.configs.iter().find(|c| c.name.as_str() == name);
+        found.map(|c| (c.value.clone().unwrap(), c.read_only))
+    };
+    for (name, wanted) in [
+        ("num.partitions", "7"),
+        ("broker.id", "1"),
+        ("auto.create.topics.enable", "false"),
+    ] {
+        assert_eq!(value(name), Some((Text::from_static(wanted), true)));
     }
     bed.stop().await;
 }

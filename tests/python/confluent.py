@@ -1,5 +1,6 @@
 """confluent-kafka (librdkafka), unmodified: produce, read, administer. Arguments: HOST:PORT, number of nodes."""
 
+import json
 import sys
 import time
 
@@ -135,6 +136,22 @@ def administer(admin):
         pass
 
 
+def rest():
+    """A client at rest asks once which of its metrics are wanted (KIP-714), and not again and again."""
+    asked = []
+
+    def count(statistics):
+        brokers = json.loads(statistics)["brokers"].values()
+        asked.append(sum(b["req"].get("GetTelemetrySubscriptions", 0) for b in brokers))
+
+    producer = Producer({**SERVERS, "statistics.interval.ms": 100, "stats_cb": count})
+    until = time.time() + 30
+    # Ten looks after the first question: whoever asks in a circle has done so thousands of times.
+    while time.time() < until and sum(n > 0 for n in asked) < 10:
+        producer.poll(0.1)
+    assert asked[-1] == 1, asked
+
+
 def main():
     admin = AdminClient(SERVERS)
     done(admin.create_topics([NewTopic(TOPIC, 3, 1)]))
@@ -142,6 +159,7 @@ def main():
     consume()
     share(admin)
     administer(admin)
+    rest()
     print("ok")
 
 

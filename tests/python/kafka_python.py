@@ -1,5 +1,6 @@
 """kafka-python, unmodified: produce, read from places, administer. Arguments: HOST:PORT, number of nodes."""
 
+import json
 import sys
 import time
 
@@ -96,6 +97,60 @@ def consume():
     consumer.close()
 
 
+class Last:
+    """A partitioner of the program's own: one key has the last partition, all others the first. A function for the
+    library's version 2, an object for version 3."""
+
+    def __call__(self, key, everything, available):
+        return max(everything) if key == b"last" else min(everything)
+
+    def partition(self, topic, key, cluster):
+        return self(key, cluster.partitions_for_topic(topic), None)
+
+    def close(self):
+        pass
+
+
+def work(admin):
+    """A program as people write them: objects, a partitioner of its own, replicas, a partition that rests."""
+    admin.create_topics([NewTopic("jobs", 4, min(2, NODES))])
+    partitions = admin.describe_topics(["jobs"])[0]["partitions"]
+    assert all(len(p["replica_nodes"]) == min(2, NODES) for p in partitions), partitions
+    producer = KafkaProducer(
+        bootstrap_servers=SERVERS,
+        acks="all",
+        partitioner=Last(),
+        key_serializer=str.encode,
+        value_serializer=lambda value: json.dumps(value).encode(),
+    )
+    for n in range(40):
+        producer.send("jobs", key="last" if n % 2 else "first", value={"n": n})
+    producer.flush(20)
+    producer.close()
+    places = [TopicPartition("jobs", number) for number in range(4)]
+    consumer = KafkaConsumer(
+        bootstrap_servers=SERVERS,
+        max_poll_records=7,
+        value_deserializer=lambda value: json.loads(value.decode()),
+    )
+    consumer.assign(places)
+    consumer.seek_to_beginning(*places)
+    consumer.pause(places[3])
+    assert consumer.paused() == {places[3]}
+    first = read(consumer, 20)
+    assert [r.value["n"] for r in first] == list(range(0, 40, 2)), first
+    assert not consumer.poll(timeout_ms=300), "a partition that is paused gave something"
+    consumer.resume(places[3])
+    last, until = [], time.time() + 10
+    while len(last) < 20 and time.time() < until:
+        some = [r for records in consumer.poll(timeout_ms=500).values() for r in records]
+        assert len(some) <= 7, "max_poll_records"
+        last += some
+    assert {r.partition for r in last} == {3}
+    assert [r.value["n"] for r in last] == list(range(1, 40, 2)), last
+    consumer.close()
+
+
 def replicas(admin, number):
     partitions = admin.describe_topics([TOPIC])[0]["partitions"]
     found = [p["replica_nodes"] for p in partitions if p["partition_index"] == number]
@@ -142,6 +197,7 @@ def main():
     admin = administer()
     produce()
     consume()
+    work(admin)
     look_after(admin)
     admin.create_partitions({TOPIC: NewPartitions(5)})
     assert len(admin.describe_topics([TOPIC])[0]["partitions"]) == 5

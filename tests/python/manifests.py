@@ -267,6 +267,11 @@ def check_configuration(nodes, by_kind, varve, where):
         keys = effective(varve, config["data"]["varve.toml"], env, ordinal)
         for port, key in (("client", "listeners.client"), ("peer", "listeners.peer"), ("http", "http")):
             assert keys[f"{key}.address"].endswith(f":{ports[port]}"), f"{where}: {key}"
+        if keys.get("listeners.kafka.address"):
+            assert keys["listeners.kafka.address"].endswith(f":{ports['kafka']}"), where
+            told, own = keys["listeners.kafka.advertised_address"], keys["listeners.client.advertised_address"]
+            assert told == own.rsplit(":", 1)[0] + f":{ports['kafka']}", f"{where}: {told}"
+            assert all(keys[f"listeners.kafka.tls.{k}"] == keys[f"listeners.client.tls.{k}"] for k in ("mode", "cert", "key", "ca"))
         assert keys["node.id_from"] == "hostname", where
         assert keys["storage.data_dir"].startswith(mounts["data"] + "/"), where
         total = seconds(keys["shutdown.timeout"])

@@ -37,6 +37,8 @@ fn build() -> PathBuf {
         dir = dir.parent().expect("deps is in the directory of a profile");
     }
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    // From cold it takes minutes: a program says what it waits for (the test harness keeps this to itself).
+    eprintln!("building varve");
     cargo.args(["build", "--quiet", "--package", "varve-cli", "--bins"]);
     cargo
         .arg("--target-dir")

@@ -1,4 +1,4 @@
-//! Two versions in one cluster: the one under test, and the one before it, whose program `VARVE_PREVIOUS` names
+//! Two versions in one cluster: the one under test, and the one before it, whose program `VARVE_TEST_PREVIOUS` names
 //! (`cargo xtask long upgrade REVISION` builds it). Without it these tests say aloud that they did not run.
 
 #![allow(
@@ -22,16 +22,13 @@ use load::{Load, assert_whole};
 /// Only a failure waits so long.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 const TOPIC: &str = "orders";
-/// Levels of the previous version and of this one.
-const LEVELS: (i64, i64) = (1, 2);
 
 fn previous() -> Option<PathBuf> {
-    let path = std::env::var_os("VARVE_PREVIOUS").map(PathBuf::from);
+    let path = std::env::var_os("VARVE_TEST_PREVIOUS").map(PathBuf::from);
     if path.is_none() {
         // Around the capture of tests: what was not tested is to be seen.
         use std::io::Write as _;
-        let said =
-            "NOT RUN: VARVE_PREVIOUS names no program of the version before; see docs/testing.md\n";
+        let said = "NOT RUN: VARVE_TEST_PREVIOUS names no program of the version before; see docs/testing.md\n";
         let _ = std::io::stderr().write_all(said.as_bytes());
     }
     path
@@ -80,37 +77,49 @@ fn a_cluster_goes_up_and_back_and_up_under_load_and_then_for_good() {
     let create = ["topic", "create", TOPIC, "-p", "1", "-r", "3"];
     assert!(varve_tests::run(cluster.node(1), &create).status.success());
     cluster.wait_in_sync(TOPIC, 3);
+    // What the version before works at, and the last it knows.
+    let (old, known) = levels(&cluster);
+    assert_eq!(
+        old, known,
+        "a new cluster begins with all that its nodes know"
+    );
     let addresses = cluster.addresses();
     let load = Load::start(client(&addresses, &["produce", TOPIC, "-O", "%o\n"]));
     load.goes_on();
 
     // Two of three are new: what both versions know is what they do.
     roll(&mut cluster, &[1, 2], None, &load);
+    let higher = (old + 1).to_string();
     let new = client(
         &cluster.node(1).address(),
-        &["cluster", "upgrade", "finalize", "-y", "--level", "2"],
+        &["cluster", "upgrade", "finalize", "-y", "--level", &higher],
     );
     let refused = { new }.output().unwrap();
     let said = String::from_utf8_lossy(&refused.stderr);
     assert!(!refused.status.success(), "{refused:?}");
     assert!(
-        said.contains("node 3") && said.contains("works at feature levels 1 to 1"),
+        said.contains("node 3") && said.contains(&format!("works at feature levels 1 to {old}")),
         "{said}"
     );
     // Both ways: one goes back, and all come up.
     roll(&mut cluster, &[1], Some(&previous), &load);
     roll(&mut cluster, &[1, 3], None, &load);
-    assert_eq!(levels(&cluster), LEVELS, "nothing is raised by itself");
+    let raised = levels(&cluster);
+    assert_eq!(raised.0, old, "nothing is raised by itself");
+    assert!(
+        raised.1 > old,
+        "the version before has a level less: {raised:?}"
+    );
     roll(&mut cluster, &[3], Some(&previous), &load);
     roll(&mut cluster, &[3], None, &load);
 
     let args = ["cluster", "upgrade", "finalize", "--dry-run"];
     let dry = varve_tests::run(cluster.node(1), &args);
     assert!(dry.status.success(), "{dry:?}");
-    assert_eq!(levels(&cluster), LEVELS);
+    assert_eq!(levels(&cluster), raised);
     let done = varve_tests::run(cluster.node(1), &["cluster", "upgrade", "finalize", "-y"]);
     assert!(done.status.success(), "{done:?}");
-    assert_eq!(levels(&cluster), (LEVELS.1, LEVELS.1));
+    assert_eq!(levels(&cluster), (raised.1, raised.1));
     load.goes_on();
 
     // There is no way back: the old program stops, and says which one is needed.

@@ -198,6 +198,14 @@ pub trait Operations: Send + Sync + 'static {
         topics: Vec<TopicName>,
     ) -> impl Future<Output = Result<Elections>> + Send;
 
+    /// Preferred leaders of these partitions, and of no other, lead again; one result per partition, in order.
+    /// `false`: it cannot lead at present, not being in sync or not being there.
+    fn elect_preferred_leaders_of(
+        &self,
+        ctx: &Context,
+        partitions: Vec<TopicPartition>,
+    ) -> impl Future<Output = Result<Vec<Result<bool>>>> + Send;
+
     /// Declares where replicas are to be; one result per partition, in order.
     fn reassign(
         &self,

@@ -8,12 +8,14 @@ use std::time::Duration;
 use varve_broker_api as api;
 use varve_broker_api::{Context, Error, Result};
 use varve_groups::{Input, Reply};
+use varve_partition::Verified;
 use varve_record::Batch;
 use varve_types::{
     Acks, ErrorKind, GroupName, LeaderEpoch, MemberId, Offset, ProducerId, TopicId, TopicName,
     TopicPartition, TransactionalId,
 };
 
+use crate::partition::Partition;
 use crate::produce::{self, Receipt};
 use crate::reader::{self, Wanted};
 use crate::start::Broker;
@@ -38,16 +40,36 @@ impl api::Broker for Broker {
             request.acks,
         )?;
         let partition = &inner.registry.leading(&id)?;
-        inner.space.check(partition)?;
+        let producer = request.batch.header().producer();
+        if let Err(error) = inner.space.check(partition) {
+            partition.refusals.note(producer, &error, inner.clock.now());
+            return Err(error);
+        }
         let config = partition.config();
         let batch = produce::check(partition, &config, request.batch, inner.clock.wall_ms())?;
-        let permit = inner.admission.admit(batch.header().size()).await;
-        let Some(permit) = permit else {
-            return Err(Error::new(
+        // What waits for other replicas is bounded by partition first, so that one that cannot commit takes no bytes
+        // that others need.
+        let size = batch.header().size();
+        let waiting = partition.refusals.waiting(producer, &*inner.clock);
+        let place = match request.acks {
+            Acks::All => match partition.place(size).await {
+                Ok(place) => Some(place),
+                Err(error) => return Err(waiting.refused(error)),
+            },
+            Acks::Leader | Acks::None => None,
+        };
+        let admission = match request.transactional_id.is_some() && !known(partition, &batch) {
+            true => &inner.unverified,
+            false => &inner.admission,
+        };
+        let Some(permit) = admission.admit(size).await else {
+            return Err(waiting.refused(Error::new(
                 ErrorKind::ShuttingDown,
                 "the broker is shutting down; nothing was appended; use another node or come back",
-            ));
+            )));
         };
+        waiting.over();
+        let permit = permit.placed(place);
         let terms = produce::Terms {
             expected_offset: request.expected_offset,
             ..produce::Terms::new(request.acks)
@@ -656,6 +678,12 @@ fn check_transaction(batch: &Batch, id: Option<&TransactionalId>, acks: Acks) ->
         return Err(Error::invalid("transactional_id", text));
     }
     Ok(())
+}
+
+/// Whether a batch of a transaction need not wait for a word of its coordinator.
+fn known(partition: &Partition, batch: &Batch) -> bool {
+    let session = batch.header().session();
+    session.is_some_and(|session| partition.registered.verified(session).1 != Verified::No)
 }
 
 /// Runs a change of metadata to its end, whoever still waits for it: a caller that is cancelled or runs out

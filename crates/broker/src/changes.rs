@@ -34,6 +34,8 @@ pub(crate) struct Changing {
     offered: bool,
     /// The cleaner has it, and writes beside its files.
     compacting: bool,
+    /// How far the log is known to be compacted.
+    clean: Offset,
 }
 
 impl Changing {
@@ -192,6 +194,14 @@ impl Lane {
             owned
                 .core
                 .step(time, Input::LogStart(start), &mut self.outputs);
+        }
+        let clean = owned.log.clean_upto();
+        if clean != owned.changing.clean {
+            owned.changing.clean = clean;
+            // The view without those records is there before they are forgotten.
+            owned.publish();
+            owned.core.compacted(clean);
+            owned.publish_stable();
         }
         if !removal.is_empty() {
             let _ = self.removals.push(removal);

@@ -1,7 +1,8 @@
 //! The rim of the groups core: one task that owns it, feeds it calls, time and metadata, appends what it
 //! decides to `__consumer_offsets`, and brings the completions back.
 //!
-//! Invariants: appends to one partition are handed to the log in the order the core decided them; a caller that goes away
+//! Invariants: of a partition that could not be read whole nothing is known, nothing is decided and nothing is
+//! written; appends to one partition are handed to the log in the order the core decided them; a caller that goes away
 //! cancels its parked heartbeat and nothing else; offsets are answered only once they are durable. What waits for
 //! the task is stepped together, and what comes of it for one partition is one batch: under load the cost of
 //! an append is shared by many commits.
@@ -21,6 +22,7 @@ use varve_vfs::Clock;
 use crate::internal_topic::{
     self, Ended, InternalTopic, KeyValue, OFFSETS, Replayed, Writer, name_of,
 };
+use crate::leaderships::unwritten;
 use crate::registry::Registry;
 
 /// Calls that may wait for the coordinator task.
@@ -81,7 +83,8 @@ impl Groups {
     ) -> Self {
         let (messages, inbox) = mpsc::channel(QUEUE);
         let task = Task {
-            core: Coordinator::new(config, Box::<Patterns>::default()),
+            core: new_core(&config),
+            config,
             callers: BTreeMap::new(),
             outputs: Vec::new(),
             messages: messages.downgrade(),
@@ -153,8 +156,13 @@ pub(crate) fn error(failure: Failure) -> Error {
     }
 }
 
+fn new_core(config: &varve_groups::Config) -> Coordinator {
+    Coordinator::new(config.clone(), Box::<Patterns>::default())
+}
+
 struct Task {
     core: Coordinator,
+    config: varve_groups::Config,
     callers: BTreeMap<Ticket, oneshot::Sender<Reply>>,
     outputs: Vec<Output>,
     messages: mpsc::WeakSender<Message>,
@@ -225,21 +233,23 @@ impl Task {
     }
 
     async fn load(&mut self) {
-        let now = self.now();
-        let core = &mut self.core;
-        let mut outputs = Vec::new();
-        let mut loaded = 0u64;
-        let count = self.registry.topic(&name_of(OFFSETS));
-        let count = count.map_or(1, |topic| topic.info.partitions);
-        let within = |number| (number, count);
-        self.unread = self
-            .offsets
-            .replay(self.only.map(|(number, _)| number), |number, found| {
-                loaded += 1;
-                core.step(now, input(found, within(number)), &mut outputs);
-            })
-            .await;
-        self.outputs = outputs;
+        let mut loaded = self.replay().await;
+        // Of groups that are known in part nothing is kept: what became of them since is not known, and they must not be
+        // expired, or changed, by what was true once.
+        while !self.unread.0.is_empty() {
+            let known = self.unread.0.len();
+            self.core = new_core(&self.config);
+            self.outputs.clear();
+            if self.only.is_some() {
+                // These are all there are. Whoever calls is refused.
+                self.topics();
+                return;
+            }
+            loaded = self.replay().await;
+            if self.unread.0.len() == known {
+                break;
+            }
+        }
         self.topics();
         self.step(Input::Loaded);
         tracing::info!(
@@ -247,6 +257,28 @@ impl Task {
             groups = self.core.group_count(),
             "committed offsets loaded"
         );
+    }
+
+    /// Reads what is not known to be unreadable; returns how many records that were.
+    async fn replay(&mut self) -> u64 {
+        let now = self.now();
+        let (core, outputs) = (&mut self.core, &mut self.outputs);
+        let mut loaded = 0u64;
+        let count = self.registry.topic(&name_of(OFFSETS));
+        let count = count.map_or(1, |topic| topic.info.partitions);
+        let left_out = &self.unread.0;
+        let (unread, count) = self
+            .offsets
+            .replay(self.only.map(|(number, _)| number), |number, found| {
+                if !left_out.contains(&number) {
+                    loaded += 1;
+                    core.step(now, input(found, (number, count)), outputs);
+                }
+            })
+            .await;
+        self.unread.0.extend(unread);
+        self.unread.1 = count;
+        loaded
     }
 
     fn take(&mut self, message: Message) {
@@ -266,6 +298,7 @@ impl Task {
                 self.step(Input::Cancel { ticket });
             }
             Message::Appended { ids, result } => {
+                let result = result.map_err(|error| unwritten(&error));
                 for id in ids {
                     self.step(match &result {
                         Ok(()) => Input::CommitDurable { id },
@@ -279,6 +312,7 @@ impl Task {
                     });
                 }
             }
+            Message::TransactionEnded { number, .. } if self.unread.0.contains(&number) => {}
             Message::TransactionEnded { number, end } => {
                 let topic = self.registry.topic(&name_of(OFFSETS));
                 let within = topic.ok().map(|topic| (number, topic.info.partitions));
@@ -330,7 +364,7 @@ impl Task {
                         since,
                         records,
                     } => {
-                        let verified = since.map_or(Verified::ByEpoch, Verified::Since);
+                        let verified = since.map_or(Verified::No, Verified::Since);
                         let producer = Some((producer, verified));
                         self.append(&mut runs, (id, &group), producer, records)
                             .await;
@@ -530,7 +564,7 @@ mod tests {
         let record = |n: u8, bytes: usize| (vec![n], Some(vec![0; bytes]));
         let (one, other) = (PartitionId(1), PartitionId(2));
         let session = varve_types::ProducerId { id: 7, epoch: 3 };
-        let producer = Some((session, Verified::ByEpoch));
+        let producer = Some((session, Verified::Since(varve_types::Offset::ZERO)));
         let ids = |run: Run| run.ids.iter().map(|id| id.0).collect::<Vec<_>>();
         let mut runs = Runs::default();
         let mut add = |number, id: u64, producer, bytes| {

@@ -112,10 +112,13 @@ impl Coordinators {
                 | Input::ClassicJoin { .. }
         );
         let tells = matches!(input, Input::GetOffsets { .. } | Input::GetGroup { .. });
+        // By the answer a member knows that it has its partitions for another session. From a coordinator that was replaced
+        // it would have them while the next one, which does not hear of it, gives them to others.
+        let keeps = matches!(input, Input::Heartbeat { .. });
         let (groups, number, epoch) = self.of(&group, creates).await?;
         let answer = groups.call(ticket, input).await;
         // An unknown group is told as much as a known one; and whoever is sent away gives up what it works on.
-        let newest = newest && (tells || sends_away(&answer));
+        let newest = newest && (tells || keeps || sends_away(&answer));
         match answer {
             Ok(_) | Err(_) if newest && !self.led.confirmed(number, epoch).await => {
                 let subject = subject(&group);

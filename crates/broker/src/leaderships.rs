@@ -80,6 +80,20 @@ impl Subject<'_> {
     }
 }
 
+/// What those who wait for a coordinator's record are told of an append that failed. With its log the coordinator is
+/// gone; the record may be with the replicas, and the next coordinator find it: "no" would be a lie, and a call that is
+/// made again finds out.
+pub(crate) fn unwritten(error: &Error) -> Error {
+    if error.kind != ErrorKind::StorageError {
+        return error.clone();
+    }
+    Error {
+        kind: ErrorKind::CommitTimeout,
+        message: format!("{}; make the call again", error.message),
+        ..error.clone()
+    }
+}
+
 /// The coordinator is not, or no longer, where the call came.
 pub(crate) const fn moved(kind: ErrorKind) -> bool {
     matches!(

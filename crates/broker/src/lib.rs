@@ -38,6 +38,7 @@ pub mod peer;
 mod produce;
 mod rate;
 mod reader;
+mod refusals;
 mod registry;
 mod reject;
 mod scrape;
@@ -47,6 +48,7 @@ mod stall;
 mod start;
 mod storage_health;
 mod transactions;
+mod unplaced;
 mod waiters;
 mod work;
 

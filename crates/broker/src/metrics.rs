@@ -34,6 +34,7 @@ pub(crate) struct Metrics {
     pub(crate) records_fetched: Family<TopicLabel, Counter>,
     pub(crate) bytes_fetched: Family<TopicLabel, Counter>,
     pub(crate) produce_seconds: Family<AcksLabel, Histogram>,
+    pub(crate) answers_owed: Gauge,
     pub(crate) append_seconds: Histogram,
     pub(crate) fsync_seconds: Histogram,
     pub(crate) corrupt_batches: Family<TopicLabel, Counter>,
@@ -74,6 +75,7 @@ impl Metrics {
             records_fetched: Family::default(),
             bytes_fetched: Family::default(),
             produce_seconds: Family::new_with_constructor(latency),
+            answers_owed: Gauge::default(),
             append_seconds: latency(),
             fsync_seconds: latency(),
             corrupt_batches: Family::default(),
@@ -117,6 +119,11 @@ impl Metrics {
             "Time from admission of a batch to its answer",
             Unit::Seconds,
             m.produce_seconds,
+        );
+        r.register(
+            "produce_answers_owed",
+            "Appends that are not answered yet",
+            m.answers_owed,
         );
         r.register_with_unit(
             "log_append_duration",

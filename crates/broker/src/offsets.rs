@@ -250,7 +250,7 @@ pub(crate) fn check_commit(
     // Only its leader knows where a partition ends.
     if !ctx.commits_ahead
         && let Ok(partition) = registry.leading(&commit.partition)
-        && commit.offset > partition.high_watermark()
+        && commit.offset > partition.seen_end()
     {
         return Err(reject::out_of_range(&partition, commit.offset));
     }
@@ -331,7 +331,7 @@ pub(crate) async fn plan_reset(
             ResetTarget::FromGroup(_) => source.as_ref().and_then(|s| s.get(&id).copied()),
         };
         if let Some(offset) = offset {
-            let (start, end) = (partition.log_start(), partition.high_watermark());
+            let (start, end) = (partition.log_start(), partition.seen_end());
             plan.push(OffsetCommit {
                 partition: id,
                 offset: offset.clamp(start, end),

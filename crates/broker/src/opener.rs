@@ -1,13 +1,14 @@
 //! Opening partitions: the log is recovered, producer sessions are rebuilt, a new leader epoch begins, and
 //! the partition is handed to its lane.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use varve_broker_api::TopicInfo;
+use varve_metadata::PartitionKey;
 use varve_partition::{Core, Epochs, ProducerTable, Recovered};
 use varve_record::{BatchHeader, EndMarker, StoredBatch};
 use varve_storage::journal::{LogReplay, Replay};
@@ -20,7 +21,6 @@ use varve_vfs::{Clock, Vfs, VfsError};
 
 use crate::cluster::key;
 use crate::cluster::repair::{Repairer, Repairs};
-use crate::cluster::replace::aside_of;
 use crate::cluster::watermarks::Watermarks;
 use crate::config::BrokerConfig;
 use crate::failure::FirstFailure;
@@ -44,8 +44,9 @@ const LONG_NAME_KEPT: usize = 200;
 pub(crate) enum OpenAs {
     /// This node alone holds it, and leads it at once. `fresh`: it has just been created.
     Alone { fresh: bool },
-    /// One of several replicas, which does what it is told. A missing directory is made.
-    Replica,
+    /// One of several replicas, which does what it is told. A missing directory is made, unless the replica is `kept`:
+    /// others count on what it has.
+    Replica { kept: bool },
 }
 
 /// Why a partition was not opened.
@@ -89,7 +90,9 @@ pub(crate) struct Opener {
     /// What the journal holds of the last run; nothing once all logs of a start are open.
     pub(crate) replay: Arc<Mutex<Replay>>,
     /// Partitions that are offline although the journal holds records of them.
-    pub(crate) unplaced: Arc<Mutex<Vec<TopicPartition>>>,
+    pub(crate) unplaced: Arc<Mutex<BTreeMap<PartitionKey, TopicPartition>>>,
+    /// Logs that were refused in this run and were not opened since: nobody knows what is in their files.
+    pub(crate) refused: Arc<Mutex<BTreeSet<PartitionKey>>>,
     /// High watermarks as they were saved last.
     pub(crate) watermarks: Arc<Watermarks>,
     /// A replica that is behind for so long leaves the in-sync replicas.
@@ -137,7 +140,9 @@ impl Opener {
                 let (config, buffers) = (config.clone(), self.buffers.clone());
                 let metrics = &self.metrics;
                 let partition = Partition::new(id, slot, lane, config, metrics, buffers, repairer);
-                let partition = partition.read_by(self.config.workers.clone());
+                let partition = partition
+                    .read_by(self.config.workers.clone())
+                    .waiting_for(self.config.in_flight_bytes);
                 Arc::new(partition.telling(self.failure.clone()))
             })
             .collect();
@@ -163,8 +168,10 @@ impl Opener {
         partition: &Arc<Partition>,
         mode: OpenAs,
     ) {
+        let key = key(info.id, partition.id.partition);
         match self.open_patiently(info, config, partition, mode) {
             Ok(opening) => {
+                self.refused.lock().remove(&key);
                 let log = &opening.log;
                 if let Role::Alone(epoch) = opening.role {
                     partition.set_leader_epoch(epoch);
@@ -180,13 +187,13 @@ impl Opener {
             Err(Refused {
                 reason, damaged, ..
             }) => {
-                let identity = LogIdentity {
-                    topic_id: info.id,
-                    partition: partition.id.partition,
-                };
+                self.refused.lock().insert(key);
                 let replay = self.replay.lock();
-                if replay.log(&identity).is_some_and(LogReplay::has_batches) {
-                    self.unplaced.lock().push(partition.id.clone());
+                if replay
+                    .log(&identity(key))
+                    .is_some_and(LogReplay::has_batches)
+                {
+                    self.unplaced.lock().insert(key, partition.id.clone());
                 }
                 drop(replay);
                 partition.set_offline(reason);
@@ -239,7 +246,7 @@ impl Opener {
         let exists = self.vfs.exists(&dir).map_err(|e| e.to_string())?;
         let fresh = match mode {
             OpenAs::Alone { fresh } => fresh,
-            OpenAs::Replica => !exists,
+            OpenAs::Replica { kept } => !exists && !kept,
         };
         if !fresh && !exists {
             let reason = format!(
@@ -249,10 +256,7 @@ impl Opener {
             );
             return Err(reason.into());
         }
-        let identity = LogIdentity {
-            topic_id: info.id,
-            partition: partition.id.partition,
-        };
+        let identity = identity(key(info.id, partition.id.partition));
         let how = OpenMode {
             clean: trusted && (self.config.clean_start || fresh),
         };
@@ -287,14 +291,16 @@ impl Opener {
                 log.begin_epoch(epoch)?;
                 Role::Alone(epoch)
             }
-            OpenAs::Replica => Role::Copied(key(info.id, partition.id.partition)),
+            OpenAs::Replica { .. } => Role::Copied(key(info.id, partition.id.partition)),
         };
         let high_watermark = self.saved_high_watermark(role, &log);
-        let producers = rebuild_producers(&mut log, high_watermark).map_err(|e| Refused {
-            damaged: matches!(e, ReadError::Corrupt { .. }),
-            failed: matches!(e, ReadError::Io(_)),
-            reason: e.to_string(),
-        })?;
+        let now_ms = self.clock.wall_ms();
+        let producers =
+            rebuild_producers(&mut log, high_watermark, now_ms).map_err(|e| Refused {
+                damaged: matches!(e, ReadError::Corrupt { .. }),
+                failed: matches!(e, ReadError::Io(_)),
+                reason: e.to_string(),
+            })?;
         let recovered = Recovered {
             log_start: log.log_start(),
             log_end: log.log_end(),
@@ -318,6 +324,12 @@ impl Opener {
             log,
             role,
         })
+    }
+
+    /// Whether the journal holds, for the next start, records that belong into the files which are there now: no
+    /// others may take their place before.
+    pub(crate) fn waits_in_journal(&self, key: PartitionKey) -> bool {
+        self.unplaced.lock().contains_key(&key)
     }
 
     /// Where a partition's files are.
@@ -360,6 +372,14 @@ impl Opener {
     }
 }
 
+/// A partition as its log is called.
+pub(crate) const fn identity(key: PartitionKey) -> LogIdentity {
+    LogIdentity {
+        topic_id: key.topic,
+        partition: key.partition,
+    }
+}
+
 /// The leader epochs of a log. One that began at its end, and has no record, is for the metadata to tell.
 fn epochs_of(log: &Log) -> Result<Epochs, String> {
     let end = log.log_end();
@@ -373,10 +393,11 @@ fn epochs_of(log: &Log) -> Result<Epochs, String> {
 /// Batches after which a table that is being rebuilt lets go of transactions whose end is committed.
 const PRUNE_EVERY: u32 = 1024;
 
-/// Producer sessions from the newest snapshot and the batches after it. Everything below `high_watermark` is committed.
+/// Producer sessions from the newest snapshot and the batches after it, as they are learnt now. Everything below `high_watermark` is committed.
 pub(crate) fn rebuild_producers(
     log: &mut Log,
     high_watermark: Offset,
+    now_ms: i64,
 ) -> Result<ProducerTable, ReadError> {
     let snapshot = log
         .latest_snapshot(log.log_end())
@@ -392,7 +413,7 @@ pub(crate) fn rebuild_producers(
     let mut since = 0;
     for header in view.headers(from.max(log.log_start())) {
         let header = header?;
-        table.replay(&header, end_marker(&view, &header)?);
+        table.replay(&header, end_marker(&view, &header)?, now_ms);
         since += 1;
         if since == PRUNE_EVERY {
             since = 0;
@@ -420,54 +441,6 @@ fn end_marker(view: &ReadView, header: &BatchHeader) -> Result<Option<EndMarker>
         tracing::warn!(offset = %header.base_offset, %error, "control batch left aside: it is not understood");
         None
     }))
-}
-
-impl Opener {
-    /// Removes a directory; whether it is gone.
-    pub(crate) async fn remove_dir(&self, dir: PathBuf) -> bool {
-        let vfs = Arc::clone(&self.vfs);
-        let removed = blocking(&self.config.workers, move || remove(&*vfs, &dir));
-        match removed.await {
-            Ok(Ok(())) => true,
-            Ok(Err(error)) => {
-                tracing::warn!(%error, "directory of a partition is left for the next start");
-                false
-            }
-            Err(_) => false,
-        }
-    }
-
-    /// Removes every topic's directory that is not named, and every partition's that is not kept. Blocking.
-    ///
-    /// # Errors
-    /// What the disk says.
-    pub(crate) fn sweep(
-        &self,
-        names: &BTreeSet<String>,
-        kept: &BTreeSet<PathBuf>,
-    ) -> Result<(), VfsError> {
-        let topics = self.topics_dir();
-        if !self.vfs.exists(&topics)? {
-            return Ok(());
-        }
-        for topic in self.vfs.list(&topics)?.into_iter().filter(|e| e.is_dir) {
-            let dir = topics.join(&topic.name);
-            if !names.contains(&topic.name) {
-                tracing::warn!(dir = %dir.display(), "removing what is left of a deleted topic");
-                remove(&*self.vfs, &dir)?;
-                continue;
-            }
-            for partition in self.vfs.list(&dir)?.into_iter().filter(|e| e.is_dir) {
-                let number = aside_of(&partition.name).unwrap_or(&partition.name);
-                if number.parse::<u32>().is_ok() && !kept.contains(&dir.join(number)) {
-                    let dir = dir.join(&partition.name);
-                    tracing::warn!(dir = %dir.display(), "removing a replica that is not held here any more");
-                    remove(&*self.vfs, &dir)?;
-                }
-            }
-        }
-        Ok(())
-    }
 }
 
 /// Removes a directory, durably, if it is there. Blocking.

@@ -99,6 +99,15 @@ impl Operations for Broker {
         owned(async move { cluster.elect_preferred_leaders(&topics).await }).await
     }
 
+    async fn elect_preferred_leaders_of(
+        &self,
+        _ctx: &Context,
+        partitions: Vec<TopicPartition>,
+    ) -> Result<Vec<Result<bool>>> {
+        let cluster = self.inner.operated()?;
+        owned(async move { Ok(cluster.elect_preferred_leaders_of(partitions).await) }).await
+    }
+
     async fn reassign(&self, _ctx: &Context, request: api::Reassign) -> Result<Vec<Result<()>>> {
         let cluster = self.inner.operated()?;
         owned(async move { cluster.reassign(request).await }).await

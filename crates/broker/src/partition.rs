@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use parking_lot::Mutex;
@@ -18,6 +19,7 @@ use varve_storage::{ReadBuffers, ReadView};
 use varve_types::{ErrorKind, LeaderEpoch, NodeId, Offset, TopicConfig, TopicPartition};
 use varve_vfs::Workers;
 
+use crate::admission::{Place, Uncommitted};
 use crate::cluster::repair::Repairer;
 use crate::damage::DamageList;
 use crate::failure::FirstFailure;
@@ -26,6 +28,7 @@ use crate::isolation::Stable;
 use crate::lane::Command;
 use crate::metrics::{Metrics, TopicLabel};
 use crate::reader::Cursors;
+use crate::refusals::Refusals;
 use crate::transactions::Registered;
 use crate::waiters::Waiters;
 
@@ -98,8 +101,12 @@ pub(crate) struct Partition {
     pub(crate) damage: DamageList,
     pub(crate) followers: Followers,
     pub(crate) stable: Stable,
+    /// What clients have appended that waits for other replicas.
+    uncommitted: Uncommitted,
     /// Producers whose transaction this partition is known to be registered in.
     pub(crate) registered: Registered,
+    /// What was refused a moment ago, and may be repeated.
+    pub(crate) refusals: Refusals,
     /// Who sees to it when this is damaged; `None`: there are no other replicas.
     pub(crate) repairer: Option<Repairer>,
     config: ArcSwap<TopicConfig>,
@@ -147,7 +154,9 @@ impl Partition {
             damage: DamageList::default(),
             followers: Followers::default(),
             stable: Stable::default(),
+            uncommitted: Uncommitted::new(usize::MAX),
             registered: Registered::default(),
+            refusals: Refusals::default(),
             repairer,
             config: ArcSwap::from_pointee(config),
             view: ArcSwapOption::empty(),
@@ -172,6 +181,32 @@ impl Partition {
     pub(crate) fn read_by(mut self, workers: Workers) -> Self {
         self.workers = workers;
         self
+    }
+
+    /// No more than so many bytes of clients wait for other replicas.
+    pub(crate) fn waiting_for(mut self, bytes: usize) -> Self {
+        self.uncommitted = Uncommitted::new(bytes);
+        self
+    }
+
+    /// A place for so many bytes that wait until they are committed.
+    ///
+    /// # Errors
+    /// That there is none, and nothing is being committed.
+    pub(crate) async fn place(&self, bytes: usize) -> Result<Place, Error> {
+        let committed = || self.high_watermark();
+        let Some(place) = self.uncommitted.place(bytes, committed).await else {
+            let text = format!(
+                "partition {} commits nothing at present, and as much waits for that as may; nothing was \
+                 appended; try again",
+                self.id
+            );
+            return Err(Error::new(ErrorKind::Throttled, text)
+                .with("topic", &self.id.topic)
+                .with("partition", self.id.partition)
+                .after(Duration::from_millis(100)));
+        };
+        Ok(place)
     }
 
     /// `failure` hears of it when the log fails.
@@ -227,6 +262,12 @@ impl Partition {
         LeaderEpoch::new(self.leading.load(Ordering::SeqCst))
     }
 
+    /// One past what a reader may have seen, where this node leads. A leader that has just been elected may not know yet
+    /// how far its predecessor had committed; but that is in its log.
+    pub(crate) fn seen_end(&self) -> Offset {
+        self.high_watermark().max(self.epoch_start())
+    }
+
     /// Where the log ended when this node began to lead: below lies what earlier leaders may have committed.
     pub(crate) fn epoch_start(&self) -> Offset {
         load(&self.epoch_start)
@@ -243,11 +284,12 @@ impl Partition {
 
     pub(crate) fn set_leading(&self, epoch: Option<LeaderEpoch>) {
         self.followers.forget();
-        self.registered.clear();
+        self.refusals.forget();
         if epoch.is_some() {
             let end = self.log_end.load(Ordering::SeqCst);
             self.epoch_start.store(end, Ordering::SeqCst);
         }
+        self.registered.begin(epoch);
         let epoch = epoch.map_or(-1, LeaderEpoch::get);
         self.leading.store(epoch, Ordering::SeqCst);
     }

@@ -161,7 +161,8 @@ pub type Tell = Box<dyn FnMut(Vec<ToLeader>) + Send>;
 /// The answers to one follower.
 pub trait Answers: Send {
     /// Waits for answers that are due and reads their records: about a mebibyte at a time, at least one
-    /// answer. `None`: this node is shutting down.
+    /// answer. `None`: this node is shutting down. What is dropped before it resolves may lose answers: they are
+    /// awaited to the end, or the connection is over.
     fn next(&mut self) -> Later<'_, Option<Vec<Answer>>>;
 }
 

@@ -17,7 +17,7 @@ use varve_broker_api::{
 use varve_storage::{Cursor, Damage, ReadError, ReadMode, ReadOutcome, ReadRange, ReadView, Slice};
 use varve_types::{ErrorKind, LeaderEpoch, Offset, OffsetRange};
 
-use crate::isolation::Sight;
+use crate::isolation::{self, Sight, Stable};
 use crate::partition::Partition;
 use crate::registry::Readable;
 use crate::reject;
@@ -25,6 +25,9 @@ use crate::work::blocking;
 
 /// Sequential readers of one partition whose place in the files is remembered.
 const CURSORS: usize = 4;
+
+/// Times in a row that a read may meet a log that forgets what it needs: each is a trim or the end of a compaction.
+const OLD_VIEWS_MOST: usize = 4;
 
 /// Where recent readers stopped, so that their next read needs no search. Purely a hint.
 #[derive(Debug, Default)]
@@ -173,11 +176,36 @@ async fn read_from(
     min_one: bool,
     sight: Sight,
 ) -> Result<Fetched, Error> {
+    for _ in 0..OLD_VIEWS_MOST {
+        if let Some(fetched) = read_once(readable, request, max_bytes, min_one, sight).await? {
+            return Ok(fetched);
+        }
+    }
+    Err(read_error(
+        &readable.partition,
+        request.offset,
+        &ReadError::Stale,
+        None,
+    ))
+}
+
+/// `None`: the log was trimmed or compacted meanwhile, and what would have to be left out of what was read is not known any
+/// more.
+async fn read_once(
+    readable: &Readable,
+    request: &FetchPartition,
+    max_bytes: usize,
+    min_one: bool,
+    sight: Sight,
+) -> Result<Option<Fetched>, Error> {
     let partition = &readable.partition;
     check_epoch(partition, request.leader_epoch)?;
-    let view = partition.view()?;
+    // First: of what is forgotten by now the view has nothing.
+    let forgotten = partition.stable.forgotten();
     // The view is at least as new as the watermark it is cut at.
-    let high_watermark = partition.high_watermark().min(view.log_end());
+    let high_watermark = partition.high_watermark();
+    let view = partition.view()?;
+    let high_watermark = high_watermark.min(view.log_end());
     let last_stable = partition.last_stable().min(high_watermark);
     let end = match sight {
         Sight::Of(isolation) | Sight::RawOf(isolation) => match isolation {
@@ -213,34 +241,30 @@ async fn read_from(
         };
         read(partition, &view, range).await?
     };
-    let (batches, next_offset) = match slice {
-        Some(slice) => {
-            partition
-                .counters
-                .bytes_fetched
-                .inc_by(slice.bytes.len() as u64);
-            partition
-                .counters
-                .records_fetched
-                .inc_by(slice.next_offset.since(offset));
-            if let Some(cursor) = slice.cursor {
-                partition.cursors.put(slice.next_offset, cursor);
-            }
-            let next = slice.next_offset.max(offset);
-            let shown = partition.stable.show(sight, slice.bytes, offset, next)?;
-            (shown, next)
-        }
-        None => (bytes::Bytes::new(), offset),
+    let (batches, next_offset, cursor) = match slice {
+        Some(slice) => (slice.bytes, slice.next_offset.max(offset), slice.cursor),
+        None => (bytes::Bytes::new(), offset, None),
     };
-    Ok(Fetched {
-        aborted: partition.stable.aborted_for(sight, offset, next_offset),
+    let range = (offset, next_offset);
+    let aborted = partition.stable.aborted(sight, &batches, forgotten, range);
+    let Some(aborted) = aborted else {
+        return Ok(None);
+    };
+    let counters = &partition.counters;
+    counters.bytes_fetched.inc_by(batches.len() as u64);
+    counters.records_fetched.inc_by(next_offset.since(offset));
+    if let Some(cursor) = cursor {
+        partition.cursors.put(next_offset, cursor);
+    }
+    Ok(Some(Fetched {
+        aborted: isolation::told(sight, &aborted),
         last_stable,
-        batches,
+        batches: Stable::show(sight, batches, &aborted)?,
         next_offset,
         high_watermark,
         log_start: view.log_start(),
         leader_epoch: partition.leader_epoch(),
-    })
+    }))
 }
 
 /// Where the records of an epoch end. That of the present one is the end of the log: a leader that has just been elected

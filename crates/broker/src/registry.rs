@@ -181,6 +181,14 @@ impl Registry {
         }
     }
 
+    /// Whether a log was refused in this run, was not opened since, and is of a topic that is still there.
+    pub(crate) fn has_refused(&self) -> bool {
+        let view = self.view();
+        let mut there = view.topics.values().map(|t| t.info.id);
+        let refused = self.opener.refused.lock();
+        !refused.is_empty() && there.any(|id| refused.iter().any(|key| key.topic == id))
+    }
+
     pub(crate) fn slot(&self) -> u32 {
         self.next_slot.fetch_add(1, Ordering::Relaxed)
     }
@@ -372,7 +380,8 @@ impl Registry {
         Ok(config)
     }
 
-    pub(crate) async fn close(&self, partitions: &[Arc<Partition>]) {
+    /// Has the lanes let go of partitions; each says so once it has.
+    pub(crate) fn begin_close(&self, partitions: &[Arc<Partition>]) -> Vec<oneshot::Receiver<()>> {
         let mut closed = Vec::new();
         for partition in partitions {
             partition.mark_deleted();
@@ -388,7 +397,11 @@ impl Registry {
                 closed.push(done);
             }
         }
-        for done in closed {
+        closed
+    }
+
+    pub(crate) async fn close(&self, partitions: &[Arc<Partition>]) {
+        for done in self.begin_close(partitions) {
             let _ = done.await;
         }
     }

@@ -63,6 +63,11 @@ pub(crate) fn error(partition: &Partition, rejection: Rejection) -> Error {
                 "partition {id} takes no part in a transaction of this producer; nothing was appended; register it first"
             )
         }
+        Rejection::TransactionOver => {
+            format!(
+                "the transaction that this producer had in {id} is over; nothing was appended; try again, and what is of the next one is taken"
+            )
+        }
         Rejection::InvalidTransactionState => {
             format!(
                 "this producer has an open transaction in {id} that this is no part of; nothing was appended; end it first"

@@ -34,11 +34,12 @@ impl Collector for Scrape {
         let partitions: Vec<_> = view.partitions().collect();
         let e = &mut encoder;
         whole(e, &inner)?;
-        let in_flight = count(inner.admission.in_flight_bytes());
+        let bytes = inner.admission.in_flight_bytes() + inner.unverified.in_flight_bytes();
+        let in_flight = count(bytes);
         gauge(
             e,
             "produce_in_flight_bytes",
-            "Bytes admitted and not yet answered",
+            "Bytes admitted and neither safe on this node nor answered",
             in_flight,
         )?;
         let queued = count(inner.lanes.iter().map(|l| l.len()).sum::<usize>());

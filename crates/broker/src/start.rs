@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use varve_broker_api::{Error, PartitionInfo};
 use varve_storage::journal::{JournalError, Replay};
 use varve_storage::{Journal, JournalConfig, ReadBuffers};
-use varve_types::{ErrorKind, TopicPartition, limits};
+use varve_types::{ErrorKind, limits};
 use varve_vfs::{Clock, Vfs};
 
 use crate::admission::Admission;
@@ -37,10 +37,15 @@ use crate::scrub::{ScrubMetrics, ScrubThread, Scrubber};
 use crate::stall::{self, FlushWatch};
 use crate::storage_health::ScrubStatus;
 use crate::transactions::Transactions;
+use crate::unplaced;
 use crate::work::{Worker, blocking};
 
 /// Buffers of reads that are kept for the next reads.
 const READ_BUFFERS_KEPT: usize = 16;
+
+/// Batches that wait for a word of their transaction's coordinator have a budget of their own, of this part of the
+/// bytes in flight.
+const UNVERIFIED_SHARE: usize = 4;
 
 /// Files of the journal: the finer, the sooner one is free again.
 const JOURNAL_FILES: u64 = 16;
@@ -79,6 +84,8 @@ pub(crate) struct Inner {
     pub(crate) config: Arc<BrokerConfig>,
     pub(crate) registry: Arc<Registry>,
     pub(crate) admission: Admission,
+    /// Batches whose transaction's coordinator is asked about them, which may take its time.
+    pub(crate) unverified: Admission,
     pub(crate) groups: Arc<Coordinators>,
     pub(crate) group_gauges: GroupGauges,
     pub(crate) transactions: Arc<Transactions>,
@@ -196,10 +203,10 @@ impl Broker {
         };
         let failure = FirstFailure::default();
         let replay = Arc::new(Mutex::new(replay));
-        let unplaced = Arc::new(Mutex::new(Vec::new()));
         let opener = Opener {
             replay: Arc::clone(&replay),
-            unplaced: Arc::clone(&unplaced),
+            unplaced: Arc::default(),
+            refused: Arc::default(),
             config: Arc::clone(&config),
             vfs: Arc::clone(&vfs),
             clock: Arc::clone(&clock),
@@ -219,13 +226,12 @@ impl Broker {
             }
             Some((joining, service)) => joining.join(opener, service).await?,
         };
-        *replay.lock() = Replay::default();
-        let unplaced = std::mem::take(&mut *unplaced.lock());
-        if !unplaced.is_empty() {
-            drop(journal.take());
-            keep_aside(&config, &vfs, clock.wall_ms(), &unplaced)?;
-            journal = open_journal(&config, &vfs)?.map(|(fresh, _)| fresh);
-        }
+        let replay = std::mem::take(&mut *replay.lock());
+        journal = unplaced::settle(
+            (&config, &vfs, clock.wall_ms()),
+            &registry,
+            (journal, &replay),
+        )?;
         if let Some(journal) = journal.as_mut() {
             // Every log has what the journal held for it, or is offline and says why.
             journal.begin(&[]).map_err(JournalError::Io)?;
@@ -280,6 +286,7 @@ impl Broker {
             tokio::spawn(async move { tokio::join!(by_time, stalls) }).abort_handle();
         let inner = Inner {
             admission: Admission::new(config.in_flight_bytes),
+            unverified: Admission::new(config.in_flight_bytes / UNVERIFIED_SHARE),
             config,
             registry,
             groups,
@@ -321,12 +328,14 @@ impl Broker {
         self.inner.transactions.drain().await;
     }
 
-    /// Refuses appends, flushes and closes every log, ends the threads. Returns whether everything is
-    /// safely on disk, so that the next start need not recover. A second call returns `false`.
+    /// Refuses appends, flushes and closes every log that is open, ends the threads. Returns whether everything
+    /// that was accepted is safely on disk. The next start need not recover if that is so and
+    /// [`Broker::opened_every_log`] too. A second call returns `false`.
     pub async fn shutdown(&self) -> bool {
         self.leave().await;
         self.drain().await;
         self.inner.admission.close();
+        self.inner.unverified.close();
         self.inner.housekeeping.abort();
         if let Some(cluster) = self.inner.registry.cluster() {
             cluster.stop();
@@ -351,10 +360,17 @@ impl Broker {
             safe &= lane.ended().await;
         }
         if let Some(cluster) = self.inner.registry.cluster() {
-            let clean = if safe { *cluster.epoch.borrow() } else { None };
+            let clean = safe && self.opened_every_log();
+            let clean = if clean { *cluster.epoch.borrow() } else { None };
             cluster.save(&self.inner.registry, clean).await;
         }
         safe
+    }
+
+    /// Whether no log of a topic that is still there was refused in this run. A mark of a clean stop vouches for every
+    /// log, so none may be made when there is one that nobody could look into.
+    pub fn opened_every_log(&self) -> bool {
+        !self.inner.registry.has_refused()
     }
 
     /// Resolves with the reason once a write or sync of an open log, or of the journal, has failed. Whoever runs the
@@ -461,27 +477,6 @@ impl Inner {
     }
 }
 
-/// Partitions are offline, and acknowledged records of them may be in the journal alone: it is kept as it is,
-/// under another name, and a new one is begun.
-fn keep_aside(
-    config: &BrokerConfig,
-    vfs: &Arc<dyn Vfs>,
-    now_ms: i64,
-    partitions: &[TopicPartition],
-) -> Result<(), JournalError> {
-    let kept = config.data_dir.join(format!("journal.kept-{now_ms}"));
-    vfs.rename(&config.data_dir.join("journal"), &kept)?;
-    vfs.sync_dir(&config.data_dir)?;
-    for partition in partitions {
-        tracing::error!(
-            %partition, kept = %kept.display(),
-            "the partition is offline, and acknowledged records of it may be in the journal alone: the journal is \
-             kept aside, and nothing of it was removed"
-        );
-    }
-    Ok(())
-}
-
 /// Bytes the journal may take; `None` for no journal.
 fn journal_bytes(config: &BrokerConfig, vfs: &Arc<dyn Vfs>) -> Result<Option<u64>, JournalError> {
     let share = vfs.free_space(&config.data_dir)?.total / JOURNAL_SHARE_OF_DISK;
@@ -490,7 +485,7 @@ fn journal_bytes(config: &BrokerConfig, vfs: &Arc<dyn Vfs>) -> Result<Option<u64
 }
 
 /// The journal, with what the last run left in it; `None` where there is none.
-fn open_journal(
+pub(crate) fn open_journal(
     config: &BrokerConfig,
     vfs: &Arc<dyn Vfs>,
 ) -> Result<Option<(Journal, Replay)>, JournalError> {

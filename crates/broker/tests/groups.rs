@@ -6,6 +6,7 @@
 mod support;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use support::cluster::Nodes;
@@ -16,7 +17,10 @@ use varve_broker_api::{
     Result, Subscription,
 };
 use varve_groups::codec::partition_of;
-use varve_types::{ErrorKind, GroupName, MemberId, NodeId, Offset, TopicName, TopicPartition};
+use varve_types::{
+    ErrorKind, GroupName, MemberId, NodeId, Offset, PartitionId, TopicName, TopicPartition,
+};
+use varve_vfs::mem::MemVfs;
 
 const OFFSETS: &str = "__consumer_offsets";
 
@@ -346,16 +350,17 @@ async fn a_coordinator_that_was_replaced_without_knowing_tells_nothing() {
     nodes.net.heal();
 }
 
-/// A member that its successor knows is not sent away by a coordinator that was replaced without knowing.
+/// A member that its successor knows is not sent away by a coordinator that was replaced without knowing; nor is one
+/// kept that its successor has not heard of for a session, and whose partitions are others' by then.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_coordinator_that_was_replaced_without_knowing_expels_nobody() {
+async fn a_coordinator_that_was_replaced_without_knowing_expels_and_keeps_nobody() {
     let nodes = Nodes::new(3).await;
     let topic = orders(&nodes).await;
     let group: GroupName = "billing".parse().unwrap();
-    let beat = |broker: Broker, member_epoch: i32| {
+    let beat = |broker: Broker, member: &str, member_epoch: i32| {
         let heartbeat = Heartbeat {
             group: group.clone(),
-            member: "late".parse().unwrap(),
+            member: member.parse().unwrap(),
             member_epoch,
             leave: false,
             keep_assignment: false,
@@ -382,6 +387,17 @@ async fn a_coordinator_that_was_replaced_without_knowing_expels_nobody() {
     if old == NodeId(1) {
         nodes.shared.lead(NodeId(2));
     }
+    let join = async |broker: &Broker, member: &str| {
+        for _ in 0..400 {
+            if let Ok(reply) = beat(broker.clone(), member, 0).await {
+                return reply.member_epoch;
+            }
+            tokio::time::sleep(Duration::from_millis(25)).await;
+        }
+        panic!("{member} could not join");
+    };
+    let early = join(&asleep, "early").await;
+    beat(asleep.clone(), "early", early).await.unwrap();
     nodes.net.cut(old);
     support::until("another coordinator", || {
         let leader = nodes.partition(OFFSETS, number).leader;
@@ -389,21 +405,123 @@ async fn a_coordinator_that_was_replaced_without_knowing_expels_nobody() {
     })
     .await;
     let (_, new) = nodes.leader(OFFSETS, number).await;
-    let mut joined = None;
-    for _ in 0..400 {
-        if let Ok(reply) = beat(new.clone(), 0).await {
-            joined = Some(reply.member_epoch);
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(25)).await;
+    let epoch = join(&new, "late").await;
+    for (member, epoch) in [("late", epoch), ("early", early)] {
+        let refused = beat(asleep.clone(), member, epoch).await.unwrap_err();
+        assert_eq!(refused.kind, ErrorKind::CoordinatorLoading, "{refused:?}");
+        assert!(refused.message.contains("cannot confirm"), "{refused:?}");
     }
-    let epoch = joined.unwrap();
-    let refused = beat(asleep.clone(), epoch).await.unwrap_err();
-    assert_eq!(refused.kind, ErrorKind::CoordinatorLoading, "{refused:?}");
-    assert!(refused.message.contains("cannot confirm"), "{refused:?}");
-    beat(new.clone(), epoch).await.unwrap();
+    beat(new.clone(), "late", epoch).await.unwrap();
     // Where it can be confirmed, a member that nobody knows is told so.
-    let unknown = beat(new, epoch + 7).await.unwrap_err();
+    let unknown = beat(new, "late", epoch + 7).await.unwrap_err();
     assert_eq!(unknown.kind, ErrorKind::FencedMemberEpoch, "{unknown:?}");
     nodes.net.heal();
+}
+
+/// Flips a bit of what that partition of the topic of groups has there.
+fn flip(disk: &MemVfs, number: PartitionId, what: &str) {
+    let mut found = Vec::new();
+    disk.for_each_file(&mut |path, bytes| {
+        let dir = path.parent().unwrap();
+        let topic = dir.parent().and_then(|p| p.file_name()?.to_str());
+        let at = bytes.windows(what.len()).position(|w| w == what.as_bytes());
+        if topic.is_some_and(|name| name.starts_with(OFFSETS))
+            && dir.ends_with(number.to_string())
+            && path.extension().is_some_and(|e| e == "log")
+            && let Some(at) = at
+        {
+            found.push((path.to_owned(), at));
+        }
+    });
+    assert_eq!(found.len(), 1, "a record is in one file");
+    for (path, at) in found {
+        assert!(disk.damage(&path, &mut |data: &mut Vec<u8>| data[at] ^= 4));
+    }
+}
+
+/// What became of a group after the damage is not known, so what was true before it is not acted on.
+#[tokio::test(flavor = "multi_thread")]
+async fn groups_that_cannot_be_read_whole_are_left_as_they_are() {
+    let count = 3;
+    let (damaged, sound): (GroupName, GroupName) = ("a".parse().unwrap(), "b".parse().unwrap());
+    let (bad, good) = (partition_of(&damaged, count), partition_of(&sound, count));
+    assert_ne!(bad, good, "the groups are in partitions of their own");
+    let session = Duration::from_secs(3);
+    let start = async |disk: &Arc<MemVfs>| {
+        let clock = Arc::new(varve_vfs::SystemClock::new());
+        support::Fixture::with(Arc::clone(disk), clock, |config| {
+            config.clean_start = true;
+            config.offsets_partitions = count;
+            config.offsets_segment_bytes = 4096;
+            config.group_session_timeout = session;
+        })
+        .await
+    };
+    let disk = Arc::new(MemVfs::new());
+    varve_vfs::durable::create_dir_all(&*disk, "/data".as_ref()).unwrap();
+    let f = start(&disk).await;
+    let context = Context::anonymous();
+    let topic = f.create("t", 1).await;
+    for group in [&damaged, &sound] {
+        let mut member = Member::new(group, "m", &topic);
+        let request = Heartbeat {
+            session_timeout: None,
+            ..member.request()
+        };
+        member.follow(f.broker.heartbeat(&context, request).await.unwrap());
+        // The damage is in a segment that was finished: the last one is looked through by every start.
+        for what in ["here it breaks", "later", "later", "later", "later"] {
+            let commit = CommitOffsets {
+                group: group.clone(),
+                member: Some(member.id.clone()),
+                member_epoch: member.epoch,
+                offsets: vec![OffsetCommit {
+                    partition: TopicPartition::new(topic.clone(), PartitionId(0)),
+                    offset: Offset::ZERO,
+                    leader_epoch: None,
+                    metadata: format!("{what} {}", ".".repeat(1500)),
+                }],
+            };
+            let committed = f.broker.commit_offsets(&context, commit).await.unwrap();
+            assert!(committed.iter().all(Result::is_ok), "{committed:?}");
+        }
+    }
+    assert!(f.broker.shutdown().await);
+    flip(&disk, bad, "here it breaks");
+    let f = start(&disk).await;
+    let end = |number: PartitionId| {
+        let all = f.broker.partitions(&context, &OFFSETS.parse().unwrap());
+        let all = all.unwrap();
+        all.iter().find(|p| p.partition == number).unwrap().log_end
+    };
+    let before = end(bad);
+    assert!(before > Offset::ZERO, "it takes records");
+    let get = |group: &GroupName| GetOffsets {
+        require_stable: false,
+        group: group.clone(),
+        partitions: vec![],
+        include_lag: false,
+    };
+    let refused = f.broker.committed_offsets(&context, get(&damaged)).await;
+    assert_eq!(refused.unwrap_err().kind, ErrorKind::LeaderNotAvailable);
+    let known = f.broker.committed_offsets(&context, get(&sound)).await;
+    assert_eq!(known.unwrap().len(), 1);
+    // The session of the member that is known ends, and so would that of the other.
+    let mut members = 1;
+    for _ in 0..400 {
+        members = f
+            .broker
+            .group(&context, &sound)
+            .await
+            .unwrap()
+            .members
+            .len();
+        if members == 0 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(members, 0, "never let go of");
+    assert!(f.broker.shutdown().await);
+    assert_eq!(end(bad), before, "nothing is written");
 }

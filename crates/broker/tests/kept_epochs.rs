@@ -5,16 +5,18 @@
 
 mod support;
 
+use std::time::Duration;
+
 use support::cluster::Nodes;
 use support::transactions::*;
 use support::{Fixture, new_topic};
 use varve_broker_api::{
-    Broker as _, Context, EndTransaction, Isolation, Operations as _, Produce, Result,
-    TransactionState, TransactionVersion,
+    Broker as _, Context, EndTransaction, Fetch, FetchPartition, Isolation, Operations as _,
+    Produce, Result, TransactionState, TransactionVersion,
 };
 use varve_metadata::features;
 use varve_types::{
-    Acks, ErrorKind, GroupName, NodeId, PartitionId, ProducerId, TopicName, TopicPartition,
+    Acks, ErrorKind, GroupName, NodeId, Offset, PartitionId, ProducerId, TopicName, TopicPartition,
 };
 
 const V1: TransactionVersion = TransactionVersion::V1;
@@ -41,6 +43,87 @@ async fn late(
     let context = Context::anonymous();
     let receipt = fixture.broker.produce(&context, request).await?;
     receipt.await.map(|_| ())
+}
+
+/// Where readers of committed records stop, and where others do.
+async fn ends(at: &At<'_>, topic: &TopicName, n: i32) -> (i64, i64) {
+    let fetched = at
+        .call(|broker| {
+            let fetch = Fetch {
+                raw: false,
+                isolation: Isolation::Uncommitted,
+                partitions: vec![FetchPartition {
+                    topic: topic.clone(),
+                    partition: PartitionId(n),
+                    offset: Offset::ZERO,
+                    max_bytes: 1 << 20,
+                    leader_epoch: None,
+                }],
+                max_wait: Duration::ZERO,
+                min_bytes: 1,
+                max_bytes: 1 << 20,
+            };
+            async move {
+                let mut all = broker.fetch(&Context::anonymous(), fetch).await?;
+                all.remove(0).result
+            }
+        })
+        .await
+        .unwrap();
+    let end = |isolation| fetched.end(isolation).get();
+    (end(Isolation::Committed), end(Isolation::Uncommitted))
+}
+
+/// Its leaders register what it writes to, and its ends keep the epoch: of which kind a transaction is says each request
+/// by itself.
+#[tokio::test]
+async fn kinds_may_change_from_one_request_to_the_next() {
+    let fixture = Fixture::new().await;
+    let at = At::One(&fixture.broker);
+    let topic = fixture.create("t", 1).await;
+    let group: GroupName = "g".parse().unwrap();
+    let mut producer = Producer::open(&at, "one").await;
+    let session = producer.session;
+    let mut expected = Vec::new();
+    for (round, commit) in [true, true, false, true].into_iter().enumerate() {
+        let round = i64::try_from(round).unwrap();
+        let value = format!("v{round}");
+        producer.send(&at, &topic, 0, &[&value]).await.unwrap();
+        let results = producer.commit_offset(&at, &group, &topic, round + 1).await;
+        let results = results.unwrap();
+        assert!(results.iter().all(Result::is_ok), "{results:?}");
+        let (stable, end) = ends(&at, &topic, 0).await;
+        assert_eq!(stable + 1, end, "round {round} is open");
+        assert_eq!(committed(&at, &topic, 0).await, expected);
+        assert_eq!(self::end(&fixture, session, commit).await.unwrap(), session);
+        settled(&at, "one").await;
+        if commit {
+            expected.push(value);
+        }
+        let values: Vec<&str> = expected.iter().map(String::as_str).collect();
+        sees(&at, &topic, 0, &values).await;
+        let (stable, end) = ends(&at, &topic, 0).await;
+        assert_eq!(stable, end, "nothing is left open by round {round}");
+        let counts = if commit { round + 1 } else { round };
+        assert_eq!(offset_of(&at, &group, true).await, Some(counts));
+    }
+    // The other way round: it registers by itself, and its end raises the epoch.
+    producer.version = V1;
+    let place = place(&topic, 0);
+    producer.add(&at, Some(place), None).await.unwrap();
+    producer.version = TransactionVersion::V2;
+    producer.send(&at, &topic, 0, &["last"]).await.unwrap();
+    producer.end(&at, true).await.unwrap();
+    assert_eq!(producer.session.epoch, session.epoch + 1);
+    producer.send(&at, &topic, 0, &["next"]).await.unwrap();
+    assert_eq!(
+        self::end(&fixture, producer.session, true).await.unwrap(),
+        producer.session
+    );
+    settled(&at, "one").await;
+    sees(&at, &topic, 0, &["v0", "v1", "v3", "last", "next"]).await;
+    let (stable, end) = ends(&at, &topic, 0).await;
+    assert_eq!(stable, end);
 }
 
 async fn end(fixture: &Fixture, producer: ProducerId, commit: bool) -> Result<ProducerId> {

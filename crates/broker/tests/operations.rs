@@ -467,6 +467,38 @@ async fn moves_keep_to_their_rate_and_say_what_is_left() {
     assert_eq!(read(&nodes, &topic, 0, 40).await.len(), 40);
 }
 
+/// What is flushed is told beside the fetch that is held back, which must not say less afterwards.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_move_with_a_limit_never_asks_with_what_is_old() {
+    let mut nodes = Nodes::new(2).await;
+    let mut request = new_topic("orders", 1);
+    request.replication_factor = Some(1);
+    request.placement = [(0, ids(&[1]))].into();
+    let fsync = ("durability".to_owned(), "fsync".to_owned());
+    request.configs = [fsync].into();
+    let broker = nodes.brokers[&NodeId(1)].clone();
+    let made = broker.create_topic(&ctx(), request).await.unwrap();
+    let value = "x".repeat(500_000);
+    for _ in 0..20 {
+        append(&nodes, &made.name, 0, &value).await;
+    }
+    nodes.move_limit = 5_000_000;
+    nodes.join(NodeId(3)).await;
+    nodes.active(3).await;
+    let target = Target::Nodes(ids(&[1, 3]));
+    for result in reassign(&broker, vec![(at(&made.name, 0), target)]).await {
+        result.unwrap();
+    }
+    settled(&nodes, &made.name, 0, &[1, 3]).await;
+    let (answered, stale) = nodes.net.answered(made.id);
+    assert_eq!(stale, 0, "of {answered} fetches");
+    assert!(
+        answered >= 5,
+        "each takes a part of ten megabytes, and there are {answered}"
+    );
+    assert_eq!(read(&nodes, &made.name, 0, 20).await.len(), 20);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_move_can_be_cancelled() {
     let mut nodes = Nodes::new(2).await;

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 use support::cluster::Nodes;
+use support::gate::Gate;
 use support::{batch, fetch_one, new_topic, produce, until};
 use varve_broker::Broker;
 use varve_broker_api::{
@@ -527,9 +528,40 @@ fn dies_at(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_repair_is_over_while_the_old_files_are_removed() {
+    let nodes = Nodes::new(3).await;
+    let topic = create(&nodes, "orders", &[1, 2, 3], &[]).await;
+    fill(&nodes, &topic, 0, 11).await;
+    let (leader, broker) = nodes.leader("orders", 0).await;
+    let gate = Gate::default();
+    gate.shut(&nodes.disks[&leader]);
+    flip(&nodes.disks[&leader], &topic, 4);
+    all_there(&nodes, &topic, 11).await;
+    until("the old files are removed", || gate.waiting() == 1).await;
+    until("it is known to be done", || {
+        metric(&broker, "varve_partition_repairs_in_progress 0")
+    })
+    .await;
+    whole(&nodes, &topic, 11).await;
+    // That node goes on doing what the metadata say.
+    let other = create(&nodes, "other", &[1, 2, 3], &[]).await;
+    append(&nodes, &other, 0).await;
+    nodes.in_sync("other", 0, 3).await;
+    gate.open();
+    until("nothing is left", || {
+        let topics = nodes.disks[&leader].list(Path::new("/data/topics"));
+        topics
+            .unwrap()
+            .iter()
+            .all(|e| !e.name.ends_with(".deleted"))
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_crash_at_any_step_of_a_repair_costs_nothing() {
     type When = fn(&Call<'_>) -> bool;
-    let steps: [(&str, When); 5] = [
+    let steps: [(&str, When); 6] = [
         ("before the directory is renamed", |c| {
             c.op == Op::Rename && c.path.ends_with("0") && in_topic(c.path)
         }),
@@ -544,8 +576,11 @@ async fn a_crash_at_any_step_of_a_repair_costs_nothing() {
                 && c.path.extension().is_some_and(|e| e == "log")
                 && in_orders(c.path)
         }),
+        ("before the old one is taken out of its place", |c| {
+            c.op == Op::Rename && c.path.to_string_lossy().ends_with("0.replaced")
+        }),
         ("before the old one is removed", |c| {
-            c.op == Op::Remove && c.path.to_string_lossy().ends_with("0.replaced")
+            c.op == Op::Remove && c.path.extension().is_some_and(|e| e == "deleted")
         }),
     ];
     for (what, when) in steps {

@@ -4,6 +4,7 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -11,10 +12,13 @@ use support::cluster::Nodes;
 use support::transactions::*;
 use support::{Fixture, new_topic};
 use varve_broker_api::{
-    Broker as _, Context, EndTransaction, Isolation, OffsetQuery, Position, Produce, Result,
-    TransactionState, TransactionVersion,
+    Broker as _, Context, EndTransaction, Fetch, FetchPartition, Isolation, OffsetQuery, Position,
+    Produce, Result, TransactionState, TransactionVersion,
 };
-use varve_types::{Acks, ErrorKind, GroupName, NodeId, PartitionId, ProducerId, TopicPartition};
+use varve_types::{
+    Acks, ErrorKind, GroupName, NodeId, PartitionId, ProducerId, TopicName, TopicPartition,
+};
+use varve_vfs::Vfs as _;
 
 #[tokio::test]
 async fn a_commit_shows_everything_at_once_and_an_abort_nothing() {
@@ -570,4 +574,102 @@ async fn compaction_keeps_what_is_undecided_and_drops_what_was_aborted() {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     panic!("the log is never compacted");
+}
+
+/// Aborted transactions that a reader of everything is told of, from the start of the log to the last stable offset.
+async fn told_aborted(broker: &varve_broker::Broker, topic: &TopicName) -> BTreeSet<(i64, i64)> {
+    let (mut from, mut told) = (offset(0), BTreeSet::new());
+    loop {
+        let isolation = Isolation::Committed;
+        let fetch = Fetch {
+            raw: true,
+            isolation,
+            partitions: vec![FetchPartition {
+                topic: topic.clone(),
+                partition: PartitionId(0),
+                offset: from,
+                max_bytes: 1 << 20,
+                leader_epoch: None,
+            }],
+            max_wait: Duration::ZERO,
+            min_bytes: 1,
+            max_bytes: 1 << 20,
+        };
+        let fetched = broker.fetch(&Context::anonymous(), fetch).await.unwrap();
+        let fetched = fetched.into_iter().next().unwrap().result.unwrap();
+        let aborted = fetched.aborted.iter();
+        told.extend(aborted.map(|a| (a.producer, a.first.get())));
+        from = fetched.next_offset;
+        if from >= fetched.end(isolation) {
+            return told;
+        }
+    }
+}
+
+/// The start of a compacted log never moves, so nothing else would ever forget them.
+#[tokio::test]
+async fn a_compacted_log_forgets_what_was_aborted_and_readers_never_see_any_of_it() {
+    let disk = std::sync::Arc::new(varve_vfs::mem::MemVfs::new());
+    let (broker, _, _) = support::watched(&disk).await;
+    let at = At::One(&broker);
+    let configs = [("cleanup.policy", "compact"), ("segment.bytes", "4096")];
+    let topic = support::create_with(&broker, "c", &configs).await;
+    let mut producer = Producer::open(&at, "one").await;
+    producer.send(&at, &topic, 0, &["kept"]).await.unwrap();
+    producer.end(&at, true).await.unwrap();
+    settled(&at, "one").await;
+    let rounds = 40;
+    let over = std::sync::atomic::AtomicBool::new(false);
+    let aborting = async {
+        let long = "x".repeat(900);
+        for _ in 0..rounds {
+            producer.send(&at, &topic, 0, &[&long]).await.unwrap();
+            producer.end(&at, false).await.unwrap();
+            settled(&at, "one").await;
+        }
+        // What is in the segment that is written to is not compacted.
+        let mut told = told_aborted(&broker, &topic).await;
+        for _ in 0..400 {
+            if told.len() <= 8 {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(25)).await;
+            told = told_aborted(&broker, &topic).await;
+        }
+        over.store(true, std::sync::atomic::Ordering::Relaxed);
+        told
+    };
+    let reading = async {
+        while !over.load(std::sync::atomic::Ordering::Relaxed) {
+            assert_eq!(committed(&at, &topic, 0).await, ["kept"]);
+            tokio::task::yield_now().await;
+        }
+    };
+    let (told, ()) = tokio::join!(aborting, reading);
+    assert!(told.len() <= 8, "{} of {rounds} are kept", told.len());
+    assert_eq!(committed(&at, &topic, 0).await, ["kept"]);
+    assert!(broker.shutdown().await);
+    // The snapshot that was saved has no more of them, and the log alone says the same.
+    for with_snapshots in [true, false] {
+        if !with_snapshots {
+            remove_snapshots(&disk, "/data/topics".as_ref());
+        }
+        let (broker, _, _) = support::watched(&disk).await;
+        assert_eq!(committed(&At::One(&broker), &topic, 0).await, ["kept"]);
+        let found = told_aborted(&broker, &topic).await;
+        assert!(found.is_subset(&told), "{found:?} of {told:?}");
+        broker.shutdown().await;
+    }
+}
+
+/// Removes what spares a start the reading of logs.
+fn remove_snapshots(disk: &varve_vfs::mem::MemVfs, dir: &std::path::Path) {
+    for entry in disk.list(dir).unwrap() {
+        let path = dir.join(&entry.name);
+        match entry.is_dir {
+            true => remove_snapshots(disk, &path),
+            false if entry.name.ends_with(".snapshot") => disk.remove_file(&path).unwrap(),
+            false => {}
+        }
+    }
 }

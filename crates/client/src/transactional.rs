@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use varve_proto::v1;
 use varve_types::{
-    Acks, ErrorKind, GroupName, Offset, ProducerId, Retry, TopicName, TopicPartition,
+    Acks, ErrorKind, GroupName, Offset, Outcome, ProducerId, Retry, TopicName, TopicPartition,
     TransactionalId, limits,
 };
 
@@ -159,7 +159,8 @@ fn again(error: &ClientError) -> bool {
     match error.kind() {
         None => error.is_retryable(),
         Some(ErrorKind::NotCoordinator | ErrorKind::NotLeader) => true,
-        Some(kind) => kind.retry() == Retry::Later,
+        // Where it is not known whether it was done, it may be: the next coordinator finds what the last has written.
+        Some(kind) => kind.retry() == Retry::Later || kind.outcome() == Outcome::Unknown,
     }
 }
 

@@ -62,7 +62,12 @@ fn who_was_fenced_can_do_nothing_more() {
 #[test]
 fn an_end_without_answer_is_made_again_and_not_otherwise() {
     for commit in [true, false] {
-        for error in [lost(), said(ErrorKind::ConcurrentTransactions)] {
+        for error in [
+            lost(),
+            said(ErrorKind::ConcurrentTransactions),
+            // The log of its coordinator has failed: the record may be with the other replicas.
+            said(ErrorKind::StorageError),
+        ] {
             let (stage, error) = Stage::Open.failed(error, Some(commit));
             assert_eq!(stage, Stage::Ending { commit });
             assert!(matches!(error, TransactionError::Unsure(_)), "{error}");
@@ -97,6 +102,7 @@ fn calls_are_repeated_while_that_may_help() {
         ErrorKind::LeaderNotAvailable,
         ErrorKind::Throttled,
         ErrorKind::CommitTimeout,
+        ErrorKind::StorageError,
     ] {
         assert!(again(&said(kind)), "{kind:?}");
     }

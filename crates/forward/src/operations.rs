@@ -57,6 +57,14 @@ impl<B: Operations> Operations for Forwarding<B> {
         self.broker.elect_preferred_leaders(ctx, topics)
     }
 
+    fn elect_preferred_leaders_of(
+        &self,
+        ctx: &Context,
+        partitions: Vec<TopicPartition>,
+    ) -> impl Future<Output = Result<Vec<Result<bool>>>> + Send {
+        self.broker.elect_preferred_leaders_of(ctx, partitions)
+    }
+
     fn reassign(
         &self,
         ctx: &Context,

@@ -7,6 +7,7 @@
 //! in the order in which they came; what a client sends costs bounded memory, and a fault of one connection is
 //! no other's; an API or version that is not announced in [`versions`] is refused as the protocol says.
 
+mod budget;
 mod calls;
 mod sessions;
 mod shared;

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use varve_broker_api::{Broker, Context, Error, NodeState, TopicInfo};
 use varve_types::{NodeId, TopicId, TopicName};
 
+use crate::budget::{Budget, CONTROL_MAX_BYTES};
 use crate::server::{Metrics, Options};
 use crate::sessions::Sessions;
 use crate::translate::host_port;
@@ -107,7 +108,7 @@ pub(crate) struct Shared<B> {
     pub(crate) broker: Arc<B>,
     pub(crate) metrics: Metrics,
     pub(crate) options: Options,
-    pub(crate) budget: Arc<Semaphore>,
+    pub(crate) budget: Arc<Budget>,
     /// Leave to unpack what may grow large: each takes memory that the budget does not count.
     pub(crate) unpacking: Arc<Semaphore>,
     pub(crate) log_limit: LogLimit,
@@ -134,13 +135,17 @@ impl<B: Broker> Shared<B> {
     /// `None`: the advertised address is not `host:port`.
     pub(crate) fn new(broker: Arc<B>, metrics: Metrics, options: Options) -> Option<Self> {
         let advertised = host_port(&options.advertised)?;
-        let budget = options.budget_bytes.max(options.request_max_bytes);
         let info = broker.node();
         // Ids of sessions need only differ from those of the run before.
         let seed = info.now_ms as i32;
         Some(Self {
             node: info.node,
-            budget: Arc::new(Semaphore::new(budget.min(Semaphore::MAX_PERMITS))),
+            budget: Budget::new(
+                options.budget_bytes,
+                options.request_max_bytes,
+                options.control_budget_bytes,
+                CONTROL_MAX_BYTES,
+            ),
             unpacking: Arc::new(Semaphore::new(unpacking_max())),
             log_limit: LogLimit::new(),
             sessions: Mutex::new(Sessions::new(seed)),

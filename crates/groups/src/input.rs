@@ -231,8 +231,8 @@ pub enum Input {
         member_epoch: i32,
         /// Producer of the transaction, which the rim has checked.
         producer: ProducerId,
-        /// For a producer that keeps its epoch: where the log of the group's partition ended when that was checked, or
-        /// before it. The batch must not follow a marker of the producer from there on.
+        /// Where the log of the group's partition ended when that was checked, or before it; `None`: it was not checked.
+        /// The batch must not follow a marker from there on that leaves the producer its epoch.
         since: Option<Offset>,
         /// Positions.
         offsets: Vec<OffsetCommit>,

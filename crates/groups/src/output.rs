@@ -76,7 +76,7 @@ pub enum Output {
         group: GroupName,
         /// Producer.
         producer: ProducerId,
-        /// As in [`crate::Input::TxnCommit`]: the append is refused after a marker of the producer from there on.
+        /// As in [`crate::Input::TxnCommit`]: the append is refused after a marker from there on.
         since: Option<Offset>,
         /// Keys with values; `None`: tombstone.
         records: Vec<(Vec<u8>, Option<Vec<u8>>)>,

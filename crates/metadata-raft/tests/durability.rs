@@ -15,7 +15,7 @@ use varve_metadata_raft::store::Store;
 use varve_metadata_raft::types::{CommandBytes, Entry, LogId, Payload, Vote, log_id, vote};
 use varve_vfs::Workers;
 use varve_vfs::fault::{FaultVfs, Op};
-use varve_vfs::mem::{Answer, Fate, MemVfs, Unsynced};
+use varve_vfs::mem::{Answer, Call, Fate, MemVfs, Unsynced};
 
 const OWNER: u64 = 7;
 
@@ -217,34 +217,52 @@ fn random_fate(rng: &mut Rng) -> impl FnMut(&Unsynced<'_>) -> Fate {
     }
 }
 
+/// A fault that is planted: the syncs that the store forgets.
+type Forgets = fn(&Call<'_>) -> bool;
+
+fn nothing(_: &Call<'_>) -> bool {
+    false
+}
+
+fn answer(forgets: Forgets, call: &Call<'_>) -> Answer {
+    match forgets(call) {
+        true => Answer::Pretend,
+        false => Answer::Go,
+    }
+}
+
 /// Copies the disk just before the operation of it that `left` counts down to.
-fn copy_within(vfs: &MemVfs, left: u64) -> Arc<Mutex<Option<MemVfs>>> {
+fn copy_within(vfs: &MemVfs, left: u64, forgets: Forgets) -> Arc<Mutex<Option<MemVfs>>> {
     let copy = Arc::new(Mutex::new(None));
     let (slot, disk, left) = (copy.clone(), vfs.clone(), Mutex::new(left));
-    vfs.set_hook(Some(Arc::new(move |_| {
+    vfs.set_hook(Some(Arc::new(move |call| {
         let mut left = left.lock().unwrap();
         if *left == 0 {
             slot.lock().unwrap().get_or_insert_with(|| disk.fork());
         }
         *left = left.saturating_sub(1);
-        Answer::Go
+        answer(forgets, call)
     })));
     copy
 }
 
-fn run(seed: u64) {
+fn run(seed: u64, forgets: Forgets) {
     let mut rng = Rng(seed);
     let vfs = MemVfs::new();
+    let remind = |vfs: &MemVfs| {
+        vfs.set_hook(Some(Arc::new(move |call: &Call<'_>| answer(forgets, call))));
+    };
+    remind(&vfs);
     let (mut disk, loaded) = open(&vfs);
     assert!(loaded.is_empty());
     let mut model = Model::default();
     for number in 0..4 + rng.below(10) {
         let before = model.clone();
-        let within = (rng.below(3) == 0).then(|| copy_within(&vfs, rng.below(24)));
+        let within = (rng.below(3) == 0).then(|| copy_within(&vfs, rng.below(24), forgets));
         let what = step(&mut rng, &mut disk, &mut model);
         let at = format!("seed {seed}, operation {number} ({what})");
         if let Some(copy) = within {
-            vfs.set_hook(None);
+            remind(&vfs);
             let copy = copy.lock().unwrap().take();
             if let Some(copy) = copy {
                 match rng.below(3) {
@@ -289,7 +307,7 @@ fn run(seed: u64) {
 #[test]
 fn ten_thousand_sequences_lose_nothing() {
     for seed in 0..10_000 {
-        run(seed);
+        run(seed, nothing);
     }
 }
 
@@ -297,7 +315,38 @@ fn ten_thousand_sequences_lose_nothing() {
 #[ignore = "takes minutes"]
 fn a_million_sequences_lose_nothing() {
     for seed in 10_000..1_000_000 {
-        run(seed);
+        run(seed, nothing);
+    }
+}
+
+fn is_named(call: &Call<'_>, start: &str) -> bool {
+    let name = call.path.file_name().and_then(|name| name.to_str());
+    name.is_some_and(|name| name.starts_with(start))
+}
+
+/// What these sequences find when the store is not what it says: each would let two leaders have one term, or lose what
+/// a majority has.
+#[test]
+fn a_store_that_forgets_a_sync_is_found_out() {
+    let plants: [(&str, Forgets); 4] = [
+        ("the vote is answered before it is durable", |call| {
+            call.op == Op::Sync && is_named(call, "vote")
+        }),
+        ("the vote's name is not", |call| call.op == Op::SyncDir),
+        ("entries are answered before they are", |call| {
+            call.op == Op::Sync && call.path.extension().is_some_and(|e| e == "log")
+        }),
+        ("what was purged is not", |call| {
+            call.op == Op::Sync && is_named(call, "purged")
+        }),
+    ];
+    for (what, forgets) in plants {
+        let found = (0..1_000).find(|seed| {
+            let seed = *seed;
+            std::panic::catch_unwind(move || run(seed, forgets)).is_err()
+        });
+        assert!(found.is_some(), "{what}: 1,000 sequences do not notice");
+        println!("{what}: seed {}", found.unwrap());
     }
 }
 

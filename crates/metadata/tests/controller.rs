@@ -157,6 +157,30 @@ fn a_silent_node_is_fenced_after_a_whole_session_of_this_controller() {
 }
 
 #[test]
+fn preferred_leaders_wait_to_be_asked_for_where_nobody_balances_leaders() {
+    let s = state(&[0, 1, 2], [two_in_sync(6, 3)]);
+    let config = ControllerConfig {
+        balance_leaders: false,
+        ..ControllerConfig::default()
+    };
+    let mut c = Cluster::new(s, &[0, 1], config);
+    while c.state.led_by(NodeId(2)) > 0 {
+        assert!(c.now < 60_000);
+        c.tick(true);
+    }
+    c.alive.insert(2);
+    for _ in 0..20 {
+        c.tick(true);
+    }
+    let topic = c.state.topics().values().next().unwrap();
+    assert!(topic.partitions.iter().all(|p| p.isr.len() == 3));
+    assert_eq!(c.state.led_by(NodeId(2)), 0);
+    // Nothing is due but the ends of sessions.
+    let due = c.controller.next_deadline();
+    assert_eq!(due, Some(c.now + config.session_timeout_ms));
+}
+
+#[test]
 fn a_new_controller_waits_a_whole_session() {
     let s = state(&[0, 1], [create("t", 1, 1, 2)]);
     let mut c = Cluster::new(s, &[0], ControllerConfig::default());

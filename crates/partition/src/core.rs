@@ -1,7 +1,7 @@
 //! One partition on one node: its cursors, its role, and which rule an input belongs to. The rules of a
 //! leader are in `leader`, those of a follower in `follower`; what both need is here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use varve_types::config::Durability;
 use varve_types::{BrokerEpoch, LeaderEpoch, NodeId, Offset};
@@ -219,6 +219,7 @@ impl Core {
             Input::ReplicaProgress(position) => self.replica_progress(now, &position, out),
             Input::Fetched { id, result } => self.fetched(now, id, result, out),
             Input::FetchFailed(id) => self.fetch_failed(now, id),
+            Input::FetchHeld(id) => self.fetch_held(now, id, out),
             Input::Truncated {
                 log_start,
                 log_end,
@@ -442,7 +443,8 @@ impl Core {
     }
 
     /// How far this replica's own log counts as held, under the topic's durability.
-    pub(crate) fn own_end(&self) -> Offset {
+    #[must_use]
+    pub fn own_end(&self) -> Offset {
         match self.config.durability {
             Durability::Fsync if !planted::is(Plant::WrittenIsFlushed) => self.cursors.flushed,
             _ => self.cursors.written,
@@ -566,10 +568,22 @@ impl Core {
         self.committing.len() + self.writing.len()
     }
 
+    /// Nobody waits for the answers to these appends any more: there will be none. The appends stand as they are.
+    pub fn forget_waiting(&mut self, gone: &BTreeSet<Ticket>) {
+        self.committing.forget(gone);
+        self.writing.forget(gone);
+    }
+
     /// Producer sessions, for a snapshot.
     #[must_use]
     pub const fn producers(&self) -> &ProducerTable {
         &self.producers
+    }
+
+    /// Compaction has dropped every record below `upto` that was aborted: what need not be told any more is forgotten.
+    /// Without that the list of a log whose start never moves would only grow.
+    pub fn compacted(&mut self, upto: Offset) {
+        self.producers.trim(upto);
     }
 
     /// Forgets producer sessions that have been idle too long.

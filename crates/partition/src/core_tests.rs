@@ -121,7 +121,7 @@ impl<'a> Words<'a> {
             transactional: ["txn", "verified"].iter().any(|w| self.0.contains(w))
                 || self.named("since").is_some(),
             verified: match (self.0.contains(&"verified"), self.named("since")) {
-                (true, _) => Verified::ByEpoch,
+                (true, _) => Verified::Since(Offset::ZERO),
                 (false, Some(_)) => Verified::Since(self.offset("since")),
                 (false, None) => Verified::No,
             },
@@ -213,6 +213,7 @@ impl<'a> Words<'a> {
                 log_start: self.offset("start"),
             }),
             "fetch-failed" => Input::FetchFailed(id()),
+            "fetch-held" => Input::FetchHeld(id()),
             "truncated" => Input::Truncated {
                 log_start: self
                     .named("start")
@@ -535,3 +536,60 @@ proptest! {
 #[cfg(test)]
 #[path = "transaction_tests.rs"]
 mod transactions;
+
+/// A replica that follows ages sessions by its own clock, as the leader does.
+#[test]
+fn a_follower_forgets_no_session_for_the_times_in_its_batches() {
+    const DAY_MS: i64 = 86_400_000;
+    let now = Now {
+        mono_ms: 1_000,
+        wall_ms: 1_700_000_000_000,
+    };
+    let batch = |from: i64, id| Replicated {
+        base_offset: offset(from),
+        end_offset: offset(from + 1),
+        leader_epoch: LeaderEpoch::ZERO,
+        producer: Some((ProducerId { id, epoch: 0 }, Sequence::ZERO)),
+        unsequenced: None,
+        records: 1,
+        max_timestamp: now.wall_ms - 30 * DAY_MS,
+        transactional: false,
+        marker: None,
+    };
+    let mut core = core();
+    let mut out = Vec::new();
+    let following = Assignment {
+        leader: Some(NodeId(2)),
+        leader_epoch: LeaderEpoch::ZERO,
+        partition_epoch: 0,
+        replicas: vec![NodeId(1), NodeId(2)],
+        isr: vec![NodeId(1), NodeId(2)],
+        min_isr: 1,
+        unclean_epoch: None,
+    };
+    core.step(now, Input::Assign(following), &mut out);
+    let id = out.iter().find_map(|output| match output {
+        Output::Fetch { id, .. } => Some(*id),
+        _ => None,
+    });
+    // The first is committed without this replica: it comes late. The second comes as it is appended.
+    let fetched = Fetched {
+        batches: vec![batch(0, 7), batch(1, 8)],
+        high_watermark: offset(1),
+        log_start: Offset::ZERO,
+    };
+    let fetched = Input::Fetched {
+        id: id.unwrap(),
+        result: Ok(fetched),
+    };
+    core.step(now, fetched, &mut out);
+    let mut known_after = |days| {
+        core.expire_producers(now.wall_ms + days * DAY_MS);
+        let active = core.producers().active();
+        active.map(|a| a.producer.id).collect::<Vec<_>>()
+    };
+    assert_eq!(known_after(0), [7, 8]);
+    assert_eq!(known_after(1), [7, 8]);
+    assert_eq!(known_after(7), [8]);
+    assert_eq!(known_after(8), [0; 0]);
+}

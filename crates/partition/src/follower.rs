@@ -10,7 +10,7 @@ use varve_types::{LeaderEpoch, NodeId, Offset};
 
 use crate::core::{Core, RETRY_MS, Role};
 use crate::epochs::Epochs;
-use crate::input::{FetchId, Fetched, Now, Replicated};
+use crate::input::{FetchId, Fetched, Heard, Now, Replicated};
 use crate::output::{Distrust, FetchRefusal, Output};
 use crate::planted::{self, Plant};
 use crate::producer_state::ProducerTable;
@@ -131,6 +131,15 @@ impl Core {
         }
     }
 
+    pub(crate) fn fetch_held(&mut self, now: Now, id: FetchId, out: &mut Vec<Output>) {
+        if let Role::Follower(follower) = &mut self.role
+            && follower.outstanding == Some(id)
+        {
+            follower.outstanding = None;
+            self.fetch_if_at_rest(now, out);
+        }
+    }
+
     pub(crate) fn fetched(
         &mut self,
         now: Now,
@@ -151,7 +160,7 @@ impl Core {
         follower.outstanding = None;
         let leader = follower.leader;
         let done = match result {
-            Ok(fetched) => self.apply(id, &fetched, out),
+            Ok(fetched) => self.apply(now, id, &fetched, out),
             Err(FetchRefusal::Diverging { epoch, end_offset }) => {
                 self.reconcile(epoch, end_offset, out)
             }
@@ -184,6 +193,7 @@ impl Core {
 
     fn apply(
         &mut self,
+        now: Now,
         id: FetchId,
         fetched: &Fetched,
         out: &mut Vec<Output>,
@@ -204,7 +214,12 @@ impl Core {
         for batch in &fetched.batches {
             self.epochs.assign(batch.leader_epoch, batch.base_offset);
             if !planted::is(Plant::ForgetProducers) {
-                self.producers.follow(batch);
+                // Nothing that an in-sync replica does not have is committed: that it is says that this one is behind.
+                let heard = match batch.end_offset > fetched.high_watermark {
+                    true => Heard::Now(now.wall_ms),
+                    false => Heard::Late(now.wall_ms),
+                };
+                self.producers.follow(batch, heard);
             }
         }
         if let Some(last) = fetched.batches.last() {

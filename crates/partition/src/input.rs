@@ -1,10 +1,10 @@
 //! What happens to a partition.
 
 use varve_record::{BatchHeader, EndMarker};
-use varve_types::{Acks, BrokerEpoch, LeaderEpoch, NodeId, Offset, ProducerId, Sequence};
+use varve_types::{Acks, BrokerEpoch, LeaderEpoch, NodeId, Offset, ProducerId, Sequence, limits};
 
 use crate::output::FetchRefusal;
-use crate::producer_state::ProducerTable;
+use crate::producer_state::{DAY_MS, ProducerTable};
 
 /// Names one append or one fetch of a follower between its arrival and its answer. Chosen by the rim,
 /// never reused.
@@ -36,11 +36,10 @@ pub enum Verified {
     /// Nothing.
     #[default]
     No,
-    /// The coordinator has durably registered this partition in the transaction of the batch's epoch, which is the only
-    /// one that this epoch has (KIP-890).
-    ByEpoch,
-    /// It had, at a time when this log ended here or later. The producer keeps its epoch, so that a marker of its
-    /// from here on says that the transaction is over (KIP-98).
+    /// The coordinator had durably registered this partition in the transaction of the batch's epoch at a time when this
+    /// log ended here or later. A marker from here on that leaves the producer its epoch (KIP-98) says that this
+    /// transaction is over. What kind of end a transaction will have is not known before it comes: a producer whose
+    /// epoch was to be raised (KIP-890) may keep it after all.
     Since(Offset),
 }
 
@@ -160,7 +159,8 @@ pub struct Replicated {
     pub unsequenced: Option<ProducerId>,
     /// Number of records the producer sent in it.
     pub records: u32,
-    /// Greatest timestamp, milliseconds since the Unix epoch.
+    /// Greatest timestamp, milliseconds since the Unix epoch. A client's, most of the time: it says little of when the
+    /// batch was appended.
     pub max_timestamp: i64,
     /// It has records of a transaction.
     pub transactional: bool,
@@ -188,6 +188,36 @@ impl Replicated {
                 && !header.is_control()
                 && header.record_count > 0,
             marker: ends.map(|(end, producer)| TransactionEnd { producer, end }),
+        }
+    }
+}
+
+/// When a node comes to know a batch, by its wall clock in milliseconds since the Unix epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Heard {
+    /// When it was appended, give or take the way from the leader.
+    Now(i64),
+    /// Some time after that: it was read back, or copied by a replica that is behind.
+    Late(i64),
+}
+
+impl Heard {
+    pub(crate) const fn now_ms(self) -> i64 {
+        match self {
+            Self::Now(ms) | Self::Late(ms) => ms,
+        }
+    }
+
+    /// When the session of the batch counts as used. The time in a batch is its client's, so of one that was heard late
+    /// nobody knows it. A session is not given up for an old time: it has a day from now on to be used again. It is
+    /// not made younger than that either: its place may be wanted, and a log has the sessions of all its years.
+    pub(crate) fn used_ms(self, batch: &Replicated) -> i64 {
+        match self {
+            Self::Now(ms) => ms,
+            Self::Late(ms) => {
+                let least = ms.saturating_sub(limits::PRODUCER_IDLE_EXPIRY_MS - DAY_MS);
+                batch.max_timestamp.clamp(least, ms)
+            }
         }
     }
 }
@@ -250,6 +280,9 @@ pub enum Input {
     },
     /// No answer will come: the connection is gone, or the wait was too long.
     FetchFailed(FetchId),
+    /// The fetch was held back and never sent, and one may go now. It is asked afresh: where the log ends was
+    /// said when it was held back, and has been said again since.
+    FetchHeld(FetchId),
     /// The log was cut, or begun anew, as asked.
     Truncated {
         /// Oldest offset now.

@@ -26,8 +26,8 @@ mod transactions;
 pub use crate::core::{Core, CoreConfig, Recovered};
 pub use epochs::Epochs;
 pub use input::{
-    Append, Assignment, FetchId, Fetched, Input, IsrRefusal, Now, Position, Replicated, Ticket,
-    TransactionEnd, Verified,
+    Append, Assignment, FetchId, Fetched, Heard, Input, IsrRefusal, Now, Position, Replicated,
+    Ticket, TransactionEnd, Verified,
 };
 pub use output::{Accepted, Distrust, FetchGrant, FetchRefusal, Output, Rejection};
 pub use producer_codec::SnapshotError;

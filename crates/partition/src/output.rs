@@ -62,6 +62,9 @@ pub enum Rejection {
     /// The first append of a transaction, and nobody has said that the coordinator knows of this partition. The
     /// rim registers it there, durably, and repeats with [`crate::Append::verified`]; clients never see this.
     TransactionUnverified,
+    /// The transaction that the batch was verified for has ended, and left the producer its epoch: the batch may be
+    /// late, or of the next one. Asked again, the coordinator knows.
+    TransactionOver,
     /// The producer has an open transaction here that the batch is no part of, or a marker would end one that
     /// it does not belong to.
     InvalidTransactionState,
@@ -96,6 +99,7 @@ impl Rejection {
             Self::TransactionUnverified | Self::InvalidTransactionState => {
                 ErrorKind::InvalidTransactionState
             }
+            Self::TransactionOver => ErrorKind::ConcurrentTransactions,
             Self::CoordinatorFenced { .. } => ErrorKind::NotCoordinator,
             Self::StorageFull => ErrorKind::StorageFull,
             Self::StorageFailed => ErrorKind::StorageError,

@@ -1,7 +1,7 @@
 //! Appends that wait for an offset to be written or committed: plain ordered data. An entry leaves
-//! exactly once, by completion or by refusal.
+//! exactly once, by completion or by refusal, unless nobody waits for it any more.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use varve_types::Offset;
 
@@ -43,6 +43,11 @@ impl PendingAcks {
     /// Takes everything, in order.
     pub(crate) fn refuse_all(&mut self) -> impl Iterator<Item = Ticket> {
         std::mem::take(&mut self.by_end).into_keys().map(|(_, t)| t)
+    }
+
+    /// Drops these without an answer.
+    pub(crate) fn forget(&mut self, gone: &BTreeSet<Ticket>) {
+        self.by_end.retain(|(_, ticket), _| !gone.contains(ticket));
     }
 
     /// Number of appends that wait.

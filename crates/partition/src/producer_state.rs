@@ -4,9 +4,11 @@
 //!
 //! Invariants: a session's epoch never decreases; a session remembers at most
 //! `limits::PRODUCER_BATCHES_REMEMBERED` batches, contiguous in sequence; a session has at most one open
-//! transaction, of its own epoch, and is not forgotten while it has. A marker raises the session's epoch above
+//! transaction, of its own epoch, and is not forgotten while it has. Sessions age by the clocks of nodes, never by
+//! the times of clients. A marker raises the session's epoch above
 //! that of the transaction it ends, so nothing that belongs to the transaction can follow it (KIP-890). Where the
 //! producer keeps its epoch (KIP-98), markers are numbered, and what was verified before the last one begins nothing.
+//! Of which kind an end is shows when it comes, so nothing is verified for longer than that.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, VecDeque};
@@ -14,10 +16,13 @@ use std::collections::{BTreeMap, VecDeque};
 use varve_record::{BatchHeader, EndMarker, Marker};
 use varve_types::{Offset, ProducerId, Sequence, limits};
 
-use crate::input::{Append, Replicated, TransactionEnd, Verified};
+use crate::input::{Append, Heard, Replicated, TransactionEnd, Verified};
 use crate::output::Rejection;
 use crate::planted::{self, Plant};
 use crate::transactions::{Aborted, AbortedList, Transactions};
+
+/// A session that was idle for less is never given up for another.
+pub(crate) const DAY_MS: i64 = 86_400_000;
 
 /// A remembered batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,10 +61,21 @@ impl Session {
         }
     }
 
-    fn next(&self) -> Sequence {
-        self.batches
-            .back()
-            .map_or(Sequence::ZERO, |b| b.first.plus(b.records))
+    /// Where its next batch begins; `None`: wherever it says. What is left of a session in the log may be the end of a
+    /// transaction alone: where it keeps the epoch, the sequences go on behind batches that retention has removed.
+    /// Where it raised the epoch, the first of the new one begins anew.
+    fn next(&self) -> Option<Sequence> {
+        match self.batches.back() {
+            Some(last) => Some(last.first.plus(last.records)),
+            None if self.number > 0 => None,
+            None => Some(Sequence::ZERO),
+        }
+    }
+
+    /// Offset of the last that is known of it.
+    fn last(&self) -> Option<Offset> {
+        let batch = self.batches.back().map(|b| b.base_offset);
+        batch.max(self.marker)
     }
 
     /// A newer session of the same producer begins.
@@ -150,6 +166,8 @@ impl ProducerTable {
         let session = self.sessions.get(&producer.id);
         self.judge_transaction(append, producer, session)?;
         let Some(session) = session else {
+            // It may be a repeat of what was appended, and was forgotten with its session: appended again it would be there
+            // twice, and nobody would know. Producers that are told so begin a new session.
             if sequence != Sequence::ZERO {
                 return Err(Rejection::UnknownProducer);
             }
@@ -161,13 +179,13 @@ impl ProducerTable {
             };
         };
         let expected = if producer.epoch > session.epoch {
-            Sequence::ZERO
+            Some(Sequence::ZERO)
         } else {
             session.next()
         };
-        if sequence == expected {
+        let Some(expected) = expected.filter(|expected| sequence != *expected) else {
             return Ok(Verdict::Append);
-        }
+        };
         if producer.epoch == session.epoch {
             let same = |b: &&Remembered| b.first == sequence && b.records == append.records;
             if let Some(batch) = session.batches.iter().find(same) {
@@ -194,8 +212,8 @@ impl ProducerTable {
                 current_epoch: session.epoch,
             });
         }
-        if append.transactional && Self::is_stale(append.verified, producer, session) {
-            return Err(Rejection::TransactionUnverified);
+        if append.transactional && Self::is_over(append.verified, producer, session) {
+            return Err(Rejection::TransactionOver);
         }
         if let Some(session) = session.filter(|s| s.open.is_some()) {
             // The open one ends by its marker, and by nothing else.
@@ -216,12 +234,13 @@ impl ProducerTable {
         Ok(())
     }
 
-    /// Whether the session has had a marker since its batch was verified: the batch is of a transaction that is over.
-    fn is_stale(verified: Verified, producer: ProducerId, session: Option<&Session>) -> bool {
+    /// Whether the transaction that a batch was verified for has ended since, and its session kept its epoch. The
+    /// marker that raised the session to this epoch ended one of the epoch before, and says nothing of this one's.
+    fn is_over(verified: Verified, producer: ProducerId, session: Option<&Session>) -> bool {
         let Verified::Since(end) = verified else {
             return false;
         };
-        let session = session.filter(|s| s.epoch == producer.epoch);
+        let session = session.filter(|s| s.epoch == producer.epoch && s.number > 0);
         let marker = session.and_then(|s| s.marker);
         marker.is_some_and(|at| at >= end)
     }
@@ -293,43 +312,76 @@ impl ProducerTable {
             let old = self.sessions.remove(&idle);
             self.undo.push((base_offset, idle, old));
         }
-        self.follow(&batch);
+        self.follow(&batch, Heard::Now(now_ms));
     }
 
     /// Learns from a batch that a leader has taken and that is not written here yet. Undone as
     /// [`Self::append`] is.
-    pub(crate) fn follow(&mut self, batch: &Replicated) {
+    pub(crate) fn follow(&mut self, batch: &Replicated, heard: Heard) {
         if let Some(id) = producer_of(batch) {
+            for (idle, old) in self.thin_for(id, heard.now_ms()) {
+                self.undo.push((batch.base_offset, idle, Some(old)));
+            }
             let before = self.sessions.get(&id).cloned();
             self.undo.push((batch.base_offset, id, before));
-            self.learn(batch);
+            self.note_batch(batch, heard);
         }
     }
 
     /// Learns from a batch that is in the log.
-    pub fn learn(&mut self, batch: &Replicated) {
-        match (batch.marker, batch.producer, batch.unsequenced) {
-            (Some(marker), ..) => self.note_marker(&marker, batch.base_offset, batch.max_timestamp),
-            (None, Some((producer, first)), _) => self.note(producer, Some(first), batch),
-            (None, None, Some(producer)) => self.note(producer, None, batch),
-            (None, None, None) => {}
+    pub fn learn(&mut self, batch: &Replicated, heard: Heard) {
+        if let Some(id) = producer_of(batch) {
+            self.thin_for(id, heard.now_ms());
+            self.note_batch(batch, heard);
         }
     }
 
     /// Learns from a stored batch, when state is rebuilt after a restart. `end` is what a control batch says:
     /// see [`Replicated::of`].
-    pub fn replay(&mut self, header: &BatchHeader, end: Option<EndMarker>) {
-        self.learn(&Replicated::of(header, end));
+    pub fn replay(&mut self, header: &BatchHeader, end: Option<EndMarker>, now_ms: i64) {
+        self.learn(&Replicated::of(header, end), Heard::Late(now_ms));
     }
 
-    fn note(&mut self, producer: ProducerId, first: Option<Sequence>, batch: &Replicated) {
-        let now_ms = batch.max_timestamp;
+    /// Leaders keep to their limit by what they refuse. Whoever reads all of a log meets more sessions than any leader
+    /// had at a time, and lets go of those that were used first before another one comes.
+    fn thin_for(&mut self, new: i64, now_ms: i64) -> Vec<(i64, Session)> {
+        const MOST: usize = limits::PRODUCERS_PER_PARTITION_MAX;
+        if self.sessions.len() < 2 * MOST || self.sessions.contains_key(&new) {
+            return Vec::new();
+        }
+        let idle = |s: &Session| s.open.is_none() && now_ms.saturating_sub(s.last_used_ms) > DAY_MS;
+        let all = self.sessions.iter().filter(|(_, s)| idle(s));
+        let mut oldest: Vec<_> = all.map(|(id, s)| (s.last_used_ms, s.last(), *id)).collect();
+        oldest.sort_unstable();
+        oldest.truncate(self.sessions.len() - MOST);
+        let gone = oldest.into_iter();
+        gone.filter_map(|(.., id)| self.sessions.remove(&id).map(|old| (id, old)))
+            .collect()
+    }
+
+    fn note_batch(&mut self, batch: &Replicated, heard: Heard) {
+        let used_ms = heard.used_ms(batch);
+        match (batch.marker, batch.producer, batch.unsequenced) {
+            (Some(marker), ..) => self.note_marker(&marker, batch.base_offset, used_ms),
+            (None, Some((producer, first)), _) => self.note(producer, Some(first), batch, used_ms),
+            (None, None, Some(producer)) => self.note(producer, None, batch, used_ms),
+            (None, None, None) => {}
+        }
+    }
+
+    fn note(
+        &mut self,
+        producer: ProducerId,
+        first: Option<Sequence>,
+        batch: &Replicated,
+        used_ms: i64,
+    ) {
         let session = self
             .sessions
             .entry(producer.id)
-            .or_insert_with(|| Session::new(producer.epoch, now_ms));
+            .or_insert_with(|| Session::new(producer.epoch, used_ms));
         session.raise(producer.epoch);
-        session.last_used_ms = session.last_used_ms.max(now_ms);
+        session.last_used_ms = session.last_used_ms.max(used_ms);
         if let Some(first) = first {
             if session.batches.len() == limits::PRODUCER_BATCHES_REMEMBERED {
                 session.batches.pop_front();
@@ -346,16 +398,16 @@ impl ProducerTable {
         }
     }
 
-    fn note_marker(&mut self, marker: &TransactionEnd, at: Offset, now_ms: i64) {
+    fn note_marker(&mut self, marker: &TransactionEnd, at: Offset, used_ms: i64) {
         let TransactionEnd { producer, end } = marker;
         let session = self
             .sessions
             .entry(producer.id)
-            .or_insert_with(|| Session::new(producer.epoch, now_ms));
+            .or_insert_with(|| Session::new(producer.epoch, used_ms));
         if !planted::is(Plant::NoEpochBumpByMarker) {
             session.raise(producer.epoch);
         }
-        session.last_used_ms = session.last_used_ms.max(now_ms);
+        session.last_used_ms = session.last_used_ms.max(used_ms);
         session.coordinator_epoch = session.coordinator_epoch.max(end.coordinator_epoch);
         session.number = session.number.max(end.number.unwrap_or(0));
         session.marker = Some(at);
@@ -397,9 +449,8 @@ impl ProducerTable {
 
     /// The session that has been idle longest, if that is more than a day.
     fn oldest_idle(&self, now_ms: i64) -> Option<i64> {
-        const DAY_MS: i64 = 86_400_000;
         let free = self.sessions.iter().filter(|(_, s)| s.open.is_none());
-        let (id, session) = free.min_by_key(|(_, s)| s.last_used_ms)?;
+        let (id, session) = free.min_by_key(|(_, s)| (s.last_used_ms, s.last()))?;
         (now_ms.saturating_sub(session.last_used_ms) > DAY_MS).then_some(*id)
     }
 

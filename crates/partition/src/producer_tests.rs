@@ -137,6 +137,117 @@ fn idle_sessions_expire() {
     assert!(t.is_empty());
 }
 
+fn replicated(producer: ProducerId, first: i32, at: i64, max_timestamp: i64) -> Replicated {
+    Replicated {
+        base_offset: o(at),
+        end_offset: o(at + 1),
+        leader_epoch: varve_types::LeaderEpoch::ZERO,
+        producer: Some((producer, seq(first))),
+        unsequenced: None,
+        records: 1,
+        max_timestamp,
+        transactional: false,
+        marker: None,
+    }
+}
+
+const NOW_MS: i64 = 1_700_000_000_000;
+
+/// Records of last month are written today.
+#[test]
+fn the_time_in_a_batch_makes_no_session_old() {
+    let old = replicated(P, 0, 0, NOW_MS - 30 * DAY_MS);
+    let mut follower = ProducerTable::default();
+    follower.follow(&old, Heard::Now(NOW_MS));
+    let of_a_day = NOW_MS + DAY_MS;
+    let known = |t: &ProducerTable| judge(t, P, seq(0), 1, NOW_MS) != Ok(Verdict::Append);
+    follower.expire(NOW_MS + limits::PRODUCER_IDLE_EXPIRY_MS);
+    assert!(known(&follower));
+    follower.expire(NOW_MS + limits::PRODUCER_IDLE_EXPIRY_MS + 1);
+    assert!(!known(&follower));
+    // Of what is read back nobody knows how old it is.
+    let mut restarted = ProducerTable::default();
+    restarted.learn(&old, Heard::Late(NOW_MS));
+    restarted.expire(of_a_day);
+    assert!(known(&restarted));
+    // What is saved keeps that.
+    let mut again = ProducerTable::decode(&restarted.encode()).unwrap();
+    again.expire(of_a_day);
+    assert!(known(&again));
+    again.expire(of_a_day + 1);
+    assert!(!known(&again));
+    // Nor does a time that has not come keep one for ever.
+    let mut ahead = ProducerTable::default();
+    let early = replicated(P, 0, 0, i64::MAX);
+    ahead.learn(&early, Heard::Late(NOW_MS));
+    ahead.expire(NOW_MS + limits::PRODUCER_IDLE_EXPIRY_MS + 1);
+    assert!(ahead.is_empty());
+}
+
+/// A log has the sessions of all its years; whoever reads it takes no harm, and takes new producers at once.
+#[test]
+fn a_long_log_leaves_room_for_new_sessions() {
+    const MOST: i64 = limits::PRODUCERS_PER_PARTITION_MAX as i64;
+    let mut t = ProducerTable::default();
+    let mut most = 0;
+    for id in 0..3 * MOST {
+        let producer = ProducerId { id, epoch: 0 };
+        let batch = replicated(producer, 0, id, NOW_MS - 30 * DAY_MS);
+        t.learn(&batch, Heard::Late(NOW_MS));
+        most = most.max(t.len());
+    }
+    assert_eq!(most, 2 * MOST as usize);
+    let last = ProducerId {
+        id: 3 * MOST - 1,
+        epoch: 0,
+    };
+    let base_offset = o(last.id);
+    let repeat = judge(&t, last, seq(0), 1, NOW_MS);
+    assert_eq!(repeat, Ok(Verdict::Duplicate { base_offset }), "the newest");
+    let new = ProducerId { id: -1, epoch: 0 };
+    assert_eq!(judge(&t, new, seq(0), 1, NOW_MS), Ok(Verdict::Append));
+    // What makes room is undone with the batch that needed it.
+    assert_eq!(t.len(), 2 * MOST as usize);
+    let before = t.clone();
+    t.follow(&replicated(new, 0, MOST * 20, 0), Heard::Late(NOW_MS));
+    assert_eq!(t.len(), MOST as usize + 1);
+    t.roll_back();
+    assert_eq!(t, before);
+}
+
+/// What is left of a session is the end of a transaction, whose batches retention has removed.
+#[test]
+fn a_session_known_by_its_end_alone_goes_on_where_it_was() {
+    let kept = ProducerId { id: 7, epoch: 0 };
+    let end = |producer, number| Replicated {
+        producer: None,
+        marker: Some(TransactionEnd {
+            producer,
+            end: EndMarker {
+                marker: Marker::Commit,
+                coordinator_epoch: 4,
+                number,
+            },
+        }),
+        ..replicated(producer, 0, 0, NOW_MS)
+    };
+    let mut t = ProducerTable::default();
+    t.learn(&end(kept, Some(3)), Heard::Late(NOW_MS));
+    let next = |first| Append {
+        verified: Verified::Since(o(1)),
+        ..transactional(kept, first, 5)
+    };
+    take(&mut t, &next(51), 1);
+    // From there on there are no gaps.
+    let gap = Err(Rejection::OutOfOrderSequence { expected: 56 });
+    assert_eq!(t.judge(&next(61), 0), gap);
+    // In an epoch that the marker began, nothing was before.
+    let raised = ProducerId { id: 9, epoch: 1 };
+    t.learn(&end(raised, None), Heard::Late(NOW_MS));
+    let gap = Err(Rejection::OutOfOrderSequence { expected: 0 });
+    assert_eq!(t.judge(&verified(raised, 51, 5), 0), gap);
+}
+
 #[test]
 fn snapshots_round_trip() {
     for t in [table(), in_transactions()] {
@@ -153,7 +264,7 @@ fn transactional(producer: ProducerId, first: i32, records: u32) -> Append {
 
 fn verified(producer: ProducerId, first: i32, records: u32) -> Append {
     Append {
-        verified: Verified::ByEpoch,
+        verified: Verified::Since(Offset::ZERO),
         ..transactional(producer, first, records)
     }
 }
@@ -349,13 +460,45 @@ fn what_was_verified_before_the_last_marker_begins_nothing() {
     let mut t = table();
     take(&mut t, &since(70, 70, 5), 70);
     take(&mut t, &numbered(Marker::Commit, 4, 1), 75);
-    let unverified = Err(Rejection::TransactionUnverified);
-    assert_eq!(t.judge(&since(70, 75, 5), 0), unverified);
-    assert_eq!(t.judge(&since(75, 75, 5), 0), unverified);
+    let over = Err(Rejection::TransactionOver);
+    assert_eq!(t.judge(&since(70, 75, 5), 0), over);
+    assert_eq!(t.judge(&since(75, 75, 5), 0), over);
     take(&mut t, &since(76, 75, 5), 76);
     // Nor does it join what began since.
-    assert_eq!(t.judge(&since(70, 80, 5), 0), unverified);
+    assert_eq!(t.judge(&since(70, 80, 5), 0), over);
     take(&mut t, &transactional(P, 80, 5), 81);
+}
+
+/// Whether an end keeps the epoch is for the end to say: one that raised it before says nothing of the next.
+#[test]
+fn ends_of_both_kinds_follow_each_other() {
+    let mut t = table();
+    take(&mut t, &since(70, 70, 5), 70);
+    // The next transaction was verified before this marker came: its epoch is its own.
+    take(&mut t, &marker(NEXT, Marker::Commit, 4), 75);
+    let next = |end, first| Append {
+        verified: Verified::Since(o(end)),
+        ..transactional(NEXT, first, 5)
+    };
+    take(&mut t, &next(70, 0), 76);
+    let end = EndMarker {
+        marker: Marker::Commit,
+        coordinator_epoch: 4,
+        number: Some(1),
+    };
+    let end = TransactionEnd {
+        producer: NEXT,
+        end,
+    };
+    take(&mut t, &Append::end_of_transaction(Ticket(0), end), 81);
+    let over = Err(Rejection::TransactionOver);
+    assert_eq!(t.judge(&next(70, 5), 0), over);
+    assert_eq!(t.open_count(), 0);
+    take(&mut t, &next(82, 5), 82);
+    let third = ProducerId { id: 7, epoch: 3 };
+    take(&mut t, &marker(third, Marker::Abort, 4), 87);
+    assert_eq!(t.open_count(), 0);
+    assert_eq!(ProducerTable::decode(&t.encode()).unwrap().len(), 1);
 }
 
 #[test]
@@ -386,15 +529,36 @@ fn what_compaction_emptied_opens_nothing() {
     builder.set_transaction(P, seq(0));
     let mut header = *builder.build_batch().unwrap().header();
     let mut t = ProducerTable::default();
-    t.replay(&header, None);
+    t.replay(&header, None, 5);
     assert_eq!(t.open_count(), 1);
     header.record_count = 0;
     let mut t = ProducerTable::default();
-    t.replay(&header, None);
+    t.replay(&header, None, 5);
     assert_eq!((t.len(), t.open_count()), (1, 0));
 }
 
 proptest! {
+    /// Leader and follower forget the same sessions, whatever times clients put into their batches.
+    #[test]
+    fn replicas_forget_alike(
+        steps in proptest::collection::vec((0_i64..6, -60 * DAY_MS..60 * DAY_MS, 0..3 * DAY_MS), 1..60),
+    ) {
+        let (mut leader, mut follower) = (ProducerTable::default(), ProducerTable::default());
+        let mut now_ms = NOW_MS;
+        for (at, (id, skew_ms, pause_ms)) in steps.into_iter().enumerate() {
+            let producer = ProducerId { id, epoch: 0 };
+            let known = leader.sessions.get(&id);
+            let next = known.and_then(Session::next).unwrap_or(Sequence::ZERO);
+            leader.append(&plain(producer, next, 1), o(at as i64), now_ms);
+            let batch = replicated(producer, next.get(), at as i64, now_ms + skew_ms);
+            follower.follow(&batch, Heard::Now(now_ms));
+            now_ms += pause_ms;
+            leader.expire(now_ms);
+            follower.expire(now_ms);
+            prop_assert_eq!(&leader.sessions, &follower.sessions);
+        }
+    }
+
     #[test]
     fn arbitrary_snapshots_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
         let _ = ProducerTable::decode(&bytes);

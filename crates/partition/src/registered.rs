@@ -1,7 +1,7 @@
 //! Which producers' transactions a partition is known to be registered in, so that their further batches need no
 //! question. A cache: what it forgets is asked again, and what it holds too long does no harm: where the epoch of a
-//! producer is raised with the end of each transaction the partition refuses the old one, and where the producer
-//! keeps its epoch the partition refuses what was verified before its last marker.
+//! producer is raised with the end of a transaction the partition refuses the old one, and where the producer
+//! keeps its epoch the partition refuses what was verified before that end.
 //!
 //! Invariants: of one leadership; at most a fixed number of producers. Never decides what may be appended.
 
@@ -60,6 +60,11 @@ impl Registered {
         }
     }
 
+    /// The partition has refused it: it is to be asked again.
+    pub fn forget(&mut self, producer: ProducerId) {
+        self.0.remove(&producer.id);
+    }
+
     /// Another leadership begins: what others have written meanwhile is not known.
     pub fn clear(&mut self) {
         self.0.clear();
@@ -105,17 +110,20 @@ mod tests {
     #[test]
     fn one_transaction_is_remembered_until_its_marker() {
         let mut known = Registered::default();
-        let knows = |known: &Registered, epoch| known.verified(session(epoch)) == Verified::ByEpoch;
-        known.note(session(3), Verified::ByEpoch);
+        let knows = |known: &Registered, epoch| known.verified(session(epoch)) == since(10);
+        known.note(session(3), since(10));
         assert!(knows(&known, 3) && !knows(&known, 4) && !knows(&known, 2));
         // The next one was registered before an older marker was repeated.
-        known.note(session(4), Verified::ByEpoch);
+        known.note(session(4), since(10));
         known.ended(session(4), None);
         assert!(knows(&known, 4));
         known.ended(session(5), None);
         assert!(!knows(&known, 4));
-        known.note(session(6), Verified::ByEpoch);
+        known.note(session(6), since(10));
         known.clear();
+        assert!(!knows(&known, 6));
+        known.note(session(6), since(10));
+        known.forget(session(6));
         assert!(!knows(&known, 6));
     }
 

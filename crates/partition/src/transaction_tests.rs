@@ -6,8 +6,10 @@ use std::collections::BTreeMap;
 use varve_types::limits;
 
 use super::*;
+use crate::Heard;
 
 const PRODUCERS: usize = 3;
+const HEARD: Heard = Heard::Late(NOW.wall_ms);
 
 #[derive(Debug, Clone)]
 enum Op {
@@ -41,7 +43,6 @@ enum Op {
 #[derive(Debug, Clone, Copy)]
 enum Known {
     Nothing,
-    ByEpoch,
     /// Since so many batches before the end of the log.
     Before(usize),
 }
@@ -49,7 +50,7 @@ enum Known {
 fn known() -> impl Strategy<Value = Known> {
     prop_oneof![
         1 => Just(Known::Nothing),
-        2 => Just(Known::ByEpoch),
+        2 => Just(Known::Before(0)),
         2 => (0_usize..3).prop_map(Known::Before),
     ]
 }
@@ -191,14 +192,16 @@ impl World {
             }
             _ => {}
         }
-        let last_marker = own().filter(|b| b.marker.is_some() && epoch_of(b) == producer.epoch);
-        let last_marker = last_marker.map(|b| b.base_offset).max();
-        let stale = match append.verified {
-            Verified::Since(end) => last_marker.is_some_and(|at| at >= end),
-            Verified::No | Verified::ByEpoch => false,
+        let numbered = |b: &&Replicated| b.marker.is_some_and(|m| m.end.number.is_some());
+        let kept = own().filter(numbered);
+        let kept = kept.filter(|b| epoch_of(b) == producer.epoch);
+        let last_end = kept.map(|b| b.base_offset).max();
+        let over = match append.verified {
+            Verified::Since(end) => last_end.is_some_and(|at| at >= end),
+            Verified::No => false,
         };
-        if append.transactional && stale {
-            return Err(Rejection::TransactionUnverified);
+        if append.transactional && over {
+            return Err(Rejection::TransactionOver);
         }
         if open.is_some() && !(append.transactional && epoch == Some(producer.epoch)) {
             return Err(Rejection::InvalidTransactionState);
@@ -216,7 +219,9 @@ impl World {
         let last = batches
             .len()
             .saturating_sub(limits::PRODUCER_BATCHES_REMEMBERED);
-        if sequence == next {
+        // Of an epoch that is known by the end of a transaction alone, the sequences may have begun long before.
+        let anywhere = batches.is_empty() && last_end.is_some();
+        if sequence == next || anywhere {
             Ok(true)
         } else if batches[last..].contains(&(sequence, append.records)) {
             Ok(false)
@@ -288,7 +293,6 @@ impl World {
                 let ago = |n: &usize| self.log.iter().rev().nth(*n).map(|b| b.end_offset);
                 let verified = match verified {
                     Known::Nothing => Verified::No,
-                    Known::ByEpoch => Verified::ByEpoch,
                     Known::Before(n) => Verified::Since(ago(n).unwrap_or(Offset::ZERO)),
                 };
                 let append = Append {
@@ -406,9 +410,9 @@ impl World {
         self.log.retain(|b| b.end_offset <= written);
         let half = self.log.len() / 2;
         let mut table = ProducerTable::default();
-        self.log[..half].iter().for_each(|b| table.learn(b));
+        self.log[..half].iter().for_each(|b| table.learn(b, HEARD));
         let mut table = ProducerTable::decode(&table.encode()).unwrap();
-        self.log[half..].iter().for_each(|b| table.learn(b));
+        self.log[half..].iter().for_each(|b| table.learn(b, HEARD));
         let recovered = Recovered {
             log_end: written,
             high_watermark: self.core.high_watermark(),
@@ -451,7 +455,7 @@ impl World {
             assert_eq!(found.collect::<Vec<_>>(), expected.collect::<Vec<_>>());
         }
         let mut replayed = ProducerTable::default();
-        self.log.iter().for_each(|b| replayed.learn(b));
+        self.log.iter().for_each(|b| replayed.learn(b, HEARD));
         replayed.stable_below(high_watermark);
         let table = &self.core.producers;
         assert_eq!(replayed.sessions, table.sessions);
@@ -495,20 +499,29 @@ fn planted_bugs_are_noticed() {
         records: 2,
         verified,
     };
-    let end = Op::End {
+    let end = |keep| Op::End {
         producer: 0,
         commit: true,
+        keep,
     };
     let history = [
-        records(false),
-        records(true),
+        records(Known::Nothing),
+        records(Known::Before(0)),
         Op::Write,
         Op::Flush,
         Op::Restart,
-        end,
+        end(false),
         // The batch of the transaction that has ended comes again.
         Op::Repeat { nth: 1 },
-        records(true),
+        records(Known::Before(0)),
+        end(true),
+        records(Known::Before(0)),
+        end(true),
+        records(Known::Before(0)),
+        // The marker before the last.
+        Op::Repeat { nth: 4 },
+        Op::Write,
+        Op::Flush,
     ];
     let notices = || {
         let mut world = World::new();

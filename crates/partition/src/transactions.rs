@@ -26,18 +26,37 @@ impl Aborted {
 }
 
 /// The aborted transactions of a log, by marker.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 pub struct AbortedList {
     /// Markers rising.
     list: Vec<Aborted>,
     /// Greatest number of offsets between the first record of one and its marker.
     longest: u64,
+    /// Those whose marker is below were forgotten, because the log has nothing of them. An older view of it may.
+    floor: Offset,
 }
+
+/// What was forgotten makes no difference: the log is without it.
+impl PartialEq for AbortedList {
+    fn eq(&self, other: &Self) -> bool {
+        self.list == other.list
+    }
+}
+
+impl Eq for AbortedList {}
 
 impl AbortedList {
     fn new(list: Vec<Aborted>) -> Self {
-        let longest = list.iter().map(Aborted::span).max().unwrap_or(0);
-        Self { list, longest }
+        let mut new = Self {
+            list,
+            ..Self::default()
+        };
+        new.measure();
+        new
+    }
+
+    fn measure(&mut self) {
+        self.longest = self.list.iter().map(Aborted::span).max().unwrap_or(0);
     }
 
     fn push(&mut self, aborted: Aborted) {
@@ -50,14 +69,25 @@ impl AbortedList {
         let keep = self.list.partition_point(|a| a.last < end);
         if keep < self.list.len() {
             self.list.truncate(keep);
-            self.longest = self.list.iter().map(Aborted::span).max().unwrap_or(0);
+            self.measure();
         }
     }
 
-    /// Records below `start` are gone.
+    /// Of those whose marker is below `start` the log has no records.
     fn trim(&mut self, start: Offset) {
+        self.floor = self.floor.max(start);
         let gone = self.list.partition_point(|a| a.last < start);
-        self.list.drain(..gone);
+        if gone > 0 {
+            self.list.drain(..gone);
+            self.measure();
+        }
+    }
+
+    /// Whoever reads what the log had before it was trimmed or compacted finds nothing here about transactions whose
+    /// marker is below.
+    #[must_use]
+    pub const fn floor(&self) -> Offset {
+        self.floor
     }
 
     /// Those with an offset in `[from, to)`.
@@ -74,7 +104,8 @@ impl AbortedList {
     /// Becomes what `newer` is, at the price of the difference: a copy for readers is kept up to date by it.
     pub fn follow(&mut self, newer: &Self) {
         if let Some(first) = newer.list.first() {
-            self.trim(first.last);
+            let gone = self.list.partition_point(|a| a.last < first.last);
+            self.list.drain(..gone);
         } else {
             self.list.clear();
         }
@@ -91,6 +122,7 @@ impl AbortedList {
         };
         self.list.extend_from_slice(&newer.list[at..]);
         self.longest = newer.longest;
+        self.floor = newer.floor;
     }
 
     /// All of them, by marker.
@@ -182,7 +214,7 @@ impl Transactions {
         first.map_or(high_watermark, |first| first.min(high_watermark))
     }
 
-    /// Records below `start` are gone.
+    /// Nothing is left of transactions that ended below `start`, but those that were committed.
     pub(crate) fn trim(&mut self, start: Offset) {
         self.aborted.trim(start);
     }
@@ -252,6 +284,9 @@ mod tests {
         assert_eq!(found(&t, 0, 99), [20, 40]);
         t.cut(o(40));
         assert_eq!((found(&t, 0, 99), t.aborted.longest), (vec![20], 16));
+        // What is gone makes later searches no longer.
+        t.trim(o(21));
+        assert_eq!((t.aborted.longest, t.aborted.floor()), (0, o(21)));
     }
 
     #[test]
@@ -276,7 +311,10 @@ mod tests {
         list.trim(o(16));
         list.push(entry(9, 2, 60));
         copy.follow(&list);
-        assert_eq!(copy, list);
+        assert_eq!((&copy, copy.floor()), (&list, o(16)));
+        list.trim(o(61));
+        copy.follow(&list);
+        assert_eq!((copy.all(), copy.floor()), (&[][..], o(61)));
         copy.follow(&AbortedList::default());
         assert_eq!(copy, AbortedList::default());
     }

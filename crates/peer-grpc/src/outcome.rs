@@ -7,8 +7,10 @@ use tonic::{Code, Status};
 /// What kind of failure a call met.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CallErrorKind {
-    /// No connection could be made, or it was lost.
+    /// No connection could be made: the node has certainly not heard the call.
     Unreachable,
+    /// The connection was lost under the call; the node may have heard it, and done what it says.
+    Lost,
     /// No answer came in time; the node may have heard the call.
     TimedOut,
     /// The node refused the call and did nothing: it is another one than was meant, of another cluster, or
@@ -32,8 +34,11 @@ pub struct CallError {
 
 /// The kind of failure that a status stands for.
 pub(crate) fn kind(status: &Status) -> CallErrorKind {
+    if never_left(status) {
+        return CallErrorKind::Unreachable;
+    }
     match status.code() {
-        Code::Unavailable => CallErrorKind::Unreachable,
+        Code::Unavailable => CallErrorKind::Lost,
         // Either side may be the first to notice, and they say it differently.
         Code::DeadlineExceeded | Code::Cancelled => CallErrorKind::TimedOut,
         Code::FailedPrecondition
@@ -42,9 +47,21 @@ pub(crate) fn kind(status: &Status) -> CallErrorKind {
         | Code::Unauthenticated
         | Code::Unimplemented => CallErrorKind::Refused,
         // A connection that was lost under a call is reported without a code of its own.
-        _ if status.source().is_some() => CallErrorKind::Unreachable,
+        _ if status.source().is_some() => CallErrorKind::Lost,
         _ => CallErrorKind::Failed,
     }
+}
+
+/// Whether no connection could be opened for a call.
+fn never_left(status: &Status) -> bool {
+    let mut cause = status.source();
+    while let Some(error) = cause {
+        if error.is::<tonic::ConnectError>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 /// A status in words, with what caused it.
@@ -84,7 +101,7 @@ mod tests {
         let mut lost = Status::unknown("transport error");
         lost.set_source(std::sync::Arc::new(io));
         assert_eq!(sentence(&lost), "reset");
-        assert_eq!(kind(&lost), CallErrorKind::Unreachable);
+        assert_eq!(kind(&lost), CallErrorKind::Lost);
         assert!(!sentence(&Status::internal("")).is_empty());
         assert_eq!(kind(&Status::internal("x")), CallErrorKind::Failed);
         assert_eq!(

@@ -31,6 +31,9 @@ pub struct VerifyLimits {
     /// Whether the batch may belong to a transaction. Only where the caller goes on to ask whether the
     /// transaction's coordinator knows of the partition; a control batch is never a client's to send.
     pub transactional: bool,
+    /// Whether a largest timestamp that is not that of the records is put right, instead of refused: clients of the Kafka
+    /// protocol leave it out or state another.
+    pub mend_max_timestamp: bool,
 }
 
 impl Default for VerifyLimits {
@@ -40,6 +43,7 @@ impl Default for VerifyLimits {
             max_records: limits::BATCH_MAX_RECORDS,
             max_unpacked_bytes: limits::DECOMPRESSED_MAX_BYTES,
             transactional: false,
+            mend_max_timestamp: false,
         }
     }
 }
@@ -51,6 +55,7 @@ pub struct Unverified(pub Bytes);
 /// What the walk over the records learned.
 struct Walk {
     min_timestamp: i64,
+    max_timestamp: i64,
     has_null_key: bool,
 }
 
@@ -76,14 +81,21 @@ impl Unverified {
         check_stored(&bytes)?;
         let body = bytes.slice(HEADER_BYTES..);
         let walk = walk_payload(&header, &body, limits.max_unpacked_bytes)?;
-        Ok(Batch {
+        let stated = header.max_timestamp;
+        let batch = Batch {
             head: header.encode(),
             header,
             original: Some(bytes),
             body,
             min_timestamp: walk.min_timestamp,
             has_null_key: walk.has_null_key,
-        })
+        };
+        let found = walk.max_timestamp;
+        match stated == found {
+            true => Ok(batch),
+            false if limits.mend_max_timestamp => Ok(batch.with_max_timestamp(found)),
+            false => Err(BatchError::MaxTimestamp { stated, found }),
+        }
     }
 }
 
@@ -176,14 +188,9 @@ fn walk_records(header: &BatchHeader, payload: &[u8]) -> Result<Walk, BatchError
     if parser.remaining() != 0 {
         return Err(BatchError::PayloadTrailingBytes(parser.remaining()));
     }
-    if header.max_timestamp != max {
-        return Err(BatchError::MaxTimestamp {
-            stated: header.max_timestamp,
-            found: max,
-        });
-    }
     Ok(Walk {
         min_timestamp: min,
+        max_timestamp: max,
         has_null_key,
     })
 }
@@ -263,7 +270,7 @@ impl Batch {
     }
 
     /// The whole batch. Shared while the header is as received; a copy after
-    /// [`Batch::with_log_append_time`].
+    /// [`Batch::with_log_append_time`], or when its largest timestamp was not that of its records.
     #[must_use]
     pub fn bytes(&self) -> Bytes {
         self.original
@@ -290,8 +297,13 @@ impl Batch {
     #[must_use]
     pub fn with_log_append_time(mut self, ms: i64) -> Self {
         self.header.attributes |= ATTR_LOG_APPEND_TIME;
-        self.header.max_timestamp = ms;
         self.min_timestamp = ms;
+        self.with_max_timestamp(ms)
+    }
+
+    /// With another largest timestamp in its header, and the checksum that goes with it.
+    fn with_max_timestamp(mut self, ms: i64) -> Self {
+        self.header.max_timestamp = ms;
         let head = self.header.encode();
         self.header.crc = crc32c_of_two(&head[CRC_START..], &self.body);
         self.head = self.header.encode();

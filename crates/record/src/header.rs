@@ -139,12 +139,11 @@ impl BatchHeader {
         Ok(())
     }
 
-    /// Checks that the producer's fields agree: all absent, or none negative. Without a producer the
-    /// sequence means nothing, and some clients leave it 0. Markers of the log itself have a producer
+    /// Checks that the producer's fields agree: without an id (-1) the others mean nothing, and clients of the field leave
+    /// 0 there; with one none is negative. Markers of the log itself have a producer
     /// and no sequence, so this is for batches of clients only.
     pub(crate) fn check_producer(&self) -> Result<(), BatchError> {
-        let absent = (self.producer_id, self.producer_epoch) == (-1, -1)
-            && matches!(self.base_sequence, -1 | 0);
+        let absent = self.producer_id == -1;
         let present = self.producer_id >= 0 && self.producer_epoch >= 0 && self.base_sequence >= 0;
         if absent || present {
             return Ok(());

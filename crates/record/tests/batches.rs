@@ -214,18 +214,45 @@ fn two_records() -> Bytes {
 }
 
 #[test]
-fn without_a_producer_the_sequence_may_be_left_zero() {
-    let zero = reseal(two_records(), |b| b[53..57].fill(0));
-    let batch = verify(zero.clone()).unwrap();
-    assert_eq!(batch.header().producer(), None);
-    // As the client made it, so that its checksum holds.
-    assert_eq!(batch.into_bytes(), zero);
-    let half = reseal(two_records(), |b| b[51..53].fill(0));
-    let error = verify(half).unwrap_err();
-    assert!(
-        matches!(error, BatchError::Producer { epoch: 0, .. }),
-        "{error}"
-    );
+fn without_a_producer_its_epoch_and_sequence_may_be_anything() {
+    // As clients of the field leave them: some write 0.
+    for (epoch, sequence) in [(-1_i16, 0_i32), (0, 0), (0, -1)] {
+        let odd = reseal(two_records(), |b| {
+            b[51..53].copy_from_slice(&epoch.to_be_bytes());
+            b[53..57].copy_from_slice(&sequence.to_be_bytes());
+        });
+        let batch = verify(odd.clone()).unwrap();
+        assert_eq!(batch.header().producer(), None);
+        assert_eq!(batch.header().session(), None);
+        // As the client made it, so that its checksum holds.
+        assert_eq!(batch.into_bytes(), odd);
+    }
+}
+
+#[test]
+fn a_largest_time_that_is_not_that_of_the_records_is_refused_or_put_right() {
+    let mending = VerifyLimits {
+        mend_max_timestamp: true,
+        ..VerifyLimits::default()
+    };
+    for codec in Compression::ALL {
+        let right = builder(codec, &[simple(10), simple(30), simple(20)])
+            .build()
+            .unwrap();
+        for stated in [-1_i64, 0, 10, 31, i64::MAX] {
+            let odd = reseal(right.clone(), |b| {
+                b[35..43].copy_from_slice(&stated.to_be_bytes());
+            });
+            let error = verify(odd.clone()).unwrap_err();
+            assert_eq!(error, BatchError::MaxTimestamp { stated, found: 30 });
+            let batch = Unverified(odd).verify(&mending).unwrap();
+            assert_eq!((batch.min_timestamp(), batch.max_timestamp()), (10, 30));
+            assert_eq!(batch.header().max_timestamp, 30);
+            // Its checksum too: but for its place, which the leader writes, the batch is as if it had been stated.
+            assert_eq!(batch.bytes()[16..], right[16..], "{codec}, {stated}");
+            assert!(verify(batch.bytes()).is_ok());
+        }
+    }
 }
 
 type Change = Box<dyn FnOnce(&mut Vec<u8>)>;
@@ -275,23 +302,22 @@ fn what_a_client_may_not_send() {
         BatchError::UnknownCompression(5)
     );
     assert_eq!(fails(Box::new(|b| b[16] = 1)), BatchError::Magic(1));
-    let producer = fails(Box::new(set_i32(53, 4)));
+    // A producer with an id has an epoch and a sequence.
+    let producer = fails(Box::new(|b| {
+        b[43..51].copy_from_slice(&4_i64.to_be_bytes())
+    }));
     assert_eq!(
         producer,
         BatchError::Producer {
-            id: -1,
+            id: 4,
             epoch: -1,
-            sequence: 4
+            sequence: -1
         }
     );
-    let max = fails(Box::new(|b| b[42] = 31));
-    assert_eq!(
-        max,
-        BatchError::MaxTimestamp {
-            stated: 31,
-            found: 30
-        }
-    );
+    let negative = fails(Box::new(|b| {
+        b[43..51].copy_from_slice(&(-2_i64).to_be_bytes())
+    }));
+    assert!(matches!(negative, BatchError::Producer { id: -2, .. }));
     assert_eq!(
         fails(Box::new(|b| b.push(0))),
         BatchError::PayloadTrailingBytes(1)

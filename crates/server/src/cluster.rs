@@ -50,6 +50,7 @@ impl Transport for OverGrpc {
                     bytes: payload,
                     process,
                 }),
+                // A connection that was lost under a call leaves open whether it was heard: a command may be in the log.
                 Err(error) => Err(match error.kind {
                     CallErrorKind::Unreachable | CallErrorKind::Refused => {
                         TransportError::Unreachable(error.to_string())
@@ -237,6 +238,7 @@ pub(crate) async fn join(
         heartbeat_interval: members.heartbeat_interval,
         replica_lag: members.replica_lag,
         drain_timeout: members.drain_timeout,
+        balance_leaders: members.balance_leaders,
         move_bytes_per_second: members.move_bytes_per_second,
         ..ClusterConfig::new(told)
     };

@@ -79,6 +79,7 @@ impl Bound {
             request_max_bytes: self.config.request_max_bytes,
             idle_max: self.config.idle_max,
             auto_create: self.config.auto_create,
+            num_partitions: self.config.num_partitions,
             lower_replication: self.config.lower_replication,
             drain_grace: grace,
             ..Options::default()

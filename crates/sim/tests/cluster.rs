@@ -53,6 +53,7 @@ fn seeds_keep_every_invariant_and_recover() {
         "coordinator struck between markers",
         "late EndTxn refused",
         "late batch of a transaction refused",
+        "kept epoch: registered by the leader",
         "transaction left open for good",
         "group rebalance during commit",
         "group coordinator changed during a rebalance",

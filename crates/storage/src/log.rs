@@ -102,7 +102,9 @@ impl Log {
         Self::open_replayed(vfs, dir, identity, config, mode, now_ms, None)
     }
 
-    /// As [`Log::open`], and first puts back what the journal of the disk holds for the log.
+    /// As [`Log::open`], and first puts back what the journal of the disk holds for the log. Until that journal has
+    /// begun anew, each further start puts the same back again: like any log that is in a journal, this one is truncated
+    /// only after [`crate::Journal::void`].
     ///
     /// # Errors
     /// As [`Log::open`]; a refusal has changed nothing but what was put back.
@@ -153,11 +155,17 @@ impl Log {
             next_index_number: 0,
             generation: 0,
             failed: None,
-            in_journal: false,
+            in_journal: replay.is_some(),
             now_ms,
         };
         log.assert_sane();
         Ok((log, opened.recovery))
+    }
+
+    /// Compaction, durably, has gone so far: below, each key is there once, and nothing that was aborted.
+    #[must_use]
+    pub const fn clean_upto(&self) -> Offset {
+        self.clean_upto
     }
 
     /// First offset that readers may see.

@@ -329,6 +329,43 @@ fn the_last_batch_of_a_producer_stays_without_its_records() {
     assert_eq!(count, 2, "a later batch tells of the session");
 }
 
+/// Records of last month are written today: their producer is as young as their segment.
+#[test]
+fn the_times_of_a_producer_do_not_make_its_session_old() {
+    const WEEK_MS: i64 = varve_types::limits::PRODUCER_IDLE_EXPIRY_MS;
+    let (_, vfs) = mem();
+    let (mut log, _) = open(&vfs, config(), true);
+    let left = |log: &Log| -> Vec<i64> {
+        let view = log.view();
+        let headers = view.headers(o(0)).map(Result::unwrap);
+        headers.map(|h| h.base_offset.get()).collect()
+    };
+    put_as_at(
+        &mut log,
+        NOW - 5 * WEEK_MS,
+        (7, 0),
+        false,
+        &[("a", Some("1"))],
+    );
+    put_as_at(
+        &mut log,
+        NOW + 5 * WEEK_MS,
+        (8, 0),
+        false,
+        &[("a", Some("2"))],
+    );
+    for (later, expected) in [
+        (0, vec![0, 1, 2]),
+        (WEEK_MS - 1, vec![0, 1, 3]),
+        (WEEK_MS, vec![4]),
+    ] {
+        put_now(&mut log, &[("a", Some("3"))]);
+        seal_off(&mut log);
+        compact_at(&mut log, NOW + later);
+        assert_eq!(left(&log), expected, "{later} ms later");
+    }
+}
+
 #[test]
 fn a_log_that_became_empty_has_its_offsets() {
     let (mem, vfs) = mem();

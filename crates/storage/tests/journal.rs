@@ -625,6 +625,96 @@ fn a_full_journal_says_so_and_has_room_again_once_files_are_synced() {
     assert!(world.journal.live_bytes() <= SIZES.file_bytes * SIZES.files as u64);
 }
 
+/// Forks of the disk before each change to the journal, from now on.
+fn watch_journal(mem: &MemVfs) -> Arc<Mutex<Vec<MemVfs>>> {
+    let forks: Arc<Mutex<Vec<MemVfs>>> = Arc::default();
+    let (disk, seen) = (mem.clone(), forks.clone());
+    mem.set_hook(Some(Arc::new(move |call| {
+        let changes = matches!(call.op, Op::Write | Op::Sync | Op::SyncDir);
+        if changes && call.path.starts_with(journal_dir()) {
+            seen.lock().unwrap().push(disk.fork());
+        }
+        Answer::Go
+    })));
+    forks
+}
+
+/// A start that cannot open log 1: what the journal has of it is kept, and log 0 goes on, cut to its first batch.
+fn start_without_log_1(vfs: &Arc<dyn Vfs>) -> Offset {
+    let opened = Journal::open(vfs.clone(), &journal_dir(), OWNER, SIZES, false);
+    let (journal, replay) = opened.unwrap();
+    let (mode, replayed) = (OpenMode { clean: false }, replay.log(&identity(0)));
+    let (dir, config) = (log_dir(0), log_config(LARGE));
+    let opened = Log::open_replayed(vfs.clone(), &dir, identity(0), config, mode, NOW, replayed);
+    let (mut log, _) = opened.unwrap();
+    if replayed.is_some() {
+        // The next start could put back again what is truncated now.
+        let refused = log.truncate_to(o(1)).map(drop).unwrap_err();
+        assert!(matches!(refused, LogError::InJournal { .. }), "{refused}");
+    }
+    journal.keep(&replay, &[identity(1)].into()).unwrap();
+    log.journal_voided();
+    drop(log.truncate_to(o(1)).unwrap());
+    let other = batch(o(1), 1, NOW, 1, 3000);
+    log.append(&[other], NOW).unwrap();
+    log.flush_now().unwrap();
+    log.log_end()
+}
+
+#[test]
+fn what_is_kept_for_a_log_that_did_not_open_comes_back_and_nothing_of_the_others_does() {
+    // However much room is left in the journal's last file.
+    for (torn, rounds) in (5..20).flat_map(|rounds| [(false, rounds), (true, rounds)]) {
+        let (mem, vfs) = mem();
+        let mut world = World::new(&vfs, 2, LARGE);
+        let mut dice = Dice(5);
+        let (mut acked, mut before) = ([Offset::ZERO; 2], mem.fork());
+        for _ in 0..rounds {
+            acked = [0, 1].map(|n| world.subjects[n].acked);
+            (0..2).for_each(|n| world.append(n, &mut dice));
+            world.make_room();
+            let forks = watch_journal(&mem);
+            world.commit(false);
+            mem.set_hook(None);
+            before = forks.lock().unwrap().swap_remove(1);
+        }
+        if torn {
+            // Only the first sector of the newest group came to the disk.
+            before.crash(&mut |change| match change {
+                Unsynced::Write { path, .. } if path.starts_with(journal_dir()) => Fate::Tear(512),
+                _ => Fate::Lose,
+            });
+        } else {
+            acked = [0, 1].map(|n| world.subjects[n].acked);
+            before = mem.fork();
+            before.crash_losing_unsynced();
+        }
+        let vfs: Arc<dyn Vfs> = Arc::new(before.clone());
+        let (_, replay) = Journal::open(vfs.clone(), &journal_dir(), OWNER, SIZES, false).unwrap();
+        assert_eq!(replay.torn_bytes > 0, torn);
+        let forks = watch_journal(&before);
+        let end = start_without_log_1(&vfs);
+        before.set_hook(None);
+        let forks = std::mem::take(&mut *forks.lock().unwrap());
+        assert!(forks.len() >= 2);
+        for cut in forks {
+            cut.crash_losing_unsynced();
+            let vfs: Arc<dyn Vfs> = Arc::new(cut);
+            let (_, logs) = start(&vfs, 2, LARGE, false).unwrap();
+            let all = logs.iter().zip(acked).all(|(l, a)| l.log_end() >= a);
+            assert!(all, "torn {torn}: a cut in between loses nothing");
+        }
+        // And once more, on the journal that was kept.
+        before.crash_losing_unsynced();
+        assert_eq!(start_without_log_1(&vfs), end);
+        before.crash_losing_unsynced();
+        let (_, logs) = start(&vfs, 2, LARGE, false).unwrap();
+        assert_eq!(logs[0].log_end(), end, "torn {torn}: nothing is put back");
+        assert!(logs[1].log_end() >= acked[1], "torn {torn}");
+        assert!(acked[1] > o(4));
+    }
+}
+
 #[test]
 fn what_was_truncated_does_not_come_back() {
     let (mem, mut world, _) = one_log();

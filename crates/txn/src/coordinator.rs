@@ -265,9 +265,14 @@ impl Coordinator {
         Context {
             name,
             config: &self.config,
-            may_begin: self.open.len() < self.config.open_max,
+            may_begin: self.may_begin(name),
             wall_ms: now.wall_ms,
         }
+    }
+
+    /// Whether there is room for a transaction of this id. The next one takes the place of the one that is being completed.
+    fn may_begin(&self, name: &TransactionalId) -> bool {
+        self.open.contains(name) || self.open.len() < self.config.open_max
     }
 
     fn init(
@@ -326,6 +331,7 @@ impl Coordinator {
         out: &mut Vec<Output>,
         work: impl FnOnce(&mut Entry, &mut Env<'_>),
     ) {
+        let may_begin = self.may_begin(name);
         let Some(entry) = self.entries.get_mut(name) else {
             return;
         };
@@ -335,7 +341,7 @@ impl Coordinator {
             now,
             config: &self.config,
             name,
-            may_begin: self.open.len() < self.config.open_max,
+            may_begin,
             draining: self.draining,
             next_append: &mut self.next_append,
             acts: &mut acts,

@@ -475,7 +475,7 @@ fn gather(
     while let Some((ticket, call @ Call::Add { .. })) = queue.front() {
         match env.rules().decide(Some(&*record), call) {
             Ok(Decision::Write(more, Answer::Added)) => *record = more,
-            Ok(Decision::Reply(Reply::Added)) => {}
+            Ok(Decision::Reply(Reply::Verified)) => {}
             _ => return,
         }
         answers.push((*ticket, Answer::Added));

@@ -105,7 +105,8 @@ pub enum Reply {
     Session(ProducerId),
     /// To `Add`: the partitions are registered. Durable.
     Added,
-    /// To `Verify`: they are registered. Durable.
+    /// To `Verify`, and to `Add` where they were registered before: they are. Durable, and remembered: this coordinator
+    /// may have been replaced since, and the transaction be over.
     Verified,
     /// To `End`: the decision is durable, and every partition will learn of it. The session to use from now on.
     Ended(ProducerId),

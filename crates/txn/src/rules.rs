@@ -213,7 +213,7 @@ impl Context<'_> {
         }
         let begins = record.state != State::Ongoing;
         if !begins && partitions.iter().all(|p| record.partitions.contains(p)) {
-            return Ok(Decision::Reply(Reply::Added));
+            return Ok(Decision::Reply(Reply::Verified));
         }
         let mut all: BTreeSet<Place> = record.partitions.clone();
         all.extend(partitions.iter().cloned());

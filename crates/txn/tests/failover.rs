@@ -410,7 +410,7 @@ impl World {
                 self.late.push(batch);
                 self.write(batch);
             }
-            (Asked::Register { name, producer }, Reply::Added) => {
+            (Asked::Register { name, producer }, Reply::Added | Reply::Verified) => {
                 let client = &mut self.clients[name];
                 client.registered |= client.session == Some(producer);
             }

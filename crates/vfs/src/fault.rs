@@ -29,6 +29,8 @@ pub enum Op {
     SetLen,
     /// Reads of file content.
     Read,
+    /// Questions whether something is there.
+    Stat,
     /// Each operation above that changes something.
     Any,
 }
@@ -47,7 +49,7 @@ struct Fault {
 struct State {
     faults: Vec<Fault>,
     budget: Option<u64>,
-    counts: [u64; 8],
+    counts: [u64; 9],
 }
 
 impl State {
@@ -56,7 +58,7 @@ impl State {
         self.counts[op as usize] += 1;
         let mut hit = None;
         for fault in &mut self.faults {
-            if fault.op != op && !(fault.op == Op::Any && op != Op::Read) {
+            if fault.op != op && (fault.op != Op::Any || matches!(op, Op::Read | Op::Stat)) {
                 continue;
             }
             fault.left = fault.left.saturating_sub(1);
@@ -271,6 +273,7 @@ impl Vfs for FaultVfs {
     }
 
     fn exists(&self, path: &Path) -> Result<bool, VfsError> {
+        self.shared.check(Op::Stat, "stat", path)?;
         self.inner.exists(path)
     }
 

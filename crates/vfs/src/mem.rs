@@ -106,6 +106,8 @@ pub enum Answer {
     Fail(Errno),
     /// As [`Answer::Fail`], but the first so many bytes of a write arrive.
     Short(usize, Errno),
+    /// A sync says that it was done, and was not: what a program would be that forgot it. Other operations happen.
+    Pretend,
 }
 
 /// Is asked before each operation, without any lock held: it may count, fail or wait.
@@ -422,11 +424,12 @@ impl MemVfs {
         }
     }
 
-    /// Asks the hook.
-    fn ask(&self, verb: &'static str, op: Op, path: &Path) -> Result<(), VfsError> {
+    /// Asks the hook; `false`: a sync is not done and says that it was.
+    fn ask(&self, verb: &'static str, op: Op, path: &Path) -> Result<bool, VfsError> {
         let hook = self.state().hook.clone();
         match ask(&hook, op, path, 0) {
-            Answer::Go => Ok(()),
+            Answer::Go => Ok(true),
+            Answer::Pretend => Ok(false),
             Answer::Fail(errno) | Answer::Short(_, errno) => Err(VfsError::new(verb, path, errno)),
         }
     }
@@ -519,7 +522,7 @@ impl File for MemFile {
     fn write_all_at(&self, bufs: &[IoSlice<'_>], at: u64) -> Result<(), VfsError> {
         let mut bytes: Vec<u8> = bufs.iter().flat_map(|b| b.iter().copied()).collect();
         match self.ask(Op::Write, bytes.len()) {
-            Answer::Go => self.write(bytes, at),
+            Answer::Go | Answer::Pretend => self.write(bytes, at),
             Answer::Fail(errno) => Err(self.err("write", errno)),
             Answer::Short(part, errno) => {
                 bytes.truncate(part);
@@ -534,6 +537,7 @@ impl File for MemFile {
     fn sync_data(&self) -> Result<(), VfsError> {
         match self.ask(Op::Sync, 0) {
             Answer::Go => self.content("sync")?.sync(),
+            Answer::Pretend => {}
             Answer::Fail(errno) | Answer::Short(_, errno) => {
                 self.content("sync")?.give_up();
                 return Err(self.err("sync", errno));
@@ -610,6 +614,7 @@ impl Vfs for MemVfs {
     }
 
     fn exists(&self, path: &Path) -> Result<bool, VfsError> {
+        self.ask("stat", Op::Stat, path)?;
         let state = self.state();
         Ok(state.now.files.contains_key(path) || state.has_dir(path))
     }
@@ -687,10 +692,13 @@ impl Vfs for MemVfs {
     }
 
     fn sync_dir(&self, dir: &Path) -> Result<(), VfsError> {
-        self.ask("sync", Op::SyncDir, dir)?;
+        let happens = self.ask("sync", Op::SyncDir, dir)?;
         let mut state = self.state();
         if !state.has_dir(dir) {
             return Err(not_found("sync", dir));
+        }
+        if !happens {
+            return Ok(());
         }
         let (synced, pending) = std::mem::take(&mut state.pending)
             .into_iter()

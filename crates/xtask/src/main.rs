@@ -344,7 +344,6 @@ fn long(suites: &[Step]) -> ExitCode {
 fn chaos(options: &[&str]) -> ExitCode {
     let program = [
         "run",
-        "--quiet",
         "--release",
         "--package",
         "varve-tests",

@@ -34,7 +34,7 @@ fn all(revision: Option<&str>) -> Result<bool, String> {
             "--",
             "--nocapture",
         ])
-        .env("VARVE_PREVIOUS", &program)
+        .env("VARVE_TEST_PREVIOUS", &program)
         .status()
         .map_err(|error| format!("cargo could not be started: {error}"))?;
     Ok(status.success())

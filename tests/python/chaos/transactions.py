@@ -14,18 +14,40 @@ RECORDS = 4
 TIMEOUT_MS = 10_000
 CALL = 10
 END_WITHIN = 60
+# Each producer sees so many ends of either kind, however slow the machine: once nothing is broken any more it goes on
+# until it has, for at most so many seconds.
+ENOUGH = 4
+GO_ON = 45
 
 
 class Gone(Exception):
     """This producer is of no use any more."""
 
 
+class Tally:
+    """How many transactions of one seat were committed (True) and aborted (False), and whether it is to go on."""
+
+    def __init__(self, run):
+        self.run, self.ends, self.until = run, {True: 0, False: 0}, None
+
+    def go_on(self):
+        if not self.run.no_more_sends.is_set():
+            return True
+        self.until = self.until or time.monotonic() + GO_ON
+        return min(self.ends.values()) < ENOUGH and time.monotonic() < self.until
+
+    def wait(self, seconds):
+        """Waits, after the end of the history only a little."""
+        if self.run.no_more_sends.wait(max(seconds, 0)):
+            time.sleep(min(max(seconds, 0), 0.1))
+
+
 class Session:
-    def __init__(self, run, number):
+    def __init__(self, run, number, tally):
         settings = rd_settings(run, **{"transactional.id": f"{run.topic}-rd-{number}"})
         settings |= {"transaction.timeout.ms": TIMEOUT_MS, "message.timeout.ms": TIMEOUT_MS}
         settings |= {"linger.ms": 2, "request.timeout.ms": 6_000}
-        self.run, self.producer = run, Producer(settings)
+        self.run, self.producer, self.tally = run, Producer(settings), tally
         self.session = run.history.session()
 
     def begin(self):
@@ -61,6 +83,7 @@ class Session:
             try:
                 call(CALL)
                 self.run.history.ok(op)
+                self.tally.ends[commit] += 1
                 self.producer.poll(0)
                 return
             except KafkaException as failure:
@@ -78,8 +101,8 @@ class Session:
 
 
 def live(run, session, random, every):
-    end = run.lifetime(random)
-    while not run.no_more_sends.is_set() and time.monotonic() < end:
+    end, tally = run.lifetime(random), session.tally
+    while tally.go_on() and time.monotonic() < end:
         started = time.monotonic()
         txn = session.begin()
         for _ in range(1 + random.below(2 * RECORDS)):
@@ -90,25 +113,27 @@ def live(run, session, random, every):
             session.producer.flush(random.below(3))
             session.kill()
             return
-        if fate <= 10:
+        commit = fate > 10 and not (run.no_more_sends.is_set() and tally.ends[False] < ENOUGH)
+        if not commit:
             # Some of what is taken back is in the logs.
             session.producer.flush(random.below(2))
-        session.end(txn, fate > 10)
-        run.no_more_sends.wait(max(started + every - time.monotonic(), 0))
+        session.end(txn, commit)
+        tally.wait(started + every - time.monotonic())
 
 
 def seat(run, number):
     random = run.random(50 + number)
     every = PRODUCERS * RECORDS / max(run.rate * 0.25, 1)
-    while not run.no_more_sends.is_set():
-        session = Session(run, number)
+    tally = Tally(run)
+    while tally.go_on():
+        session = Session(run, number, tally)
         try:
             session.producer.init_transactions(CALL)
             live(run, session, random, every)
         except (KafkaException, Gone) as error:
             run.history.note(f"transactional producer {number} begins anew: {error}")
             session.kill()
-            run.no_more_sends.wait(PAUSE)
+            tally.wait(PAUSE)
 
 
 def seats(run):

@@ -352,7 +352,8 @@ impl Cluster {
     pub fn trace(&mut self, node: usize, calls: &str, inject: &str, may_end: bool) -> bool {
         let member = &mut self.members[node];
         if let Some(child) = &member.child {
-            member.may_end = may_end;
+            // One that is hit twice may still be about to end by the first.
+            member.may_end |= may_end;
             member.tracer = Tracer::try_attach(child.id(), calls, &[], inject);
         }
         member.tracer.is_some()

@@ -94,6 +94,19 @@ impl Report {
     }
 }
 
+/// What a history must hold to show anything: a cluster that is struck for minutes has lost leaders and gone on.
+fn required(options: &Options) -> Required {
+    if options.nodes < 3 || options.duration < Duration::from_secs(120) {
+        return Required::default();
+    }
+    Required {
+        sends_ok: 1_000,
+        ok_percent: 25,
+        leader_changes: 1,
+        notes: 3,
+    }
+}
+
 struct Run<'a> {
     options: &'a Options,
     cluster: Cluster,
@@ -401,7 +414,7 @@ impl Run<'_> {
         wrong.extend(self.cluster.panics());
         Ok(Report {
             notes: self.recorder.notes(),
-            verdict: self.recorder.verdict(&Required::default())?,
+            verdict: self.recorder.verdict(&required(self.options))?,
             wrong,
             faults: std::mem::take(&mut self.faults),
             kept: None,

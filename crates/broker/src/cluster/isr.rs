@@ -4,7 +4,8 @@
 //! Invariants: a wish is made with the broker epochs that the follower was heard in, or, of one not heard
 //! from, the epoch that the metadata of the same partition epoch knows; no partition waits for another one's wish;
 //! of each partition at most one is under way, the newest: partitions repeat theirs while nobody answers, and a
-//! controller that is away must not be called by ever more of them.
+//! controller that is away must not be called by ever more of them; that a replica is lost is said once by the partition,
+//! and repeated here until the metadata show it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,6 +17,8 @@ use varve_metadata::{Command, MetadataLog, PartitionKey, ProposeError, Rejection
 use varve_partition::IsrRefusal;
 use varve_types::{BrokerEpoch, LeaderEpoch, NodeId};
 
+use super::RETRY_TOLD;
+use super::reconcile::counts;
 use crate::lane;
 use crate::partition::Partition;
 
@@ -34,7 +37,10 @@ pub(crate) enum Wish {
         isr: Vec<(NodeId, Option<BrokerEpoch>)>,
     },
     /// This node's replica is of no use until it is opened again.
-    Lost { key: PartitionKey },
+    Lost {
+        partition: Arc<Partition>,
+        key: PartitionKey,
+    },
 }
 
 /// Carries wishes to the controller until the broker is gone.
@@ -47,15 +53,13 @@ pub(crate) async fn run(
     let permits = Arc::new(Semaphore::new(AT_ONCE));
     let newest = Arc::new(Newest::default());
     while let Some(wish) = wishes.recv().await {
-        let Some(broker_epoch) = *epoch.borrow() else {
+        let registered = *epoch.borrow();
+        let Some((key, asks)) = asks(&wish, registered) else {
             continue;
         };
-        let (key, asks) = asks(&wish, broker_epoch);
-        let (log, permits) = (Arc::clone(&log), Arc::clone(&permits));
+        let (log, permits, epoch) = (Arc::clone(&log), Arc::clone(&permits), epoch.clone());
         newest.start(key, asks, async move {
-            if let Ok(_permit) = permits.acquire().await {
-                carry(me, &*log, broker_epoch, wish).await;
-            }
+            carry(me, &*log, (registered, &epoch), &permits, wish).await;
         });
     }
 }
@@ -69,12 +73,14 @@ enum Asks {
         partition_epoch: i32,
         isr: Vec<(NodeId, Option<BrokerEpoch>)>,
     },
-    Lost(BrokerEpoch),
+    /// In whatever epoch this node is registered.
+    Lost,
 }
 
-fn asks(wish: &Wish, broker_epoch: BrokerEpoch) -> (PartitionKey, Asks) {
+/// `None`: it can only be made by a node that is registered.
+fn asks(wish: &Wish, broker_epoch: Option<BrokerEpoch>) -> Option<(PartitionKey, Asks)> {
     match wish {
-        Wish::Lost { key } => (*key, Asks::Lost(broker_epoch)),
+        Wish::Lost { key, .. } => Some((*key, Asks::Lost)),
         Wish::Isr {
             key,
             leader_epoch,
@@ -83,12 +89,12 @@ fn asks(wish: &Wish, broker_epoch: BrokerEpoch) -> (PartitionKey, Asks) {
             ..
         } => {
             let asks = Asks::Isr {
-                broker_epoch,
+                broker_epoch: broker_epoch?,
                 leader_epoch: *leader_epoch,
                 partition_epoch: *partition_epoch,
                 isr: isr.clone(),
             };
-            (*key, asks)
+            Some((*key, asks))
         }
     }
 }
@@ -117,7 +123,7 @@ impl Newest {
         let (numbers, under_way) = &mut *locked;
         if let Some(old) = under_way.get(&key) {
             // A replica that is lost stays so: nothing that it wished before, or wishes later, takes the place of that.
-            if old.asks == asks || matches!(old.asks, Asks::Lost(_)) {
+            if old.asks == asks || old.asks == Asks::Lost {
                 return;
             }
             old.task.abort();
@@ -141,18 +147,17 @@ impl Newest {
     }
 }
 
-async fn carry(me: NodeId, log: &dyn MetadataLog, broker_epoch: BrokerEpoch, wish: Wish) {
+async fn carry(
+    me: NodeId,
+    log: &dyn MetadataLog,
+    (registered, epoch): (Option<BrokerEpoch>, &watch::Receiver<Option<BrokerEpoch>>),
+    permits: &Semaphore,
+    wish: Wish,
+) {
     match wish {
-        Wish::Lost { key } => {
-            let command = Command::ReplicaLost {
-                node: me,
-                epoch: broker_epoch,
-                topic_id: key.topic,
-                partition: key.partition,
-            };
-            if let Err(error) = log.propose(command).await {
-                tracing::warn!(?key, %error, "the controller was not told that this replica failed");
-            }
+        Wish::Lost { partition, key } => {
+            let gone = || partition.is_deleted();
+            say_lost(me, log, epoch, permits, (key, &gone)).await;
         }
         Wish::Isr {
             partition,
@@ -161,6 +166,12 @@ async fn carry(me: NodeId, log: &dyn MetadataLog, broker_epoch: BrokerEpoch, wis
             partition_epoch,
             isr,
         } => {
+            let Ok(_permit) = permits.acquire().await else {
+                return;
+            };
+            let Some(broker_epoch) = registered else {
+                return;
+            };
             let refused = match name_runs(log, key, partition_epoch, isr) {
                 None => Some(IsrRefusal::Stale),
                 Some(isr) => {
@@ -185,6 +196,40 @@ async fn carry(me: NodeId, log: &dyn MetadataLog, broker_epoch: BrokerEpoch, wis
                 });
             }
         }
+    }
+}
+
+/// Says that a replica is lost until the metadata that are applied here do not count on it, or it is `gone`: nothing
+/// else takes it out of the sets of a node that lives.
+async fn say_lost(
+    me: NodeId,
+    log: &dyn MetadataLog,
+    epoch: &watch::Receiver<Option<BrokerEpoch>>,
+    permits: &Semaphore,
+    (key, gone): (PartitionKey, &(dyn Fn() -> bool + Sync)),
+) {
+    let counted = || {
+        varve_metadata::log::read(log, |state| {
+            state.partition_at(key).is_some_and(|p| counts(p, me))
+        })
+    };
+    while counted() && !gone() {
+        let broker_epoch = *epoch.borrow();
+        if let Some(epoch) = broker_epoch {
+            let Ok(_permit) = permits.acquire().await else {
+                return;
+            };
+            let command = Command::ReplicaLost {
+                node: me,
+                epoch,
+                topic_id: key.topic,
+                partition: key.partition,
+            };
+            if let Err(error) = log.propose(command).await {
+                tracing::warn!(?key, %error, "the controller does not know yet that this replica failed; it is told again");
+            }
+        }
+        tokio::time::sleep(RETRY_TOLD).await;
     }
 }
 
@@ -229,7 +274,9 @@ mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
 
     use tokio::sync::oneshot;
-    use varve_types::{PartitionId, TopicId};
+    use varve_metadata::log::Later;
+    use varve_metadata::{CreateTopic, Event, FeatureRange, Leadership, State};
+    use varve_types::{DirectoryId, PartitionId, TopicId};
 
     use super::*;
 
@@ -288,11 +335,101 @@ mod tests {
         assert_eq!(made.load(Ordering::SeqCst), 4, "and can be wished again");
     }
 
+    /// A log with one node and one partition, whose answers are lost for a while.
+    struct Lossy {
+        state: Mutex<State>,
+        lost: AtomicU32,
+    }
+
+    impl MetadataLog for Lossy {
+        fn look(&self, look: &mut dyn FnMut(&State)) {
+            look(&self.state.lock());
+        }
+
+        fn newer_than(&self, _: u64) -> Later<'_, u64> {
+            Box::pin(std::future::pending())
+        }
+
+        fn propose(&self, command: Command) -> Later<'_, Result<Event, ProposeError>> {
+            let lost = self.lost.load(Ordering::SeqCst);
+            Box::pin(async move {
+                if lost > 0 {
+                    self.lost.store(lost - 1, Ordering::SeqCst);
+                    return Err(ProposeError::NoLeader);
+                }
+                Ok(varve_metadata::apply(&mut self.state.lock(), command)?)
+            })
+        }
+
+        fn catch_up(&self) -> Later<'_, Result<(), ProposeError>> {
+            Box::pin(async { Ok(()) })
+        }
+
+        fn leadership(&self) -> Leadership {
+            Leadership::default()
+        }
+
+        fn leadership_after(&self, _: Leadership) -> Later<'_, Leadership> {
+            Box::pin(std::future::pending())
+        }
+    }
+
+    fn lossy(lost: u32) -> (Lossy, BrokerEpoch) {
+        let mut state = State::default();
+        let register = Command::RegisterNode {
+            node: NodeId(1),
+            incarnation: 1,
+            directory: DirectoryId(1),
+            address: "a:1".to_owned(),
+            peer_address: "a:2".to_owned(),
+            rack: String::new(),
+            features: FeatureRange::THIS_PROGRAM,
+            version: "1".to_owned(),
+            clean: None,
+        };
+        varve_metadata::apply(&mut state, register).unwrap();
+        let (node, epoch) = (NodeId(1), state.node(NodeId(1)).unwrap().epoch);
+        varve_metadata::apply(&mut state, Command::UnfenceNode { node, epoch }).unwrap();
+        let topic = CreateTopic {
+            name: "t".parse().unwrap(),
+            id: TopicId(1),
+            partitions: 1,
+            replication_factor: 1,
+            configs: BTreeMap::new(),
+            labels: BTreeMap::new(),
+            created_ms: 0,
+            placement: BTreeMap::new(),
+        };
+        varve_metadata::apply(&mut state, Command::CreateTopic(topic)).unwrap();
+        let (state, lost) = (Mutex::new(state), AtomicU32::new(lost));
+        (Lossy { state, lost }, epoch)
+    }
+
+    #[tokio::test]
+    async fn that_a_replica_is_lost_is_said_until_the_metadata_show_it() {
+        let (log, epoch) = lossy(1);
+        let counted = || {
+            varve_metadata::log::read(&log, |s| counts(s.partition_at(key(0)).unwrap(), NodeId(1)))
+        };
+        assert!(counted());
+        // It is not registered yet when that is wished.
+        let (registers, epochs) = watch::channel(None);
+        let (permits, gone) = (Semaphore::new(1), || false);
+        let said = say_lost(NodeId(1), &log, &epochs, &permits, (key(0), &gone));
+        let registered = async {
+            tokio::task::yield_now().await;
+            registers.send_replace(Some(epoch));
+        };
+        tokio::join!(said, registered);
+        assert!(!counted());
+        assert_eq!(log.lost.load(Ordering::SeqCst), 0);
+    }
+
     #[tokio::test]
     async fn that_a_replica_is_lost_is_said_whatever_it_wishes_besides() {
         let newest = Arc::new(Newest::default());
         let (sender, answer) = oneshot::channel::<()>();
-        newest.start(key(0), Asks::Lost(BrokerEpoch::ZERO), async move {
+        newest.start(key(0), Asks::Lost, async move {
             let _ = answer.await;
         });
         newest.start(key(0), asks(7), std::future::pending());

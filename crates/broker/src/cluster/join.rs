@@ -158,6 +158,7 @@ impl Joining {
         let controls = ControllerConfig {
             session_timeout_ms: millis(how.session_timeout),
             shutdown_timeout_ms: millis(how.drain_timeout),
+            balance_leaders: how.balance_leaders,
             ..ControllerConfig::default()
         };
         let (handle, task) =

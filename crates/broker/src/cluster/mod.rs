@@ -21,6 +21,8 @@ pub(crate) mod reconcile;
 pub(crate) mod repair;
 pub(crate) mod replace;
 mod replicas;
+mod tombstone;
+mod unopened;
 mod upgrade;
 pub(crate) mod watermarks;
 
@@ -44,6 +46,8 @@ use watermarks::Watermarks;
 
 pub(crate) use controller::ControllerHandle;
 
+/// Time before the controller is told again that a replica here is of no use.
+const RETRY_TOLD: Duration = Duration::from_millis(500);
 /// How often replicas are told that time has passed.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -64,6 +68,8 @@ pub struct ClusterConfig {
     pub checkpoint_interval: Duration,
     /// A node that wants to stop waits so long for its leaderships to move.
     pub drain_timeout: Duration,
+    /// Whether preferred leaders lead again by themselves while this node decides (`auto.leader.rebalance.enable`).
+    pub balance_leaders: bool,
     /// Bytes that replicas which moves add may copy to this node in a second, all together; 0: no limit
     /// (`replica.move.max.bytes.per.second`).
     pub move_bytes_per_second: u64,
@@ -84,6 +90,7 @@ impl ClusterConfig {
             park: Duration::from_secs(3),
             checkpoint_interval: Duration::from_secs(5),
             drain_timeout: Duration::from_secs(30),
+            balance_leaders: true,
             move_bytes_per_second: 0,
             repair_pause: Duration::from_secs(60),
         }

@@ -3,9 +3,10 @@
 //!
 //! Invariants: a directory goes only when the metadata says that this node does not hold the partition; the
 //! directory of a replica that has moved away goes only once the journal has nothing of it, since the same
-//! partition may come back, and a replay would mix what it was with what it is.
+//! partition may come back, and a replay would mix what it was with what it is; where the journal is kept because it
+//! has records of a replica that was never opened, that is at the next start.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,9 +15,10 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use varve_broker_api::TopicInfo;
 use varve_metadata::PartitionKey;
-use varve_types::PartitionId;
+use varve_types::{PartitionId, TopicId};
 
 use super::reconcile::Reconciler;
+use super::tombstone::Graveyard;
 use super::{InCluster, key};
 use crate::lane::Command;
 use crate::opener::Opener;
@@ -24,28 +26,44 @@ use crate::partition::Partition;
 use crate::registry::View;
 use crate::work::blocking;
 
-/// Time before a directory that could not be removed is tried again.
-const AGAIN: Duration = Duration::from_secs(5);
+/// How often somebody who waits for replicas that leave looks whether they have left.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
 /// Replicas on their way out of this node.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Leaving(Arc<Mutex<BTreeSet<PartitionKey>>>);
 
 impl Leaving {
-    /// Whether the files of this one are not gone yet.
+    /// Whether the files of this one are still in their place.
     pub(super) fn contains(&self, key: PartitionKey) -> bool {
         self.0.lock().contains(&key)
+    }
+
+    /// Whether it was not among them before.
+    pub(super) fn begin(&self, key: PartitionKey) -> bool {
+        self.0.lock().insert(key)
+    }
+
+    pub(super) fn end(&self, key: PartitionKey) {
+        self.0.lock().remove(&key);
+    }
+
+    /// Waits until there is none of a topic. One whose files cannot be let go of stays until the next start.
+    async fn ended(&self, topic: TopicId) {
+        while self.0.lock().iter().any(|key| key.topic == topic) {
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
     }
 }
 
 impl Reconciler {
     /// Closes what this node holds no more, and has its files removed.
-    pub(super) async fn close(&mut self, old: &View, gone: Vec<(PartitionKey, Arc<Partition>)>) {
+    pub(super) fn close(&mut self, old: &View, gone: Vec<(PartitionKey, Arc<Partition>)>) {
         if gone.is_empty() {
             return;
         }
         let present = self.registry.view();
-        let (mut closed, mut deleted) = (Vec::new(), BTreeSet::new());
+        let (mut closed, mut deleted) = (Vec::new(), BTreeMap::<_, (_, Vec<_>)>::new());
         for (key, partition) in gone {
             self.told.remove(&key);
             self.cluster.repairs.forget(key);
@@ -58,22 +76,40 @@ impl Reconciler {
             if stays.is_some_and(|t| t.info.id == topic.info.id) {
                 self.moved(key, partition, &topic.info);
             } else {
-                deleted.insert(self.registry.opener.dir_name(&topic.info));
-                closed.push(partition);
+                let name = self.registry.opener.dir_name(&topic.info);
+                let of_topic = deleted.entry(topic.info.id);
+                of_topic.or_insert((name, Vec::new())).1.push(partition);
             }
         }
-        self.registry.close(&closed).await;
-        for name in deleted {
-            self.registry.opener.remove_topic_dir(&name).await;
+        drop(self.registry.begin_close(&closed));
+        for (topic, (name, held)) in deleted {
+            let dir = self.registry.opener.topics_dir().join(name);
+            self.delete(topic, dir, &held);
         }
+    }
+
+    /// Has a topic's directory removed, once no lane has anything of it, by a task: others need not wait.
+    fn delete(&self, topic: TopicId, dir: PathBuf, held: &[Arc<Partition>]) {
+        let closed = self.registry.begin_close(held);
+        let (graveyard, leaving) = (self.graveyard.clone(), self.leaving.clone());
+        let out = async move {
+            for done in closed {
+                let _ = done.await;
+            }
+            leaving.ended(topic).await;
+            let left = graveyard.bury(topic, dir).await;
+            graveyard.remove(left).await;
+        };
+        self.cluster.keep(&tokio::spawn(out));
     }
 
     /// Has a replica let go of and its files removed, by a task: it waits for a disk, and others need not.
     fn moved(&self, key: PartitionKey, partition: Arc<Partition>, info: &TopicInfo) {
         partition.mark_deleted();
-        self.leaving.0.lock().insert(key);
+        self.leaving.begin(key);
         let out = Moved {
             opener: self.registry.opener.clone(),
+            graveyard: self.graveyard.clone(),
             cluster: Arc::clone(&self.cluster),
             leaving: self.leaving.clone(),
             dir: self.registry.opener.partition_dir(info, key.partition),
@@ -83,10 +119,16 @@ impl Reconciler {
         self.cluster.keep(&tokio::spawn(out.run()));
     }
 
-    /// Removes what a crash has left of topics that are deleted and of replicas that are elsewhere.
-    pub(super) async fn sweep(&self, names: BTreeSet<String>, held: &BTreeSet<PartitionKey>) {
-        let opener = self.registry.opener.clone();
+    /// Removes what a crash has left of topics that are deleted and of replicas that are elsewhere. What could be
+    /// in somebody's way is taken out of its place before this ends.
+    pub(super) async fn sweep(&self, held: &BTreeSet<PartitionKey>) {
+        let opener = &self.registry.opener;
         let view = self.registry.view();
+        let known: BTreeMap<String, TopicId> = view
+            .topics
+            .values()
+            .map(|t| (opener.dir_name(&t.info), t.info.id))
+            .collect();
         let kept: BTreeSet<PathBuf> = view
             .topics
             .values()
@@ -96,17 +138,29 @@ impl Reconciler {
                 mine.map(|p| opener.partition_dir(&t.info, p))
             })
             .collect();
-        let workers = self.registry.opener.config.workers.clone();
-        let swept = blocking(&workers, move || opener.sweep(&names, &kept));
-        if let Ok(Err(error)) = swept.await {
+        let (workers, graveyard) = (opener.config.workers.clone(), self.graveyard.clone());
+        let swept = blocking(&workers, move || {
+            let mut left = Vec::new();
+            let swept = graveyard.sweep(&known, &kept, &mut left);
+            (left, swept)
+        });
+        // What is left over by a panic is looked for at the next start.
+        let Ok((left, swept)) = swept.await else {
+            return;
+        };
+        if let Err(error) = swept {
             tracing::warn!(%error, "directories of partitions that are not held here are left over");
         }
+        let graveyard = self.graveyard.clone();
+        let out = async move { graveyard.remove(left).await };
+        self.cluster.keep(&tokio::spawn(out));
     }
 }
 
 /// One replica that has moved elsewhere.
 struct Moved {
     opener: Opener,
+    graveyard: Graveyard,
     cluster: Arc<InCluster>,
     leaving: Leaving,
     key: PartitionKey,
@@ -116,6 +170,16 @@ struct Moved {
 
 impl Moved {
     async fn run(self) {
+        if self.opener.waits_in_journal(self.key) {
+            tracing::warn!(
+                partition = %self.partition.id, dir = %self.dir.display(),
+                "a replica that could not be opened has moved elsewhere: its files stay as long as the journal has \
+                 records of it, at most until this node is started again"
+            );
+            while self.opener.waits_in_journal(self.key) {
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+        }
         let (reply, left) = oneshot::channel();
         let slot = self.partition.slot;
         if self
@@ -138,14 +202,13 @@ impl Moved {
             }
             Err(_) => return,
         }
-        self.opener
-            .remove_dir(super::replace::aside(&self.dir))
-            .await;
-        // Until it is gone, a new one would be begun among what is left.
-        while !self.opener.remove_dir(self.dir.clone()).await {
-            tokio::time::sleep(AGAIN).await;
-        }
-        self.leaving.0.lock().remove(&self.key);
+        let aside = super::replace::aside(&self.dir);
+        let (graveyard, topic) = (&self.graveyard, self.key.topic);
+        // Until both are out of their places, a new one would be begun among them.
+        let aside = graveyard.bury(topic, aside).await;
+        let left = graveyard.bury(topic, self.dir).await;
+        self.leaving.end(self.key);
         self.cluster.repairs.wake.notify_one();
+        graveyard.remove(aside.into_iter().chain(left)).await;
     }
 }

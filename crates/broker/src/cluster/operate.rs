@@ -10,10 +10,13 @@ use varve_broker_api::{
     Decommission, Drain, Elections, Error, LeaderHint, NodeDetail, NodeState, Reassign,
     Reassignment, Result, Target,
 };
-use varve_metadata::{Command, Election, Node, PartitionKey, Progress, State};
+use varve_metadata::{
+    Command, Election, Node, PartitionKey, Progress, ProposeError, Rejection, State,
+};
 use varve_types::{ErrorKind, NodeId, TopicName, TopicPartition};
 
 use super::InCluster;
+use super::changes::unmade;
 use super::overview::state_of;
 use super::replicas::Chooser;
 use crate::registry::rejected;
@@ -322,21 +325,44 @@ impl InCluster {
         })?;
         let mut done = Elections::default();
         for some in wanted.chunks(ELECTIONS_AT_ONCE) {
-            let elect = |key: &PartitionKey| {
-                self.log.propose(Command::ElectLeader {
-                    topic_id: key.topic,
-                    partition: key.partition,
-                    how: Election::Preferred,
-                })
-            };
+            let elect = |key: &PartitionKey| self.elect_preferred(*key);
             for result in join_all(some.iter().map(elect)).await {
                 match result {
-                    Ok(_) => done.started += 1,
-                    Err(_) => done.skipped += 1,
+                    Ok(true) => done.started += 1,
+                    Ok(false) | Err(_) => done.skipped += 1,
                 }
             }
         }
         Ok(done)
+    }
+
+    pub(crate) async fn elect_preferred_leaders_of(
+        &self,
+        partitions: Vec<TopicPartition>,
+    ) -> Vec<Result<bool>> {
+        let mut done = Vec::with_capacity(partitions.len());
+        for some in partitions.chunks(ELECTIONS_AT_ONCE) {
+            let elect = async |id: &TopicPartition| {
+                let found = self.look(|state| find(state, id).map(|(key, _)| key));
+                self.elect_preferred(found?).await
+            };
+            done.extend(join_all(some.iter().map(elect)).await);
+        }
+        done
+    }
+
+    /// Whether the preferred leader leads now; `false`: it cannot at present.
+    async fn elect_preferred(&self, key: PartitionKey) -> Result<bool> {
+        let elect = Command::ElectLeader {
+            topic_id: key.topic,
+            partition: key.partition,
+            how: Election::Preferred,
+        };
+        match self.log.propose(elect).await {
+            Ok(_) => Ok(true),
+            Err(ProposeError::Rejected(Rejection::NotElectable { .. })) => Ok(false),
+            Err(error) => Err(unmade(&error)),
+        }
     }
 
     pub(crate) async fn reassign(&self, request: Reassign) -> Result<Vec<Result<()>>> {

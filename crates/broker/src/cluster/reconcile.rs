@@ -3,7 +3,8 @@
 //!
 //! Invariants: nothing is assigned before this node has applied its own registration; a replica that is to
 //! have records and whose directory is missing is reported lost before an empty one takes its place; nothing is
-//! opened where a replica that has moved away is still being taken out.
+//! opened where a replica that has moved away is still being taken out; this node says that it has applied the first
+//! look, and so is let in, only once the metadata do not count on what it could not open.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -17,6 +18,8 @@ use varve_types::{BrokerEpoch, NodeId, PartitionId, TopicConfig, TopicName};
 
 use super::moved::Leaving;
 use super::replace::Repairing;
+use super::tombstone::Graveyard;
+use super::unopened::Unopened;
 use super::{InCluster, key};
 use crate::lane::Command;
 use crate::opener::OpenAs;
@@ -67,6 +70,12 @@ pub(crate) struct Reconciler {
     missing: BTreeSet<PartitionKey>,
     /// Replicas that are elsewhere now, and whose files are not taken away yet.
     pub(super) leaving: Leaving,
+    /// Replicas that are whole again, and what was set aside of them is being taken out of its place.
+    pub(super) finishing: Leaving,
+    /// Where directories go that are not needed any more.
+    pub(super) graveyard: Graveyard,
+    /// Replicas that could not be opened.
+    unopened: Unopened,
     /// Something failed and is to be tried again.
     again: bool,
     /// Told once the first look is done.
@@ -80,14 +89,18 @@ impl Reconciler {
         applied: watch::Sender<u64>,
         opened: oneshot::Sender<()>,
     ) -> Self {
+        let unopened = Unopened::new(cluster.me, Arc::clone(&cluster.log));
         Self {
+            graveyard: Graveyard::new(registry.opener.clone()),
             registry,
             cluster,
+            unopened,
             applied,
             told: BTreeMap::new(),
             first: true,
             missing: BTreeSet::new(),
             leaving: Leaving::default(),
+            finishing: Leaving::default(),
             again: false,
             opened: Some(opened),
         }
@@ -130,6 +143,12 @@ impl Reconciler {
             let look = self.look();
             seen = look.version;
             self.reconcile(look).await;
+            if self.opened.is_some() {
+                // Nothing else of the metadata is acted on meanwhile: files stay where they are for the journal's sake.
+                self.unopened.settle(&epochs).await;
+            } else {
+                self.tell_unopened(epoch);
+            }
             self.applied.send_replace(seen);
             if let Some(opened) = self.opened.take() {
                 let _ = opened.send(());
@@ -203,7 +222,8 @@ impl Reconciler {
 
     async fn reconcile(&mut self, look: Look) {
         self.missing.retain(|key| look.held.contains(key));
-        let free = self.repair(&look.repairing).await;
+        self.unopened.retain(&look.held);
+        let free = self.repair(&look.repairing);
         let old = self.registry.view();
         let gone: Vec<(PartitionKey, Arc<Partition>)> = old
             .by_key
@@ -218,10 +238,6 @@ impl Reconciler {
             let topic = self.topic(before, now, (&gone, &free), &mut assign).await;
             topics.insert(topic.info.name.clone(), topic);
         }
-        let names: BTreeSet<String> = topics
-            .values()
-            .map(|t| self.registry.opener.dir_name(&t.info))
-            .collect();
         // Readers and peers find a partition before it is told what it is.
         self.registry.publish(look.version, topics);
         for (partition, wanted) in assign {
@@ -231,9 +247,9 @@ impl Reconciler {
             let (slot, assignment) = (partition.slot, Box::new(wanted.assignment));
             let _ = partition.lane.push(Command::Assign { slot, assignment });
         }
-        self.close(&old, gone).await;
+        self.close(&old, gone);
         if std::mem::take(&mut self.first) {
-            self.sweep(names, &look.held).await;
+            self.sweep(&look.held).await;
             self.resume_repairs().await;
         }
     }
@@ -274,13 +290,20 @@ impl Reconciler {
                 let _ = partition.lane.push(Command::Configure { slot, config });
             }
         }
-        let mut new = Vec::new();
+        let (mut new, mut kept) = (Vec::new(), Vec::new());
         for wanted in &now.wanted {
-            if !partitions.contains_key(&wanted.number) && self.may_open(&info, wanted).await {
-                new.push(wanted.number);
+            if partitions.contains_key(&wanted.number) {
+                continue;
+            }
+            match self.may_open(&info, wanted).await {
+                Some(May::BeginAnew) => new.push(wanted.number),
+                Some(May::GoOn) => kept.push(wanted.number),
+                None => {}
             }
         }
-        for partition in self.open(&info, &config, new).await {
+        let mut opened = self.open(&info, &config, new, false).await;
+        opened.extend(self.open(&info, &config, kept, true).await);
+        for partition in opened {
             let key = key(info.id, partition.id.partition);
             if free.contains(&key) {
                 self.cluster.repairs.replaced(key, partition.slot);
@@ -288,10 +311,7 @@ impl Reconciler {
                     partition.ask_repair();
                 }
             }
-            // A damaged one is given up, where others have it whole.
-            if partition.offline().is_some() && !self.cluster.repairs.wants(key, partition.slot) {
-                self.report_lost(key);
-            }
+            self.unopened.note(key, partition.offline().is_none());
             partitions.insert(partition.id.partition, partition);
         }
         for wanted in now.wanted {
@@ -307,34 +327,35 @@ impl Reconciler {
     /// A replica that counts and has no directory any more is lost, and everybody must know before an empty
     /// one is begun: elected from what was known before, it would make the others cut what they have. One that
     /// was placed here in this run has none yet.
-    async fn may_open(&mut self, info: &TopicInfo, wanted: &Wanted) -> bool {
+    async fn may_open(&mut self, info: &TopicInfo, wanted: &Wanted) -> Option<May> {
+        // Whoever leaves wakes us once it is out of the way.
         if self.leaving.contains(wanted.key) {
-            self.again = true;
-            return false;
+            return None;
         }
         if !wanted.counted {
             self.missing.remove(&wanted.key);
-            return true;
+            return Some(May::BeginAnew);
         }
         if !self.first && !self.missing.contains(&wanted.key) {
-            return true;
+            return Some(May::BeginAnew);
         }
         let dir = self.registry.opener.partition_dir(info, wanted.number);
-        let there = self.registry.opener.vfs.exists(&dir);
-        if matches!(there, Ok(true)) {
-            self.missing.remove(&wanted.key);
-            return true;
+        match self.registry.opener.vfs.exists(&dir) {
+            Ok(true) => {
+                self.missing.remove(&wanted.key);
+                return Some(May::GoOn);
+            }
+            // Nobody knows whether it is there: what cannot be opened is seen to, with what the journal has of it.
+            Err(error) => {
+                tracing::error!(%error, dir = %dir.display(), "a replica cannot be looked for");
+                return Some(May::GoOn);
+            }
+            Ok(false) => {}
         }
         // Tried again until the metadata does not count on it, which a later look shows.
         self.again = true;
         let new = self.missing.insert(wanted.key);
-        if let Err(error) = there {
-            tracing::error!(%error, dir = %dir.display(), "a replica cannot be looked for; trying again");
-            return false;
-        }
-        let Some(epoch) = *self.cluster.epoch.borrow() else {
-            return false;
-        };
+        let epoch = (*self.cluster.epoch.borrow())?;
         if new {
             tracing::error!(
                 topic = %info.name, partition = wanted.number.0, dir = %dir.display(),
@@ -350,26 +371,18 @@ impl Reconciler {
         if let Err(error) = self.cluster.log.propose(lost).await {
             tracing::warn!(%error, "the loss of a replica is not known to the controller yet");
         }
-        false
+        None
     }
 
-    /// A replica that could not be opened is of no use, and the controller is told.
-    fn report_lost(&self, key: PartitionKey) {
-        let Some(epoch) = *self.cluster.epoch.borrow() else {
-            return;
+    /// The controller is told of what could not be opened, again until it knows. What is damaged, those who repair it
+    /// tell.
+    fn tell_unopened(&mut self, epoch: BrokerEpoch) {
+        let (view, repairs) = (self.registry.view(), &self.cluster.repairs);
+        let damaged = |key| {
+            let partition = view.by_key.get(&key);
+            partition.is_some_and(|p| repairs.wants(key, p.slot))
         };
-        let lost = Change::ReplicaLost {
-            node: self.cluster.me,
-            epoch,
-            topic_id: key.topic,
-            partition: key.partition,
-        };
-        let log = Arc::clone(&self.cluster.log);
-        tokio::spawn(async move {
-            if let Err(error) = log.propose(lost).await {
-                tracing::warn!(?key, %error, "the controller was not told that this replica failed");
-            }
-        });
+        self.again |= !self.unopened.tell(epoch, damaged).is_empty();
     }
 
     async fn open(
@@ -377,6 +390,7 @@ impl Reconciler {
         info: &TopicInfo,
         config: &TopicConfig,
         numbers: Vec<PartitionId>,
+        kept: bool,
     ) -> Vec<Arc<Partition>> {
         if numbers.is_empty() {
             return Vec::new();
@@ -385,8 +399,8 @@ impl Reconciler {
         let registry = Arc::clone(&self.registry);
         let workers = self.registry.opener.config.workers.clone();
         let opened = blocking(&workers, move || {
-            let slot = || registry.slot();
-            opener.open_many(&info, &config, numbers.into_iter(), OpenAs::Replica, slot)
+            let (slot, as_replica) = (|| registry.slot(), OpenAs::Replica { kept });
+            opener.open_many(&info, &config, numbers.into_iter(), as_replica, slot)
         });
         opened.await.unwrap_or_else(|error| {
             tracing::error!(%error, "opening partitions failed");
@@ -395,11 +409,20 @@ impl Reconciler {
     }
 }
 
+/// How a replica may be opened.
+#[derive(Debug, Clone, Copy)]
+enum May {
+    /// Nothing that it has is missed: where it has no directory, it gets one.
+    BeginAnew,
+    /// It is counted on, and goes on with what it has.
+    GoOn,
+}
+
 fn is_gone(gone: &[(PartitionKey, Arc<Partition>)], key: PartitionKey) -> bool {
     gone.binary_search_by_key(&key, |(k, _)| *k).is_ok()
 }
 
-pub(super) fn counts(partition: &varve_metadata::Partition, me: NodeId) -> bool {
+pub(crate) fn counts(partition: &varve_metadata::Partition, me: NodeId) -> bool {
     partition.isr.contains(&me) || partition.elr.contains(&me)
 }
 

@@ -4,9 +4,9 @@
 //! nothing has happened; after: it is opened as it is and catches up, and its damage is found again); the
 //! journal's entries of it are void and its lane has let it go; its directory is renamed (after: an empty one is
 //! begun, as for every replica that does not count); the empty replica is opened; once it is in sync, what
-//! was set aside is removed.
+//! was set aside is taken out of its place and removed.
 //!
-//! Invariants: a directory is renamed only while another node leads and the metadata do not count this
+//! Invariants: a directory is set aside only while another node leads and the metadata do not count this
 //! replica; at most one directory is kept aside for a partition, and none where the disk has no room for both.
 
 use std::collections::BTreeSet;
@@ -56,7 +56,7 @@ impl Reconciler {
     }
 
     /// Goes on with every repair, and returns the partitions whose place is free now.
-    pub(super) async fn repair(&mut self, all: &[Repairing]) -> BTreeSet<PartitionKey> {
+    pub(super) fn repair(&mut self, all: &[Repairing]) -> BTreeSet<PartitionKey> {
         let (me, repairs) = (self.cluster.me, self.cluster.repairs.clone());
         let mut free = BTreeSet::new();
         for Repairing { key, task, agreed } in all {
@@ -70,7 +70,7 @@ impl Reconciler {
                     let chosen = agreed.leader == Some(me)
                         && agreed.unclean_epoch == Some(agreed.leader_epoch);
                     if agreed.isr.contains(&me) && !chosen {
-                        self.finish(*key).await;
+                        self.finish(*key);
                     }
                 }
                 Task::Open => {
@@ -80,9 +80,14 @@ impl Reconciler {
                 Task::TakeOut { .. } if counts(agreed, me) => repairs.called_back(*key),
                 Task::TakeOut { slot, epoch } => {
                     let elsewhere = agreed.leader.is_some_and(|leader| leader != me);
+                    // The journal is begun anew by the next start, if it has records of what is in that place now.
+                    let waits = self.registry.opener.waits_in_journal(*key);
                     if self.cluster.started()
+                        && !waits
                         && elsewhere
                         && agreed.leader_epoch >= epoch
+                        // What is set aside next is not to be taken for what was set aside before.
+                        && !self.finishing.contains(*key)
                         && repairs.leaving(*key)
                     {
                         let out = TakeOut {
@@ -102,7 +107,7 @@ impl Reconciler {
     }
 
     /// The new copy is in sync: what is left of the damaged one is of no use.
-    async fn finish(&self, key: PartitionKey) {
+    fn finish(&self, key: PartitionKey) {
         let view = self.registry.view();
         let found = view.by_key.get(&key).cloned();
         let topic = found.and_then(|p| {
@@ -112,15 +117,24 @@ impl Reconciler {
         let Some((partition, topic)) = topic else {
             return;
         };
+        if !self.finishing.begin(key) {
+            return;
+        }
         let opener = &self.registry.opener;
-        let dir = opener.partition_dir(&topic.info, key.partition);
-        if opener.remove_dir(aside(&dir)).await {
-            self.cluster.repairs.finished(key);
+        let old = aside(&opener.partition_dir(&topic.info, key.partition));
+        let (graveyard, finishing) = (self.graveyard.clone(), self.finishing.clone());
+        let cluster = Arc::clone(&self.cluster);
+        let out = async move {
+            let old = graveyard.bury(key.topic, old).await;
+            finishing.end(key);
+            cluster.repairs.finished(key);
             tracing::info!(
                 topic = %partition.id.topic, partition = key.partition.0, log_end = %partition.log_end(),
                 "a replica that was damaged is whole and in sync again"
             );
-        }
+            graveyard.remove(old).await;
+        };
+        self.cluster.keep(&tokio::spawn(out));
     }
 
     /// Repairs of an earlier run that were not finished.

@@ -2,10 +2,13 @@
 //! partition, answer.
 //!
 //! Invariants: a batch gets its offset from its core alone; what is staged is written in that order, in one
-//! vectored write per partition; a ticket is answered once.
+//! vectored write per partition; a ticket is answered once; a byte permit is held until the batch is in the log as
+//! safely as the topic asks of one replica, or answered, and no longer.
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use varve_broker_api::{Appended, Error};
-use varve_partition::{Accepted, Append, Input, Ticket};
+use varve_partition::{Accepted, Append, Input, Rejection, Ticket};
 use varve_record::TimestampType;
 use varve_types::config::Durability;
 use varve_types::{Acks, ErrorKind, LeaderEpoch, Offset};
@@ -55,17 +58,64 @@ impl Lane {
             acks: terms.acks,
             records,
             append_time_ms,
+            of_transaction: header.session().filter(|_| header.is_transactional()),
+            producer: header.producer(),
             arrived,
-            _permit: permit,
+            slot,
+            permit,
         };
         self.owed.insert(ticket, owed);
+        self.metrics.answers_owed.inc();
         self.offered = Some((ticket, batch));
         owned
             .core
             .step(now(&*self.clock), Input::Append(append), &mut self.outputs);
         self.perform_outputs(slot);
-        // A duplicate or refused batch was not taken.
-        self.offered = None;
+        // A duplicate or refused batch was not taken: nothing of it is kept.
+        if self.offered.take().is_some()
+            && let Some(owed) = self.owed.get_mut(&ticket)
+        {
+            owed.permit.give_back_bytes();
+        }
+    }
+
+    /// Gives back the bytes of what is safe on this node, whoever else it waits for.
+    pub(super) fn give_back_bytes(&mut self, slot: u32) {
+        let Some(owned) = self.slots.get_mut(&slot) else {
+            return;
+        };
+        let (safe, end) = (owned.core.own_end(), owned.core.log_end());
+        // What could not be written, or was cut off, is answered.
+        while owned.unsafe_yet.back().is_some_and(|(at, _)| *at > end) {
+            owned.unsafe_yet.pop_back();
+        }
+        while let Some((at, ticket)) = owned.unsafe_yet.front()
+            && *at <= safe
+        {
+            if let Some(owed) = self.owed.get_mut(ticket) {
+                owed.permit.give_back_bytes();
+            }
+            owned.unsafe_yet.pop_front();
+        }
+    }
+
+    /// Forgets the answers that nobody waits for any more: the appends stand, or fall, without them. A partition that
+    /// cannot commit would gather them for as long as that lasts.
+    pub(super) fn forget_unwanted(&mut self) {
+        let unwanted = |owed: &Owed| !owed.permit.holds_bytes() && owed.reply.is_closed();
+        let mut gone: BTreeMap<u32, BTreeSet<Ticket>> = BTreeMap::new();
+        for (ticket, owed) in self.owed.iter().filter(|(_, owed)| unwanted(owed)) {
+            gone.entry(owed.slot).or_default().insert(*ticket);
+        }
+        for (slot, tickets) in gone {
+            if let Some(owned) = self.slots.get_mut(&slot) {
+                owned.core.forget_waiting(&tickets);
+            }
+            for ticket in &tickets {
+                self.owed.remove(ticket);
+                self.metrics.answers_owed.dec();
+            }
+        }
     }
 
     pub(super) fn stage(&mut self, slot: u32, ticket: Ticket, base: Offset, epoch: LeaderEpoch) {
@@ -80,6 +130,8 @@ impl Lane {
             self.dirty.push(slot);
         }
         let sequenced = batch.sequence(base, epoch);
+        let end = sequenced.header().next_offset();
+        owned.unsafe_yet.push_back((end, ticket));
         owned.write_bytes += sequenced.size();
         self.group_bytes += sequenced.size();
         owned.writes.push(sequenced);
@@ -89,12 +141,14 @@ impl Lane {
         &mut self,
         slot: u32,
         ticket: Ticket,
-        result: Result<Accepted, varve_partition::Rejection>,
+        result: Result<Accepted, Rejection>,
     ) {
         let Some(owed) = self.owed.remove(&ticket) else {
             unreachable!("ticket {ticket:?} is answered twice")
         };
-        let took = self.clock.now().since(owed.arrived);
+        self.metrics.answers_owed.dec();
+        let now = self.clock.now();
+        let took = now.since(owed.arrived);
         let label = crate::metrics::AcksLabel {
             acks: owed.acks.to_string(),
         };
@@ -113,7 +167,20 @@ impl Lane {
                 flushed_replicas: accepted.flushed_replicas,
             }),
             Err(rejection) => Err(match self.slots.get(&slot) {
-                Some(owned) => reject::error(&owned.partition, rejection),
+                Some(owned) => {
+                    let over = rejection == Rejection::TransactionOver;
+                    if let Some(producer) = owed.of_transaction.filter(|_| over) {
+                        owned.partition.registered.forget(producer);
+                    }
+                    let partition = &owned.partition;
+                    let refusals = &partition.refusals;
+                    let excuse = refusals.excuse(&partition.id, owed.producer, rejection, now);
+                    excuse.unwrap_or_else(|| {
+                        let error = reject::error(partition, rejection);
+                        refusals.note(owed.producer, &error, now);
+                        error
+                    })
+                }
                 None => Error::new(rejection.kind(), "the partition was closed"),
             }),
         };

@@ -119,6 +119,7 @@ impl Lane {
     }
 
     pub(super) fn tick(&mut self) {
+        self.forget_unwanted();
         let now = self.clock.now();
         let due: Vec<u32> = self
             .slots

@@ -22,7 +22,9 @@ use varve_partition::{
 };
 use varve_record::{Batch, Sequenced};
 use varve_storage::{ChangeDone, FlushDone, FlushError, Log, LogConfig};
-use varve_types::{Acks, BrokerEpoch, LeaderEpoch, NodeId, Offset, TopicConfig};
+use varve_types::{
+    Acks, BrokerEpoch, LeaderEpoch, NodeId, Offset, ProducerId, Sequence, TopicConfig,
+};
 use varve_vfs::{Clock, Tick, Workers};
 
 use crate::admission::Permit;
@@ -54,12 +56,16 @@ pub(crate) struct Arrival {
     pub(crate) terms: Terms,
     pub(crate) arrived: Tick,
     pub(crate) reply: oneshot::Sender<Result<Appended, Error>>,
-    /// Held until the answer.
+    /// Its bytes are held until they are safe on this node, the rest until the answer.
     pub(crate) permit: Permit,
 }
 
 /// What a lane is told.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all commands are appends: a box for each would cost more than the room in the others"
+)]
 pub(crate) enum Command {
     /// Owns a partition from here on and leads it in this epoch.
     Open(Box<Opening>),
@@ -145,6 +151,8 @@ pub(crate) enum Command {
     },
     /// The leader will not answer.
     FetchFailed { slot: u32, id: FetchId },
+    /// A fetch was held back, and it is its turn.
+    FetchHeld { slot: u32, id: FetchId },
     /// The controller refused other in-sync replicas.
     IsrRefused {
         slot: u32,
@@ -191,8 +199,13 @@ struct Owed {
     acks: Acks,
     records: u32,
     append_time_ms: i64,
+    /// Whose transaction it is of.
+    of_transaction: Option<ProducerId>,
+    /// Session and place in it.
+    producer: Option<(ProducerId, Sequence)>,
     arrived: Tick,
-    _permit: Permit,
+    slot: u32,
+    permit: Permit,
 }
 
 /// A partition and what only its lane knows about it.
@@ -203,6 +216,8 @@ pub(crate) struct Owned {
     /// Batches with offsets, not written yet.
     writes: Vec<Sequenced>,
     write_bytes: usize,
+    /// Ends of batches whose byte permits are held, ascending: not as safe on this node yet as the topic asks.
+    unsafe_yet: VecDeque<(Offset, Ticket)>,
     /// Batches written since the last flush began, for the journal.
     unjournaled: Vec<Sequenced>,
     unjournaled_bytes: u64,
@@ -243,6 +258,8 @@ pub(crate) struct Lane {
     registered: Option<BrokerEpoch>,
     /// The fetch of a follower that a core is asked about in this step.
     asking: Option<(Ticket, Asked)>,
+    /// The partition whose fetch was held back, while its core asks afresh.
+    turn: Option<u32>,
     workers: Workers,
 }
 
@@ -274,6 +291,7 @@ pub(crate) fn spawn(
         rim,
         registered: None,
         asking: None,
+        turn: None,
         workers: workers.clone(),
     };
     let name = format!("varve-lane-{number}");
@@ -314,6 +332,7 @@ impl Lane {
             Command::ReplicaProgress { slot, position } => self.replica_progress(slot, position),
             Command::Fetched { slot, id, result } => self.fetched(slot, id, result),
             Command::FetchFailed { slot, id } => self.fetch_failed(slot, id),
+            Command::FetchHeld { slot, id } => self.fetch_held(slot, id),
             Command::IsrRefused {
                 slot,
                 partition_epoch,
@@ -383,6 +402,7 @@ impl Lane {
         self.outputs = outputs;
         partition.set_flushed(log.flushed());
         partition.publish(log.view(), log.size_bytes(), log.segments() as u64);
+        core.compacted(log.clean_upto());
         let aborted = core.producers().aborted_list();
         partition.advance(core.high_watermark(), core.last_stable_offset(), aborted);
         let slot = partition.slot;
@@ -392,6 +412,7 @@ impl Lane {
             log,
             writes: Vec::new(),
             write_bytes: 0,
+            unsafe_yet: VecDeque::new(),
             unjournaled: Vec::new(),
             unjournaled_bytes: 0,
             flushing: false,
@@ -437,6 +458,7 @@ impl Lane {
             }
         }
         self.outputs = outputs;
+        self.give_back_bytes(slot);
         self.after_step(slot);
     }
 

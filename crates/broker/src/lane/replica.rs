@@ -21,6 +21,7 @@ use super::{Lane, Owned, now};
 use crate::cluster::fill::fill_gaps;
 use crate::cluster::followers::{FollowerQueue, Ready};
 use crate::cluster::isr::Wish;
+use crate::cluster::links::Links;
 use crate::committer::{FlushJob, Work};
 use crate::opener::rebuild_producers;
 
@@ -199,6 +200,13 @@ impl Lane {
         self.step(slot, Input::FetchFailed(id));
     }
 
+    /// It is the turn of a fetch that was held back: what the core asks now is not held back again.
+    pub(super) fn fetch_held(&mut self, slot: u32, id: FetchId) {
+        self.turn = Some(slot);
+        self.step(slot, Input::FetchHeld(id));
+        self.turn = None;
+    }
+
     pub(super) fn isr_refused(&mut self, slot: u32, partition_epoch: i32, why: IsrRefusal) {
         let input = Input::IsrRefused {
             partition_epoch,
@@ -250,9 +258,14 @@ impl Lane {
                 id,
                 leader,
                 position,
-            } => rim
-                .links
-                .fetch(leader, &owned.partition, copying.key, id, position),
+            } => {
+                let fetch = match self.turn == Some(slot) {
+                    true => Links::send,
+                    false => Links::fetch,
+                };
+                let (links, key) = (&rim.links, copying.key);
+                fetch(links, leader, &owned.partition, key, id, position);
+            }
             Output::Progress { leader, position } => {
                 rim.links.progress(leader, copying.key, position);
             }
@@ -401,6 +414,7 @@ impl Lane {
         let Some(owned) = self.slots.get_mut(&slot) else {
             return;
         };
+        let now_ms = self.clock.wall_ms();
         let end = owned.log.log_end();
         let done = if cut.anew {
             owned.log.reset_to(cut.to)
@@ -409,7 +423,8 @@ impl Lane {
         };
         let producers = done.map_err(|e| e.to_string()).and_then(|removal| {
             let committed = owned.core.high_watermark().min(owned.log.log_end());
-            let producers = rebuild_producers(&mut owned.log, committed).map_err(|e| e.to_string());
+            let producers =
+                rebuild_producers(&mut owned.log, committed, now_ms).map_err(|e| e.to_string());
             producers.map(|p| (removal, p))
         });
         match producers {
@@ -432,7 +447,8 @@ impl Lane {
                 owned.publish();
                 let _ = self.removals.push(removal);
                 self.step(slot, input);
-                if let Some(owned) = self.slots.get(&slot) {
+                if let Some(owned) = self.slots.get_mut(&slot) {
+                    owned.core.compacted(owned.log.clean_upto());
                     let stable = owned.core.last_stable_offset();
                     let aborted = owned.core.producers().aborted_list();
                     owned.partition.stable.replace(stable, aborted);
@@ -474,7 +490,10 @@ impl Lane {
         if gone && !copying.lost {
             copying.lost = true;
             if let Some(rim) = &self.rim {
-                rim.wish(Wish::Lost { key: copying.key });
+                rim.wish(Wish::Lost {
+                    partition: Arc::clone(&owned.partition),
+                    key: copying.key,
+                });
             }
         }
         self.serve(slot, None);

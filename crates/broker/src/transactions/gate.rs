@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use varve_broker_api::{Error, TransactionVersion};
 use varve_partition::Verified;
 use varve_record::Batch;
-use varve_types::{ErrorKind, ProducerId, TopicId, TransactionalId};
+use varve_types::{ErrorKind, LeaderEpoch, ProducerId, TopicId, TransactionalId};
 use varve_vfs::Tick;
 
 use super::Transactions;
@@ -99,10 +99,10 @@ impl Transactions {
             queue.push_back(waiting);
             return Ok(receipt);
         }
-        let verified = partition.registered.verified(producer);
+        let (epoch, verified) = partition.registered.verified(producer);
         if verified != Verified::No {
             drop(gate);
-            waiting.pass(partition, verified);
+            waiting.pass(partition, verified, epoch);
             return Ok(receipt);
         }
         gate.batches.insert(place, VecDeque::from([waiting]));
@@ -143,22 +143,21 @@ impl Transactions {
             verify_only: version == TransactionVersion::V1,
         };
         // Before the question: a marker that comes while it is under way is behind these ends.
-        let known: Vec<Verified> = wanted
-            .iter()
-            .map(|(_, p)| verified_by(version, p))
-            .collect();
+        let known =
+            |(_, p): &(TopicId, Arc<Partition>)| (p.leading(), Verified::Since(p.log_end()));
+        let known: Vec<_> = wanted.iter().map(known).collect();
         let registered = self.register(registration).await;
-        for ((topic, partition), verified) in wanted.into_iter().zip(known) {
+        for ((topic, partition), (epoch, verified)) in wanted.into_iter().zip(known) {
             if registered.is_ok() {
-                partition.registered.note(producer, verified);
+                partition.registered.note(producer, verified, epoch);
             }
             // Whoever comes now waits for the lock and finds the session known.
             let place = (topic, partition.id.partition.0, producer);
             let mut gate = self.gate.0.lock();
             for waiting in gate.batches.remove(&place).into_iter().flatten() {
                 match &registered {
-                    Ok(()) => waiting.pass(&partition, verified),
-                    Err(error) => waiting.promise.keep(Err(error.clone())),
+                    Ok(()) => waiting.pass(&partition, verified, epoch),
+                    Err(error) => waiting.refuse(&partition, error.clone()),
                 }
             }
         }
@@ -230,14 +229,6 @@ impl Transactions {
     }
 }
 
-/// What is known of a partition once its coordinator says yes to a question that begins now.
-pub(super) fn verified_by(version: TransactionVersion, partition: &Partition) -> Verified {
-    match version {
-        TransactionVersion::V2 => Verified::ByEpoch,
-        TransactionVersion::V1 => Verified::Since(partition.log_end()),
-    }
-}
-
 /// Whoever appends asked this node, which leads the partition: that the coordinator is elsewhere is not its affair.
 fn for_producers(error: Error) -> Error {
     let kind = match error.kind {
@@ -254,8 +245,15 @@ fn for_producers(error: Error) -> Error {
 }
 
 impl Waiting {
-    /// To the lane.
-    fn pass(self, partition: &Arc<Partition>, verified: Verified) {
+    fn refuse(self, partition: &Partition, error: Error) {
+        let producer = self.batch.header().producer();
+        partition.refusals.note(producer, &error, self.arrived);
+        self.promise.keep(Err(error));
+    }
+
+    /// To the lane. What was verified is known by a place in the log, and holds in the leadership that it was verified
+    /// in: another may have cut the log, and have written a marker below that place.
+    fn pass(self, partition: &Arc<Partition>, verified: Verified, epoch: Option<LeaderEpoch>) {
         let Self {
             batch,
             terms,
@@ -263,7 +261,11 @@ impl Waiting {
             arrived,
             promise,
         } = self;
-        let terms = Terms { verified, ..terms };
+        let terms = Terms {
+            verified,
+            leader_epoch: epoch,
+            ..terms
+        };
         enqueue_for(partition, batch, terms, (permit, arrived), promise);
     }
 }

@@ -20,6 +20,7 @@ use varve_vfs::Clock;
 
 use super::markers::{Sender, Sent};
 use crate::internal_topic::{InternalTopic, KeyValue, Replayed, TRANSACTIONS};
+use crate::leaderships::unwritten;
 use crate::registry::Registry;
 
 /// Calls that may wait for the task.
@@ -242,6 +243,7 @@ impl Task {
                 self.step(*input);
             }
             Message::Appended { ids, result } => {
+                let result = result.map_err(|(lost, error)| (lost, unwritten(&error)));
                 for id in ids {
                     self.step(match &result {
                         Ok(()) => Input::Durable { id },

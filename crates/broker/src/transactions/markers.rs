@@ -26,9 +26,9 @@ use crate::peer::{MarkerOrder, MarkerOutcome};
 use crate::produce::{Terms, enqueue};
 use crate::registry::Registry;
 
-/// Bytes of markers in flight.
+/// Bytes of markers that are not in the logs yet. What waits to be committed there is not counted.
 const IN_FLIGHT_BYTES: usize = 4 * 1024 * 1024;
-/// A marker that is not committed within this time is asked for again.
+/// A marker that is not committed within this time, from when it is wanted, is asked for again.
 const COMMIT_WITHIN: Duration = Duration::from_secs(10);
 
 /// What became of the markers of one transaction.
@@ -191,7 +191,9 @@ impl Sender {
             number: order.number,
         };
         let batch = end_marker(order.producer, end, self.clock.wall_ms());
-        let Some(permit) = self.admission.admit(batch.header().size()).await else {
+        let until = tokio::time::Instant::now() + COMMIT_WITHIN;
+        let admitted = self.admission.admit(batch.header().size());
+        let Ok(Some(permit)) = tokio::time::timeout_at(until, admitted).await else {
             return MarkerOutcome::Again;
         };
         let terms = Terms {
@@ -202,7 +204,7 @@ impl Sender {
             ..Terms::new(Acks::All)
         };
         let result = match enqueue(partition, batch, terms, permit, self.clock.now()) {
-            Ok(receipt) => match tokio::time::timeout(COMMIT_WITHIN, receipt).await {
+            Ok(receipt) => match tokio::time::timeout_at(until, receipt).await {
                 Ok(result) => result.map(|appended| appended.base_offset),
                 Err(_) => return MarkerOutcome::Again,
             },

@@ -32,7 +32,7 @@ use crate::leaderships::{Leaderships, Subject, moved};
 use crate::peer::{MarkerOrder, MarkerOutcome, Registration};
 use crate::registry::Registry;
 use crate::{coordinator, offsets};
-use gate::{Gate, verified_by};
+use gate::Gate;
 use host::Host;
 use markers::Sender;
 
@@ -178,8 +178,8 @@ impl Transactions {
                     .elsewhere(subject)
                     .unwrap_or_else(|| subject.unconfirmed()))
             }
-            Ok(_)
-                if remembered == Remembered::ForOneTransaction
+            Ok(reply)
+                if (remembered == Remembered::ForOneTransaction || reply == Reply::Verified)
                     && !self.led.confirmed(number, epoch).await =>
             {
                 Err(self
@@ -407,9 +407,10 @@ impl Transactions {
             return Ok(checked);
         }
         let (topic, home) = self.groups.home(&group).await?;
-        let mut verified = home.registered.verified(producer);
+        let (mut epoch, mut verified) = home.registered.verified(producer);
         if verified == Verified::No {
-            verified = verified_by(version, &home);
+            epoch = home.leading();
+            verified = Verified::Since(home.log_end());
             let partitions = vec![(topic, home.id.clone())];
             self.register(Registration {
                 id,
@@ -418,11 +419,19 @@ impl Transactions {
                 verify_only: version == TransactionVersion::V1,
             })
             .await?;
-            home.registered.note(producer, verified);
+            home.registered.note(producer, verified, epoch);
+        }
+        if home.leading() != epoch {
+            // What was verified by a place in the log holds in one leadership.
+            let text = format!(
+                "another leadership of group {:?} has begun meanwhile; nothing was committed; try again",
+                group.as_str()
+            );
+            return Err(Error::new(ErrorKind::CoordinatorLoading, text));
         }
         let since = match verified {
             Verified::Since(end) => Some(end),
-            Verified::ByEpoch | Verified::No => None,
+            Verified::No => None,
         };
         let wall_ms = self.clock.wall_ms();
         let input = |ticket| varve_groups::Input::TxnCommit {
@@ -448,7 +457,8 @@ impl Transactions {
     }
 }
 
-/// How long what a coordinator remembers is true.
+/// How long the effect of what was asked is true. What was remembered only, and not written for the question, is to be
+/// confirmed in any case: of which kind the end of a transaction is shows when it comes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Remembered {
     /// As long as the epoch of the producer: who asks with it can be answered by an old coordinator too.

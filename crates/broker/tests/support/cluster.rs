@@ -4,13 +4,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, Ordering};
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
+use futures_util::stream::unfold;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use varve_broker::peer::{
-    Incoming, MarkerOrder, MarkerOutcome, Outgoing, PeerError, PeerService, Peers, Registration,
+    Answer, Incoming, MarkerOrder, MarkerOutcome, Outgoing, PeerError, PeerService, Peers,
+    Registration,
 };
 use varve_broker::{Broker, BrokerConfig, Cluster, ClusterConfig, Members, PeerHandle};
 use varve_broker_api::{Broker as _, Context, Error};
@@ -18,7 +21,8 @@ use varve_metadata::log::Later;
 use varve_metadata::{
     Command, Event, Heartbeat, Leadership, MetadataLog, Output, ProposeError, State,
 };
-use varve_types::{ClusterId, DirectoryId, NodeId};
+use varve_partition::FetchRefusal;
+use varve_types::{ClusterId, DirectoryId, NodeId, TopicId};
 use varve_vfs::fault::FaultVfs;
 use varve_vfs::mem::MemVfs;
 use varve_vfs::{Clock, SystemClock, Tick, Vfs};
@@ -29,6 +33,8 @@ pub struct Shared {
     version: watch::Sender<u64>,
     leadership: watch::Sender<Leadership>,
     deaf: AtomicBool,
+    /// How often somebody was told of one in vain.
+    unheard: AtomicU32,
     /// Feature level above which it does not go.
     most: AtomicU16,
 }
@@ -37,6 +43,11 @@ impl Shared {
     /// Whether nobody can be told that a replica is lost.
     pub fn deaf_to_losses(&self, deaf: bool) {
         self.deaf.store(deaf, Ordering::Relaxed);
+    }
+
+    /// How often nobody could be told of a lost replica so far.
+    pub fn unheard(&self) -> u32 {
+        self.unheard.load(Ordering::Relaxed)
     }
 
     /// What the controller proposes, as far as the feature level goes: an operator may raise it no further for now.
@@ -108,8 +119,12 @@ impl MetadataLog for NodeLog {
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 return Err(ProposeError::NoLeader);
             }
-            let loss = matches!(command, Command::ReplicaLost { .. });
+            let loss = matches!(
+                command,
+                Command::ReplicaLost { .. } | Command::GiveUpReplica { .. }
+            );
             if loss && self.shared.deaf.load(Ordering::Relaxed) {
+                self.shared.unheard.fetch_add(1, Ordering::Relaxed);
                 return Err(ProposeError::NoLeader);
             }
             let mut state = self.shared.state.lock();
@@ -155,6 +170,8 @@ impl MetadataLog for NodeLog {
 pub struct Net {
     services: Mutex<BTreeMap<NodeId, PeerHandle>>,
     cut: Mutex<BTreeSet<NodeId>>,
+    /// Fetches that were answered, and those of them that said less than was known already.
+    answered: Mutex<BTreeMap<TopicId, (usize, usize)>>,
 }
 
 impl Net {
@@ -165,6 +182,21 @@ impl Net {
 
     pub fn heal(&self) {
         self.cut.lock().clear();
+    }
+
+    /// Fetches of a topic that were answered so far, and those of them that came too late.
+    pub fn answered(&self, topic: TopicId) -> (usize, usize) {
+        let answered = self.answered.lock();
+        answered.get(&topic).copied().unwrap_or_default()
+    }
+
+    fn count(&self, answers: &[Answer]) {
+        let mut answered = self.answered.lock();
+        for answer in answers {
+            let of = answered.entry(answer.partition.topic).or_default();
+            of.0 += 1;
+            of.1 += usize::from(answer.result == Err(FetchRefusal::Stale));
+        }
     }
 
     fn alone(&self, node: NodeId) -> bool {
@@ -207,7 +239,12 @@ impl Peers for NodeNet {
             let Some(service) = service.filter(|_| net.between(me, to)) else {
                 return Err(Self::error(to, "not reachable"));
             };
-            let (mut tell, mut answers) = service.connected(me);
+            let (mut tell, answers) = service.connected(me);
+            // An answer that is being read when something else happens is not lost.
+            let mut answers = std::pin::pin!(unfold(answers, |mut answers| async move {
+                let some = answers.next().await?;
+                Some((some, answers))
+            }));
             let mut look = tokio::time::interval(Duration::from_millis(10));
             loop {
                 let mut messages = Vec::new();
@@ -224,7 +261,10 @@ impl Peers for NodeNet {
                         tell(messages);
                     }
                     some = answers.next() => match some {
-                        Some(some) if net.between(me, to) => incoming(some),
+                        Some(some) if net.between(me, to) => {
+                            net.count(&some);
+                            incoming(some);
+                        }
                         _ => return Err(Self::error(to, "ended")),
                     },
                 }
@@ -317,6 +357,8 @@ pub struct Nodes {
     pub repair_pause: Duration,
     /// Part of the identity of directories that are new from now on.
     pub directories: u128,
+    /// Nobody is given up for being silent, and this is the budget of bytes in flight.
+    patient: Option<usize>,
 }
 
 /// Who was taken out of the agreement on metadata.
@@ -347,26 +389,40 @@ impl Nodes {
             Duration::from_secs(3600),
             Duration::from_millis(300),
             u16::MAX,
+            None,
         )
         .await
+    }
+
+    /// So many nodes, which wait for each other however long that takes: a partition of one that is cut off commits
+    /// nothing, and goes on being appended to. Each admits so many bytes.
+    pub async fn patient(count: usize, in_flight_bytes: usize) -> Self {
+        let (hour, moment) = (Duration::from_secs(3600), Duration::from_millis(300));
+        let patient = Some(in_flight_bytes);
+        Self::build(&vec![0; count], hour, moment, u16::MAX, patient).await
+    }
+
+    /// What a node does for the others.
+    pub fn service(&self, node: NodeId) -> PeerHandle {
+        self.net.services.lock()[&node].clone()
     }
 
     /// So many nodes, at a feature level that is not the newest.
     pub async fn at_level(count: usize, most: u16) -> Self {
         let (hour, moment) = (Duration::from_secs(3600), Duration::from_millis(300));
-        Self::build(&vec![0; count], hour, moment, most).await
+        Self::build(&vec![0; count], hour, moment, most, None).await
     }
 
     /// One node per clock, numbered from 1; each is so many milliseconds wrong.
     pub async fn with_clocks(skews: &[i64]) -> Self {
         let (hour, moment) = (Duration::from_secs(3600), Duration::from_millis(300));
-        Self::build(skews, hour, moment, u16::MAX).await
+        Self::build(skews, hour, moment, u16::MAX, None).await
     }
 
     /// So many nodes, scrubbed and repaired as often as is said.
     pub async fn with(count: i32, scrub_interval: Duration, repair_pause: Duration) -> Self {
         let skews = vec![0; count.unsigned_abs() as usize];
-        Self::build(&skews, scrub_interval, repair_pause, u16::MAX).await
+        Self::build(&skews, scrub_interval, repair_pause, u16::MAX, None).await
     }
 
     async fn build(
@@ -374,6 +430,7 @@ impl Nodes {
         scrub_interval: Duration,
         repair_pause: Duration,
         most: u16,
+        patient: Option<usize>,
     ) -> Self {
         let leadership = Leadership {
             term: 1,
@@ -386,6 +443,7 @@ impl Nodes {
                 version: watch::Sender::new(0),
                 leadership: watch::Sender::new(leadership),
                 deaf: AtomicBool::new(false),
+                unheard: AtomicU32::new(0),
                 most: AtomicU16::new(most),
             }),
             net: Arc::default(),
@@ -398,6 +456,7 @@ impl Nodes {
             scrub_interval,
             repair_pause,
             directories: 100,
+            patient,
         };
         let count = skews.len();
         for node in (1..).take(count) {
@@ -421,10 +480,12 @@ impl Nodes {
         config.rack = format!("rack-{node}");
         config.clean_start = clean;
         config.scrub_interval = self.scrub_interval;
+        config.in_flight_bytes = self.patient.unwrap_or(config.in_flight_bytes);
+        let hour = self.patient.map(|_| Duration::from_secs(3600));
         let how = ClusterConfig {
-            session_timeout: SESSION,
+            session_timeout: hour.unwrap_or(SESSION),
             heartbeat_interval: Duration::from_millis(150),
-            replica_lag: Duration::from_millis(800),
+            replica_lag: hour.unwrap_or(Duration::from_millis(800)),
             park: Duration::from_millis(300),
             checkpoint_interval: Duration::from_millis(200),
             drain_timeout: Duration::from_secs(10),

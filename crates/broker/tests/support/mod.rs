@@ -8,6 +8,7 @@
 )]
 
 pub mod cluster;
+pub mod gate;
 pub mod transactions;
 pub mod watch;
 
@@ -170,6 +171,17 @@ pub async fn create_with(broker: &Broker, name: &str, configs: &[(&str, &str)]) 
         .collect();
     let created = broker.create_topic(&Context::anonymous(), request).await;
     created.unwrap().name
+}
+
+/// The first series of a metric; 0 where there is none.
+pub fn metric(broker: &Broker, name: &str) -> f64 {
+    let mut registry = prometheus_client::registry::Registry::with_prefix("varve");
+    broker.register_metrics(&mut registry);
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+    let line = text.lines().find(|l| l.starts_with(name));
+    line.and_then(|l| l.rsplit(' ').next()?.parse().ok())
+        .unwrap_or(0.0)
 }
 
 /// Waits until `what` holds.

@@ -85,6 +85,14 @@ impl Operations for Fake {
         })
     }
 
+    async fn elect_preferred_leaders_of(
+        &self,
+        _: &Context,
+        partitions: Vec<TopicPartition>,
+    ) -> Result<Vec<Result<bool>>> {
+        Ok(partitions.iter().map(|_| Ok(true)).collect())
+    }
+
     async fn reassign(&self, _: &Context, request: Reassign) -> Result<Vec<Result<()>>> {
         Ok(each(request.items.into_iter().map(|(id, _)| id)))
     }

@@ -51,6 +51,7 @@ pub(super) async fn taken<B: Broker>(
             max_records: limits::BATCH_MAX_RECORDS,
             max_unpacked_bytes,
             transactional,
+            mend_max_timestamp: true,
         };
         match old {
             true => message_set::convert(&bytes, now_ms, &limits),

@@ -61,6 +61,7 @@ mod tests {
             max_records: 100_000,
             max_unpacked_bytes: 1 << 20,
             transactional: false,
+            mend_max_timestamp: false,
         };
         Unverified(builder.build().unwrap())
             .verify(&limits)

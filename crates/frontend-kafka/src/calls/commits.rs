@@ -129,6 +129,34 @@ fn outcomes<B: Broker>(
     })
 }
 
+/// A static member that is not known any more, because another has taken its instance id, is told that (KIP-345): it
+/// would take the place back otherwise.
+async fn replaced<B: Broker, T>(
+    shared: &Shared<B>,
+    call: &Call,
+    (group, member, instance): (&Text, &Text, Option<&Text>),
+    done: Result<T, ErrorCode>,
+) -> Result<T, ErrorCode> {
+    let Some(instance) = instance.filter(|_| matches!(done, Err(ErrorCode::UnknownMemberId)))
+    else {
+        return done;
+    };
+    let Ok(name) = names::group(group.as_str()) else {
+        return done;
+    };
+    let Ok(found) = shared.broker.group(&call.ctx, &name).await else {
+        return done;
+    };
+    let holds = found.members.iter().any(|m| {
+        let other = names::decoded(m.member.as_str()) != member.as_str();
+        other && m.instance.as_deref() == Some(instance.as_str())
+    });
+    match holds && found.classic.is_some() {
+        true => Err(ErrorCode::FencedInstanceId),
+        false => done,
+    }
+}
+
 pub(super) async fn commit_offsets<B: Broker>(
     shared: &Shared<B>,
     call: &Call,
@@ -149,7 +177,10 @@ pub(super) async fn commit_offsets<B: Broker>(
             commits.add(commit(&name, &of));
         }
     }
+    let alone = request.member_id.is_empty();
     let code = |error: &Error| match error.kind {
+        // The group has members, and this is none of them.
+        ErrorKind::GroupNotEmpty if alone => ErrorCode::UnknownMemberId,
         _ if in_classic_terms(error) => group_code(error),
         ErrorKind::StaleMemberEpoch | ErrorKind::FencedMemberEpoch if version < EPOCHS_FROM => {
             ErrorCode::IllegalGeneration
@@ -178,6 +209,14 @@ pub(super) async fn commit_offsets<B: Broker>(
             }),
         Err(error) => Err(error),
     };
+    let instance = request.group_instance_id.as_ref();
+    let done = replaced(
+        shared,
+        call,
+        (&request.group_id, &request.member_id, instance),
+        done,
+    )
+    .await;
     let mut outcomes = outcomes(shared, places, done, code);
     let topics = request.topics.into_iter().map(|of| {
         let partitions = of.partitions.iter().map(|p| OffsetCommitResponsePartition {
@@ -253,6 +292,14 @@ pub(super) async fn commit_in_transaction<B: Broker>(
             }),
         Err(error) => Err(error),
     };
+    let instance = request.group_instance_id.as_ref();
+    let done = replaced(
+        shared,
+        call,
+        (&request.group_id, &request.member_id, instance),
+        done,
+    )
+    .await;
     let mut outcomes = outcomes(shared, places, done, code);
     let topics = request.topics.into_iter().map(|of| {
         let partitions = of

@@ -27,10 +27,11 @@ const SET_IN_FILE: i8 = 4;
 const BUILT_IN: i8 = 5;
 
 /// What is told of a node.
-const NODE_KEYS: [&str; 3] = [
+const NODE_KEYS: [&str; 4] = [
     "advertised.listeners",
     "auto.create.topics.enable",
     "broker.id",
+    "num.partitions",
 ];
 
 pub(super) const fn source(source: ConfigSource) -> i8 {
@@ -129,6 +130,7 @@ fn node<B: Broker>(
         shared.options.advertised.clone(),
         auto,
         shared.node.to_string(),
+        shared.options.num_partitions.to_string(),
     ];
     let mut entries = Vec::new();
     for (name, value) in NODE_KEYS.into_iter().zip(values) {
@@ -261,8 +263,16 @@ pub(super) async fn alter_incrementally<B: Broker>(
 ) -> incremental::IncrementalAlterConfigsResponse {
     let mut responses = Vec::with_capacity(request.resources.len());
     for resource in request.resources {
+        let mut seen = BTreeSet::new();
         let changes = resource.configs.iter().map(|config| {
             let value = config.value.as_ref().map(|v| v.as_str().to_owned());
+            if !seen.insert(config.name.as_str()) {
+                let text = format!(
+                    "config {:.100}: it is named twice; nothing was changed",
+                    config.name.as_str()
+                );
+                return Err(Error::invalid("configs", text));
+            }
             let change = match (config.config_operation, value) {
                 (0, Some(value)) => ConfigChange::Set(value),
                 (1, _) => ConfigChange::Delete,

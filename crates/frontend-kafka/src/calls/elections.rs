@@ -1,11 +1,11 @@
-//! Preferred leaders lead again. Each partition is answered for: one whose preferred leader leads already needs no
-//! election, which clients take for success. An election of replicas that may lack records is not to be had by this
-//! protocol.
+//! Preferred leaders lead again. Each partition is answered for, and no other one is touched: one whose preferred leader
+//! leads already needs no election, which clients take for success. An election of replicas that may lack records is not
+//! to be had by this protocol; where one is asked for, partitions that are led need none.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use varve_broker_api::{Broker, Elections, Error, Operations};
-use varve_types::TopicName;
+use varve_broker_api::{Broker, Error, Operations, PartitionInfo};
+use varve_types::{PartitionId, TopicName, TopicPartition};
 
 use super::Call;
 use super::topics::creation_code;
@@ -17,53 +17,96 @@ use crate::wire::generated::elect_leaders::{
 };
 use crate::wire::{ErrorCode, Text};
 
+/// Elections as the protocol numbers them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Preferred,
+    Unclean,
+}
+
+impl Kind {
+    const fn of(number: i8) -> Option<Self> {
+        match number {
+            0 => Some(Self::Preferred),
+            1 => Some(Self::Unclean),
+            _ => None,
+        }
+    }
+
+    /// Whether a partition is led as this kind would have it.
+    fn needless(self, partition: &PartitionInfo) -> bool {
+        match self {
+            Self::Preferred => leads(partition),
+            Self::Unclean => partition.leader.is_some(),
+        }
+    }
+}
+
+fn leads(partition: &PartitionInfo) -> bool {
+    partition.leader.is_some() && partition.leader == partition.replicas.first().copied()
+}
+
 pub(super) async fn elect_leaders<B: Broker + Operations>(
     shared: &Shared<B>,
     call: &Call,
     request: ElectLeadersRequest,
 ) -> ElectLeadersResponse {
     let mut response = ElectLeadersResponse::default();
-    if request.election_type != 0 {
+    let Some(kind) = Kind::of(request.election_type) else {
         response.error_code = ErrorCode::InvalidRequest.code();
         return response;
-    }
+    };
     let all = request.topic_partitions.is_none();
     let wanted = request
         .topic_partitions
-        .unwrap_or_else(|| off_preferred(shared, call));
+        .unwrap_or_else(|| in_need(shared, call, kind));
     let judged: Vec<Judged> = wanted
         .into_iter()
-        .map(|topic| judge(shared, call, topic))
+        .map(|topic| judge(shared, call, kind, topic))
         .collect();
-    let names: BTreeSet<TopicName> = judged.iter().filter_map(Judged::to_elect).collect();
-    let done = match names.is_empty() {
-        true => Ok(Elections::default()),
-        false => {
-            let names = names.into_iter().collect();
-            let elected = shared.broker.elect_preferred_leaders(&call.ctx, names);
-            elected.await
-        }
-    };
-    if let Err(error) = &done {
-        shared.count(error);
-        if all {
-            response.error_code = creation_code(error).code();
-        }
+    let done = elect(shared, call, judged.iter().flat_map(Judged::to_elect)).await;
+    if let Some(error) = done.as_ref().err().filter(|_| all) {
+        response.error_code = creation_code(error).code();
     }
     response.replica_election_results = judged
         .into_iter()
-        .map(|topic| topic.answer(shared, call, &done))
+        .map(|topic| topic.answer(&done))
         .collect();
     response
 }
 
-/// Every partition that another than its preferred leader leads.
-fn off_preferred<B: Broker>(shared: &Shared<B>, call: &Call) -> Vec<TopicPartitions> {
+/// What became of each partition.
+type Done = Result<BTreeMap<TopicPartition, Result<bool, Error>>, Error>;
+
+/// Elects once for each, however often it was named.
+async fn elect<B: Broker + Operations>(
+    shared: &Shared<B>,
+    call: &Call,
+    partitions: impl Iterator<Item = TopicPartition>,
+) -> Done {
+    let once: BTreeSet<TopicPartition> = partitions.collect();
+    if once.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let asked = once.iter().cloned().collect();
+    let done = shared
+        .broker
+        .elect_preferred_leaders_of(&call.ctx, asked)
+        .await
+        .inspect_err(|error| shared.count(error))?;
+    for error in done.iter().filter_map(|result| result.as_ref().err()) {
+        shared.count(error);
+    }
+    Ok(once.into_iter().zip(done).collect())
+}
+
+/// Every partition that an election of that kind could be for.
+fn in_need<B: Broker>(shared: &Shared<B>, call: &Call, kind: Kind) -> Vec<TopicPartitions> {
     let topics = shared.topics().unwrap_or_default();
     let of = |info: &varve_broker_api::TopicInfo| {
         let found = shared.broker.partitions(&call.ctx, &info.name);
         let found = found.unwrap_or_default().into_iter();
-        let off = found.filter(|p| p.leader != p.replicas.first().copied());
+        let off = found.filter(|p| !kind.needless(p));
         TopicPartitions {
             topic: Text::from(info.name.as_str()),
             partitions: off.map(|p| p.partition.0).collect(),
@@ -80,7 +123,7 @@ struct Judged {
     partitions: Vec<(i32, Result<(), ErrorCode>)>,
 }
 
-fn judge<B: Broker>(shared: &Shared<B>, call: &Call, topic: TopicPartitions) -> Judged {
+fn judge<B: Broker>(shared: &Shared<B>, call: &Call, kind: Kind, topic: TopicPartitions) -> Judged {
     let name = topic_name(&topic.topic).ok();
     let found = name
         .as_ref()
@@ -88,9 +131,8 @@ fn judge<B: Broker>(shared: &Shared<B>, call: &Call, topic: TopicPartitions) -> 
     let found = found.unwrap_or_default();
     let of = |number: i32| match found.iter().find(|p| p.partition.0 == number) {
         None => Err(ErrorCode::UnknownTopicOrPartition),
-        Some(p) if p.leader.is_some() && p.leader == p.replicas.first().copied() => {
-            Err(ErrorCode::ElectionNotNeeded)
-        }
+        Some(p) if kind.needless(p) => Err(ErrorCode::ElectionNotNeeded),
+        Some(_) if kind == Kind::Unclean => Err(ErrorCode::EligibleLeadersNotAvailable),
         Some(_) => Ok(()),
     };
     let partitions = topic.partitions.into_iter().map(|n| (n, of(n))).collect();
@@ -102,41 +144,40 @@ fn judge<B: Broker>(shared: &Shared<B>, call: &Call, topic: TopicPartitions) -> 
 }
 
 impl Judged {
-    fn to_elect(&self) -> Option<TopicName> {
-        let needed = self.partitions.iter().any(|(_, judged)| judged.is_ok());
-        self.name.clone().filter(|_| needed)
+    fn place(&self, number: i32) -> Option<TopicPartition> {
+        let name = self.name.clone()?;
+        Some(TopicPartition::new(name, PartitionId(number)))
     }
 
-    fn answer<B: Broker>(
-        self,
-        shared: &Shared<B>,
-        call: &Call,
-        done: &Result<Elections, Error>,
-    ) -> ReplicaElectionResult {
-        let passed_over = matches!(done, Ok(elections) if elections.skipped > 0);
-        let now = self.name.as_ref().filter(|_| passed_over);
-        let now = now.and_then(|name| shared.broker.partitions(&call.ctx, name).ok());
-        let now = now.unwrap_or_default();
-        let leads = |number: i32| {
-            let mut off = now.iter().filter(|p| p.partition.0 == number);
-            !off.any(|p| p.leader != p.replicas.first().copied())
+    fn to_elect(&self) -> impl Iterator<Item = TopicPartition> {
+        let needed = self.partitions.iter().filter(|(_, judged)| judged.is_ok());
+        needed.filter_map(|(number, _)| self.place(*number))
+    }
+
+    fn answer(&self, done: &Done) -> ReplicaElectionResult {
+        let result = |number: i32| match done {
+            Err(error) => Some(Err(error)),
+            Ok(done) => {
+                let found = done.get(&self.place(number)?)?;
+                Some(found.as_ref().copied())
+            }
         };
-        let of = |(partition_id, judged): (i32, Result<(), ErrorCode>)| {
-            let (error, text) = match (judged, done) {
-                (Err(error), _) => (error, None),
-                (Ok(()), Err(error)) => (creation_code(error), sentence(error)),
-                (Ok(()), Ok(_)) if leads(partition_id) => (ErrorCode::None, None),
-                (Ok(()), Ok(_)) => (ErrorCode::PreferredLeaderNotAvailable, None),
+        let of = |(partition_id, judged): &(i32, Result<(), ErrorCode>)| {
+            let (error, text) = match judged.map(|()| result(*partition_id)) {
+                Err(error) => (error, None),
+                Ok(Some(Ok(true))) => (ErrorCode::None, None),
+                Ok(Some(Err(error))) => (creation_code(error), sentence(error)),
+                Ok(Some(Ok(false)) | None) => (ErrorCode::PreferredLeaderNotAvailable, None),
             };
             PartitionResult {
-                partition_id,
+                partition_id: *partition_id,
                 error_code: error.code(),
                 error_message: text,
             }
         };
         ReplicaElectionResult {
-            topic: self.text,
-            partition_result: self.partitions.into_iter().map(of).collect(),
+            topic: self.text.clone(),
+            partition_result: self.partitions.iter().map(of).collect(),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Reads, with and without sessions. Batches go out as they are stored, markers of transactions among them; a reader
 //! of committed records is told which transactions were aborted, and leaves them out by itself.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use varve_broker_api::{
     Broker, Context, Error, Fetch, FetchPartition, Fetched, Isolation, PartitionFetched,
 };
 use varve_record::{BatchHeader, filler};
-use varve_types::{ErrorKind, NodeId, Offset, TopicId, TopicName, TopicPartition};
+use varve_types::{ErrorKind, NodeId, Offset, PartitionId, TopicId, TopicName, TopicPartition};
 
 use super::Call;
 use crate::sessions::{Asked, Named, Plan, Told, Want};
@@ -36,6 +37,8 @@ struct Part {
     offset: i64,
     /// Which of the broker's answers is its; otherwise what is known without the broker.
     index: Result<usize, PartitionData>,
+    /// The node that the reader had better ask (KIP-392). It gets no records here.
+    nearer: Option<i32>,
 }
 
 pub(super) async fn fetch<B: Broker>(
@@ -59,21 +62,26 @@ pub(super) async fn fetch<B: Broker>(
     };
     let topics = shared.topics().unwrap_or_default();
     let (session, incremental) = (plan.session, plan.incremental);
-    let (parts, partitions) = prepare(shared, call, plan, &topics);
-    // A reader that has to go back, and one of which nothing is left, need not wait for others' records.
+    let mut near = Near::new(shared, call, &topics, request.rack_id.as_str());
+    let (parts, partitions) = prepare(&mut near, plan);
+    // Readers that have to go back or elsewhere, and those of which nothing is left, need not wait for others' records.
     let urgent = |part: &Part| {
         let known = part.index.as_ref().err();
-        known.is_some_and(|data| data.error_code == 0)
+        part.nearer.is_some() || known.is_some_and(|data| data.error_code == 0)
     };
-    let wait = match partitions.is_empty() || parts.iter().any(urgent) {
+    let max_bytes = shared.read_share(size(request.max_bytes));
+    // A full answer need not wait, nor one that may be empty.
+    let min_bytes = size(request.min_bytes).min(max_bytes);
+    let at_once = partitions.is_empty() || min_bytes == 0;
+    let wait = match at_once || parts.iter().any(urgent) {
         true => 0,
         false => u64::try_from(request.max_wait_ms).unwrap_or(0),
     };
     let wanted = Fetch {
         partitions,
         max_wait: Duration::from_millis(wait),
-        min_bytes: size(request.min_bytes),
-        max_bytes: shared.read_share(size(request.max_bytes)),
+        min_bytes,
+        max_bytes,
         isolation,
         raw: true,
     };
@@ -93,8 +101,13 @@ pub(super) async fn fetch<B: Broker>(
             return (response, shared.outgoing(0));
         }
     };
-    let near = Near::new(shared, call, &topics, request.rack_id.as_str());
-    answer(&near, (session, incremental), isolation, parts, found)
+    answer(
+        shared,
+        call,
+        (session, incremental),
+        isolation,
+        (parts, found),
+    )
 }
 
 /// What is to be read, after the session.
@@ -145,16 +158,14 @@ fn plan<B: Broker>(
 }
 
 /// What the broker is asked, and what is known without it.
-fn prepare<B: Broker>(
-    shared: &Shared<B>,
-    call: &Call,
-    plan: Plan,
-    topics: &Topics,
-) -> (Vec<Part>, Vec<FetchPartition>) {
+fn prepare<B: Broker>(near: &mut Near<'_, B>, plan: Plan) -> (Vec<Part>, Vec<FetchPartition>) {
+    let (shared, call, topics) = (near.shared, near.call, near.topics);
     let mut asked = Vec::with_capacity(plan.partitions.len());
     let parts = plan.partitions.into_iter().map(|(named, want)| {
+        let mut nearer = None;
         let index = match question(shared, call, topics, &named, want) {
             Ok(question) => {
+                nearer = near.of(&question.topic, question.partition);
                 asked.push(question);
                 Ok(asked.len() - 1)
             }
@@ -165,6 +176,7 @@ fn prepare<B: Broker>(
             named,
             offset,
             index,
+            nearer,
         }
     });
     let parts = parts.collect();
@@ -242,13 +254,12 @@ fn failed(partition_index: i32, error: ErrorCode) -> PartitionData {
 }
 
 fn answer<B: Broker>(
-    near: &Near<'_, B>,
+    shared: &Shared<B>,
+    call: &Call,
     (session, incremental): (i32, bool),
     isolation: Isolation,
-    parts: Vec<Part>,
-    found: Vec<PartitionFetched>,
+    (parts, found): (Vec<Part>, Vec<PartitionFetched>),
 ) -> (FetchResponse, Outgoing) {
-    let (shared, call) = (near.shared, near.call);
     let mut response = FetchResponse {
         session_id: session,
         ..FetchResponse::default()
@@ -264,11 +275,12 @@ fn answer<B: Broker>(
                 }) => {
                     let told = told(&read);
                     let mut data = data(&part, isolation, read);
-                    if let Some(nearer) = near.of(&part.named, &data) {
+                    if let Some(nearer) = part.nearer {
                         data.preferred_read_replica = nearer;
                         data.records = Some(bytes::Bytes::new());
                     }
-                    (data, Some(told))
+                    // Where to go is told each time: a reader that is here again has forgotten it.
+                    (data, Some(told).filter(|_| part.nearer.is_none()))
                 }
                 Some(PartitionFetched {
                     result: Err(error), ..
@@ -348,9 +360,10 @@ struct Near<'a, B> {
     shared: &'a Shared<B>,
     call: &'a Call,
     topics: &'a Topics,
-    rack: &'a str,
     /// Nodes in the reader's rack; none when this one is in it.
     nodes: Vec<NodeId>,
+    /// Of each topic that was asked for, by partition: where to go.
+    known: HashMap<TopicName, Vec<(PartitionId, i32)>>,
 }
 
 impl<'a, B: Broker> Near<'a, B> {
@@ -367,25 +380,35 @@ impl<'a, B: Broker> Near<'a, B> {
             shared,
             call,
             topics,
-            rack,
             nodes,
+            known: HashMap::new(),
         }
     }
 
     /// The node that the reader had better ask, of what this one leads.
-    fn of(&self, named: &Named, data: &PartitionData) -> Option<i32> {
-        if self.nodes.is_empty() || self.rack.is_empty() {
+    fn of(&mut self, topic: &TopicName, partition: PartitionId) -> Option<i32> {
+        if self.nodes.is_empty() {
             return None;
         }
-        let name = match named.id {
-            Uuid::ZERO => TopicName::new(named.topic.as_str()).ok()?,
-            id => self.topics.name(TopicId(id.0))?.clone(),
-        };
-        let all = self.shared.broker.partitions(&self.call.ctx, &name).ok()?;
-        let of = all.iter().find(|p| p.partition.0 == data.partition_index)?;
-        let leads = of.leader == Some(self.shared.node);
-        let mut near = of.in_sync.iter().filter(|node| self.nodes.contains(node));
-        near.next().filter(|_| leads).map(|node| node.0)
+        if !self.known.contains_key(topic) {
+            self.known.insert(topic.clone(), self.look_up(topic));
+        }
+        let known = self.known.get(topic)?;
+        let at = known.binary_search_by_key(&partition, |(number, _)| *number);
+        known.get(at.ok()?).map(|(_, node)| *node)
+    }
+
+    fn look_up(&self, topic: &TopicName) -> Vec<(PartitionId, i32)> {
+        let all = self.shared.broker.partitions(&self.call.ctx, topic);
+        let led = all.unwrap_or_default().into_iter();
+        let led = led.filter(|p| p.leader == Some(self.shared.node));
+        let near = led.filter_map(|p| {
+            let mut near = p.in_sync.iter().filter(|node| self.nodes.contains(node));
+            near.next().map(|node| (p.partition, node.0))
+        });
+        let mut near: Vec<_> = near.collect();
+        near.sort_unstable();
+        near
     }
 }
 

@@ -1,12 +1,15 @@
 //! Groups: who coordinates one, which there are, what they look like, and the membership protocol of KIP-848.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use varve_broker_api::{
     Broker, Error, GroupInfo, GroupListing, GroupProtocol, Heartbeat, HeartbeatReply, MemberInfo,
     Subscription,
 };
-use varve_types::{ErrorKind, MemberId, PartitionId, TopicId, TopicName, TopicPartition};
+use varve_types::{
+    ErrorKind, GroupName, MemberId, PartitionId, TopicId, TopicName, TopicPartition,
+};
 
 use super::Call;
 use crate::shared::{Endpoint, Shared, Topics};
@@ -138,12 +141,18 @@ pub(super) async fn list<B: Broker>(
             };
         }
     };
-    let among = |wanted: &[Text], found: &str| {
-        wanted.is_empty()
-            || wanted
-                .iter()
-                .any(|w| w.as_str().eq_ignore_ascii_case(found))
+    // Once for all groups: a request can name millions of states.
+    let lowered = |wanted: &[Text]| -> BTreeSet<String> {
+        let wanted = wanted.iter();
+        wanted.map(|w| w.as_str().to_ascii_lowercase()).collect()
     };
+    let among = |wanted: &BTreeSet<String>, found: &str| {
+        wanted.is_empty() || wanted.contains(&found.to_ascii_lowercase())
+    };
+    let (states, types) = (
+        lowered(&request.states_filter),
+        lowered(&request.types_filter),
+    );
     let listed = |group: &GroupListing| ListedGroup {
         group_id: Text::from(names::decoded(group.group.as_str())),
         protocol_type: protocol_type(group.classic.as_ref()),
@@ -151,10 +160,8 @@ pub(super) async fn list<B: Broker>(
         group_type: Text::from_static(kind(group.protocol)),
     };
     let wanted = all.iter().filter(|group| {
-        among(
-            &request.states_filter,
-            state(group.state, group.classic.as_ref()),
-        ) && among(&request.types_filter, kind(group.protocol))
+        among(&states, state(group.state, group.classic.as_ref()))
+            && among(&types, kind(group.protocol))
     });
     ListGroupsResponse {
         groups: wanted.map(listed).collect(),
@@ -368,10 +375,17 @@ pub(super) async fn heartbeat<B: Broker>(
 ) -> ConsumerGroupHeartbeatResponse {
     let topics = shared.topics().unwrap_or_default();
     let (epoch, member_id) = (request.member_epoch, request.member_id.clone());
-    let beat = match beat(call, &topics, request) {
+    let changes = Changes::of(&request);
+    let mut beat = match beat(call, &topics, request) {
         Ok(beat) => beat,
         Err(error) => return refused(shared, &error),
     };
+    if let Some(subscription) = &mut beat.subscription {
+        let merged = changes.merge(shared, call, (&beat.group, &beat.member), subscription);
+        if let Err(error) = merged.await {
+            return refused(shared, &error);
+        }
+    }
     let member = beat.member.clone();
     match shared.broker.heartbeat(&call.ctx, beat).await {
         Ok(reply) => told(&topics, epoch, &member, reply),
@@ -428,6 +442,63 @@ fn told(
     }
 }
 
+/// Which parts of its subscription a member states. Those that it does not are as they were.
+#[derive(Debug, Clone, Copy)]
+struct Changes {
+    topics: bool,
+    pattern: bool,
+    assignor: bool,
+    /// Nothing was before: who joins states all.
+    joins: bool,
+}
+
+impl Changes {
+    const fn of(request: &ConsumerGroupHeartbeatRequest) -> Self {
+        Self {
+            topics: request.subscribed_topic_names.is_some(),
+            pattern: request.subscribed_topic_regex.is_some(),
+            assignor: request.server_assignor.is_some(),
+            joins: request.member_epoch == 0,
+        }
+    }
+
+    const fn any(self) -> bool {
+        self.topics || self.pattern || self.assignor || self.joins
+    }
+
+    /// Adds what the member said before. Its heartbeats follow each other, so it is still so when this one counts.
+    async fn merge<B: Broker>(
+        self,
+        shared: &Shared<B>,
+        call: &Call,
+        (group, member): (&GroupName, &MemberId),
+        subscription: &mut Subscription,
+    ) -> Result<(), Error> {
+        if self.joins || (self.topics && self.pattern && self.assignor) {
+            return Ok(());
+        }
+        // Who is not there, or whose group is not, is told so by the heartbeat.
+        let members = match shared.broker.group(&call.ctx, group).await {
+            Ok(found) => found.members,
+            Err(error) if error.kind == ErrorKind::GroupNotFound => Vec::new(),
+            Err(error) => return Err(error),
+        };
+        let Some(known) = members.into_iter().find(|m| m.member == *member) else {
+            return Ok(());
+        };
+        if !self.topics {
+            subscription.topics = known.subscription.topics;
+        }
+        if !self.pattern {
+            subscription.pattern = known.subscription.pattern;
+        }
+        if !self.assignor {
+            subscription.assignor = known.subscription.assignor;
+        }
+        Ok(())
+    }
+}
+
 fn beat(
     call: &Call,
     topics: &Topics,
@@ -447,9 +518,8 @@ fn beat(
         id => names::member(id).map_err(|error| invalid("member", error.to_string()))?,
     };
     let text = |text: Option<&Text>| text.map_or("", Text::as_str).to_owned();
-    let named = request.subscribed_topic_names.is_some();
-    let pattern = request.subscribed_topic_regex.is_some();
-    let subscription = (named || pattern || request.member_epoch == 0).then(|| {
+    let changes = Changes::of(&request);
+    let subscription = changes.any().then(|| {
         let names = request.subscribed_topic_names.iter().flatten();
         Subscription {
             topics: names

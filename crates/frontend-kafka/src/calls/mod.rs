@@ -51,6 +51,8 @@ pub(crate) enum Begun {
     Append(BoxFuture<'static, BoxFuture<'static, Answer>>),
     /// Begins when what came before is answered.
     Alone(BoxFuture<'static, Answer>),
+    /// As that, and waits for what others do, however long they take: given up when the client is gone.
+    Held(BoxFuture<'static, Answer>),
 }
 
 /// A request's circumstances.
@@ -126,13 +128,23 @@ pub(crate) fn begin<B: Broker + ClassicGroups + Operations>(
     let shared = Arc::clone(shared);
     match request {
         Request::Produce(request) => Begun::Append(Box::pin(produce::begin(shared, call, request))),
-        request => Begun::Alone(Box::pin(async move {
-            let (response, outgoing) = respond(&shared, &call, request).await;
-            match response {
-                Some(response) => call.answer(&shared, &response, outgoing),
-                None => Answer::Close("not_served"),
+        request => {
+            let held = matches!(
+                request,
+                Request::JoinGroup(_) | Request::SyncGroup(_) | Request::Fetch(_)
+            );
+            let answer = Box::pin(async move {
+                let (response, outgoing) = respond(&shared, &call, request).await;
+                match response {
+                    Some(response) => call.answer(&shared, &response, outgoing),
+                    None => Answer::Close("not_served"),
+                }
+            });
+            match held {
+                true => Begun::Held(answer),
+                false => Begun::Alone(answer),
             }
-        })),
+        }
     }
 }
 

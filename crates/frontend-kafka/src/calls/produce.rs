@@ -133,11 +133,15 @@ fn terms(call: &Call, request: &ProduceRequest) -> Result<Terms, ErrorCode> {
             names::transactional(id.as_str()).map_err(|_| ErrorCode::InvalidProducerIdMapping)?,
         ),
     };
-    let wait = u64::try_from(request.timeout_ms).unwrap_or(0);
+    // It is a time for replicas. Whoever does not wait for them would send again what is there.
+    let wait = match acks {
+        Acks::All => Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0)),
+        Acks::Leader | Acks::None => TIMEOUT_MAX,
+    };
     Ok(Terms {
         acks,
         transaction,
-        until: call.arrived + Duration::from_millis(wait).min(TIMEOUT_MAX),
+        until: call.arrived + wait.min(TIMEOUT_MAX),
     })
 }
 
@@ -247,7 +251,9 @@ fn refused<B: Broker>(shared: &Shared<B>, call: &Call, error: &Error) -> Refused
         | ErrorKind::ConcurrentTransactions
         | ErrorKind::CoordinatorLoading
         | ErrorKind::NotCoordinator => ErrorCode::NotEnoughReplicas,
-        ErrorKind::LeaderNotAvailable => ErrorCode::NotLeaderOrFollower,
+        ErrorKind::LeaderNotAvailable | ErrorKind::FencedLeaderEpoch => {
+            ErrorCode::NotLeaderOrFollower
+        }
         ErrorKind::TransactionNotFound => ErrorCode::InvalidProducerIdMapping,
         ErrorKind::TransactionAborted if call.version() < ABORTABLE_FROM => {
             ErrorCode::InvalidProducerEpoch

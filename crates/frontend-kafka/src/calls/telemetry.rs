@@ -11,8 +11,10 @@ use crate::wire::{ErrorCode, Uuid};
 
 /// The one subscription: to nothing.
 const SUBSCRIPTION: i32 = 1;
-/// How long a client takes that for granted: the longest that Kafka allows.
-const INTERVAL_MS: i32 = 3_600_000;
+/// How long a client takes that for granted: what Kafka says where nothing is wanted.
+const INTERVAL_MS: i32 = 300_000;
+// librdkafka counts it in microseconds of 32 bits. What is more than that lies in the past there: it would ask without end.
+const _: () = assert!(INTERVAL_MS <= i32::MAX / 1000);
 /// Most bytes of a push.
 const PUSH_MAX_BYTES: usize = 1024 * 1024;
 /// Codecs of a push besides none: zstd, lz4, gzip, snappy.

@@ -51,6 +51,8 @@ fn transaction_code(error: &Error) -> ErrorCode {
         // upon this, and give their transaction up upon that.
         ErrorKind::LeaderNotAvailable
         | ErrorKind::Throttled
+        | ErrorKind::StorageFull
+        | ErrorKind::StorageError
         | ErrorKind::CommitTimeout
         | ErrorKind::NotEnoughReplicas => ErrorCode::CoordinatorNotAvailable,
         ErrorKind::ShuttingDown | ErrorKind::NotLeader => ErrorCode::NotCoordinator,
@@ -255,6 +257,16 @@ pub(super) async fn end<B: Broker>(
     }
 }
 
+/// Every state.
+const STATES: [TransactionState; 6] = [
+    TransactionState::Empty,
+    TransactionState::Ongoing,
+    TransactionState::PrepareCommit,
+    TransactionState::PrepareAbort,
+    TransactionState::CompleteCommit,
+    TransactionState::CompleteAbort,
+];
+
 const fn state(state: TransactionState) -> &'static str {
     match state {
         TransactionState::Empty => "Empty",
@@ -285,10 +297,12 @@ pub(super) async fn list<B: Broker>(
             return response;
         }
     };
-    let (states, producers) = (&request.state_filters, &request.producer_id_filters);
+    let states: BTreeSet<&str> = request.state_filters.iter().map(Text::as_str).collect();
+    let producers: BTreeSet<i64> = request.producer_id_filters.into_iter().collect();
+    let unknown = states.iter().filter(|s| !STATES.map(state).contains(s));
+    response.unknown_state_filters = unknown.map(|s| Text::from(*s)).collect();
     let wanted = all.iter().filter(|t| {
-        let of_state = states.iter().any(|s| s.as_str() == state(t.state));
-        (states.is_empty() || of_state)
+        (states.is_empty() || states.contains(state(t.state)))
             && (producers.is_empty() || producers.contains(&t.producer.id))
     });
     response.transaction_states = wanted

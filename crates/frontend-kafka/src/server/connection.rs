@@ -1,7 +1,9 @@
 //! One connection: requests in, answers out in the same order.
 //!
 //! Appends follow each other without waiting for the answers before them, up to [`PIPELINE`]; they reach the broker in
-//! their order. Any other request begins when those before it are answered, as clients of this protocol expect.
+//! their order. Any other request begins when those before it are answered, as clients of this protocol expect. One that
+//! waits for other clients (a join is held until the whole group has joined) is given up when its own client is gone;
+//! every other one that has arrived is carried out, whether or not somebody waits for its answer.
 //!
 //! Invariants: one task; at most [`PIPELINE`] requests are held, each within the server's budget of bytes; a client that
 //! does not read its answers loses the connection after [`WRITE_STALL`].
@@ -16,13 +18,13 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesOrdered;
 use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::io::{AsyncWrite, AsyncWriteExt as _};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use varve_broker_api::{Broker, ClassicGroups, Operations};
 use varve_tls::Accepted;
 
 use super::intake::{Arrived, Ended, Intake, Times};
+use crate::budget::Share;
 use crate::calls::{self, Answer, Begun};
 use crate::shared::Shared;
 
@@ -36,7 +38,7 @@ const SLICES: usize = 64;
 const FIRST_REQUEST: Duration = Duration::from_secs(30);
 
 /// An answer, and the request's share of the budget, which is given back when the answer is sent.
-type Held = (Answer, Option<OwnedSemaphorePermit>);
+type Held = (Answer, Option<Share>);
 
 /// Requests of a connection that have begun.
 struct Running {
@@ -44,10 +46,12 @@ struct Running {
     pending: FuturesOrdered<BoxFuture<'static, Held>>,
     /// An append that the broker has not taken yet.
     accepting: Option<BoxFuture<'static, BoxFuture<'static, Held>>>,
-    /// A request that waits for those before it.
-    waiting: Option<BoxFuture<'static, Held>>,
+    /// A request that waits for those before it, and whether it waits for other clients then.
+    waiting: Option<(BoxFuture<'static, Held>, bool)>,
     /// The one in `pending` is no append: nothing follows it.
     alone: bool,
+    /// The one in `pending` waits for other clients.
+    held: bool,
 }
 
 impl Running {
@@ -60,7 +64,7 @@ impl Running {
         !held && self.pending.len() < PIPELINE
     }
 
-    fn begin(&mut self, begun: Begun, share: Option<OwnedSemaphorePermit>) {
+    fn begin(&mut self, begun: Begun, share: Option<Share>) {
         match begun {
             Begun::Append(accept) => {
                 let held = |answer: BoxFuture<'static, Answer>| -> BoxFuture<'static, Held> {
@@ -68,18 +72,22 @@ impl Running {
                 };
                 self.accepting = Some(Box::pin(accept.map(held)));
             }
-            Begun::Alone(answer) => {
-                self.waiting = Some(Box::pin(async move { (answer.await, share) }));
-            }
+            Begun::Alone(answer) => self.wait(answer, share, false),
+            Begun::Held(answer) => self.wait(answer, share, true),
         }
+    }
+
+    fn wait(&mut self, answer: BoxFuture<'static, Answer>, share: Option<Share>, held: bool) {
+        let answer: BoxFuture<'static, Held> = Box::pin(async move { (answer.await, share) });
+        self.waiting = Some((answer, held));
     }
 
     fn advance(&mut self) {
         if self.pending.is_empty() && self.accepting.is_none() {
-            self.alone = false;
-            if let Some(waiting) = self.waiting.take() {
+            (self.alone, self.held) = (false, false);
+            if let Some((waiting, held)) = self.waiting.take() {
                 self.pending.push_back(waiting);
-                self.alone = true;
+                (self.alone, self.held) = (true, held);
             }
         }
     }
@@ -117,7 +125,7 @@ impl<B: Broker + ClassicGroups + Operations> Connection<B> {
             first: options.idle_max.min(FIRST_REQUEST),
             frame: options.frame_max,
         };
-        let budget = Arc::clone(&shared.budget);
+        let budget = shared.budget.of(peer.ip());
         let intake = Intake::new(options.request_max_bytes, budget, times);
         Self {
             shared,
@@ -142,6 +150,7 @@ impl<B: Broker + ClassicGroups + Operations> Connection<B> {
             accepting: None,
             waiting: None,
             alone: false,
+            held: false,
         };
         let mut draining = false;
         loop {
@@ -150,6 +159,13 @@ impl<B: Broker + ClassicGroups + Operations> Connection<B> {
                 return Ok(());
             }
             let (reads, busy) = (!draining && running.takes_more(), !running.idle());
+            let (intake, stream) = (&mut self.intake, &mut self.stream);
+            let arrives = async {
+                match reads {
+                    true => intake.next(stream, busy).await,
+                    false => Err(intake.gone(stream).await),
+                }
+            };
             tokio::select! {
                 biased;
                 Some((answer, share)) = running.pending.next(), if !running.pending.is_empty() => {
@@ -170,7 +186,7 @@ impl<B: Broker + ClassicGroups + Operations> Connection<B> {
                     running.accepting = None;
                     running.pending.push_back(answer);
                 }
-                arrived = self.intake.next(&mut self.stream, busy), if reads => {
+                arrived = arrives, if reads || running.held => {
                     let Arrived { frame, share } = arrived?;
                     let begun = calls::begin(&self.shared, self.peer, frame);
                     running.begin(begun, share);
@@ -187,12 +203,15 @@ impl<B: Broker + ClassicGroups + Operations> Connection<B> {
             Ended::CutOff => "cut_off",
             Ended::Idle(_) => "idle",
             Ended::Slow(_) => "slow_request",
+            Ended::Busy(_) => "busy",
             Ended::Frame(_) => "bad_length",
             Ended::Io(_) => "lost",
         };
         self.shared.metrics.closed(reason);
         let why = ended.to_string();
-        if matches!(ended, Ended::Frame(_) | Ended::Slow(_)) && self.shared.log_limit.allows() {
+        if matches!(ended, Ended::Frame(_) | Ended::Slow(_) | Ended::Busy(_))
+            && self.shared.log_limit.allows()
+        {
             tracing::info!(peer = %self.peer, why, "a Kafka connection is closed");
         } else {
             tracing::debug!(peer = %self.peer, why, "a Kafka connection is closed");

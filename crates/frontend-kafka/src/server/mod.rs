@@ -43,12 +43,16 @@ pub struct Options {
     pub frame_max: Duration,
     /// Most open connections.
     pub connections_max: usize,
-    /// Bytes of requests that are being read or answered, all connections together; more waits.
+    /// Bytes of appends that are being read or answered, all connections together; more waits. One peer has half.
     pub budget_bytes: usize,
+    /// The same of all other requests.
+    pub control_budget_bytes: usize,
     /// How long requests that have arrived may take once a drain has begun.
     pub drain_grace: Duration,
     /// Whether asking about a topic that does not exist creates it, where the client allows that.
     pub auto_create: bool,
+    /// Partitions of topics that name no number, as clients are told.
+    pub num_partitions: i32,
     /// Whether more replicas than there are nodes become as many as there are nodes.
     pub lower_replication: bool,
 }
@@ -62,8 +66,10 @@ impl Default for Options {
             frame_max: Duration::from_secs(30),
             connections_max: limits::CONNECTIONS_MAX,
             budget_bytes: 128 * 1024 * 1024,
+            control_budget_bytes: 64 * 1024 * 1024,
             drain_grace: Duration::from_secs(10),
             auto_create: false,
+            num_partitions: 1,
             lower_replication: false,
         }
     }
@@ -121,7 +127,7 @@ impl<B: Broker + ClassicGroups + Operations> Server<B> {
     pub async fn answer(&self, peer: SocketAddr, frame: Bytes) -> Outcome {
         let answer = match calls::begin(&self.shared, peer, frame) {
             Begun::Append(accepting) => accepting.await.await,
-            Begun::Alone(answer) => answer.await,
+            Begun::Alone(answer) | Begun::Held(answer) => answer.await,
         };
         match answer {
             Answer::Frame(frame, _outgoing) => Outcome::Frame(frame.into_bytes()),

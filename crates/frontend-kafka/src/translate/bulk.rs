@@ -7,13 +7,21 @@ use crate::wire::Request;
 
 /// Most partitions that one request may name.
 pub const PARTITIONS_MAX: usize = limits::PARTITIONS_PER_NODE_MAX;
-/// Most topics, groups or other things by name.
-pub const NAMES_MAX: usize = 2_000;
+/// Most partitions with committed offsets, which are of the whole cluster.
+pub const OFFSETS_MAX: usize = 5 * PARTITIONS_MAX;
+/// Most topics, groups or other things by name: as many topics as a node can have, and more than there can be groups.
+pub const NAMES_MAX: usize = 20_000;
 
 /// Whether a request names no more than it may.
 #[must_use]
 pub fn is_bounded(request: &Request) -> bool {
-    partitions(request) <= PARTITIONS_MAX && names(request) <= NAMES_MAX
+    let most = match request {
+        Request::OffsetFetch(_) | Request::OffsetCommit(_) | Request::OffsetDelete(_) => {
+            OFFSETS_MAX
+        }
+        _ => PARTITIONS_MAX,
+    };
+    partitions(request) <= most && names(request) <= NAMES_MAX
 }
 
 fn partitions(request: &Request) -> usize {
@@ -73,7 +81,12 @@ fn partitions(request: &Request) -> usize {
 
 fn names(request: &Request) -> usize {
     match request {
+        Request::Metadata(r) => r.topics.as_ref().map_or(0, Vec::len),
+        Request::DescribeTopicPartitions(r) => r.topics.len(),
         Request::FindCoordinator(r) => r.coordinator_keys.len(),
+        Request::LeaveGroup(r) => r.members.len(),
+        Request::ListTransactions(r) => r.state_filters.len().max(r.producer_id_filters.len()),
+        Request::ListGroups(r) => r.states_filter.len().max(r.types_filter.len()),
         Request::DescribeGroups(r) => r.groups.len(),
         Request::ConsumerGroupDescribe(r) => r.group_ids.len(),
         Request::DeleteGroups(r) => r.groups_names.len(),
@@ -125,7 +138,7 @@ mod tests {
                 ..OffsetFetchRequest::default()
             })
         };
-        assert!(is_bounded(&offsets(PARTITIONS_MAX)) && !is_bounded(&offsets(PARTITIONS_MAX + 1)));
+        assert!(is_bounded(&offsets(OFFSETS_MAX)) && !is_bounded(&offsets(OFFSETS_MAX + 1)));
         let empty = |count| {
             Request::AlterPartitionReassignments(AlterPartitionReassignmentsRequest {
                 topics: vec![ReassignableTopic::default(); count],

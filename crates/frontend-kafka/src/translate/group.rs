@@ -66,9 +66,15 @@ pub fn group_code(error: &Error) -> ErrorCode {
         // There is nobody to ask at present.
         (ErrorKind::LeaderNotAvailable, _) => ErrorCode::CoordinatorNotAvailable,
         (ErrorKind::ShuttingDown | ErrorKind::NotLeader, _) => ErrorCode::NotCoordinator,
-        (ErrorKind::Throttled | ErrorKind::CommitTimeout | ErrorKind::NotEnoughReplicas, _) => {
-            ErrorCode::CoordinatorNotAvailable
-        }
+        // What the coordinator's log lacks is none of the client's business: it calls again upon this.
+        (
+            ErrorKind::Throttled
+            | ErrorKind::StorageFull
+            | ErrorKind::StorageError
+            | ErrorKind::CommitTimeout
+            | ErrorKind::NotEnoughReplicas,
+            _,
+        ) => ErrorCode::CoordinatorNotAvailable,
         (ErrorKind::ConcurrentTransactions, _) => ErrorCode::UnstableOffsetCommit,
         (kind, _) => code(kind),
     }

@@ -30,6 +30,8 @@ pub struct ControllerConfig {
     pub shutdown_timeout_ms: u64,
     /// How often leaders and replicas are balanced, in milliseconds, at least 1.
     pub balance_interval_ms: u64,
+    /// Whether preferred leaders are made to lead again.
+    pub balance_leaders: bool,
     /// Preferred leaders elected each time.
     pub elections_per_interval: usize,
     /// Partitions that may be on the move at once because the controller wants it.
@@ -48,6 +50,7 @@ impl Default for ControllerConfig {
             session_timeout_ms: 9_000,
             shutdown_timeout_ms: 30_000,
             balance_interval_ms: 1_000,
+            balance_leaders: true,
             elections_per_interval: 100,
             moves_at_once: 10,
             balance_replicas: true,
@@ -235,10 +238,13 @@ impl Controller {
         self.fence(now, state, &mut plan);
         self.stop(now, state, &mut plan);
         self.unfence(now, state, &mut plan);
-        self.restless = !state.index.unpreferred.is_empty() || moves::wanted(state, &self.config);
+        let astray = self.config.balance_leaders && !state.index.unpreferred.is_empty();
+        self.restless = astray || moves::wanted(state, &self.config);
         if now >= self.next_balance_ms && plan.len() < self.config.commands_per_plan {
             self.next_balance_ms = now.saturating_add(self.config.balance_interval_ms.max(1));
-            self.prefer(state, &mut plan);
+            if self.config.balance_leaders {
+                self.prefer(state, &mut plan);
+            }
             moves::plan(state, &self.config, &mut self.moves, &mut plan);
         }
         if plan.len() > self.config.commands_per_plan.max(1) {

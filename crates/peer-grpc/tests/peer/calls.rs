@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use varve_broker::peer::Peers as _;
 use varve_metadata::{Heartbeat, NodeState, Output};
 use varve_peer_grpc::{CallErrorKind, ClientOptions, Identity, PeerClient};
@@ -115,6 +116,27 @@ async fn failures_of_a_call_are_told_apart() {
     let gone = fails(None, nobody, one, SOON).await;
     assert_eq!(gone.kind, CallErrorKind::Unreachable, "{gone}");
     assert!(gone.why.contains("refused"), "{gone}");
+    // One that dies while it is being asked may have done it.
+    let dies = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = dies.local_addr().unwrap().to_string();
+    let heard = tokio::spawn(async move {
+        let (mut connection, _) = dies.accept().await.unwrap();
+        let (mut all, mut some) = (Vec::new(), [0; 4096]);
+        // It speaks HTTP/2 as far as an empty SETTINGS, which is enough to be asked.
+        connection
+            .write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0])
+            .await
+            .unwrap();
+        // The message: field 1, one byte.
+        while !all.windows(3).any(|window| window == b"\x0a\x01x") {
+            let read = connection.read(&mut some).await.unwrap();
+            assert!(read > 0, "the caller went first");
+            all.extend_from_slice(&some[..read]);
+        }
+    });
+    let lost = fails(None, address, Bytes::from_static(b"x"), SOON).await;
+    heard.await.unwrap();
+    assert_eq!(lost.kind, CallErrorKind::Lost, "{lost}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use varve_tls::ServerFiles;
 
-use super::resolve::{Reader, TlsKeys, advertised, server_tls};
+use super::resolve::{Reader, TlsKeys, advertised, num_partitions, server_tls};
 use super::settings::ConfigError;
 
 const TLS: TlsKeys = TlsKeys {
@@ -31,6 +31,8 @@ pub struct Kafka {
     pub idle_max: Duration,
     /// Whether asking about a topic creates it.
     pub auto_create: bool,
+    /// Partitions of topics that name no number.
+    pub num_partitions: i32,
     /// Whether more replicas than there are nodes become as many as there are nodes.
     pub lower_replication: bool,
 }
@@ -63,6 +65,7 @@ pub(super) fn resolve(r: &Reader<'_>) -> Result<Option<Kafka>, ConfigError> {
         request_max_bytes: usize::try_from(request_max_bytes).unwrap_or(usize::MAX),
         idle_max,
         auto_create,
+        num_partitions: num_partitions(r)?,
         lower_replication,
     }))
 }

@@ -28,8 +28,9 @@ macro_rules! keys {
 
 keys! {
     "auto.create.topics.enable", "false", "true or false", "Whether a Kafka client that asks about an unknown topic creates it by that. With gRPC topics are always created by a call of their own.";
+    "auto.leader.rebalance.enable", "true", "true or false", "Whether preferred leaders that are in sync again lead again by themselves; otherwise when somebody asks for that. The same on all nodes: it counts on the one that is the controller.";
     "broker.flush_threads", "4", "1 to 64", "Threads that flush files.";
-    "broker.in_flight_bytes", "64MiB", "a size from 16MiB", "Bytes of appends admitted and not yet answered; more waits.";
+    "broker.in_flight_bytes", "64MiB", "a size from 16MiB", "Bytes of appends that are admitted and not yet in this node's log as their topic's durability asks; more waits. Of one partition, as many may wait for other replicas.";
     "broker.lanes", "1", "1 to 64", "Threads that own partitions and write.";
     "cluster.bootstrap_expect", "", "1 to 9", "Nodes that found a cluster together, each with the same cluster.seeds; default: the number of seeds.";
     "cluster.id", "", "a UUID", "Cluster this node belongs to; made when the data directory is, checked afterwards.";

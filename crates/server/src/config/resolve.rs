@@ -43,6 +43,8 @@ pub struct Members {
     pub replica_lag: Duration,
     /// Time that leaderships have to move before a stop.
     pub drain_timeout: Duration,
+    /// Whether preferred leaders lead again by themselves.
+    pub balance_leaders: bool,
     /// Bytes that moves may copy to this node in a second; 0: no limit.
     pub move_bytes_per_second: u64,
 }
@@ -342,6 +344,7 @@ fn members(r: &Reader<'_>) -> Result<Option<Members>, ConfigError> {
     })?;
     let replica_lag = r.millis("replica.lag.time.max.ms", 500, 600_000)?;
     let drain_timeout = r.time("shutdown.drain_timeout")?;
+    let balance_leaders = r.parse("auto.leader.rebalance.enable", |t| t.parse().ok())?;
     let move_bytes_per_second = r.bytes("replica.move.max.bytes.per.second", 0, 1 << 40)?;
     let seeds = match r.text("cluster.seeds") {
         None | Some("") => return Ok(None),
@@ -367,8 +370,15 @@ fn members(r: &Reader<'_>) -> Result<Option<Members>, ConfigError> {
         heartbeat_interval,
         replica_lag,
         drain_timeout,
+        balance_leaders,
         move_bytes_per_second,
     }))
+}
+
+/// Partitions of topics that name no number.
+pub(super) fn num_partitions(r: &Reader<'_>) -> Result<i32, ConfigError> {
+    let count = r.number("num.partitions", 1, limits::PARTITIONS_PER_TOPIC_MAX as u64)?;
+    Ok(i32::try_from(count).unwrap_or(i32::MAX))
 }
 
 fn replication_factor(r: &Reader<'_>) -> Result<Option<i32>, ConfigError> {
@@ -418,8 +428,7 @@ fn broker(r: &Reader<'_>, settings: &Settings, node: NodeId) -> Result<BrokerCon
         rack: r.text("node.rack").unwrap_or_default().to_owned(),
         version: crate::VERSION,
         revision: crate::REVISION,
-        num_partitions: r.number("num.partitions", 1, limits::PARTITIONS_PER_TOPIC_MAX as u64)?
-            as i32,
+        num_partitions: num_partitions(r)?,
         topic_defaults,
         lanes: size(r.number("broker.lanes", 1, 64)?),
         flush_threads: size(r.number("broker.flush_threads", 1, 64)?),
@@ -485,6 +494,7 @@ mod tests {
             ("log.format", "xml"),
             ("cluster.id", "mine"),
             ("auto.create.topics.enable", "maybe"),
+            ("auto.leader.rebalance.enable", "sometimes"),
             ("socket.request.max.bytes", "1"),
             ("connections.max.idle.ms", "0"),
             ("default.replication.factor", "3"),

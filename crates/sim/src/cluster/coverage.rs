@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 pub const SEEDS: u64 = 20_000;
 
 /// Each of these, at least once.
-pub const SOMETIMES: [&str; 77] = [
+pub const SOMETIMES: [&str; 78] = [
     "acknowledged records given up",
     "clean stop",
     "clock on the wall jumps",
@@ -47,6 +47,7 @@ pub const SOMETIMES: [&str; 77] = [
     "ISR change refused: not eligible",
     "ISR change refused: old broker epoch",
     "ISR change refused: out of date",
+    "kept epoch: registered by the leader",
     "last replica standing falls",
     "late batch of a transaction refused",
     "late EndTxn refused",

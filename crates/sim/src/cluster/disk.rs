@@ -1,7 +1,7 @@
 //! The log of one partition on one simulated disk: what was written, how far it was flushed, and what a
 //! kill or a power cut leaves of it.
 
-use varve_partition::{Epochs, ProducerTable, Recovered, Replicated, TransactionEnd};
+use varve_partition::{Epochs, Heard, ProducerTable, Recovered, Replicated, TransactionEnd};
 use varve_types::config::Durability;
 use varve_types::{LeaderEpoch, Offset, ProducerId, Sequence};
 
@@ -65,6 +65,7 @@ impl Batch {
             producer: self.producer,
             unsequenced: self.kind.offsets_of(),
             records: self.records,
+            // Clients may say what they like: nothing that matters goes by it.
             max_timestamp: 0,
             transactional: self.kind.is_transactional(),
             marker: self.kind.marker(),
@@ -119,9 +120,10 @@ impl Log {
     }
 
     /// Drops whole batches below `to`, which begins one or is the end.
-    pub(super) fn trim(&mut self, to: Offset) {
+    pub(super) fn trim(&mut self, to: Offset, wall_ms: i64) {
         for batch in self.batches.iter().filter(|b| b.end() <= to) {
-            self.sessions.learn(&batch.replicated());
+            self.sessions
+                .learn(&batch.replicated(), Heard::Late(wall_ms));
         }
         self.batches.retain(|b| b.end() > to);
         self.start = self.start.max(to);
@@ -139,14 +141,14 @@ impl Log {
     }
 
     /// Opens it: everything found is made durable first (rule 14).
-    pub(super) fn open(&mut self) -> Recovered {
+    pub(super) fn open(&mut self, wall_ms: i64) -> Recovered {
         self.flushed = self.end();
         Recovered {
             log_start: self.start,
             log_end: self.end(),
             high_watermark: self.saved_high_watermark,
             epochs: self.epochs(),
-            producers: self.producers(),
+            producers: self.producers(wall_ms),
         }
     }
 
@@ -163,10 +165,10 @@ impl Log {
         Epochs::new(entries).unwrap_or_default()
     }
 
-    pub(super) fn producers(&self) -> ProducerTable {
+    pub(super) fn producers(&self, wall_ms: i64) -> ProducerTable {
         let mut table = self.sessions.clone();
         for batch in &self.batches {
-            table.learn(&batch.replicated());
+            table.learn(&batch.replicated(), Heard::Late(wall_ms));
         }
         table
     }

@@ -272,6 +272,10 @@ impl World {
             return self.stop_cleanly(id, epoch);
         }
         let (run, mono) = (node.run, node.clock.mono(self.now));
+        let wall_ms = node.clock.wall(self.now);
+        for replica in node.replicas.values_mut() {
+            replica.core.expire_producers(wall_ms);
+        }
         let due: Vec<PartitionKey> = node
             .replicas
             .iter()
@@ -402,9 +406,10 @@ impl World {
                     key,
                     producer,
                     name,
+                    registers,
                 },
                 _,
-            ) => self.asked_to_register(id, from, (key, producer, name)),
+            ) => self.asked_to_register(id, from, (key, producer, name), registers),
             (
                 Message::Registration {
                     key,
@@ -514,7 +519,8 @@ impl World {
         }
         node.next_ticket += 1;
         let life = node.next_ticket;
-        let recovered = node.disks.entry(key).or_default().open();
+        let wall_ms = node.clock.wall(self.now);
+        let recovered = node.disks.entry(key).or_default().open(wall_ms);
         let replica = Replica {
             core: Core::new(id, config, recovered, life as u32),
             staged: Vec::new(),
@@ -634,7 +640,7 @@ impl World {
             log_start: log.start,
             log_end: log.end(),
             flushed: log.flushed,
-            producers: log.producers(),
+            producers: log.producers(node.clock.wall(self.now)),
         };
         self.count(match (anew, spans) {
             (true, _) => "log begun anew",

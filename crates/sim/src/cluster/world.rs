@@ -19,7 +19,7 @@ use super::knobs::Knobs;
 use super::nemesis::Plot;
 use super::node::Node;
 use super::oracle::Oracle;
-use super::txn::{Answer, Call, Local, Order, Transactions, WRITERS};
+use super::txn::{Answer, Call, Local, Order, Registers, Transactions, WRITERS};
 use crate::rng::Rng;
 
 /// Who can be spoken to.
@@ -35,8 +35,12 @@ pub(super) enum Addr {
 pub(super) enum Origin {
     /// A producer.
     Client(usize),
-    /// A transactional producer: its number, and that of its transactional id.
-    Writer { number: usize, name: usize },
+    /// A transactional producer: its number, that of its transactional id, and who registers the partition.
+    Writer {
+        number: usize,
+        name: usize,
+        registers: Registers,
+    },
     /// The coordinator of that leadership, on the same node.
     Coordinator {
         epoch: LeaderEpoch,
@@ -162,6 +166,7 @@ pub(super) enum Message {
         key: PartitionKey,
         producer: ProducerId,
         name: usize,
+        registers: Registers,
     },
     Registration {
         key: PartitionKey,

@@ -155,6 +155,8 @@ pub struct Compaction {
     view: Arc<ReadView>,
     /// Sealed segments that may be rewritten.
     inputs: Vec<Sealed>,
+    /// When the segment after them was begun.
+    inputs_closed_ms: Option<i64>,
     /// The next of them.
     at: usize,
     next_id: u64,
@@ -229,7 +231,11 @@ impl Log {
         if self.failure().is_some() || (dirt.dirty_bytes == 0 && !dirt.due) {
             return None;
         }
-        let inputs = self.sealed[..self.compactable(config, now_ms, upto)].to_vec();
+        let (inputs, after) = self.sealed.split_at(self.compactable(config, now_ms, upto));
+        let inputs = inputs.to_vec();
+        let after = after.iter().map(|s| s.segment.created_ms);
+        let active = self.tail.segment.created_ms;
+        let inputs_closed_ms = after.chain([active]).find(|ms| *ms > 0);
         // A run makes at most as many segments as it replaces.
         let next_id = self.next_segment_id;
         self.next_segment_id += inputs.len() as u64;
@@ -243,6 +249,7 @@ impl Log {
             stable: upto,
             view: self.view(),
             inputs,
+            inputs_closed_ms,
             at: 0,
             next_id,
             map_bytes,

@@ -310,10 +310,18 @@ impl Compaction {
         }
     }
 
-    /// A batch without records stays if nothing else tells of its producer's session.
+    /// When everything in the segment that is copied had been appended: the next one was begun then. The times in its
+    /// batches are their clients', and may be of any age. A segment that was repaired does not know when it was begun.
+    fn closed_ms(&self) -> i64 {
+        let after = self.inputs.iter().skip(self.at + 1);
+        let begun = after.map(|s| s.segment.created_ms).find(|ms| *ms > 0);
+        begun.or(self.inputs_closed_ms).unwrap_or(self.now_ms)
+    }
+
+    /// A batch without records stays if nothing else tells of its producer's session, and that may be in use.
     fn empty_fate(&self, survey: &Survey, batch: &StoredBatch) -> Fate {
         let header = &batch.header;
-        let idle_ms = self.now_ms.saturating_sub(header.max_timestamp);
+        let idle_ms = self.now_ms.saturating_sub(self.closed_ms());
         let session = idle_ms < limits::PRODUCER_IDLE_EXPIRY_MS
             && header.base_offset >= self.log_start
             && survey.is_last_of_producer(header);

@@ -10,6 +10,7 @@
 //! It never starts a thread, never reads for readers, never waits for a segment file: when there is no room
 //! it says so ([`Written::Full`]) and the caller syncs the segment files themselves.
 
+mod keep;
 mod replay;
 
 use std::collections::{BTreeMap, VecDeque};

@@ -59,7 +59,18 @@ pub fn put_as(
     transactional: bool,
     records: &[Record<'_>],
 ) -> Offset {
-    let mut made = builder(Compression::None, NOW, records);
+    put_as_at(log, NOW, (producer, sequence), transactional, records)
+}
+
+/// The same with the times that the producer says.
+pub fn put_as_at(
+    log: &mut Log,
+    ts: i64,
+    (producer, sequence): (i64, i32),
+    transactional: bool,
+    records: &[Record<'_>],
+) -> Offset {
+    let mut made = builder(Compression::None, ts, records);
     let id = ProducerId {
         id: producer,
         epoch: 0,

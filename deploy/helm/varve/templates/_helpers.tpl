@@ -81,6 +81,19 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | quote }}
 {{- $_ := set $keys "listeners.client.tls.mode" "insecure" }}
 {{- $_ := set $keys "listeners.peer.tls.mode" "insecure" }}
 {{- end }}
+{{- if .Values.listeners.kafka.enabled }}
+{{- $_ := set $keys "listeners.kafka.address" (printf "0.0.0.0:%d" (int .Values.listeners.kafka.port)) }}
+{{- if .Values.tls.enabled }}
+{{- $_ := set $keys "listeners.kafka.tls.mode" .Values.tls.client.mode }}
+{{- $_ := set $keys "listeners.kafka.tls.cert" "/etc/varve/tls/client/tls.crt" }}
+{{- $_ := set $keys "listeners.kafka.tls.key" "/etc/varve/tls/client/tls.key" }}
+{{- if eq .Values.tls.client.mode "mutual" }}
+{{- $_ := set $keys "listeners.kafka.tls.ca" "/etc/varve/tls/client/ca.crt" }}
+{{- end }}
+{{- else }}
+{{- $_ := set $keys "listeners.kafka.tls.mode" "insecure" }}
+{{- end }}
+{{- end }}
 {{- range $key, $value := .Values.config }}
 {{- $_ := set $keys $key $value }}
 {{- end }}

@@ -318,7 +318,7 @@ impl World {
                     records,
                     ..
                 } => {
-                    let verified = since.map_or(Verified::ByEpoch, Verified::Since);
+                    let verified = since.map_or(Verified::No, Verified::Since);
                     let producer = Some((producer, verified));
                     self.append_of_group(id, (epoch, append), producer, records)?;
                 }
@@ -579,7 +579,7 @@ fn input_of(
             producer,
             since: match verified {
                 Verified::Since(end) => Some(end),
-                Verified::ByEpoch | Verified::No => None,
+                Verified::No => None,
             },
             offsets: positions(partition, serial, String::new()),
             wall_ms,

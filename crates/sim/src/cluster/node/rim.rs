@@ -196,6 +196,7 @@ impl World {
         let Some(node) = self.nodes.get_mut(&id) else {
             return Ok(());
         };
+        let wall_ms = node.clock.wall(self.now);
         let Some(log) = node.disks.get_mut(&key) else {
             return Ok(());
         };
@@ -204,7 +205,7 @@ impl World {
         if to <= log.start {
             return Ok(());
         }
-        log.trim(to);
+        log.trim(to, wall_ms);
         let since = self.replica(id, key).and_then(|r| r.since);
         let seen = self.oracle.partition(key);
         if let Some(history) = seen.histories.get_mut(&since) {

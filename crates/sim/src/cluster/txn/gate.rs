@@ -10,7 +10,7 @@ use varve_types::{ErrorKind, LeaderEpoch, NodeId, ProducerId};
 use super::super::disk::{Kind, Log};
 use super::super::groups::{Caller, Reply};
 use super::super::world::{Addr, Message, Origin, Produce, World};
-use super::KEEPER;
+use super::{KEEPER, Registers};
 
 /// A question without answer is repeated after this long, milliseconds.
 const ASK_AGAIN_MS: u64 = 80;
@@ -29,9 +29,11 @@ enum Waiting {
 #[derive(Debug, Clone)]
 pub(in crate::cluster) struct Gate {
     name: usize,
+    registers: Registers,
     waiting: Vec<Waiting>,
-    /// What is known if the answer is yes.
+    /// What is known if the answer is yes, in this leadership.
     verified: Verified,
+    epoch: Option<LeaderEpoch>,
     since: u64,
     asked: u64,
 }
@@ -42,7 +44,7 @@ impl World {
         &mut self,
         id: NodeId,
         produce: Produce,
-        name: usize,
+        (name, registers): (usize, Registers),
     ) -> Result<(), String> {
         let Some((producer, _)) = produce.producer else {
             return Ok(());
@@ -71,7 +73,8 @@ impl World {
                 },
             );
         }
-        self.wait_for_coordinator(id, (produce.key, producer, name), Waiting::Batch(produce));
+        let place = (produce.key, producer, name);
+        self.wait_for_coordinator(id, place, registers, Waiting::Batch(produce));
         Ok(())
     }
 
@@ -99,7 +102,13 @@ impl World {
             .and_then(|r| r.gates.get_mut(&producer));
         match gate {
             Some(gate) => gate.waiting.push(Waiting::Offsets(caller)),
-            None => self.wait_for_coordinator(id, place, Waiting::Offsets(caller)),
+            None => {
+                let registers = match place.2 == KEEPER {
+                    true => Registers::Producer,
+                    false => Registers::Leader,
+                };
+                self.wait_for_coordinator(id, place, registers, Waiting::Offsets(caller));
+            }
         }
     }
 
@@ -108,34 +117,34 @@ impl World {
         &mut self,
         id: NodeId,
         (key, producer, name): (PartitionKey, ProducerId, usize),
+        registers: Registers,
         waiting: Waiting,
     ) {
         let now = self.now;
         let written = self.nodes.get(&id).and_then(|n| n.disks.get(&key));
-        let verified = match name == KEEPER {
-            true => Verified::Since(written.map(Log::end).unwrap_or_default()),
-            false => Verified::ByEpoch,
-        };
+        let verified = Verified::Since(written.map(Log::end).unwrap_or_default());
         let Some(replica) = self.replica(id, key) else {
             return;
         };
+        let epoch = replica.core.leader_epoch();
         let gate = Gate {
             name,
+            registers,
             waiting: vec![waiting],
             verified,
+            epoch,
             since: now,
             asked: now,
         };
         replica.gates.insert(producer, gate);
-        self.ask_coordinator(id, key, producer, name);
+        self.ask_coordinator(id, (key, producer, name), registers);
     }
 
     fn ask_coordinator(
         &mut self,
         id: NodeId,
-        key: PartitionKey,
-        producer: ProducerId,
-        name: usize,
+        (key, producer, name): (PartitionKey, ProducerId, usize),
+        registers: Registers,
     ) {
         let log = self.transaction_log();
         let coordinator = log.and_then(|log| self.leader_known_to(id, log));
@@ -144,6 +153,7 @@ impl World {
                 key,
                 producer,
                 name,
+                registers,
             };
             self.send(Addr::Node(id), Addr::Node(coordinator), message);
         }
@@ -157,15 +167,27 @@ impl World {
         result: Result<varve_types::Offset, Rejection>,
         hint: Option<NodeId>,
     ) {
-        let Origin::Writer { number, name } = produce.origin else {
+        let Origin::Writer {
+            number,
+            name,
+            registers,
+        } = produce.origin
+        else {
             return;
         };
-        if let (Err(Rejection::TransactionUnverified), Some((producer, _))) =
-            (result, produce.producer)
-        {
+        let ask = matches!(
+            result,
+            Err(Rejection::TransactionUnverified | Rejection::TransactionOver)
+        );
+        if let Some((producer, _)) = produce.producer.filter(|_| ask) {
+            if result == Err(Rejection::TransactionOver)
+                && let Some(replica) = self.replica(id, produce.key)
+            {
+                replica.registered.forget(producer);
+            }
             self.count("first batch of a transaction waits for the coordinator");
             let place = (produce.key, producer, name);
-            return self.wait_for_coordinator(id, place, Waiting::Batch(produce));
+            return self.wait_for_coordinator(id, place, registers, Waiting::Batch(produce));
         }
         let result = result.map_err(Rejection::kind);
         if result == Err(ErrorKind::ProducerFenced) {
@@ -214,8 +236,10 @@ impl World {
                 let Some(gate) = replica.gates.remove(&producer) else {
                     return Ok(());
                 };
-                replica.registered.note(producer, gate.verified);
-                let verified = gate.verified;
+                if replica.core.leader_epoch() == gate.epoch {
+                    replica.registered.note(producer, gate.verified);
+                }
+                let (verified, leader_epoch) = (gate.verified, gate.epoch);
                 for waiting in gate.waiting {
                     let produce = match waiting {
                         Waiting::Batch(produce) => produce,
@@ -228,6 +252,7 @@ impl World {
                         id,
                         Produce {
                             verified,
+                            leader_epoch,
                             ..produce
                         },
                     )?;
@@ -280,22 +305,27 @@ impl World {
                     give_up.push((*key, *producer));
                 } else if gate.asked + ASK_AGAIN_MS < now {
                     gate.asked = now;
-                    ask.push((*key, *producer, gate.name));
+                    ask.push(((*key, *producer, gate.name), gate.registers));
                 }
             }
         }
         for (key, producer) in give_up {
             self.refuse_waiting(id, key, producer, ErrorKind::CoordinatorLoading);
         }
-        for (key, producer, name) in ask {
-            self.ask_coordinator(id, key, producer, name);
+        for (place, registers) in ask {
+            self.ask_coordinator(id, place, registers);
         }
     }
 
-    /// Whether that batch belongs to a transaction, and of whom.
-    pub(in crate::cluster) const fn writer_of(produce: &Produce) -> Option<usize> {
+    /// Whether that batch belongs to a transaction, of whom, and who registers it.
+    pub(in crate::cluster) const fn writer_of(produce: &Produce) -> Option<(usize, Registers)> {
         match (produce.origin, produce.kind) {
-            (Origin::Writer { name, .. }, Kind::Transactional) => Some(name),
+            (
+                Origin::Writer {
+                    name, registers, ..
+                },
+                Kind::Transactional,
+            ) => Some((name, registers)),
             _ => None,
         }
     }

@@ -17,7 +17,7 @@ use varve_types::{Acks, ErrorKind, LeaderEpoch, NodeId, ProducerId};
 
 use super::super::disk::Kind;
 use super::super::world::{Addr, Event, Message, Origin, Produce, World};
-use super::{Answer, Ask, Call, KEEPER, Local, Role, Writer, name, place};
+use super::{Answer, Ask, Call, KEEPER, Local, Registers, Role, Writer, name, place};
 
 /// What failed is tried again after this long, milliseconds.
 const RETRY_MS: u64 = 60;
@@ -34,10 +34,9 @@ enum Caller {
     },
     Gate {
         node: NodeId,
-        /// Number of the transactional id.
-        name: usize,
         key: PartitionKey,
         producer: ProducerId,
+        registers: Registers,
     },
 }
 
@@ -191,13 +190,17 @@ impl World {
         id: NodeId,
         from: Addr,
         (key, producer, name): (PartitionKey, ProducerId, usize),
+        registers: Registers,
     ) -> Result<(), String> {
         let Addr::Node(node) = from else {
             return Ok(());
         };
-        let ask = match name == KEEPER {
-            true => Ask::Verify { producer, key },
-            false => Ask::Add { producer, key },
+        if name == KEEPER && registers == Registers::Leader {
+            self.count("kept epoch: registered by the leader");
+        }
+        let ask = match registers {
+            Registers::Producer => Ask::Verify { producer, key },
+            Registers::Leader => Ask::Add { producer, key },
         };
         let call = Call { name, ask };
         self.ask(
@@ -205,9 +208,9 @@ impl World {
             call,
             Caller::Gate {
                 node,
-                name,
                 key,
                 producer,
+                registers,
             },
         )
     }
@@ -348,7 +351,7 @@ impl World {
         newest.map(|p| p.leader_epoch) == Some(epoch)
     }
 
-    /// Whether it asks for a producer that keeps its epoch: what is remembered of that is good for one transaction, and the
+    /// Whether it asks for a producer that always keeps its epoch: what is remembered of that is good for one transaction, and the
     /// epoch does not say of which.
     fn is_of_keeper(&self, caller: Caller) -> bool {
         match caller {
@@ -356,7 +359,7 @@ impl World {
                 let writer = self.transactions.writers.get(&number);
                 writer.is_some_and(Writer::keeps)
             }
-            Caller::Gate { name, .. } => name == KEEPER,
+            Caller::Gate { registers, .. } => registers == Registers::Producer,
         }
     }
 
@@ -371,9 +374,11 @@ impl World {
         let Some(caller) = caller else {
             return Ok(());
         };
+        // What it only remembers may be over.
+        let unsure = self.is_of_keeper(caller) || reply == Reply::Verified;
         let answer = match (reply, caller) {
             (Reply::Verified | Reply::Added | Reply::Ended(_), _)
-                if self.is_of_keeper(caller) && !self.is_newest(epoch) =>
+                if unsure && !self.is_newest(epoch) =>
             {
                 self.count("answer of an old coordinator not told");
                 Err((ErrorKind::NotCoordinator, None))

@@ -33,6 +33,14 @@ pub(super) type KeyValue = (Vec<u8>, Option<Vec<u8>>);
 /// The producers of this transactional id keep their epoch from one transaction to the next.
 pub(super) const KEEPER: usize = 1;
 
+/// Who registers a partition in a transaction: what a request says by its version. An end says by its own whether the
+/// epoch stays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Registers {
+    Producer,
+    Leader,
+}
+
 /// What a partition is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Role {

@@ -12,7 +12,7 @@ use super::super::disk::Kind;
 use super::super::groups;
 use super::super::world::{Addr, Event, Message, Origin, Produce, World};
 use super::seen::Transaction;
-use super::{Answer, Ask, Call, KEEPER, Role, Transactions};
+use super::{Answer, Ask, Call, KEEPER, Registers, Role, Transactions};
 
 /// First number of a transactional producer, as messages name it.
 pub(in crate::cluster) const WRITERS: usize = 10;
@@ -183,6 +183,10 @@ impl Writer {
             origin: Origin::Writer {
                 number: self.number,
                 name: self.name,
+                registers: match self.keeps() && self.added.contains(&key) {
+                    true => Registers::Producer,
+                    false => Registers::Leader,
+                },
             },
             request,
             key,
@@ -385,7 +389,10 @@ impl World {
                     if busy {
                         return;
                     }
-                    if writer.explicit && !writer.added.contains(&key) {
+                    // Its first registration waits for the end of the transaction before. Others it may leave to leaders
+                    // then, and end all the same as one that keeps its epoch.
+                    let leaves = writer.keeps() && !writer.added.is_empty() && records == 1;
+                    if writer.explicit && !writer.added.contains(&key) && !leaves {
                         writer.begun = true;
                         return writer.ask(now, Ask::Add { producer, key });
                     }
