@@ -580,8 +580,28 @@ impl Nodes {
 
     /// Waits until a partition has so many replicas in sync.
     pub async fn in_sync(&self, topic: &str, partition: i32, count: usize) {
+        let what = format!("{count} replicas");
+        self.in_sync_as(topic, partition, &what, |p| p.isr.len() == count)
+            .await;
+    }
+
+    /// Waits until every replica that a partition is meant to have is in sync. How many that are may change meanwhile: what
+    /// was made while a node was away has none there, and the controller spreads them again.
+    pub async fn whole(&self, topic: &str, partition: i32) {
+        let whole = |p: &varve_metadata::Partition| p.isr.len() == p.replicas.len();
+        self.in_sync_as(topic, partition, "all replicas", whole)
+            .await;
+    }
+
+    async fn in_sync_as(
+        &self,
+        topic: &str,
+        partition: i32,
+        what: &str,
+        so: impl Fn(&varve_metadata::Partition) -> bool,
+    ) {
         for _ in 0..400 {
-            if self.partition(topic, partition).isr.len() == count {
+            if so(&self.partition(topic, partition)) {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -592,9 +612,7 @@ impl Nodes {
             (*node, all.map(|all| all[partition as usize].clone()))
         };
         let held: Vec<_> = self.brokers.iter().map(held).collect();
-        panic!(
-            "never {count} replicas in sync: {topic}-{partition} has {found:?}; nodes say {held:?}"
-        );
+        panic!("never {what} in sync: {topic}-{partition} has {found:?}; nodes say {held:?}");
     }
 }
 
