@@ -51,6 +51,9 @@ pub struct Args {
     /// Bytes of one batch; the tool's own default is 1,000,000.
     #[arg(long, value_delimiter = ',', default_value = "256KiB,1000000", value_parser = parse_bytes)]
     batch_bytes: Vec<u64>,
+    /// Only reads are measured.
+    #[arg(long)]
+    fetch_only: bool,
 }
 
 /// What one side did.
@@ -94,7 +97,10 @@ impl Side {
 
 /// Measures and prints.
 pub async fn run(dir: &Path, args: &Args, output: Output) -> Result<()> {
-    let mut rows = produce(dir, args).await?;
+    let mut rows = match args.fetch_only {
+        true => Vec::new(),
+        false => produce(dir, args).await?,
+    };
     rows.extend(fetch(dir, args).await?);
     print(&rows, output);
     Ok(())

@@ -8,6 +8,7 @@
 )]
 
 mod admin;
+mod ahead;
 mod both;
 #[path = "../../crates/tls/tests/support/ca.rs"]
 mod ca;

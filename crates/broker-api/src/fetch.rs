@@ -24,7 +24,8 @@ pub struct Fetch {
     pub max_wait: Duration,
     /// Answer as soon as this much is available in all.
     pub min_bytes: usize,
-    /// Upper bound of the whole answer in bytes. At least one batch is returned even if it is larger.
+    /// Upper bound of the whole answer in bytes. At least one batch is returned even if it is larger; with 0 none is, and
+    /// what is asked is only how things are.
     pub max_bytes: usize,
     /// Which records of transactions are wanted.
     pub isolation: Isolation,

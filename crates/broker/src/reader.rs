@@ -133,7 +133,8 @@ async fn read_all(fetch: &Fetch, wanted: &[Wanted]) -> (Vec<PartitionFetched>, b
                     true => Sight::RawOf(fetch.isolation),
                     false => Sight::Of(fetch.isolation),
                 };
-                read_from(partition, request, left, bytes == 0, sight).await
+                let min_one = bytes == 0 && fetch.max_bytes > 0;
+                read_from(partition, request, left, min_one, sight).await
             }
             Err(error) => Err(error.clone()),
         };

@@ -10,10 +10,13 @@ use futures_util::FutureExt as _;
 use support::{Fixture, batch, idempotent_batch, produce, read_all};
 use varve_broker_api::{
     AddPartitions, Before, Broker as _, CommitOffsets, ConfigChange, Context, CreateTopic,
-    DeleteBefore, Fetch, FetchPartition, GetOffsets, Heartbeat, InitProducer, OffsetCommit,
-    OffsetQuery, Position, Produce, ResetOffsets, ResetTarget, Subscription, UpdateConfigs,
+    DeleteBefore, Fetch, FetchPartition, GetOffsets, Heartbeat, InitProducer, Isolation,
+    OffsetCommit, OffsetQuery, Position, Produce, ResetOffsets, ResetTarget, Subscription,
+    UpdateConfigs,
 };
-use varve_types::{Acks, ErrorKind, GroupName, MemberId, Offset, PartitionId, Sequence};
+use varve_types::{
+    Acks, ErrorKind, GroupName, LeaderEpoch, MemberId, Offset, PartitionId, Sequence,
+};
 use varve_vfs::fault::Op;
 
 fn offset(n: i64) -> Offset {
@@ -240,6 +243,42 @@ async fn expected_offsets_are_compared() {
         .unwrap_err();
     assert_eq!(error.kind, ErrorKind::ExpectedOffsetMismatch);
     assert!(error.metadata.contains(&("actual_offset", "1".to_owned())));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_of_no_bytes_is_told_how_things_are() {
+    let f = Fixture::new().await;
+    let topic = f.create("orders", 1).await;
+    for value in ["a", "b"] {
+        let sent = produce(&f.broker, &topic, 0, batch(&[value])).await;
+        sent.unwrap();
+    }
+    let look = async |from, epoch| {
+        let fetch = Fetch {
+            raw: true,
+            isolation: Isolation::Committed,
+            partitions: vec![FetchPartition {
+                topic: topic.clone(),
+                partition: PartitionId(0),
+                offset: offset(from),
+                max_bytes: 1 << 20,
+                leader_epoch: epoch,
+            }],
+            max_wait: Duration::ZERO,
+            min_bytes: 1,
+            max_bytes: 0,
+        };
+        let found = f.broker.fetch(&Context::anonymous(), fetch).await;
+        found.unwrap().remove(0).result
+    };
+    let found = look(1, None).await.unwrap();
+    assert!(found.batches.is_empty());
+    let ends = (found.next_offset, found.high_watermark, found.log_start);
+    assert_eq!(ends, (offset(1), offset(2), offset(0)));
+    let error = look(3, None).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::OffsetOutOfRange);
+    let error = look(1, LeaderEpoch::new(99)).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::UnknownLeaderEpoch);
 }
 
 #[tokio::test(flavor = "multi_thread")]

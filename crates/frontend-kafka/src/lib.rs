@@ -7,8 +7,10 @@
 //! in the order in which they came; what a client sends costs bounded memory, and a fault of one connection is
 //! no other's; an API or version that is not announced in [`versions`] is refused as the protocol says.
 
+mod ahead;
 mod budget;
 mod calls;
+mod following;
 mod sessions;
 mod shared;
 

@@ -5,12 +5,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
-use varve_broker_api::{Broker, Context, Error, NodeState, TopicInfo};
+use varve_broker_api::{Broker, Context, Error, Fetch, NodeState, PartitionFetched, TopicInfo};
 use varve_types::{NodeId, TopicId, TopicName};
 
+use crate::ahead::Source;
 use crate::budget::{Budget, CONTROL_MAX_BYTES};
 use crate::server::{Metrics, Options};
 use crate::sessions::Sessions;
@@ -125,6 +127,14 @@ pub(crate) struct Shared<B> {
 #[derive(Debug)]
 pub(crate) struct Outgoing(Arc<AtomicUsize>, usize);
 
+impl Outgoing {
+    /// Counts those bytes there.
+    pub(crate) fn new(all: &Arc<AtomicUsize>, bytes: usize) -> Self {
+        all.fetch_add(bytes, Ordering::Relaxed);
+        Self(Arc::clone(all), bytes)
+    }
+}
+
 impl Drop for Outgoing {
     fn drop(&mut self) {
         self.0.fetch_sub(self.1, Ordering::Relaxed);
@@ -232,9 +242,41 @@ impl<B: Broker> Shared<B> {
         wanted.min((left / 4).max(READ_LEAST_BYTES))
     }
 
+    /// Bytes that may be read before anybody has asked: none when there are many on their way.
+    fn spare_share(&self) -> usize {
+        let outgoing = self.outgoing.load(Ordering::Relaxed);
+        (OUTGOING_SOFT_BYTES / 2).saturating_sub(outgoing) / 4
+    }
+
     /// Counts bytes of an answer until the guard is dropped.
     pub(crate) fn outgoing(&self, bytes: usize) -> Outgoing {
-        self.outgoing.fetch_add(bytes, Ordering::Relaxed);
-        Outgoing(Arc::clone(&self.outgoing), bytes)
+        Outgoing::new(&self.outgoing, bytes)
+    }
+}
+
+impl<B: Broker> Source for Shared<B> {
+    fn read<'a>(
+        &'a self,
+        ctx: &'a Context,
+        fetch: Fetch,
+    ) -> BoxFuture<'a, Result<Vec<PartitionFetched>, Error>> {
+        Box::pin(self.broker.fetch(ctx, fetch))
+    }
+
+    fn topic(&self, name: &TopicName) -> Option<TopicId> {
+        let topics = self.topics().ok()?;
+        topics.get(name.as_str()).map(|topic| topic.id)
+    }
+
+    fn room(&self) -> usize {
+        self.spare_share()
+    }
+
+    fn hold(&self, bytes: usize) -> Outgoing {
+        self.outgoing(bytes)
+    }
+
+    fn note(&self, bytes: usize, used: bool) {
+        self.metrics.read_ahead(bytes, used);
     }
 }

@@ -11,9 +11,11 @@ use varve_broker_api::{
 use varve_record::{BatchHeader, filler};
 use varve_types::{ErrorKind, NodeId, Offset, PartitionId, TopicId, TopicName, TopicPartition};
 
-use super::Call;
+use super::{Call, Sent};
+use crate::ahead::{Next, ReadAhead};
+use crate::following::{Follows, Place, Turn};
 use crate::sessions::{Asked, Named, Plan, Told, Want};
-use crate::shared::{Outgoing, Shared, Topics};
+use crate::shared::{Shared, Topics};
 use crate::translate::{code, epoch, partition, size, topic_name};
 use crate::wire::generated::fetch::{
     AbortedTransaction, EpochEndOffset, FetchRequest, FetchResponse, FetchableTopicResponse,
@@ -45,7 +47,8 @@ pub(super) async fn fetch<B: Broker>(
     shared: &Shared<B>,
     call: &Call,
     mut request: FetchRequest,
-) -> (FetchResponse, Outgoing) {
+    turn: Turn,
+) -> (FetchResponse, Sent) {
     let plan = match plan(shared, call, &mut request) {
         Ok(plan) => plan,
         Err(error) => {
@@ -53,7 +56,7 @@ pub(super) async fn fetch<B: Broker>(
                 error_code: error.code(),
                 ..FetchResponse::default()
             };
-            return (response, shared.outgoing(0));
+            return (response, Sent::default());
         }
     };
     let isolation = match request.isolation_level {
@@ -69,7 +72,9 @@ pub(super) async fn fetch<B: Broker>(
         let known = part.index.as_ref().err();
         part.nearer.is_some() || known.is_some_and(|data| data.error_code == 0)
     };
-    let max_bytes = shared.read_share(size(request.max_bytes));
+    let max_bytes = size(request.max_bytes).max(1);
+    let most = turn.most.max(size(request.min_bytes));
+    let max_bytes = shared.read_share(max_bytes.min(most));
     // A full answer need not wait, nor one that may be empty.
     let min_bytes = size(request.min_bytes).min(max_bytes);
     let at_once = partitions.is_empty() || min_bytes == 0;
@@ -77,7 +82,7 @@ pub(super) async fn fetch<B: Broker>(
         true => 0,
         false => u64::try_from(request.max_wait_ms).unwrap_or(0),
     };
-    let wanted = Fetch {
+    let mut wanted = Fetch {
         partitions,
         max_wait: Duration::from_millis(wait),
         min_bytes,
@@ -85,11 +90,17 @@ pub(super) async fn fetch<B: Broker>(
         isolation,
         raw: true,
     };
+    // In a session it is their turn in the order of the plan.
+    let first = match session {
+        0 => first(&wanted.partitions, turn.last.as_ref()),
+        _ => 0,
+    };
+    wanted.partitions.rotate_left(first);
     let ctx = Context {
         rack: Arc::from(request.rack_id.as_str()),
         ..call.ctx.clone()
     };
-    let found = match shared.broker.fetch(&ctx, wanted).await {
+    let mut found = match read(shared, &ctx, &wanted, turn.ahead).await {
         Ok(found) => found,
         Err(error) => {
             shared.count(&error);
@@ -98,16 +109,64 @@ pub(super) async fn fetch<B: Broker>(
                 session_id: session,
                 ..FetchResponse::default()
             };
-            return (response, shared.outgoing(0));
+            return (response, Sent::default());
         }
     };
-    answer(
+    let nearer = parts.iter().filter(|part| part.nearer.is_some());
+    let elsewhere: Vec<_> = nearer.map(|part| part.named.partition).collect();
+    let next = Next::after(&ctx, &wanted, &found, |asked| {
+        elsewhere.contains(&asked.partition.0)
+    });
+    let last = last(&found);
+    let first = first.min(found.len());
+    found.rotate_right(first);
+    let (response, bytes) = answer(
         shared,
         call,
         (session, incremental),
         isolation,
         (parts, found),
-    )
+    );
+    let sent = Sent {
+        outgoing: Some(shared.outgoing(bytes)),
+        follows: Some(Follows { next, last, bytes }),
+    };
+    (response, sent)
+}
+
+/// Whose turn it is after that one.
+fn first(partitions: &[FetchPartition], last: Option<&Place>) -> usize {
+    let is_last = |(topic, partition): &Place| {
+        let same = |p: &FetchPartition| p.partition == *partition && p.topic == *topic;
+        partitions.iter().position(same)
+    };
+    let at = last.and_then(is_last);
+    at.map_or(0, |at| (at + 1) % partitions.len())
+}
+
+/// Who had its turn last.
+fn last(found: &[PartitionFetched]) -> Option<Place> {
+    let has_some = |found: &&PartitionFetched| {
+        let read = found.result.as_ref();
+        read.is_ok_and(|read| !read.batches.is_empty())
+    };
+    let last = found.iter().rev().find(has_some)?;
+    Some((last.topic.clone(), last.partition))
+}
+
+/// Reads, or takes what was read ahead.
+async fn read<B: Broker>(
+    shared: &Shared<B>,
+    ctx: &Context,
+    wanted: &Fetch,
+    ahead: Option<ReadAhead>,
+) -> Result<Vec<PartitionFetched>, Error> {
+    if let Some(ahead) = ahead
+        && let Some(found) = ahead.serve(ctx, wanted).await
+    {
+        return Ok(found);
+    }
+    shared.broker.fetch(ctx, wanted.clone()).await
 }
 
 /// What is to be read, after the session.
@@ -259,7 +318,7 @@ fn answer<B: Broker>(
     (session, incremental): (i32, bool),
     isolation: Isolation,
     (parts, found): (Vec<Part>, Vec<PartitionFetched>),
-) -> (FetchResponse, Outgoing) {
+) -> (FetchResponse, usize) {
     let mut response = FetchResponse {
         session_id: session,
         ..FetchResponse::default()
@@ -309,7 +368,7 @@ fn answer<B: Broker>(
     if call.version() >= ENDPOINTS_FROM && !leaders.is_empty() {
         response.node_endpoints = endpoints(shared, &leaders);
     }
-    (response, shared.outgoing(bytes))
+    (response, bytes)
 }
 
 fn push(response: &mut FetchResponse, named: Named, data: PartitionData) {
@@ -474,6 +533,23 @@ mod tests {
     use varve_types::LeaderEpoch;
 
     use super::*;
+
+    #[test]
+    fn partitions_take_turns_in_the_order_of_the_question() {
+        let of = |n| FetchPartition {
+            topic: "t".parse().unwrap(),
+            partition: PartitionId(n),
+            offset: Offset::ZERO,
+            max_bytes: 1,
+            leader_epoch: None,
+        };
+        let three: Vec<_> = [4, 2, 7].map(of).into();
+        let after = |n| first(&three, Some(&("t".parse().unwrap(), PartitionId(n))));
+        assert_eq!([after(4), after(2), after(7)], [1, 2, 0]);
+        assert_eq!([after(5), first(&three, None), first(&[], None)], [0; 3]);
+        let other = ("u".parse().unwrap(), PartitionId(4));
+        assert_eq!(first(&three, Some(&other)), 0);
+    }
 
     #[test]
     fn a_reader_is_led_past_offsets_of_which_nothing_is_left() {

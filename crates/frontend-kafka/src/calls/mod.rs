@@ -26,6 +26,7 @@ use tokio::time::Instant;
 use varve_broker_api::{Broker, ClassicGroups, Context, Operations};
 use varve_types::limits;
 
+use crate::following::{Following, Follows, Turn};
 use crate::shared::{Outgoing, Shared};
 use crate::translate::bulk;
 use crate::translate::refusal::refuse;
@@ -37,12 +38,21 @@ use crate::wire::{
 
 /// What goes back to the client.
 pub(crate) enum Answer {
-    /// A frame; its bytes are counted until they are sent.
-    Frame(Frame, Option<Outgoing>),
+    /// A frame, and what goes with it.
+    Frame(Frame, Sent),
     /// The client wants none.
     Nothing,
     /// Nothing can be said in a way that the client would understand. The reason is for metrics.
     Close(&'static str),
+}
+
+/// What goes with an answer.
+#[derive(Debug, Default)]
+pub(crate) struct Sent {
+    /// Its bytes are counted until they are sent.
+    pub(crate) outgoing: Option<Outgoing>,
+    /// What a read leaves behind.
+    pub(crate) follows: Option<Follows>,
 }
 
 /// A request that has begun.
@@ -84,18 +94,13 @@ impl Call {
     }
 
     /// The frame of a response.
-    fn answer<B: Broker>(
-        &self,
-        shared: &Shared<B>,
-        response: &Response,
-        outgoing: Option<Outgoing>,
-    ) -> Answer {
+    fn answer<B: Broker>(&self, shared: &Shared<B>, response: &Response, sent: Sent) -> Answer {
         let took = self.arrived.elapsed();
         shared
             .metrics
             .answered(response.key(), self.version(), took);
         match encode_response(self.prefix.correlation_id, self.version(), response) {
-            Ok(frame) => Answer::Frame(frame, outgoing),
+            Ok(frame) => Answer::Frame(frame, sent),
             Err(error) => {
                 tracing::error!(%error, "a Kafka response cannot be written; the connection is closed");
                 Answer::Close("response")
@@ -109,6 +114,7 @@ pub(crate) fn begin<B: Broker + ClassicGroups + Operations>(
     shared: &Arc<Shared<B>>,
     peer: SocketAddr,
     frame: Bytes,
+    following: &mut Following,
 ) -> Begun {
     let (header, request) = match decode_request(frame) {
         Ok(decoded) => decoded,
@@ -133,10 +139,14 @@ pub(crate) fn begin<B: Broker + ClassicGroups + Operations>(
                 request,
                 Request::JoinGroup(_) | Request::SyncGroup(_) | Request::Fetch(_)
             );
+            let turn = match &request {
+                Request::Fetch(_) => following.asked(),
+                _ => Turn::default(),
+            };
             let answer = Box::pin(async move {
-                let (response, outgoing) = respond(&shared, &call, request).await;
+                let (response, sent) = respond(&shared, &call, request, turn).await;
                 match response {
-                    Some(response) => call.answer(&shared, &response, outgoing),
+                    Some(response) => call.answer(&shared, &response, sent),
                     None => Answer::Close("not_served"),
                 }
             });
@@ -160,7 +170,7 @@ fn undecodable<B: Broker>(shared: &Shared<B>, peer: SocketAddr, error: &RequestE
             let response = versions::announced(0, ErrorCode::UnsupportedVersion.code());
             let response = Response::ApiVersions(response);
             return match encode_response(prefix.correlation_id, 0, &response) {
-                Ok(frame) => Answer::Frame(frame, None),
+                Ok(frame) => Answer::Frame(frame, Sent::default()),
                 Err(_) => Answer::Close("response"),
             };
         }
@@ -181,7 +191,7 @@ fn not_served<B: Broker>(shared: &Shared<B>, call: &Call, request: &Request) -> 
         tracing::info!(peer = ?call.ctx.peer, api, version, "a Kafka request of a version that is not announced");
     }
     match refuse(request, ErrorCode::UnsupportedVersion) {
-        Some(response) => call.answer(shared, &response, None),
+        Some(response) => call.answer(shared, &response, Sent::default()),
         None => Answer::Close("not_served"),
     }
 }
@@ -191,7 +201,8 @@ async fn respond<B: Broker + ClassicGroups + Operations>(
     shared: &Shared<B>,
     call: &Call,
     request: Request,
-) -> (Option<Response>, Option<Outgoing>) {
+    turn: Turn,
+) -> (Option<Response>, Sent) {
     let response = match request {
         Request::ApiVersions(request) => {
             Response::ApiVersions(cluster::api_versions(shared, call, &request))
@@ -300,8 +311,8 @@ async fn respond<B: Broker + ClassicGroups + Operations>(
             Response::EndTxn(Box::pin(transactions::end(shared, call, request)).await)
         }
         Request::Fetch(request) => {
-            let (response, outgoing) = Box::pin(fetch::fetch(shared, call, request)).await;
-            return (Some(Response::Fetch(response)), Some(outgoing));
+            let (response, sent) = Box::pin(fetch::fetch(shared, call, request, turn)).await;
+            return (Some(Response::Fetch(response)), sent);
         }
         Request::JoinGroup(request) => {
             Response::JoinGroup(Box::pin(classic::join(shared, call, request)).await)
@@ -315,7 +326,7 @@ async fn respond<B: Broker + ClassicGroups + Operations>(
         Request::LeaveGroup(request) => {
             Response::LeaveGroup(Box::pin(classic::leave(shared, call, &request)).await)
         }
-        _ => return (None, None),
+        _ => return (None, Sent::default()),
     };
-    (Some(response), None)
+    (Some(response), Sent::default())
 }

@@ -19,7 +19,7 @@ use varve_types::{
 
 use super::blamed::blamed;
 use super::transactions::version_of;
-use super::{Answer, Call, batches};
+use super::{Answer, Call, Sent, batches};
 use crate::shared::Shared;
 use crate::translate::{code, names, partition, sentence, topic_name};
 use crate::wire::generated::init_producer_id::{InitProducerIdRequest, InitProducerIdResponse};
@@ -116,7 +116,7 @@ pub(super) async fn begin<B: Broker>(
             return silence(&answered);
         }
         let response = respond(&shared, &call, answered);
-        call.answer(&shared, &Response::Produce(response), None)
+        call.answer(&shared, &Response::Produce(response), Sent::default())
     })
 }
 

@@ -10,6 +10,7 @@
 
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,7 +26,8 @@ use varve_tls::Accepted;
 
 use super::intake::{Arrived, Ended, Intake, Times};
 use crate::budget::Share;
-use crate::calls::{self, Answer, Begun};
+use crate::calls::{self, Answer, Begun, Sent};
+use crate::following::Following;
 use crate::shared::Shared;
 
 /// Most requests of a connection that are being answered.
@@ -110,6 +112,7 @@ pub(super) struct Connection<B> {
     peer: SocketAddr,
     intake: Intake,
     drain: CancellationToken,
+    following: Following,
 }
 
 impl<B: Broker + ClassicGroups + Operations> Connection<B> {
@@ -133,6 +136,7 @@ impl<B: Broker + ClassicGroups + Operations> Connection<B> {
             peer,
             intake,
             drain,
+            following: Following::default(),
         }
     }
 
@@ -170,8 +174,15 @@ impl<B: Broker + ClassicGroups + Operations> Connection<B> {
                 biased;
                 Some((answer, share)) = running.pending.next(), if !running.pending.is_empty() => {
                     match answer {
-                        Answer::Frame(frame, _outgoing) => {
-                            send(&mut self.stream, frame.into_parts()).await?;
+                        Answer::Frame(frame, Sent { outgoing, follows }) => {
+                            if let Some(follows) = follows {
+                                let shared = Arc::clone(&self.shared);
+                                self.following.answered(follows, || shared);
+                            }
+                            let parts = frame.into_parts();
+                            send_and_read(&mut self.stream, parts, &mut self.following).await?;
+                            self.following.sent();
+                            drop(outgoing);
                         }
                         Answer::Nothing => {}
                         Answer::Close(why) => {
@@ -188,10 +199,11 @@ impl<B: Broker + ClassicGroups + Operations> Connection<B> {
                 }
                 arrived = arrives, if reads || running.held => {
                     let Arrived { frame, share } = arrived?;
-                    let begun = calls::begin(&self.shared, self.peer, frame);
+                    let begun = calls::begin(&self.shared, self.peer, frame, &mut self.following);
                     running.begin(begun, share);
                 }
                 () = self.drain.cancelled(), if !draining => draining = true,
+                () = self.following.step() => {}
             }
         }
     }
@@ -215,6 +227,22 @@ impl<B: Broker + ClassicGroups + Operations> Connection<B> {
             tracing::info!(peer = %self.peer, why, "a Kafka connection is closed");
         } else {
             tracing::debug!(peer = %self.peer, why, "a Kafka connection is closed");
+        }
+    }
+}
+
+/// Sends an answer, and reads ahead whenever the client has not taken it yet.
+async fn send_and_read(
+    stream: &mut (impl AsyncWrite + Unpin),
+    parts: Vec<Bytes>,
+    following: &mut Following,
+) -> io::Result<()> {
+    let mut sending = pin!(send(stream, parts));
+    loop {
+        tokio::select! {
+            biased;
+            sent = &mut sending => return sent,
+            () = following.step() => {}
         }
     }
 }

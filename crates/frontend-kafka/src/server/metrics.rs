@@ -28,6 +28,11 @@ struct ReasonLabels {
     reason: &'static str,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct UseLabels {
+    result: &'static str,
+}
+
 fn histogram() -> Histogram {
     // 50 microseconds to 105 seconds, each bucket three times the one before.
     Histogram::new(std::iter::successors(Some(0.000_05), |b| Some(b * 3.0)).take(14))
@@ -43,6 +48,7 @@ pub struct Metrics {
     refused: Counter,
     closed: Family<ReasonLabels, Counter>,
     sessions: Gauge,
+    read_ahead: Family<UseLabels, Counter>,
 }
 
 impl Default for Metrics {
@@ -55,6 +61,7 @@ impl Default for Metrics {
             refused: Counter::default(),
             closed: Family::default(),
             sessions: Gauge::default(),
+            read_ahead: Family::default(),
         }
     }
 }
@@ -97,6 +104,11 @@ impl Metrics {
             "Fetch sessions of Kafka consumers",
             self.sessions.clone(),
         );
+        registry.register(
+            "kafka_read_ahead_bytes",
+            "Bytes read before a Kafka consumer asked for them, by whether it did",
+            self.read_ahead.clone(),
+        );
     }
 
     /// Counts an answered request.
@@ -137,6 +149,13 @@ impl Metrics {
     #[must_use]
     pub fn open_connections(&self) -> i64 {
         self.connections.get()
+    }
+
+    /// Counts what became of bytes that were read before they were asked for.
+    pub fn read_ahead(&self, bytes: usize, used: bool) {
+        let result = if used { "used" } else { "unused" };
+        let counter = self.read_ahead.get_or_create(&UseLabels { result });
+        counter.inc_by(u64::try_from(bytes).unwrap_or(u64::MAX));
     }
 
     /// Says how many fetch sessions there are.

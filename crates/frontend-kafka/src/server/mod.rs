@@ -22,6 +22,7 @@ use varve_types::limits;
 pub use metrics::{Metrics, OpenGuard};
 
 use crate::calls::{self, Answer, Begun};
+use crate::following::Following;
 use crate::shared::Shared;
 use connection::Connection;
 
@@ -125,12 +126,12 @@ impl<B: Broker + ClassicGroups + Operations> Server<B> {
     /// What one request becomes by itself, without a connection: for tests of whole requests. Dropping the call is
     /// what the end of the connection is otherwise.
     pub async fn answer(&self, peer: SocketAddr, frame: Bytes) -> Outcome {
-        let answer = match calls::begin(&self.shared, peer, frame) {
+        let answer = match calls::begin(&self.shared, peer, frame, &mut Following::default()) {
             Begun::Append(accepting) => accepting.await.await,
             Begun::Alone(answer) | Begun::Held(answer) => answer.await,
         };
         match answer {
-            Answer::Frame(frame, _outgoing) => Outcome::Frame(frame.into_bytes()),
+            Answer::Frame(frame, _) => Outcome::Frame(frame.into_bytes()),
             Answer::Nothing => Outcome::Nothing,
             Answer::Close(why) => Outcome::Close(why),
         }

@@ -1,0 +1,160 @@
+//! What is known of the reader at the other end of a connection: how much one answer had better hold, whose turn it is, and
+//! what is read ahead for it.
+//!
+//! An answer that is sent out of a CPU's cache costs half of one that is not, so answers are small where the reader asks
+//! again soon, and larger the longer its questions take to come.
+//!
+//! Invariants: an answer is never smaller than the reader wants to wait for; where answers are smaller than what it allows,
+//! its partitions take turns.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use varve_types::{PartitionId, TopicName};
+
+use crate::ahead::{Habit, Next, ReadAhead, Source};
+
+/// What one answer holds of records at least, if there are as many: about what a CPU keeps close.
+const LEAST_BYTES: usize = 1024 * 1024;
+/// Bytes for each second that a question takes to come: so the wire is idle for a quarter of the time at 10 Gbit/s.
+const BYTES_PER_SECOND: u64 = 4_000_000_000;
+/// Time that a reader needs for the bytes of an answer, which is not the time that its question takes: 1 GB a second.
+const READS_PER_MICROSECOND: u64 = 1000;
+
+/// A partition as readers name it.
+pub(crate) type Place = (TopicName, PartitionId);
+
+/// How long the question after an answer takes to come.
+#[derive(Debug, Default)]
+struct Pace {
+    /// When the last answer was sent that nobody asks on before it has come, and bytes of records in it.
+    sent: Option<(Instant, usize)>,
+    shortest: Option<Duration>,
+}
+
+impl Pace {
+    fn sent(&mut self, now: Instant, bytes: usize) {
+        self.sent = Some((now, bytes));
+    }
+
+    fn asked(&mut self, now: Instant) {
+        let Some((sent, bytes)) = self.sent.take() else {
+            return;
+        };
+        let reads = u64::try_from(bytes).unwrap_or(u64::MAX) / READS_PER_MICROSECOND;
+        let took = now.saturating_duration_since(sent);
+        let took = took.saturating_sub(Duration::from_micros(reads));
+        self.shortest = Some(self.shortest.map_or(took, |shortest| shortest.min(took)));
+    }
+
+    fn most(&self) -> usize {
+        let micros = self.shortest.map_or(0, |shortest| shortest.as_micros());
+        let micros = u64::try_from(micros).unwrap_or(u64::MAX);
+        let bytes = micros.saturating_mul(BYTES_PER_SECOND / 1_000_000);
+        usize::try_from(bytes)
+            .unwrap_or(usize::MAX)
+            .max(LEAST_BYTES)
+    }
+}
+
+/// What a question is answered with.
+#[derive(Default)]
+pub(crate) struct Turn {
+    pub(crate) ahead: Option<ReadAhead>,
+    /// Bytes of records that the answer had better not exceed.
+    pub(crate) most: usize,
+    /// The partition that had its turn last.
+    pub(crate) last: Option<Place>,
+}
+
+/// What an answer leaves behind.
+#[derive(Debug, Default)]
+pub(crate) struct Follows {
+    /// What will most likely be asked.
+    pub(crate) next: Option<Next>,
+    pub(crate) last: Option<Place>,
+    /// Bytes of records.
+    pub(crate) bytes: usize,
+}
+
+/// See the module.
+#[derive(Default)]
+pub(crate) struct Following {
+    ahead: Option<ReadAhead>,
+    habit: Habit,
+    pace: Pace,
+    last: Option<Place>,
+    /// Bytes of the answer that is being sent.
+    sending: Option<usize>,
+}
+
+impl Following {
+    /// A read has arrived.
+    pub(crate) fn asked(&mut self) -> Turn {
+        self.pace.asked(Instant::now());
+        Turn {
+            ahead: self.ahead.take(),
+            most: self.pace.most(),
+            last: self.last.take(),
+        }
+    }
+
+    /// A read is answered, and the answer is about to be sent.
+    pub(crate) fn answered(&mut self, follows: Follows, source: impl FnOnce() -> Arc<dyn Source>) {
+        let Follows { next, last, bytes } = follows;
+        self.last = last;
+        self.sending = Some(bytes);
+        self.ahead = next.and_then(|next| ReadAhead::new(source(), next, &mut self.habit));
+    }
+
+    /// The answer was sent.
+    pub(crate) fn sent(&mut self) {
+        if let Some(bytes) = self.sending.take() {
+            self.pace.sent(Instant::now(), bytes);
+        }
+    }
+
+    /// Reads a little more of what will be asked for, or lets it go when that has taken too long; nothing is lost where this
+    /// is given up.
+    pub(crate) async fn step(&mut self) {
+        let waits = match &mut self.ahead {
+            Some(ahead) => ahead.step().await,
+            None => std::future::pending().await,
+        };
+        if !waits {
+            self.ahead = None;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the next answer holds at most after these: bytes, and the time until the next question in microseconds.
+    fn most(cycles: &[(usize, u64)]) -> usize {
+        let (mut pace, mut now) = (Pace::default(), Instant::now());
+        for (bytes, micros) in cycles {
+            pace.sent(now, *bytes);
+            now += Duration::from_micros(*micros);
+            pace.asked(now);
+            now += Duration::from_millis(3);
+        }
+        pace.most()
+    }
+
+    #[test]
+    fn answers_are_as_large_as_the_questions_are_slow() {
+        const MIB: usize = 1 << 20;
+        assert_eq!(most(&[]), MIB);
+        // Beside the server: what it takes to read a megabyte does not count.
+        assert_eq!(most(&[(0, 60)]), MIB);
+        assert_eq!(most(&[(MIB, 1200)]), MIB);
+        // A millisecond away, and an ocean.
+        assert_eq!(most(&[(0, 1000)]), 4_000_000);
+        assert_eq!(most(&[(MIB, 81_048)]), 320_000_000);
+        // The shortest counts: at other times the reader was busy.
+        assert_eq!(most(&[(0, 1000), (0, 70_000), (MIB, 90_000)]), 4_000_000);
+    }
+}
