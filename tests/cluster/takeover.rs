@@ -169,9 +169,10 @@ fn a_killed_member_is_replaced_within_the_session_timeout() {
             "partition {partition} continues from the committed offset"
         );
     }
-    // The session timeout, and time for one heartbeat, one fetch and a busy machine.
+    // The session timeout, and time for one heartbeat, one fetch and a busy machine: still less than the session of a
+    // node that was not told of this one.
     assert!(
-        took < SESSION + Duration::from_secs(5),
+        took < SESSION + Duration::from_secs(30),
         "taking over took {took:?}"
     );
 }

@@ -12,6 +12,10 @@ use v1::{
 
 use crate::support::{Bed, Code, Rpc, refused, request, run, span, tp, v1};
 
+/// A node that waited for its clients would take longer: the held call asks for 30 s, the streams stay open for ever,
+/// and who does not read never does. A busy machine takes less.
+const IN_TIME: Duration = Duration::from_secs(20);
+
 /// What a stream saw.
 #[derive(Debug)]
 struct Ended {
@@ -182,11 +186,7 @@ fn shutdown_with_200_streams() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         stopping.await.unwrap().unwrap();
-        assert!(
-            started.elapsed() < Duration::from_secs(1 + 3),
-            "took {:?}",
-            started.elapsed()
-        );
+        assert!(started.elapsed() < IN_TIME, "took {:?}", started.elapsed());
         assert!(unready, "readiness goes first");
         for stream in streams {
             let ended = stream.await.unwrap();
@@ -229,11 +229,7 @@ fn shutdown_with_clients_that_do_not_read() {
         }
         let started = Instant::now();
         bed.stop().await;
-        assert!(
-            started.elapsed() < Duration::from_millis(3500),
-            "took {:?}",
-            started.elapsed()
-        );
+        assert!(started.elapsed() < IN_TIME, "took {:?}", started.elapsed());
         drop(stuck);
     });
 }

@@ -69,7 +69,8 @@ fn slow_readers() {
             grown / 1024 / (2 * SLOW)
         ));
         assert!(grown < allowed, "{} readers cost {grown} bytes", 2 * SLOW);
-        assert!(others < Duration::from_secs(10), "{others:?}");
+        // Held up by the stopped ones, who never read again, they would not come to the end at all.
+        assert!(others < Duration::from_secs(60), "{others:?}");
         drop(stopped);
     });
     drop(node);

@@ -1,8 +1,6 @@
 //! What administrators ask of one node: its log directory, the producers of its partitions, moves that a node that is
 //! alone cannot make; and the newest versions of what groups and transactions ask.
 
-use std::time::Duration;
-
 use varve_frontend_kafka::wire::generated::alter_partition_reassignments::{
     AlterPartitionReassignmentsRequest, ReassignablePartition, ReassignableTopic,
 };
@@ -21,7 +19,7 @@ use varve_record::{BatchBuilder, Compression};
 use varve_types::{ProducerId, Sequence};
 
 use crate::Bed;
-use crate::client::{Client, ask};
+use crate::client::{Client, Patience, ask};
 use crate::groups::{GROUP, committed, end, produce, session, values};
 
 /// What is asked about: topics with partitions.
@@ -158,13 +156,14 @@ async fn a_partition_tells_who_writes_to_it() {
     assert_eq!(open.current_txn_start_offset, 4);
     end(&mut client, producer, true).await;
     // The marker raises the epoch, in which nothing was sent yet.
+    let patience = Patience::begin();
     let ended = loop {
         let told = producers(&mut client, "orders", &[0]).await;
         let ended = of(&told, producer.id);
         if ended.current_txn_start_offset == -1 {
             break ended;
         }
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        patience.again(ended).await;
     };
     assert_eq!(ended.last_sequence, -1);
     assert!(ended.producer_epoch > i32::from(producer.epoch));
@@ -290,13 +289,14 @@ async fn offsets_of_a_transaction_are_committed_by_the_ids_of_topics() {
     let unknown = ErrorCode::UnknownTopicId.code();
     assert_eq!(done.topics[1].partitions[0].error_code, unknown);
     end(&mut client, producer, true).await;
+    let patience = Patience::begin();
     loop {
         let (offset, error) = committed(&mut client, 9, id, false).await;
         assert_eq!(error, 0);
         if offset == 1 {
             break;
         }
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        patience.again(offset).await;
     }
     bed.stop().await;
 }

@@ -15,7 +15,7 @@ use varve_record::{BatchBuilder, Compression, iter_batches};
 use varve_types::{ProducerId, Sequence};
 
 use crate::Bed;
-use crate::client::{Client, ask};
+use crate::client::{Client, Patience, ask};
 use crate::seen::{Own, Seen, Which, append, by_kafka, fetched, produce};
 
 type Field = Option<&'static [u8]>;
@@ -206,6 +206,7 @@ async fn opened(client: &mut Client) -> ProducerId {
         transaction_timeout_ms: 60_000,
         ..InitProducerIdRequest::default()
     };
+    let patience = Patience::begin();
     loop {
         let InitProducerIdResponse {
             error_code,
@@ -222,6 +223,7 @@ async fn opened(client: &mut Client) -> ProducerId {
             assert_eq!(error_code, 0);
             return ProducerId { id, epoch };
         }
+        patience.again(error_code).await;
     }
 }
 
@@ -235,15 +237,17 @@ async fn by_kafka_transaction(
     let mut records = batch(codec);
     records.set_transaction(producer, Sequence::ZERO);
     let request = append("both", Some(WRITER.as_str()), records.build().unwrap());
+    let patience = Patience::begin();
     loop {
         let response = ask!(client, 12, Produce, request.clone());
         let part = &response.responses[0].partition_responses[0];
-        // The markers of the transaction before may be on their way.
-        if part.error_code == ErrorCode::NotEnoughReplicas.code() {
-            continue;
+        if part.error_code == 0 {
+            break;
         }
-        assert_eq!(part.error_code, 0, "{part:?}");
-        break;
+        // The markers of the transaction before may be on their way.
+        let early = ErrorCode::NotEnoughReplicas.code();
+        assert_eq!(part.error_code, early, "{part:?}");
+        patience.again(part).await;
     }
     let request = EndTxnRequest {
         transactional_id: WRITER,
@@ -295,11 +299,14 @@ async fn own_transaction(own: &Own, commit: bool) {
 
 /// Waits until every transaction's markers are written.
 async fn decided(client: &mut Client) -> i64 {
+    let patience = Patience::begin();
     loop {
         let part = fetched(client, 12, "both", 0, Which::Committed).await;
         if part.last_stable_offset == part.high_watermark {
             return part.high_watermark;
         }
+        let ends = (part.last_stable_offset, part.high_watermark);
+        patience.again(ends).await;
     }
 }
 

@@ -1,7 +1,8 @@
 //! A client that says exactly what a test wants said.
 
+use std::fmt::Debug;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -30,6 +31,27 @@ macro_rules! ask {
     };
 }
 pub(crate) use ask;
+
+/// Only a failure waits so long for anything.
+pub const PATIENCE: Duration = Duration::from_secs(90);
+
+/// How long somebody has been asking for what is not there yet.
+pub struct Patience(Instant);
+
+impl Patience {
+    pub fn begin() -> Self {
+        Self(Instant::now())
+    }
+
+    /// A pause before it is asked for again. Ends the test that has waited too long, with what it saw instead; it is the
+    /// caller's line that is told.
+    #[track_caller]
+    pub fn again(&self, seen: impl Debug) -> tokio::time::Sleep {
+        let waited = self.0.elapsed();
+        assert!(waited < PATIENCE, "after {waited:?} still {seen:?}");
+        tokio::time::sleep(Duration::from_millis(10))
+    }
+}
 
 /// What bytes go over.
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}

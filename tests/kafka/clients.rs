@@ -33,14 +33,18 @@ fn skipped(wanted: &str, text: &str) {
     let _ = writeln!(std::io::stderr(), "SKIPPED: {text}");
 }
 
-async fn drive(mut command: Command) -> String {
+/// Runs a client to its end, and ends it itself where that does not come: what it had said by then is told.
+async fn drive(client: Command) -> String {
+    let mut command = Command::new("timeout");
+    command.args(["-k", "10", "300"]).arg(client.get_program());
+    command.args(client.get_args());
     let done = tokio::task::spawn_blocking(move || command.output());
     let done = done.await.unwrap().unwrap();
     let (out, err) = (
         String::from_utf8_lossy(&done.stdout).into_owned(),
         String::from_utf8_lossy(&done.stderr).into_owned(),
     );
-    assert!(done.status.success(), "{out}\n{err}");
+    assert!(done.status.success(), "{}: {out}\n{err}", done.status);
     out
 }
 

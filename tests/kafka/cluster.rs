@@ -1,12 +1,12 @@
 //! Three nodes: clients that know one of them find the others.
 
-use std::time::Duration;
+use std::collections::BTreeMap;
 
 use tonic::transport::Channel;
 use varve_frontend_kafka::wire::generated::create_topics::{CreatableTopic, CreateTopicsRequest};
 use varve_frontend_kafka::wire::generated::metadata::{MetadataRequest, MetadataResponse};
 use varve_frontend_kafka::wire::generated::produce::{
-    PartitionProduceData, ProduceRequest, TopicProduceData,
+    PartitionProduceData, ProduceRequest, ProduceResponse, TopicProduceData,
 };
 use varve_frontend_kafka::wire::{ErrorCode, Text};
 use varve_proto::v1::GetServerInfoRequest;
@@ -14,7 +14,7 @@ use varve_proto::v1::cluster_service_client::ClusterServiceClient;
 use varve_record::{BatchBuilder, Compression};
 use varve_tests::cluster::Cluster;
 
-use crate::client::{Client, ask};
+use crate::client::{Client, Patience, ask};
 use crate::clients;
 
 pub(crate) const KAFKA: [(&str, &str); 3] = [
@@ -58,6 +58,41 @@ fn produce(partition: i32) -> ProduceRequest {
     }
 }
 
+/// The topic's partitions with their leaders, as that answer has them. `None`: it has not all of them, or knows not every
+/// node.
+fn leaders(known: &MetadataResponse) -> Option<BTreeMap<i32, i32>> {
+    let name = Some(Text::from_static("spread"));
+    let topic = known.topics.iter().find(|t| t.name == name)?;
+    let led = topic.partitions.iter().filter(|p| p.error_code == 0);
+    let led: BTreeMap<_, _> = led.map(|p| (p.partition_index, p.leader_id)).collect();
+    (led.len() == 6 && known.brokers.len() == 3).then_some(led)
+}
+
+/// Waits until a node knows all leaders, and returns them with where the nodes are.
+async fn all_led(client: &mut Client) -> (BTreeMap<i32, i32>, MetadataResponse) {
+    let patience = Patience::begin();
+    loop {
+        let known = metadata(client).await;
+        if let Some(leaders) = leaders(&known) {
+            return (leaders, known);
+        }
+        patience.again(known).await;
+    }
+}
+
+/// The answer of the node that leads a partition, which may hear of that later than others do.
+async fn first_append(leader: &mut Client, partition: i32) -> ProduceResponse {
+    let not_yet = ErrorCode::NotLeaderOrFollower.code();
+    let patience = Patience::begin();
+    loop {
+        let response = ask!(leader, 10, Produce, produce(partition));
+        if response.responses[0].partition_responses[0].error_code != not_yet {
+            return response;
+        }
+        patience.again(response).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn who_knows_one_node_finds_the_leaders_of_all_partitions() {
     let dir = tempfile::tempdir().unwrap();
@@ -80,21 +115,8 @@ async fn who_knows_one_node_finds_the_leaders_of_all_partitions() {
         ask!(client, 7, CreateTopics, request).topics[0].error_code,
         0
     );
-    let begun = tokio::time::Instant::now();
-    let whole = loop {
-        assert!(begun.elapsed() < Duration::from_secs(60));
-        let known = metadata(&mut client).await;
-        let topic = known
-            .topics
-            .iter()
-            .find(|t| t.name == Some(Text::from_static("spread")));
-        let led = topic.is_some_and(|t| t.partitions.iter().all(|p| p.error_code == 0));
-        if known.brokers.len() == 3 && led {
-            break known;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    };
-    let mut nodes = std::collections::BTreeMap::new();
+    let (_, whole) = all_led(&mut client).await;
+    let mut nodes = BTreeMap::new();
     for broker in &whole.brokers {
         let address = format!("{}:{}", broker.host, broker.port);
         assert_eq!(
@@ -107,31 +129,30 @@ async fn who_knows_one_node_finds_the_leaders_of_all_partitions() {
         );
     }
     // Each of them is to name the others below.
-    for client in nodes.values_mut() {
-        while metadata(client).await.brokers.len() < 3 {
-            assert!(begun.elapsed() < Duration::from_secs(60));
-            tokio::time::sleep(Duration::from_millis(50)).await;
+    let patience = Patience::begin();
+    let leaders = loop {
+        let mut known = Vec::new();
+        for client in nodes.values_mut() {
+            known.push(all_led(client).await.0);
         }
-    }
-    let topic = whole
-        .topics
-        .iter()
-        .find(|t| t.name == Some(Text::from_static("spread")));
-    let leaders: Vec<(i32, i32)> = topic
-        .unwrap()
-        .partitions
-        .iter()
-        .map(|p| (p.partition_index, p.leader_id))
-        .collect();
-    assert!(leaders.iter().any(|(_, leader)| *leader != leaders[0].1));
+        known.dedup();
+        match &*known {
+            [all] => break all.clone(),
+            // A leadership moves, and not all have heard of it.
+            _ => patience.again(&known).await,
+        }
+    };
+    assert!(leaders.values().any(|leader| *leader != leaders[&0]));
     for (partition, leader) in leaders {
         for (node, client) in &mut nodes {
-            let response = ask!(client, 10, Produce, produce(partition));
-            let part = &response.responses[0].partition_responses[0];
             if *node == leader {
+                let response = first_append(client, partition).await;
+                let part = &response.responses[0].partition_responses[0];
                 assert_eq!((part.error_code, part.base_offset), (0, 0));
                 continue;
             }
+            let response = ask!(client, 10, Produce, produce(partition));
+            let part = &response.responses[0].partition_responses[0];
             // Whoever asks the wrong node is told the right one, and where it is.
             assert_eq!(part.error_code, ErrorCode::NotLeaderOrFollower.code());
             assert_eq!(part.current_leader.leader_id, leader);

@@ -41,7 +41,7 @@ use varve_record::{BatchBuilder, Compression, iter_batches};
 use varve_types::{Offset, PartitionId, ProducerId, Sequence, TopicPartition};
 
 use crate::Bed;
-use crate::client::{Client, ask};
+use crate::client::{Client, Patience, ask};
 
 pub(crate) const GROUP: Text = Text::from_static("readers");
 
@@ -410,6 +410,7 @@ pub(crate) async fn session(client: &mut Client, version: i16) -> InitProducerId
         transaction_timeout_ms: 60_000,
         ..InitProducerIdRequest::default()
     };
+    let patience = Patience::begin();
     loop {
         let opened = ask!(client, version, InitProducerId, request.clone());
         let again = [
@@ -420,7 +421,7 @@ pub(crate) async fn session(client: &mut Client, version: i16) -> InitProducerId
         if !again.iter().any(|e| e.code() == opened.error_code) {
             return opened;
         }
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        patience.again(opened).await;
     }
 }
 
@@ -505,12 +506,14 @@ async fn transactions_are_committed_and_aborted_and_readers_are_told_which() {
     let late = produce(&mut client, id, values(&["late"], Some((first, 1))), name).await;
     assert_eq!(late, ErrorCode::InvalidProducerEpoch.code());
     // Markers come after the decision.
+    let patience = Patience::begin();
     let whole = loop {
         let whole = read(&mut client, id, 1).await;
-        if whole.responses[0].partitions[0].last_stable_offset == 4 {
+        let stable = whole.responses[0].partitions[0].last_stable_offset;
+        if stable == 4 {
             break whole;
         }
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        patience.again(stable).await;
     };
     let part = &whole.responses[0].partitions[0];
     let batches: Vec<_> = iter_batches(part.records.clone().unwrap())

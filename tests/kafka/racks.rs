@@ -4,15 +4,15 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use varve_frontend_kafka::wire::Text;
 use varve_frontend_kafka::wire::generated::create_topics::{CreatableTopic, CreateTopicsRequest};
 use varve_frontend_kafka::wire::generated::fetch::{
     FetchPartition, FetchRequest, FetchTopic, PartitionData,
 };
+use varve_frontend_kafka::wire::{ErrorCode, Text};
 use varve_record::{BatchBuilder, Compression, iter_batches};
 use varve_tests::cluster::Cluster;
 
-use crate::client::{Client, ask};
+use crate::client::{Client, Patience, ask};
 use crate::clients;
 use crate::cluster::{KAFKA, kafka_of};
 use crate::seen::produce;
@@ -110,11 +110,21 @@ fn values(part: &PartitionData) -> Vec<String> {
     all
 }
 
+/// Appends by the leader, which may hear that it leads later than others do.
 async fn append(client: &mut Client, value: &str) {
     let mut batch = BatchBuilder::new(Compression::None, None);
     batch.append(1, None, Some(value.as_bytes()), &[]).unwrap();
-    let answer = produce(client, 9, TOPIC, batch.build().unwrap()).await;
-    assert_eq!(answer.error_code, 0, "{answer:?}");
+    let records = batch.build().unwrap();
+    let not_yet = ErrorCode::NotLeaderOrFollower.code();
+    let patience = Patience::begin();
+    loop {
+        let answer = produce(client, 9, TOPIC, records.clone()).await;
+        if answer.error_code == 0 {
+            return;
+        }
+        assert_eq!(answer.error_code, not_yet, "{answer:?}");
+        patience.again(answer).await;
+    }
 }
 
 /// Fetches that a node has answered.

@@ -20,7 +20,7 @@ use varve_record::{BatchBuilder, Compression, Unverified, VerifyLimits, iter_bat
 use varve_types::{Acks, Offset, PartitionId, ProducerId, Sequence};
 
 use crate::Bed;
-use crate::client::{Client, ask};
+use crate::client::{Client, Patience, ask};
 
 /// A batch of these values, at times 1, 2, …
 fn batch(values: &[&str], session: Option<(ProducerId, i32)>) -> Bytes {
@@ -115,12 +115,16 @@ async fn records_go_in_and_out_in_every_version() {
     }
     for version in 4..=18 {
         let request = fetch(version, id, end - 3);
-        let mut response = ask!(client, version, Fetch, request.clone());
-        while values(&response).len() < 3 {
+        let patience = Patience::begin();
+        let (response, read) = loop {
+            let response = ask!(client, version, Fetch, request.clone());
+            let read = values(&response);
+            if read.len() >= 3 {
+                break (response, read);
+            }
             // What nobody waited for may be on its way.
-            response = ask!(client, version, Fetch, request.clone());
-        }
-        let read = values(&response);
+            patience.again((version, read)).await;
+        };
         let read: Vec<&str> = read.iter().map(|(_, value)| value.as_str()).collect();
         assert_eq!(read, ["a", "b", "c"], "version {version}");
         let part = &response.responses[0].partitions[0];

@@ -1,8 +1,6 @@
 //! Transactions of the first kind (KIP-98) by the Kafka protocol, in every version that has them: the producer registers
 //! partitions itself and keeps its epoch.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use varve_frontend_kafka::wire::generated::add_offsets_to_txn::AddOffsetsToTxnRequest;
 use varve_frontend_kafka::wire::generated::add_partitions_to_txn::{
@@ -19,7 +17,7 @@ use varve_frontend_kafka::wire::{ErrorCode, Text, Uuid};
 use varve_types::ProducerId;
 
 use crate::Bed;
-use crate::client::{Client, ask};
+use crate::client::{Client, Patience, ask};
 use crate::groups::{GROUP, committed, session, values};
 
 const ID: Text = Text::from_static("payments");
@@ -124,8 +122,13 @@ async fn add_offsets(client: &mut Client, version: i16, producer: ProducerId) ->
 
 /// Waits until the group has committed that.
 async fn has_committed(client: &mut Client, topic: Uuid, offset: i64) {
-    while committed(client, 9, topic, false).await.0 != offset {
-        tokio::time::sleep(Duration::from_millis(10)).await;
+    let patience = Patience::begin();
+    loop {
+        let now = committed(client, 9, topic, false).await;
+        if now.0 == offset {
+            return;
+        }
+        patience.again((now, offset)).await;
     }
 }
 

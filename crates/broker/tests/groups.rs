@@ -153,6 +153,8 @@ async fn share(nodes: &Nodes, members: &mut [Member], each: &[usize]) {
         if owned == each {
             return;
         }
+        // Rounds are few, and what they wait for takes its time.
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
     let owned: Vec<_> = members.iter().map(|m| (&m.id, &m.owned)).collect();
     panic!("the group does not come to rest: {owned:?}");

@@ -578,7 +578,7 @@ async fn compaction_keeps_what_is_undecided_and_drops_what_was_aborted() {
 
 /// Aborted transactions that a reader of everything is told of, from the start of the log to the last stable offset.
 async fn told_aborted(broker: &varve_broker::Broker, topic: &TopicName) -> BTreeSet<(i64, i64)> {
-    let (mut from, mut told) = (offset(0), BTreeSet::new());
+    let (mut from, mut told, mut idle) = (offset(0), BTreeSet::new(), 0);
     loop {
         let isolation = Isolation::Committed;
         let fetch = Fetch {
@@ -599,9 +599,9 @@ async fn told_aborted(broker: &varve_broker::Broker, topic: &TopicName) -> BTree
         let fetched = fetched.into_iter().next().unwrap().result.unwrap();
         let aborted = fetched.aborted.iter();
         told.extend(aborted.map(|a| (a.producer, a.first.get())));
-        from = fetched.next_offset;
-        if from >= fetched.end(isolation) {
-            return told;
+        match support::next_place(from, &fetched, isolation, &mut idle).await {
+            Some(next) => from = next,
+            None => return told,
         }
     }
 }

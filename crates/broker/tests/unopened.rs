@@ -58,9 +58,13 @@ async fn fill(nodes: &Nodes, topic: &TopicName) -> Vec<String> {
     let (_, broker) = nodes.leader(topic.as_str(), 0).await;
     let until = journaled(&broker) + 5.0;
     while journaled(&broker) < until {
+        let (groups, count) = (journaled(&broker), values.len());
+        assert!(count < 1000, "{groups} of {until} groups are there");
         let value = format!("record-{}", values.len());
         append(&broker, topic, &value).await;
         values.push(value);
+        // A journal whose file is still being made takes nothing.
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
     values
 }

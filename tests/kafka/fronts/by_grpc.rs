@@ -15,6 +15,7 @@ use varve_proto::v1::transaction_service_client::TransactionServiceClient;
 use varve_types::ProducerId;
 
 use super::{At, Front, Told, Why};
+use crate::client::Patience;
 
 pub struct Grpc(Channel);
 
@@ -72,8 +73,9 @@ async fn patient<T, F>(mut call: impl FnMut() -> F) -> Told<T>
 where
     F: Future<Output = Result<tonic::Response<T>, Status>>,
 {
+    let patience = Patience::begin();
     loop {
-        match call().await {
+        let reason = match call().await {
             Ok(answer) => return Ok(answer.into_inner()),
             Err(status) => {
                 let info = status.get_details_error_info();
@@ -81,9 +83,10 @@ where
                 if !["COORDINATOR_LOADING", "CONCURRENT_TRANSACTIONS"].contains(&reason.as_str()) {
                     return Err(refused(status));
                 }
+                reason
             }
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        };
+        patience.again(reason).await;
     }
 }
 

@@ -40,7 +40,7 @@ use varve_record::iter_batches;
 use varve_types::ProducerId;
 
 use super::{At, Front, Told, Why};
-use crate::client::{Client, ask};
+use crate::client::{Client, Patience, ask};
 
 pub struct Kafka(Client);
 
@@ -98,10 +98,6 @@ fn passes(code: i16) -> bool {
         ErrorCode::NotEnoughReplicas,
     ];
     again.iter().any(|known| known.code() == code)
-}
-
-async fn pause() {
-    tokio::time::sleep(std::time::Duration::from_millis(10)).await;
 }
 
 impl Front for Kafka {
@@ -185,6 +181,7 @@ impl Front for Kafka {
         batch: Bytes,
     ) -> Told<i64> {
         self.has(topic, partition).await?;
+        let patience = Patience::begin();
         loop {
             let request = ProduceRequest {
                 transactional_id: transaction.map(Text::from),
@@ -204,12 +201,13 @@ impl Front for Kafka {
             if !passes(part.error_code) {
                 return told(part.error_code).map(|()| part.base_offset);
             }
-            pause().await;
+            patience.again(part.error_code).await;
         }
     }
 
     async fn values(&mut self, topic: &str, offset: i64) -> Told<Vec<String>> {
         let (mut all, mut next) = (Vec::new(), offset);
+        let patience = Patience::begin();
         loop {
             let request = FetchRequest {
                 max_wait_ms: 0,
@@ -254,6 +252,7 @@ impl Front for Kafka {
             if next >= part.last_stable_offset {
                 return Ok(all);
             }
+            patience.again((next, part.last_stable_offset)).await;
         }
     }
 
@@ -314,6 +313,7 @@ impl Front for Kafka {
     }
 
     async fn commit(&mut self, group: &str, topic: &str, offset: i64) -> Told<()> {
+        let patience = Patience::begin();
         loop {
             let request = OffsetCommitRequest {
                 group_id: Text::from(group),
@@ -334,11 +334,12 @@ impl Front for Kafka {
             if !passes(code) {
                 return told(code);
             }
-            pause().await;
+            patience.again(code).await;
         }
     }
 
     async fn committed(&mut self, group: &str, topic: &str) -> Option<i64> {
+        let patience = Patience::begin();
         loop {
             let request = OffsetFetchRequest {
                 groups: vec![OffsetFetchRequestGroup {
@@ -359,11 +360,12 @@ impl Front for Kafka {
                 let offset = found.topics[0].partitions[0].committed_offset;
                 return (offset >= 0).then_some(offset);
             }
-            pause().await;
+            patience.again(found.error_code).await;
         }
     }
 
     async fn forget_group(&mut self, group: &str) -> Told<()> {
+        let patience = Patience::begin();
         loop {
             let request = DeleteGroupsRequest {
                 groups_names: vec![Text::from(group)],
@@ -372,11 +374,12 @@ impl Front for Kafka {
             if !passes(code) {
                 return told(code);
             }
-            pause().await;
+            patience.again(code).await;
         }
     }
 
     async fn begin(&mut self, id: &str) -> Told<ProducerId> {
+        let patience = Patience::begin();
         loop {
             let request = InitProducerIdRequest {
                 transactional_id: Some(Text::from(id)),
@@ -391,11 +394,12 @@ impl Front for Kafka {
                     epoch: opened.producer_epoch,
                 });
             }
-            pause().await;
+            patience.again(opened.error_code).await;
         }
     }
 
     async fn end(&mut self, id: &str, session: ProducerId, commit: bool) -> Told<ProducerId> {
+        let patience = Patience::begin();
         loop {
             let request = EndTxnRequest {
                 transactional_id: Text::from(id),
@@ -410,7 +414,7 @@ impl Front for Kafka {
                     epoch: ended.producer_epoch,
                 });
             }
-            pause().await;
+            patience.again(ended.error_code).await;
         }
     }
 }

@@ -12,6 +12,7 @@ use varve_record::{BatchBuilder, Compression};
 use varve_types::{ProducerId, Sequence};
 
 use crate::Bed;
+use crate::client::Patience;
 use by_grpc::Grpc;
 use by_kafka::Kafka;
 
@@ -215,13 +216,14 @@ async fn transactions(a: &mut impl Front, b: &mut impl Front, t: &str) {
     let last = transactional(&["last"], fourth, 0);
     a.append(t, 0, Some(id), last).await.unwrap();
     b.end(id, fourth, true).await.unwrap();
+    let patience = Patience::begin();
     loop {
         let seen = a.values(t, 0).await.unwrap();
         if seen == ["kept", "last"] {
             break;
         }
         assert!(seen.is_empty() || seen == ["kept"], "{seen:?}");
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        patience.again(seen).await;
     }
     assert_eq!(b.values(t, 0).await.unwrap(), ["kept", "last"]);
 }

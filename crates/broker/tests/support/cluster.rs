@@ -514,7 +514,9 @@ impl Nodes {
             by_ms: self.skews.get(&node).copied().unwrap_or_default(),
         });
         let broker = Broker::start_in(config, vfs, clock, cluster, &service);
-        self.brokers.insert(node, broker.await.unwrap());
+        let started = tokio::time::timeout(Duration::from_secs(60), broker).await;
+        let broker = started.unwrap_or_else(|_| panic!("node {node} has not started within 60 s"));
+        self.brokers.insert(node, broker.unwrap());
         self.disks.insert(node, disk);
         self.faults.insert(node, faults);
     }

@@ -18,7 +18,8 @@ use std::time::Duration;
 
 use varve_broker::{Broker, BrokerConfig};
 use varve_broker_api::{
-    Appended, Broker as _, Context, CreateTopic, Error, Fetch, FetchPartition, Fetched, Produce,
+    Appended, Broker as _, Context, CreateTopic, Error, Fetch, FetchPartition, Fetched, Isolation,
+    Produce,
 };
 use varve_record::{Batch, BatchBuilder, Compression, iter_batches};
 use varve_types::{Acks, ClusterId, NodeId, Offset, PartitionId, ProducerId, Sequence, TopicName};
@@ -267,16 +268,40 @@ pub async fn fetch_one(
         .result
 }
 
+/// Where a reader goes on, or `None` if that fetch has come to the end of what readers of that isolation see. One that is
+/// not there and has got nothing asks again, but not for ever: `idle` counts how often that was.
+pub async fn next_place(
+    from: Offset,
+    fetched: &Fetched,
+    isolation: Isolation,
+    idle: &mut usize,
+) -> Option<Offset> {
+    let (next, end) = (fetched.next_offset, fetched.end(isolation));
+    if next >= end {
+        return None;
+    }
+    *idle += usize::from(next <= from);
+    assert!(
+        *idle < 400,
+        "a reader is kept at {from}: it is to go on at {next}, and the end is {end}"
+    );
+    match next > from {
+        true => tokio::task::yield_now().await,
+        false => tokio::time::sleep(Duration::from_millis(50)).await,
+    }
+    Some(next)
+}
+
 /// Values of every committed record, from the log start.
 pub async fn read_all(broker: &Broker, topic: &TopicName, partition: i32) -> Vec<String> {
     let info = broker.partitions(&Context::anonymous(), topic).unwrap();
     let mut offset = info[partition as usize].log_start;
-    let mut values = Vec::new();
+    let (mut values, mut idle) = (Vec::new(), 0);
     loop {
         let fetched = fetch_one(broker, topic, partition, offset.get())
             .await
             .unwrap();
-        for batch in iter_batches(fetched.batches) {
+        for batch in iter_batches(fetched.batches.clone()) {
             let batch = batch.unwrap();
             batch.verify_crc().unwrap();
             for record in batch.records().unwrap() {
@@ -286,9 +311,10 @@ pub async fn read_all(broker: &Broker, topic: &TopicName, partition: i32) -> Vec
                 }
             }
         }
-        offset = fetched.next_offset;
-        if offset >= fetched.high_watermark {
-            return values;
+        let isolation = Isolation::default();
+        match next_place(offset, &fetched, isolation, &mut idle).await {
+            Some(next) => offset = next,
+            None => return values,
         }
     }
 }

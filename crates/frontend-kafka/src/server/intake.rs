@@ -254,10 +254,11 @@ mod tests {
     use super::*;
     use crate::budget::Budget;
 
+    /// By the clock of the machine, so that a third of any of them is more than a busy one loses.
     const TIMES: Times = Times {
-        idle: Duration::from_millis(100),
-        first: Duration::from_millis(100),
-        frame: Duration::from_millis(150),
+        idle: Duration::from_millis(1000),
+        first: Duration::from_millis(1000),
+        frame: Duration::from_millis(1500),
     };
 
     /// Of an append.

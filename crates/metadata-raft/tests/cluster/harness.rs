@@ -248,6 +248,17 @@ impl World {
         here.next().is_none().then_some(leader)
     }
 
+    /// Waits for a node that leads: a busy machine makes elections of its own.
+    pub async fn led(&self) -> i32 {
+        let found = std::cell::Cell::new(None);
+        self.until("one node leads", |w| {
+            found.set(w.leader());
+            found.get().is_some()
+        })
+        .await;
+        found.get().unwrap()
+    }
+
     /// Waits until something is so.
     pub async fn until(&self, what: &str, so: impl Fn(&Self) -> bool) {
         let waited = async {
