@@ -19,6 +19,8 @@ use crate::ahead::{Habit, Next, ReadAhead, Source};
 const LEAST_BYTES: usize = 1024 * 1024;
 /// Bytes for each second that a question takes to come: so the wire is idle for a quarter of the time at 10 Gbit/s.
 const BYTES_PER_SECOND: u64 = 4_000_000_000;
+/// And for each partition that is asked for: looking at them all is part of an answer's cost.
+const BYTES_PER_PARTITION: usize = 16 * 1024;
 /// Time that a reader needs for the bytes of an answer, which is not the time that its question takes: 1 GB a second.
 const READS_PER_MICROSECOND: u64 = 1000;
 
@@ -62,10 +64,18 @@ impl Pace {
 #[derive(Default)]
 pub(crate) struct Turn {
     pub(crate) ahead: Option<ReadAhead>,
-    /// Bytes of records that the answer had better not exceed.
-    pub(crate) most: usize,
+    most: usize,
     /// The partition that had its turn last.
     pub(crate) last: Option<Place>,
+}
+
+impl Turn {
+    /// Bytes of records that the answer had better not exceed, if the reader asks for so many partitions and wants to wait
+    /// for so many bytes.
+    pub(crate) fn most(&self, partitions: usize, min_bytes: usize) -> usize {
+        let for_all = partitions.saturating_mul(BYTES_PER_PARTITION);
+        self.most.max(for_all).max(min_bytes)
+    }
 }
 
 /// What an answer leaves behind.
@@ -156,5 +166,10 @@ mod tests {
         assert_eq!(most(&[(MIB, 81_048)]), 320_000_000);
         // The shortest counts: at other times the reader was busy.
         assert_eq!(most(&[(0, 1000), (0, 70_000), (MIB, 90_000)]), 4_000_000);
+        // Whoever asks for much at a time gets more, and nobody less than is waited for.
+        let turn = Following::default().asked();
+        let mosts =
+            [(8, 1), (1000, 1), (8, 5 * MIB)].map(|(partitions, min)| turn.most(partitions, min));
+        assert_eq!(mosts, [MIB, 1000 * 16 * 1024, 5 * MIB]);
     }
 }

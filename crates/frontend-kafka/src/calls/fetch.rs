@@ -73,7 +73,7 @@ pub(super) async fn fetch<B: Broker>(
         part.nearer.is_some() || known.is_some_and(|data| data.error_code == 0)
     };
     let max_bytes = size(request.max_bytes).max(1);
-    let most = turn.most.max(size(request.min_bytes));
+    let most = turn.most(partitions.len(), size(request.min_bytes));
     let max_bytes = shared.read_share(max_bytes.min(most));
     // A full answer need not wait, nor one that may be empty.
     let min_bytes = size(request.min_bytes).min(max_bytes);
@@ -129,7 +129,7 @@ pub(super) async fn fetch<B: Broker>(
     );
     let sent = Sent {
         outgoing: Some(shared.outgoing(bytes)),
-        follows: Some(Follows { next, last, bytes }),
+        follows: Some(Box::new(Follows { next, last, bytes })),
     };
     (response, sent)
 }
@@ -284,10 +284,12 @@ fn parted<B: Broker>(
 ) -> Option<PartitionData> {
     let last = epoch(want.last_epoch).filter(|_| call.version() >= LEADER_FROM)?;
     let place = TopicPartition::new(topic.clone(), partition(number)?);
-    // Errors are told with the read.
+    // Errors are told with the read: also that this node does not know yet of the leader which the reader knows, and then it
+    // cannot know where that one's log parts from its own either.
+    let current = epoch(want.leader_epoch);
     let end = shared
         .broker
-        .epoch_end(&call.ctx, &place, last, None)
+        .epoch_end(&call.ctx, &place, last, current)
         .ok()??;
     if end.epoch >= last && end.end.get() >= want.offset {
         return None;

@@ -52,7 +52,7 @@ pub(crate) struct Sent {
     /// Its bytes are counted until they are sent.
     pub(crate) outgoing: Option<Outgoing>,
     /// What a read leaves behind.
-    pub(crate) follows: Option<Follows>,
+    pub(crate) follows: Option<Box<Follows>>,
 }
 
 /// A request that has begun.

@@ -177,7 +177,7 @@ impl<B: Broker + ClassicGroups + Operations> Connection<B> {
                         Answer::Frame(frame, Sent { outgoing, follows }) => {
                             if let Some(follows) = follows {
                                 let shared = Arc::clone(&self.shared);
-                                self.following.answered(follows, || shared);
+                                self.following.answered(*follows, || shared);
                             }
                             let parts = frame.into_parts();
                             send_and_read(&mut self.stream, parts, &mut self.following).await?;
