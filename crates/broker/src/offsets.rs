@@ -36,6 +36,10 @@ pub(crate) async fn find(
         return find_in_copy(registry, &partition, query.position);
     }
     if registry.cluster().is_some() {
+        // What failed here ends where it failed, and whoever leads by now goes on.
+        if partition.offline().is_some() && partition.leading().is_none() {
+            return Err(registry.not_leading(&partition.id));
+        }
         know_the_end(registry, &partition).await?;
     }
     let (offset, timestamp_ms) = match query.position {

@@ -223,13 +223,15 @@ async fn read_once(
         false => partition.epoch_start(),
     };
     let behind = offset > high_watermark && offset <= committed;
+    // Nothing more will ever come, and what lies above may not be on the disk. Before the range: another node leads by
+    // now, and a reader that comes from there with what this one never had is not to begin anew somewhere else.
+    let limit = partition.read_limit();
+    let stopped = offset > high_watermark && partition.offline().is_some();
+    if stopped || limit.is_some_and(|limit| offset >= limit) {
+        return Err(partition.offline_error());
+    }
     if offset < view.log_start() || offset > high_watermark && !behind {
         return Err(reject::out_of_range(partition, offset));
-    }
-    // Nothing more will ever come, and what lies above may not be on the disk.
-    let limit = partition.read_limit();
-    if limit.is_some_and(|limit| offset >= limit) {
-        return Err(partition.offline_error());
     }
     let slice = if offset >= end || (max_bytes == 0 && !min_one) {
         None
@@ -276,6 +278,10 @@ pub(crate) fn epoch_end(
     current: Option<LeaderEpoch>,
 ) -> Result<Option<EpochEnd>, Error> {
     check_epoch(partition, current)?;
+    // Its log may have stopped long before that of whoever leads by now.
+    if partition.offline().is_some() {
+        return Err(partition.offline_error());
+    }
     let view = partition.view()?;
     let found = view.end_offset_for_epoch(epoch);
     Ok(found.map(|(epoch, end)| EpochEnd { epoch, end }))

@@ -11,11 +11,11 @@ use futures_util::FutureExt as _;
 use futures_util::future::select_all;
 use rustix::io::Errno;
 use support::cluster::{Nodes, SESSION};
-use support::{batch, fetch_one, idempotent_batch, new_topic, produce, read_all};
+use support::{batch, fetch_one, idempotent_batch, new_topic, produce, read_all, until};
 use varve_broker::Broker;
 use varve_broker_api::{
-    Appended, Broker as _, Context, Error, Fetch, FetchPartition, Fetched, InitProducer,
-    Operations as _, Produce,
+    Appended, Broker as _, Context, Error, Fetch, FetchPartition, Fetched, InitProducer, Isolation,
+    OffsetQuery, Operations as _, Position, Produce,
 };
 use varve_types::{
     Acks, ErrorKind, NodeId, Offset, PartitionId, Sequence, TopicName, TopicPartition,
@@ -192,6 +192,54 @@ async fn sync_fails_where_it_is_led(nodes: &Nodes, topic: &TopicName) -> (NodeId
             return found;
         }
     }
+}
+
+/// Between the failure of its disk and its end a node that led says nothing of what comes after its own log: a reader that
+/// was at the next leader meanwhile would take that for a log that was cut, or begin anew elsewhere.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_whose_disk_failed_does_not_say_where_the_log_ends() {
+    let nodes = Nodes::new(3).await;
+    let topic = create(&nodes, "orders", 1, &[]).await;
+    append(&nodes, &topic, 0, "a").await;
+    let (failed, _) = sync_fails_where_it_is_led(&nodes, &topic).await;
+    // It is about to end, and the others take it for gone.
+    nodes.net.cut(failed);
+    let other = nodes.brokers.keys().find(|node| **node != failed);
+    nodes.shared.lead(*other.unwrap());
+    let is_led = || {
+        nodes
+            .partition("orders", 0)
+            .leader
+            .is_some_and(|node| node != failed)
+    };
+    until("another node leads", is_led).await;
+    for value in ["b", "c", "d"] {
+        append(&nodes, &topic, 0, value).await;
+    }
+    let (_, next) = nodes.leader("orders", 0).await;
+    let (ctx, place) = (
+        Context::anonymous(),
+        TopicPartition::new(topic.clone(), PartitionId(0)),
+    );
+    let led = nodes.partition("orders", 0).leader_epoch;
+    let end = next.epoch_end(&ctx, &place, led, Some(led)).unwrap();
+    let end = end.unwrap().end;
+    let old = &nodes.brokers[&failed];
+    let told = old.epoch_end(&ctx, &place, led, None).map_err(|e| e.kind);
+    assert_eq!(told, Err(ErrorKind::LeaderNotAvailable));
+    let read = fetch_one(old, &topic, 0, end.get()).await;
+    assert_eq!(
+        read.map_err(|e| e.kind).err(),
+        Some(ErrorKind::LeaderNotAvailable)
+    );
+    let latest = OffsetQuery {
+        partition: place,
+        position: Some(Position::Latest),
+        isolation: Isolation::Uncommitted,
+        with_time: false,
+    };
+    let found = old.list_offsets(&ctx, vec![latest]).await.remove(0);
+    assert_eq!(found.map_err(|e| e.kind), Err(ErrorKind::NotLeader));
 }
 
 /// One leader after the other has a disk that fails, and its process ends for that, as a server does. Each of them has
