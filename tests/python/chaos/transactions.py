@@ -130,7 +130,8 @@ def seat(run, number):
         try:
             session.producer.init_transactions(CALL)
             live(run, session, random, every)
-        except (KafkaException, Gone) as error:
+        # The library's error may come up in whatever Python was doing when it was told of it.
+        except (KafkaException, Gone, SystemError) as error:
             run.history.note(f"transactional producer {number} begins anew: {error}")
             session.kill()
             tally.wait(PAUSE)
