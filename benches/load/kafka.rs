@@ -4,10 +4,16 @@
 //! Every side of a round that produces has a server and files of its own, and which goes first changes with every round:
 //! a disk that slows down as it fills hits all. All send the same records in batches of the same size, with every
 //! acknowledgement flushed. Ours is idempotent, with five batches of each partition in flight; the tool is measured without
-//! idempotence, as it is by itself, and with: then it has five requests of one batch each in flight in all. Readers read one log of whole batches, once to warm the cache and once
-//! for the figure. The tool decodes every record; our client is measured as it hands out batches and as it hands out
-//! records. What the listener gives to a reader that does nothing with the records is measured beside it: one connection, one
-//! request at a time, as clients of the field ask. Bytes are bytes of values.
+//! idempotence, as it is by itself, and with: then it has five requests of one batch each in flight in all.
+//!
+//! Readers read one log of whole batches, once to warm the cache and once for the figure. The tool decodes every record; our
+//! client is measured as it hands out batches and as it hands out records. All end with the last record: the tool's `-e`
+//! would end half a second later, when a request that found nothing more has been held as long as it allows
+//! (`fetch.wait.max.ms`). The tool is measured with a queue that has room for all, and as it is by itself: then it asks for nothing
+//! for up to a second (`fetch.queue.backoff.ms`) whenever 64 MiB wait there. What the listener gives to a reader that
+//! does nothing with the records is measured beside it: one connection, one request at a time, as clients of the field ask.
+//!
+//! Bytes are bytes of values.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -32,6 +38,13 @@ use crate::{Load, drive};
 
 const TOPIC: &str = "load";
 const PARTITIONS: i32 = 8;
+/// So that the tool need not stop asking because of what it has not yet given out.
+const ROOM: &[&str] = &[
+    "-X",
+    "queued.max.messages.kbytes=2097151",
+    "-X",
+    "queued.min.messages=10000000",
+];
 
 /// How to measure.
 #[derive(Debug, Clone, clap::Args)]
@@ -222,11 +235,14 @@ async fn fetch(dir: &Path, args: &Args) -> Result<Vec<Row>> {
     let mut batches = Side::new("fetch, gRPC, batches");
     let mut records = Side::new("fetch, gRPC, records");
     let mut kafka = Side::new("fetch, Kafka, records");
+    let mut pausing = Side::new("fetch, Kafka, records, the tool by itself");
     let mut lean = Side::new("fetch, Kafka, batches");
     let lean_to_batches = "fetch, Kafka to gRPC, both to batches";
     let mut lean_to_batches = Row::new(lean_to_batches, "", Asked::AtLeast(1.0));
     let to_records = "fetch, Kafka to gRPC, both to records";
     let mut to_records = Row::new(to_records, "", Asked::AtLeast(1.0));
+    let pausing_to_records = "fetch, Kafka to gRPC, both to records, the tool by itself";
+    let mut pausing_to_records = Row::new(pausing_to_records, "", Asked::Nothing);
     let mut to_batches = Row::new(
         "fetch, Kafka with records to gRPC with batches",
         "",
@@ -234,19 +250,23 @@ async fn fetch(dir: &Path, args: &Args) -> Result<Vec<Row>> {
     );
     read_own(&bed, args, false).await?;
     for round in 0..args.rounds {
-        let (a, b, c, d) = if round % 2 == 0 {
-            let a = read_own(&bed, args, false).await?;
-            let b = read_own(&bed, args, true).await?;
-            let c = read_kafka(&bed, args, round).await?;
-            (a, b, c, read_lean(&bed, args).await?)
-        } else {
-            let c = read_kafka(&bed, args, round).await?;
-            let d = read_lean(&bed, args).await?;
-            let a = read_own(&bed, args, false).await?;
-            (a, read_own(&bed, args, true).await?, c, d)
+        let mut done = [None; 5];
+        for at in 0..done.len() {
+            // Another one goes first each time.
+            let at = (at + round) % done.len();
+            done[at] = Some(match at {
+                0 => read_own(&bed, args, false).await?,
+                1 => read_own(&bed, args, true).await?,
+                2 => read_kafka(&bed, args, &format!("room-{round}"), ROOM).await?,
+                3 => read_lean(&bed, args).await?,
+                _ => read_kafka(&bed, args, &format!("by-itself-{round}"), &[]).await?,
+            });
+        }
+        let [Some(a), Some(b), Some(c), Some(d), Some(e)] = done else {
+            bail!("a side was left out");
         };
         eprintln!(
-            "fetch, round {} of {}: gRPC {:.0} MB/s, {:.2} s/GB; its records {:.0} MB/s, {:.2} s/GB; Kafka {:.0} MB/s, {:.2} s/GB; its batches {:.0} MB/s, {:.2} s/GB",
+            "fetch, round {} of {}: gRPC {:.0} MB/s, {:.2} s/GB; its records {:.0} MB/s, {:.2} s/GB; Kafka {:.0} MB/s, {:.2} s/GB; its batches {:.0} MB/s, {:.2} s/GB; the tool by itself {:.0} MB/s",
             round + 1,
             args.rounds,
             a.mb_per_second(),
@@ -257,7 +277,10 @@ async fn fetch(dir: &Path, args: &Args) -> Result<Vec<Row>> {
             c.cpu_per_gb(),
             d.mb_per_second(),
             d.cpu_per_gb(),
+            e.mb_per_second(),
         );
+        pausing_to_records.push(e.mb_per_second() / b.mb_per_second());
+        pausing.push(e);
         lean_to_batches.push(d.mb_per_second() / a.mb_per_second());
         lean.push(d);
         to_batches.push(c.mb_per_second() / a.mb_per_second());
@@ -270,13 +293,16 @@ async fn fetch(dir: &Path, args: &Args) -> Result<Vec<Row>> {
         batches.rate,
         records.rate,
         kafka.rate,
+        pausing.rate,
         lean.rate,
         to_records,
+        pausing_to_records,
         lean_to_batches,
         to_batches,
         batches.cpu,
         records.cpu,
         kafka.cpu,
+        pausing.cpu,
         lean.cpu,
     ])
 }
@@ -322,19 +348,26 @@ async fn read_own(bed: &Bed, args: &Args, as_records: bool) -> Result<Done> {
 }
 
 /// Reads all with the tool, as a group of one that begins at the beginning.
-async fn read_kafka(bed: &Bed, args: &Args, round: usize) -> Result<Done> {
+async fn read_kafka(bed: &Bed, args: &Args, group: &str, more: &[&str]) -> Result<Done> {
+    let wanted = args.bytes / args.record_bytes as u64;
+    let count = wanted.to_string();
     bed.measure(async || {
-        let group = format!("load-{round}");
-        let reads = ["-G", &group, "-t", TOPIC, "-e", "-o", "beginning"];
-        let whole = [
+        let reads = [
+            "-G",
+            group,
+            "-t",
+            TOPIC,
+            "-c",
+            &count,
+            "-o",
+            "beginning",
             "-X",
             "auto.offset.reset=earliest",
             "-X",
             "enable.auto.commit=false",
         ];
-        let line = bed.tool(args, &[&reads[..], &whole[..]].concat()).await?;
+        let line = bed.tool(args, &[&reads[..], more].concat()).await?;
         let read: u64 = before(&line, " messages")?;
-        let wanted = args.bytes / args.record_bytes as u64;
         ensure!(
             read == wanted,
             "{read} of {wanted} records were read: {line}"

@@ -401,6 +401,25 @@ async fn members_share_partitions_by_heartbeats() {
     }
     let unknown = ask!(client, 1, ConsumerGroupHeartbeat, beat("a", epoch));
     assert_eq!(unknown.error_code, ErrorCode::UnknownMemberId.code());
+    // What a member wants and cannot have is told by codes of its own.
+    let assigned_by = ConsumerGroupHeartbeatRequest {
+        server_assignor: Some(Text::from_static("magic")),
+        ..join("c")
+    };
+    let refused = ask!(client, 1, ConsumerGroupHeartbeat, assigned_by);
+    assert_eq!(refused.error_code, ErrorCode::UnsupportedAssignor.code());
+    let long = Text::from("x".repeat(5000));
+    for pattern in [Text::from_static("a("), long] {
+        let matching = ConsumerGroupHeartbeatRequest {
+            subscribed_topic_regex: Some(pattern),
+            ..join("c")
+        };
+        let refused = ask!(client, 1, ConsumerGroupHeartbeat, matching);
+        assert_eq!(
+            refused.error_code,
+            ErrorCode::InvalidRegularExpression.code()
+        );
+    }
     bed.stop().await;
 }
 

@@ -132,10 +132,11 @@ async fn a_node_for_development_lets_programs_for_a_cluster_run() {
         .arg(dir.path())
         .args(["--listen", &format!("127.0.0.1:{client}")])
         .args(["--http", &format!("127.0.0.1:{http}")])
-        .args([
-            "--set-config",
-            &format!("listeners.kafka.address=127.0.0.1:{kafka}"),
-        ])
+        // What the environment says counts, also where the flag stands for something else.
+        .env(
+            "VARVE_LISTENERS__KAFKA__ADDRESS",
+            format!("127.0.0.1:{kafka}"),
+        )
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()

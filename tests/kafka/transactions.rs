@@ -7,6 +7,7 @@ use varve_frontend_kafka::wire::generated::add_partitions_to_txn::{
     AddPartitionsToTxnRequest, AddPartitionsToTxnTopic,
 };
 use varve_frontend_kafka::wire::generated::end_txn::EndTxnRequest;
+use varve_frontend_kafka::wire::generated::list_transactions::ListTransactionsRequest;
 use varve_frontend_kafka::wire::generated::produce::{
     PartitionProduceData, ProduceRequest, TopicProduceData,
 };
@@ -217,5 +218,39 @@ async fn a_session_that_is_over_is_told_so_in_the_words_of_the_version() {
     }
     let late = values(&["late"], Some((first, 0)));
     assert_eq!(produce(&mut client, 11, late).await, old.code());
+    bed.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn transactions_are_found_by_how_long_they_are_open_and_by_a_pattern() {
+    let bed = Bed::start(&[]).await;
+    let mut client = bed.client().await;
+    client.create("orders", 1).await;
+    let producer = opened(&mut client, 4).await;
+    let wanted = |least: i64, pattern: Option<&'static str>| ListTransactionsRequest {
+        duration_filter: least,
+        transactional_id_pattern: pattern.map(Text::from_static),
+        ..ListTransactionsRequest::default()
+    };
+    async fn found(client: &mut Client, request: ListTransactionsRequest) -> usize {
+        let listed = ask!(client, 2, ListTransactions, request);
+        assert_eq!(listed.error_code, 0, "{listed:?}");
+        listed.transaction_states.len()
+    }
+    // Not open yet: there whatever its name is asked for, and for no time.
+    assert_eq!(found(&mut client, wanted(-1, None)).await, 1);
+    assert_eq!(found(&mut client, wanted(0, None)).await, 0);
+    assert_eq!(add(&mut client, 3, producer, &[("orders", 0)]).await, [0]);
+    let patience = Patience::begin();
+    while found(&mut client, wanted(50, None)).await == 0 {
+        patience.again("not open for 50 ms").await;
+    }
+    assert_eq!(found(&mut client, wanted(3_600_000, None)).await, 0);
+    assert_eq!(found(&mut client, wanted(-1, Some("pay.*"))).await, 1);
+    assert_eq!(found(&mut client, wanted(50, Some("pay.*"))).await, 1);
+    // The whole name is meant.
+    assert_eq!(found(&mut client, wanted(-1, Some("pay"))).await, 0);
+    let wrong = ask!(client, 2, ListTransactions, wanted(-1, Some("pay(")));
+    assert_eq!(wrong.error_code, ErrorCode::InvalidRegularExpression.code());
     bed.stop().await;
 }

@@ -117,6 +117,8 @@ pub struct TransactionListing {
     pub state: TransactionState,
     /// Node that coordinates it.
     pub coordinator: NodeId,
+    /// When the open transaction began, milliseconds since the Unix epoch; `None` also where its coordinator does not say.
+    pub started_ms: Option<i64>,
 }
 
 /// A transactional id in detail.

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use varve_server::config::{Settings, keys};
+use varve_server::config::{ConfigError, Settings, keys};
 use varve_server::{Config, Node};
 
 use crate::args::OutputArgs;
@@ -12,6 +12,21 @@ use crate::output::{Output, print_line, print_table, print_value};
 
 /// Where a configuration file is looked for when none is named.
 const DEFAULT_FILE: &str = "/etc/varve/varve.toml";
+/// What `--dev` stands for.
+const DEV: &[(&str, &str)] = &[
+    ("node.id", "1"),
+    ("storage.data_dir", "./varve-data"),
+    ("storage.min_free_bytes", "256MiB"),
+    ("listeners.client.address", "127.0.0.1:8278"),
+    ("listeners.client.tls.mode", "insecure"),
+    ("listeners.kafka.address", "127.0.0.1:9092"),
+    ("listeners.kafka.tls.mode", "insecure"),
+    ("auto.create.topics.enable", "true"),
+    ("create.topics.lower.replication", "true"),
+    ("http.address", "127.0.0.1:8277"),
+    ("shutdown.drain_grace", "0s"),
+    ("shutdown.stream_grace", "1s"),
+];
 
 /// Arguments that say how a node is configured.
 #[derive(Debug, Clone, Args)]
@@ -47,7 +62,8 @@ pub struct SettingsArgs {
 pub struct ServerArgs {
     #[command(flatten)]
     settings: SettingsArgs,
-    /// One node for trying things out: data in ./varve-data, listeners on loopback only
+    /// One node for trying things out: data in ./varve-data, listeners on loopback only; what a named file, the
+    /// environment or another flag says counts all the same
     #[arg(long)]
     dev: bool,
 }
@@ -78,11 +94,13 @@ pub enum ConfigCommand {
 }
 
 impl SettingsArgs {
-    fn load(&self, base: &[(&str, &str)]) -> Result<Settings, Failure> {
+    /// Of a node for trying things out (`dev`) or of any other.
+    fn load(&self, dev: bool) -> Result<Settings, Failure> {
         let default = PathBuf::from(DEFAULT_FILE);
         let file = match &self.file {
             Some(file) => Some(file.clone()),
-            None => default.exists().then_some(default),
+            // The machine's own node is not tried things out with.
+            None => (!dev && default.exists()).then_some(default),
         };
         let given = [
             ("storage.data_dir", &self.data_dir),
@@ -90,23 +108,23 @@ impl SettingsArgs {
             ("listeners.client.address", &self.listen),
             ("http.address", &self.http),
         ];
-        let mut flags: Vec<(String, String)> = base
+        let mut flags: Vec<(String, String)> = given
             .iter()
-            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .filter_map(|(key, value)| Some(((*key).to_owned(), (*value).clone()?)))
             .collect();
-        flags.extend(
-            given
-                .iter()
-                .filter_map(|(key, value)| Some(((*key).to_owned(), (*value).clone()?))),
-        );
         for pair in &self.set_config {
             let (key, value) = pair
                 .split_once('=')
                 .ok_or_else(|| Failure::usage(format!("{pair:?} is not KEY=VALUE")))?;
             flags.push((key.to_owned(), value.to_owned()));
         }
-        Settings::load(file.as_deref(), std::env::vars(), &flags)
-            .map_err(|error| Failure::new(USAGE, error.to_string()))
+        let refused = |error: ConfigError| Failure::new(USAGE, error.to_string());
+        let mut settings =
+            Settings::load(file.as_deref(), std::env::vars(), &flags).map_err(refused)?;
+        if dev {
+            settings.fill("--dev", DEV).map_err(refused)?;
+        }
+        Ok(settings)
     }
 }
 
@@ -115,21 +133,7 @@ impl SettingsArgs {
 /// # Errors
 /// A sentence about what is wrong.
 pub async fn server(args: ServerArgs) -> Result<u8, Failure> {
-    let dev = [
-        ("node.id", "1"),
-        ("storage.data_dir", "./varve-data"),
-        ("storage.min_free_bytes", "256MiB"),
-        ("listeners.client.address", "127.0.0.1:8278"),
-        ("listeners.client.tls.mode", "insecure"),
-        ("listeners.kafka.address", "127.0.0.1:9092"),
-        ("listeners.kafka.tls.mode", "insecure"),
-        ("auto.create.topics.enable", "true"),
-        ("create.topics.lower.replication", "true"),
-        ("http.address", "127.0.0.1:8277"),
-        ("shutdown.drain_grace", "0s"),
-        ("shutdown.stream_grace", "1s"),
-    ];
-    let settings = args.settings.load(if args.dev { &dev } else { &[] })?;
+    let settings = args.settings.load(args.dev)?;
     let config =
         Config::resolve(&settings).map_err(|error| Failure::new(USAGE, error.to_string()))?;
     varve_server::telemetry::install(config.log_format, &config.log_filter);
@@ -170,7 +174,7 @@ pub fn config(command: &ConfigCommand) -> Result<u8, Failure> {
     match command {
         ConfigCommand::Docs => print_line(keys::docs().trim_end())?,
         ConfigCommand::Check { settings } => {
-            let settings = settings.load(&[])?;
+            let settings = settings.load(false)?;
             Config::resolve(&settings).map_err(|e| Failure::new(FAILED, e.to_string()))?;
             print_line("ok")?;
         }
@@ -179,7 +183,7 @@ pub fn config(command: &ConfigCommand) -> Result<u8, Failure> {
             effective,
             output,
         } => {
-            show(output.output, &settings.load(&[])?, *effective)?;
+            show(output.output, &settings.load(false)?, *effective)?;
         }
     }
     Ok(0)

@@ -1,7 +1,10 @@
 //! `varve transaction`: list, describe and abort transactions.
 
+use std::time::Duration;
+
 use clap::Subcommand;
 use varve_client::{Admin, ClientError, proto as v1};
+use varve_types::size::parse_duration;
 
 use crate::args::{Global, OutputArgs};
 use crate::connection::Settings;
@@ -20,6 +23,9 @@ pub enum TransactionCommand {
         /// Only ids that begin with this
         #[arg(long, default_value = "", value_name = "TEXT")]
         prefix: String,
+        /// Only transactions that have been open for longer than this, such as 5m
+        #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+        open_for: Option<Duration>,
         /// Form of the output.
         #[command(flatten)]
         form: OutputArgs,
@@ -82,8 +88,16 @@ pub async fn run(global: &Global, command: TransactionCommand) -> Result<u8, Fai
         TransactionCommand::List {
             state,
             prefix,
+            open_for,
             form,
-        } => list(&admin, &state, prefix, form.output).await,
+        } => {
+            let mut found = all(&admin, &state, prefix).await?;
+            if let Some(least) = open_for {
+                let now = jiff::Timestamp::now();
+                found.retain(|t| age(t.started, now).is_some_and(|age| age > least));
+            }
+            list(found, form.output)
+        }
         TransactionCommand::Describe { ids, form } => {
             for id in ids {
                 describe(&admin, id, form.output).await?;
@@ -131,13 +145,13 @@ async fn all(
     }
 }
 
-async fn list(
-    admin: &Admin,
-    states: &[State],
-    prefix: String,
-    output: Output,
-) -> Result<u8, Failure> {
-    let transactions = all(admin, states, prefix).await?;
+/// For how long a transaction has been open by this machine's clock, if it is.
+fn age(started: Option<prost_types::Timestamp>, now: jiff::Timestamp) -> Option<Duration> {
+    let age = now.duration_since(time(started)?);
+    Some(Duration::try_from(age).unwrap_or_default())
+}
+
+fn list(transactions: Vec<v1::TransactionListing>, output: Output) -> Result<u8, Failure> {
     if !output.is_text() {
         let response = v1::ListTransactionsResponse {
             transactions,
@@ -152,6 +166,7 @@ async fn list(
         "EPOCH",
         "STATE",
         "COORDINATOR",
+        "STARTED",
     ];
     print_table(&headings, transactions.iter().map(row).collect())?;
     Ok(0)
@@ -165,7 +180,17 @@ fn row(listing: &v1::TransactionListing) -> Vec<String> {
         session.producer_epoch.to_string(),
         name(listing.state().as_str_name(), "TRANSACTION_STATE_"),
         listing.coordinator_id.to_string(),
+        shown(listing.started),
     ]
+}
+
+fn time(time: Option<prost_types::Timestamp>) -> Option<jiff::Timestamp> {
+    time.and_then(|t| jiff::Timestamp::new(t.seconds, t.nanos).ok())
+}
+
+/// A time as people read it; nothing for none.
+fn shown(raw: Option<prost_types::Timestamp>) -> String {
+    time(raw).map_or_else(String::new, |time| time.to_string())
 }
 
 /// A value of an enum of the API as people read it.
@@ -200,10 +225,6 @@ async fn describe(admin: &Admin, id: String, output: Output) -> Result<(), Failu
 
 fn fields(found: &v1::GetTransactionResponse) -> Vec<Vec<String>> {
     let session = found.session.unwrap_or_default();
-    let time = |time: Option<prost_types::Timestamp>| {
-        let time = time.and_then(|t| jiff::Timestamp::new(t.seconds, t.nanos).ok());
-        time.map_or_else(String::new, |time| time.to_string())
-    };
     let timeout = found.transaction_timeout.unwrap_or_default();
     let timeout = std::time::Duration::try_from(timeout).unwrap_or_default();
     let rows = [
@@ -220,8 +241,8 @@ fn fields(found: &v1::GetTransactionResponse) -> Vec<Vec<String>> {
         ("epoch", session.producer_epoch.to_string()),
         ("coordinator", found.coordinator_id.to_string()),
         ("timeout", format!("{timeout:?}")),
-        ("started", time(found.started)),
-        ("updated", time(found.updated)),
+        ("started", shown(found.started)),
+        ("updated", shown(found.updated)),
     ];
     let filled = rows.into_iter().filter(|(_, value)| !value.is_empty());
     filled
@@ -255,11 +276,25 @@ mod tests {
             session,
             state: v1::TransactionState::PrepareCommit.into(),
             coordinator_id: 2,
+            started: Some(prost_types::Timestamp {
+                seconds: 1_700_000_000,
+                nanos: 0,
+            }),
         };
         assert_eq!(
             row(&listing),
-            ["billing-1", "7", "3", "prepare_commit", "2"]
+            [
+                "billing-1",
+                "7",
+                "3",
+                "prepare_commit",
+                "2",
+                "2023-11-14T22:13:20Z"
+            ]
         );
+        let later = jiff::Timestamp::new(1_700_000_060, 0).unwrap();
+        assert_eq!(age(listing.started, later), Some(Duration::from_mins(1)));
+        assert_eq!(age(None, later), None);
         let found = v1::GetTransactionResponse {
             transactional_id: "billing-1".to_owned(),
             session,

@@ -273,6 +273,7 @@ fn listing(raw: &v1::TransactionListing) -> Result<api::TransactionListing> {
         producer: session(raw.session)?,
         state: state(raw.state)?,
         coordinator: NodeId(raw.coordinator_id),
+        started_ms: raw.started.map(convert::millis),
     })
 }
 

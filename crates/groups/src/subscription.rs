@@ -27,10 +27,11 @@ pub(crate) fn resolve(
         )));
     }
     if !subscription.assignor.is_empty() && Assignor::parse(&subscription.assignor).is_none() {
-        return Err(bad(format!(
+        let why = format!(
             "the assignor is one of uniform, range; found {:?}",
             subscription.assignor
-        )));
+        );
+        return Err(Failure::invalid("subscription.assignor", why));
     }
     let mut topics: BTreeSet<_> = subscription.topics.iter().cloned().collect();
     if !subscription.pattern.is_empty() {
@@ -38,10 +39,9 @@ pub(crate) fn resolve(
             env.matcher
                 .matches(&subscription.pattern, topic)
                 .map_err(|why| {
-                    bad(format!(
-                        "the topic pattern {:?} is not valid: {why}",
-                        subscription.pattern
-                    ))
+                    let pattern = &subscription.pattern;
+                    let message = format!("the topic pattern {pattern:?} is not valid: {why}");
+                    Failure::invalid("subscription.topic_pattern", message)
                 })
         };
         // A bad pattern is refused even where there is no topic to try it on.
@@ -63,7 +63,11 @@ pub(crate) fn check_texts(heartbeat: &Heartbeat) -> Result<(), Failure> {
     for (field, text, most) in [
         ("instance_id", instance, limits::NAME_MAX_BYTES),
         ("rack", &heartbeat.rack, limits::NAME_MAX_BYTES),
-        ("subscription", pattern, limits::TOPIC_PATTERN_MAX_BYTES),
+        (
+            "subscription.topic_pattern",
+            pattern,
+            limits::TOPIC_PATTERN_MAX_BYTES,
+        ),
     ] {
         if text.len() > most {
             return Err(Failure::invalid(

@@ -432,6 +432,7 @@ impl Entry {
             name: name.clone(),
             producer: record.producer,
             state: record.state,
+            started_ms: record.started_ms,
         })
     }
 

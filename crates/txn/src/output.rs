@@ -129,6 +129,8 @@ pub struct Listing {
     pub producer: ProducerId,
     /// State of its present or last transaction.
     pub state: State,
+    /// When the open transaction began, milliseconds since the Unix epoch.
+    pub started_ms: Option<i64>,
 }
 
 /// A transactional id in detail.

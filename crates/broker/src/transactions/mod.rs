@@ -311,6 +311,7 @@ impl Transactions {
                     producer: t.producer,
                     state: state(t.state),
                     coordinator,
+                    started_ms: t.started_ms,
                 }));
             }
         }

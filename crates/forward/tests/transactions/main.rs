@@ -257,6 +257,7 @@ async fn everybody_is_asked_for_a_list() {
         producer: PRODUCER,
         state: TransactionState::Ongoing,
         coordinator,
+        started_ms: Some(1_700_000_000_000),
     };
     let local = Local {
         own: vec![listing("b", ME), listing("d", ME)],
@@ -268,6 +269,10 @@ async fn everybody_is_asked_for_a_list() {
             session: wire(PRODUCER),
             state: v1::TransactionState::Ongoing.into(),
             coordinator_id: 2,
+            started: Some(prost_types::Timestamp {
+                seconds: 1_700_000_000,
+                nanos: 0,
+            }),
         };
         message(&v1::ListTransactionsResponse {
             transactions: ids.iter().map(listing).collect(),
@@ -288,6 +293,8 @@ async fn everybody_is_asked_for_a_list() {
             ("e", OTHER)
         ]
     );
+    let began = |t: &TransactionListing| t.started_ms == Some(1_700_000_000_000);
+    assert!(all.iter().all(began), "{all:?}");
     let heard: Vec<v1::ListTransactionsRequest> = remote.heard_of("ListTransactions");
     assert_eq!(heard[1].page_token, "more");
 }

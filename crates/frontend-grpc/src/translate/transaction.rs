@@ -151,6 +151,7 @@ pub fn to_listing(listing: &TransactionListing) -> v1::TransactionListing {
         session: Some(to_session(listing.producer)),
         state: to_state(listing.state).into(),
         coordinator_id: listing.coordinator.0,
+        started: listing.started_ms.map(to_timestamp),
     }
 }
 
@@ -324,6 +325,7 @@ mod tests {
             producer: ProducerId { id: 1, epoch: 0 },
             state,
             coordinator: NodeId(1),
+            started_ms: None,
         };
         let filter = |states: &[v1::TransactionState], prefix: &str| {
             TransactionFilter::read(&v1::ListTransactionsRequest {

@@ -176,6 +176,7 @@ impl Transactions {
             producer: known.producer,
             state: known.state,
             coordinator: NodeId(1),
+            started_ms: (known.state == TransactionState::Ongoing).then_some(1_700_000_000_000),
         };
         self.ids.iter().map(listing).collect()
     }

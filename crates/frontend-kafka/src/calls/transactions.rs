@@ -6,9 +6,10 @@
 use std::collections::BTreeSet;
 
 use varve_broker_api::{
-    AddToTransaction, Broker, EndTransaction, Error, TransactionState, TransactionVersion,
+    AddToTransaction, Broker, EndTransaction, Error, TransactionListing, TransactionState,
+    TransactionVersion,
 };
-use varve_types::{ErrorKind, GroupName, PartitionId, ProducerId, TopicPartition};
+use varve_types::{ErrorKind, GroupName, PartitionId, ProducerId, TopicPartition, limits};
 
 use super::Call;
 use crate::shared::Shared;
@@ -278,17 +279,31 @@ const fn state(state: TransactionState) -> &'static str {
     }
 }
 
+/// A pattern that whole names match (KIP-1152). It takes memory and time within bounds, whoever thought of it.
+fn whole(pattern: Text) -> Option<regex::Regex> {
+    let pattern = Some(pattern.as_str()).filter(|p| p.len() <= limits::TOPIC_PATTERN_MAX_BYTES)?;
+    regex::RegexBuilder::new(&format!("^(?:{pattern})$"))
+        .size_limit(256 * 1024)
+        .dfa_size_limit(256 * 1024)
+        .nest_limit(50)
+        .build()
+        .ok()
+}
+
 pub(super) async fn list<B: Broker>(
     shared: &Shared<B>,
     call: &Call,
     request: listed::ListTransactionsRequest,
 ) -> listed::ListTransactionsResponse {
     let mut response = listed::ListTransactionsResponse::default();
-    if request.transactional_id_pattern.is_some() || request.duration_filter > 0 {
-        // Better than to show what was not asked for.
-        response.error_code = ErrorCode::InvalidRequest.code();
-        return response;
-    }
+    let pattern = match request.transactional_id_pattern.map(whole) {
+        None => None,
+        Some(Some(pattern)) => Some(pattern),
+        Some(None) => {
+            response.error_code = ErrorCode::InvalidRegularExpression.code();
+            return response;
+        }
+    };
     let all = match shared.broker.transactions(&call.ctx).await {
         Ok(all) => all,
         Err(error) => {
@@ -301,13 +316,24 @@ pub(super) async fn list<B: Broker>(
     let producers: BTreeSet<i64> = request.producer_id_filters.into_iter().collect();
     let unknown = states.iter().filter(|s| !STATES.map(state).contains(s));
     response.unknown_state_filters = unknown.map(|s| Text::from(*s)).collect();
-    let wanted = all.iter().filter(|t| {
+    let now = shared.broker.node().now_ms;
+    // KIP-994: by how long they are open, which those that are not open are not.
+    let is_long = |t: &TransactionListing| match u64::try_from(request.duration_filter) {
+        Err(_) => true,
+        Ok(least) => t
+            .started_ms
+            .is_some_and(|started| u64::try_from(now.saturating_sub(started)).unwrap_or(0) > least),
+    };
+    let named = all.iter().map(|t| (names::decoded(t.id.as_str()), t));
+    let wanted = named.filter(|(name, t)| {
         (states.is_empty() || states.contains(state(t.state)))
             && (producers.is_empty() || producers.contains(&t.producer.id))
+            && pattern.as_ref().is_none_or(|p| p.is_match(name))
+            && is_long(t)
     });
     response.transaction_states = wanted
-        .map(|t| listed::TransactionState {
-            transactional_id: Text::from(names::decoded(t.id.as_str())),
+        .map(|(name, t)| listed::TransactionState {
+            transactional_id: Text::from(name),
             producer_id: t.producer.id,
             transaction_state: Text::from_static(state(t.state)),
         })

@@ -42,10 +42,13 @@ const FIRST_REQUEST: Duration = Duration::from_secs(30);
 /// An answer, and the request's share of the budget, which is given back when the answer is sent.
 type Held = (Answer, Option<Share>);
 
+/// Requests that are being answered, in their order.
+type Pending = FuturesOrdered<BoxFuture<'static, Held>>;
+
 /// Requests of a connection that have begun.
 struct Running {
     /// In the order of the requests.
-    pending: FuturesOrdered<BoxFuture<'static, Held>>,
+    pending: Pending,
     /// An append that the broker has not taken yet.
     accepting: Option<BoxFuture<'static, BoxFuture<'static, Held>>>,
     /// A request that waits for those before it, and whether it waits for other clients then.
@@ -172,26 +175,11 @@ impl<B: Broker + ClassicGroups + Operations> Connection<B> {
             };
             tokio::select! {
                 biased;
-                Some((answer, share)) = running.pending.next(), if !running.pending.is_empty() => {
-                    match answer {
-                        Answer::Frame(frame, Sent { outgoing, follows }) => {
-                            if let Some(follows) = follows {
-                                let shared = Arc::clone(&self.shared);
-                                self.following.answered(*follows, || shared);
-                            }
-                            let parts = frame.into_parts();
-                            send_and_read(&mut self.stream, parts, &mut self.following).await?;
-                            self.following.sent();
-                            drop(outgoing);
-                        }
-                        Answer::Nothing => {}
-                        Answer::Close(why) => {
-                            self.shared.metrics.closed(why);
-                            return Ok(());
-                        }
+                Some(first) = running.pending.next(), if !running.pending.is_empty() => {
+                    if let Some(why) = self.answer(&mut running.pending, first).await? {
+                        self.shared.metrics.closed(why);
+                        return Ok(());
                     }
-                    drop(share);
-                    self.intake.touch();
                 }
                 answer = accepted(&mut running.accepting), if running.accepting.is_some() => {
                     running.accepting = None;
@@ -206,6 +194,46 @@ impl<B: Broker + ClassicGroups + Operations> Connection<B> {
                 () = self.following.step() => {}
             }
         }
+    }
+
+    /// Sends an answer, and with it those behind it that are ready: appends that one flush has covered are answered by
+    /// one write. Resolves to why the connection is to end, if it is.
+    async fn answer(
+        &mut self,
+        pending: &mut Pending,
+        first: Held,
+    ) -> Result<Option<&'static str>, Ended> {
+        let (mut parts, mut held, mut ends) = (Vec::new(), Vec::new(), None);
+        let mut next = Some(first);
+        while let Some((answer, share)) = next {
+            match answer {
+                Answer::Frame(frame, Sent { outgoing, follows }) => {
+                    if let Some(follows) = follows {
+                        let shared = Arc::clone(&self.shared);
+                        self.following.answered(*follows, || shared);
+                    }
+                    parts.extend(frame.into_parts());
+                    held.push((outgoing, share));
+                }
+                Answer::Nothing => held.push((None, share)),
+                Answer::Close(why) => {
+                    ends = Some(why);
+                    break;
+                }
+            }
+            // Nobody is woken for what becomes ready from here on until it is waited for again, which it is.
+            next = match parts.len() < SLICES {
+                true => pending.next().now_or_never().flatten(),
+                false => None,
+            };
+        }
+        if !parts.is_empty() {
+            send_and_read(&mut self.stream, parts, &mut self.following).await?;
+            self.following.sent();
+        }
+        drop(held);
+        self.intake.touch();
+        Ok(ends)
     }
 
     /// Says why the connection ends, where that is not the client's own doing.

@@ -57,10 +57,10 @@ pub fn group_code(error: &Error) -> ErrorCode {
         (ErrorKind::InvalidRequest, Some("offsets.metadata" | "metadata")) => {
             ErrorCode::OffsetMetadataTooLarge
         }
-        (ErrorKind::InvalidRequest, Some("subscription.assignor" | "assignor")) => {
+        (ErrorKind::InvalidRequest, Some("subscription.assignor")) => {
             ErrorCode::UnsupportedAssignor
         }
-        (ErrorKind::InvalidRequest, Some("subscription.pattern" | "pattern")) => {
+        (ErrorKind::InvalidRequest, Some("subscription.topic_pattern")) => {
             ErrorCode::InvalidRegularExpression
         }
         // There is nobody to ask at present.

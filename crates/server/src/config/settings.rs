@@ -29,6 +29,8 @@ const OTHER_PREFIXES: &[&str] = &["VARVE_CLIENT_", "VARVE_TLS_", "VARVE_TEST_"];
 pub enum Source {
     /// Built in.
     Default,
+    /// What this flag stands for, where nobody said otherwise.
+    Preset(&'static str),
     /// The file.
     File(PathBuf),
     /// This environment variable.
@@ -41,6 +43,7 @@ impl std::fmt::Display for Source {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Default => f.write_str("default"),
+            Self::Preset(flag) => f.write_str(flag),
             Self::File(path) => write!(f, "{}", path.display()),
             Self::Environment(name) => f.write_str(name),
             Self::Flag => f.write_str("command line"),
@@ -133,6 +136,23 @@ impl Settings {
             settings.add(key, value.clone(), Source::Flag)?;
         }
         Ok(settings)
+    }
+
+    /// Gives keys that nobody has set the values that `flag` stands for.
+    ///
+    /// # Errors
+    /// [`ConfigError::UnknownKey`] for a key that there is not.
+    pub fn fill(
+        &mut self,
+        flag: &'static str,
+        presets: &[(&str, &str)],
+    ) -> Result<(), ConfigError> {
+        for (key, value) in presets {
+            if !self.values.contains_key(*key) {
+                self.add(key, (*value).to_owned(), Source::Preset(flag))?;
+            }
+        }
+        Ok(())
     }
 
     fn add_file(&mut self, path: &Path) -> Result<(), ConfigError> {
@@ -313,6 +333,33 @@ mod tests {
             Some(("50MiB", Source::Default))
         );
         assert_eq!(settings.get("node.rack"), None);
+    }
+
+    #[test]
+    fn what_somebody_set_beats_what_a_flag_stands_for() {
+        let env = [("VARVE_HTTP__ADDRESS", "127.0.0.1:1")];
+        let mut settings = load("[node]\nid = 3\n", &env, &[("num.partitions", "5")]).unwrap();
+        let dev = [
+            ("node.id", "1"),
+            ("http.address", "127.0.0.1:2"),
+            ("num.partitions", "6"),
+            ("storage.data_dir", "./here"),
+        ];
+        settings.fill("--dev", &dev).unwrap();
+        let value = |key: &str| settings.get(key).unwrap().0.to_owned();
+        assert_eq!(value("node.id"), "3");
+        assert_eq!(value("http.address"), "127.0.0.1:1");
+        assert_eq!(value("num.partitions"), "5");
+        assert_eq!(
+            settings.get("storage.data_dir"),
+            Some(("./here", Source::Preset("--dev")))
+        );
+        assert!(
+            settings
+                .clone()
+                .fill("--dev", &[("node.idd", "1")])
+                .is_err()
+        );
     }
 
     #[test]
