@@ -22,6 +22,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
 
+use varve_tests::python::{self, python, scripts};
+
 /// Far more than anything here takes, with a debug build on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(180);
 
@@ -61,24 +63,12 @@ pub fn clean(program: impl AsRef<std::ffi::OsStr>) -> Command {
 
 /// Runs `tests/python/manifests.py`; `None` after saying that there is no Python for it.
 pub fn manifests(args: &[&str]) -> Option<Output> {
-    let venv = root().join("tests/python/.venv/bin/python");
-    let named = std::env::var_os("VARVE_TEST_PYTHON").map(PathBuf::from);
-    let candidates = named.into_iter().chain([venv, PathBuf::from("python3")]);
-    let python = candidates.into_iter().find(|python| {
-        let mut probe = Command::new(python);
-        probe.args(["-c", "import yaml, jsonschema, kubernetes"]);
-        probe.output().is_ok_and(|o| o.status.success())
-    });
-    let Some(python) = python else {
-        let why = "no Python with the packages of tests/python/requirements.txt was found; set \
-                   VARVE_TEST_PYTHON to one";
-        skip("VARVE_TEST_REQUIRE_PYTHON", why);
+    let Some(python) = python("yaml, jsonschema, kubernetes") else {
+        python::skip("manifests.py");
         return None;
     };
     let mut command = clean(python);
-    command
-        .arg("-B")
-        .arg(root().join("tests/python/manifests.py"));
+    command.arg("-B").arg(scripts().join("manifests.py"));
     Some(command.args(args).output().unwrap())
 }
 

@@ -2,27 +2,11 @@
 //! not there is skipped, loudly, unless `VARVE_TEST_REQUIRE_PYTHON=1` or `VARVE_TEST_REQUIRE_KCAT=1` says that it must
 //! be there.
 
-use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use varve_tests::python::{self, python, scripts};
+
 use crate::Bed;
-
-fn scripts() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("python")
-}
-
-/// A Python that has these modules.
-fn python(modules: &str) -> Option<PathBuf> {
-    let venv = scripts().join(".venv/bin/python");
-    let mut candidates: Vec<PathBuf> = Vec::new();
-    candidates.extend(std::env::var_os("VARVE_TEST_PYTHON").map(PathBuf::from));
-    candidates.extend([venv, PathBuf::from("python3")]);
-    candidates.into_iter().find(|python| {
-        let mut probe = Command::new(python);
-        probe.args(["-c", &format!("import {modules}")]);
-        probe.output().is_ok_and(|o| o.status.success())
-    })
-}
 
 /// `wanted` names the variable that says that there must be a client.
 fn skipped(wanted: &str, text: &str) {
@@ -56,9 +40,7 @@ pub async fn script(modules: &str, name: &str, address: &str, nodes: &str) {
 /// Runs a script with these arguments.
 pub async fn script_with(modules: &str, name: &str, arguments: &[&str]) {
     let Some(python) = python(modules) else {
-        let text = "no Python with the packages of tests/python/requirements.txt was found";
-        let text = format!("{text}; set VARVE_TEST_PYTHON to one");
-        return skipped("VARVE_TEST_REQUIRE_PYTHON", &text);
+        return python::skip(name);
     };
     let mut command = Command::new(python);
     command.arg(scripts().join(name)).args(arguments);
@@ -101,8 +83,7 @@ async fn transactions_of_both() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_examples_of_the_document() {
     let Some(python) = python("kafka, confluent_kafka") else {
-        let text = "no Python with the packages of tests/python/requirements.txt was found";
-        return skipped("VARVE_TEST_REQUIRE_PYTHON", text);
+        return python::skip("the examples of docs/kafka.md");
     };
     let document = include_str!("../../docs/kafka.md");
     let after = |start: &str| -> Vec<String> {

@@ -200,8 +200,24 @@ async fn offsets_are_committed_and_read_in_every_version_and_by_both_apis() {
     assert_eq!(committed(&mut client, 8, id, false).await.0, 7);
     for version in 0..=5 {
         let listed = ask!(client, version, ListGroups, ListGroupsRequest::default());
-        assert_eq!(listed.groups[0].group_id, GROUP);
+        let listed = &listed.groups[0];
+        assert_eq!(listed.group_id, GROUP);
+        // Nobody was ever a member: a classic group without a protocol, by which clients tell it.
+        assert_eq!(listed.protocol_type, Text::EMPTY);
+        let kind = if version < 5 { "" } else { "classic" };
+        assert_eq!(listed.group_type.as_str(), kind);
     }
+    let described = ask!(
+        client,
+        1,
+        ConsumerGroupDescribe,
+        ConsumerGroupDescribeRequest {
+            group_ids: vec![GROUP],
+            include_authorized_operations: false,
+        }
+    );
+    let none = ErrorCode::GroupIdNotFound.code();
+    assert_eq!(described.groups[0].error_code, none);
     let request = DescribeGroupsRequest {
         groups: vec![GROUP, Text::from_static("nobody")],
         ..DescribeGroupsRequest::default()
@@ -310,6 +326,7 @@ async fn members_share_partitions_by_heartbeats() {
     client.create("orders", 4).await;
     let id = client.describe("orders").await.topic_id;
     let join = |member| ConsumerGroupHeartbeatRequest {
+        rack_id: Some(Text::from_static("r1")),
         rebalance_timeout_ms: 10_000,
         subscribed_topic_names: Some(vec![Text::from_static("orders")]),
         topic_partitions: Some(Vec::new()),
@@ -389,6 +406,7 @@ async fn members_share_partitions_by_heartbeats() {
     );
     let group = &described.groups[0];
     assert_eq!((group.error_code, group.members.len()), (0, 2));
+    assert_eq!(group.members[0].rack_id, Some(Text::from_static("r1")));
     assert_eq!(
         group.members[0].subscribed_topic_names,
         [Text::from_static("orders")]

@@ -13,11 +13,11 @@ use varve_frontend_kafka::wire::generated::describe_configs::{
     DescribeConfigsRequest, DescribeConfigsResource,
 };
 use varve_frontend_kafka::wire::generated::describe_topic_partitions::{
-    DescribeTopicPartitionsRequest, RequestCursor,
+    DescribeTopicPartitionsRequest, RequestCursor, TopicRequest,
 };
 use varve_frontend_kafka::wire::generated::incremental_alter_configs as incremental;
 use varve_frontend_kafka::wire::generated::metadata::{MetadataRequest, MetadataRequestTopic};
-use varve_frontend_kafka::wire::{ErrorCode, Text};
+use varve_frontend_kafka::wire::{ErrorCode, Text, Uuid};
 
 use crate::Bed;
 use crate::client::ask;
@@ -273,6 +273,7 @@ async fn a_node_tells_what_clients_go_by() {
     for (name, wanted) in [
         ("num.partitions", "7"),
         ("broker.id", "1"),
+        ("default.replication.factor", "1"),
         ("auto.create.topics.enable", "false"),
     ] {
         assert_eq!(value(name), Some((Text::from_static(wanted), true)));
@@ -317,5 +318,51 @@ async fn many_partitions_are_told_in_parts() {
         }
     );
     assert_eq!((cluster.error_code, cluster.brokers.len()), (0, 1));
+    bed.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn topics_are_found_by_their_ids_whatever_name_comes_with_them() {
+    let bed = Bed::start(&[]).await;
+    let mut client = bed.client().await;
+    client.create("a", 2).await;
+    let known = client.describe("a").await;
+    for version in 10..=13 {
+        // Java's client leaves the name empty, others null.
+        for name in [Some(Text::EMPTY), None] {
+            for (topic_id, code) in [
+                (known.topic_id, ErrorCode::None),
+                (Uuid(77), ErrorCode::UnknownTopicId),
+            ] {
+                let name = name.clone().or((version < 12).then_some(Text::EMPTY));
+                let request = MetadataRequest {
+                    topics: Some(vec![MetadataRequestTopic { topic_id, name }]),
+                    ..MetadataRequest::default()
+                };
+                let told = ask!(client, version, Metadata, request).topics.remove(0);
+                assert_eq!((told.error_code, told.topic_id), (code.code(), topic_id));
+                let found = if code == ErrorCode::None { 2 } else { 0 };
+                assert_eq!(told.partitions.len(), found);
+            }
+        }
+    }
+    // What may be done with topics is told without being asked for, and names that cannot be are told apart.
+    let request = DescribeTopicPartitionsRequest {
+        topics: ["a", "b", "c/d"]
+            .map(|name| TopicRequest {
+                name: Text::from_static(name),
+            })
+            .to_vec(),
+        response_partition_limit: 10,
+        ..DescribeTopicPartitionsRequest::default()
+    };
+    let told = ask!(client, 0, DescribeTopicPartitions, request).topics;
+    let codes: Vec<i16> = told.iter().map(|t| t.error_code).collect();
+    let (unknown, invalid) = (
+        ErrorCode::UnknownTopicOrPartition.code(),
+        ErrorCode::InvalidTopicException.code(),
+    );
+    assert_eq!(codes, [0, unknown, invalid]);
+    assert!(told.iter().all(|t| t.topic_authorized_operations > 0));
     bed.stop().await;
 }

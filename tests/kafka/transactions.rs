@@ -7,6 +7,7 @@ use varve_frontend_kafka::wire::generated::add_partitions_to_txn::{
     AddPartitionsToTxnRequest, AddPartitionsToTxnTopic,
 };
 use varve_frontend_kafka::wire::generated::end_txn::EndTxnRequest;
+use varve_frontend_kafka::wire::generated::init_producer_id::InitProducerIdRequest;
 use varve_frontend_kafka::wire::generated::list_transactions::ListTransactionsRequest;
 use varve_frontend_kafka::wire::generated::produce::{
     PartitionProduceData, ProduceRequest, TopicProduceData,
@@ -218,6 +219,15 @@ async fn a_session_that_is_over_is_told_so_in_the_words_of_the_version() {
     }
     let late = values(&["late"], Some((first, 0)));
     assert_eq!(produce(&mut client, 11, late).await, old.code());
+    // An id that was never this one's is told apart.
+    let foreign = ProducerId {
+        id: second.id + 77,
+        ..second
+    };
+    let unknown = ErrorCode::InvalidProducerIdMapping.code();
+    assert_eq!(end(&mut client, 2, foreign, true).await, unknown);
+    let codes = add(&mut client, 3, foreign, &[("orders", 0)]).await;
+    assert_eq!(codes, [unknown]);
     bed.stop().await;
 }
 
@@ -252,5 +262,43 @@ async fn transactions_are_found_by_how_long_they_are_open_and_by_a_pattern() {
     assert_eq!(found(&mut client, wanted(-1, Some("pay"))).await, 0);
     let wrong = ask!(client, 2, ListTransactions, wanted(-1, Some("pay(")));
     assert_eq!(wrong.error_code, ErrorCode::InvalidRegularExpression.code());
+    bed.stop().await;
+}
+
+/// Whoever commits what the coordinator has aborted, and aborts it then as clients do, is told the same each time and in
+/// every version, as by Kafka: that a session is over, and not that something is to be aborted.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_whose_time_was_over_is_the_end_of_its_session() {
+    let bed = Bed::start(&[]).await;
+    let mut client = bed.client().await;
+    client.create("orders", 1).await;
+    let over = ErrorCode::ProducerFenced.code();
+    for (ends, produces) in [(4, 11), (5, 12)] {
+        let request = InitProducerIdRequest {
+            transactional_id: Some(ID),
+            transaction_timeout_ms: 100,
+            ..InitProducerIdRequest::default()
+        };
+        let opened = ask!(client, 5, InitProducerId, request);
+        assert_eq!(opened.error_code, 0, "{opened:?}");
+        let producer = ProducerId {
+            id: opened.producer_id,
+            epoch: opened.producer_epoch,
+        };
+        assert_eq!(add(&mut client, 3, producer, &[("orders", 0)]).await, [0]);
+        let patience = Patience::begin();
+        while add(&mut client, 3, producer, &[("orders", 0)]).await == [0] {
+            patience.again("its time is not over").await;
+        }
+        for commit in [true, false, true] {
+            assert_eq!(end(&mut client, ends, producer, commit).await, over);
+        }
+        assert_eq!(add_offsets(&mut client, 4, producer).await, over);
+        let late = values(&["late"], Some((producer, 0)));
+        assert_eq!(
+            produce(&mut client, produces, late).await,
+            ErrorCode::InvalidProducerEpoch.code()
+        );
+    }
     bed.stop().await;
 }

@@ -183,6 +183,8 @@ pub struct GroupListing {
     pub coordinator: NodeId,
     /// Number of members.
     pub members: usize,
+    /// It has offsets and never had members; told of groups that are coordinated here.
+    pub simple: bool,
     /// Protocol of the group.
     pub protocol: GroupProtocol,
     /// Of a group of the classic protocol that is coordinated here: what is particular to it.
@@ -206,6 +208,8 @@ pub struct GroupInfo {
     pub assignor: String,
     /// Members, ordered by id.
     pub members: Vec<MemberInfo>,
+    /// It has offsets and never had members; told of groups that are coordinated here.
+    pub simple: bool,
     /// Protocol of the group. One of the consumer protocol may have members of the classic protocol.
     pub protocol: GroupProtocol,
     /// Of a group of the classic protocol that is coordinated here: what is particular to it. Its generation is
@@ -226,6 +230,8 @@ pub struct MemberInfo {
     pub peer: Option<SocketAddr>,
     /// Epoch.
     pub member_epoch: i32,
+    /// Rack it is in; empty if it did not say.
+    pub rack: String,
     /// Subscription.
     pub subscription: Subscription,
     /// Partitions owned now.

@@ -41,6 +41,8 @@ pub struct Appended {
     pub replicas: u32,
     /// Of those, how many had flushed them to stable storage.
     pub flushed_replicas: u32,
+    /// Oldest readable offset; `None` where another node appended.
+    pub log_start: Option<Offset>,
 }
 
 /// Opens a producer session.

@@ -425,6 +425,7 @@ impl api::Broker for Broker {
                     state: state(g.state),
                     coordinator: self.inner.config.node,
                     members: g.members,
+                    simple: g.simple,
                     protocol: protocol(g.classic.is_some()),
                     classic: g.classic.map(classic::group),
                 })
@@ -447,6 +448,7 @@ impl api::Broker for Broker {
                 assignment_epoch: g.assignment_epoch,
                 assignor: g.assignor.to_owned(),
                 members: g.members.into_iter().map(member).collect(),
+                simple: g.simple,
                 protocol: protocol(g.classic.is_some()),
                 classic: g.classic.map(classic::group),
             }),
@@ -738,6 +740,7 @@ fn member(m: varve_groups::MemberDescription) -> api::MemberInfo {
         client_id: m.client_id,
         peer: m.peer,
         member_epoch: m.member_epoch,
+        rack: m.rack,
         subscription: api::Subscription {
             topics: m.subscription.topics,
             pattern: m.subscription.pattern,

@@ -75,6 +75,8 @@ pub struct BrokerConfig {
     pub group_heartbeat_interval: Duration,
     /// Most members of a group.
     pub group_max_size: usize,
+    /// How long a classic group that begins waits for members that start together.
+    pub group_initial_rebalance_delay: Duration,
     /// Which way a group with members may pass between the classic and the consumer protocol.
     pub group_migration: GroupMigration,
     /// Who runs what blocks; anything but threads is for simulation.
@@ -118,6 +120,7 @@ impl BrokerConfig {
             group_session_timeout: Duration::from_secs(45),
             group_heartbeat_interval: Duration::from_secs(5),
             group_max_size: limits::GROUP_MAX_MEMBERS,
+            group_initial_rebalance_delay: Duration::from_millis(500),
             group_migration: GroupMigration::default(),
             workers: Workers::Threads,
         }

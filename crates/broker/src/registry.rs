@@ -14,7 +14,7 @@ use varve_broker_api::{
     AddPartitions, ConfigChange, ConfigEntry, ConfigSource, CreateTopic, Error, ProducerSession,
     Result, TopicInfo, UpdateConfigs,
 };
-use varve_metadata::PartitionKey;
+use varve_metadata::{PartitionKey, Rejection};
 use varve_types::{
     ConfigError, ErrorKind, PartitionId, TopicConfig, TopicId, TopicName, TopicPartition, limits,
 };
@@ -516,9 +516,25 @@ pub(crate) fn config_error(error: &ConfigError) -> Error {
     .with("key", key)
 }
 
-pub(crate) fn rejected(rejection: &varve_metadata::Rejection) -> Error {
-    Error::new(
+pub(crate) fn rejected(rejection: &Rejection) -> Error {
+    let mut error = Error::new(
         rejection.kind(),
         format!("{rejection}; nothing was changed"),
-    )
+    );
+    error.field = match rejection {
+        Rejection::NotEnoughNodes { .. } => Some("replication_factor"),
+        Rejection::OutOfRange { what, .. } => field_of(what),
+        Rejection::BadPlacement { .. } => Some("placement"),
+        _ => None,
+    };
+    error
+}
+
+/// The field of a request that a number comes from.
+fn field_of(what: &str) -> Option<&'static str> {
+    match what {
+        Rejection::REPLICATION_FACTOR => Some("replication_factor"),
+        Rejection::PARTITIONS => Some("partition_count"),
+        _ => None,
+    }
 }

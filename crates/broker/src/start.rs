@@ -515,6 +515,7 @@ fn groups_config(config: &BrokerConfig) -> varve_groups::Config {
         session_timeout_min_ms: limits::SESSION_TIMEOUT_MIN_MS.min(session_timeout_ms),
         heartbeat_interval_ms: millis(config.group_heartbeat_interval),
         group_max_size: config.group_max_size,
+        initial_rebalance_delay_ms: millis(config.group_initial_rebalance_delay),
         migration: config.group_migration,
         offsets_retention_ms: i64::try_from(millis(config.offsets_retention)).unwrap_or(i64::MAX),
         ..varve_groups::Config::default()

@@ -115,6 +115,7 @@ pub(crate) fn appended(appended: &v1::Appended) -> api::Appended {
         leader_epoch: epoch(appended.leader_epoch),
         replicas: count(appended.replicas),
         flushed_replicas: count(appended.flushed_replicas),
+        log_start: None,
     }
 }
 
@@ -345,6 +346,7 @@ pub(crate) fn listing(listing: &v1::GroupListing) -> Result<api::GroupListing> {
         state: state(listing.state),
         coordinator: NodeId(listing.coordinator_node_id),
         members: usize::try_from(listing.member_count).unwrap_or(0),
+        simple: false,
         protocol: protocol(listing.protocol),
         classic: None,
     })
@@ -363,6 +365,7 @@ pub(crate) fn group(group: v1::Group) -> Result<api::GroupInfo> {
             .into_iter()
             .map(member)
             .collect::<Result<_>>()?,
+        simple: false,
         protocol: protocol(group.protocol),
         classic: None,
     })
@@ -382,6 +385,7 @@ fn member(member: v1::GroupMember) -> Result<api::MemberInfo> {
         client_id: member.client_id.into(),
         peer: member.client_address.parse().ok(),
         member_epoch: member.member_epoch,
+        rack: member.rack,
         subscription: api::Subscription {
             topics: topics
                 .collect::<std::result::Result<_, _>>()

@@ -41,11 +41,17 @@ impl Group {
         }
     }
 
+    /// Nobody was ever a member: somebody keeps offsets by this name.
+    fn is_simple(&self) -> bool {
+        self.classic.is_none() && self.members.is_empty() && self.epoch == 0
+    }
+
     pub(crate) fn listing(&self) -> GroupListing {
         GroupListing {
             group: self.name.clone(),
             state: self.state(),
             members: self.member_count(),
+            simple: self.is_simple(),
             classic: self.classic_listing(),
         }
     }
@@ -72,6 +78,7 @@ impl Group {
                     client_id: m.client_id.clone(),
                     peer: m.peer,
                     member_epoch: classic.generation,
+                    rack: String::new(),
                     subscription: Subscription {
                         topics,
                         ..Subscription::default()
@@ -90,6 +97,7 @@ impl Group {
             assignment_epoch: classic.generation,
             assignor: "",
             members,
+            simple: false,
             classic: self.classic_listing(),
         }
     }
@@ -107,6 +115,7 @@ impl Group {
                 client_id: m.client_id.clone(),
                 peer: m.peer,
                 member_epoch: m.epoch,
+                rack: m.rack.clone(),
                 subscription: m.subscription.clone(),
                 owned: m.granted.iter().cloned().collect(),
                 target: m.target.iter().cloned().collect(),
@@ -125,6 +134,7 @@ impl Group {
             assignment_epoch: self.epoch,
             assignor: self.assignor.name(),
             members,
+            simple: self.is_simple(),
             classic: None,
         }
     }

@@ -171,6 +171,8 @@ pub struct GroupListing {
     pub state: GroupState,
     /// Number of members.
     pub members: usize,
+    /// It has offsets and never had members.
+    pub simple: bool,
     /// Set if the group speaks the classic protocol.
     pub classic: Option<ClassicListing>,
 }
@@ -203,6 +205,8 @@ pub struct GroupDescription {
     pub assignor: &'static str,
     /// Members, ordered by id.
     pub members: Vec<MemberDescription>,
+    /// It has offsets and never had members.
+    pub simple: bool,
     /// Set if the group speaks the classic protocol. Its generation is `group_epoch`.
     pub classic: Option<ClassicListing>,
 }
@@ -220,6 +224,8 @@ pub struct MemberDescription {
     pub peer: Option<SocketAddr>,
     /// Epoch.
     pub member_epoch: i32,
+    /// Rack it is in; empty if it did not say.
+    pub rack: String,
     /// Subscription.
     pub subscription: Subscription,
     /// Partitions granted and not yet given back.

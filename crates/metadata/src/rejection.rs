@@ -318,6 +318,11 @@ pub enum Rejection {
 }
 
 impl Rejection {
+    /// What is out of range where a topic wants too many or too few partitions.
+    pub const PARTITIONS: &'static str = "the number of partitions";
+    /// What is out of range where a topic wants too many or too few replicas.
+    pub const REPLICATION_FACTOR: &'static str = "the replication factor";
+
     /// Whether others may have applied what this program cannot. The node must stop: from here on it does
     /// not know the state.
     #[must_use]

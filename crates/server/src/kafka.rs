@@ -80,6 +80,7 @@ impl Bound {
             idle_max: self.config.idle_max,
             auto_create: self.config.auto_create,
             num_partitions: self.config.num_partitions,
+            default_replication_factor: self.config.default_replication_factor,
             lower_replication: self.config.lower_replication,
             drain_grace: grace,
             ..Options::default()

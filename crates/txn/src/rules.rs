@@ -405,6 +405,7 @@ impl Context<'_> {
             self.name, producer.id, producer.epoch
         );
         self.about(ErrorKind::ProducerFenced, text)
+            .with("current_producer", record.producer.id)
             .with("current_epoch", record.producer.epoch)
     }
 

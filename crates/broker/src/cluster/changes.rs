@@ -168,7 +168,7 @@ impl Registry {
             partitions: request.total,
             ..topic.info.clone()
         };
-        if request.validate_only || request.total == present {
+        if request.total == present {
             return Ok(changed);
         }
         let command = Command::AddPartitions {
@@ -176,6 +176,11 @@ impl Registry {
             total: request.total,
             placement: request.placement,
         };
+        if request.validate_only {
+            let tried = cluster
+                .look(|state| varve_metadata::apply(&mut state.clone(), command).map(|_| changed));
+            return tried.map_err(|r| rejected(&r));
+        }
         cluster.propose(command).await?;
         cluster.visible().await;
         cluster

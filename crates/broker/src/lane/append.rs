@@ -165,6 +165,7 @@ impl Lane {
                 leader_epoch: accepted.leader_epoch,
                 replicas: accepted.replicas,
                 flushed_replicas: accepted.flushed_replicas,
+                log_start: self.slots.get(&slot).map(|o| o.partition.log_start()),
             }),
             Err(rejection) => Err(match self.slots.get(&slot) {
                 Some(owned) => {

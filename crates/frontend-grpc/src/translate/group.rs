@@ -305,6 +305,7 @@ fn to_member(member: &MemberInfo) -> v1::GroupMember {
         client_id: member.client_id.to_string(),
         client_address: member.peer.map(|p| p.to_string()).unwrap_or_default(),
         member_epoch: member.member_epoch,
+        rack: member.rack.clone(),
         subscription: Some(v1::GroupSubscription {
             topics: member
                 .subscription

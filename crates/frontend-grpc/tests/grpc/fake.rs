@@ -315,6 +315,7 @@ impl Broker for Fake {
                 leader_epoch: LeaderEpoch::ZERO,
                 replicas: 1,
                 flushed_replicas: 1,
+                log_start: None,
             }
         };
         self.data.send_modify(|v| *v += 1);
@@ -692,6 +693,7 @@ impl Broker for Fake {
             },
             coordinator: NodeId(1),
             members: group.members.len(),
+            simple: false,
             protocol: GroupProtocol::Consumer,
             classic: None,
         };

@@ -22,7 +22,7 @@ use crate::wire::generated::metadata::{
     MetadataRequest, MetadataResponse, MetadataResponseBroker, MetadataResponsePartition,
     MetadataResponseTopic,
 };
-use crate::wire::{ErrorCode, Text};
+use crate::wire::{ErrorCode, Text, Uuid};
 
 /// Most partitions of one answer of `DescribeTopicPartitions`.
 const PARTITIONS_PER_ANSWER: i32 = 2_000;
@@ -64,6 +64,7 @@ fn reached<B: Broker>(shared: &Shared<B>, request: &ApiVersionsRequest) -> Error
 }
 
 /// A topic that a client asks about.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Asked {
     Named(Text),
     Id(TopicId),
@@ -104,13 +105,14 @@ pub(super) async fn metadata<B: Broker>(
         // Each once, however often it is named: an answer is no larger than the cluster.
         let mut seen = BTreeSet::new();
         for topic in request.topics.unwrap_or_default() {
-            if !seen.insert((topic.name.clone(), topic.topic_id)) {
+            // Who asks by an id leaves the name null or, as Java's client does, empty.
+            let asked = match (topic.topic_id, topic.name) {
+                (Uuid::ZERO, Some(name)) => Asked::Named(name),
+                (id, _) => Asked::Id(TopicId(id.0)),
+            };
+            if !seen.insert(asked.clone()) {
                 continue;
             }
-            let asked = match topic.name {
-                Some(name) => Asked::Named(name),
-                None => Asked::Id(TopicId(topic.topic_id.0)),
-            };
             topics.push(one(shared, call, &endpoints, asked, create).await);
         }
     }
@@ -326,6 +328,8 @@ pub(super) fn describe_topic_partitions<B: Broker>(
         return response;
     };
     let endpoints = shared.endpoints();
+    // This call has no word for whether they are wanted.
+    let operations = operations::told(true, operations::TOPIC);
     let mut names: Vec<&str> = match request.topics.is_empty() {
         true => known.all.iter().map(|t| t.name.as_str()).collect(),
         false => request.topics.iter().map(|t| t.name.as_str()).collect(),
@@ -344,9 +348,14 @@ pub(super) fn describe_topic_partitions<B: Broker>(
             skip = 0;
         }
         let Some(info) = known.get(name) else {
+            let error = match topic_name(&Text::from(name)) {
+                Ok(_) => ErrorCode::UnknownTopicOrPartition,
+                Err(error) => error,
+            };
             response.topics.push(DescribeTopicPartitionsResponseTopic {
-                error_code: ErrorCode::UnknownTopicOrPartition.code(),
+                error_code: error.code(),
                 name: Some(Text::from(name)),
+                topic_authorized_operations: operations,
                 ..DescribeTopicPartitionsResponseTopic::default()
             });
             continue;
@@ -368,6 +377,7 @@ pub(super) fn describe_topic_partitions<B: Broker>(
             topic_id: uuid(info.id),
             is_internal: info.name.is_internal(),
             partitions: shown.iter().map(of).collect(),
+            topic_authorized_operations: operations,
             ..DescribeTopicPartitionsResponseTopic::default()
         });
         left -= shown.len();

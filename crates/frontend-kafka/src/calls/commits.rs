@@ -1,10 +1,14 @@
 //! Committed offsets: written, by members, by transactions and by those without a group's membership; read, and removed.
+//!
+//! Invariant: a committed offset is a place in a log. Where a client commits the name of one (-1, -2), the place that the
+//! name means at that time is committed.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use varve_broker_api::{
-    Broker, CommitOffsets, CommitTransactionOffsets, CommittedOffset, Error, GetOffsets,
-    OffsetCommit,
+    Broker, CommitOffsets, CommitTransactionOffsets, CommittedOffset, Context, Error, Forward,
+    GetOffsets, Isolation, OffsetCommit, OffsetQuery, Position,
 };
 use varve_types::{
     ErrorKind, MemberId, Offset, PartitionId, ProducerId, TopicId, TopicName, TopicPartition,
@@ -33,6 +37,10 @@ use crate::wire::generated::txn_offset_commit::{
 };
 use crate::wire::{ErrorCode, Text, Uuid};
 
+/// Names of places, which KafkaJS commits where its consumer has lost its own, and which `resetOffsets` of its admin client
+/// means.
+const LATEST: i64 = -1;
+const EARLIEST: i64 = -2;
 /// From this version on `OffsetCommit` and `OffsetFetch` name topics by their ids.
 const BY_ID_FROM: i16 = 10;
 /// From this version on `TxnOffsetCommit` does so, and members of the protocol of KIP-848 are told in its terms.
@@ -68,18 +76,28 @@ struct Commit<'a> {
     metadata: &'a Option<Text>,
 }
 
+/// What is to be committed, and if its offset is the name of a place, which.
 fn commit(
     topic: &Result<TopicName, ErrorCode>,
     of: &Commit<'_>,
-) -> Result<OffsetCommit, ErrorCode> {
+) -> Result<(OffsetCommit, Option<Position>), ErrorCode> {
     let topic = topic.clone()?;
     let number = partition(of.number).ok_or(ErrorCode::UnknownTopicOrPartition)?;
-    Ok(OffsetCommit {
+    let (offset, place) = match of.offset {
+        LATEST => (Offset::ZERO, Some(Position::Latest)),
+        EARLIEST => (Offset::ZERO, Some(Position::Earliest)),
+        offset => (
+            Offset::new(offset).ok_or(ErrorCode::OffsetOutOfRange)?,
+            None,
+        ),
+    };
+    let commit = OffsetCommit {
         partition: TopicPartition::new(topic, number),
-        offset: Offset::new(of.offset).ok_or(ErrorCode::OffsetOutOfRange)?,
-        leader_epoch: epoch(of.epoch),
+        offset,
+        leader_epoch: epoch(of.epoch).filter(|_| place.is_none()),
         metadata: of.metadata.as_ref().map_or("", Text::as_str).to_owned(),
-    })
+    };
+    Ok((commit, place))
 }
 
 /// Commits of a request: those that can be made, and for each what is known of it.
@@ -88,14 +106,56 @@ struct Commits {
     wanted: Vec<OffsetCommit>,
     /// Which of the wanted ones, or why none, in the order of the request.
     places: Vec<Result<usize, ErrorCode>>,
+    /// Wanted ones whose offsets are to be looked up, and which of the request they are.
+    named: Vec<(usize, OffsetCommit, Position)>,
 }
 
 impl Commits {
-    fn add(&mut self, commit: Result<OffsetCommit, ErrorCode>) {
-        self.places.push(commit.map(|commit| {
-            self.wanted.push(commit);
-            self.wanted.len() - 1
-        }));
+    fn add(&mut self, commit: Result<(OffsetCommit, Option<Position>), ErrorCode>) {
+        let place = match commit {
+            Ok((commit, None)) => self.want(commit),
+            Ok((commit, Some(position))) => {
+                self.named.push((self.places.len(), commit, position));
+                Err(ErrorCode::UnknownServerError)
+            }
+            Err(error) => Err(error),
+        };
+        self.places.push(place);
+    }
+
+    fn want(&mut self, commit: OffsetCommit) -> Result<usize, ErrorCode> {
+        self.wanted.push(commit);
+        Ok(self.wanted.len() - 1)
+    }
+
+    /// Asks the leaders, whichever nodes they are, where the named places are.
+    async fn look_up<B: Broker>(&mut self, shared: &Shared<B>, call: &Call) {
+        let named = std::mem::take(&mut self.named);
+        if named.is_empty() {
+            return;
+        }
+        let ctx = Context {
+            forward: Some(Arc::new(Forward::default())),
+            ..call.ctx.clone()
+        };
+        let query = |(_, commit, position): &(usize, OffsetCommit, Position)| OffsetQuery {
+            partition: commit.partition.clone(),
+            position: Some(*position),
+            with_time: false,
+            isolation: Isolation::Uncommitted,
+        };
+        let queries = named.iter().map(query).collect();
+        let found = shared.broker.list_offsets(&ctx, queries).await;
+        for ((at, commit, _), found) in named.into_iter().zip(found) {
+            self.places[at] = match found.map(|found| found.offset) {
+                Ok(Some(offset)) => self.want(OffsetCommit { offset, ..commit }),
+                Ok(None) => Err(ErrorCode::UnknownServerError),
+                Err(error) => {
+                    shared.count(&error);
+                    Err(group_code(&error))
+                }
+            };
+        }
     }
 }
 
@@ -177,6 +237,7 @@ pub(super) async fn commit_offsets<B: Broker>(
             commits.add(commit(&name, &of));
         }
     }
+    commits.look_up(shared, call).await;
     let alone = request.member_id.is_empty();
     let code = |error: &Error| match error.kind {
         // The group has members, and this is none of them.
@@ -187,7 +248,7 @@ pub(super) async fn commit_offsets<B: Broker>(
         }
         _ => group_code(error),
     };
-    let Commits { wanted, places } = commits;
+    let Commits { wanted, places, .. } = commits;
     let prepared = || -> Result<CommitOffsets, ErrorCode> {
         let epoch = request.generation_id_or_member_epoch;
         Ok(CommitOffsets {
@@ -258,13 +319,14 @@ pub(super) async fn commit_in_transaction<B: Broker>(
             commits.add(commit(&name, &of));
         }
     }
+    commits.look_up(shared, call).await;
     let code = |error: &Error| match error.kind {
         ErrorKind::StaleMemberEpoch if by_id && !in_classic_terms(error) => {
             ErrorCode::StaleMemberEpoch
         }
-        _ => super::transactions::offsets_code(call, error),
+        _ => super::transactions::offsets_code(error),
     };
-    let Commits { wanted, places } = commits;
+    let Commits { wanted, places, .. } = commits;
     let prepared = || -> Result<CommitTransactionOffsets, ErrorCode> {
         Ok(CommitTransactionOffsets {
             id: names::transactional(request.transactional_id.as_str())

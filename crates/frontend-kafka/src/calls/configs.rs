@@ -27,10 +27,11 @@ const SET_IN_FILE: i8 = 4;
 const BUILT_IN: i8 = 5;
 
 /// What is told of a node.
-const NODE_KEYS: [&str; 4] = [
+const NODE_KEYS: [&str; 5] = [
     "advertised.listeners",
     "auto.create.topics.enable",
     "broker.id",
+    "default.replication.factor",
     "num.partitions",
 ];
 
@@ -126,10 +127,14 @@ fn node<B: Broker>(
         return Err(Error::invalid("resource_name", text));
     }
     let auto = shared.options.auto_create.to_string();
+    let nodes = shared.broker.nodes().len().clamp(1, 3);
+    let replicas = shared.options.default_replication_factor;
+    let replicas = replicas.unwrap_or(i32::try_from(nodes).unwrap_or(1));
     let values = [
         shared.options.advertised.clone(),
         auto,
         shared.node.to_string(),
+        replicas.to_string(),
         shared.options.num_partitions.to_string(),
     ];
     let mut entries = Vec::new();

@@ -155,13 +155,13 @@ pub(super) async fn list<B: Broker>(
     );
     let listed = |group: &GroupListing| ListedGroup {
         group_id: Text::from(names::decoded(group.group.as_str())),
-        protocol_type: protocol_type(group.classic.as_ref()),
+        protocol_type: protocol_type(group.classic.as_ref(), group.simple),
         group_state: Text::from_static(state(group.state, group.classic.as_ref())),
-        group_type: Text::from_static(kind(group.protocol)),
+        group_type: Text::from_static(kind(group.protocol, group.simple)),
     };
     let wanted = all.iter().filter(|group| {
         among(&states, state(group.state, group.classic.as_ref()))
-            && among(&types, kind(group.protocol))
+            && among(&types, kind(group.protocol, group.simple))
     });
     ListGroupsResponse {
         groups: wanted.map(listed).collect(),
@@ -209,9 +209,13 @@ pub(super) async fn describe_classic<B: Broker>(
         match found {
             Ok(found) => {
                 let of = found.classic.as_ref();
-                let protocol = of.map_or(found.assignor.as_str(), |of| of.protocol.as_str());
+                let protocol = match of {
+                    Some(of) => of.protocol.as_str(),
+                    None if found.simple => "",
+                    None => found.assignor.as_str(),
+                };
                 described.group_state = Text::from_static(state(found.state, of));
-                described.protocol_type = protocol_type(of);
+                described.protocol_type = protocol_type(of, found.simple);
                 described.protocol_data = Text::from(protocol);
                 described.members = found.members.iter().map(classic_member).collect();
             }
@@ -266,8 +270,8 @@ pub(super) async fn describe_consumer<B: Broker>(
     let mut groups = Vec::with_capacity(request.group_ids.len());
     for name in request.group_ids {
         let found = match group(shared, call, &name).await {
-            Ok(found) if found.protocol == GroupProtocol::Classic => {
-                let text = "its members speak the classic protocol";
+            Ok(found) if found.protocol == GroupProtocol::Classic || found.simple => {
+                let text = "it is no group of the consumer protocol: it has offsets only, or members of the classic protocol";
                 Err((ErrorCode::GroupIdNotFound, Some(Text::from_static(text))))
             }
             found => found,
@@ -315,7 +319,9 @@ fn consumer_member(call: &Call, topics: &Topics, member: &MemberInfo) -> consume
     consumer::Member {
         member_id: Text::from(names::decoded(member.member.as_str())),
         instance_id: member.instance.as_deref().map(Text::from),
-        rack_id: None,
+        rack_id: Some(member.rack.as_str())
+            .filter(|rack| !rack.is_empty())
+            .map(Text::from),
         member_epoch: member.member_epoch,
         client_id: Text::from(&*member.client_id),
         client_host: host(member),

@@ -13,8 +13,8 @@ use varve_broker_api::{
     Appended, Broker, Error, InitProducer, InitTransactions, LeaderHint, OffsetQuery, Produce,
 };
 use varve_types::{
-    Acks, ErrorKind, PartitionId, ProducerId, TopicId, TopicName, TopicPartition, TransactionalId,
-    limits,
+    Acks, ErrorKind, Offset, PartitionId, ProducerId, TopicId, TopicName, TopicPartition,
+    TransactionalId, limits,
 };
 
 use super::blamed::blamed;
@@ -36,8 +36,6 @@ const TIMEOUT_MAX: Duration = Duration::from_mins(10);
 const BY_ID_FROM: i16 = 13;
 /// From this version on a leader is named beside the error.
 const LEADER_FROM: i16 = 10;
-/// From this version on producers know the code of a transaction that they must abort.
-const ABORTABLE_FROM: i16 = 11;
 /// From this version on the partition's leader registers it in the transaction.
 const REGISTERS_FROM: i16 = 12;
 
@@ -225,10 +223,10 @@ async fn take<B: Broker>(
         Ok(Ok(receipt)) => Ok(receipt),
         Ok(Err(error)) => Err(Refused {
             records: blamed(&error, keyless).await,
-            ..refused(shared, call, &error)
+            ..refused(shared, &error)
         }),
         // The broker had no room in time: nothing was appended.
-        Err(_) => Err(refused(shared, call, &no_room(topic, number))),
+        Err(_) => Err(refused(shared, &no_room(topic, number))),
     }
 }
 
@@ -240,12 +238,14 @@ fn no_room(topic: &TopicName, partition: PartitionId) -> Error {
 }
 
 /// An error of the broker in the words of this API.
-fn refused<B: Broker>(shared: &Shared<B>, call: &Call, error: &Error) -> Refused {
+fn refused<B: Broker>(shared: &Shared<B>, error: &Error) -> Refused {
     shared.count(error);
     let timestamp = error.metadata.iter().any(|(key, _)| *key == "timestamp");
     let code = match error.kind {
         ErrorKind::InvalidRecord if timestamp => ErrorCode::InvalidTimestamp,
-        ErrorKind::ProducerFenced => ErrorCode::InvalidProducerEpoch,
+        ErrorKind::ProducerFenced | ErrorKind::TransactionAborted => {
+            ErrorCode::InvalidProducerEpoch
+        }
         // Nothing was appended, and producers repeat it by themselves.
         ErrorKind::Throttled
         | ErrorKind::ConcurrentTransactions
@@ -255,9 +255,6 @@ fn refused<B: Broker>(shared: &Shared<B>, call: &Call, error: &Error) -> Refused
             ErrorCode::NotLeaderOrFollower
         }
         ErrorKind::TransactionNotFound => ErrorCode::InvalidProducerIdMapping,
-        ErrorKind::TransactionAborted if call.version() < ABORTABLE_FROM => {
-            ErrorCode::InvalidProducerEpoch
-        }
         // Internal topics are the server's to write.
         ErrorKind::PolicyViolation => ErrorCode::InvalidTopicException,
         kind => code(kind),
@@ -285,7 +282,7 @@ async fn answer_topic<B: Broker>(
             Taken::Refused(refused) => Err(refused),
             Taken::Waits(receipt) => match timeout_at(until, receipt).await {
                 Ok(Ok(appended)) => Ok(appended),
-                Ok(Err(error)) => Err(refused(shared, call, &error)),
+                Ok(Err(error)) => Err(refused(shared, &error)),
                 Err(_) => Err(ErrorCode::RequestTimedOut.into()),
             },
         };
@@ -308,7 +305,8 @@ async fn answer_part<B: Broker>(
     };
     let refused = match outcome {
         Ok(appended) => {
-            answer.base_offset = appended.base_offset.map_or(-1, |offset| offset.get());
+            answer.base_offset = appended.base_offset.map_or(-1, Offset::get);
+            answer.log_start_offset = appended.log_start.map_or(-1, Offset::get);
             if stamped {
                 answer.log_append_time_ms = appended.append_time_ms;
             }

@@ -136,6 +136,10 @@ fn creation<B: Broker>(
         .map_err(|error| Error::invalid("topic", error.to_string()))?;
     let mut placement = BTreeMap::new();
     for given in &topic.assignments {
+        if given.broker_ids.is_empty() {
+            let text = format!("partition {} is placed nowhere", given.partition_index);
+            return Err(Error::invalid("placement", text));
+        }
         let nodes = given.broker_ids.iter().copied().map(NodeId).collect();
         if placement.insert(given.partition_index, nodes).is_some() {
             let text = format!("partition {} is placed twice", given.partition_index);

@@ -14,7 +14,7 @@ use varve_types::{ErrorKind, GroupName, PartitionId, ProducerId, TopicPartition,
 use super::Call;
 use crate::shared::Shared;
 use crate::translate::group::{by_topic, group_code, in_classic_terms};
-use crate::translate::{code, names, partition, topic_name};
+use crate::translate::{code, mentioned, names, partition, topic_name};
 use crate::wire::generated::add_offsets_to_txn::{AddOffsetsToTxnRequest, AddOffsetsToTxnResponse};
 use crate::wire::generated::add_partitions_to_txn::{
     AddPartitionsToTxnPartitionResult, AddPartitionsToTxnRequest, AddPartitionsToTxnResponse,
@@ -30,8 +30,6 @@ const ENDS_V2_FROM: i16 = 5;
 pub(super) const COMMITS_V2_FROM: i16 = 5;
 /// From this version on producers know a code of its own for a session that is over.
 const FENCED_FROM: i16 = 2;
-/// From this version on (the same for the calls that have it) they know that of a transaction that they must abort.
-const ABORTABLE_FROM: i16 = 4;
 
 /// The kind of transaction that a call is about.
 pub(super) fn version_of(call: &Call, second_from: i16) -> TransactionVersion {
@@ -46,8 +44,6 @@ fn transaction_code(error: &Error) -> ErrorCode {
         ErrorKind::UnknownProducer | ErrorKind::TransactionNotFound => {
             ErrorCode::InvalidProducerIdMapping
         }
-        // What was aborted without the producer's doing is lost to it; it aborts on its side and goes on.
-        ErrorKind::TransactionAborted => ErrorCode::TransactionAbortable,
         // That it is the coordinator's log that lacks replicas is none of the client's business: producers call again
         // upon this, and give their transaction up upon that.
         ErrorKind::LeaderNotAvailable
@@ -61,29 +57,31 @@ fn transaction_code(error: &Error) -> ErrorCode {
     }
 }
 
-/// The code of an error about a producer's own transaction, as far as its version has it.
-fn producers_code(call: &Call, error: &Error) -> ErrorCode {
+/// The code of an error about a producer's own transaction, as far as its version has it. That it was aborted without the
+/// producer's doing is the end of the session, as in Kafka: Java's client would hear of any other code for ever, since it asks for
+/// the abort of what it cannot commit.
+fn producers_code(call: &Call, producer: ProducerId, error: &Error) -> ErrorCode {
     let over = match call.version() {
         FENCED_FROM.. => ErrorCode::ProducerFenced,
         _ => ErrorCode::InvalidProducerEpoch,
     };
+    let present = mentioned::<i64>(error, "current_producer");
     match error.kind {
-        ErrorKind::ProducerFenced => over,
-        ErrorKind::TransactionAborted if call.version() < ABORTABLE_FROM => over,
+        ErrorKind::ProducerFenced if present.is_some_and(|id| id != producer.id) => {
+            ErrorCode::InvalidProducerIdMapping
+        }
+        ErrorKind::ProducerFenced | ErrorKind::TransactionAborted => over,
         _ => transaction_code(error),
     }
 }
 
 /// The code of an error about offsets in a transaction.
-pub(super) fn offsets_code(call: &Call, error: &Error) -> ErrorCode {
+pub(super) fn offsets_code(error: &Error) -> ErrorCode {
     match error.kind {
-        ErrorKind::TransactionAborted if call.version() < ABORTABLE_FROM => {
-            ErrorCode::InvalidProducerEpoch
-        }
+        ErrorKind::TransactionAborted => ErrorCode::InvalidProducerEpoch,
         ErrorKind::ProducerFenced
         | ErrorKind::UnknownProducer
         | ErrorKind::TransactionNotFound
-        | ErrorKind::TransactionAborted
         | ErrorKind::InvalidTransactionState
         | ErrorKind::ConcurrentTransactions => transaction_code(error),
         _ if in_classic_terms(error) => group_code(error),
@@ -197,7 +195,7 @@ async fn add<B: Broker>(
     let added = shared.broker.add_to_transaction(&call.ctx, wanted).await;
     added.err().map(|error| {
         shared.count(&error);
-        producers_code(call, &error)
+        producers_code(call, producer, &error)
     })
 }
 
@@ -236,12 +234,13 @@ pub(super) async fn end<B: Broker>(
     let Ok(id) = names::transactional(request.transactional_id.as_str()) else {
         return refused(ErrorCode::InvalidProducerIdMapping);
     };
+    let producer = ProducerId {
+        id: request.producer_id,
+        epoch: request.producer_epoch,
+    };
     let wanted = EndTransaction {
         id,
-        producer: ProducerId {
-            id: request.producer_id,
-            epoch: request.producer_epoch,
-        },
+        producer,
         commit: request.committed,
         version: version_of(call, ENDS_V2_FROM),
     };
@@ -253,7 +252,7 @@ pub(super) async fn end<B: Broker>(
         },
         Err(error) => {
             shared.count(&error);
-            refused(producers_code(call, &error))
+            refused(producers_code(call, producer, &error))
         }
     }
 }

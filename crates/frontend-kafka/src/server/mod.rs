@@ -54,6 +54,8 @@ pub struct Options {
     pub auto_create: bool,
     /// Partitions of topics that name no number, as clients are told.
     pub num_partitions: i32,
+    /// Replicas of topics that name no number, as clients are told; `None`: 3, or as many as there are nodes.
+    pub default_replication_factor: Option<i32>,
     /// Whether more replicas than there are nodes become as many as there are nodes.
     pub lower_replication: bool,
 }
@@ -71,6 +73,7 @@ impl Default for Options {
             drain_grace: Duration::from_secs(10),
             auto_create: false,
             num_partitions: 1,
+            default_replication_factor: None,
             lower_replication: false,
         }
     }

@@ -50,7 +50,7 @@ pub const fn code(kind: ErrorKind) -> ErrorCode {
         ErrorKind::GroupProtocolMismatch => ErrorCode::InconsistentGroupProtocol,
         ErrorKind::TransactionNotFound => ErrorCode::TransactionalIdNotFound,
         ErrorKind::InvalidTransactionState => ErrorCode::InvalidTxnState,
-        ErrorKind::TransactionAborted => ErrorCode::TransactionAbortable,
+        ErrorKind::TransactionAborted => ErrorCode::InvalidProducerEpoch,
         ErrorKind::ConcurrentTransactions => ErrorCode::ConcurrentTransactions,
     }
 }

@@ -23,19 +23,20 @@ pub fn state(state: GroupState, classic: Option<&ClassicGroup>) -> &'static str 
 
 /// What members of a group do together, as they call it.
 #[must_use]
-pub fn protocol_type(classic: Option<&ClassicGroup>) -> Text {
+pub fn protocol_type(classic: Option<&ClassicGroup>, simple: bool) -> Text {
     match classic {
         Some(classic) => Text::from(classic.protocol_type.as_str()),
+        None if simple => Text::default(),
         None => Text::from_static("consumer"),
     }
 }
 
-/// The protocol of a group as clients show it.
+/// The protocol of a group as clients show it. One that never had members (`simple`) is a classic group without a protocol.
 #[must_use]
-pub const fn kind(protocol: GroupProtocol) -> &'static str {
+pub const fn kind(protocol: GroupProtocol, simple: bool) -> &'static str {
     match protocol {
-        GroupProtocol::Classic => "classic",
-        GroupProtocol::Consumer => "consumer",
+        GroupProtocol::Consumer if !simple => "consumer",
+        GroupProtocol::Classic | GroupProtocol::Consumer => "classic",
     }
 }
 

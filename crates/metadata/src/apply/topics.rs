@@ -32,9 +32,14 @@ pub(super) fn create(state: &mut State, topic: CreateTopic) -> Result<Event, Rej
     check_texts("a topic label", &labels)?;
     let rules = Rules::of(&configs)?;
     let most = limits::PARTITIONS_PER_TOPIC_MAX.into();
-    range("the number of partitions", topic.partitions.into(), 1, most)?;
+    range(Rejection::PARTITIONS, topic.partitions.into(), 1, most)?;
     let most = limits::REPLICATION_FACTOR_MAX.into();
-    range("the replication factor", replication_factor.into(), 1, most)?;
+    range(
+        Rejection::REPLICATION_FACTOR,
+        replication_factor.into(),
+        1,
+        most,
+    )?;
     let new = (0, topic.partitions);
     let replicas = place(state, &name, new, replication_factor, &topic.placement)?;
     check_node_load(state, &replicas)?;
@@ -96,7 +101,7 @@ pub(super) fn add_partitions(
         });
     }
     let most = limits::PARTITIONS_PER_TOPIC_MAX;
-    range("the number of partitions", total.into(), 1, most.into())?;
+    range(Rejection::PARTITIONS, total.into(), 1, most.into())?;
     let new = (found, total);
     let replicas = place(state, &name, new, topic.replication_factor, placement)?;
     check_node_load(state, &replicas)?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use varve_tls::ServerFiles;
 
-use super::resolve::{Reader, TlsKeys, advertised, num_partitions, server_tls};
+use super::resolve::{Reader, TlsKeys, advertised, num_partitions, replication_factor, server_tls};
 use super::settings::ConfigError;
 
 const TLS: TlsKeys = TlsKeys {
@@ -33,6 +33,8 @@ pub struct Kafka {
     pub auto_create: bool,
     /// Partitions of topics that name no number.
     pub num_partitions: i32,
+    /// Replicas of topics that name no number; `None`: 3, or as many as there are nodes.
+    pub default_replication_factor: Option<i32>,
     /// Whether more replicas than there are nodes become as many as there are nodes.
     pub lower_replication: bool,
 }
@@ -66,6 +68,7 @@ pub(super) fn resolve(r: &Reader<'_>) -> Result<Option<Kafka>, ConfigError> {
         idle_max,
         auto_create,
         num_partitions: num_partitions(r)?,
+        default_replication_factor: replication_factor(r)?,
         lower_replication,
     }))
 }

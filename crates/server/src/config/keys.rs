@@ -41,6 +41,7 @@ keys! {
     "fetch.max.bytes", "50MiB", "a size from 1KiB to 50MiB", "Largest answer of a fetch.";
     "group.consumer.migration.policy", "bidirectional", "bidirectional, upgrade, downgrade or disabled", "Which way a group with members may pass between the classic and the consumer protocol: upgrade lets members of the consumer protocol into a classic group, downgrade makes a group classic again when the last of them is gone; disabled keeps each protocol's members out of the other's groups. Groups without members pass freely.";
     "group.heartbeat.interval.ms", "5000", "100 to 60000", "Interval of group heartbeats.";
+    "group.initial.rebalance.delay.ms", "500", "0 to 60000", "A group of the classic protocol that begins waits this long for members that start together; 0 gives the first one everything at once.";
     "group.max.size", "1000", "1 to 1000", "Most members of a group.";
     "group.session.timeout.ms", "45000", "500 to 1800000", "Silence after which a group member is expelled.";
     "http.address", "0.0.0.0:8277", "HOST:PORT", "Listener of metrics and health.";

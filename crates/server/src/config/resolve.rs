@@ -381,7 +381,7 @@ pub(super) fn num_partitions(r: &Reader<'_>) -> Result<i32, ConfigError> {
     Ok(i32::try_from(count).unwrap_or(i32::MAX))
 }
 
-fn replication_factor(r: &Reader<'_>) -> Result<Option<i32>, ConfigError> {
+pub(super) fn replication_factor(r: &Reader<'_>) -> Result<Option<i32>, ConfigError> {
     if r.text("default.replication.factor").is_none() {
         return Ok(None);
     }
@@ -448,6 +448,7 @@ fn broker(r: &Reader<'_>, settings: &Settings, node: NodeId) -> Result<BrokerCon
         ),
         group_session_timeout: r.millis("group.session.timeout.ms", 500, 1_800_000)?,
         group_heartbeat_interval: r.millis("group.heartbeat.interval.ms", 100, 60_000)?,
+        group_initial_rebalance_delay: r.millis("group.initial.rebalance.delay.ms", 0, 60_000)?,
         group_migration: r.parse("group.consumer.migration.policy", |t| t.parse().ok())?,
         group_max_size: size(r.number("group.max.size", 1, limits::GROUP_MAX_MEMBERS as u64)?),
         ..BrokerConfig::new(data_dir, ClusterId::default(), node)
