@@ -5,7 +5,7 @@ use varve_frontend_kafka::wire::generated::create_partitions::{
     CreatePartitionsRequest, CreatePartitionsTopic,
 };
 use varve_frontend_kafka::wire::generated::create_topics::{
-    CreatableTopic, CreatableTopicConfig, CreateTopicsRequest,
+    CreatableReplicaAssignment, CreatableTopic, CreatableTopicConfig, CreateTopicsRequest,
 };
 use varve_frontend_kafka::wire::generated::delete_topics::{DeleteTopicState, DeleteTopicsRequest};
 use varve_frontend_kafka::wire::generated::describe_cluster::DescribeClusterRequest;
@@ -126,6 +126,15 @@ async fn what_cannot_be_made_is_refused_by_the_protocols_codes() {
         assert_eq!(response.topics[0].error_code, code.code(), "{response:?}");
         assert!(response.topics[0].error_message.is_some());
     }
+    let placed = CreatableReplicaAssignment {
+        partition_index: 0,
+        broker_ids: vec![1, 2],
+    };
+    let mut two = creation("a", -1, -1);
+    two.topics[0].assignments = vec![placed];
+    let response = ask!(client, 7, CreateTopics, two);
+    let assignment = ErrorCode::InvalidReplicaAssignment.code();
+    assert_eq!(response.topics[0].error_code, assignment, "{response:?}");
     let mut dry = creation("dry", 1, 1);
     dry.validate_only = true;
     assert_eq!(ask!(client, 7, CreateTopics, dry).topics[0].error_code, 0);

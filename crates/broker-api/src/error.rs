@@ -12,6 +12,7 @@ pub const METADATA_KEYS: &[&str] = &[
     "appended",
     "config",
     "current_epoch",
+    "current_producer",
     "expected_sequence",
     "feature",
     "format",

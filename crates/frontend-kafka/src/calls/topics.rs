@@ -83,6 +83,7 @@ async fn create_one<B: Broker>(
     validate_only: bool,
 ) -> CreatableTopicResult {
     let name = topic.name.clone();
+    let is_placed = !topic.assignments.is_empty();
     let made = match creation(shared, topic, validate_only) {
         Ok(request) => shared.broker.create_topic(&call.ctx, request).await,
         Err(error) => Err(error),
@@ -98,9 +99,16 @@ async fn create_one<B: Broker>(
         },
         Err(error) => {
             shared.count(&error);
+            let code = match creation_code(&error) {
+                // The number of replicas was not given but follows from where they are to be.
+                ErrorCode::InvalidReplicationFactor if is_placed => {
+                    ErrorCode::InvalidReplicaAssignment
+                }
+                code => code,
+            };
             CreatableTopicResult {
                 name,
-                error_code: creation_code(&error).code(),
+                error_code: code.code(),
                 error_message: sentence(&error),
                 ..CreatableTopicResult::default()
             }
