@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{future::Future, sync::Arc};
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -13,6 +13,7 @@ use varve_types::{
     ProducerId, TopicId, TopicName, TopicPartition, TransactionalId,
 };
 
+use crate::fake_groups::{Group, Member, no_group, reply, unknown};
 use crate::fake_log::{Part, at, find, stable};
 use crate::fake_transactions::Transactions;
 
@@ -20,20 +21,6 @@ use crate::fake_transactions::Transactions;
 struct Topic {
     info: TopicInfo,
     parts: Vec<Part>,
-}
-
-#[derive(Debug, Default)]
-struct Member {
-    epoch: i32,
-    topics: Vec<TopicName>,
-    owned: BTreeSet<TopicPartition>,
-}
-
-#[derive(Debug, Default)]
-struct Group {
-    epoch: i32,
-    members: BTreeMap<MemberId, Member>,
-    offsets: BTreeMap<TopicPartition, Offset>,
 }
 
 #[derive(Debug, Default)]
@@ -247,32 +234,6 @@ fn read_one(
         leader_epoch: LeaderEpoch::ZERO,
         aborted: Vec::new(),
     })
-}
-
-impl Group {
-    /// What a member may own now: its share, less what others have not given up.
-    fn may_own(
-        &self,
-        member: &MemberId,
-        topics: &BTreeMap<TopicName, Topic>,
-    ) -> BTreeSet<TopicPartition> {
-        let index = self.members.keys().position(|m| m == member).unwrap();
-        let mut share = BTreeSet::new();
-        for topic in &self.members[member].topics {
-            let count = topics.get(topic).map_or(0, |t| t.parts.len());
-            for n in (0..count).filter(|n| n % self.members.len() == index) {
-                let tp = TopicPartition::new(topic.clone(), PartitionId(i32::try_from(n).unwrap()));
-                let held = self
-                    .members
-                    .iter()
-                    .any(|(id, m)| id != member && m.owned.contains(&tp));
-                if !held {
-                    share.insert(tp);
-                }
-            }
-        }
-        share
-    }
 }
 
 type Receipt = Pin<Box<dyn Future<Output = Result<Appended>> + Send>>;
@@ -602,7 +563,8 @@ impl Broker for Fake {
                 news |= member.owned != owned;
                 member.owned.clone_from(&owned);
                 member.epoch = group.epoch;
-                let may_own = group.may_own(&request.member, topics);
+                let count = |topic: &TopicName| topics.get(topic).map_or(0, |t| t.parts.len());
+                let may_own = group.may_own(&request.member, count);
                 let differs = (may_own != owned).then(|| may_own.into_iter().collect::<Vec<_>>());
                 // What others wait for is held until they are told.
                 if let Some(list) = &differs {
@@ -782,21 +744,4 @@ impl Broker for Fake {
             Err(_) => std::future::pending().await,
         }
     }
-}
-
-fn reply(member_epoch: i32, assignment: Option<Vec<TopicPartition>>) -> HeartbeatReply {
-    HeartbeatReply {
-        member_epoch,
-        assignment,
-        heartbeat_interval: Duration::from_secs(2),
-        session_timeout: Duration::from_secs(30),
-    }
-}
-
-fn unknown() -> Error {
-    Error::new(ErrorKind::UnknownMember, "not a member")
-}
-
-fn no_group() -> Error {
-    Error::new(ErrorKind::GroupNotFound, "no such group")
 }

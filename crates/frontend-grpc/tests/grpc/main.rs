@@ -5,6 +5,7 @@
 mod admin;
 mod consume;
 mod fake;
+mod fake_groups;
 mod fake_log;
 mod fake_transactions;
 mod operations;
