@@ -27,7 +27,7 @@ const fn remark(key: ApiKey) -> &'static str {
         ApiKey::GetTelemetrySubscriptions => "nothing of what clients measure is wanted (KIP-714)",
         ApiKey::PushTelemetry => "what comes all the same is dropped",
         ApiKey::AddPartitionsToTxn => "later ones are for brokers among themselves",
-        ApiKey::ListTransactions => "by state and producer",
+        ApiKey::ListTransactions => "by state, producer, how long they are open, and a pattern",
         ApiKey::JoinGroup | ApiKey::SyncGroup | ApiKey::Heartbeat | ApiKey::LeaveGroup => {
             "the classic protocol of groups; a group may have members of both (`group.consumer.migration.policy`)"
         }
