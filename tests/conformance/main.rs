@@ -23,6 +23,7 @@ mod data_dir;
 mod fetch_stream;
 mod groups;
 mod health;
+mod metrics;
 mod python;
 mod raw;
 mod raw_client;

@@ -1,6 +1,7 @@
 //! Automation: `cargo xtask check` is everything that must hold before a change lands, the same here and
 //! in CI. Needs nothing of the product and nothing but the standard library; never needed to build.
 
+mod check;
 mod fuzz;
 mod kafka;
 mod upgrade;
@@ -13,7 +14,9 @@ const HELP: &str = "\
 Usage: cargo xtask <command>
 
 Commands:
-  check [--skip-tests]  format, lints, tests, documentation, dependencies: what CI runs
+  check [--skip-tests]  format, tests, lints, documentation, dependencies: what CI runs
+  check --quick         format, lints and unit tests of the crates that differ from main: about a minute
+  test [ARGUMENTS]      the tests, by cargo-nextest where it is installed, with the program built beforehand
   chaos [OPTIONS]       one history of real processes under faults and its verdict; --help tells more
   servers SEED [SECONDS]  one seed of whole servers in simulated time, with everything that they say
   long [NAME]           the long suites, each one command; without NAME all of them
@@ -21,11 +24,14 @@ Commands:
   help                  this text
 
 check runs, in this order, and stops at the first failure:
-  fmt     cargo fmt --all --check
-  clippy  cargo clippy --workspace --all-targets --locked -- -D warnings
-  test    cargo test --workspace --locked (includes the tidy test of layers and absences)
-  doc     cargo doc --workspace --no-deps --locked, warnings are errors
-  deny    cargo deny check, if cargo-deny is installed
+  fmt      cargo fmt --all --check
+  build    cargo test --workspace --no-run, then the programs
+  test     cargo nextest run --workspace where it is installed, otherwise cargo test --workspace; the tidy test of
+           layers, absences and words is one of them
+  doctest  the examples in the documentation
+  clippy   cargo clippy --workspace --all-targets --locked -- -D warnings
+  doc      cargo doc --workspace --no-deps --locked, warnings are errors
+  deny     cargo deny check, if cargo-deny is installed
 
 long suites:
   kill    1 GiB of real text through a node that is killed again and again, read back and compared
@@ -216,46 +222,14 @@ struct Step<'a> {
     environment: &'a [(&'a str, &'a str)],
 }
 
-const FMT: Step = Step {
-    name: "fmt",
-    arguments: &["fmt", "--all", "--check"],
-    environment: &[],
-};
-const CLIPPY: Step = Step {
-    name: "clippy",
-    arguments: &[
-        "clippy",
-        "--workspace",
-        "--all-targets",
-        "--locked",
-        "--",
-        "-D",
-        "warnings",
-    ],
-    environment: &[],
-};
-const TEST: Step = Step {
-    name: "test",
-    arguments: &["test", "--workspace", "--locked"],
-    environment: &[],
-};
-const DOC: Step = Step {
-    name: "doc",
-    arguments: &["doc", "--workspace", "--no-deps", "--locked"],
-    environment: &[("RUSTDOCFLAGS", "-D warnings")],
-};
-const DENY: Step = Step {
-    name: "deny",
-    arguments: &["deny", "--config", ".deny.toml", "check"],
-    environment: &[],
-};
-
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words.as_slice() {
-        ["check"] => check(false),
-        ["check", "--skip-tests"] => check(true),
+        ["check"] => check::check(false),
+        ["check", "--skip-tests"] => check::check(true),
+        ["check", "--quick"] => check::quick(),
+        ["test", arguments @ ..] => check::test(arguments),
         ["chaos", options @ ..] => chaos(options),
         ["servers", seed] => servers(seed, "60"),
         ["servers", seed, seconds] => servers(seed, seconds),
@@ -288,44 +262,6 @@ fn main() -> ExitCode {
             ExitCode::from(2)
         }
     }
-}
-
-fn check(skip_tests: bool) -> ExitCode {
-    let mut skipped = Vec::new();
-    let mut times = Vec::new();
-    for step in [FMT, CLIPPY, TEST, DOC, DENY] {
-        if step.name == "test" && skip_tests {
-            skipped.push("test: --skip-tests was given");
-            continue;
-        }
-        if step.name == "deny" && !deny_is_installed() {
-            skipped.push("deny: cargo-deny is not installed (cargo install --locked cargo-deny)");
-            continue;
-        }
-        match run(&step) {
-            Ok(took) => times.push((step.name, took)),
-            Err(why) => {
-                eprintln!("\nxtask: {} failed: {why}", step.name);
-                return ExitCode::FAILURE;
-            }
-        }
-    }
-    eprintln!();
-    for (name, took) in times {
-        eprintln!("xtask: {name:<7} ok in {:.1} s", took.as_secs_f64());
-    }
-    for reason in &skipped {
-        eprintln!("xtask: SKIPPED {reason}");
-    }
-    eprintln!(
-        "xtask: all that ran is fine{}",
-        if skipped.is_empty() {
-            ""
-        } else {
-            ", NOT ALL RAN"
-        }
-    );
-    ExitCode::SUCCESS
 }
 
 fn long(suites: &[Step]) -> ExitCode {
@@ -406,11 +342,6 @@ fn servers(seed: &str, seconds: &str) -> ExitCode {
 fn cargo() -> Command {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
     Command::new(cargo)
-}
-
-fn deny_is_installed() -> bool {
-    let version = cargo().args(["deny", "--version"]).output();
-    version.is_ok_and(|output| output.status.success())
 }
 
 fn run(step: &Step) -> Result<Duration, String> {
