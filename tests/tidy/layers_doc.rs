@@ -27,7 +27,8 @@ fn format_link(row: &Row) -> String {
 
 /// The table as the page must have it.
 fn table() -> String {
-    let mut table = "| layer | crate | what it is | bytes |\n| --- | --- | --- | --- |\n".to_owned();
+    let mut table =
+        "| layer | crate | what it is | bytes |\n| --- | --- | --- | --- |\n".to_owned();
     for row in by_layer() {
         let layer = row.layer.map_or("–".to_owned(), |layer| layer.to_string());
         let (name, sentence, link) = (row.name, row.sentence, format_link(row));
