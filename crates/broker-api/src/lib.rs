@@ -13,6 +13,7 @@ pub mod fetch;
 pub mod group;
 pub mod operate;
 pub mod produce;
+pub mod shared;
 pub mod transaction;
 
 use std::future::Future;
@@ -26,6 +27,7 @@ pub use fetch::*;
 pub use group::*;
 pub use operate::*;
 pub use produce::*;
+pub use shared::{Boxed, SharedBroker};
 pub use transaction::*;
 
 /// Result of every call.

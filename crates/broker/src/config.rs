@@ -7,6 +7,18 @@ use std::time::Duration;
 use varve_types::{ClusterId, DirectoryId, GroupMigration, NodeId, limits};
 use varve_vfs::Workers;
 
+/// Partitions that have metric series of their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum PerPartition {
+    /// All, those of internal topics too.
+    All,
+    /// Those of topics that users created.
+    #[default]
+    User,
+    /// None: series of topics and of the node remain.
+    None,
+}
+
 /// Configuration of a broker, passed by value when it starts.
 #[derive(Debug, Clone)]
 pub struct BrokerConfig {
@@ -67,6 +79,8 @@ pub struct BrokerConfig {
     pub offsets_segment_bytes: u64,
     /// Partitions of `__transaction_state`, when it is created.
     pub transactions_partitions: i32,
+    /// Partitions that have metric series of their own. What is wrong with a partition is shown in any case.
+    pub per_partition_metrics: PerPartition,
     /// Time an empty group keeps its offsets.
     pub offsets_retention: Duration,
     /// Session timeout of group members that name none.
@@ -116,6 +130,7 @@ impl BrokerConfig {
             offsets_partitions: 50,
             transactions_partitions: 50,
             offsets_segment_bytes: 100 * 1024 * 1024,
+            per_partition_metrics: PerPartition::default(),
             offsets_retention: Duration::from_secs(10_080 * 60),
             group_session_timeout: Duration::from_secs(45),
             group_heartbeat_interval: Duration::from_secs(5),

@@ -8,9 +8,8 @@ use arc_swap::ArcSwap;
 use prometheus_client::encoding::DescriptorEncoder;
 use varve_groups::{CommittedOffset, GroupListing, GroupState, Input, Reply};
 
-use crate::registry::Registry;
-use crate::scrape::{Labels, family};
-use crate::start::Broker;
+use crate::scrape::{Labels, family, has_series};
+use crate::start::{Broker, Inner};
 
 /// Longest time a scrape waits for the coordinator: what was known before is shown then.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -59,11 +58,7 @@ impl Broker {
 }
 
 impl GroupGauges {
-    pub(crate) fn encode(
-        &self,
-        registry: &Registry,
-        e: &mut DescriptorEncoder<'_>,
-    ) -> std::fmt::Result {
+    pub(crate) fn encode(&self, inner: &Inner, e: &mut DescriptorEncoder<'_>) -> std::fmt::Result {
         let seen = self.0.load();
         let (mut members, mut states) = (Vec::new(), Vec::new());
         let (mut committed, mut lags, mut sums) = (Vec::new(), Vec::new(), Vec::new());
@@ -80,12 +75,17 @@ impl GroupGauges {
                 let (topic, number) = (offset.partition.topic.as_str(), offset.partition.partition);
                 let mut place = labels(&[("group", group), ("topic", topic)]);
                 place.push(("partition", number.to_string()));
-                committed.push((place.clone(), offset.offset.get()));
-                let Ok(partition) = registry.partition(&offset.partition) else {
+                let has_series = has_series(inner, &offset.partition.topic);
+                if has_series {
+                    committed.push((place.clone(), offset.offset.get()));
+                }
+                let Ok(partition) = inner.registry.partition(&offset.partition) else {
                     continue;
                 };
                 let lag = partition.high_watermark().get() - offset.offset.get();
-                lags.push((place, lag.max(0)));
+                if has_series {
+                    lags.push((place, lag.max(0)));
+                }
                 // Offsets are ordered by topic, so the sums of a topic are next to each other.
                 sum = match sum {
                     Some((of, so_far)) if of == topic => Some((of, so_far + lag.max(0))),

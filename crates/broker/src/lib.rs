@@ -47,6 +47,7 @@ pub mod scrub_file;
 mod stall;
 mod start;
 mod storage_health;
+mod topic_metrics;
 mod transactions;
 mod unplaced;
 mod waiters;
@@ -54,7 +55,7 @@ mod work;
 
 pub use cluster::join::PeerHandle;
 pub use cluster::{Cluster, ClusterConfig, Members};
-pub use config::BrokerConfig;
+pub use config::{BrokerConfig, PerPartition};
 pub use produce::Receipt;
 pub use start::{Broker, StartError};
 pub use storage_health::{DamagedRange, ScrubStatus, StorageHealth};

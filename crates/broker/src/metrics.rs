@@ -1,4 +1,4 @@
-//! Counters and histograms of the broker. Per-partition gauges are made at scrape time from what the
+//! Counters and histograms of the broker; those of topics are in [`crate::topic_metrics`]. Per-partition gauges are made at scrape time from what the
 //! partitions publish anyway, so that they cost nothing in between.
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -8,11 +8,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
-/// Label of per-topic series.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub(crate) struct TopicLabel {
-    pub(crate) topic: String,
-}
+use crate::topic_metrics::TopicMetrics;
 
 /// Label of produce latency.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -29,20 +25,11 @@ pub(crate) struct ResultLabel {
 /// What the broker counts.
 #[derive(Debug, Clone)]
 pub(crate) struct Metrics {
-    pub(crate) records_produced: Family<TopicLabel, Counter>,
-    pub(crate) bytes_produced: Family<TopicLabel, Counter>,
-    pub(crate) records_fetched: Family<TopicLabel, Counter>,
-    pub(crate) bytes_fetched: Family<TopicLabel, Counter>,
+    pub(crate) topics: TopicMetrics,
     pub(crate) produce_seconds: Family<AcksLabel, Histogram>,
     pub(crate) answers_owed: Gauge,
     pub(crate) append_seconds: Histogram,
     pub(crate) fsync_seconds: Histogram,
-    pub(crate) corrupt_batches: Family<TopicLabel, Counter>,
-    /// Files beside the batches.
-    pub(crate) damaged_files: Family<TopicLabel, Counter>,
-    pub(crate) log_failures: Family<TopicLabel, Counter>,
-    /// Damaged replicas that were given up.
-    pub(crate) partition_repairs: Family<TopicLabel, Counter>,
     pub(crate) partition_repairs_in_progress: Gauge,
     pub(crate) deleted_bytes: Counter,
     /// Elections that this node has won.
@@ -70,18 +57,11 @@ fn latency() -> Histogram {
 impl Metrics {
     pub(crate) fn new() -> Self {
         Self {
-            records_produced: Family::default(),
-            bytes_produced: Family::default(),
-            records_fetched: Family::default(),
-            bytes_fetched: Family::default(),
+            topics: TopicMetrics::default(),
             produce_seconds: Family::new_with_constructor(latency),
             answers_owed: Gauge::default(),
             append_seconds: latency(),
             fsync_seconds: latency(),
-            corrupt_batches: Family::default(),
-            damaged_files: Family::default(),
-            log_failures: Family::default(),
-            partition_repairs: Family::default(),
             partition_repairs_in_progress: Gauge::default(),
             deleted_bytes: Counter::default(),
             leader_elections: Counter::default(),
@@ -102,18 +82,7 @@ impl Metrics {
 
     pub(crate) fn register(&self, r: &mut Registry) {
         let m = self.clone();
-        r.register("records_produced", "Records appended", m.records_produced);
-        r.register(
-            "bytes_produced",
-            "Bytes appended, as stored",
-            m.bytes_produced,
-        );
-        r.register(
-            "records_fetched",
-            "Records read by offset",
-            m.records_fetched,
-        );
-        r.register("bytes_fetched", "Bytes read, as stored", m.bytes_fetched);
+        r.register_collector(Box::new(m.topics));
         r.register_with_unit(
             "produce_duration",
             "Time from admission of a batch to its answer",
@@ -136,26 +105,6 @@ impl Metrics {
             "Time of one flush",
             Unit::Seconds,
             m.fsync_seconds,
-        );
-        r.register(
-            "log_corrupt_batches",
-            "Stored batches that failed their checksum; must be 0",
-            m.corrupt_batches,
-        );
-        r.register(
-            "log_damaged_files",
-            "Indexes and other files that can be derived and were found damaged; must be 0",
-            m.damaged_files,
-        );
-        r.register(
-            "log_failures",
-            "Logs that a failed write or sync took out of service; must be 0",
-            m.log_failures,
-        );
-        r.register(
-            "partition_repairs",
-            "Damaged replicas of this node that were given up and copied again from others; must be 0",
-            m.partition_repairs,
         );
         r.register(
             "partition_repairs_in_progress",

@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use parking_lot::Mutex;
-use prometheus_client::metrics::counter::Counter;
 use varve_broker_api::Error;
 use varve_partition::AbortedList;
 use varve_storage::{ReadBuffers, ReadView};
@@ -26,42 +25,12 @@ use crate::failure::FirstFailure;
 use crate::inbox::Inbox;
 use crate::isolation::Stable;
 use crate::lane::Command;
-use crate::metrics::{Metrics, TopicLabel};
+use crate::metrics::Metrics;
 use crate::reader::Cursors;
 use crate::refusals::Refusals;
+use crate::topic_metrics::TopicCounters;
 use crate::transactions::Registered;
 use crate::waiters::Waiters;
-
-/// Counters of the partition's topic, looked up once.
-#[derive(Debug)]
-pub(crate) struct Counters {
-    pub(crate) records_produced: Counter,
-    pub(crate) bytes_produced: Counter,
-    pub(crate) bytes_fetched: Counter,
-    pub(crate) records_fetched: Counter,
-    pub(crate) corrupt_batches: Counter,
-    pub(crate) damaged_files: Counter,
-    pub(crate) log_failures: Counter,
-    pub(crate) repairs: Counter,
-}
-
-impl Counters {
-    pub(crate) fn new(metrics: &Metrics, topic: &str) -> Self {
-        let label = TopicLabel {
-            topic: topic.to_owned(),
-        };
-        Self {
-            records_produced: metrics.records_produced.get_or_create_owned(&label),
-            bytes_produced: metrics.bytes_produced.get_or_create_owned(&label),
-            bytes_fetched: metrics.bytes_fetched.get_or_create_owned(&label),
-            records_fetched: metrics.records_fetched.get_or_create_owned(&label),
-            corrupt_batches: metrics.corrupt_batches.get_or_create_owned(&label),
-            damaged_files: metrics.damaged_files.get_or_create_owned(&label),
-            log_failures: metrics.log_failures.get_or_create_owned(&label),
-            repairs: metrics.partition_repairs.get_or_create_owned(&label),
-        }
-    }
-}
 
 /// Where the logs of followers end, as they said last to the leader. For people and for metrics: nothing is
 /// decided on it.
@@ -91,7 +60,8 @@ pub(crate) struct Partition {
     pub(crate) slot: u32,
     pub(crate) lane: Arc<Inbox<Command>>,
     pub(crate) waiters: Waiters,
-    pub(crate) counters: Counters,
+    /// Shared with the other partitions of its topic.
+    pub(crate) counters: Arc<TopicCounters>,
     pub(crate) cursors: Cursors,
     /// Shared by all partitions.
     pub(crate) buffers: ReadBuffers,
@@ -143,7 +113,7 @@ impl Partition {
         repairer: Option<Repairer>,
     ) -> Self {
         Self {
-            counters: Counters::new(metrics, id.topic.as_str()),
+            counters: metrics.topics.of(id.topic.as_str()),
             id,
             slot,
             lane,

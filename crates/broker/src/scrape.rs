@@ -7,8 +7,9 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::gauge::ConstGauge;
 
 use varve_broker_api::NodeState;
-use varve_types::NodeId;
+use varve_types::{NodeId, TopicName};
 
+use crate::config::PerPartition;
 use crate::partition::Partition;
 use crate::start::Inner;
 
@@ -74,10 +75,16 @@ impl Collector for Scrape {
             .collect();
         family(e, "topic_partitions", help, &gauges)?;
         for (name, help, value) in PER_REPLICA {
-            let gauges: Vec<_> = partitions.iter().map(|p| (labels(p), value(p))).collect();
+            // What is wrong is shown for every partition; what is well only for those that have series of their own.
+            let all = partitions.iter().map(|p| (*p, value(p)));
+            let gauges: Vec<_> = all
+                .filter(|(p, value)| *value != 0 || has_series(&inner, &p.id.topic))
+                .map(|(p, value)| (labels(p), value))
+                .collect();
             family(e, name, help, &gauges)?;
         }
-        let rows = led(&inner, &partitions);
+        let mut rows = led(&inner, &partitions);
+        rows.retain(|row| has_series(&inner, &row.at.id.topic));
         for (name, help, value) in PER_PARTITION {
             let gauges: Vec<_> = rows.iter().map(|r| (labels(r.at), value(r))).collect();
             family(e, name, help, &gauges)?;
@@ -90,7 +97,16 @@ impl Collector for Scrape {
         gauge(e, "transactional_ids", help, ids)?;
         let help = "Transactions that this node coordinates and that are open or being completed";
         gauge(e, "transactions_open", help, open)?;
-        inner.group_gauges.encode(&inner.registry, e)
+        inner.group_gauges.encode(&inner, e)
+    }
+}
+
+/// Whether the partitions of `topic` have series of their own.
+pub(crate) fn has_series(inner: &Inner, topic: &TopicName) -> bool {
+    match inner.config.per_partition_metrics {
+        PerPartition::All => true,
+        PerPartition::User => !topic.is_internal(),
+        PerPartition::None => false,
     }
 }
 
@@ -292,10 +308,10 @@ const PER_REPLICA: &[PerReplica] = &[
     ),
 ];
 
-type PerPartition = (&'static str, &'static str, fn(&Led<'_>) -> i64);
+type OfPartition = (&'static str, &'static str, fn(&Led<'_>) -> i64);
 
 /// Of every partition that this node leads.
-const PER_PARTITION: &[PerPartition] = &[
+const PER_PARTITION: &[OfPartition] = &[
     (
         "partition_high_watermark",
         "One past the last committed record",

@@ -7,7 +7,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry as MetricsRegistry;
 use tokio::sync::oneshot;
-use varve_broker_api::{Error, PartitionInfo};
+use varve_broker_api::{Boxed, Error, PartitionInfo, SharedBroker};
 use varve_storage::journal::{JournalError, Replay};
 use varve_storage::{Journal, JournalConfig, ReadBuffers};
 use varve_types::{ErrorKind, limits};
@@ -126,12 +126,12 @@ impl Broker {
     ///
     /// # Errors
     /// [`StartError`], with nothing changed.
-    pub async fn start(
+    pub fn start(
         config: BrokerConfig,
         vfs: Arc<dyn Vfs>,
         clock: Arc<dyn Clock>,
-    ) -> Result<Self, StartError> {
-        Self::start_as(config, vfs, clock, None).await
+    ) -> Boxed<'static, Result<Self, StartError>> {
+        Box::pin(Self::start_as(config, vfs, clock, None))
     }
 
     /// As [`Self::start`], as one node of several. Ends once this node is registered and every partition that
@@ -139,14 +139,20 @@ impl Broker {
     ///
     /// # Errors
     /// [`StartError`], with nothing changed.
-    pub async fn start_in(
+    pub fn start_in(
         config: BrokerConfig,
         vfs: Arc<dyn Vfs>,
         clock: Arc<dyn Clock>,
         cluster: Cluster,
         service: &PeerHandle,
-    ) -> Result<Self, StartError> {
-        Self::start_as(config, vfs, clock, Some((cluster, service))).await
+    ) -> Boxed<'_, Result<Self, StartError>> {
+        Box::pin(Self::start_as(config, vfs, clock, Some((cluster, service))))
+    }
+
+    /// This broker as front ends take it, compiled in this crate.
+    #[must_use]
+    pub fn shared(&self) -> SharedBroker {
+        SharedBroker::new(self.clone())
     }
 
     async fn start_as(

@@ -2,12 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
 
-mod support;
-
 use std::time::Duration;
 
+use crate::support::{Fixture, batch, idempotent_batch, produce, read_all};
 use futures_util::FutureExt as _;
-use support::{Fixture, batch, idempotent_batch, produce, read_all};
 use varve_broker_api::{
     AddPartitions, Before, Broker as _, CommitOffsets, ConfigChange, Context, CreateTopic,
     DeleteBefore, Fetch, FetchPartition, GetOffsets, Heartbeat, InitProducer, Isolation,
@@ -203,7 +201,7 @@ async fn bad_addresses_are_told_apart() {
             .unwrap_err();
         assert_eq!(error.kind, ErrorKind::PartitionNotFound, "{error}");
     }
-    let error = support::fetch_one(&f.broker, &topic, 0, 5)
+    let error = crate::support::fetch_one(&f.broker, &topic, 0, 5)
         .await
         .unwrap_err();
     assert_eq!(error.kind, ErrorKind::OffsetOutOfRange);
@@ -335,7 +333,7 @@ async fn topics_change_and_go_durably() {
     let topic = f.create("orders", 1).await;
     let request = CreateTopic {
         topic: topic.clone(),
-        ..support::new_topic("orders", 1)
+        ..crate::support::new_topic("orders", 1)
     };
     let error = f.broker.create_topic(&ctx, request).await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::TopicAlreadyExists);
@@ -447,7 +445,7 @@ async fn trims_move_the_log_start_and_nothing_else() {
         results[1].as_ref().unwrap_err().kind,
         ErrorKind::OffsetOutOfRange
     );
-    let error = support::fetch_one(&f.broker, &topic, 0, 1)
+    let error = crate::support::fetch_one(&f.broker, &topic, 0, 1)
         .await
         .unwrap_err();
     assert_eq!(error.kind, ErrorKind::OffsetOutOfRange);
@@ -708,7 +706,7 @@ async fn a_cancelled_change_of_topics_is_whole_on_disk_and_in_memory() {
             .await
             .expect("the change is made");
     };
-    let request = support::new_topic("orders", 2);
+    let request = crate::support::new_topic("orders", 2);
     let hold = Hold::on(&f.disk);
     let creating = f.broker.create_topic(&ctx, request).now_or_never();
     assert!(creating.is_none(), "dropped before it was answered");

@@ -3,13 +3,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
 
-mod support;
-
 use std::time::Duration;
 
+use crate::support::cluster::Nodes;
+use crate::support::new_topic;
 use bytes::Bytes;
-use support::cluster::Nodes;
-use support::new_topic;
 use varve_broker::Broker;
 use varve_broker_api::{
     Broker as _, ClassicError, ClassicGroups as _, ClassicHeartbeat, ClassicResult, ClassicState,

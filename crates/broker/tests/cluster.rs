@@ -3,15 +3,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
 
-mod support;
-
 use std::time::Duration;
 
+use crate::support::cluster::{Nodes, SESSION};
+use crate::support::{batch, fetch_one, idempotent_batch, new_topic, produce, read_all, until};
 use futures_util::FutureExt as _;
 use futures_util::future::select_all;
 use rustix::io::Errno;
-use support::cluster::{Nodes, SESSION};
-use support::{batch, fetch_one, idempotent_batch, new_topic, produce, read_all, until};
 use varve_broker::Broker;
 use varve_broker_api::{
     Appended, Broker as _, Context, Error, Fetch, FetchPartition, Fetched, InitProducer, Isolation,
@@ -148,7 +146,7 @@ async fn what_was_acknowledged_survives_the_death_of_its_leader() {
     append(&nodes, &topic, 0, "healed").await;
     wanted.push("healed".to_owned());
     // The node that was away has all of it: it leads again, as the preferred replica or after the others.
-    support::until("every replica has the end", || {
+    crate::support::until("every replica has the end", || {
         nodes.brokers.values().all(|b| {
             let info = b.partitions(&Context::anonymous(), &topic).unwrap();
             // An append of unknown outcome is repeated, so that one record may be there twice.
@@ -283,7 +281,7 @@ async fn a_leader_that_is_alone_acknowledges_nothing_and_what_it_had_is_cut() {
         let (broker, topic) = (broker.clone(), topic.clone());
         async move { produce(&broker, &topic, 0, batch(&["never", "this"])).await }
     });
-    support::until("another leader", || {
+    crate::support::until("another leader", || {
         nodes
             .partition("orders", 0)
             .leader
@@ -304,7 +302,7 @@ async fn a_leader_that_is_alone_acknowledges_nothing_and_what_it_had_is_cut() {
     nodes.in_sync("orders", 0, 3).await;
     append(&nodes, &topic, 0, "c").await;
     assert_eq!(read(&nodes, &topic, 0, 3).await, ["a", "b", "c"]);
-    support::until("the old leader has the same log", || {
+    crate::support::until("the old leader has the same log", || {
         let info = broker.partitions(&Context::anonymous(), &topic).unwrap();
         info[0].log_end.get() == 3 && info[0].high_watermark.get() == 3
     })
@@ -420,7 +418,7 @@ async fn a_deleted_topic_is_gone_from_every_disk_also_from_one_that_was_away() {
         let listed = disk.list(std::path::Path::new("/data/topics"));
         listed.is_ok_and(|l| l.is_empty())
     };
-    support::until("the files are gone", || {
+    crate::support::until("the files are gone", || {
         nodes.disks.values().all(|d| empty(d))
     })
     .await;
@@ -474,7 +472,7 @@ async fn a_copy_in_the_readers_rack_answers_while_it_is_in_sync() {
     let copies: Vec<_> = copies.collect();
     for (node, broker) in &copies {
         let rack = format!("rack-{node}");
-        support::until("the copy knows what is committed", || {
+        crate::support::until("the copy knows what is committed", || {
             let info = broker.partitions(&Context::anonymous(), &topic).unwrap();
             info[0].high_watermark.get() == 3
         })

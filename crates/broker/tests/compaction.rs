@@ -3,12 +3,10 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-mod support;
-
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use support::{batch, create_with, fetch_one, metric, produce, until, watched};
+use crate::support::{batch, create_with, fetch_one, metric, produce, until, watched};
 use varve_broker::Broker;
 use varve_broker_api::{Broker as _, CommitOffsets, Context, GetOffsets, OffsetCommit};
 use varve_record::{Batch, BatchBuilder, Compression, iter_batches};

@@ -2,14 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
 
-mod support;
-
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use support::cluster::Nodes;
-use support::new_topic;
-use support::transactions::*;
+use crate::support::cluster::Nodes;
+use crate::support::new_topic;
+use crate::support::transactions::*;
 use varve_broker_api::{Broker as _, Context, Result};
 use varve_types::{GroupName, NodeId, TopicName};
 

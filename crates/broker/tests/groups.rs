@@ -3,14 +3,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
 
-mod support;
-
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use support::cluster::Nodes;
-use support::new_topic;
+use crate::support::cluster::Nodes;
+use crate::support::new_topic;
 use varve_broker::Broker;
 use varve_broker_api::{
     Broker as _, CommitOffsets, Context, GetOffsets, Heartbeat, HeartbeatReply, OffsetCommit,
@@ -297,7 +295,7 @@ async fn committed(broker: &Broker, group: &GroupName) -> Result<Option<i64>> {
 async fn produce(nodes: &Nodes, topic: &TopicName, value: &str) {
     for _ in 0..200 {
         let (_, leader) = nodes.leader(topic.as_str(), 0).await;
-        let sent = support::produce(&leader, topic, 0, support::batch(&[value]));
+        let sent = crate::support::produce(&leader, topic, 0, crate::support::batch(&[value]));
         if sent.await.is_ok() {
             return;
         }
@@ -328,7 +326,7 @@ async fn a_coordinator_that_was_replaced_without_knowing_tells_nothing() {
         nodes.shared.lead(NodeId(2));
     }
     nodes.net.cut(old);
-    support::until("another coordinator", || {
+    crate::support::until("another coordinator", || {
         nodes
             .partition(OFFSETS, number)
             .leader
@@ -401,7 +399,7 @@ async fn a_coordinator_that_was_replaced_without_knowing_expels_and_keeps_nobody
     let early = join(&asleep, "early").await;
     beat(asleep.clone(), "early", early).await.unwrap();
     nodes.net.cut(old);
-    support::until("another coordinator", || {
+    crate::support::until("another coordinator", || {
         let leader = nodes.partition(OFFSETS, number).leader;
         leader.is_some_and(|l| l != old)
     })
@@ -451,7 +449,7 @@ async fn groups_that_cannot_be_read_whole_are_left_as_they_are() {
     let session = Duration::from_secs(3);
     let start = async |disk: &Arc<MemVfs>| {
         let clock = Arc::new(varve_vfs::SystemClock::new());
-        support::Fixture::with(Arc::clone(disk), clock, |config| {
+        crate::support::Fixture::with(Arc::clone(disk), clock, |config| {
             config.clean_start = true;
             config.offsets_partitions = count;
             config.offsets_segment_bytes = 4096;

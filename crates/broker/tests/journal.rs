@@ -3,13 +3,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
 
-mod support;
-
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::support::{Fixture, batch, produce, read_all};
 use rustix::io::Errno;
-use support::{Fixture, batch, produce, read_all};
 use varve_broker::Broker;
 use varve_types::TopicName;
 use varve_vfs::fault::Op;

@@ -3,13 +3,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
 
-mod support;
-
 use std::time::Duration;
 
-use support::cluster::Nodes;
-use support::transactions::*;
-use support::{Fixture, new_topic};
+use crate::support::cluster::Nodes;
+use crate::support::transactions::*;
+use crate::support::{Fixture, new_topic};
 use varve_broker_api::{
     Broker as _, Context, EndTransaction, Fetch, FetchPartition, Isolation, Operations as _,
     Produce, Result, TransactionState, TransactionVersion,
@@ -194,9 +192,14 @@ async fn what_comes_late_begins_nothing() {
     let beside = kind(late(&fixture, &topic, (session, 1)).await);
     assert_eq!(beside, ErrorKind::InvalidTransactionState);
     assert_eq!(committed(&at, &topic, 0).await, ["a"]);
-    support::produce(&fixture.broker, &topic, 0, support::batch(&["plain"]))
-        .await
-        .unwrap();
+    crate::support::produce(
+        &fixture.broker,
+        &topic,
+        0,
+        crate::support::batch(&["plain"]),
+    )
+    .await
+    .unwrap();
     sees(&at, &topic, 0, &["a", "plain"]).await;
     producer.end(&at, true).await.unwrap();
     sees(&at, &topic, 1, &["b"]).await;
@@ -208,7 +211,7 @@ async fn offsets_count_with_the_transaction_that_they_are_of() {
     let at = At::One(&fixture.broker);
     let topic = fixture.create("t", 1).await;
     let values = ["1", "2", "3", "4", "5"];
-    support::produce(&fixture.broker, &topic, 0, support::batch(&values))
+    crate::support::produce(&fixture.broker, &topic, 0, crate::support::batch(&values))
         .await
         .unwrap();
     let group: GroupName = "g".parse().unwrap();

@@ -3,13 +3,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
 
-mod support;
-
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use support::cluster::Nodes;
-use support::{Fixture, batch, fetch_one, new_topic, produce, read_all, until};
+use crate::support::cluster::Nodes;
+use crate::support::{Fixture, batch, fetch_one, new_topic, produce, read_all, until};
 use varve_broker::Broker;
 use varve_broker_api::{Broker as _, Context, Error, NodeState, Operations as _, Reassign, Target};
 use varve_types::{ErrorKind, NodeId, PartitionId, TopicName, TopicPartition};

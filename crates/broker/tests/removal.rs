@@ -3,13 +3,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
 
-mod support;
-
 use std::path::Path;
 
-use support::cluster::Nodes;
-use support::gate::Gate;
-use support::{batch, new_topic, produce, read_all, until};
+use crate::support::cluster::Nodes;
+use crate::support::gate::Gate;
+use crate::support::{batch, new_topic, produce, read_all, until};
 use varve_broker_api::{Broker as _, Context, Operations as _, Reassign, Target};
 use varve_types::{NodeId, PartitionId, TopicName, TopicPartition};
 use varve_vfs::Vfs as _;

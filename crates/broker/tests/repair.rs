@@ -3,17 +3,15 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
 
-mod support;
-
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use crate::support::cluster::Nodes;
+use crate::support::gate::Gate;
+use crate::support::{batch, fetch_one, new_topic, next_place, produce, until};
 use rustix::io::Errno;
-use support::cluster::Nodes;
-use support::gate::Gate;
-use support::{batch, fetch_one, new_topic, next_place, produce, until};
 use varve_broker::Broker;
 use varve_broker_api::{
     Before, Broker as _, Context, DeleteBefore, Isolation, Operations as _, Reassign, Target,

@@ -3,11 +3,9 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-mod support;
-
 use std::sync::Arc;
 
-use support::{batch, create_with, produce, until, watched};
+use crate::support::{batch, create_with, produce, until, watched};
 use varve_broker::Broker;
 use varve_broker_api::{Before, Broker as _, Context, DeleteBefore};
 use varve_types::{ErrorKind, Offset, PartitionId, TopicName, TopicPartition};

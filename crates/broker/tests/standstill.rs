@@ -3,12 +3,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
 
-mod support;
-
 use std::time::Duration;
 
-use support::cluster::Nodes;
-use support::{batch, idempotent_batch, metric, new_topic, produce, until};
+use crate::support::cluster::Nodes;
+use crate::support::{batch, idempotent_batch, metric, new_topic, produce, until};
 use varve_broker::peer::{MarkerOrder, MarkerOutcome, PeerService as _};
 use varve_broker::{Broker, Receipt};
 use varve_broker_api::{Broker as _, Context, CreateTopic, Error, InitProducer, Produce};

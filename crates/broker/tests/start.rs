@@ -2,14 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
 
-mod support;
-
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use crate::support::{Fixture, batch, idempotent_batch, new_topic, produce, read_all};
 use rustix::io::Errno;
-use support::{Fixture, batch, idempotent_batch, new_topic, produce, read_all};
 use varve_broker_api::{Broker as _, Context, InitProducer};
 use varve_types::Sequence;
 use varve_vfs::fault::Op;

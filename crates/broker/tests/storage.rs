@@ -3,15 +3,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
 
-mod support;
-
 use std::io::IoSlice;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
+use crate::support::{Fixture, batch, fetch_one, produce, read_all};
 use rustix::io::Errno;
-use support::{Fixture, batch, fetch_one, produce, read_all};
 use varve_broker::{Broker, BrokerConfig};
 use varve_broker_api::{Before, Broker as _, Context, DeleteBefore};
 use varve_types::{ClusterId, ErrorKind, NodeId, Offset, PartitionId, TopicName, TopicPartition};
@@ -120,7 +118,7 @@ async fn a_failed_log_is_told_everywhere() {
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_above_the_flushed_cursor_is_shown_after_a_failed_flush() {
     let f = Fixture::new().await;
-    let mut new = support::new_topic("orders", 1);
+    let mut new = crate::support::new_topic("orders", 1);
     new.configs.insert("durability".into(), "replicated".into());
     new.configs.insert("flush.messages".into(), "2".into());
     new.configs.insert("flush.ms".into(), "100000000".into());
@@ -294,7 +292,7 @@ async fn the_scrub_finds_damage_that_nobody_reads() {
     varve_vfs::durable::create_dir_all(&*disk, Path::new("/data")).unwrap();
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let f = Fixture::with(Arc::clone(&disk), Arc::clone(&clock), eager).await;
-    let mut new = support::new_topic("orders", 1);
+    let mut new = crate::support::new_topic("orders", 1);
     new.configs.insert("segment.bytes".into(), "4096".into());
     let topic = f
         .broker
@@ -504,7 +502,7 @@ async fn a_disk_that_hangs_is_told_while_it_hangs() {
     let broker = Broker::start(config, vfs, Arc::clone(&clock) as Arc<dyn Clock>)
         .await
         .unwrap();
-    let new = support::new_topic("orders", 1);
+    let new = crate::support::new_topic("orders", 1);
     let topic = broker
         .create_topic(&Context::anonymous(), new)
         .await

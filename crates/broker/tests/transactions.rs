@@ -2,15 +2,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
 
-mod support;
-
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use support::cluster::Nodes;
-use support::transactions::*;
-use support::{Fixture, new_topic};
+use crate::support::cluster::Nodes;
+use crate::support::transactions::*;
+use crate::support::{Fixture, new_topic};
 use varve_broker_api::{
     Broker as _, Context, EndTransaction, Fetch, FetchPartition, Isolation, OffsetQuery, Position,
     Produce, Result, TransactionState, TransactionVersion,
@@ -45,8 +43,8 @@ async fn a_commit_shows_everything_at_once_and_an_abort_nothing() {
     // The next one is aborted, with a record of somebody else in between.
     settled(&at, "one").await;
     producer.send(&at, &topic, 0, &["d"]).await.unwrap();
-    let plain = support::batch(&["e"]);
-    support::produce(&fixture.broker, &topic, 0, plain)
+    let plain = crate::support::batch(&["e"]);
+    crate::support::produce(&fixture.broker, &topic, 0, plain)
         .await
         .unwrap();
     producer.send(&at, &topic, 0, &["f"]).await.unwrap();
@@ -67,8 +65,8 @@ async fn positions_go_by_the_end_that_the_reader_has() {
     let fixture = Fixture::new().await;
     let at = At::One(&fixture.broker);
     let topic = fixture.create("t", 1).await;
-    let plain = support::batch(&["a", "b"]);
-    support::produce(&fixture.broker, &topic, 0, plain)
+    let plain = crate::support::batch(&["a", "b"]);
+    crate::support::produce(&fixture.broker, &topic, 0, plain)
         .await
         .unwrap();
     let mut producer = Producer::open(&at, "one").await;
@@ -189,7 +187,7 @@ async fn offsets_of_a_transaction_count_when_it_is_committed() {
     let at = At::One(&fixture.broker);
     let topic = fixture.create("t", 1).await;
     let values = ["1", "2", "3", "4", "5"];
-    support::produce(&fixture.broker, &topic, 0, support::batch(&values))
+    crate::support::produce(&fixture.broker, &topic, 0, crate::support::batch(&values))
         .await
         .unwrap();
     let group: GroupName = "g".parse().unwrap();
@@ -232,8 +230,8 @@ async fn a_crash_at_any_step_leaves_all_of_it_or_nothing() {
         let at = At::One(&fixture.broker);
         let topic = fixture.create("t", 2).await;
         let group: GroupName = "g".parse().unwrap();
-        let input = support::batch(&["x", "y"]);
-        support::produce(&fixture.broker, &topic, 1, input)
+        let input = crate::support::batch(&["x", "y"]);
+        crate::support::produce(&fixture.broker, &topic, 1, input)
             .await
             .unwrap();
         let mut producer = Producer::open(&at, "one").await.of(version);
@@ -272,8 +270,8 @@ async fn a_transaction_that_takes_too_long_is_aborted() {
     let topic = fixture.create("t", 1).await;
     let mut producer = Producer::with_timeout(&at, "slow", Duration::from_secs(1)).await;
     producer.send(&at, &topic, 0, &["a"]).await.unwrap();
-    let plain = support::batch(&["b"]);
-    support::produce(&fixture.broker, &topic, 0, plain)
+    let plain = crate::support::batch(&["b"]);
+    crate::support::produce(&fixture.broker, &topic, 0, plain)
         .await
         .unwrap();
     sees(&at, &topic, 0, &["b"]).await;
@@ -496,7 +494,7 @@ async fn a_coordinator_that_was_replaced_without_knowing_sends_nobody_away() {
     let other = (1..=3).map(NodeId).find(|n| *n != old).unwrap();
     nodes.shared.lead(other);
     nodes.net.cut(old);
-    support::until("another coordinator", || coordinator(&nodes) != old).await;
+    crate::support::until("another coordinator", || coordinator(&nodes) != old).await;
     let others = nodes.brokers.iter().filter(|(n, _)| **n != old);
     let others = others.map(|(_, broker)| broker.clone()).collect();
     let living = At::Living(Arc::new(Mutex::new(others)));
@@ -546,9 +544,9 @@ async fn a_coordinator_that_was_replaced_without_knowing_sends_nobody_away() {
 #[tokio::test]
 async fn compaction_keeps_what_is_undecided_and_drops_what_was_aborted() {
     let disk = std::sync::Arc::new(varve_vfs::mem::MemVfs::new());
-    let (broker, _, _) = support::watched(&disk).await;
+    let (broker, _, _) = crate::support::watched(&disk).await;
     let at = At::One(&broker);
-    let topic = support::create_with(
+    let topic = crate::support::create_with(
         &broker,
         "c",
         &[("cleanup.policy", "compact"), ("segment.bytes", "4096")],
@@ -599,7 +597,7 @@ async fn told_aborted(broker: &varve_broker::Broker, topic: &TopicName) -> BTree
         let fetched = fetched.into_iter().next().unwrap().result.unwrap();
         let aborted = fetched.aborted.iter();
         told.extend(aborted.map(|a| (a.producer, a.first.get())));
-        match support::next_place(from, &fetched, isolation, &mut idle).await {
+        match crate::support::next_place(from, &fetched, isolation, &mut idle).await {
             Some(next) => from = next,
             None => return told,
         }
@@ -610,10 +608,10 @@ async fn told_aborted(broker: &varve_broker::Broker, topic: &TopicName) -> BTree
 #[tokio::test]
 async fn a_compacted_log_forgets_what_was_aborted_and_readers_never_see_any_of_it() {
     let disk = std::sync::Arc::new(varve_vfs::mem::MemVfs::new());
-    let (broker, _, _) = support::watched(&disk).await;
+    let (broker, _, _) = crate::support::watched(&disk).await;
     let at = At::One(&broker);
     let configs = [("cleanup.policy", "compact"), ("segment.bytes", "4096")];
-    let topic = support::create_with(&broker, "c", &configs).await;
+    let topic = crate::support::create_with(&broker, "c", &configs).await;
     let mut producer = Producer::open(&at, "one").await;
     producer.send(&at, &topic, 0, &["kept"]).await.unwrap();
     producer.end(&at, true).await.unwrap();
@@ -654,7 +652,7 @@ async fn a_compacted_log_forgets_what_was_aborted_and_readers_never_see_any_of_i
         if !with_snapshots {
             remove_snapshots(&disk, "/data/topics".as_ref());
         }
-        let (broker, _, _) = support::watched(&disk).await;
+        let (broker, _, _) = crate::support::watched(&disk).await;
         assert_eq!(committed(&At::One(&broker), &topic, 0).await, ["kept"]);
         let found = told_aborted(&broker, &topic).await;
         assert!(found.is_subset(&told), "{found:?} of {told:?}");

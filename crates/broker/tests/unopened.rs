@@ -4,15 +4,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on ends")]
 
-mod support;
-
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::support::cluster::Nodes;
+use crate::support::{Fixture, batch, new_topic, produce, read_all, until};
 use rustix::io::Errno;
-use support::cluster::Nodes;
-use support::{Fixture, batch, new_topic, produce, read_all, until};
 use varve_broker::Broker;
 use varve_broker_api::{Broker as _, Context};
 use varve_types::{ErrorKind, NodeId, TopicName};
@@ -32,7 +30,7 @@ async fn create(nodes: &Nodes, name: &str, on: &[i32]) -> TopicName {
 }
 
 fn journaled(broker: &Broker) -> f64 {
-    support::metric(broker, "varve_journal_groups_total ")
+    crate::support::metric(broker, "varve_journal_groups_total ")
 }
 
 /// Appends one record, as soon as its leader knows that it leads.

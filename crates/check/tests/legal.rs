@@ -2,8 +2,6 @@
 
 #![allow(clippy::unwrap_used, clippy::cast_sign_loss, reason = "tests")]
 
-mod model;
-
 use varve_check::{Acks, Checker, Coverage, Event, Kind, Outcome, Required};
 
 #[test]
@@ -12,7 +10,7 @@ fn legal_histories_pass() {
     let (mut doubled, mut forgotten) = (0, 0);
     for seed in 1..=4_000 {
         let mut checker = Checker::new();
-        let events = model::legal(seed, 50 + seed as usize % 400);
+        let events = crate::model::legal(seed, 50 + seed as usize % 400);
         for (line, event) in events.into_iter().enumerate() {
             checker.event(line as u64, event);
         }
@@ -131,7 +129,7 @@ fn a_history_that_shows_too_little_is_unknown() {
     assert!(verdict.text().contains("lacking: 0 sends acknowledged"));
     // Acknowledged, and nobody ever read it.
     let mut checker = Checker::new();
-    let send = model::legal(1, 60).into_iter().find(|event| {
+    let send = crate::model::legal(1, 60).into_iter().find(|event| {
         matches!(
             event,
             Event::Send {

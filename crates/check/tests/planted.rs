@@ -4,12 +4,10 @@
 
 #[path = "model/kinds.rs"]
 mod kinds;
-mod model;
-
 use std::collections::BTreeMap;
 
+use crate::model::{FINALS, Random};
 use kinds::OF_TRANSACTIONS;
-use model::{FINALS, Random};
 use varve_check::{Acks, Checker, Event, Kind, Outcome, Required, Verdict};
 
 /// Histories with each anomaly.
@@ -463,7 +461,7 @@ fn every_planted_anomaly_is_found_and_named() {
         let mut found = 0;
         for seed in 1.. {
             assert!(seed < 2_000, "{}: no place in any history", kind.name());
-            let mut events = model::legal(seed, 500);
+            let mut events = crate::model::legal(seed, 500);
             let clean = check(events.clone());
             assert_eq!(clean.outcome, Outcome::Valid, "{}", clean.text());
             let before = clean.count(*kind);

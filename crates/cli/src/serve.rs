@@ -137,12 +137,12 @@ pub async fn server(args: ServerArgs) -> Result<u8, Failure> {
     let config =
         Config::resolve(&settings).map_err(|error| Failure::new(USAGE, error.to_string()))?;
     varve_server::telemetry::install(config.log_format, &config.log_filter);
-    let announce = |node: &Node| {
+    let announce = move |node: &Node| {
         if args.dev {
             eprintln!("{}", dev_hint(node));
         }
     };
-    let ended = varve_server::run(config, announce).await;
+    let ended = varve_server::run(config, Box::new(announce)).await;
     ended
         .map(|()| 0)
         .map_err(|error| Failure::new(FAILED, format!("{error:#}")))

@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use varve_proto::v1;
 use varve_types::ErrorKind;
 
@@ -21,7 +22,8 @@ pub struct Admin {
 /// Time for an election of the node that decides about metadata, within which a call is made again.
 const ELECTION: Duration = Duration::from_secs(20);
 
-/// Calls that any node answers. `repeat`: making one again is harmless even when it may have arrived.
+/// Calls that any node answers. They return boxed futures, so that the machinery of a call is compiled in this crate
+/// and not once more in each program. `repeat`: making one again is harmless even when it may have arrived.
 macro_rules! calls {
     ($($(#[$doc:meta])* $service:ident . $method:ident ($request:ident) -> $response:ident, repeat = $repeat:literal;)*) => {
         impl Admin {
@@ -30,10 +32,11 @@ macro_rules! calls {
                 ///
                 /// # Errors
                 /// What the server answered, or [`ClientError::NoBroker`].
-                pub async fn $method(
+                pub fn $method(
                     &self,
                     request: v1::$request,
-                ) -> Result<v1::$response, ClientError> {
+                ) -> BoxFuture<'_, Result<v1::$response, ClientError>> {
+                    Box::pin(async move {
                     let client = &self.client;
                     let call = |address: String| {
                         let request = client.with_deadline(request.clone());
@@ -48,6 +51,7 @@ macro_rules! calls {
                             Ok(client.first_answer($repeat, &call).await?.1)
                         })
                         .await
+                    })
                 }
             )*
         }
@@ -63,10 +67,11 @@ macro_rules! group_calls {
                 ///
                 /// # Errors
                 /// What the server answered, or [`ClientError::NoBroker`].
-                pub async fn $method(
+                pub fn $method(
                     &self,
                     request: v1::$request,
-                ) -> Result<v1::$response, ClientError> {
+                ) -> BoxFuture<'_, Result<v1::$response, ClientError>> {
+                    Box::pin(async move {
                     let client = &self.client;
                     let within = client.config().request_timeout;
                     client
@@ -78,6 +83,7 @@ macro_rules! group_calls {
                             }
                         })
                         .await
+                    })
                 }
             )*
         }

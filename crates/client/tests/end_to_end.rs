@@ -1,13 +1,11 @@
 //! Producer and consumer against a server that breaks: nothing is lost, doubled or reordered.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 
-mod fake;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use fake::{Fake, PATIENCE, Running};
+use crate::fake::{Fake, PATIENCE, Running};
 use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::time::timeout;
 use varve_client::{

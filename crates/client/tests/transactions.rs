@@ -2,11 +2,9 @@
 //! done after each kind of failure.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 
-mod fake;
-
 use std::time::Duration;
 
-use fake::{Fake, PATIENCE, Running};
+use crate::fake::{Fake, PATIENCE, Running};
 use tokio::time::timeout;
 use varve_client::{
     Client, ClientConfig, ProducerConfig, RecordRef, TransactionError, TransactionalConfig,

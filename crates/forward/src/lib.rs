@@ -25,7 +25,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use varve_broker_api as api;
-use varve_broker_api::{Broker, ClassicGroups, ClassicResult, Context, Error};
+use varve_broker_api::{Broker, ClassicGroups, ClassicResult, Context, Error, SharedBroker};
 use varve_types::{
     GroupName, MemberId, NodeId, Offset, ProducerId, TopicId, TopicName, TopicPartition,
     TransactionalId,
@@ -56,6 +56,14 @@ impl<B> Clone for Forwarding<B> {
             nodes: self.nodes.clone(),
             listeners: Arc::clone(&self.listeners),
         }
+    }
+}
+
+impl Forwarding<SharedBroker> {
+    /// This broker as front ends take it, compiled here for every node.
+    #[must_use]
+    pub fn shared(&self) -> SharedBroker {
+        SharedBroker::new(self.clone())
     }
 }
 

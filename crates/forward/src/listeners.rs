@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use tokio::time::Instant;
-use varve_broker_api::{Broker, Context, NodeState, NodeStatus};
+use varve_broker_api::{Boxed, Broker, Context, NodeState, NodeStatus, SharedBroker};
 use varve_proto::v1::GetServerInfoRequest;
 use varve_types::NodeId;
 
@@ -60,6 +60,13 @@ impl Listeners {
             }
         }
         nodes
+    }
+}
+
+impl Forwarding<SharedBroker> {
+    /// As [`Self::keep_listeners`], compiled here for every node.
+    pub fn run_listeners(self) -> Boxed<'static, ()> {
+        Box::pin(async move { self.keep_listeners().await })
     }
 }
 

@@ -16,7 +16,7 @@ use tonic::service::{Routes, RoutesBuilder};
 use tonic_health::ServingStatus;
 use tonic_health::server::{HealthReporter, HealthService};
 use tower::Layer as _;
-use varve_broker_api::{Broker, Operations};
+use varve_broker_api::{Boxed, Broker, Operations, SharedBroker};
 use varve_proto::v1;
 use varve_tls::{Listener, ServerTls};
 use varve_types::limits;
@@ -163,6 +163,25 @@ pub struct Server<B> {
     options: Options,
     health: Health,
     tls: Option<Arc<ServerTls>>,
+}
+
+impl Server<SharedBroker> {
+    /// As [`Self::serve`], compiled here for every node.
+    pub fn run(
+        self,
+        listener: Listener,
+        shutdown: CancellationToken,
+    ) -> Boxed<'static, Result<(), ServeError>> {
+        Box::pin(self.serve(listener, shutdown))
+    }
+
+    /// As [`Self::passed_on`], compiled here for every node.
+    ///
+    /// # Errors
+    /// [`ServeError::Reflection`].
+    pub fn run_passed_on(&self, drain: CancellationToken) -> Result<PassedOn, ServeError> {
+        self.passed_on(drain)
+    }
 }
 
 impl<B: Broker + Operations> Server<B> {

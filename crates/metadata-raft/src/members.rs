@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use openraft::errors::{ClientWriteError, RaftError};
 use openraft::{ChangeMembers, Instant as _};
+use varve_metadata::log::Later;
 use varve_types::NodeId;
 
 use crate::message::{Hello, Refusal, Request, Response, is_of};
@@ -39,7 +40,11 @@ impl MetadataRaft {
     ///
     /// # Errors
     /// [`ChangeError`]; a voter stays if the rest could not go on without it.
-    pub async fn remove(&self, node: NodeId) -> Result<(), ChangeError> {
+    pub fn remove(&self, node: NodeId) -> Later<'_, Result<(), ChangeError>> {
+        Box::pin(self.remove_member(node))
+    }
+
+    async fn remove_member(&self, node: NodeId) -> Result<(), ChangeError> {
         let inner = &self.inner;
         let Some((id, leader)) = inner.leader() else {
             return Err(ChangeError::NoLeader);
@@ -73,8 +78,8 @@ impl MetadataRaft {
     ///
     /// # Errors
     /// [`ChangeError`]: there is nobody to lead, or the handover did not happen in time.
-    pub async fn transfer_leadership(&self, to: Option<NodeId>) -> Result<(), ChangeError> {
-        self.inner.hand_over(to).await
+    pub fn transfer_leadership(&self, to: Option<NodeId>) -> Later<'_, Result<(), ChangeError>> {
+        Box::pin(self.inner.hand_over(to))
     }
 }
 

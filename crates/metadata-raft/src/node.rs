@@ -14,6 +14,7 @@ use openraft::{Instant as _, Raft};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use varve_metadata::Leadership;
+use varve_metadata::log::{Later, MetadataLog};
 use varve_types::{ClusterId, NodeId};
 use varve_vfs::Vfs;
 
@@ -134,7 +135,15 @@ impl MetadataRaft {
     ///
     /// # Errors
     /// What cannot be read, or a configuration that contradicts the store. Nothing was changed then.
-    pub async fn start(
+    pub fn start(
+        config: RaftConfig,
+        vfs: Arc<dyn Vfs>,
+        transport: Arc<dyn Transport>,
+    ) -> Later<'static, Result<Self, StartError>> {
+        Box::pin(Self::open(config, vfs, transport))
+    }
+
+    async fn open(
         config: RaftConfig,
         vfs: Arc<dyn Vfs>,
         transport: Arc<dyn Transport>,
@@ -253,6 +262,12 @@ impl MetadataRaft {
         }
     }
 
+    /// The consensus as the broker uses it, compiled in this crate.
+    #[must_use]
+    pub fn log(&self) -> Arc<dyn MetadataLog> {
+        Arc::new(self.clone())
+    }
+
     /// The cluster, once this node belongs to one.
     #[must_use]
     pub fn cluster(&self) -> Option<ClusterId> {
@@ -260,7 +275,11 @@ impl MetadataRaft {
     }
 
     /// Leaves the consensus for now and waits until the files are left alone. The members stay as they are.
-    pub async fn shutdown(&self) {
+    pub fn shutdown(&self) -> Later<'_, ()> {
+        Box::pin(self.stop())
+    }
+
+    async fn stop(&self) {
         let inner = &self.inner;
         inner.stopping.send_replace(true);
         if let Some(store) = &*inner.store.lock() {

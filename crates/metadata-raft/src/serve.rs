@@ -10,6 +10,7 @@ use bytes::Bytes;
 use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, TransferLeaderRequest, VoteRequest,
 };
+use varve_metadata::log::Later;
 use varve_metadata::{command_codec, features, snapshot};
 use varve_types::NodeId;
 
@@ -34,20 +35,22 @@ pub(crate) struct Incoming {
 
 impl MetadataRaft {
     /// Answers a request that came from the node `from`, as the transport knows it.
-    pub async fn serve(&self, from: NodeId, request: Bytes) -> Bytes {
-        let inner = self.inner.clone();
-        // A task of its own: the caller may hang up at any moment.
-        let served = tokio::spawn(async move {
-            let (to, response) = Box::pin(inner.answer(from, &request)).await;
-            encode_response(&inner.speaker.header(to), &response)
-        });
-        match served.await {
-            Ok(answer) => answer,
-            Err(error) => {
-                let refused = Response::Refused(Refusal::Stopped, error.to_string());
-                encode_response(&self.inner.speaker.header(0), &refused)
+    pub fn serve(&self, from: NodeId, request: Bytes) -> Later<'static, Bytes> {
+        let (inner, speaker) = (self.inner.clone(), Arc::clone(&self.inner.speaker));
+        Box::pin(async move {
+            // A task of its own: the caller may hang up at any moment.
+            let served = tokio::spawn(async move {
+                let (to, response) = Box::pin(inner.answer(from, &request)).await;
+                encode_response(&inner.speaker.header(to), &response)
+            });
+            match served.await {
+                Ok(answer) => answer,
+                Err(error) => {
+                    let refused = Response::Refused(Refusal::Stopped, error.to_string());
+                    encode_response(&speaker.header(0), &refused)
+                }
             }
-        }
+        })
     }
 }
 

@@ -7,12 +7,10 @@
     reason = "a test fails by panicking"
 )]
 
-mod support;
-
 use std::collections::BTreeMap;
 
+use crate::support::{create_with, name, register};
 use proptest::prelude::*;
-use support::{create_with, name, register};
 use varve_metadata::{Command, CreateTopic, Election, command_codec};
 use varve_types::{BrokerEpoch, LeaderEpoch, NodeId, PartitionId, TopicId};
 

@@ -6,11 +6,9 @@
     reason = "a test fails by panicking"
 )]
 
-mod support;
-
 use std::collections::BTreeSet;
 
-use support::{create, create_with, fence, key, node, register, state};
+use crate::support::{create, create_with, fence, key, node, register, state};
 use varve_metadata::{
     Command, Controller, ControllerConfig, Event, Heartbeat, Input, NodeState, Output, Progress,
     State, apply,
@@ -325,14 +323,14 @@ fn what_nobody_else_can_lead_does_not_hold_up_a_stop_and_what_others_may_does() 
     apply(
         &mut s,
         Command::SetTopicConfigs {
-            name: support::name("t"),
+            name: crate::support::name("t"),
             configs: min,
         },
     )
     .unwrap();
     let down = fence(&s, 0);
     apply(&mut s, down).unwrap();
-    let up = support::unfence(&s, 0);
+    let up = crate::support::unfence(&s, 0);
     apply(&mut s, up).unwrap();
     let mut c = Cluster::new(s, &[0, 1], ControllerConfig::default());
     c.stopping.insert(1);

@@ -10,12 +10,10 @@
     reason = "a test fails by panicking"
 )]
 
-mod support;
-
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::support::{create_with, fence, name, register, unfence};
 use proptest::prelude::*;
-use support::{create_with, fence, name, register, unfence};
 use varve_metadata::{
     Command, Election, NodeState, Partition, PartitionKey, Rejection, State, apply, command_codec,
     snapshot,
@@ -525,11 +523,11 @@ proptest! {
 
 #[test]
 fn a_delayed_proposal_meets_no_newer_run() {
-    let mut s = support::state(
+    let mut s = crate::support::state(
         &[0, 1],
         [create_with("t", 1, 1, 2, &[("min.insync.replicas", "2")])],
     );
-    let at = support::key(1, 0);
+    let at = crate::support::key(1, 0);
     let p = s.partition_at(at).unwrap().clone();
     let (leader, follower) = (
         p.leader.unwrap(),

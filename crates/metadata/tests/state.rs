@@ -7,12 +7,10 @@
     reason = "a test fails by panicking"
 )]
 
-mod support;
-
 use std::collections::BTreeMap;
 
+use crate::support::{create, create_with, name, node, register, state, unfence};
 use proptest::prelude::*;
-use support::{create, create_with, name, node, register, state, unfence};
 use varve_metadata::{
     Command, CreateTopic, Event, FeatureRange, NodeState, Rejection, State, apply, features,
     snapshot,

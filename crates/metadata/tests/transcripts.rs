@@ -13,12 +13,10 @@
     reason = "a test fails by panicking"
 )]
 
-mod support;
-
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use support::{key, name};
+use crate::support::{key, name};
 use varve_metadata::{
     Command, CreateTopic, Election, Event, FeatureRange, PartitionKey, State, apply, snapshot,
 };

@@ -147,7 +147,23 @@ impl PeerClient {
     ///
     /// # Errors
     /// [`CallError`]; unless it was refused, the node may have heard the message.
-    pub async fn raft_call(
+    pub fn raft_call<'a>(
+        &'a self,
+        to: Option<NodeId>,
+        address: &'a str,
+        request: Bytes,
+        timeout: Duration,
+    ) -> Later<'a, Result<Called, CallError>> {
+        Box::pin(self.call_raft(to, address, request, timeout))
+    }
+
+    /// This client as the broker uses it, compiled in this crate.
+    #[must_use]
+    pub fn peers(&self) -> Arc<dyn Peers> {
+        Arc::new(self.clone())
+    }
+
+    async fn call_raft(
         &self,
         to: Option<NodeId>,
         address: &str,

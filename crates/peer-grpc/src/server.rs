@@ -128,6 +128,15 @@ impl PeerServer {
         self
     }
 
+    /// As [`Self::serve`], compiled here for every node.
+    pub fn run(
+        self,
+        listener: Listener,
+        shutdown: CancellationToken,
+    ) -> Later<'static, Result<(), ServeError>> {
+        Box::pin(self.serve(listener, shutdown))
+    }
+
     /// Serves until `shutdown` is cancelled: streams end at once, calls within the grace.
     ///
     /// # Errors

@@ -99,7 +99,7 @@ struct Served(MetadataRaft);
 impl RaftHandler for Served {
     fn call(&self, from: NodeId, request: Bytes) -> Later<'static, Bytes> {
         let raft = self.0.clone();
-        Box::pin(async move { raft.serve(from, request).await })
+        raft.serve(from, request)
     }
 }
 
@@ -215,7 +215,7 @@ pub(crate) async fn join(
         let stop = stop.clone();
         tokio::spawn(async move { stop.run_until_cancelled(watching).await });
     }
-    let serving = tokio::spawn(server.serve(listener, stop.clone()));
+    let serving = tokio::spawn(server.run(listener, stop.clone()));
     tracing::info!(
         peer = %address, advertised = told, seeds = members.seeds.join(","),
         "looking for the cluster"
@@ -244,8 +244,8 @@ pub(crate) async fn join(
     };
     let cluster = Cluster {
         config: how,
-        log: Arc::new(raft.clone()),
-        peers: Arc::new(client.clone()),
+        log: raft.log(),
+        peers: client.peers(),
         members: Some(Arc::new(Voters(raft.clone()))),
     };
     let lines = OverPeers {

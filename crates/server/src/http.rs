@@ -7,12 +7,13 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
 use tokio_util::sync::CancellationToken;
 use varve_broker_api::Broker as _;
 use varve_tls::{Listener, Socket};
 
+use crate::exposition::Dialect;
 use crate::health::Health;
 use crate::metrics::Metrics;
 
@@ -43,6 +44,19 @@ impl axum::serve::Listener for Incoming {
     }
 }
 
+/// The pages of the port, and what they say.
+const PAGES: [(&str, &str); 6] = [
+    ("/metrics", "metrics for Prometheus, as OpenMetrics or text"),
+    ("/healthz", "health in detail, as JSON"),
+    ("/readyz", "whether the node takes requests"),
+    ("/livez", "whether the node is alive"),
+    ("/startupz", "whether the node has finished starting"),
+    ("/version", "version and commit, as JSON"),
+];
+const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;margin:3rem auto;max-width:44rem;padding:0 1rem}\
+    th{text-align:left;padding-right:2rem;font-weight:600}li{margin:.2rem 0}\
+    @media(prefers-color-scheme:dark){body{background:#111;color:#ddd}a{color:#8bf}}";
+
 /// What handlers look at.
 #[derive(Debug, Clone)]
 struct Seen {
@@ -62,6 +76,7 @@ pub async fn serve(
     shutdown: CancellationToken,
 ) -> std::io::Result<()> {
     let router = Router::new()
+        .route("/", get(index))
         .route("/metrics", get(render))
         .route("/metrics/debug", get(render))
         .route("/livez", get(live))
@@ -87,7 +102,67 @@ fn answer(state: Result<(), String>) -> Response {
 }
 
 async fn not_found() -> Response {
-    (StatusCode::NOT_FOUND, "no such path\n").into_response()
+    let text = format!(
+        "no such path; this port has {}\n",
+        PAGES.map(|(path, _)| path).join(", ")
+    );
+    (StatusCode::NOT_FOUND, text).into_response()
+}
+
+/// What a person who opens the port in a browser wants to know.
+async fn index(State(seen): State<Seen>) -> Html<String> {
+    let state = match (seen.health.startup(), seen.health.ready()) {
+        (Err(why), _) | (_, Err(why)) => why,
+        (Ok(_), Ok(())) => "ready".to_owned(),
+    };
+    let broker = seen.health.startup().ok();
+    let rows = broker.map_or(String::new(), |broker| {
+        let node = broker.node();
+        let nodes = broker.nodes();
+        let me = nodes.into_iter().find(|other| other.node == node.node);
+        let address = me.map_or(String::new(), |me| me.address);
+        let kafka = node
+            .listeners
+            .values()
+            .next()
+            .map_or(String::new(), |address| {
+                format!(
+                    "<tr><th>Kafka protocol</th><td>{}</td></tr>",
+                    escaped(address)
+                )
+            });
+        format!(
+            "<tr><th>node</th><td>{}</td></tr><tr><th>cluster</th><td>{}</td></tr>\
+             <tr><th>gRPC</th><td>{}</td></tr>{kafka}",
+            node.node,
+            node.cluster,
+            escaped(&address),
+        )
+    });
+    let links: String = PAGES
+        .iter()
+        .map(|(path, what)| format!("<li><a href=\"{path}\">{path}</a> {what}</li>"))
+        .collect();
+    Html(format!(
+        "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>varve</title>\
+         <meta name=\"viewport\" content=\"width=device-width\"><style>{STYLE}</style>\
+         <h1>varve {}</h1><table><tr><th>state</th><td>{}</td></tr>{rows}</table><ul>{links}</ul></html>\n",
+        crate::version_line(),
+        escaped(&state),
+    ))
+}
+
+/// Text as it may stand in a page.
+fn escaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '<' => out.push_str("&lt;"),
+            '&' => out.push_str("&amp;"),
+            c => out.push(c),
+        }
+    }
+    out
 }
 
 async fn live(State(seen): State<Seen>) -> Response {
@@ -103,20 +178,17 @@ async fn startup(State(seen): State<Seen>) -> Response {
 }
 
 async fn render(State(seen): State<Seen>, headers: HeaderMap) -> Response {
-    let accept = headers
-        .get(header::ACCEPT)
-        .and_then(|v| v.to_str().ok())
-        .unwrap_or_default();
-    let kind = if accept.contains("application/openmetrics-text") {
-        "application/openmetrics-text; version=1.0.0; charset=utf-8"
-    } else {
-        "text/plain; version=0.0.4; charset=utf-8"
-    };
+    let accept = headers.get_all(header::ACCEPT).iter();
+    let accept: Vec<&str> = accept.filter_map(|value| value.to_str().ok()).collect();
+    let dialect = Dialect::accepted(&accept.join(","));
     if let Ok(broker) = seen.health.startup() {
         broker.refresh_group_metrics().await;
     }
     match seen.metrics.render() {
-        Ok(text) => ([(header::CONTENT_TYPE, kind)], text).into_response(),
+        Ok(text) => {
+            let kind = [(header::CONTENT_TYPE, dialect.content_type())];
+            (kind, dialect.body(text)).into_response()
+        }
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use varve_broker_api::{Broker, ClassicGroups, Operations};
+use varve_broker_api::SharedBroker;
 use varve_frontend_kafka::{LISTENER, Metrics, Options, ServeError, Server};
 use varve_tls::{Listener, Network, ServerTls};
 
@@ -67,9 +67,9 @@ impl Bound {
     }
 
     /// Serves `broker` until `stop` is cancelled and the drain is over.
-    pub(crate) fn serve<B: Broker + ClassicGroups + Operations>(
+    pub(crate) fn serve(
         self,
-        broker: Arc<B>,
+        broker: Arc<SharedBroker>,
         metrics: Metrics,
         grace: std::time::Duration,
         stop: CancellationToken,
@@ -89,7 +89,7 @@ impl Bound {
             .context("listeners.kafka.advertised_address")?
             .with_tls(self.tls);
         Ok(Serving {
-            task: Some(tokio::spawn(server.serve(self.listener, stop))),
+            task: Some(tokio::spawn(server.run(self.listener, stop))),
             address: Some(self.address),
         })
     }

@@ -9,6 +9,7 @@ mod cluster;
 pub mod config;
 pub mod datadir;
 pub mod embedded;
+pub mod exposition;
 pub mod health;
 pub mod http;
 pub mod identity;
@@ -28,8 +29,14 @@ pub use run::run;
 /// Semantic version of this build.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// Commit of this build; empty when it was not built from a checkout.
-pub const REVISION: &str = match option_env!("VARVE_REVISION") {
-    Some(revision) => revision,
-    None => "",
-};
+/// Commit of this build, 12 digits; empty for a debug build and where it is not known.
+pub const REVISION: &str = env!("VARVE_BUILD_REVISION");
+
+/// Version and commit in one line, as people are shown it.
+#[must_use]
+pub fn version_line() -> String {
+    match REVISION {
+        "" => VERSION.to_owned(),
+        revision => format!("{VERSION} ({revision})"),
+    }
+}

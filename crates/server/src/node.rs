@@ -9,6 +9,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use varve_broker::Broker;
+use varve_broker_api::Boxed;
 use varve_forward::{Forwarding, Lines};
 use varve_tls::{Listener, Network, Reload, ServerTls};
 
@@ -56,8 +57,8 @@ impl Node {
     ///
     /// # Errors
     /// A sentence about what is wrong; nothing is served then.
-    pub async fn start(config: Config) -> Result<Self> {
-        Self::start_on(config, Machine::this()).await
+    pub fn start(config: Config) -> Boxed<'static, Result<Self>> {
+        Box::pin(Self::start_on(config, Machine::this()))
     }
 
     /// As [`Self::start`], on a machine that need not be this one: for simulation.
@@ -134,15 +135,15 @@ impl Node {
             Some(joined) => Arc::clone(&joined.lines),
             None => Arc::new(cluster::Alone),
         };
-        let anywhere = Forwarding::new(Arc::new(broker.clone()), lines, forward_metrics);
-        let anywhere = Arc::new(anywhere);
+        let anywhere = Forwarding::new(Arc::new(broker.shared()), lines, forward_metrics);
+        let everything = Arc::new(anywhere.shared());
         let stop_frontends = CancellationToken::new();
         let options = varve_frontend_grpc::Options {
             drain_grace: config.stream_grace,
             ..varve_frontend_grpc::Options::default()
         };
         let server = varve_frontend_grpc::Server::new(
-            Arc::clone(&anywhere),
+            Arc::clone(&everything),
             frontend_metrics,
             options,
             grpc_health.clone(),
@@ -151,23 +152,22 @@ impl Node {
         if let Some(joined) = &joined {
             joined
                 .calls
-                .serve(server.passed_on(stop_frontends.clone())?);
+                .serve(server.run_passed_on(stop_frontends.clone())?);
         }
-        let frontend = tokio::spawn(server.serve(client, stop_frontends.clone()));
+        let frontend = tokio::spawn(server.run(client, stop_frontends.clone()));
         let kafka_tls = kafka.as_ref().and_then(|bound| bound.tls.clone());
         let kafka = match kafka {
             Some(bound) => bound.serve(
-                Arc::clone(&anywhere),
+                Arc::clone(&everything),
                 kafka_metrics,
                 config.stream_grace,
                 stop_frontends.clone(),
             )?,
             None => kafka::Serving::NONE,
         };
-        let listeners = kafka.address.map(|_| {
-            let keeping = async move { anywhere.keep_listeners().await };
-            AbortOnDropHandle::new(tokio::spawn(keeping))
-        });
+        let listeners = kafka
+            .address
+            .map(|_| AbortOnDropHandle::new(tokio::spawn(anywhere.run_listeners())));
         let watched = client_tls.into_iter().chain(kafka_tls);
         let watched: Vec<_> = watched.map(|tls| tls as Arc<dyn Reload>).collect();
         let certificates = (!watched.is_empty()).then(|| {
@@ -231,7 +231,11 @@ impl Node {
     /// Resolves when the node cannot go on: a write or sync of one of its logs, of its journal or of its metadata
     /// failed, or a listener ended by itself. It should be shut down then, which reports the reason, and started
     /// anew: the next start finds out what is on the disk. Safe to drop.
-    pub async fn failed(&mut self) {
+    pub fn failed(&mut self) -> Boxed<'_, ()> {
+        Box::pin(self.fail())
+    }
+
+    async fn fail(&mut self) {
         let joined = self.joined.as_ref();
         let consensus = async {
             match joined {
@@ -265,7 +269,11 @@ impl Node {
     ///
     /// # Errors
     /// What kept the shutdown from being clean; acknowledged data is safe anyway.
-    pub async fn shutdown(self) -> Result<()> {
+    pub fn shutdown(self) -> Boxed<'static, Result<()>> {
+        Box::pin(self.stop())
+    }
+
+    async fn stop(self) -> Result<()> {
         tracing::info!("stopping: not ready");
         notify::notify("STOPPING=1");
         self.health.stopping();

@@ -2,6 +2,7 @@
 
 use anyhow::{Result, bail};
 use tokio::signal::unix::{SignalKind, signal};
+use varve_broker_api::Boxed;
 
 use crate::config::Config;
 use crate::node::Node;
@@ -14,7 +15,17 @@ const OPEN_FILES: u64 = 1_000_000;
 ///
 /// # Errors
 /// A sentence about what is wrong, at the start or at the end.
-pub async fn run(config: Config, announce: impl FnOnce(&Node)) -> Result<()> {
+pub fn run<'a>(
+    config: Config,
+    announce: Box<dyn FnOnce(&Node) + Send + 'a>,
+) -> Boxed<'a, Result<()>> {
+    Box::pin(run_until_told(config, announce))
+}
+
+async fn run_until_told(
+    config: Config,
+    announce: Box<dyn FnOnce(&Node) + Send + '_>,
+) -> Result<()> {
     raise_open_files();
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;

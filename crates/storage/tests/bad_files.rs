@@ -3,13 +3,11 @@
 //! the right records.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-mod common;
-
 use std::io::IoSlice;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use common::*;
+use crate::common::*;
 use varve_storage::inspect::verify;
 use varve_storage::{Log, LogConfig, LogError, LogIdentity, OpenMode, Reason};
 use varve_types::{PartitionId, TopicId};

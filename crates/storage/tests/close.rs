@@ -3,11 +3,9 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-mod common;
-
 use std::sync::Arc;
 
-use common::*;
+use crate::common::*;
 use varve_storage::Log;
 use varve_vfs::Vfs;
 use varve_vfs::fault::{FaultVfs, Op};

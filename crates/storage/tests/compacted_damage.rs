@@ -2,13 +2,11 @@
 //! gaps, a repair cuts before it, and what is left opens and goes on.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-mod common;
-
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use common::keyed::*;
-use common::*;
+use crate::common::keyed::*;
+use crate::common::*;
 use varve_storage::inspect::verify;
 use varve_storage::{Log, LogError, Reason, repair};
 use varve_vfs::Vfs;

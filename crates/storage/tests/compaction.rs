@@ -2,10 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-mod common;
-
-use common::keyed::*;
-use common::*;
+use crate::common::keyed::*;
+use crate::common::*;
 use varve_record::{Compression, Marker};
 use varve_storage::inspect::verify;
 use varve_storage::{CompactionConfig, CompactionError, Log, LogConfig, ReadError, ReadMode};

@@ -3,12 +3,10 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-mod common;
-
 use std::sync::Arc;
 
-use common::keyed::*;
-use common::*;
+use crate::common::keyed::*;
+use crate::common::*;
 use rustix::io::Errno;
 use varve_storage::inspect::verify;
 use varve_storage::{Log, LogConfig};

@@ -3,13 +3,11 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-mod common;
-
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use common::keyed::*;
-use common::*;
+use crate::common::keyed::*;
+use crate::common::*;
 use varve_storage::format::{CompactedSegment, ListedSegment, Manifest};
 use varve_types::Offset;
 use varve_vfs::mem::MemVfs;

@@ -4,13 +4,11 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-mod common;
-
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use common::keyed::*;
-use common::*;
+use crate::common::keyed::*;
+use crate::common::*;
 use proptest::prelude::*;
 use rustix::io::Errno;
 use varve_record::Compression;

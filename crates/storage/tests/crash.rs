@@ -3,11 +3,9 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-mod common;
-
 use std::sync::Arc;
 
-use common::*;
+use crate::common::*;
 use rustix::io::Errno;
 use varve_storage::inspect::verify;
 use varve_storage::{LogConfig, LogError, Reason};

@@ -2,13 +2,11 @@
 //! log finds all of them in one pass and leaves the rest readable.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-mod common;
-
 use std::io::IoSlice;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use common::{NOW, batch, config, dir, epoch, fill, mem, o, open, read_all, slice};
+use crate::common::{NOW, batch, config, dir, epoch, fill, mem, o, open, read_all, slice};
 use varve_storage::inspect::verify;
 use varve_storage::{Damage, Log, LogConfig, ReadError, ReadMode, ReadView};
 use varve_vfs::mem::MemVfs;
@@ -184,7 +182,15 @@ fn big_log(vfs: &Arc<dyn Vfs>, dir: &Path) -> Log {
         ..config()
     };
     let mode = varve_storage::OpenMode { clean: false };
-    let (mut log, _) = Log::open(vfs.clone(), dir, common::identity(), config, mode, NOW).unwrap();
+    let (mut log, _) = Log::open(
+        vfs.clone(),
+        dir,
+        crate::common::identity(),
+        config,
+        mode,
+        NOW,
+    )
+    .unwrap();
     for e in 0..40 {
         log.begin_epoch(epoch(e)).unwrap();
         for n in 0..20i64 {
@@ -294,7 +300,7 @@ fn what_is_not_flushed_is_not_looked_at() {
     log.flush_now().unwrap();
     let flushed = log.size_bytes();
     fill(&mut log, 5);
-    let path = common::log_file(0);
+    let path = crate::common::log_file(0);
     // Bytes that a later write might still be changing.
     write(&*vfs, &path, flushed as usize + 70, &[0xff; 8]);
     let (_, found) = scrub(&log);

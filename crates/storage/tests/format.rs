@@ -4,12 +4,10 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-mod common;
-
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use common::*;
+use crate::common::*;
 use varve_storage::format::{
     Companion, LogIdentity, Manifest, SegmentHeader, TimeEntry, decode_epochs, decode_snapshot,
 };

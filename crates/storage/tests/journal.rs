@@ -3,12 +3,10 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-mod common;
-
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-use common::{NOW, batch, bytes_of, config, epoch, mem, o, read_all};
+use crate::common::{NOW, batch, bytes_of, config, epoch, mem, o, read_all};
 use varve_record::Sequenced;
 use varve_storage::journal::{JournalError, Written};
 use varve_storage::{Journal, JournalConfig, Log, LogConfig, LogError, LogIdentity, OpenMode};
@@ -377,7 +375,7 @@ fn a_torn_last_group_was_never_acknowledged() {
     let mut torn = before;
     torn[at..at + 512].copy_from_slice(&after[at..at + 512]);
     mem.crash_losing_unsynced();
-    common::put(&mem, &file, &torn);
+    crate::common::put(&mem, &file, &torn);
     let (_, replay) =
         Journal::open(world.vfs.clone(), &journal_dir(), OWNER, SIZES, false).unwrap();
     assert!(replay.torn_bytes > 0);
@@ -559,7 +557,7 @@ fn every_flipped_bit_of_a_synced_group_is_found() {
             let image: Arc<dyn Vfs> = Arc::new(mem.image());
             let mut bad = good.clone();
             bad[at] ^= 1 << bit;
-            common::put(&*image, &file, &bad);
+            crate::common::put(&*image, &file, &bad);
             match Journal::open(image.clone(), &journal_dir(), OWNER, SIZES, false) {
                 Err(JournalError::Corrupt { file: named, .. }) => {
                     assert_eq!(named, file);
@@ -747,7 +745,7 @@ fn a_journal_of_another_directory_or_version_is_refused_and_left_as_it_is() {
     assert!(foreign.to_string().contains("data directory"), "{foreign}");
     let mut bytes = mem.read(&file).unwrap();
     bytes[8] = 2;
-    common::put(&mem, &file, &bytes);
+    crate::common::put(&mem, &file, &bytes);
     let newer = open(&world.vfs, OWNER).map(drop).unwrap_err();
     assert!(newer.to_string().contains("format version 2"), "{newer}");
     assert!(mem.read(&file).unwrap() == bytes);

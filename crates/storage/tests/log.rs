@@ -1,10 +1,8 @@
 //! The log from outside: what goes in comes out, through rolls, reopens, truncations and retention.
 
-mod common;
-
 use std::sync::Arc;
 
-use common::*;
+use crate::common::*;
 use varve_record::Sequenced;
 use varve_storage::inspect::{dump, verify};
 use varve_storage::{LogConfig, LogError, ReadError, ReadMode};

@@ -3,13 +3,11 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-mod common;
-
 use std::io::IoSlice;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use common::*;
+use crate::common::*;
 use varve_storage::{Log, LogConfig, ReadMode, ReadOutcome};
 use varve_types::Offset;
 use varve_vfs::mem::MemVfs;

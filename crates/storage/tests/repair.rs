@@ -1,13 +1,11 @@
 //! The way out for a damaged log without another replica: what is kept, what is given up, what is moved aside.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-mod common;
-
 use std::io::IoSlice;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use common::*;
+use crate::common::*;
 use varve_storage::inspect::verify;
 use varve_storage::repair::{self, RepairError};
 use varve_storage::{LogConfig, LogError, Reason};

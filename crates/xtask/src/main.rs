@@ -69,7 +69,8 @@ const LONG: [Step; 10] = [
             "--package",
             "varve-storage",
             "--test",
-            "model",
+            "all",
+            "model::",
         ],
         environment: &[("PROPTEST_CASES", "20000")],
     },
@@ -131,7 +132,7 @@ const LONG: [Step; 10] = [
         arguments: &[
             "test",
             "--profile",
-            "bench-fast",
+            "dist",
             "--package",
             "varve-tests",
             "--test",
@@ -387,7 +388,7 @@ fn servers(seed: &str, seconds: &str) -> ExitCode {
         arguments: &[
             "test",
             "--profile",
-            "bench-fast",
+            "dist",
             "--package",
             "varve-tests",
             "--test",

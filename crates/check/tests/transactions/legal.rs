@@ -2,7 +2,7 @@
 
 use varve_check::{Acks, Checker, Coverage, Event, Kind, Outcome, Required};
 
-use crate::{check, model};
+use crate::transactions::{check, model};
 
 #[test]
 fn legal_histories_pass() {

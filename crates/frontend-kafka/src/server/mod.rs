@@ -15,7 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use varve_broker_api::{Broker, ClassicGroups, Operations};
+use varve_broker_api::{Boxed, Broker, ClassicGroups, Operations, SharedBroker};
 use varve_tls::{Accepted, Listener, ServerTls};
 use varve_types::limits;
 
@@ -103,6 +103,17 @@ pub enum Outcome {
 pub struct Server<B> {
     shared: Arc<Shared<B>>,
     tls: Option<Arc<ServerTls>>,
+}
+
+impl Server<SharedBroker> {
+    /// As [`Self::serve`], compiled here for every node.
+    pub fn run(
+        self,
+        listener: Listener,
+        shutdown: CancellationToken,
+    ) -> Boxed<'static, Result<(), ServeError>> {
+        Box::pin(self.serve(listener, shutdown))
+    }
 }
 
 impl<B: Broker + ClassicGroups + Operations> Server<B> {

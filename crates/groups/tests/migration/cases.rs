@@ -4,7 +4,7 @@
 
 use varve_types::GroupMigration;
 
-use crate::world::{Action, World};
+use crate::migration::world::{Action, World};
 
 const fn act(client: usize) -> Action {
     Action::Act {

@@ -13,7 +13,7 @@ use varve_groups::{
 };
 use varve_types::{ErrorKind, GroupName, MemberId, PartitionId, TopicName, TopicPartition};
 
-use crate::world::{REBALANCE_MS, SESSION_MS, TOPICS};
+use crate::migration::world::{REBALANCE_MS, SESSION_MS, TOPICS};
 
 /// Where a client of the classic protocol is. One of the consumer protocol is always settled.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -11,7 +11,7 @@ use varve_types::{
     ErrorKind, GroupMigration, GroupName, Offset, PartitionId, TopicId, TopicName, TopicPartition,
 };
 
-use crate::client::{Client, Phase};
+use crate::migration::client::{Client, Phase};
 
 pub const CLIENTS: usize = 5;
 pub const TOPICS: [&str; 2] = ["t", "u"];

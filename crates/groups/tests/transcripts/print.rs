@@ -8,7 +8,7 @@ use varve_groups::{
 };
 use varve_types::{GroupName, MemberId, TopicPartition};
 
-use crate::{Record, WALL_START_MS};
+use crate::transcripts::{Record, WALL_START_MS};
 
 fn join(items: &[TopicPartition]) -> String {
     items

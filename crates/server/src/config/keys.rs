@@ -67,6 +67,7 @@ keys! {
     "log.cleaner.io.max.bytes.per.second", "0", "a size; 0 sets no limit", "Bytes that compaction reads and writes in a second at most, all logs together.";
     "log.filter", "info,openraft=error", "a tracing filter", "What is logged; RUST_LOG wins.";
     "log.format", "auto", "auto, text or json", "Shape of log lines; auto is text on a terminal and JSON otherwise.";
+    "metrics.per_partition", "user", "all, user or none", "Partitions that have metric series of their own: all, those of topics that users created, or none. Series of topics, and of partitions that are offline or damaged, are always there.";
     "node.heartbeat.interval.ms", "2000", "50 to 60000", "How often a node tells the controller that it is alive.";
     "node.id", "", "0 to 2147483647", "Number of this node; required unless node.id_from is set.";
     "node.id_from", "", "hostname", "Takes node.id from the number at the end of the host's name, as StatefulSets give them.";

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use varve_broker::BrokerConfig;
+use varve_broker::{BrokerConfig, PerPartition};
 use varve_tls::{Callers, ClientFiles, ServerFiles};
 use varve_types::size::{parse_bytes, parse_duration};
 use varve_types::{ClusterId, NodeId, TopicConfig, limits};
@@ -443,6 +443,12 @@ fn broker(r: &Reader<'_>, settings: &Settings, node: NodeId) -> Result<BrokerCon
         fetch_max_bytes: size(r.bytes("fetch.max.bytes", 1024, limits::FETCH_MAX_BYTES as u64)?),
         offsets_partitions: r.number("offsets.topic.num.partitions", 1, 1_000)? as i32,
         transactions_partitions: r.number("transaction.state.log.num.partitions", 1, 1_000)? as i32,
+        per_partition_metrics: r.parse("metrics.per_partition", |t| match t {
+            "all" => Some(PerPartition::All),
+            "user" => Some(PerPartition::User),
+            "none" => Some(PerPartition::None),
+            _ => None,
+        })?,
         offsets_retention: Duration::from_secs(
             60 * r.number("offsets.retention.minutes", 1, 1 << 32)?,
         ),

@@ -1,0 +1,8 @@
+//! The group coordinator: transcripts, random histories, and the two protocols side by side. One binary for all of it: each module is a suite.
+
+mod classic;
+mod classic_limits;
+mod convergence;
+mod migration;
+mod transcripts;
+mod txn;

@@ -1,0 +1,7 @@
+//! The consensus on metadata: the storage suite of openraft, power cuts, formats, and nodes in one process. One binary for all of it: each module is a suite.
+
+mod cluster;
+mod durability;
+mod golden;
+mod snapshots;
+mod suite;
