@@ -6,7 +6,7 @@ pub struct Row {
     pub name: &'static str,
     /// Edges point to lower layers only. `None`: not part of the product.
     pub layer: Option<u8>,
-    /// What it is, in one sentence.
+    /// What it is, in one sentence; `docs/architecture.md` repeats it.
     pub sentence: &'static str,
     /// Crates of ours it may use; `*`: any.
     pub uses: &'static [&'static str],
@@ -117,42 +117,42 @@ pub const LAYERS: &[Row] = &[
     Row {
         name: "types",
         layer: Some(0),
-        sentence: "the words of the field and every hard limit",
+        sentence: "the domain's types and every hard limit",
         uses: &[],
         must_not: PURE,
     },
     Row {
         name: "record",
         layer: Some(1),
-        sentence: "the one byte format of a batch",
+        sentence: "the byte format of a batch: Kafka's record batch v2",
         uses: &["types"],
         must_not: PURE,
     },
     Row {
         name: "vfs",
         layer: Some(1),
-        sentence: "the seam to the operating system: files, sync, time",
+        sentence: "the only door to the operating system: files, sync, time; with disks that fail on command",
         uses: &["types"],
         must_not: SEAM,
     },
     Row {
         name: "storage",
         layer: Some(2),
-        sentence: "one partition's log as segment files: one writer, many readers",
+        sentence: "the log of one partition in segment files: one writer, many readers",
         uses: &["types", "record", "vfs"],
         must_not: PURE,
     },
     Row {
         name: "partition",
         layer: Some(2),
-        sentence: "the replication state machine of one partition",
+        sentence: "the replication state machine of one partition, without I/O",
         uses: &["types", "record"],
         must_not: PURE,
     },
     Row {
         name: "metadata",
         layer: Some(2),
-        sentence: "cluster state as one pure apply(state, command)",
+        sentence: "the cluster's state, changed only by a pure apply(state, command)",
         uses: &["types"],
         must_not: PURE,
     },
@@ -173,14 +173,14 @@ pub const LAYERS: &[Row] = &[
     Row {
         name: "broker-api",
         layer: Some(3),
-        sentence: "the protocol-neutral API: plain data and one trait",
+        sentence: "the protocol-neutral API: plain data and one `Broker` trait",
         uses: &["types", "record"],
         must_not: PURE,
     },
     Row {
         name: "broker",
         layer: Some(4),
-        sentence: "runs the cores: lanes, flushers, readers, admission",
+        sentence: "runs the state machines: lanes, flushers, readers, admission",
         uses: &[
             "types",
             "record",
@@ -197,28 +197,28 @@ pub const LAYERS: &[Row] = &[
     Row {
         name: "metadata-raft",
         layer: Some(4),
-        sentence: "puts the cluster state on a consensus of several nodes",
+        sentence: "replicates the cluster's state by Raft",
         uses: &["types", "record", "vfs", "storage", "metadata"],
         must_not: NO_PROTOCOL_BUT_RAFT,
     },
     Row {
         name: "proto",
         layer: Some(4),
-        sentence: "generated messages and services, nothing else",
+        sentence: "messages and services generated from `proto/`, nothing else",
         uses: &[],
         must_not: NO_ANYHOW,
     },
     Row {
         name: "tls",
         layer: Some(4),
-        sentence: "TLS of listeners and connections: certificates from files, read again when they change",
+        sentence: "TLS for listeners and connections: certificates from files, reloaded when they change",
         uses: &["types"],
         must_not: NO_ANYHOW,
     },
     Row {
         name: "frontend-grpc",
         layer: Some(5),
-        sentence: "the public gRPC protocol as a thin adapter",
+        sentence: "the public gRPC API as a thin adapter",
         uses: &["types", "record", "proto", "broker-api", "tls"],
         must_not: NO_ANYHOW,
     },
@@ -232,7 +232,7 @@ pub const LAYERS: &[Row] = &[
     Row {
         name: "peer-grpc",
         layer: Some(5),
-        sentence: "broker to broker over tonic: replication, signs of life, consensus",
+        sentence: "node to node over gRPC: replication, heartbeats, consensus",
         uses: &[
             "types",
             "proto",
@@ -247,14 +247,14 @@ pub const LAYERS: &[Row] = &[
     Row {
         name: "client",
         layer: Some(5),
-        sentence: "Rust client: batching, routing, retry",
+        sentence: "the Rust client: batching, routing, retries",
         uses: &["types", "record", "proto", "broker-api", "tls"],
         must_not: NO_ANYHOW,
     },
     Row {
         name: "forward",
         layer: Some(6),
-        sentence: "a broker that passes on what another node must answer",
+        sentence: "forwards calls that another node must answer, so that any node will do",
         uses: &["types", "proto", "broker-api", "client"],
         must_not: NO_ANYHOW,
     },
@@ -283,7 +283,7 @@ pub const LAYERS: &[Row] = &[
     Row {
         name: "cli",
         layer: Some(8),
-        sentence: "the binary: server, producer, consumer and operator's tool",
+        sentence: "the `varve` binary: server, producer, consumer and operator's tool",
         uses: &[
             "types", "record", "client", "proto", "server", "storage", "vfs", "check", "workload",
         ],
@@ -292,21 +292,21 @@ pub const LAYERS: &[Row] = &[
     Row {
         name: "check",
         layer: Some(0),
-        sentence: "the independent checker: a history of what clients saw in, a verdict out",
+        sentence: "the independent checker: reads a history of what clients saw, returns a verdict",
         uses: &[],
         must_not: CHECKER,
     },
     Row {
         name: "workload",
         layer: Some(6),
-        sentence: "clients that write down what they saw: the histories for the checker",
+        sentence: "test clients that record what they saw as a history for the checker",
         uses: &["types", "client", "check"],
         must_not: NO_ANYHOW,
     },
     Row {
         name: "sim",
         layer: Some(7),
-        sentence: "the simulated disk's suites: crash states, failing calls, damage, planted bugs",
+        sentence: "the simulator: disks and clusters under every fault, in simulated time, with planted bugs",
         uses: &[
             "types",
             "record",
@@ -324,21 +324,21 @@ pub const LAYERS: &[Row] = &[
     Row {
         name: "xtask",
         layer: Some(7),
-        sentence: "automation; needs nothing of the product",
+        sentence: "`cargo xtask`: checks and long runs; uses no other crate",
         uses: &[],
         must_not: &[],
     },
     Row {
         name: "tests",
         layer: None,
-        sentence: "suites that need more than one crate",
+        sentence: "test suites that need more than one crate",
         uses: &["*"],
         must_not: &[],
     },
     Row {
         name: "benches",
         layer: None,
-        sentence: "measurements",
+        sentence: "benchmarks",
         uses: &["*"],
         must_not: &[],
     },

@@ -10,6 +10,7 @@
 
 mod formats;
 mod layers;
+mod layers_doc;
 mod source;
 
 use std::path::{Path, PathBuf};
