@@ -159,7 +159,8 @@ impl Registry {
         check_partition_count(request.total)?;
         if request.total < present {
             let text = format!(
-                "topic {:?} has {present} partitions; a topic never loses partitions; nothing was changed",
+                "topic {:?} already has {present} partitions, and the number cannot be reduced; \
+                 nothing was changed",
                 request.topic.as_str()
             );
             return Err(Error::invalid("partition_count", text));
@@ -255,6 +256,6 @@ impl Registry {
 }
 
 fn gone(name: &TopicName) -> Error {
-    let text = format!("topic {:?} was deleted meanwhile", name.as_str());
+    let text = format!("topic {:?} was deleted in the meantime", name.as_str());
     Error::new(ErrorKind::TopicNotFound, text).with("topic", name)
 }

@@ -49,7 +49,7 @@ impl InCluster {
             return Err("not registered in the cluster yet".to_owned());
         };
         if self.log.leadership().leader.is_none() {
-            return Err("knows no controller".to_owned());
+            return Err("no controller is known".to_owned());
         }
         let (state, lacking) = self.look(|state| {
             let node = state.node(self.me).filter(|n| n.epoch == epoch);
@@ -57,7 +57,7 @@ impl InCluster {
         });
         match state {
             None => return Err("not registered in the cluster yet".to_owned()),
-            Some(NodeState::Fenced) => return Err("not let into the cluster yet".to_owned()),
+            Some(NodeState::Fenced) => return Err("not admitted to the cluster yet".to_owned()),
             Some(NodeState::Draining) => return Err("draining".to_owned()),
             Some(NodeState::Active) => {}
         }

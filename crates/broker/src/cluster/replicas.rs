@@ -32,14 +32,15 @@ impl<'a> Chooser<'a> {
         let wanted = usize::try_from(count).ok().filter(|n| *n > 0);
         let Some(wanted) = wanted else {
             return Err(format!(
-                "a partition has at least one replica; found {count}"
+                "a partition needs at least one replica; found {count}"
             ));
         };
         let free = self.loads.keys().filter(|n| !kept.contains(n)).count();
         if wanted > kept.len() + free {
             let nodes = kept.len() + free;
             return Err(format!(
-                "{wanted} replicas are wanted, and {nodes} nodes can hold one; start more nodes, or ask for fewer"
+                "{wanted} replicas were requested, but only {nodes} nodes can hold one; start more \
+                 nodes, or ask for fewer replicas"
             ));
         }
         while kept.len() > wanted {
@@ -180,7 +181,7 @@ mod tests {
         }
         let why = chooser.choose(&p, 3).unwrap_err();
         assert!(
-            why.contains("3 replicas are wanted, and 2 nodes can hold one"),
+            why.contains("3 replicas were requested, but only 2 nodes can hold one"),
             "{why}"
         );
     }
