@@ -103,7 +103,8 @@ impl Coordinator {
         Err(Failure::new(
             ErrorKind::PartitionNotFound,
             format!(
-                "topic {topic} has {} partitions and no partition {}; its offset was not committed",
+                "topic {topic} has {} partitions, but no partition {}; its offset was not \
+                 committed",
                 state.partitions, commit.partition.partition
             ),
         )
@@ -376,7 +377,8 @@ pub(crate) fn too_many(group: &Group) -> Failure {
     Failure::new(
         ErrorKind::Throttled,
         format!(
-            "group {} has {} commits under way, which is the limit; nothing was committed, try again",
+            "group {} has {} commits in progress, which is the limit; nothing was committed; try \
+             again",
             group.name,
             group.writes.len()
         ),

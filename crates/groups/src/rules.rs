@@ -38,8 +38,8 @@ impl Group {
         Failure::new(
             ErrorKind::FencedMemberEpoch,
             format!(
-                "member {id} of group {} is at epoch {current}, not {given}; give up every partition \
-                 and rejoin with epoch 0",
+                "member {id} of group {} is at epoch {current}, not {given}; give up every \
+                 partition, then rejoin with epoch 0",
                 self.name
             ),
         )
@@ -52,8 +52,8 @@ impl Group {
         Failure::new(
             ErrorKind::FencedMemberEpoch,
             format!(
-                "member {id} of group {} has left and its partitions wait for its instance; rejoin \
-                 with epoch 0",
+                "member {id} of group {} has left, and its partitions wait for its instance; \
+                 rejoin with epoch 0",
                 self.name
             ),
         )
@@ -87,7 +87,7 @@ impl Group {
                 ErrorKind::StaleMemberEpoch,
                 format!(
                     "member {id} of group {} committed with epoch {member_epoch} but is at {}; \
-                     heartbeat, then commit what it still owns",
+                     send a heartbeat, then commit the offsets of the partitions it still owns",
                     self.name, member.epoch
                 ),
             )
@@ -110,7 +110,7 @@ impl Group {
         Err(Failure::invalid(
             "member_id",
             format!(
-                "member {id} of group {} speaks the classic group protocol; take another id",
+                "member {id} of group {} uses the classic group protocol; use another member id",
                 self.name
             ),
         )
@@ -134,8 +134,8 @@ impl Group {
         Err(Failure::new(
             ErrorKind::InstanceIdInUse,
             format!(
-                "instance id {instance:?} of group {} is held by the live member {holder}; stop that \
-                 one, or wait for its session to end",
+                "instance id {instance:?} of group {} belongs to the live member {holder}; stop \
+                 that member, or wait for its session to expire",
                 self.name
             ),
         )
@@ -172,7 +172,7 @@ impl Group {
         Err(Failure::new(
             ErrorKind::GroupNotEmpty,
             format!(
-                "{what} needs group {} to have no members, and it has {count}; stop them first",
+                "{what} needs group {} to be empty, but it has {count} members; stop them first",
                 self.name
             ),
         )
@@ -223,7 +223,7 @@ pub(crate) fn unknown_member(group: &GroupName, id: &MemberId) -> Failure {
     Failure::new(
         ErrorKind::UnknownMember,
         format!(
-            "group {group} has no member {id}; give up every partition and rejoin with epoch 0"
+            "group {group} has no member {id}; give up every partition, then rejoin with epoch 0"
         ),
     )
     .with("group", group)

@@ -324,7 +324,7 @@ fn states_are_compared_from_level_2_on() {
     // A node that does not work at the level is not let in any more.
     let refusal = refused(&mut s, able(1, 1, 1)).to_string();
     assert!(
-        refusal.contains("works at feature levels 1 to 1, and the cluster is at 2"),
+        refusal.contains("supports feature levels 1 to 1, but the cluster is at 2"),
         "{refusal}"
     );
 }
