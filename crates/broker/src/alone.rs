@@ -12,6 +12,7 @@ use varve_broker_api::{
     AddPartitions, CreateTopic, Error, ProducerSession, Result, TopicInfo, UpdateConfigs,
 };
 use varve_metadata::{Command as Change, CreateTopic as NewTopic, FeatureRange, State};
+use varve_types::text::counted;
 use varve_types::{
     BrokerEpoch, ErrorKind, NodeId, PartitionId, ProducerId, TopicConfig, TopicId, TopicName,
     limits,
@@ -193,7 +194,8 @@ impl Registry {
         let max = limits::PARTITIONS_PER_NODE_MAX;
         if present + more.unsigned_abs() as usize > max {
             let text = format!(
-                "this node has {present} partitions and takes at most {max}; nothing was created"
+                "this node already has {} and takes at most {max}; nothing was created",
+                counted(present, "partition")
             );
             return Err(Error::new(ErrorKind::PolicyViolation, text));
         }
@@ -338,9 +340,9 @@ impl Registry {
         check_partition_count(request.total)?;
         if request.total < present {
             let text = format!(
-                "topic {:?} already has {present} partitions, and the number cannot be reduced; \
-                 nothing was changed",
-                request.topic.as_str()
+                "topic {:?} already has {}, and the number cannot be reduced; nothing was changed",
+                request.topic.as_str(),
+                counted(present, "partition")
             );
             return Err(Error::invalid("partition_count", text));
         }

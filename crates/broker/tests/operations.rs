@@ -567,7 +567,7 @@ async fn what_cannot_be_is_refused_and_changes_nothing() {
         (
             Target::Count(4),
             ErrorKind::InvalidRequest,
-            "4 replicas were requested, but only 3 nodes",
+            "get 4 replicas, but only 3 nodes",
         ),
         (Target::Count(0), ErrorKind::InvalidRequest, "at least one"),
     ];

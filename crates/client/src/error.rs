@@ -12,6 +12,7 @@ use tonic::Code;
 use tonic_types::StatusExt as _;
 use varve_proto::v1;
 use varve_record::BatchError;
+use varve_types::text::counted;
 use varve_types::{ErrorKind, GroupName, Outcome, Retry, TopicPartition};
 
 /// What the server answered, or the transport in its place.
@@ -256,7 +257,10 @@ pub enum ClientError {
     #[error("topic \"{0}\" not found")]
     TopicNotFound(String),
     /// The topic has fewer partitions.
-    #[error("topic \"{topic}\" has {count} partitions; partition {partition} does not exist")]
+    #[error(
+        "topic \"{topic}\" has no partition {partition}; it has {}, counted from 0",
+        counted(.count, "partition")
+    )]
     PartitionNotFound {
         /// Topic.
         topic: String,

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 
+use varve_types::text::counted;
 use varve_types::{ErrorKind, GroupName, MemberId, TopicPartition, limits};
 
 use crate::classic::Step;
@@ -103,9 +104,10 @@ impl Coordinator {
         Err(Failure::new(
             ErrorKind::PartitionNotFound,
             format!(
-                "topic {topic} has {} partitions, but no partition {}; its offset was not \
+                "topic {topic} has no partition {}; it has {}, counted from 0; its offset was not \
                  committed",
-                state.partitions, commit.partition.partition
+                commit.partition.partition,
+                counted(state.partitions, "partition")
             ),
         )
         .with("topic", topic)

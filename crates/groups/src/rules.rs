@@ -1,5 +1,6 @@
 //! What a group refuses, in words for people, and the checks that change nothing.
 
+use varve_types::text::counted;
 use varve_types::{ErrorKind, GroupName, MemberId};
 
 use crate::config::Config;
@@ -154,8 +155,9 @@ impl Group {
         Err(Failure::new(
             ErrorKind::GroupFull,
             format!(
-                "group {} has {count} members, which is group.max.size; member {id} was not added",
-                self.name
+                "group {} has {}, which is group.max.size; member {id} was not added",
+                self.name,
+                counted(count, "member")
             ),
         )
         .with("group", &self.name)
@@ -172,8 +174,9 @@ impl Group {
         Err(Failure::new(
             ErrorKind::GroupNotEmpty,
             format!(
-                "{what} needs group {} to be empty, but it has {count} members; stop them first",
-                self.name
+                "{what} needs group {} to be empty, but it has {}; stop the members first",
+                self.name,
+                counted(count, "member")
             ),
         )
         .with("group", &self.name)

@@ -1,5 +1,6 @@
 //! Why a command is refused. Nothing was changed.
 
+use varve_types::text::counted;
 use varve_types::{
     BrokerEpoch, ConfigError, ErrorKind, LeaderEpoch, NodeId, PartitionId, TopicId, TopicName,
 };
@@ -51,7 +52,10 @@ pub enum Rejection {
         given: TopicId,
     },
     /// No such partition.
-    #[error("topic {name} has {partitions} partitions, but no partition {partition}")]
+    #[error(
+        "topic {name} has no partition {partition}; it has {}, counted from 0",
+        counted(.partitions, "partition")
+    )]
     PartitionNotFound {
         /// Name.
         name: TopicName,
@@ -74,8 +78,8 @@ pub enum Rejection {
     },
     /// A total that is not greater than the present number.
     #[error(
-        "topic {name} already has {found} partitions; the new total must be greater, but it is \
-         {given}"
+        "topic {name} already has {}; the new total must be greater, but it is {given}",
+        counted(.found, "partition")
     )]
     NotMorePartitions {
         /// Name.
@@ -95,8 +99,9 @@ pub enum Rejection {
     },
     /// More replicas than nodes that can take one.
     #[error(
-        "topic {name} needs {wanted} replicas of each partition, but only {usable} nodes can take \
-         one (of {known} known nodes; the others are fenced, stopping or being emptied)"
+        "topic {name} needs {} of each partition, but only {usable} of {} can take one (the others \
+         are fenced, stopping or being emptied)",
+        counted(.wanted, "replica"), counted(.known, "known node")
     )]
     NotEnoughNodes {
         /// Topic.

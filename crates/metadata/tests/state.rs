@@ -50,7 +50,7 @@ fn topics_come_grow_and_go() {
     ));
     let few = refused(&mut s, create("u", 2, 1, 2)).to_string();
     assert!(
-        few.contains("wants 2 replicas") && few.contains("1 nodes can"),
+        few.contains("needs 2 replicas") && few.contains("only 1 of 1 known node can"),
         "{few}"
     );
     assert!(matches!(

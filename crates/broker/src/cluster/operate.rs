@@ -13,6 +13,7 @@ use varve_broker_api::{
 use varve_metadata::{
     Command, Election, Node, PartitionKey, Progress, ProposeError, Rejection, State,
 };
+use varve_types::text::counted;
 use varve_types::{ErrorKind, NodeId, TopicName, TopicPartition};
 
 use super::InCluster;
@@ -115,9 +116,10 @@ fn check_places(state: &State, node: NodeId) -> Result<()> {
                 .count();
         if target.contains(&node) && target.len() > places {
             return Err(refused(format!(
-                "partition {id} has {} replicas, but without node {node} only {places} nodes can \
-                 hold them; first add a node, or reduce the topic's replicas",
-                target.len()
+                "partition {id} has {}, but without node {node} only {} can hold them; first add a \
+                 node, or reduce the topic's replicas",
+                counted(target.len(), "replica"),
+                counted(places, "node")
             )));
         }
     }

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use varve_broker_api as api;
 use varve_metadata::{NodeState, State};
+use varve_types::text::counted;
 use varve_types::{NodeId, Offset, PartitionId, TopicId, TopicPartition};
 
 use super::InCluster;
@@ -66,7 +67,7 @@ impl InCluster {
         }
         match self.caught_up.load(Ordering::Relaxed) {
             true => Ok(()),
-            false => Err(format!("{lacking} partitions are not in sync yet")),
+            false => Err(format!("out of sync: {}", counted(lacking, "partition"))),
         }
     }
 }

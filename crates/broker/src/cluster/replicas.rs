@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use varve_metadata::{Partition, State};
 use varve_types::NodeId;
+use varve_types::text::counted;
 
 /// Load of the nodes that take replicas, with what was chosen since.
 pub(crate) struct Chooser<'a> {
@@ -39,8 +40,10 @@ impl<'a> Chooser<'a> {
         if wanted > kept.len() + free {
             let nodes = kept.len() + free;
             return Err(format!(
-                "{wanted} replicas were requested, but only {nodes} nodes can hold one; start more \
-                 nodes, or ask for fewer replicas"
+                "a partition was to get {}, but only {} can hold one; start more nodes, or ask for \
+                 fewer replicas",
+                counted(wanted, "replica"),
+                counted(nodes, "node")
             ));
         }
         while kept.len() > wanted {
@@ -181,7 +184,7 @@ mod tests {
         }
         let why = chooser.choose(&p, 3).unwrap_err();
         assert!(
-            why.contains("3 replicas were requested, but only 2 nodes can hold one"),
+            why.contains("a partition was to get 3 replicas, but only 2 nodes can hold one"),
             "{why}"
         );
     }

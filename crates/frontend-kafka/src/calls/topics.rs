@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use varve_broker_api::{
     AddPartitions, Before, Broker, CreateTopic, DeleteBefore, Error, TopicInfo,
 };
+use varve_types::text::counted;
 use varve_types::{ErrorKind, NodeId, Offset, PartitionId, TopicId, TopicName, TopicPartition};
 
 use super::Call;
@@ -318,9 +319,9 @@ fn growth<B: Broker>(
     let now = all.get(name.as_str()).ok_or_else(unknown)?.partitions;
     if topic.count <= now {
         let text = format!(
-            "topic {:?} already has {now} partitions, and the number can only grow; nothing was \
-             changed",
-            name.as_str()
+            "topic {:?} already has {}, and the number can only grow; nothing was changed",
+            name.as_str(),
+            counted(now, "partition")
         );
         return Err(Error::invalid("partitions", text));
     }

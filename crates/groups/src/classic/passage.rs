@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use varve_types::text::counted;
 use varve_types::{ErrorKind, MemberId, TopicPartition};
 
 use crate::classic::members::Peer;
@@ -76,9 +77,9 @@ impl Group {
         Failure::new(
             ErrorKind::GroupProtocolMismatch,
             format!(
-                "group {} has {} members that use the classic group protocol, {why}",
+                "group {} has {} with the classic group protocol, {why}",
                 self.name,
-                self.member_count()
+                counted(self.member_count(), "member")
             ),
         )
         .with("group", &self.name)

@@ -1,5 +1,6 @@
 //! Nodes come, are fenced and unfenced, stop, and are forgotten (KIP-631, KIP-841).
 
+use varve_types::text::counted;
 use varve_types::{BrokerEpoch, DirectoryId, NodeId, limits};
 
 use super::{range, text};
@@ -155,7 +156,10 @@ pub(super) fn unregister(state: &mut State, node: NodeId) -> Result<Event, Rejec
     };
     let held = state.held_by(node);
     let why = if held > 0 {
-        format!("holds replicas of {held} partitions; first decommission it, or move them away")
+        format!(
+            "still holds {}; first decommission it, or move them away",
+            counted(held, "replica")
+        )
     } else if known.state != NodeState::Fenced {
         "is alive; stop it first".to_owned()
     } else {

@@ -2,6 +2,7 @@
 
 use std::cmp::Ordering;
 
+use varve_types::text::counted;
 use varve_types::{BrokerEpoch, NodeId, PartitionId, TopicId, TopicName, limits};
 
 use super::nodes::current;
@@ -198,6 +199,9 @@ pub(super) fn elect(
             [] => "no replica is known to hold all committed records. If none can be restored, an \
                 unclean election makes one of them the leader, and the records it lacks are lost"
                 .to_owned(),
+            [node] => format!(
+                "only node {node} holds all committed records, and it is not active; start it"
+            ),
             nodes => format!(
                 "only nodes {} hold all committed records, and none of them is active; start one \
                  of them",
@@ -306,8 +310,9 @@ pub(super) fn reassign(
         && !planted::is(Plant::MoveDropsHolders)
     {
         return Err(found.bad_move(format!(
-            "node {node} holds committed records, and without it {remain} in-sync replicas would \
-             be left, fewer than min.insync.replicas; wait until others are in sync, or keep it"
+            "node {node} holds committed records, and without it only {} would be left, fewer than \
+             min.insync.replicas; wait until others are in sync, or keep it",
+            counted(remain, "in-sync replica")
         )));
     }
     state.edit(found.at, Edit::default(), |p| {
