@@ -217,14 +217,22 @@ fn markdown_prose(text: &str) -> Vec<(usize, &str)> {
     prose
 }
 
-/// Lines of comments, by the marks that begin them.
-fn comments<'a>(text: &'a str, marks: &'a [&str]) -> Vec<(usize, &'a str)> {
-    let is_comment = |line: &str| marks.iter().any(|mark| line.trim_start().starts_with(mark));
-    text.lines()
-        .enumerate()
-        .filter(|(_, line)| is_comment(line))
-        .map(|(at, line)| (at + 1, line))
-        .collect()
+/// Lines of comments, by the mark that begins them, without the code blocks in them.
+fn comments<'a>(text: &'a str, mark: &str) -> Vec<(usize, &'a str)> {
+    let mut in_code = false;
+    let mut prose = Vec::new();
+    for (at, line) in text.lines().enumerate() {
+        let Some(rest) = line.trim_start().strip_prefix(mark) else {
+            in_code = false;
+            continue;
+        };
+        if rest.trim_start_matches(['/', '!', ' ']).starts_with("```") {
+            in_code = !in_code;
+        } else if !in_code {
+            prose.push((at + 1, line));
+        }
+    }
+    prose
 }
 
 fn too_wide(path: &str, prose: &[(usize, &str)]) -> Vec<String> {
@@ -246,25 +254,20 @@ fn prose_keeps_to_its_width() {
     }
     for (ends, mark) in [(".proto", "//"), (".toml", "#")] {
         for path in files(ends) {
-            findings.extend(too_wide(&path, &comments(&read(&path), &[mark])));
+            findings.extend(too_wide(&path, &comments(&read(&path), mark)));
         }
     }
     for source in all_sources() {
         if !source.is_generated() {
-            findings.extend(too_wide(&source.path, &comments(&source.text, &["//"])));
+            findings.extend(too_wide(&source.path, &comments(&source.text, "//")));
         }
     }
     report(&findings);
 }
 
-/// What clap shows of the command line's doc comments.
+/// Doc comments of the command line, which clap shows as help.
 fn help(source: &Source) -> Vec<(usize, &str)> {
-    let doc = |(at, line): (usize, &'_ str)| (at, line.trim_start().len());
-    comments(&source.text, &["///"])
-        .into_iter()
-        .filter(|line| doc(*line).1 > 3)
-        .map(|(at, line)| (at, line.trim_start().trim_start_matches('/')))
-        .collect()
+    comments(&source.text, "///")
 }
 
 #[test]
@@ -322,4 +325,7 @@ fn code_tables_and_addresses_are_no_prose() {
     let text = format!("| {wide} |\n```\n{wide}\n```\nhttps://{wide}\n{wide}\n");
     let found = too_wide("x.md", &markdown_prose(&text));
     assert_eq!(found, ["x.md:6: 200 columns; wrap prose at 120"]);
+    let code = format!("/// ```\n/// {wide}\n/// ```\nlet {wide};\n    // {wide}\n");
+    let found = too_wide("x.rs", &comments(&code, "//"));
+    assert_eq!(found, ["x.rs:5: 207 columns; wrap prose at 120"]);
 }

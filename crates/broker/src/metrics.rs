@@ -1,5 +1,5 @@
-//! Counters and histograms of the broker; those of topics are in [`crate::topic_metrics`]. Per-partition gauges are made at scrape time from what the
-//! partitions publish anyway, so that they cost nothing in between.
+//! Counters and histograms of the broker; those of topics are in [`crate::topic_metrics`]. Per-partition gauges are
+//! made at scrape time from what the partitions publish anyway, so that they cost nothing in between.
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;

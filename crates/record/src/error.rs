@@ -31,7 +31,7 @@ pub enum RecordFault {
     #[error("its timestamp is out of range")]
     Timestamp,
     /// More headers than a record may have.
-    #[error("it has {found} headers, at most {max} are allowed")]
+    #[error("it has {found} headers; at most {max} are allowed")]
     TooManyHeaders {
         /// Header count stated.
         found: i64,
