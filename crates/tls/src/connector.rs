@@ -68,7 +68,7 @@ pub(crate) fn reason(error: &io::Error, other: &str) -> String {
     match tls {
         rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType) => {
             format!(
-                "{other} does not speak TLS on this port: one side has TLS on, the other has it \
+                "{other} does not speak TLS here: one side has TLS on, the other has it \
                  off"
             )
         }
