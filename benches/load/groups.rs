@@ -444,9 +444,9 @@ async fn shared(seen: &Seen, members: usize, most: Duration) -> Result<()> {
     }
 }
 
-/// Longest pause of the partitions that stayed where they were, and of those that did not, with their number. Of a member
-/// that stands still the next of its partitions tells, so the interval of one partition is no part of a pause. A partition
-/// that moves tells for itself alone: the interval is in, and its pause was that long or less.
+/// Longest pause of the partitions that stayed where they were, and of those that did not, with their number. Of a
+/// member that stands still the next of its partitions tells, so the interval of one partition is no part of a pause. A
+/// partition that moves tells for itself alone: the interval is in, and its pause was that long or less.
 fn gaps(seen: &Seen, interval: Duration) -> (f64, f64, usize) {
     let (mut kept, mut moved, mut count) = (Duration::ZERO, Duration::ZERO, 0);
     for arrivals in seen.all() {

@@ -1,17 +1,19 @@
-//! The listener of the Kafka protocol beside our own, on the same server: librdkafka's performance tool on one side, our
-//! client library on the other, in turn, and what each costs the server.
+//! The listener of the Kafka protocol beside our own, on the same server: librdkafka's performance tool on one side,
+//! our client library on the other, in turn, and what each costs the server.
 //!
-//! Every side of a round that produces has a server and files of its own, and which goes first changes with every round:
-//! a disk that slows down as it fills hits all. All send the same records in batches of the same size, with every
-//! acknowledgement flushed. Ours is idempotent, with five batches of each partition in flight; the tool is measured without
-//! idempotence, as it is by itself, and with: then it has five requests of one batch each in flight in all.
+//! Every side of a round that produces has a server and files of its own, and which goes first changes with every
+//! round: a disk that slows down as it fills hits all. All send the same records in batches of the same size, with
+//! every acknowledgement flushed. Ours is idempotent, with five batches of each partition in flight; the tool is
+//! measured without idempotence, as it is by itself, and with: then it has five requests of one batch each in flight in
+//! all.
 //!
-//! Readers read one log of whole batches, once to warm the cache and once for the figure. The tool decodes every record; our
-//! client is measured as it hands out batches and as it hands out records. All end with the last record: the tool's `-e`
-//! would end half a second later, when a request that found nothing more has been held as long as it allows
-//! (`fetch.wait.max.ms`). The tool is measured with a queue that has room for all, and as it is by itself: then it asks for nothing
-//! for up to a second (`fetch.queue.backoff.ms`) whenever 64 MiB wait there. What the listener gives to a reader that
-//! does nothing with the records is measured beside it: one connection, one request at a time, as clients of the field ask.
+//! Readers read one log of whole batches, once to warm the cache and once for the figure. The tool decodes every
+//! record; our client is measured as it hands out batches and as it hands out records. All end with the last record:
+//! the tool's `-e` would end half a second later, when a request that found nothing more has been held as long as it
+//! allows (`fetch.wait.max.ms`). The tool is measured with a queue that has room for all, and as it is by itself: then
+//! it asks for nothing for up to a second (`fetch.queue.backoff.ms`) whenever 64 MiB wait there. What the listener
+//! gives to a reader that does nothing with the records is measured beside it: one connection, one request at a time,
+//! as clients of the field ask.
 //!
 //! Bytes are bytes of values.
 

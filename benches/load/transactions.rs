@@ -1,9 +1,9 @@
 //! What transactions cost: the same records through an idempotent producer and through transactional ones that
 //! commit every so often, in turn, each against servers and files of its own.
 //!
-//! A side sends for the same time. What counts is what was acknowledged, or committed, by the time that took: the wait for
-//! the last answer is in it. A transaction is as old as it is asked to be when its commit is called; what the commit
-//! takes comes on top.
+//! A side sends for the same time. What counts is what was acknowledged, or committed, by the time that took: the wait
+//! for the last answer is in it. A transaction is as old as it is asked to be when its commit is called; what the
+//! commit takes comes on top.
 
 use std::path::Path;
 use std::time::{Duration, Instant};

@@ -1,7 +1,8 @@
 //! The storage engine against this machine, in one table: `cargo bench -p varve-benches --bench storage`.
 //!
-//! Each row alternates the floor (the same bytes by plain system calls) and ours on the same disk, and prints the median of the ratios round by round. Shares are of throughput, or of latency turned
-//! over, so that 1.00 is the floor and more is better. `-- --help` lists the options.
+//! Each row alternates the floor (the same bytes by plain system calls) and ours on the same disk, and prints the
+//! median of the ratios round by round. Shares are of throughput, or of latency turned over, so that 1.00 is the floor
+//! and more is better. `-- --help` lists the options.
 
 mod append;
 mod compaction;

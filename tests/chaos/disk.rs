@@ -19,7 +19,12 @@ fn a_node_whose_disk_fails_while_it_waits_to_be_let_in_ends() {
     // Its former self is alive to the others until the session times out.
     cluster.kill(2);
     cluster.start(2);
-    let joining = || cluster.log_tail(2).contains("trying on").then_some(());
+    let joining = || {
+        cluster
+            .log_tail(2)
+            .contains("cannot join the cluster yet")
+            .then_some(())
+    };
     wait::until("node 3 to be refused", WITHIN, joining);
     let syncs = "fsync,fdatasync";
     assert!(cluster.trace(2, syncs, &format!("{syncs}:error=EIO"), false));
@@ -27,7 +32,7 @@ fn a_node_whose_disk_fails_while_it_waits_to_be_let_in_ends() {
     assert_eq!(wait::until("node 3 to end", WITHIN, ended), 2);
     let log = cluster.log_tail(2);
     assert!(
-        log.contains("the consensus on metadata is out of service"),
+        log.contains("the metadata consensus is out of service"),
         "{log}"
     );
     cluster.heal();

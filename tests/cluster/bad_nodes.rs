@@ -76,7 +76,7 @@ fn an_id_that_is_in_use_is_refused_and_one_that_is_free_again_is_not() {
     let mut cluster = three(dir.path());
     let mut twin = stranger(dir.path(), "twin", "2", &cluster.seeds());
     twin.spawn();
-    twin.logs("has the node id 2 of this one and another data directory");
+    twin.logs("has the same node id 2 as this one, but another data directory");
     assert!(!twin.is_ready(), "it takes no requests");
     assert_eq!(twin.get("/livez").0, 200, "and waits");
     unharmed(&cluster, 3);
@@ -109,7 +109,7 @@ fn a_copy_of_a_directory_is_not_a_second_node() {
     twin.spawn();
     assert_eq!(twin.ends().code(), Some(1));
     let said = twin.log();
-    assert!(said.contains("one of them is a copy"), "{said}");
+    assert!(said.contains("one of the two is a copy"), "{said}");
     // Given another id, it is another node's directory.
     twin.set("VARVE_NODE__ID", "4");
     twin.spawn();
@@ -134,7 +134,7 @@ fn a_directory_of_another_cluster_does_not_change_sides() {
     assert_eq!(node.ends().code(), Some(1));
     let said = node.log();
     assert!(
-        said.contains("the seeds are of another cluster, or the directory is"),
+        said.contains("either the seeds or the directory belong to another cluster"),
         "{said}"
     );
     unharmed(&cluster, 3);

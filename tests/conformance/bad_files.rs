@@ -56,14 +56,14 @@ fn what_the_node_does_not_start_on() {
         );
         let newer = text.replace("format_version = 1", "format_version = 2");
         for (content, says) in [
-            (newer, "layout version 2; this program knows up to 1"),
+            (newer, "layout version 2, but this program supports up to 1"),
             (
                 text.replace("format_version = 1", "format_version = 0"),
-                "there is no layout version 0",
+                "layout version 0 does not exist",
             ),
-            ("garbage".to_owned(), "cannot be understood"),
-            (String::new(), "cannot be understood"),
-            (format!("{text}surprise = 1\n"), "cannot be understood"),
+            ("garbage".to_owned(), "cannot be read"),
+            (String::new(), "cannot be read"),
+            (format!("{text}surprise = 1\n"), "cannot be read"),
         ] {
             std::fs::write(&meta, content).unwrap();
             let error = refusal(&bed).await;

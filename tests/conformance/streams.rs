@@ -1,4 +1,5 @@
-//! Produce over several partitions, ProduceStream and Subscribe: order, limits, ends, and what cancelling leaves behind.
+//! Produce over several partitions, ProduceStream and Subscribe: order, limits, ends, and what cancelling leaves
+//! behind.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

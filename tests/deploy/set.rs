@@ -1,9 +1,9 @@
 //! Runs the pods of a StatefulSet as processes: the container's arguments, environment and mounts are the manifest's.
 //!
 //! As root each pod has a mount and a host name of its own: its root is the image, read-only; its user is the image's;
-//! the names in DNS are lines of a hosts file. Otherwise, said aloud, names and paths are replaced by loopback addresses
-//! and folders. Either way the pods share the network of this machine, so each listens on a loopback address of its own,
-//! and not on all.
+//! the names in DNS are lines of a hosts file. Otherwise, said aloud, names and paths are replaced by loopback
+//! addresses and folders. Either way the pods share the network of this machine, so each listens on a loopback address
+//! of its own, and not on all.
 
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};

@@ -1,5 +1,5 @@
-//! The overlay of three nodes, with its certificates, as a StatefulSet runs it: started all at once; a pod that dies and
-//! comes back; one that comes back without its volume; a rollout under load; one pod more; a loss of all.
+//! The overlay of three nodes, with its certificates, as a StatefulSet runs it: started all at once; a pod that dies
+//! and comes back; one that comes back without its volume; a rollout under load; one pod more; a loss of all.
 
 use std::path::Path;
 

@@ -43,8 +43,8 @@ impl Patience {
         Self(Instant::now())
     }
 
-    /// A pause before it is asked for again. Ends the test that has waited too long, with what it saw instead; it is the
-    /// caller's line that is told.
+    /// A pause before it is asked for again. Ends the test that has waited too long, with what it saw instead; it is
+    /// the caller's line that is told.
     #[track_caller]
     pub fn again(&self, seen: impl Debug) -> tokio::time::Sleep {
         let waited = self.0.elapsed();

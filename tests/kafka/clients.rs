@@ -1,6 +1,6 @@
-//! The clients that people use, unmodified: kafka-python, aiokafka, confluent-kafka (librdkafka) and kcat. A test whose client is
-//! not there is skipped, loudly, unless `VARVE_TEST_REQUIRE_PYTHON=1` or `VARVE_TEST_REQUIRE_KCAT=1` says that it must
-//! be there.
+//! The clients that people use, unmodified: kafka-python, aiokafka, confluent-kafka (librdkafka) and kcat. A test whose
+//! client is not there is skipped, loudly, unless `VARVE_TEST_REQUIRE_PYTHON=1` or `VARVE_TEST_REQUIRE_KCAT=1` says
+//! that it must be there.
 
 use std::process::Command;
 

@@ -58,8 +58,8 @@ fn produce(partition: i32) -> ProduceRequest {
     }
 }
 
-/// The topic's partitions with their leaders, as that answer has them. `None`: it has not all of them, or knows not every
-/// node.
+/// The topic's partitions with their leaders, as that answer has them. `None`: it has not all of them, or knows not
+/// every node.
 fn leaders(known: &MetadataResponse) -> Option<BTreeMap<i32, i32>> {
     let name = Some(Text::from_static("spread"));
     let topic = known.topics.iter().find(|t| t.name == name)?;

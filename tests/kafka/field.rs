@@ -1,5 +1,5 @@
-//! What clients of the field do that ours do not, byte for byte: headers of batches that are filled in otherwise, static
-//! members that come back under a name that is taken, and members of KIP-848 that state only what has changed.
+//! What clients of the field do that ours do not, byte for byte: headers of batches that are filled in otherwise,
+//! static members that come back under a name that is taken, and members of KIP-848 that state only what has changed.
 
 use bytes::Bytes;
 use varve_broker_api::{Broker as _, Context};

@@ -1,5 +1,5 @@
-//! Three nodes: replicas are moved and cancelled by the Kafka protocol, each node tells what it holds, and leaders alone
-//! tell who writes.
+//! Three nodes: replicas are moved and cancelled by the Kafka protocol, each node tells what it holds, and leaders
+//! alone tell who writes.
 
 use std::time::Duration;
 
@@ -31,8 +31,8 @@ const SMALL: Text = Text::from_static("small");
 /// Only a failure waits so long.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Topics of one partition on these nodes. Before, between and after the moves of this test no node holds clearly more than
-/// another, in this order too: the cluster would move replicas by itself.
+/// Topics of one partition on these nodes. Before, between and after the moves of this test no node holds clearly more
+/// than another, in this order too: the cluster would move replicas by itself.
 async fn create(client: &mut Client) {
     for (name, nodes) in [
         (Text::from_static("three"), vec![3]),

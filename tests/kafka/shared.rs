@@ -185,5 +185,5 @@ async fn a_node_for_development_lets_programs_for_a_cluster_run() {
     let (mut said, mut stderr) = (String::new(), node.stderr.take().unwrap());
     stderr.read_to_string(&mut said).unwrap();
     assert!(node.wait().unwrap().success(), "{said}");
-    assert!(said.contains("fewer are made"), "{said}");
+    assert!(said.contains("the topic gets fewer"), "{said}");
 }

@@ -1,5 +1,5 @@
-//! Transactions of the first kind (KIP-98) by the Kafka protocol, in every version that has them: the producer registers
-//! partitions itself and keeps its epoch.
+//! Transactions of the first kind (KIP-98) by the Kafka protocol, in every version that has them: the producer
+//! registers partitions itself and keeps its epoch.
 
 use bytes::Bytes;
 use varve_frontend_kafka::wire::generated::add_offsets_to_txn::AddOffsetsToTxnRequest;
@@ -265,8 +265,8 @@ async fn transactions_are_found_by_how_long_they_are_open_and_by_a_pattern() {
     bed.stop().await;
 }
 
-/// Whoever commits what the coordinator has aborted, and aborts it then as clients do, is told the same each time and in
-/// every version, as by Kafka: that a session is over, and not that something is to be aborted.
+/// Whoever commits what the coordinator has aborted, and aborts it then as clients do, is told the same each time and
+/// in every version, as by Kafka: that a session is over, and not that something is to be aborted.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_transaction_whose_time_was_over_is_the_end_of_its_session() {
     let bed = Bed::start(&[]).await;

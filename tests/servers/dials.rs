@@ -1,6 +1,6 @@
 //! How often hosts make connections. A server that is away must not be called without a pause: here that costs nothing,
-//! in the field it is what keeps it away. Also, turmoil keeps the port of every connection that did not come about, until
-//! the host that made it starts again.
+//! in the field it is what keeps it away. Also, turmoil keeps the port of every connection that did not come about,
+//! until the host that made it starts again.
 //!
 //! Counts are of this thread's simulation.
 

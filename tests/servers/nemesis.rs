@@ -95,10 +95,11 @@ pub struct Nemesis {
 impl Nemesis {
     /// For that plan.
     pub fn new(plan: &Plan) -> Self {
-        // Where replication alone is what makes records durable, no replica that ended without a word may lead by itself
-        // before it has caught up: once that befell all that were in sync or eligible, be it one after the other, an
-        // operator has to choose, and there is none here. The promise is for `min.insync.replicas` - 1 of them, so it
-        // is always the same node that is killed, or whose disk fails: whoever commits has another beside it.
+        // Where replication alone is what makes records durable, no replica that ended without a word may lead by
+        // itself before it has caught up: once that befell all that were in sync or eligible, be it one after the
+        // other, an operator has to choose, and there is none here. The promise is for `min.insync.replicas` - 1 of
+        // them, so it is always the same node that is killed, or whose disk fails: whoever commits has another beside
+        // it.
         let hard = |fault: &Fault| matches!(fault, Fault::Power | Fault::PowerAll | Fault::KillAll);
         let can = Fault::ALL.iter().copied();
         let mut random = Random::new(plan.seed ^ 0xfa17);

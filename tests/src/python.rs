@@ -21,7 +21,8 @@ pub fn python(modules: &str) -> Option<PathBuf> {
     let mut candidates = named.into_iter().chain([own, PathBuf::from("python3")]);
     candidates.find(|python| {
         let mut probe = Command::new(python);
-        // Not from where tests run: there any directory passes for a module of its name, such as that of the Kafka tests.
+        // Not from where tests run: there any directory passes for a module of its name, such as that of the Kafka
+        // tests.
         probe.current_dir(std::env::temp_dir());
         probe.args(["-c", &format!("import {modules}")]);
         probe.output().is_ok_and(|o| o.status.success())

@@ -1,5 +1,5 @@
-//! A disk so small that a test can fill it: a file system in memory. Needs root; a test that cannot have it says so where
-//! it is seen and is left out.
+//! A disk so small that a test can fill it: a file system in memory. Needs root; a test that cannot have it says so
+//! where it is seen and is left out.
 
 use std::io::Write as _;
 use std::path::Path;

@@ -11,6 +11,7 @@
 mod formats;
 mod layers;
 mod layers_doc;
+mod prose;
 mod source;
 
 use std::path::{Path, PathBuf};

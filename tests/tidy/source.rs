@@ -55,6 +55,14 @@ impl Source {
         self.find(text, |_| true)
     }
 
+    /// String literals outside tests, with the numbers of their first lines.
+    pub fn product_literals(&self) -> Vec<(usize, String)> {
+        string_literals(&self.text)
+            .into_iter()
+            .filter(|(line, _)| !self.in_test[line - 1])
+            .collect()
+    }
+
     fn find(&self, text: &str, keep: impl Fn(usize) -> bool) -> Vec<usize> {
         let begins_word = text.starts_with(|c: char| c.is_alphanumeric());
         let hit = |line: &str| {
@@ -150,16 +158,7 @@ fn blank(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut at = 0;
     while at < chars.len() {
-        let end = match chars[at] {
-            '/' if chars.get(at + 1) == Some(&'/') => line_end(&chars, at),
-            '/' if chars.get(at + 1) == Some(&'*') => block_end(&chars, at),
-            '"' => string_end(&chars, at),
-            'r' if !follows_word(&chars, at) && raw_hashes(&chars, at).is_some() => {
-                raw_end(&chars, at)
-            }
-            '\'' => char_end(&chars, at),
-            _ => at + 1,
-        };
+        let end = piece_end(&chars, at);
         if end == at + 1 {
             out.push(chars[at]);
         } else {
@@ -172,6 +171,41 @@ fn blank(text: &str) -> String {
         at = end;
     }
     out
+}
+
+/// Where the comment, the literal or the character at `at` ends.
+fn piece_end(chars: &[char], at: usize) -> usize {
+    match chars[at] {
+        '/' if chars.get(at + 1) == Some(&'/') => line_end(chars, at),
+        '/' if chars.get(at + 1) == Some(&'*') => block_end(chars, at),
+        '"' => string_end(chars, at),
+        'r' if !follows_word(chars, at) && raw_hashes(chars, at).is_some() => raw_end(chars, at),
+        '\'' => char_end(chars, at),
+        _ => at + 1,
+    }
+}
+
+/// The string literals of a text with the numbers of their first lines, without quotes. Lines that a backslash
+/// continues are joined, as the compiler joins them.
+fn string_literals(text: &str) -> Vec<(usize, String)> {
+    let chars: Vec<char> = text.chars().collect();
+    let (mut found, mut at, mut line) = (Vec::new(), 0, 1);
+    while at < chars.len() {
+        let end = piece_end(&chars, at);
+        let piece: String = chars[at..end].iter().collect();
+        if end > at + 1 && matches!(chars[at], '"' | 'r') {
+            let quotes = |c: char| matches!(c, 'r' | '#' | '"');
+            let inner = piece
+                .trim_start_matches(quotes)
+                .trim_end_matches(['#', '"']);
+            let joined: Vec<&str> = inner.split("\\\n").collect();
+            let tail = joined.iter().skip(1).map(|part| part.trim_start());
+            found.push((line, joined[0].to_owned() + &tail.collect::<String>()));
+        }
+        line += piece.matches('\n').count();
+        at = end;
+    }
+    found
 }
 
 fn follows_word(chars: &[char], at: usize) -> bool {
@@ -283,4 +317,12 @@ fn test_modules_are_marked_to_their_end() {
         "tests.rs",
         "tests"
     ));
+}
+
+#[test]
+fn literals_are_read_as_the_compiler_joins_them() {
+    let text = "a(\"one \\\n     two\", b);\n// \"no\"\nlet c = r#\"three\"#;\n'\"'; \"four\"";
+    let found = string_literals(text);
+    let expected = [(1, "one two"), (4, "three"), (5, "four")];
+    assert_eq!(found, expected.map(|(line, text)| (line, text.to_owned())));
 }

@@ -24,13 +24,14 @@ pub struct Fetch {
     pub max_wait: Duration,
     /// Answer as soon as this much is available in all.
     pub min_bytes: usize,
-    /// Upper bound of the whole answer in bytes. At least one batch is returned even if it is larger; with 0 none is, and
-    /// what is asked is only how things are.
+    /// Upper bound of the whole answer in bytes. At least one batch is returned even if it is larger; with 0 none is,
+    /// and what is asked is only how things are.
     pub max_bytes: usize,
     /// Which records of transactions are wanted.
     pub isolation: Isolation,
     /// Batches as they are stored, for a reader that leaves out by itself what is not for it: with records of aborted
-    /// transactions, which [`Fetched::aborted`] names, and with markers of the log itself. Otherwise neither is returned.
+    /// transactions, which [`Fetched::aborted`] names, and with markers of the log itself. Otherwise neither is
+    /// returned.
     pub raw: bool,
 }
 
@@ -122,8 +123,8 @@ pub enum Position {
     Earliest,
     /// The high watermark, or the last stable offset for readers of committed records.
     Latest,
-    /// The first record with the largest timestamp of the log; found as a record is by its time. Only its leader answers: it is
-    /// not passed on.
+    /// The first record with the largest timestamp of the log; found as a record is by its time. Only its leader
+    /// answers: it is not passed on.
     MaxTimestamp,
 }
 

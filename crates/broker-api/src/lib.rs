@@ -73,9 +73,9 @@ pub trait Broker: Send + Sync + 'static {
         queries: Vec<OffsetQuery>,
     ) -> impl Future<Output = Vec<Result<OffsetFound>>> + Send;
 
-    /// Where the records of `epoch` end, by which a reader finds out whether its leader's log still has what it
-    /// has read; `None`: the log has no record of that epoch or an older one. `current` is checked and fenced when given. Answers from
-    /// memory; a broker that keeps no epochs knows of none.
+    /// Where the records of `epoch` end, by which a reader finds out whether its leader's log still has what it has
+    /// read; `None`: the log has no record of that epoch or an older one. `current` is checked and fenced when given.
+    /// Answers from memory; a broker that keeps no epochs knows of none.
     fn epoch_end(
         &self,
         ctx: &Context,
@@ -211,7 +211,8 @@ pub trait Broker: Send + Sync + 'static {
         request: InitTransactions,
     ) -> impl Future<Output = Result<varve_types::ProducerId>> + Send;
 
-    /// Registers partitions in the transaction of a producer that keeps its epoch. Durable when it returns; all or none.
+    /// Registers partitions in the transaction of a producer that keeps its epoch. Durable when it returns; all or
+    /// none.
     fn add_to_transaction(
         &self,
         ctx: &Context,

@@ -9,9 +9,9 @@ use crate::OffsetCommit;
 /// How partitions come to be registered in a transaction, and what its end does to the producer's epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum TransactionVersion {
-    /// The producer registers partitions by [`crate::Broker::add_to_transaction`] before it writes to them, and keeps its
-    /// epoch from one transaction to the next (KIP-98). What it sent for one and comes late may touch the next: its last
-    /// call repeated, but neither a batch nor a marker.
+    /// The producer registers partitions by [`crate::Broker::add_to_transaction`] before it writes to them, and keeps
+    /// its epoch from one transaction to the next (KIP-98). What it sent for one and comes late may touch the next: its
+    /// last call repeated, but neither a batch nor a marker.
     V1,
     /// Leaders register their partitions with the first batch, and every end raises the epoch (KIP-890).
     #[default]
@@ -117,7 +117,8 @@ pub struct TransactionListing {
     pub state: TransactionState,
     /// Node that coordinates it.
     pub coordinator: NodeId,
-    /// When the open transaction began, milliseconds since the Unix epoch; `None` also where its coordinator does not say.
+    /// When the open transaction began, milliseconds since the Unix epoch; `None` also where its coordinator does not
+    /// say.
     pub started_ms: Option<i64>,
 }
 

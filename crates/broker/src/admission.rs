@@ -1,6 +1,6 @@
-//! Byte permits: nothing is queued without one, and it is held while the bytes are this node's affair: until they are in
-//! the log as safely as the topic asks of one replica, or the answer is there. When there is none the caller waits, stops
-//! reading its socket, and the client feels it. This bounds every queue behind it.
+//! Byte permits: nothing is queued without one, and it is held while the bytes are this node's affair: until they are
+//! in the log as safely as the topic asks of one replica, or the answer is there. When there is none the caller waits,
+//! stops reading its socket, and the client feels it. This bounds every queue behind it.
 //!
 //! What waits for other replicas has given its bytes back, or one partition that cannot commit would stop all others.
 //! Only its answer is owed then. What is bounded beside the bytes is how much each partition has that is not committed.

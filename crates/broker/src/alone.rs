@@ -12,6 +12,7 @@ use varve_broker_api::{
     AddPartitions, CreateTopic, Error, ProducerSession, Result, TopicInfo, UpdateConfigs,
 };
 use varve_metadata::{Command as Change, CreateTopic as NewTopic, FeatureRange, State};
+use varve_types::text::counted;
 use varve_types::{
     BrokerEpoch, ErrorKind, NodeId, PartitionId, ProducerId, TopicConfig, TopicId, TopicName,
     limits,
@@ -95,7 +96,7 @@ impl Registry {
             }
             Ok(Err(error)) => Err(Error::new(
                 ErrorKind::StorageError,
-                format!("the change of metadata could not be stored: {error}"),
+                format!("the metadata change could not be stored: {error}"),
             )),
             Err(error) => Err(Error::new(ErrorKind::StorageError, error.to_string())),
         }
@@ -156,7 +157,7 @@ impl Registry {
         let view = self.view();
         if view.topics.contains_key(&request.topic) {
             let text = format!(
-                "topic {:?} exists; nothing was changed",
+                "topic {:?} already exists; nothing was changed",
                 request.topic.as_str()
             );
             return Err(
@@ -171,7 +172,8 @@ impl Registry {
         let replication_factor = request.replication_factor.unwrap_or(1);
         if replication_factor != 1 {
             let text = format!(
-                "replication factor {replication_factor} needs as many nodes; this cluster has 1; nothing was created"
+                "replication factor {replication_factor} needs that many nodes, but this cluster \
+                 has 1; nothing was created"
             );
             return Err(Error::invalid("replication_factor", text));
         }
@@ -192,7 +194,8 @@ impl Registry {
         let max = limits::PARTITIONS_PER_NODE_MAX;
         if present + more.unsigned_abs() as usize > max {
             let text = format!(
-                "this node has {present} partitions and takes at most {max}; nothing was created"
+                "this node already has {} and takes at most {max}; nothing was created",
+                counted(present, "partition")
             );
             return Err(Error::new(ErrorKind::PolicyViolation, text));
         }
@@ -207,7 +210,9 @@ impl Registry {
         let me = self.opener.config.node;
         for (partition, nodes) in placement {
             if !partitions.contains(partition) {
-                let text = format!("placement names partition {partition}, which is not created");
+                let text = format!(
+                    "placement names partition {partition}, which the call does not create"
+                );
                 return Err(Error::invalid("placement", text));
             }
             if nodes.as_slice() != [me] {
@@ -221,7 +226,7 @@ impl Registry {
         } else {
             Err(Error::invalid(
                 "placement",
-                "placement names every partition or none",
+                "placement must name every partition or none",
             ))
         }
     }
@@ -335,8 +340,9 @@ impl Registry {
         check_partition_count(request.total)?;
         if request.total < present {
             let text = format!(
-                "topic {:?} has {present} partitions; a topic never loses partitions; nothing was changed",
-                request.topic.as_str()
+                "topic {:?} already has {}, and the number cannot be reduced; nothing was changed",
+                request.topic.as_str(),
+                counted(present, "partition")
             );
             return Err(Error::invalid("partition_count", text));
         }
@@ -432,7 +438,7 @@ impl Registry {
                 found.ok_or_else(|| {
                     Error::new(
                         ErrorKind::StorageError,
-                        format!("producer {name:?} is not stored"),
+                        format!("the state of producer {name:?} could not be stored"),
                     )
                 })?
             }

@@ -28,7 +28,8 @@ impl api::Broker for Broker {
         let inner = &*self.inner;
         if request.topic.is_internal() && !ctx.internal {
             let text = format!(
-                "topic {:?} belongs to the server; clients can read it but not write to it; nothing was appended",
+                "topic {:?} is internal; clients can read it but not write to it; nothing was \
+                 appended",
                 request.topic.as_str()
             );
             return Err(Error::new(ErrorKind::PolicyViolation, text));
@@ -65,7 +66,8 @@ impl api::Broker for Broker {
         let Some(permit) = admission.admit(size).await else {
             return Err(waiting.refused(Error::new(
                 ErrorKind::ShuttingDown,
-                "the broker is shutting down; nothing was appended; use another node or come back",
+                "the broker is shutting down; nothing was appended; use another node or try again \
+                 later",
             )));
         };
         waiting.over();
@@ -165,7 +167,8 @@ impl api::Broker for Broker {
             return Err(Error::invalid(
                 "topic",
                 format!(
-                    "topic {:?} belongs to the server, as every name that begins with \"__varve\"; nothing was created",
+                    "topic names that begin with \"__varve\" are reserved, and {:?} is one; \
+                     nothing was created",
                     request.topic.as_str()
                 ),
             ));
@@ -657,7 +660,8 @@ impl Broker {
             Reply::OffsetsUnstable { unstable, .. } => {
                 let some = unstable.first().map(ToString::to_string);
                 let text = format!(
-                    "a transaction that is not decided yet may change offsets of group {:?} (in {}); nothing was changed; ask again",
+                    "a transaction without an outcome yet may change offsets of group {:?} (in \
+                     {}); nothing was changed; try again",
                     name.as_str(),
                     some.unwrap_or_default()
                 );
@@ -672,11 +676,13 @@ impl Broker {
 fn check_transaction(batch: &Batch, id: Option<&TransactionalId>, acks: Acks) -> Result<()> {
     let header = batch.header();
     if header.is_transactional() != id.is_some() {
-        let text = "a batch has the transactional bit exactly when a transactional id is given; nothing was appended";
+        let text = "the transactional bit and the transactional id must both be set or both be \
+            absent; nothing was appended";
         return Err(Error::invalid("transactional_id", text));
     }
     if id.is_some() && (acks != Acks::All || header.producer().is_none()) {
-        let text = "an append within a transaction has a producer session and acks=all; nothing was appended";
+        let text = "an append in a transaction needs a producer session and acks=all; nothing was \
+            appended";
         return Err(Error::invalid("transactional_id", text));
     }
     Ok(())
@@ -697,7 +703,7 @@ pub(crate) async fn owned<T: Send + 'static>(
         Ok(result) => result,
         Err(error) => Err(Error::new(
             ErrorKind::StorageError,
-            format!("the change ended early ({error}); whether it was made is unknown"),
+            format!("the change was interrupted ({error}); it may or may not have been made"),
         )),
     }
 }
@@ -705,7 +711,7 @@ pub(crate) async fn owned<T: Send + 'static>(
 fn check_not_internal(ctx: &Context, topic: &TopicName) -> Result<()> {
     if topic.is_internal() && !ctx.internal {
         let text = format!(
-            "topic {:?} belongs to the server; nothing was changed",
+            "topic {:?} is internal; nothing was changed",
             topic.as_str()
         );
         return Err(Error::new(ErrorKind::PolicyViolation, text));
@@ -717,7 +723,7 @@ fn check_not_internal(ctx: &Context, topic: &TopicName) -> Result<()> {
 pub(crate) fn unexpected(reply: &Reply) -> Error {
     tracing::error!(
         ?reply,
-        "the group coordinator gave the answer of another call"
+        "internal error: the group coordinator answered another call"
     );
     Error::new(
         ErrorKind::StorageError,

@@ -62,8 +62,8 @@ impl Changing {
 
 fn no_space(partition: &Partition) -> Error {
     let text = format!(
-        "no space to note the new log start of {}; records are still there, and go as soon as there is \
-         space; ask again then",
+        "there is no disk space to store the new log start of {}; the records are still there, and \
+         are deleted once there is space; try again then",
         partition.id
     );
     Error::new(ErrorKind::StorageFull, text)
@@ -73,8 +73,9 @@ fn no_space(partition: &Partition) -> Error {
 
 fn not_noted(partition: &Partition, reason: &str) -> Error {
     let text = format!(
-        "the disk failed when the new log start of {} was to be noted: {reason}. Whether it moved is told \
-         by the next start; the partition takes no writes until then",
+        "the disk failed while the new log start of {} was being stored: {reason}. It may or may \
+         not have moved; the next start of the node finds out, and the partition takes no writes \
+         until then",
         partition.id
     );
     Error::new(ErrorKind::StorageError, text)
@@ -152,7 +153,10 @@ impl Lane {
             Err(error) => {
                 owned.log.change_failed(&error);
                 if owned.log.failure().is_none() {
-                    tracing::warn!(partition = %owned.partition.id, %error, "retention or a trim waits for space");
+                    tracing::warn!(
+                        partition = %owned.partition.id, %error,
+                        "retention or a trim is waiting for disk space"
+                    );
                     owned.changing.again = true;
                     let text = no_space(&owned.partition);
                     owned.changing.answer(|_| Some(Err(text.clone())));
@@ -235,7 +239,7 @@ impl Owned {
     /// Before the partition is let go of: what is under way is finished here and now, and answered.
     pub(crate) fn finish_changes(&mut self, safe: bool) -> varve_storage::Removal {
         if safe && let Err(error) = self.log.change_now() {
-            tracing::warn!(partition = %self.partition.id, %error, "a change of the log is left undone");
+            tracing::warn!(partition = %self.partition.id, %error, "a log change was not completed");
         }
         let start = self.log.log_start();
         let partition = &self.partition;
@@ -244,7 +248,7 @@ impl Owned {
                 Ok(start)
             } else {
                 let text = format!(
-                    "partition {} was closed; whether its log start moved is unknown",
+                    "partition {} was closed; its log start may or may not have moved",
                     partition.id
                 );
                 Err(Error::new(ErrorKind::StorageError, text))
@@ -272,7 +276,7 @@ impl Lane {
             if let Err(error) = owned.log.roll()
                 && !error.is_no_space()
             {
-                tracing::warn!(partition = %owned.partition.id, %error, "a segment was not rolled");
+                tracing::warn!(partition = %owned.partition.id, %error, "could not roll a segment");
                 return self.check_latch(slot);
             }
             self.start_flush(slot);

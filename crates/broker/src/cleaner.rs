@@ -195,7 +195,7 @@ impl Worker {
                 without_key = stats.keyless_records, took = ?took, "compacted"
             ),
             Err(error @ (CompactionError::Stopped | CompactionError::Changed)) => {
-                tracing::info!(partition = %partition.id, %error, "compaction ended early");
+                tracing::info!(partition = %partition.id, %error, "compaction was interrupted");
             }
             Err(error) => {
                 if matches!(error, CompactionError::Corrupt { .. }) {

@@ -47,7 +47,10 @@ impl Unsaved {
         match save(log, producers) {
             Ok(size) => self.due = SNAPSHOT_BYTES.max(size * TIMES_ITS_SIZE),
             Err(error) => {
-                tracing::warn!(dir = %log.dir().display(), %error, "producer sessions are not saved");
+                tracing::warn!(
+                    dir = %log.dir().display(), %error,
+                    "could not save producer sessions"
+                );
             }
         }
     }
@@ -97,7 +100,7 @@ impl<T> Closing<T> {
             log.close(true)
         };
         let result = if offline {
-            Err("it is offline".to_owned())
+            Err("the partition is offline".to_owned())
         } else {
             close().map_err(|e| e.to_string())
         };

@@ -178,7 +178,7 @@ impl Committer {
         };
         let (jobs, entries): (Vec<_>, Vec<_>) = group.into_iter().unzip();
         if journal.failed() {
-            fail(jobs, "an earlier write or sync of the journal has failed");
+            fail(jobs, "an earlier write or sync of the journal failed");
             return Vec::new();
         }
         let started = self.clock.now();
@@ -208,7 +208,11 @@ impl Committer {
                 jobs.into_iter().map(|job| *job).collect()
             }
             Err(error) => {
-                tracing::error!(%error, "the journal failed: nothing is acknowledged through it any more; restart the node after the disk is repaired");
+                tracing::error!(
+                    %error,
+                    "the journal failed: it acknowledges nothing more; repair the disk, then \
+                     restart the node"
+                );
                 fail(jobs, &error.to_string());
                 Vec::new()
             }
@@ -230,11 +234,15 @@ impl Committer {
         let leaving: Vec<LogIdentity> = leaving.map(|job| job.target.identity()).collect();
         if journal.failed() {
             let jobs = jobs.into_iter().map(Box::new).collect();
-            fail(jobs, "an earlier write or sync of the journal has failed");
+            fail(jobs, "an earlier write or sync of the journal failed");
             return;
         }
         if let Err(error) = journal.leave(&leaving) {
-            tracing::error!(%error, "the journal failed: nothing is acknowledged on this disk any more; restart the node after the disk is repaired");
+            tracing::error!(
+                %error,
+                "the journal failed: this disk acknowledges nothing more; repair the disk, then \
+                 restart the node"
+            );
             let jobs = jobs.into_iter().map(Box::new).collect();
             fail(jobs, &error.to_string());
             return;
@@ -265,7 +273,7 @@ impl Committer {
             return Ok(true);
         };
         if journal.failed() {
-            return Err("an earlier write or sync of the journal has failed".to_owned());
+            return Err("an earlier write or sync of the journal failed".to_owned());
         }
         match journal.void(identity) {
             Ok(written) => {
@@ -276,7 +284,11 @@ impl Committer {
                 Ok(written == Written::Synced)
             }
             Err(error) => {
-                tracing::error!(%error, "the journal failed: nothing is acknowledged through it any more; restart the node after the disk is repaired");
+                tracing::error!(
+                    %error,
+                    "the journal failed: it acknowledges nothing more; repair the disk, then \
+                     restart the node"
+                );
                 Err(error.to_string())
             }
         }
@@ -299,7 +311,10 @@ impl Committer {
         match made {
             Ok(file) => journal.add(file),
             Err(error) => {
-                tracing::warn!(%error, "no further journal file; files are synced one by one meanwhile");
+                tracing::warn!(
+                    %error,
+                    "could not add a journal file; files are synced one by one in the meantime"
+                );
                 journal.not_made();
             }
         }

@@ -52,8 +52,8 @@ pub struct BrokerConfig {
     pub lanes: usize,
     /// Threads that flush, `>= 1`.
     pub flush_threads: usize,
-    /// Bytes of appends that may be on their way into the logs, in the whole broker. As many of each partition may be there
-    /// and wait for other replicas.
+    /// Bytes of appends that may be on their way into the logs, in the whole broker. As many of each partition may be
+    /// there and wait for other replicas.
     pub in_flight_bytes: usize,
     /// Free bytes below which writes are refused.
     pub min_free_bytes: u64,

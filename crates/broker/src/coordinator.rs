@@ -234,8 +234,8 @@ impl Task {
 
     async fn load(&mut self) {
         let mut loaded = self.replay().await;
-        // Of groups that are known in part nothing is kept: what became of them since is not known, and they must not be
-        // expired, or changed, by what was true once.
+        // Of groups that are known in part nothing is kept: what became of them since is not known, and they must not
+        // be expired, or changed, by what was true once.
         while !self.unread.0.is_empty() {
             let known = self.unread.0.len();
             self.core = new_core(&self.config);
@@ -334,8 +334,9 @@ impl Task {
             Failure::new(
                 ErrorKind::LeaderNotAvailable,
                 format!(
-                    "the offsets of group {:?} are in {}-{partition}, which could not be read when this node \
-                     started; nothing was changed; repair that partition and restart",
+                    "the offsets of group {:?} are in {}:{partition}, which could not be read when \
+                     this node started; nothing was changed; repair that partition, then restart \
+                     the node",
                     group.as_str(),
                     OFFSETS
                 ),
@@ -370,7 +371,7 @@ impl Task {
                             .await;
                     }
                     Output::LoadSkipped { error } => {
-                        tracing::warn!(%error, "a record of __consumer_offsets was left out");
+                        tracing::warn!(%error, "a record of __consumer_offsets was skipped");
                     }
                 }
             }

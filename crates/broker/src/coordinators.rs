@@ -112,8 +112,8 @@ impl Coordinators {
                 | Input::ClassicJoin { .. }
         );
         let tells = matches!(input, Input::GetOffsets { .. } | Input::GetGroup { .. });
-        // By the answer a member knows that it has its partitions for another session. From a coordinator that was replaced
-        // it would have them while the next one, which does not hear of it, gives them to others.
+        // By the answer a member knows that it has its partitions for another session. From a coordinator that was
+        // replaced it would have them while the next one, which does not hear of it, gives them to others.
         let keeps = matches!(input, Input::Heartbeat { .. });
         let (groups, number, epoch) = self.of(&group, creates).await?;
         let answer = groups.call(ticket, input).await;
@@ -190,7 +190,8 @@ impl Coordinators {
         )
     }
 
-    /// The partition that a group's offsets are in, and the id of its topic, whoever leads it. Made if there is none yet.
+    /// The partition that a group's offsets are in, and the id of its topic, whoever leads it. Made if there is none
+    /// yet.
     ///
     /// # Errors
     /// Those of making a topic.

@@ -72,15 +72,15 @@ impl Partition {
             tracing::error!(
                 %topic, partition, %file, position = damage.position, expected = damage.expected,
                 found = damage.found, first_offset = %start, next_offset = %end,
-                "damaged records: they are not served, what lies before and behind is"
+                "found damaged records: they are not served; records before and after them are"
             );
         } else {
             self.counters.damaged_files.inc();
             tracing::error!(
                 %topic, partition, %file, position = damage.position, expected = damage.expected,
                 found = damage.found,
-                "a damaged file that can be derived: nothing is lost; stop the node and delete it to have it \
-                 built anew, and look at the disk"
+                "found a damaged file that can be rebuilt: no records are lost; stop the node, \
+                 delete the file so that the next start rebuilds it, and check the disk"
             );
         }
         true
@@ -101,8 +101,9 @@ impl Partition {
             n => format!(" and {n} more"),
         };
         let text = format!(
-            "partition {} has damaged records: offsets {} to {} (exclusive){more}; they are not served, and \
-             everything else is; look at the disk, and at `varve log verify` once the node is stopped",
+            "partition {} has damaged records: offsets {} to {} (exclusive){more}; they cannot be \
+             read, all other records can; check the disk, and run `varve log verify` once the node \
+             is stopped",
             self.id, first.start, first.end
         );
         Some(

@@ -100,7 +100,7 @@ impl Flushers {
                 match removal.run() {
                     Ok(bytes) => drop(deleted.inc_by(bytes)),
                     // Left over files are swept when the log is opened next.
-                    Err(error) => tracing::warn!(%error, "removed segment could not be unlinked"),
+                    Err(error) => tracing::warn!(%error, "could not delete a removed segment"),
                 }
             }
         };

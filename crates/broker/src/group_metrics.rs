@@ -100,13 +100,23 @@ impl GroupGauges {
         let name = "consumer_group_members";
         family(e, name, "Members of a group", &members)?;
         let name = "consumer_group_state";
-        family(e, name, "1 for the state the group is in", &states)?;
+        family(e, name, "1 for the state that the group is in", &states)?;
         let name = "consumer_group_committed_offset";
-        family(e, name, "Next offset the group will read", &committed)?;
+        family(e, name, "Next offset that the group will read", &committed)?;
         let name = "consumer_group_lag";
-        family(e, name, "Records between commit and end", &lags)?;
+        family(
+            e,
+            name,
+            "Records between the committed offset and the end of the log",
+            &lags,
+        )?;
         let name = "consumer_group_lag_sum";
-        family(e, name, "Lag of a group over a topic", &sums)
+        family(
+            e,
+            name,
+            "Lag of a group over all partitions of a topic",
+            &sums,
+        )
     }
 }
 

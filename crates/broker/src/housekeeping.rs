@@ -46,7 +46,7 @@ impl Space {
         let space = match self.vfs.free_space(&self.config.data_dir) {
             Ok(space) => space,
             Err(error) => {
-                tracing::warn!(%error, "free space is not known");
+                tracing::warn!(%error, "cannot read the free disk space");
                 return;
             }
         };
@@ -59,10 +59,13 @@ impl Space {
                 tracing::error!(
                     free = space.available,
                     reserve,
-                    "low on space: writes are refused"
+                    "disk space is low: writes are refused"
                 );
             } else {
-                tracing::info!(free = space.available, "space again: writes are accepted");
+                tracing::info!(
+                    free = space.available,
+                    "there is disk space again: writes are accepted"
+                );
             }
         }
         let level = if refuses {
@@ -95,8 +98,8 @@ impl Space {
             return Ok(());
         }
         let text = format!(
-            "the disk of this node is below its reserve, so partition {} takes no records; nothing was \
-             appended; free space or lower retention",
+            "the disk of this node is below its reserve, so partition {} takes no records; nothing \
+             was appended; free disk space or reduce retention",
             partition.id
         );
         Err(Error::new(ErrorKind::StorageFull, text).after(Duration::from_secs(5)))

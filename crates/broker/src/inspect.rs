@@ -1,7 +1,7 @@
 //! What a node holds, and who writes to it, for those who look after it.
 //!
-//! Invariants: nothing is changed here; sizes and cursors are those that the lanes have published, so that one look costs
-//! no lane anything; the table of producers belongs to its lane, which copies it out between two groups.
+//! Invariants: nothing is changed here; sizes and cursors are those that the lanes have published, so that one look
+//! costs no lane anything; the table of producers belongs to its lane, which copies it out between two groups.
 
 use tokio::sync::oneshot;
 use varve_broker_api::{ActiveProducer, Error, LogDirectory, ReplicaLog, Result};

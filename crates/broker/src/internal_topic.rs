@@ -254,7 +254,10 @@ impl InternalTopic {
             let number = partition.id.partition;
             if let Err(error) = replay_partition(partition, &mut |found| each(number, found)).await
             {
-                tracing::error!(partition = %partition.id, %error, "an internal topic could not be read");
+                tracing::error!(
+                    partition = %partition.id, %error,
+                    "could not read an internal topic"
+                );
                 unread.insert(partition.id.partition);
             }
         }

@@ -1,9 +1,10 @@
 //! What readers must know of a partition's transactions, and what of a read they get to see.
 //!
-//! Invariants: the list of aborted transactions is published before the last stable offset that needs it, so
-//! whoever reads below that offset finds every transaction there that was aborted; it is published before the high
-//! watermark, so nobody meets an end that lags for no reason; what the list forgets is gone from the view of the log that
-//! was published before, and whoever reads an older view is told to read again; markers of the log itself are shown to nobody but the log's own coordinators and followers.
+//! Invariants: the list of aborted transactions is published before the last stable offset that needs it, so whoever
+//! reads below that offset finds every transaction there that was aborted; it is published before the high watermark,
+//! so nobody meets an end that lags for no reason; what the list forgets is gone from the view of the log that was
+//! published before, and whoever reads an older view is told to read again; markers of the log itself are shown to
+//! nobody but the log's own coordinators and followers.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -39,8 +40,8 @@ struct Known {
     replaced: u64,
 }
 
-/// What was forgotten when a reader took its view of the log: that view, being as new at least, has nothing of it. What is
-/// forgotten later it may have.
+/// What was forgotten when a reader took its view of the log: that view, being as new at least, has nothing of it. What
+/// is forgotten later it may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Forgotten {
     below: Offset,
@@ -87,8 +88,8 @@ impl Stable {
         }
     }
 
-    /// Aborted transactions with an offset in `[from, to)`, where `batches` were read, as far as a reader with that sight
-    /// leaves them out. `None`: what is needed for a view as old as that was forgotten since.
+    /// Aborted transactions with an offset in `[from, to)`, where `batches` were read, as far as a reader with that
+    /// sight leaves them out. `None`: what is needed for a view as old as that was forgotten since.
     pub(crate) fn aborted(
         &self,
         sight: Sight,

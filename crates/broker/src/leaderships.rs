@@ -39,15 +39,16 @@ impl Subject<'_> {
             (ErrorKind::NotLeader, Some(hint)) => (
                 ErrorKind::NotCoordinator,
                 format!(
-                    "node {} coordinates {what} {name:?}, not this one; nothing was changed; ask it",
+                    "node {} coordinates {what} {name:?}, not this one; nothing was changed; ask \
+                     that node",
                     hint.node,
                 ),
             ),
             _ => (
                 ErrorKind::CoordinatorLoading,
                 format!(
-                    "{what} {name:?} has no coordinator at present: its partition of {topic} has no leader; \
-                     nothing was changed; try again",
+                    "{what} {name:?} has no coordinator at present because its partition of \
+                     {topic} has no leader; nothing was changed; try again",
                 ),
             ),
         };
@@ -60,8 +61,8 @@ impl Subject<'_> {
     /// What this node remembers of it may be out of date.
     pub(crate) fn unconfirmed(self) -> Error {
         let text = format!(
-            "this node cannot confirm that it still coordinates {} {:?}; nothing was changed; try again, also at \
-             other nodes",
+            "this node cannot confirm that it still coordinates {} {:?}; nothing was changed; try \
+             again, on another node if need be",
             self.what, self.name
         );
         self.error(ErrorKind::CoordinatorLoading, text)
@@ -73,7 +74,7 @@ impl Subject<'_> {
             return error;
         }
         let text = format!(
-            "the coordinator of {} {:?} has just begun anew; nothing was changed; try again",
+            "the coordinator of {} {:?} has just started again; nothing was changed; try again",
             self.what, self.name
         );
         self.error(ErrorKind::CoordinatorLoading, text)
@@ -89,7 +90,7 @@ pub(crate) fn unwritten(error: &Error) -> Error {
     }
     Error {
         kind: ErrorKind::CommitTimeout,
-        message: format!("{}; make the call again", error.message),
+        message: format!("{}; repeat the call", error.message),
         ..error.clone()
     }
 }

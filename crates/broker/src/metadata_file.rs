@@ -31,8 +31,8 @@ pub enum MetadataFileError {
     Io(#[from] VfsError),
     /// The bytes are not what was written.
     #[error(
-        "{} is damaged ({what}); the node does not start, because guessing at metadata could delete data. \
-         Restore the file from a backup or another node", path.display()
+        "{} is damaged ({what}); the node does not start, because wrong metadata could delete \
+         data. Restore the file from a backup or another node", path.display()
     )]
     Damaged {
         /// The file.
@@ -116,21 +116,27 @@ fn decode(bytes: &[u8]) -> Result<Stored, String> {
     }
     let (length, rest) = body.split_first_chunk::<8>().ok_or("no length")?;
     let length = usize::try_from(u64::from_le_bytes(*length)).map_err(|_| "length too large")?;
-    let (state, rest) = rest.split_at_checked(length).ok_or("state cut short")?;
+    let (state, rest) = rest
+        .split_at_checked(length)
+        .ok_or("the state is cut off")?;
     let state = snapshot::decode(state).map_err(|e| e.to_string())?;
     let (count, mut rest) = rest.split_first_chunk::<4>().ok_or("no deletions")?;
     let mut deleting = Vec::new();
     for _ in 0..u32::from_le_bytes(*count) {
-        let (length, tail) = rest.split_first_chunk::<2>().ok_or("deletions cut short")?;
+        let (length, tail) = rest
+            .split_first_chunk::<2>()
+            .ok_or("the deletions are cut off")?;
         let length = usize::from(u16::from_le_bytes(*length));
-        let (name, tail) = tail.split_at_checked(length).ok_or("deletions cut short")?;
+        let (name, tail) = tail
+            .split_at_checked(length)
+            .ok_or("the deletions are cut off")?;
         deleting.push(String::from_utf8(name.to_vec()).map_err(|e| e.to_string())?);
         rest = tail;
     }
     if rest.is_empty() {
         Ok(Stored { state, deleting })
     } else {
-        Err("bytes left over".to_owned())
+        Err("there are bytes left over".to_owned())
     }
 }
 

@@ -1,5 +1,5 @@
-//! Counters and histograms of the broker; those of topics are in [`crate::topic_metrics`]. Per-partition gauges are made at scrape time from what the
-//! partitions publish anyway, so that they cost nothing in between.
+//! Counters and histograms of the broker; those of topics are in [`crate::topic_metrics`]. Per-partition gauges are
+//! made at scrape time from what the partitions publish anyway, so that they cost nothing in between.
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -85,13 +85,13 @@ impl Metrics {
         r.register_collector(Box::new(m.topics));
         r.register_with_unit(
             "produce_duration",
-            "Time from admission of a batch to its answer",
+            "Time from the admission of a batch to its answer",
             Unit::Seconds,
             m.produce_seconds,
         );
         r.register(
             "produce_answers_owed",
-            "Appends that are not answered yet",
+            "Pending acknowledgements: appends without an answer yet",
             m.answers_owed,
         );
         r.register_with_unit(
@@ -108,12 +108,12 @@ impl Metrics {
         );
         r.register(
             "partition_repairs_in_progress",
-            "Damaged replicas of this node that are being copied again",
+            "Damaged replicas on this node that are being copied again",
             m.partition_repairs_in_progress,
         );
         r.register(
             "log_deleted_bytes",
-            "Bytes removed by retention and trims",
+            "Bytes deleted by retention and trims",
             m.deleted_bytes,
         );
         r.register(
@@ -124,7 +124,7 @@ impl Metrics {
         self.register_compaction(r);
         r.register(
             "journal_groups",
-            "Groups of appends that one sync of the journal made durable",
+            "Groups of appends made durable by one sync of the journal",
             m.journal_groups,
         );
         r.register(
@@ -134,12 +134,12 @@ impl Metrics {
         );
         r.register(
             "journal_full",
-            "Groups for which the journal had no room, so that each file was synced",
+            "Groups that found no room in the journal, so each file was synced",
             m.journal_full,
         );
         r.register(
             "journal_live_bytes",
-            "Bytes of the journal that a start after a crash would read, at most",
+            "Upper bound of the journal bytes that a start after a crash would read",
             m.journal_live_bytes,
         );
         r.register(
@@ -149,12 +149,12 @@ impl Metrics {
         );
         r.register(
             "storage_free_bytes",
-            "Free bytes of the data disk",
+            "Free bytes on the data disk",
             m.disk_free_bytes,
         );
         r.register(
             "storage_free_space_alert",
-            "0 ok, 1 low, 2 writes refused",
+            "0: ok, 1: low, 2: writes are refused",
             m.space_alert,
         );
     }
@@ -162,17 +162,17 @@ impl Metrics {
         let m = self.clone();
         r.register(
             "compaction_runs",
-            "Compactions of one partition: ok, stopped or failed",
+            "Compactions of one partition, by result: ok, stopped or failed",
             m.compaction_runs,
         );
         r.register(
             "compaction_read_bytes",
-            "Bytes of segments that compaction rewrote",
+            "Bytes of the segments that compaction rewrote",
             m.compaction_read_bytes,
         );
         r.register(
             "compaction_written_bytes",
-            "Bytes of the segments that took their place",
+            "Bytes of the segments that replaced them",
             m.compaction_written_bytes,
         );
         r.register(

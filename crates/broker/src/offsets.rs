@@ -96,7 +96,9 @@ async fn know_the_end(registry: &Registry, partition: &Arc<Partition>) -> Result
         }
         if tokio::time::Instant::now() >= deadline {
             let text = format!(
-                "partition {} has a new leader that does not know yet how far records are committed: {} of {} offsets; try again, and look for replicas that are not in sync",
+                "partition {} has a new leader that does not know yet how far records are \
+                 committed: {} of {} offsets; try again, and check for replicas that are out of \
+                 sync",
                 partition.id,
                 partition.high_watermark(),
                 partition.epoch_start()
@@ -206,7 +208,8 @@ pub(crate) async fn delete_before(registry: &Registry, item: &DeleteBefore) -> R
     let partition = registry.leading(&item.partition)?;
     if partition.config().cleanup.compact && !partition.config().cleanup.delete {
         let text = format!(
-            "topic {:?} is compacted; its records are not deleted by offset; nothing was deleted",
+            "topic {:?} is compacted, so its records cannot be deleted by offset; nothing was \
+             deleted",
             item.partition.topic.as_str()
         );
         return Err(Error::new(ErrorKind::PolicyViolation, text));
@@ -368,7 +371,7 @@ fn reset_partitions(
         return Err(Error::new(
             ErrorKind::InvalidRequest,
             format!(
-                "a reset covers at most {} partitions",
+                "a reset may cover at most {} partitions",
                 limits::PARTITIONS_PER_TOPIC_MAX
             ),
         ));

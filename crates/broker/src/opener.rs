@@ -224,7 +224,7 @@ impl Opener {
                 }) if attempt < OPEN_ATTEMPTS => {
                     tracing::warn!(
                         partition = %partition.id, attempt, reason,
-                        "the disk failed while a log was opened; it is tried again"
+                        "the disk failed while the log was being opened; the node tries again"
                     );
                     attempt += 1;
                 }
@@ -250,8 +250,8 @@ impl Opener {
         };
         if !fresh && !exists {
             let reason = format!(
-                "its directory {} is missing; it is not made anew, because its records would be \
-                 lost without a word: restore it, or delete the topic",
+                "its directory {} is missing; the node does not create it again, because that \
+                 would hide the loss of its records: restore the directory, or delete the topic",
                 dir.display()
             );
             return Err(reason.into());
@@ -274,13 +274,13 @@ impl Opener {
         if recovery.bytes_cut > 0 {
             tracing::warn!(
                 partition = %partition.id, cut_bytes = recovery.bytes_cut, log_end = %log.log_end(),
-                "torn tail cut: bytes after the last flush that were never acknowledged"
+                "truncated a torn tail: bytes after the last flush that were never acknowledged"
             );
         }
         if recovery.replayed.entries > 0 {
             tracing::info!(
                 partition = %partition.id, entries = recovery.replayed.entries,
-                bytes = recovery.replayed.bytes_written, "records put back from the journal"
+                bytes = recovery.replayed.bytes_written, "restored records from the journal"
             );
         }
         let role = match mode {
@@ -364,7 +364,10 @@ impl Opener {
         match removed.await {
             Ok(Ok(())) => true,
             Ok(Err(error)) => {
-                tracing::warn!(%error, "directory of a deleted topic is left for the next start");
+                tracing::warn!(
+                    %error,
+                    "could not remove the directory of a deleted topic; the next start tries again"
+                );
                 false
             }
             Err(_) => false,
@@ -386,14 +389,15 @@ fn epochs_of(log: &Log) -> Result<Epochs, String> {
     let entries = log.epochs().entries().iter().copied();
     let with_records = entries.filter(|(_, start)| *start < end);
     Epochs::new(with_records).map_err(|(epoch, start)| {
-        format!("its leader epochs do not rise: epoch {epoch} at offset {start}")
+        format!("its leader epochs do not increase: epoch {epoch} at offset {start}")
     })
 }
 
 /// Batches after which a table that is being rebuilt lets go of transactions whose end is committed.
 const PRUNE_EVERY: u32 = 1024;
 
-/// Producer sessions from the newest snapshot and the batches after it, as they are learnt now. Everything below `high_watermark` is committed.
+/// Producer sessions from the newest snapshot and the batches after it, as they are learnt now. Everything below
+/// `high_watermark` is committed.
 pub(crate) fn rebuild_producers(
     log: &mut Log,
     high_watermark: Offset,
@@ -404,7 +408,7 @@ pub(crate) fn rebuild_producers(
         .and_then(|(offset, bytes)| match ProducerTable::decode(&bytes) {
             Ok(table) => Some((offset, table)),
             Err(error) => {
-                tracing::warn!(%error, "producer snapshot left aside; the log is read instead");
+                tracing::warn!(%error, "ignoring a producer snapshot; reading the log instead");
                 None
             }
         });
@@ -438,7 +442,10 @@ fn end_marker(view: &ReadView, header: &BatchHeader) -> Result<Option<EndMarker>
     };
     let said = StoredBatch::split_from(&slice.bytes).and_then(|batch| batch.end_marker());
     Ok(said.unwrap_or_else(|error| {
-        tracing::warn!(offset = %header.base_offset, %error, "control batch left aside: it is not understood");
+        tracing::warn!(
+            offset = %header.base_offset, %error,
+            "ignoring a control batch that this version does not understand"
+        );
         None
     }))
 }

@@ -15,16 +15,16 @@ impl Inner {
     fn operated(&self) -> Result<Arc<InCluster>> {
         if self.registry.cluster().is_some_and(|c| c.is_gone()) {
             let text = format!(
-                "node {} was decommissioned and knows no more what the cluster does; nothing was changed; ask \
-                 another node",
+                "node {} was decommissioned and no longer follows the cluster; nothing was \
+                 changed; ask another node",
                 self.config.node
             );
             return Err(Error::new(ErrorKind::ShuttingDown, text));
         }
         self.registry.cluster().cloned().ok_or_else(|| {
             let text = format!(
-                "node {} is alone and has no other node to hand anything to; nothing was changed. To make it one of \
-                 several, start a cluster with cluster.seeds",
+                "node {} is alone, so no other node can take over anything; nothing was changed. \
+                 To run several nodes, start a cluster with cluster.seeds",
                 self.config.node
             );
             Error::new(ErrorKind::PolicyViolation, text)

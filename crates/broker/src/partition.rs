@@ -1,8 +1,9 @@
 //! A partition as everybody but its lane sees it: cursors published by the lane, an immutable view of
 //! the log to read from, and the readers that wait at its end.
 //!
-//! Invariants: only the owning lane publishes; cursors only grow, unless a replica cuts its log (the high
-//! watermark is published before readers are woken, so a woken reader sees it); once offline, a partition stays offline until restart.
+//! Invariants: only the owning lane publishes; cursors only grow, unless a replica cuts its log (the high watermark is
+//! published before readers are woken, so a woken reader sees it); once offline, a partition stays offline until
+//! restart.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -167,8 +168,8 @@ impl Partition {
         let committed = || self.high_watermark();
         let Some(place) = self.uncommitted.place(bytes, committed).await else {
             let text = format!(
-                "partition {} commits nothing at present, and as much waits for that as may; nothing was \
-                 appended; try again",
+                "partition {} is not committing at present, and its replication backlog is full; \
+                 nothing was appended; try again",
                 self.id
             );
             return Err(Error::new(ErrorKind::Throttled, text)
@@ -232,8 +233,8 @@ impl Partition {
         LeaderEpoch::new(self.leading.load(Ordering::SeqCst))
     }
 
-    /// One past what a reader may have seen, where this node leads. A leader that has just been elected may not know yet
-    /// how far its predecessor had committed; but that is in its log.
+    /// One past what a reader may have seen, where this node leads. A leader that has just been elected may not know
+    /// yet how far its predecessor had committed; but that is in its log.
     pub(crate) fn seen_end(&self) -> Offset {
         self.high_watermark().max(self.epoch_start())
     }
@@ -285,8 +286,8 @@ impl Partition {
             self.counters.log_failures.inc();
         }
         self.set_offline(format!(
-            "{reason}. Its log takes no records until the node is started again; look at the disk first. \
-             Records below offset {} are on disk and are still read",
+            "{reason}. The log takes no records until the node restarts; check the disk first. \
+             Records below offset {} are on disk and can still be read",
             self.flushed()
         ));
         self.failure
@@ -308,7 +309,7 @@ impl Partition {
         if self.offline.set(reason.clone()).is_ok() {
             tracing::error!(
                 topic = %self.id.topic, partition = self.id.partition.0, reason,
-                "partition is offline"
+                "the partition is offline"
             );
         }
         self.waiters.wake();
@@ -368,11 +369,11 @@ impl Partition {
 
     /// The error of a partition that is not in service.
     pub(crate) fn offline_error(&self) -> Error {
-        let reason = self.offline().unwrap_or("it is being opened");
+        let reason = self.offline().unwrap_or("it is still opening");
         Error::new(
             ErrorKind::LeaderNotAvailable,
             format!(
-                "partition {} is offline: {reason}; nothing was written now",
+                "partition {} is offline: {reason}; nothing was written",
                 self.id
             ),
         )

@@ -81,7 +81,8 @@ pub struct Registration {
     pub producer: ProducerId,
     /// Partitions, at least one: topic by its id and, for people, its name.
     pub partitions: Vec<(TopicId, TopicPartition)>,
-    /// Only ask whether they are registered: the producer keeps its epoch, and registers its partitions itself (KIP-98).
+    /// Only ask whether they are registered: the producer keeps its epoch, and registers its partitions itself
+    /// (KIP-98).
     pub verify_only: bool,
 }
 

@@ -54,7 +54,8 @@ impl Future for Receipt {
             Ok(answer) => answer,
             Err(_) => Err(Error::new(
                 ErrorKind::CommitTimeout,
-                "the broker stopped before the append was answered; whether it was appended is unknown",
+                "the broker stopped before it answered the append; the records may or may not be \
+                 in the log",
             )),
         })
     }
@@ -100,7 +101,8 @@ pub(crate) fn check(
     if min < oldest || max > newest {
         let bad = if min < oldest { min } else { max };
         let text = format!(
-            "record time {bad} is outside {oldest} to {newest}, which topic {:?} allows now; nothing was appended",
+            "record timestamp {bad} is outside {oldest} to {newest}, the range that topic {:?} \
+             allows now; nothing was appended",
             id.topic.as_str()
         );
         return Err(Error::new(ErrorKind::InvalidRecord, text).with("timestamp", bad));
@@ -212,6 +214,6 @@ fn push(
 fn shutting_down() -> Error {
     Error::new(
         ErrorKind::ShuttingDown,
-        "the broker is shutting down; nothing was appended; use another node or come back",
+        "the broker is shutting down; nothing was appended; use another node or try again later",
     )
 }

@@ -190,8 +190,8 @@ async fn read_from(
     ))
 }
 
-/// `None`: the log was trimmed or compacted meanwhile, and what would have to be left out of what was read is not known any
-/// more.
+/// `None`: the log was trimmed or compacted meanwhile, and what would have to be left out of what was read is not known
+/// any more.
 async fn read_once(
     readable: &Readable,
     request: &FetchPartition,
@@ -270,8 +270,8 @@ async fn read_once(
     }))
 }
 
-/// Where the records of an epoch end. That of the present one is the end of the log: a leader that has just been elected
-/// may not know yet how far a reader was let go before.
+/// Where the records of an epoch end. That of the present one is the end of the log: a leader that has just been
+/// elected may not know yet how far a reader was let go before.
 pub(crate) fn epoch_end(
     partition: &Partition,
     epoch: LeaderEpoch,
@@ -357,7 +357,7 @@ pub(crate) fn read_error(
         ReadError::Stale => Error::new(
             ErrorKind::LeaderNotAvailable,
             format!(
-                "the log of {} changed while it was read; read again",
+                "the log of {} changed during the read; read again",
                 partition.id
             ),
         ),
@@ -380,8 +380,8 @@ pub(crate) fn read_error(
             });
             if partition.ask_repair() {
                 let text = format!(
-                    "partition {} at offset {offset}: {error}; another replica takes over, which has it whole; \
-                     read again",
+                    "partition {} at offset {offset}: {error}; another replica, which is intact, \
+                     takes over; read again",
                     partition.id
                 );
                 return Error::new(ErrorKind::LeaderNotAvailable, text)

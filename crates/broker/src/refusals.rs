@@ -92,8 +92,8 @@ impl Refusals {
             .iter()
             .find(|r| (r.producer, r.sequence) == (producer, awaited))?;
         let text = format!(
-            "partition {id} waits for sequence {} of this producer, which was refused ({}); nothing was appended; repeat \
-             that one first, then this of sequence {}",
+            "partition {id} waits for sequence {} of this producer, which it refused ({}); nothing \
+             was appended; send that one again first, then sequence {}",
             awaited.get(),
             first.error.kind.reason(),
             sequence.get(),
@@ -134,7 +134,8 @@ impl Waiting<'_> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         if self.batch.is_some() {
-            let text = "the broker had no room for the records in time; nothing was appended";
+            let text = "the broker had no room for the records in time; nothing was appended; try \
+                again";
             let error = Error::new(ErrorKind::Throttled, text);
             let now = self.clock.now();
             self.refusals.note(self.batch, &error, now);

@@ -43,7 +43,7 @@ impl Topic {
         }
         self.check_number(partition)?;
         let text = format!(
-            "this node does not hold partition {}-{partition}; nothing was changed; ask its leader",
+            "this node does not hold partition {}:{partition}; nothing was changed; ask its leader",
             self.info.name
         );
         Err(Error::new(ErrorKind::NotLeader, text)
@@ -132,8 +132,8 @@ impl Registry {
             return Ok(());
         }
         let text = format!(
-            "the cluster works at feature level {level}, and {what} need level {needed}; nothing was changed; raise \
-             it once every node runs a program that knows it"
+            "the cluster is at feature level {level}, but {what} need level {needed}; nothing was \
+             changed; raise the level once every node runs a version that supports it"
         );
         Err(Error::new(ErrorKind::UnsupportedFeature, text).with("level", level))
     }
@@ -302,7 +302,8 @@ impl Registry {
             Some(node) if node != me => (
                 ErrorKind::NotLeader,
                 format!(
-                    "node {node} leads partition {id}, not this one; nothing was changed; ask it"
+                    "node {node} leads partition {id}, not this one; nothing was changed; ask that \
+                     node"
                 ),
             ),
             _ => (
@@ -352,7 +353,10 @@ impl Registry {
         let defaults = &self.opener.config.topic_defaults;
         let mut config = TopicConfig::resolve(&info.configs, defaults).unwrap_or_else(|error| {
             // Checked when they were set, perhaps by another version.
-            tracing::error!(topic = %info.name, %error, "configs of topic not understood");
+            tracing::error!(
+                topic = %info.name, %error,
+                "invalid topic configs in the metadata; using the defaults"
+            );
             TopicConfig::default()
         });
         let replicas = info.replication_factor.unsigned_abs() as usize;
@@ -370,7 +374,8 @@ impl Registry {
             .map_err(|e| config_error(&e))?;
         if config.min_insync_replicas > replication_factor.unsigned_abs() as usize {
             let text = format!(
-                "min.insync.replicas={} is more than the {replication_factor} replicas of each partition; nothing was changed",
+                "min.insync.replicas={} is greater than the {replication_factor} replicas of each \
+                 partition; nothing was changed",
                 config.min_insync_replicas
             );
             return Err(
@@ -452,7 +457,8 @@ pub(crate) fn check_partition_count(count: i32) -> Result<()> {
     if (1..=max).contains(&count) {
         return Ok(());
     }
-    let text = format!("a topic has 1 to {max} partitions; found {count}; nothing was changed");
+    let text =
+        format!("a topic must have 1 to {max} partitions; found {count}; nothing was changed");
     Err(Error::invalid("partition_count", text))
 }
 

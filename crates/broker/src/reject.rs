@@ -17,17 +17,20 @@ pub(crate) fn error(partition: &Partition, rejection: Rejection) -> Error {
             leader_epoch,
         } => {
             format!(
-                "node {leader} leads partition {id} in epoch {leader_epoch}, not this one; nothing was appended; ask it"
+                "node {leader} leads partition {id} in epoch {leader_epoch}, not this one; nothing \
+                 was appended; ask that node"
             )
         }
         Rejection::LeadershipLost => {
             format!(
-                "this node lost the leadership of partition {id} before the records were committed; whether they survive is unknown"
+                "this node lost the leadership of partition {id} before the records were \
+                 committed; they may or may not be in the log"
             )
         }
         Rejection::NotEnoughReplicas => {
             format!(
-                "partition {id} has fewer replicas in sync than min.insync.replicas; nothing was appended"
+                "partition {id} has fewer in-sync replicas than min.insync.replicas; nothing was \
+                 appended"
             )
         }
         Rejection::ExpectedOffset { actual } => {
@@ -37,12 +40,14 @@ pub(crate) fn error(partition: &Partition, rejection: Rejection) -> Error {
         }
         Rejection::FencedLeaderEpoch { current } => {
             format!(
-                "partition {id} is led in epoch {current}, which is not the one the records were made for; nothing was appended; look again and repeat"
+                "partition {id} is in leader epoch {current}, not the one that the records were \
+                 made for; nothing was appended; read the log again, then retry"
             )
         }
         Rejection::ProducerFenced { current_epoch } => {
             format!(
-                "a newer session of this producer (epoch {current_epoch}) writes to {id}; nothing was appended"
+                "a newer session of this producer (epoch {current_epoch}) writes to {id}, so this \
+                 one is fenced; nothing was appended"
             )
         }
         Rejection::UnknownProducer => {
@@ -56,43 +61,50 @@ pub(crate) fn error(partition: &Partition, rejection: Rejection) -> Error {
             )
         }
         Rejection::TooManyProducers => {
-            format!("partition {id} remembers as many producers as it may; nothing was appended")
+            format!(
+                "partition {id} already tracks its maximum number of producers; nothing was \
+                 appended"
+            )
         }
         Rejection::TransactionUnverified => {
             format!(
-                "partition {id} takes no part in a transaction of this producer; nothing was appended; register it first"
+                "partition {id} is not part of this producer's transaction; nothing was appended; \
+                 register it first"
             )
         }
         Rejection::TransactionOver => {
             format!(
-                "the transaction that this producer had in {id} is over; nothing was appended; try again, and what is of the next one is taken"
+                "this producer's transaction in {id} has ended; nothing was appended; retry with \
+                 records of the next transaction"
             )
         }
         Rejection::InvalidTransactionState => {
             format!(
-                "this producer has an open transaction in {id} that this is no part of; nothing was appended; end it first"
+                "this producer has another open transaction in {id}; nothing was appended; end \
+                 that one first"
             )
         }
         Rejection::CoordinatorFenced { current_epoch } => {
             format!(
-                "a newer coordinator (epoch {current_epoch}) ends this producer's transactions in {id}; nothing was appended"
+                "this coordinator is fenced: a newer one (epoch {current_epoch}) ends this \
+                 producer's transactions in {id}; nothing was appended"
             )
         }
         Rejection::TooManyTransactions => {
             format!(
-                "partition {id} remembers as many open and aborted transactions as it may; nothing was appended"
+                "partition {id} already tracks its maximum number of open and aborted \
+                 transactions; nothing was appended"
             )
         }
         Rejection::StorageFull => {
             format!(
-                "no space for partition {id}; nothing was appended; free space or lower its retention"
+                "there is no disk space for partition {id}; nothing was appended; free disk space \
+                 or reduce its retention"
             )
         }
         Rejection::StorageFailed => {
             let reason = partition.offline().unwrap_or("it was closed");
-            format!(
-                "partition {id} failed ({reason}); whether the records were appended is unknown"
-            )
+            format!("partition {id} failed ({reason}); the records may or may not be in the log")
         }
     };
     let error = Error::new(rejection.kind(), text)

@@ -40,20 +40,20 @@ impl Collector for Scrape {
         gauge(
             e,
             "produce_in_flight_bytes",
-            "Bytes admitted and neither safe on this node nor answered",
+            "Bytes admitted but neither safe on this node nor answered yet",
             in_flight,
         )?;
         let queued = count(inner.lanes.iter().map(|l| l.len()).sum::<usize>());
         gauge(
             e,
             "lane_queue_length",
-            "Commands that wait for a lane",
+            "Commands waiting for a lane",
             queued,
         )?;
         gauge(
             e,
             "log_flush_stalled",
-            "Flushes that run for more than 3 seconds; must be 0",
+            "Flushes that have been running for more than 3 seconds; must be 0",
             count(inner.watch.count(inner.clock.now())),
         )?;
         let segments = partitions.iter().map(|p| p.segments()).sum::<u64>();
@@ -90,12 +90,12 @@ impl Collector for Scrape {
             family(e, name, help, &gauges)?;
         }
         let lags: Vec<_> = rows.iter().flat_map(lag).collect();
-        let help = "Records that a follower lacks of its leader's log";
+        let help = "Records of the leader's log that a follower does not have yet";
         family(e, "replication_lag_records", help, &lags)?;
         let (ids, open) = inner.transactions.counts();
         let help = "Transactional ids that this node coordinates";
         gauge(e, "transactional_ids", help, ids)?;
-        let help = "Transactions that this node coordinates and that are open or being completed";
+        let help = "Transactions coordinated by this node that are open or being completed";
         gauge(e, "transactions_open", help, open)?;
         inner.group_gauges.encode(&inner, e)
     }
@@ -120,11 +120,15 @@ fn count(n: impl TryInto<i64>) -> i64 {
 fn whole(e: &mut DescriptorEncoder<'_>, inner: &Inner) -> Result {
     let now = Overview::of(inner);
     for (name, help, value) in [
-        ("cluster_nodes", "Nodes that take part", now.nodes),
-        ("cluster_topics", "Topics of the cluster", now.topics),
+        (
+            "cluster_nodes",
+            "Nodes registered in the cluster",
+            now.nodes,
+        ),
+        ("cluster_topics", "Topics in the cluster", now.topics),
         (
             "cluster_partitions",
-            "Partitions of the cluster",
+            "Partitions in the cluster",
             now.partitions,
         ),
         (
@@ -134,17 +138,17 @@ fn whole(e: &mut DescriptorEncoder<'_>, inner: &Inner) -> Result {
         ),
         (
             "cluster_controller",
-            "1 if this node leads the metadata",
+            "1 if this node is the controller",
             now.controller,
         ),
         (
             "cluster_reassigning_partitions",
-            "Partitions that are being moved",
+            "Partitions being moved between nodes",
             now.reassigning,
         ),
         (
             "under_replicated_partitions",
-            "Partitions short of replicas in sync",
+            "Under-replicated partitions: fewer in-sync replicas than replicas",
             now.under_replicated,
         ),
         (
@@ -165,7 +169,7 @@ fn whole(e: &mut DescriptorEncoder<'_>, inner: &Inner) -> Result {
     family(
         e,
         "cluster_member_state",
-        "1 for the state that the cluster has this node in",
+        "1 for the state that this node has in the cluster",
         &states,
     )
 }
@@ -303,7 +307,7 @@ const PER_REPLICA: &[PerReplica] = &[
     ),
     (
         "partition_damaged_ranges",
-        "Damaged places that are known in the partition's files; must be 0",
+        "Known damaged places in the partition's files; must be 0",
         |p| count(p.damaged().len()),
     ),
 ];
@@ -314,17 +318,17 @@ type OfPartition = (&'static str, &'static str, fn(&Led<'_>) -> i64);
 const PER_PARTITION: &[OfPartition] = &[
     (
         "partition_high_watermark",
-        "One past the last committed record",
+        "High watermark: one past the last committed record",
         |p| p.at.high_watermark().get(),
     ),
     (
         "partition_log_start_offset",
-        "Oldest readable offset",
+        "Log start: the oldest offset that can be read",
         |p| p.at.log_start().get(),
     ),
     (
         "partition_log_end_offset",
-        "One past the last record of the log",
+        "Log end: one past the last record of the log",
         |p| p.at.log_end().get(),
     ),
     ("partition_size_bytes", "Bytes on disk", |p| {
@@ -333,7 +337,7 @@ const PER_PARTITION: &[OfPartition] = &[
     ("partition_replicas", "Replicas", |p| {
         count(p.replicas.len())
     }),
-    ("partition_in_sync_replicas", "Replicas in sync", |p| {
+    ("partition_in_sync_replicas", "In-sync replicas", |p| {
         count(p.in_sync)
     }),
     (

@@ -46,20 +46,20 @@ pub(crate) struct ScrubMetrics {
 impl ScrubMetrics {
     pub(crate) fn register(&self, r: &mut MetricsRegistry) {
         let m = self.clone();
-        r.register("scrub_bytes", "Bytes that the scrub has read", m.bytes);
+        r.register("scrub_bytes", "Bytes read by the scrub", m.bytes);
         r.register(
             "scrub_damage",
-            "Damaged places that the scrub was the first to find; must be 0",
+            "Damaged places that the scrub found first; must be 0",
             m.finds,
         );
         r.register(
             "scrub_pass_progress_ratio",
-            "How much of the bytes the present pass has seen; 1 while none is due",
+            "Fraction of the data that the current scrub pass has read; 1 while no pass is due",
             m.progress,
         );
         r.register_with_unit(
             "scrub_last_pass_timestamp",
-            "When the last whole pass ended, since 1970; 0 for never",
+            "Unix time at which the last complete scrub pass ended; 0 if none has",
             Unit::Seconds,
             m.last_pass,
         );
@@ -221,7 +221,10 @@ impl Scrubber {
             }
             return 0;
         }
-        tracing::warn!(partition = %partition.id, %error, "the scrub cannot read; it goes on behind");
+        tracing::warn!(
+            partition = %partition.id, %error,
+            "the scrub cannot read part of a log; it skips that part"
+        );
         self.pass(place);
         0
     }
@@ -251,7 +254,10 @@ impl Scrubber {
             let Ok(view) = partition.view() else { continue };
             if here >= from {
                 let step = view.scrub_small_files().unwrap_or_else(|error| {
-                    tracing::warn!(partition = %partition.id, %error, "the scrub cannot read");
+                    tracing::warn!(
+                        partition = %partition.id, %error,
+                        "the scrub cannot read the small files of a log"
+                    );
                     ScrubStep::default()
                 });
                 self.note(&partition, &step.damage);
@@ -293,7 +299,7 @@ impl Scrubber {
     fn end_pass(&mut self) {
         let now = self.clock.wall_ms();
         let (bytes, damage) = (self.progress.pass_bytes, self.progress.pass_damage);
-        tracing::info!(bytes, damage, "scrub pass done");
+        tracing::info!(bytes, damage, "a scrub pass is complete");
         self.progress.last_pass_ms = Some(now);
         self.progress.next = Place::FIRST;
         self.running = false;
@@ -344,7 +350,7 @@ impl Scrubber {
             })
             .collect();
         if let Err(error) = scrub_file::store(&*self.vfs, &self.config.data_dir, &self.progress) {
-            tracing::warn!(%error, "the place of the scrub is not written down");
+            tracing::warn!(%error, "could not save the position of the scrub");
         }
     }
 }

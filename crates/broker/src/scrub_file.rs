@@ -72,13 +72,16 @@ pub(crate) fn load(vfs: &dyn Vfs, data_dir: &Path) -> Option<Progress> {
         Ok(bytes) => {
             let progress = decode(&bytes);
             if progress.is_none() {
-                tracing::warn!(file = %path.display(), "not understood; a new scrub pass begins");
+                tracing::warn!(
+                    file = %path.display(),
+                    "cannot read the saved position of the scrub; starting a new pass"
+                );
             }
             progress
         }
         Err(error) => {
             if !error.is_not_found() {
-                tracing::warn!(%error, "a new scrub pass begins");
+                tracing::warn!(%error, "starting a new scrub pass");
             }
             None
         }

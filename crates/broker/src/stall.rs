@@ -89,14 +89,15 @@ pub(crate) async fn run(watch: Arc<FlushWatch>, registry: Arc<Registry>, clock: 
             if told.insert(partition.clone()) {
                 tracing::error!(
                     %partition, seconds = span.as_secs(),
-                    "a flush has stalled: the disk does not answer; records wait and are not acknowledged"
+                    "a flush is stuck: the disk does not answer; appends wait and are not \
+                     acknowledged"
                 );
             }
         }
         told.retain(|partition| {
             let still = now.iter().any(|(p, _)| p == partition);
             if !still {
-                tracing::info!(%partition, "the flush has ended");
+                tracing::info!(%partition, "the stuck flush has ended");
             }
             still
         });

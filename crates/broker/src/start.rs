@@ -452,8 +452,8 @@ impl Inner {
     fn stall_error(&self, partition: &Partition) -> Option<Error> {
         let span = self.watch.of(partition.slot, self.clock.now())?;
         let text = format!(
-            "a flush of partition {} runs for {} seconds: the disk does not answer; records wait and are not \
-             acknowledged",
+            "a flush of partition {} has been running for {} s: the disk does not answer; \
+             appends wait and are not acknowledged",
             partition.id,
             span.as_secs()
         );

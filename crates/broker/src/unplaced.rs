@@ -43,8 +43,9 @@ pub(crate) fn settle(
     for partition in waiting.values() {
         tracing::error!(
             %partition,
-            "the partition is offline, and acknowledged records of it may be in the journal alone: the journal is left \
-             as it is until a start can open the partition, and this run goes without one, so small appends are slower"
+            "the partition is offline, and only the journal may hold some of its acknowledged \
+             records; the journal stays as it is until a start can open the partition, and this \
+             run does without a journal, so small appends are slower"
         );
     }
     *registry.opener.unplaced.lock() = waiting;
@@ -80,8 +81,8 @@ fn keep_aside(
     for partition in partitions.values() {
         tracing::error!(
             %partition, kept = %kept.display(),
-            "the partition is offline, and the journal has records of it: other nodes are known to have them too. The \
-             journal is kept aside, and nothing of it was removed"
+            "the partition is offline, and the journal holds records of it that other nodes hold \
+             too; the journal was set aside, and nothing in it was removed"
         );
     }
     Ok(())

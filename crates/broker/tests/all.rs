@@ -1,4 +1,5 @@
-//! The broker over real files and simulated faults: alone, and as nodes of a cluster in one process. One binary for all of it: each module is a suite.
+//! The broker over real files and simulated faults: alone, and as nodes of a cluster in one process. One binary for all
+//! of it: each module is a suite.
 
 mod broker;
 mod classic;

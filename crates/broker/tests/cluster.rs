@@ -157,8 +157,9 @@ async fn what_was_acknowledged_survives_the_death_of_its_leader() {
     assert_eq!(read(&nodes, &topic, 0, 61).await, wanted);
 }
 
-/// From now on every sync fails on the disk of whoever leads: the node whose broker says that it is to end for it, and why.
-/// Another may begin to lead meanwhile, so that each turn asks who does; the disk of one that does not works again.
+/// From now on every sync fails on the disk of whoever leads: the node whose broker says that it is to end for it, and
+/// why. Another may begin to lead meanwhile, so that each turn asks who does; the disk of one that does not works
+/// again.
 async fn sync_fails_where_it_is_led(nodes: &Nodes, topic: &TopicName) -> (NodeId, String) {
     let (begun, mut armed) = (std::time::Instant::now(), None);
     loop {
@@ -192,8 +193,8 @@ async fn sync_fails_where_it_is_led(nodes: &Nodes, topic: &TopicName) -> (NodeId
     }
 }
 
-/// Between the failure of its disk and its end a node that led says nothing of what comes after its own log: a reader that
-/// was at the next leader meanwhile would take that for a log that was cut, or begin anew elsewhere.
+/// Between the failure of its disk and its end a node that led says nothing of what comes after its own log: a reader
+/// that was at the next leader meanwhile would take that for a log that was cut, or begin anew elsewhere.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_whose_disk_failed_does_not_say_where_the_log_ends() {
     let nodes = Nodes::new(3).await;
@@ -250,7 +251,7 @@ async fn a_sync_that_fails_on_every_replica_costs_neither_records_nor_the_leader
     let mut left = Vec::new();
     while let Some(other) = nodes.brokers.keys().copied().next() {
         let (failing, why) = sync_fails_where_it_is_led(&nodes, &topic).await;
-        let sync = why.starts_with("the log of orders-0 failed") && why.contains("cannot sync");
+        let sync = why.starts_with("the log of orders:0 failed") && why.contains("cannot sync");
         assert!(sync, "{why}");
         let alive = nodes.brokers.keys().find(|n| **n != failing).copied();
         nodes.shared.lead(alive.unwrap_or(other));

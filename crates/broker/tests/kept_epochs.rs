@@ -72,8 +72,8 @@ async fn ends(at: &At<'_>, topic: &TopicName, n: i32) -> (i64, i64) {
     (end(Isolation::Committed), end(Isolation::Uncommitted))
 }
 
-/// Its leaders register what it writes to, and its ends keep the epoch: of which kind a transaction is says each request
-/// by itself.
+/// Its leaders register what it writes to, and its ends keep the epoch: of which kind a transaction is says each
+/// request by itself.
 #[tokio::test]
 async fn kinds_may_change_from_one_request_to_the_next() {
     let fixture = Fixture::new().await;

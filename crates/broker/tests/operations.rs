@@ -567,7 +567,7 @@ async fn what_cannot_be_is_refused_and_changes_nothing() {
         (
             Target::Count(4),
             ErrorKind::InvalidRequest,
-            "4 replicas are wanted, and 3 nodes",
+            "get 4 replicas, but only 3 nodes",
         ),
         (Target::Count(0), ErrorKind::InvalidRequest, "at least one"),
     ];
@@ -586,7 +586,7 @@ async fn what_cannot_be_is_refused_and_changes_nothing() {
     assert!(
         places
             .message
-            .contains("3 replicas, and without node 3 there are 2"),
+            .contains("3 replicas, but without node 3 only 2"),
         "{places}"
     );
     for error in [

@@ -68,7 +68,7 @@ async fn a_failed_log_is_told_everywhere() {
     assert_eq!(first.kind, ErrorKind::StorageError);
     let why = f.broker.failed().await;
     assert!(
-        why.starts_with("the log of orders-0 failed: cannot sync"),
+        why.starts_with("the log of orders:0 failed: cannot sync"),
         "{why}"
     );
     let error = produce(&f.broker, &topic, 0, batch(&["c"]))
@@ -76,11 +76,11 @@ async fn a_failed_log_is_told_everywhere() {
         .unwrap_err();
     assert_eq!(error.kind, ErrorKind::LeaderNotAvailable);
     for part in [
-        "partition orders-0 is offline",
+        "partition orders:0 is offline",
         "cannot sync",
         "Input/output error",
-        "nothing was written now",
-        "started again",
+        "nothing was written",
+        "until the node restarts",
         "below offset 1",
     ] {
         assert!(error.message.contains(part), "{part:?} is not in {error}");
@@ -519,7 +519,7 @@ async fn a_disk_that_hangs_is_told_while_it_hangs() {
     })
     .await;
     let health = broker.storage_health();
-    assert_eq!(health.stalled[0].0.to_string(), "orders-0");
+    assert_eq!(health.stalled[0].0.to_string(), "orders:0");
     assert!(health.stalled[0].1 > Duration::from_secs(3));
     assert!(
         has(&broker, "varve_log_flush_stalled 1"),

@@ -617,7 +617,10 @@ impl Checker {
         let before = position.latest;
         if offset < before {
             self.findings.add(Kind::LatestRegress, || {
-                format!("line {line}: process {process} was told that partition {partition} ends at {before}, and now at {offset}")
+                format!(
+                    "line {line}: process {process} saw the end of partition {partition} at \
+                     {before}, and later at {offset}"
+                )
             });
         }
         position.latest = before.max(offset);

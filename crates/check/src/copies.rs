@@ -76,7 +76,8 @@ impl Checker {
                 let (value, offset, tried) = (input.value, input.offset, made.len());
                 self.findings.add(Kind::NotCopied, || {
                     format!(
-                        "value {value} at {partition}@{offset}, below {end}, became nothing; {tried} attempts"
+                        "value {value} at {partition}@{offset}, below {end}, has no copy; {tried} \
+                         attempts"
                     )
                 });
             }

@@ -62,8 +62,8 @@ impl Checker {
             if replaced && offset < whole.bound {
                 self.findings.add(Kind::LostAcked, || {
                     format!(
-                        "value {value}, acknowledged at {partition}@{offset}, was not read by process \
-                         {process}, which found another there"
+                        "value {value}, acknowledged at {partition}@{offset}, was not read by \
+                         process {process}, which found another value there"
                     )
                 });
             }
@@ -115,8 +115,8 @@ impl Checker {
             let value = slot.send().map(|send| self.sends[send as usize].value);
             self.findings.add(kind, || {
                 format!(
-                    "line {}: process {} came from {} to {} in partition {} and was not given {offset}, \
-                     value {value:?}",
+                    "line {}: process {} moved from {} to {} in partition {} and did not get \
+                     {offset}, value {value:?}",
                     gap.line, gap.process, gap.from, gap.to, gap.partition
                 )
             });
@@ -226,7 +226,7 @@ impl Checker {
         let c = &self.coverage;
         let mut at_least = |what: &str, found: u64, wanted: u64| {
             if found < wanted {
-                lacks.push(format!("{found} {what}, at least {wanted} are needed"));
+                lacks.push(format!("{found} {what}; at least {wanted} are needed"));
             }
         };
         at_least("sends acknowledged", c.sends_ok, required.sends_ok);
@@ -248,7 +248,7 @@ impl Checker {
         });
         let unread = unread.count();
         if unread > 0 {
-            lacks.push(format!("a whole read at the end of {unread} partitions"));
+            lacks.push(format!("complete read at the end of {unread} partitions"));
         }
         lacks
     }

@@ -49,7 +49,10 @@ impl Owners {
         if let Some(other) = owned.by.iter().find(|other| **other != member) {
             findings.add(Kind::DoubleOwnership, || {
                 let group = &key.0;
-                format!("line {line}: group {group}, partition {partition}: member {member}, and {other} still")
+                format!(
+                    "line {line}: group {group}, partition {partition}: assigned to member \
+                     {member} while {other} still owns it"
+                )
             });
         }
         owned.by.insert(member);

@@ -93,7 +93,7 @@ impl Txns {
                 let named = circle.iter().take(NAMED);
                 let named: Vec<u64> = named.map(|at| self.all[*at as usize].number).collect();
                 let count = circle.len();
-                format!("{count} transactions, each of which read from another: {named:?}")
+                format!("{count} transactions, each of which read from another one: {named:?}")
             });
         }
     }
@@ -166,8 +166,10 @@ impl Checker {
         let txn = &self.txns.all[at as usize];
         let number = txn.number;
         let kind = match txn.ended {
-            Ended::Aborted => Some((Kind::AbortedRead, "which was aborted")),
-            _ if !txn.commit_called => Some((Kind::PrecommittedRead, "which nobody had committed")),
+            Ended::Aborted => Some((Kind::AbortedRead, "that was aborted")),
+            _ if !txn.commit_called => {
+                Some((Kind::PrecommittedRead, "that no client had committed"))
+            }
             _ => None,
         };
         if let Some((kind, why)) = kind {
@@ -236,8 +238,8 @@ impl Checker {
                 let (number, ended) = (txn.number, txn.ended);
                 self.findings.add(Kind::StuckTransaction, || {
                     format!(
-                        "partition {partition}: read up to {from}; at {offset} is a record of transaction \
-                         {number}, {ended:?} as far as anybody was told"
+                        "partition {partition}: read up to {from}; at {offset} is a record of \
+                         transaction {number}, {ended:?} as far as any client knows"
                     )
                 });
             }

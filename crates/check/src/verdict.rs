@@ -42,40 +42,59 @@ macro_rules! kinds {
 }
 
 kinds! {
-    LostAcked, "lost-acked", false, "A record acknowledged by every replica in sync is not in the log at the end.";
-    VanishedRead, "vanished-read", false, "A record that somebody read is not in the log at the end.";
-    Unseen, "unseen", false, "Records were acknowledged, and the read of everything at the end never came to its end.";
+    LostAcked, "lost-acked", false, "A record that every in-sync replica acknowledged is not in \
+        the log at the end.";
+    VanishedRead, "vanished-read", false, "A record that a consumer read is not in the log at the \
+        end.";
+    Unseen, "unseen", false, "Records were acknowledged, but the read of everything at the end did \
+        not reach its end.";
     InconsistentOffset, "inconsistent-offset", false, "One offset held two values.";
     AckedOffsetMismatch, "acked-offset-mismatch", false, "A record was acknowledged at an offset that holds another value.";
     Duplicate, "duplicate", false, "One value of an idempotent producer is at two offsets.";
-    AbortedRead, "aborted-read", false, "A record was read whose send was answered as certainly failed, or by a reader of committed records one of a transaction that was aborted.";
-    PrecommittedRead, "precommitted-read", false, "A reader of committed records was given one of a transaction whose commit nobody had called.";
-    TornTransaction, "torn-transaction", false, "Readers of committed records see some records of a transaction and others not.";
-    StuckTransaction, "stuck-transaction", false, "The reads of everything at the end stopped in front of a record of a transaction.";
-    TwoOutcomes, "two-outcomes", false, "A transaction was answered both as committed and as aborted.";
+    AbortedRead, "aborted-read", false, "A read returned a record whose send had definitely \
+        failed, or a read of committed records returned one of an aborted transaction.";
+    PrecommittedRead, "precommitted-read", false, "A read of committed records returned one of a \
+        transaction for which no client had called commit.";
+    TornTransaction, "torn-transaction", false, "Reads of committed records see some records of a \
+        transaction but not others.";
+    StuckTransaction, "stuck-transaction", false, "The reads of everything at the end stopped \
+        before a record of a transaction.";
+    TwoOutcomes, "two-outcomes", false, "A transaction was reported both as committed and as \
+        aborted.";
     G1c, "g1c", false, "Transactions have read from one another in a circle.";
-    CopiedTwice, "copied-twice", false, "A pipeline that makes one record from each has made two from one.";
-    NotCopied, "not-copied", false, "A pipeline that read everything has made nothing from a record.";
+    CopiedTwice, "copied-twice", false, "A pipeline that makes one record from each input made two \
+        from one.";
+    NotCopied, "not-copied", false, "A pipeline that read everything made no record from one \
+        input.";
     DoubleOwnership, "double-ownership", false, "Two members of a group owned one partition at once.";
-    ZombieCommit, "zombie-commit", false, "A commit of a member was accepted although another one owned the partition.";
-    Phantom, "phantom", false, "A record was read that nobody sent.";
-    Misplaced, "misplaced", false, "A record was read from a partition it was not sent to.";
-    Corrupt, "corrupt", false, "A record came back changed.";
-    PollSkip, "poll-skip", false, "A consumer was not given a record between two that it was given.";
+    ZombieCommit, "zombie-commit", false, "A member's commit was accepted although another member \
+        owned the partition.";
+    Phantom, "phantom", false, "A read returned a record that no client sent.";
+    Misplaced, "misplaced", false, "A read returned a record from a partition that it was not sent \
+        to.";
+    Corrupt, "corrupt", false, "A record was changed.";
+    PollSkip, "poll-skip", false, "A consumer did not get a record between two that it got.";
     NonmonotonicPoll, "nonmonotonic-poll", false, "A poll went back without a seek.";
-    IntPollSkip, "int-poll-skip", false, "One poll left a record out.";
-    IntNonmonotonicPoll, "int-nonmonotonic-poll", false, "The records of one poll are not in order.";
+    IntPollSkip, "int-poll-skip", false, "A poll left out a record.";
+    IntNonmonotonicPoll, "int-nonmonotonic-poll", false, "The records of one poll are out of \
+        order.";
     NonmonotonicSend, "nonmonotonic-send", false, "Records of one idempotent producer are not in the order of its sends.";
-    RealTimeOrder, "real-time-order", false, "A record lies before one that was already acknowledged or read when it was sent.";
-    AboveHighWatermark, "above-high-watermark", false, "A record was shown at or above the high watermark of the same answer.";
+    RealTimeOrder, "real-time-order", false, "A record is before one that was already acknowledged \
+        or read when it was sent.";
+    AboveHighWatermark, "above-high-watermark", false, "A response held a record at or above its \
+        own high watermark.";
     LatestRegress, "latest-regress", false, "The end of a log went back for one client.";
     EpochRegress, "epoch-regress", false, "A record has an older leader epoch than one before it in the log.";
     InconsistentEpoch, "inconsistent-epoch", false, "One record had two leader epochs.";
-    CommitRegress, "commit-regress", false, "A committed offset was read that is older than one whose commit was acknowledged before.";
-    PhantomCommit, "phantom-commit", false, "A committed offset was read that nobody committed, or was answered as certainly failed.";
-    UnavailableAfterHeal, "unavailable-after-heal", false, "A send failed although everything was repaired.";
+    CommitRegress, "commit-regress", false, "A read returned a committed offset older than one \
+        whose commit had already been acknowledged.";
+    PhantomCommit, "phantom-commit", false, "A read returned a committed offset that no client \
+        committed, or whose commit had definitely failed.";
+    UnavailableAfterHeal, "unavailable-after-heal", false, "A send failed although every fault was \
+        repaired.";
     DuplicateAllowed, "duplicate-allowed", true, "One value of a producer without idempotence is at two offsets.";
-    CommitLate, "commit-late", true, "A commit without answer took effect after a newer one was acknowledged.";
+    CommitLate, "commit-late", true, "A commit that got no answer took effect after a newer one \
+        was acknowledged.";
     LostWeak, "lost-weak", true, "A record that only its leader acknowledged is not in the log at the end.";
 }
 
@@ -277,10 +296,10 @@ impl Verdict {
             let _ = writeln!(text, "{name:<22}{value:>12}");
         }
         let outcome = match self.outcome {
-            Outcome::Valid => "valid: nothing forbidden happened",
-            Outcome::Invalid => "INVALID: something forbidden happened",
+            Outcome::Valid => "valid: no rule was broken",
+            Outcome::Invalid => "INVALID: a rule was broken",
             Outcome::Unknown => {
-                "UNKNOWN: nothing forbidden was seen, but the history shows too little"
+                "UNKNOWN: no rule was seen broken, but the history shows too little"
             }
         };
         let _ = writeln!(text, "{outcome}");

@@ -1,4 +1,5 @@
-//! The checker: legal histories pass, and every planted fault is found. One binary for all of it: each module is a suite.
+//! The checker: legal histories pass, and every planted fault is found. One binary for all of it: each module is a
+//! suite.
 
 mod legal;
 mod model;

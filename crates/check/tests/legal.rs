@@ -153,7 +153,12 @@ fn a_history_that_shows_too_little_is_unknown() {
     );
     let verdict = checker.verdict(&Required::default());
     assert_eq!(verdict.outcome, Outcome::Unknown, "{}", verdict.text());
-    assert!(verdict.lacks.iter().any(|lack| lack.contains("whole read")));
+    assert!(
+        verdict
+            .lacks
+            .iter()
+            .any(|lack| lack.contains("complete read"))
+    );
 }
 
 #[test]

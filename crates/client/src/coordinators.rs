@@ -197,7 +197,7 @@ impl Admin {
                     // Both believe that the other one leads: it is just moving.
                     Ok(None) => {}
                     Err(error) => {
-                        let text = format!("node {node}, which leads it, cannot be asked: {error}");
+                        let text = format!("node {node}, which leads it, did not answer: {error}");
                         let error = RpcError {
                             kind: Some(ErrorKind::LeaderNotAvailable),
                             ..RpcError::transport(text)

@@ -12,6 +12,7 @@ use tonic::Code;
 use tonic_types::StatusExt as _;
 use varve_proto::v1;
 use varve_record::BatchError;
+use varve_types::text::counted;
 use varve_types::{ErrorKind, GroupName, Outcome, Retry, TopicPartition};
 
 /// What the server answered, or the transport in its place.
@@ -43,7 +44,7 @@ impl std::fmt::Display for RpcError {
         }
         f.write_str(")")?;
         if self.unanswered_before {
-            f.write_str("; an earlier attempt had no answer and may have been carried out")?;
+            f.write_str("; an earlier attempt got no answer and may have been carried out")?;
         }
         Ok(())
     }
@@ -102,7 +103,7 @@ impl RpcError {
         if status.code() == Code::Cancelled && status.message() == "Timeout expired" {
             return Self {
                 code: Code::DeadlineExceeded,
-                ..Self::transport("no answer came in time")
+                ..Self::transport("timed out without an answer")
             };
         }
         // What is wrong with a certificate is said by the cause alone.
@@ -256,7 +257,10 @@ pub enum ClientError {
     #[error("topic \"{0}\" not found")]
     TopicNotFound(String),
     /// The topic has fewer partitions.
-    #[error("topic \"{topic}\" has {count} partitions; there is no partition {partition}")]
+    #[error(
+        "topic \"{topic}\" has no partition {partition}; it has {}, counted from 0",
+        counted(.count, "partition")
+    )]
     PartitionNotFound {
         /// Topic.
         topic: String,
@@ -285,7 +289,8 @@ pub enum ClientError {
     },
     /// A batch was refused, and an earlier attempt to append it had no answer.
     #[error(
-        "records for {partition} may be in the log: an earlier attempt had no answer; the last was refused: {last}"
+        "records for {partition} may be in the log: an earlier attempt got no answer; the last one \
+         was refused: {last}"
     )]
     Uncertain {
         /// Partition.
@@ -317,7 +322,8 @@ pub enum ClientError {
     NotAssigned(TopicPartition),
     /// An offset or a count of records that cannot be one.
     #[error(
-        "{offset} is no offset for partition {partition}: offsets begin at 0; nothing was changed"
+        "{offset} is not an offset for partition {partition}: offsets start at 0; nothing was \
+         changed"
     )]
     InvalidOffset {
         /// Partition.
@@ -328,8 +334,8 @@ pub enum ClientError {
     /// A member of a group committed for partitions that were taken from it. Nothing of them was committed: they
     /// may belong to others, who begin at the last commit.
     #[error(
-        "nothing was committed for partitions that group \"{group}\" has taken from this member; what it \
-         processed since its last commit will be processed again by their next owner{}",
+        "nothing was committed for partitions that group \"{group}\" has moved to other members; \
+         their new owners process the records since the last commit again{}",
         match last {
             Some(last) => format!(": {last}"),
             None => String::new(),
@@ -345,7 +351,7 @@ pub enum ClientError {
     #[error("{0}")]
     Config(String),
     /// The server answered something that the API does not allow.
-    #[error("the server's answer breaks the API: {0}")]
+    #[error("the server's answer violates the API: {0}")]
     Protocol(String),
 }
 

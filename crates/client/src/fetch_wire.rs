@@ -90,7 +90,7 @@ fn code_of(status: http::StatusCode) -> Code {
 fn frame(request: &v1::FetchStreamRequest) -> Result<Frame<Bytes>, Status> {
     let len = request.encoded_len();
     let prefix = u32::try_from(len)
-        .map_err(|_| Status::internal(format!("a request of {len} bytes has no length in gRPC")))?;
+        .map_err(|_| Status::internal(format!("a request of {len} bytes is too long for gRPC")))?;
     let mut bytes = BytesMut::with_capacity(PREFIX_BYTES + len);
     bytes.put_u8(0);
     bytes.put_u32(prefix);
@@ -148,7 +148,9 @@ where
         match trailers.and_then(Status::from_header_map) {
             Some(status) if status.code() != Code::Ok => Err(status),
             Some(_) if self.expected.is_none() && !self.arrived.has_remaining() => Ok(None),
-            Some(_) => Err(Status::internal("the stream ended within a message")),
+            Some(_) => Err(Status::internal(
+                "the stream ended in the middle of a message",
+            )),
             None => Err(Status::unknown("the stream ended without a status")),
         }
     }
@@ -160,13 +162,15 @@ where
             None if self.arrived.remaining() < PREFIX_BYTES => return Ok(None),
             None => {
                 if self.arrived.get_u8() != 0 {
-                    let text = "the server compresses a stream that was not asked to be";
+                    let text = "the server compressed a stream although the client did not ask for \
+                        it";
                     return Err(Status::internal(text));
                 }
                 let len = self.arrived.get_u32() as usize;
                 if len > MAX_DECODE_BYTES {
-                    let text =
-                        format!("a message of {len} bytes; at most {MAX_DECODE_BYTES} are read");
+                    let text = format!(
+                        "a message of {len} bytes is too long; at most {MAX_DECODE_BYTES} are read"
+                    );
                     return Err(Status::out_of_range(text));
                 }
                 *self.expected.insert(len)
@@ -178,7 +182,7 @@ where
         self.expected = None;
         v1::FetchStreamResponse::decode((&mut self.arrived).take(expected))
             .map(Some)
-            .map_err(|error| Status::internal(format!("a message that cannot be read: {error}")))
+            .map_err(|error| Status::internal(format!("a message cannot be decoded: {error}")))
     }
 }
 

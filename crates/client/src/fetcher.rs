@@ -511,7 +511,11 @@ impl Fetcher {
             .map(|stream| stream.id)
             .collect();
         for id in silent {
-            self.lose_stream(now, id, &RpcError::transport("the stream was silent"));
+            self.lose_stream(
+                now,
+                id,
+                &RpcError::transport("the stream sent nothing for too long"),
+            );
         }
     }
 
@@ -576,7 +580,7 @@ async fn read_stream(
                         return;
                     }
                 }
-                Ok(None) => break RpcError::transport("the server ended the stream"),
+                Ok(None) => break RpcError::transport("the server closed the stream"),
                 Err(status) => break RpcError::from_status(&status),
             }
         },

@@ -1,12 +1,11 @@
 //! Batches that have a sequence number and are not settled: sent, waiting to be sent again, or waiting
 //! for a new session. No I/O, no clock: the time is an argument, counted from any fixed moment.
 //!
-//! Order and exactly-once: per partition, batches are sent in sequence order, and none is sent
-//! `max_in_flight` or more batches behind one that is not settled. After a failure nothing more of the partition is sent until every
-//! outstanding answer is in; then all that is unsettled goes again, in order, with the same sequences,
-//! and the leader recognises what it has. Only a leader that lost the session (or was never given an
-//! earlier batch) refuses a sequence; such a batch is not in that leader's log, so it moves to a new
-//! session.
+//! Order and exactly-once: per partition, batches are sent in sequence order, and none is sent `max_in_flight` or more
+//! batches behind one that is not settled. After a failure nothing more of the partition is sent until every
+//! outstanding answer is in; then all that is unsettled goes again, in order, with the same sequences, and the leader
+//! recognises what it has. Only a leader that lost the session (or was never given an earlier batch) refuses a
+//! sequence; such a batch is not in that leader's log, so it moves to a new session.
 //!
 //! What is reported as refused was refused in every attempt. A refusal says nothing of an earlier attempt
 //! that had no answer: such a batch fails as [`ClientError::Uncertain`], whatever the last answer was.

@@ -50,7 +50,7 @@ fn no_leader(partition: &v1::TopicPartition) -> ClientError {
     let error = RpcError {
         kind: Some(ErrorKind::LeaderNotAvailable),
         ..RpcError::transport(format!(
-            "partition {}-{} has no leader at present",
+            "partition {}:{} has no leader at present",
             partition.topic, partition.partition
         ))
     };
@@ -61,7 +61,7 @@ fn replaced(partition: &v1::TopicPartition, epoch: i64) -> RpcError {
     RpcError {
         kind: Some(ErrorKind::FencedLeaderEpoch),
         ..RpcError::transport(format!(
-            "the leader of partition {}-{} in epoch {epoch} has been replaced and does not know it yet",
+            "the leader of partition {}:{} in epoch {epoch} was replaced but does not know it yet",
             partition.topic, partition.partition
         ))
     }
@@ -207,7 +207,7 @@ impl Client {
             Ok(answers) if answers.len() == indexes.len() => answers,
             Ok(answers) => {
                 let text = format!(
-                    "{} answers about {} partitions",
+                    "the server sent {} results for {} partitions",
                     answers.len(),
                     indexes.len()
                 );
@@ -297,7 +297,7 @@ impl Admin {
                     }
                 }
                 Some(Outcome::Error(error)) => Err(RpcError::from_partition(error)),
-                None => Err(RpcError::transport("an offset without outcome")),
+                None => Err(RpcError::transport("an offset without an outcome")),
             };
             Ok(response.results.into_iter().map(outcome).collect())
         };
@@ -329,7 +329,7 @@ impl Admin {
             let outcome = |result: v1::DeleteRecordsResult| match result.outcome {
                 Some(Outcome::LogStartOffset(offset)) => Ok(offset),
                 Some(Outcome::Error(error)) => Err(RpcError::from_partition(error)),
-                None => Err(RpcError::transport("a deletion without outcome")),
+                None => Err(RpcError::transport("a deletion without an outcome")),
             };
             Ok(response.results.into_iter().map(outcome).collect())
         };

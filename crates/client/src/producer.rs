@@ -176,11 +176,15 @@ impl Producer {
     ) -> Result<Self, ClientError> {
         let most = limits::PRODUCER_BATCHES_REMEMBERED;
         if !(1..=most).contains(&config.max_in_flight) {
-            return Err(ClientError::Config(format!("max_in_flight is 1 to {most}")));
+            return Err(ClientError::Config(format!(
+                "max_in_flight must be 1 to {most}"
+            )));
         }
         if config.batch_bytes > limits::BATCH_MAX_BYTES {
             let max = limits::BATCH_MAX_BYTES;
-            return Err(ClientError::Config(format!("batch_bytes is at most {max}")));
+            return Err(ClientError::Config(format!(
+                "batch_bytes may be at most {max}"
+            )));
         }
         let seed = uuid::Uuid::new_v4().as_u64_pair().0;
         let batcher = BatcherConfig {

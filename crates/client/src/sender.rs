@@ -677,7 +677,7 @@ async fn init_producer(client: &Client, name: String) -> Result<ProducerId, Clie
             epoch,
         }),
         _ => Err(ClientError::Protocol(format!(
-            "InitProducer gave producer {} epoch {}",
+            "InitProducer returned producer {} epoch {}",
             response.producer_id, response.producer_epoch
         ))),
     }
@@ -705,7 +705,7 @@ async fn read_answers(
                             return;
                         }
                     }
-                    Ok(None) => break RpcError::transport("the server ended the stream"),
+                    Ok(None) => break RpcError::transport("the server closed the stream"),
                     Err(status) => break RpcError::from_status(&status),
                 }
             }

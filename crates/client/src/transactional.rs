@@ -46,15 +46,13 @@ impl Default for TransactionalConfig {
 #[non_exhaustive]
 pub enum TransactionError {
     /// Another producer has taken over the transactional id. This one can do nothing more.
-    #[error(
-        "another producer has taken over this transactional id; this one is of no use any more: {0}"
-    )]
+    #[error("another producer with this transactional id has fenced this one; close it: {0}")]
     Fenced(ClientError),
     /// The transaction cannot be committed. Call [`TransactionalProducer::abort`], then do it again.
-    #[error("the transaction cannot be committed; abort it and do it again: {0}")]
+    #[error("the transaction cannot be committed; abort it and repeat it: {0}")]
     MustAbort(ClientError),
     /// There was no answer: how the transaction ended is not known. Make the same call again; a repeat is harmless.
-    #[error("whether the transaction has ended is not known; make the same call again: {0}")]
+    #[error("the transaction may or may not have ended; repeat the same call: {0}")]
     Unsure(ClientError),
     /// The call did nothing, and the transaction is as it was.
     #[error("{0}")]
@@ -94,7 +92,7 @@ enum Stage {
 }
 
 const IS_FENCED: TransactionError =
-    TransactionError::OutOfTurn("another producer has taken over this transactional id");
+    TransactionError::OutOfTurn("another producer with this transactional id has fenced this one");
 
 impl Stage {
     fn begin(self) -> Result<Self, TransactionError> {
@@ -104,7 +102,7 @@ impl Stage {
                 "a transaction is open: commit or abort it first",
             )),
             Self::Ending { .. } => Err(TransactionError::OutOfTurn(
-                "whether the last transaction has ended is not known: make that call again first",
+                "the last transaction may or may not have ended: repeat that call first",
             )),
             Self::Fenced => Err(IS_FENCED),
         }
@@ -118,10 +116,10 @@ impl Stage {
                 "no transaction is open: begin one first",
             )),
             Self::Broken => Err(TransactionError::OutOfTurn(
-                "the transaction cannot be committed any more: abort it",
+                "the transaction can no longer be committed: abort it",
             )),
             Self::Ending { .. } => Err(TransactionError::OutOfTurn(
-                "the transaction is being ended: make that call again first",
+                "the transaction is being ended: repeat that call first",
             )),
             Self::Fenced => Err(IS_FENCED),
         }
@@ -277,7 +275,7 @@ fn session(method: &str, raw: Option<v1::TransactionSession>) -> Result<Producer
     match raw.and_then(|raw| Some((raw.producer_id, epoch(&raw)?))) {
         Some((id, epoch)) if id >= 0 && epoch >= 0 => Ok(ProducerId { id, epoch }),
         _ => Err(ClientError::Protocol(format!(
-            "{method} gave no session that can be one"
+            "{method} returned a session that is not valid"
         ))),
     }
 }
@@ -306,7 +304,7 @@ impl TransactionalProducer {
         config: TransactionalConfig,
     ) -> Result<Self, TransactionError> {
         if !config.producer.name.is_empty() {
-            let text = "a transactional producer has its transactional id for a name";
+            let text = "a transactional producer uses its transactional id as its name";
             let error = ClientError::Config(text.to_owned());
             return Err(TransactionError::Refused(error));
         }
@@ -547,7 +545,7 @@ impl Drop for TransactionalProducer {
         runtime.spawn(async move {
             if let Err(error) = coordinator.end(session, false).await {
                 let id = coordinator.id;
-                tracing::debug!(%id, %error, "an open transaction is left to its timeout");
+                tracing::debug!(%id, %error, "an open transaction is left to time out");
             }
         });
     }

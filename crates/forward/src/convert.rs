@@ -81,14 +81,16 @@ pub(crate) fn failure(to: &LeaderHint, error: RpcError) -> Failure {
         None if error.unsent => known(Error::new(
             ErrorKind::LeaderNotAvailable,
             format!(
-                "node {node} is responsible and cannot be reached ({error}); nothing was changed; try again"
+                "node {node} is responsible but cannot be reached ({error}); nothing was changed; \
+                 try again"
             ),
         )),
         None if error.is_retryable() => Failure {
             error: Error::new(
                 ErrorKind::CommitTimeout,
                 format!(
-                    "the connection to node {node}, which is responsible, broke ({error}): whether anything was changed is unknown"
+                    "the connection to node {node}, which is responsible, broke ({error}): the \
+                     change may or may not have been made"
                 ),
             ),
             unknown: true,

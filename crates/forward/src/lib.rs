@@ -1,7 +1,7 @@
 //! A broker that passes on what another node must answer, so that a client may ask any node.
 //!
-//! What this node cannot answer is sent once to the node that its own metadata names: the leader of a
-//! partition, the coordinator of a group or of a transactional id. Requests about partitions of several leaders are split and put
+//! What this node cannot answer is sent once to the node that its own metadata names: the leader of a partition, the
+//! coordinator of a group or of a transactional id. Requests about partitions of several leaders are split and put
 //! together again. While there is no leader, the call waits, for as long as its caller does.
 //!
 //! Invariants: a call is passed on only with leave ([`Context::forward`]), and what arrives here from
@@ -288,8 +288,8 @@ impl<B: Broker> Broker for Forwarding<B> {
         self.begin_session(ctx, request).await
     }
 
-    /// Not passed on: who keeps an epoch finds the coordinator by itself, and the calls of the public API that this would
-    /// be passed on by know only of the other kind.
+    /// Not passed on: who keeps an epoch finds the coordinator by itself, and the calls of the public API that this
+    /// would be passed on by know only of the other kind.
     async fn add_to_transaction(
         &self,
         ctx: &Context,
@@ -359,6 +359,6 @@ impl<B: Broker> Broker for Forwarding<B> {
 fn missing(what: &str) -> Error {
     Error::new(
         varve_types::ErrorKind::StorageError,
-        format!("the node that was asked answered without {what}; is it of another version?"),
+        format!("the node answered without {what}; it may run another version"),
     )
 }

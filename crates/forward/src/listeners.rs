@@ -25,8 +25,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 struct Known {
     /// When it is to be asked again.
     next: Instant,
-    /// Time until then, doubled up to [`AGAIN`] where it gives no answer: it is starting, or its program is older than the
-    /// question.
+    /// Time until then, doubled up to [`AGAIN`] where it gives no answer: it is starting, or its program is older than
+    /// the question.
     pause: Duration,
     /// Its listeners by their names.
     listeners: BTreeMap<String, String>,

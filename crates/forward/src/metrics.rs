@@ -22,7 +22,8 @@ impl Metrics {
     pub fn register(&self, registry: &mut Registry) {
         registry.register(
             "rpc_forwarded",
-            "Calls passed on to the node that leads a partition or coordinates a group, by method and by whether that node answered",
+            "Calls forwarded to the leader of a partition or the coordinator of a group, by method \
+             and by whether that node answered",
             self.forwarded.clone(),
         );
     }

@@ -221,7 +221,10 @@ impl Nodes {
             forward.note(to.clone());
         }
         answer.map_err(|error| {
-            tracing::debug!(method, node = to.node.0, address = to.address, %error, "a call that was passed on failed");
+            tracing::debug!(
+                method, node = to.node.0, address = to.address, %error,
+                "a forwarded call failed"
+            );
             convert::failure(to, error)
         })
     }

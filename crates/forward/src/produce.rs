@@ -182,7 +182,7 @@ async fn send(
         match result.and_then(|result| result.outcome) {
             Some(Outcome::Appended(appended)) => Ok(appended),
             Some(Outcome::Error(error)) => Err(RpcError::from_partition(error)),
-            None => Err(RpcError::transport("an append without outcome")),
+            None => Err(RpcError::transport("an append without an outcome")),
         }
     };
     let answer = nodes.outcome(ctx, "Produce", leader, answer.await)?;

@@ -124,7 +124,7 @@ impl<B: Broker> Forwarding<B> {
         }
         let most = limits::PARTITIONS_PER_TOPIC_MAX as usize;
         if wanted.len() > most {
-            let text = format!("a reset covers at most {most} partitions; nothing was changed");
+            let text = format!("a reset may cover at most {most} partitions; nothing was changed");
             return Err(Error::new(ErrorKind::InvalidRequest, text));
         }
         Ok(wanted)

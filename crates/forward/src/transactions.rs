@@ -1,9 +1,9 @@
 //! Calls about transactional ids, each answered by the id's coordinator.
 //!
 //! Invariant: what may have arrived is sent again where the coordinator knows a repeat, or where a repeat changes
-//! nothing that counts: an end and a beginning with the same session are answered as the first, a beginning without
-//! one raises the epoch once more, the last word about an offset counts. An operator's abort is not sent again: the
-//! next transaction may have begun. Nothing is passed on for a producer that keeps its epoch: the public API has no words
+//! nothing that counts: an end and a beginning with the same session are answered as the first, a beginning without one
+//! raises the epoch once more, the last word about an offset counts. An operator's abort is not sent again: the next
+//! transaction may have begun. Nothing is passed on for a producer that keeps its epoch: the public API has no words
 //! for it.
 
 use std::time::Duration;

@@ -70,7 +70,7 @@ impl CallContext {
             Some(other) => {
                 return Err(Error::invalid(
                     FORWARD,
-                    format!("{FORWARD} is never or absent; found {other:?}"),
+                    format!("{FORWARD} must be never or absent; found {other:?}"),
                 ));
             }
         };
@@ -82,7 +82,7 @@ impl CallContext {
                     .ok()
                     .filter(|n| *n >= 0)
                     .ok_or_else(|| {
-                        Error::invalid(HOP, format!("{HOP} is a node id; found {value:?}"))
+                        Error::invalid(HOP, format!("{HOP} must be a node id; found {value:?}"))
                     })?,
             )),
         };
@@ -197,7 +197,7 @@ fn client_id(metadata: &MetadataMap, peer: Option<SocketAddr>) -> Result<Arc<str
             return Err(Error::invalid(
                 CLIENT_ID,
                 format!(
-                    "{CLIENT_ID} has at most {} characters; found {}",
+                    "{CLIENT_ID} may have at most {} characters; found {}",
                     limits::NAME_MAX_BYTES,
                     id.len()
                 ),
@@ -250,7 +250,7 @@ fn timeout(metadata: &MetadataMap) -> Result<Option<Duration>, Error> {
     span(value).map(Some).ok_or_else(|| {
         Error::invalid(
             KEY,
-            format!("{KEY} is 1 to 8 digits and one of H M S m u n; found {value:?}"),
+            format!("{KEY} must be 1 to 8 digits and one of H M S m u n; found {value:?}"),
         )
     })
 }

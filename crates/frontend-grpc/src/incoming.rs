@@ -49,7 +49,10 @@ pub fn incoming(
                         }
                         // Without this a small answer waits for the peer's delayed ACK.
                         if let Err(error) = stream.set_nodelay() {
-                            tracing::debug!(%peer, %error, "connection lost before it was set up");
+                            tracing::debug!(
+                                %peer, %error,
+                                "the connection was lost before it was set up"
+                            );
                             continue;
                         }
                         let info = TcpConnectInfo {
@@ -62,7 +65,7 @@ pub fn incoming(
                         return Some((Ok(connection), (listener, metrics, tls, kill)));
                     }
                     Err(error) => {
-                        tracing::warn!(%error, "accept failed; trying again");
+                        tracing::warn!(%error, "could not accept a connection; trying again");
                         tokio::time::sleep(ACCEPT_RETRY).await;
                     }
                 }
@@ -103,7 +106,7 @@ impl Connection {
     fn ended() -> io::Error {
         io::Error::new(
             io::ErrorKind::ConnectionAborted,
-            "the server has ended the connection",
+            "the server has closed the connection",
         )
     }
 }

@@ -90,7 +90,7 @@ impl Metrics {
     pub fn register(&self, registry: &mut Registry) {
         registry.register(
             "rpc",
-            "Finished gRPC calls by service, method and code",
+            "Completed gRPC calls by service, method and code",
             self.calls.clone(),
         );
         registry.register(
@@ -100,7 +100,7 @@ impl Metrics {
         );
         registry.register(
             "rpc_errors",
-            "Errors sent to clients, in statuses and in bodies, by reason",
+            "Errors sent to gRPC clients, as statuses and in responses, by reason",
             self.errors.clone(),
         );
         registry.register(
@@ -110,7 +110,7 @@ impl Metrics {
         );
         registry.register(
             "connections_refused",
-            "Connections closed at once because the limit of open connections was reached",
+            "gRPC connections refused because the limit of open connections was reached",
             self.connections_refused.clone(),
         );
         registry.register(

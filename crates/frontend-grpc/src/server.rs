@@ -93,7 +93,7 @@ pub enum ServeError {
     #[error("the gRPC listener failed: {0}")]
     Transport(#[from] tonic::transport::Error),
     /// The descriptors of the schema could not be read: a bug of ours.
-    #[error("the schema cannot be served by reflection: {0}")]
+    #[error("the schema cannot be offered for reflection: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
 }
 

@@ -114,7 +114,7 @@ impl<B: Broker> Shared<B> {
             .unwrap_or_else(|_| {
                 Err(Error::new(
                     ErrorKind::CommitTimeout,
-                    "there was no answer in time: a change may or may not have been made",
+                    "timed out; the change may or may not have been made",
                 ))
             })
     }

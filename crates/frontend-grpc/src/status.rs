@@ -371,7 +371,7 @@ mod tests {
 
     #[test]
     fn a_client_reads_back_what_an_error_carries() {
-        let mut error = Error::new(ErrorKind::NotLeader, "node 1 does not lead orders-0")
+        let mut error = Error::new(ErrorKind::NotLeader, "node 1 does not lead orders:0")
             .with("topic", "orders")
             .after(Duration::from_secs(2));
         error.leader = Some(Box::new(LeaderHint {

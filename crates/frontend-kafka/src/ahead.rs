@@ -1,10 +1,12 @@
-//! Reading ahead: what a reader will most likely ask for next is read while its last answer is being sent. In this protocol
-//! one answer follows one question, so that the disk, the page cache and the wire would otherwise wait for each other.
+//! Reading ahead: what a reader will most likely ask for next is read while its last answer is being sent. In this
+//! protocol one answer follows one question, so that the disk, the page cache and the wire would otherwise wait for
+//! each other.
 //!
-//! Invariants: bytes are kept, and never what is said of a partition: whether it is served here, where it begins and how
-//! far it is committed is asked when the question comes, and what was read is given only if topic and leadership are still
-//! the same. Nothing is kept that ends where the partition ended, so nobody gets less for it. Bytes that are kept count among
-//! those on their way, and are let go after [`KEPT_FOR`]; a reader that asks for something else is read ahead for less often.
+//! Invariants: bytes are kept, and never what is said of a partition: whether it is served here, where it begins and
+//! how far it is committed is asked when the question comes, and what was read is given only if topic and leadership
+//! are still the same. Nothing is kept that ends where the partition ended, so nobody gets less for it. Bytes that are
+//! kept count among those on their way, and are let go after [`KEPT_FOR`]; a reader that asks for something else is
+//! read ahead for less often.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -155,8 +157,8 @@ impl ReadAhead {
         })
     }
 
-    /// Reads one partition more; nothing is lost where this is given up. Resolves to false when it has waited long enough
-    /// for the question.
+    /// Reads one partition more; nothing is lost where this is given up. Resolves to false when it has waited long
+    /// enough for the question.
     pub(crate) async fn step(&mut self) -> bool {
         if self.reading.is_none() {
             self.reading = self.begin();
@@ -230,7 +232,8 @@ impl ReadAhead {
         self.parts.insert(place, part);
     }
 
-    /// The answer to a read, with what was read for it and all else as it is now. `None`: little or nothing was read of it.
+    /// The answer to a read, with what was read for it and all else as it is now. `None`: little or nothing was read of
+    /// it.
     pub(crate) async fn serve(
         mut self,
         ctx: &Context,

@@ -1,9 +1,9 @@
 //! Leave to hold the bytes of large requests.
 //!
-//! Appends and everything else have a budget each: requests that wait long (for records, for a group) do not keep records
-//! out. One peer has at most half of each, so that a peer which announces much and sends little does not keep out
-//! others. Leave is given for a whole request at once, first come first served, so that two that wait cannot wait for
-//! each other.
+//! Appends and everything else have a budget each: requests that wait long (for records, for a group) do not keep
+//! records out. One peer has at most half of each, so that a peer which announces much and sends little does not keep
+//! out others. Leave is given for a whole request at once, first come first served, so that two that wait cannot wait
+//! for each other.
 
 use std::collections::HashMap;
 use std::net::IpAddr;

@@ -1,11 +1,11 @@
-//! What is known of the reader at the other end of a connection: how much one answer had better hold, whose turn it is, and
-//! what is read ahead for it.
+//! What is known of the reader at the other end of a connection: how much one answer had better hold, whose turn it is,
+//! and what is read ahead for it.
 //!
-//! An answer that is sent out of a CPU's cache costs half of one that is not, so answers are small where the reader asks
-//! again soon, and larger the longer its questions take to come.
+//! An answer that is sent out of a CPU's cache costs half of one that is not, so answers are small where the reader
+//! asks again soon, and larger the longer its questions take to come.
 //!
-//! Invariants: an answer is never smaller than the reader wants to wait for; where answers are smaller than what it allows,
-//! its partitions take turns.
+//! Invariants: an answer is never smaller than the reader wants to wait for; where answers are smaller than what it
+//! allows, its partitions take turns.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -70,8 +70,8 @@ pub(crate) struct Turn {
 }
 
 impl Turn {
-    /// Bytes of records that the answer had better not exceed, if the reader asks for so many partitions and wants to wait
-    /// for so many bytes.
+    /// Bytes of records that the answer had better not exceed, if the reader asks for so many partitions and wants to
+    /// wait for so many bytes.
     pub(crate) fn most(&self, partitions: usize, min_bytes: usize) -> usize {
         let for_all = partitions.saturating_mul(BYTES_PER_PARTITION);
         self.most.max(for_all).max(min_bytes)
@@ -125,8 +125,8 @@ impl Following {
         }
     }
 
-    /// Reads a little more of what will be asked for, or lets it go when that has taken too long; nothing is lost where this
-    /// is given up.
+    /// Reads a little more of what will be asked for, or lets it go when that has taken too long; nothing is lost where
+    /// this is given up.
     pub(crate) async fn step(&mut self) {
         let waits = match &mut self.ahead {
             Some(ahead) => ahead.step().await,

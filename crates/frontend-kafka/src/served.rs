@@ -15,19 +15,19 @@ const fn remark(key: ApiKey) -> &'static str {
         }
         ApiKey::ListOffsets => "earliest, latest, by time, largest time",
         ApiKey::ApiVersions => {
-            "a client that means another node or cluster is told `REBOOTSTRAP_REQUIRED` (KIP-1242)"
+            "a client that expects another node or cluster gets `REBOOTSTRAP_REQUIRED` (KIP-1242)"
         }
-        ApiKey::DescribeLogDirs => "the one directory of the node that is asked, and its replicas",
+        ApiKey::DescribeLogDirs => "the one directory of the node that answers, and its replicas",
         ApiKey::ElectLeaders => "of preferred leaders",
         ApiKey::AlterPartitionReassignments => "null replicas cancel a move",
         ApiKey::DescribeProducers => "answered by a partition's leader",
         ApiKey::DescribeConfigs | ApiKey::AlterConfigs | ApiKey::IncrementalAlterConfigs => {
             "those of topics; a node's are in its file"
         }
-        ApiKey::GetTelemetrySubscriptions => "nothing of what clients measure is wanted (KIP-714)",
-        ApiKey::PushTelemetry => "what comes all the same is dropped",
-        ApiKey::AddPartitionsToTxn => "later ones are for brokers among themselves",
-        ApiKey::ListTransactions => "by state, producer, how long they are open, and a pattern",
+        ApiKey::GetTelemetrySubscriptions => "asks clients for no metrics (KIP-714)",
+        ApiKey::PushTelemetry => "metrics that clients send anyway are dropped",
+        ApiKey::AddPartitionsToTxn => "later versions are for communication between brokers",
+        ApiKey::ListTransactions => "filtered by state, producer, age and pattern",
         ApiKey::JoinGroup | ApiKey::SyncGroup | ApiKey::Heartbeat | ApiKey::LeaveGroup => {
             "the classic protocol of groups; a group may have members of both (`group.consumer.migration.policy`)"
         }

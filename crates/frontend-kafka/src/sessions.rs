@@ -1,9 +1,9 @@
 //! Fetch sessions (KIP-227): what a consumer reads, remembered, so that it names only what changes, and hears only of
 //! what is new. Sans-IO: time is an argument.
 //!
-//! Invariants: at most [`SESSIONS_MAX`] sessions and [`PARTITIONS_MAX`] partitions in all of them are remembered; a consumer
-//! that gets no session names all its partitions each time, and misses nothing; a session that was not used for
-//! [`EVICT_AFTER`] gives way to a new one; an epoch that is not the next one changes nothing.
+//! Invariants: at most [`SESSIONS_MAX`] sessions and [`PARTITIONS_MAX`] partitions in all of them are remembered; a
+//! consumer that gets no session names all its partitions each time, and misses nothing; a session that was not used
+//! for [`EVICT_AFTER`] gives way to a new one; an epoch that is not the next one changes nothing.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

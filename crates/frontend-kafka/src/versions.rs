@@ -50,8 +50,8 @@ pub fn announced(version: i16, error_code: i16) -> ApiVersionsResponse {
     response
 }
 
-/// Transactions of the second kind (KIP-890) for who knows them: the coordinator is told of a partition by the partition's
-/// leader, and every transaction has an epoch of its own. Of the first kind for all others.
+/// Transactions of the second kind (KIP-890) for who knows them: the coordinator is told of a partition by the
+/// partition's leader, and every transaction has an epoch of its own. Of the first kind for all others.
 fn features(response: &mut ApiVersionsResponse) {
     const TRANSACTIONS: &str = "transaction.version";
     response.supported_features = vec![SupportedFeatureKey {

@@ -306,14 +306,14 @@ mod tests {
             &[("t", 3), ("u", 3)],
             &[],
         );
-        assert_eq!(print(&target), ["t-0 t-1 u-0 u-1", "t-2 u-2"]);
+        assert_eq!(print(&target), ["t:0 t:1 u:0 u:1", "t:2 u:2"]);
         let target = run(
             Assignor::Range,
             &[("a", &["t"]), ("b", &["u"])],
             &[("t", 2)],
             &[],
         );
-        assert_eq!(print(&target), ["t-0 t-1", ""]);
+        assert_eq!(print(&target), ["t:0 t:1", ""]);
     }
 
     #[test]
@@ -324,7 +324,7 @@ mod tests {
             &[("t", 3), ("u", 3)],
             &[],
         );
-        assert_eq!(print(&target), ["t-0 t-2 u-1", "t-1 u-0 u-2"]);
+        assert_eq!(print(&target), ["t:0 t:2 u:1", "t:1 u:0 u:2"]);
     }
 
     #[test]

@@ -354,8 +354,8 @@ fn check_texts(join: &ClassicJoin) -> Result<(), Failure> {
             return Err(Failure::invalid(
                 "protocols",
                 format!(
-                    "protocol type, protocol names and instance id have at most {} bytes; one has {}; \
-                     the member was not added",
+                    "protocol type, protocol names and instance id may have at most {} bytes each; \
+                     one has {}; the member was not added",
                     limits::NAME_MAX_BYTES,
                     text.len()
                 ),
@@ -366,7 +366,8 @@ fn check_texts(join: &ClassicJoin) -> Result<(), Failure> {
         return Err(Failure::invalid(
             "protocols",
             format!(
-                "a member names at most {PROTOCOLS_MAX} protocols; this one names {}; it was not added",
+                "a member may name at most {PROTOCOLS_MAX} protocols; this one names {}; it was \
+                 not added",
                 join.protocols.len()
             ),
         ));
@@ -376,8 +377,8 @@ fn check_texts(join: &ClassicJoin) -> Result<(), Failure> {
         return Err(Failure::invalid(
             "protocols",
             format!(
-                "a member says at most {} bytes with its protocols; this one says {said}; it was not added; let it \
-                 subscribe to less, or name fewer protocols",
+                "a member's protocol metadata may have at most {} bytes in total; this one has \
+                 {said}; it was not added; subscribe to fewer topics, or name fewer protocols",
                 limits::GROUP_PROTOCOLS_MAX_BYTES
             ),
         ));

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 
+use varve_types::text::counted;
 use varve_types::{ErrorKind, GroupName, MemberId, TopicPartition, limits};
 
 use crate::classic::Step;
@@ -103,8 +104,10 @@ impl Coordinator {
         Err(Failure::new(
             ErrorKind::PartitionNotFound,
             format!(
-                "topic {topic} has {} partitions and no partition {}; its offset was not committed",
-                state.partitions, commit.partition.partition
+                "topic {topic} has no partition {}; it has {}, counted from 0; its offset was not \
+                 committed",
+                commit.partition.partition,
+                counted(state.partitions, "partition")
             ),
         )
         .with("topic", topic)
@@ -376,7 +379,8 @@ pub(crate) fn too_many(group: &Group) -> Failure {
     Failure::new(
         ErrorKind::Throttled,
         format!(
-            "group {} has {} commits under way, which is the limit; nothing was committed, try again",
+            "group {} has {} commits in progress, which is the limit; nothing was committed; try \
+             again",
             group.name,
             group.writes.len()
         ),

@@ -122,7 +122,8 @@ impl Coordinator {
             Some(ticket) if !self.loaded => {
                 let failure = Failure::new(
                     ErrorKind::CoordinatorLoading,
-                    "the group coordinator is still reading its offsets; try again shortly",
+                    "the group coordinator is still loading its offsets; nothing was changed; try \
+                     again shortly",
                 );
                 out.push(Output::Reply {
                     ticket,
@@ -289,7 +290,8 @@ impl Coordinator {
             return Err(Failure::new(
                 ErrorKind::Throttled,
                 format!(
-                    "this node coordinates {} groups, which is its limit; group {name} was not made",
+                    "this node coordinates {} groups, which is its limit; group {name} was not \
+                     created",
                     self.groups.len()
                 ),
             )
@@ -321,7 +323,10 @@ impl Coordinator {
         if epoch < 0 {
             return Err(Failure::invalid(
                 "member_epoch",
-                format!("a member epoch is 0 to join, or that of the last reply; found {epoch}"),
+                format!(
+                    "a member epoch must be 0 to join, or the one from the last response; found \
+                     {epoch}"
+                ),
             ));
         }
         if !self.groups.contains_key(&heartbeat.group) {
@@ -592,7 +597,7 @@ pub(crate) fn env_of<'a>(
 pub(crate) fn group_not_found(name: &GroupName) -> Failure {
     Failure::new(
         ErrorKind::GroupNotFound,
-        format!("group {name} does not exist: it has neither members nor offsets"),
+        format!("group {name} does not exist: it has no members and no offsets"),
     )
     .with("group", name)
 }

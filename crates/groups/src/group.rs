@@ -163,7 +163,10 @@ impl Group {
             (None, true) => {
                 return Err(Failure::invalid(
                     "subscription",
-                    format!("joining group {} needs a subscription", self.name),
+                    format!(
+                        "a member that joins group {} needs a subscription",
+                        self.name
+                    ),
                 ));
             }
             (None, false) => None,

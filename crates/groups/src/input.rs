@@ -136,8 +136,8 @@ pub enum Input {
         /// Producer of the marker. Its epoch is above that of the transaction: what has the same epoch or a greater
         /// one is of a later transaction, and stays.
         producer: ProducerId,
-        /// Offset of the marker where its producer keeps its epoch: then what has the same epoch ends too, unless it came
-        /// after the marker.
+        /// Offset of the marker where its producer keeps its epoch: then what has the same epoch ends too, unless it
+        /// came after the marker.
         kept_at: Option<Offset>,
         /// Committed; else aborted.
         committed: bool,
@@ -231,8 +231,8 @@ pub enum Input {
         member_epoch: i32,
         /// Producer of the transaction, which the rim has checked.
         producer: ProducerId,
-        /// Where the log of the group's partition ended when that was checked, or before it; `None`: it was not checked.
-        /// The batch must not follow a marker from there on that leaves the producer its epoch.
+        /// Where the log of the group's partition ended when that was checked, or before it; `None`: it was not
+        /// checked. The batch must not follow a marker from there on that leaves the producer its epoch.
         since: Option<Offset>,
         /// Positions.
         offsets: Vec<OffsetCommit>,

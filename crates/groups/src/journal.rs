@@ -236,7 +236,8 @@ impl Group {
         self.group_image().filter(|_| written)
     }
 
-    /// A classic group has another record, once it has one. Epochs outlive the members as long as there are offsets: the group is the same one.
+    /// A classic group has another record, once it has one. Epochs outlive the members as long as there are offsets:
+    /// the group is the same one.
     fn group_image(&self) -> Option<i32> {
         let classic = self.classic.as_ref().is_some_and(Classic::is_logged);
         let remembers = !classic
@@ -338,8 +339,8 @@ fn not_durable(group: &Group, failure: &Failure) -> Failure {
     Failure {
         kind,
         message: format!(
-            "the membership of group {} could not be written, and nothing new was assigned; repeat the \
-             call: {}",
+            "the membership of group {} could not be stored, so nothing new was assigned; repeat \
+             the call: {}",
             group.name, failure.message
         ),
         field: None,

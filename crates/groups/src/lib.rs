@@ -1,10 +1,10 @@
 //! Consumer groups and committed offsets, without I/O.
 //!
-//! The core is [`Coordinator`]: one value that holds every group of a node and is stepped with inputs.
-//! It follows the consumer protocol of KIP-848 folded into one idempotent heartbeat and, beside it, the
-//! classic protocol of joins and syncs. A group speaks one at a time; one that speaks the consumer protocol also
-//! serves members that speak the classic one, and passes from one to the other with its members. It keeps the table of committed
-//! offsets that the compacted topic `__consumer_offsets` replays into.
+//! The core is [`Coordinator`]: one value that holds every group of a node and is stepped with inputs. It follows the
+//! consumer protocol of KIP-848 folded into one idempotent heartbeat and, beside it, the classic protocol of joins and
+//! syncs. A group speaks one at a time; one that speaks the consumer protocol also serves members that speak the
+//! classic one, and passes from one to the other with its members. It keeps the table of committed offsets that the
+//! compacted topic `__consumer_offsets` replays into.
 //!
 //! Invariants, asserted while it runs:
 //! - **G1** no partition is granted to two current members of a group;

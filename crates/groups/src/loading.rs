@@ -1,9 +1,9 @@
 //! Replay of `__consumer_offsets` into the groups of a coordinator that begins.
 //!
-//! Invariants: nothing that is read may stop it; a group that has passed from one protocol to the other is of the
-//! one that its latest record says, whether or not what is left of the other is removed; a partition that two records claim goes to the one that
-//! comes first in the log, because the other's member was never told (its answer waited for the write
-//! that took the partition from the first, and that write is not there).
+//! Invariants: nothing that is read may stop it; a group that has passed from one protocol to the other is of the one
+//! that its latest record says, whether or not what is left of the other is removed; a partition that two records claim
+//! goes to the one that comes first in the log, because the other's member was never told (its answer waited for the
+//! write that took the partition from the first, and that write is not there).
 
 use std::collections::BTreeMap;
 

@@ -59,8 +59,8 @@ impl Group {
         Failure::invalid(
             "protocols",
             format!(
-                "group {} speaks the consumer protocol, and what the member says of its subscription cannot \
-                 be read: {error}; it was not added",
+                "group {} uses the consumer protocol, and the member's subscription cannot be \
+                 read: {error}; the member was not added",
                 self.name
             ),
         )

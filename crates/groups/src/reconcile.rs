@@ -144,7 +144,7 @@ impl Group {
     pub(crate) fn retarget(&mut self, env: Env<'_>) {
         assert!(
             self.epoch < i32::MAX,
-            "the epochs of group {} are used up",
+            "the epochs of group {} are exhausted",
             self.name
         );
         self.epoch += 1;

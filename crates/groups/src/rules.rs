@@ -1,5 +1,6 @@
 //! What a group refuses, in words for people, and the checks that change nothing.
 
+use varve_types::text::counted;
 use varve_types::{ErrorKind, GroupName, MemberId};
 
 use crate::config::Config;
@@ -38,8 +39,8 @@ impl Group {
         Failure::new(
             ErrorKind::FencedMemberEpoch,
             format!(
-                "member {id} of group {} is at epoch {current}, not {given}; give up every partition \
-                 and rejoin with epoch 0",
+                "member {id} of group {} is at epoch {current}, not {given}; give up every \
+                 partition, then rejoin with epoch 0",
                 self.name
             ),
         )
@@ -52,8 +53,8 @@ impl Group {
         Failure::new(
             ErrorKind::FencedMemberEpoch,
             format!(
-                "member {id} of group {} has left and its partitions wait for its instance; rejoin \
-                 with epoch 0",
+                "member {id} of group {} has left, and its partitions wait for its instance; \
+                 rejoin with epoch 0",
                 self.name
             ),
         )
@@ -87,7 +88,7 @@ impl Group {
                 ErrorKind::StaleMemberEpoch,
                 format!(
                     "member {id} of group {} committed with epoch {member_epoch} but is at {}; \
-                     heartbeat, then commit what it still owns",
+                     send a heartbeat, then commit the offsets of the partitions it still owns",
                     self.name, member.epoch
                 ),
             )
@@ -110,7 +111,7 @@ impl Group {
         Err(Failure::invalid(
             "member_id",
             format!(
-                "member {id} of group {} speaks the classic group protocol; take another id",
+                "member {id} of group {} uses the classic group protocol; use another member id",
                 self.name
             ),
         )
@@ -134,8 +135,8 @@ impl Group {
         Err(Failure::new(
             ErrorKind::InstanceIdInUse,
             format!(
-                "instance id {instance:?} of group {} is held by the live member {holder}; stop that \
-                 one, or wait for its session to end",
+                "instance id {instance:?} of group {} belongs to the live member {holder}; stop \
+                 that member, or wait for its session to expire",
                 self.name
             ),
         )
@@ -154,8 +155,9 @@ impl Group {
         Err(Failure::new(
             ErrorKind::GroupFull,
             format!(
-                "group {} has {count} members, which is group.max.size; member {id} was not added",
-                self.name
+                "group {} has {}, which is group.max.size; member {id} was not added",
+                self.name,
+                counted(count, "member")
             ),
         )
         .with("group", &self.name)
@@ -172,8 +174,9 @@ impl Group {
         Err(Failure::new(
             ErrorKind::GroupNotEmpty,
             format!(
-                "{what} needs group {} to have no members, and it has {count}; stop them first",
-                self.name
+                "{what} needs group {} to be empty, but it has {}; stop the members first",
+                self.name,
+                counted(count, "member")
             ),
         )
         .with("group", &self.name)
@@ -223,7 +226,7 @@ pub(crate) fn unknown_member(group: &GroupName, id: &MemberId) -> Failure {
     Failure::new(
         ErrorKind::UnknownMember,
         format!(
-            "group {group} has no member {id}; give up every partition and rejoin with epoch 0"
+            "group {group} has no member {id}; give up every partition, then rejoin with epoch 0"
         ),
     )
     .with("group", group)

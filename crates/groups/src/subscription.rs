@@ -16,19 +16,19 @@ pub(crate) fn resolve(
     let bad = |message: String| Failure::invalid("subscription", message);
     if subscription.topics.is_empty() && subscription.pattern.is_empty() {
         return Err(bad(
-            "a subscription names at least one topic or a pattern".to_owned()
+            "a subscription must name at least one topic or a pattern".to_owned(),
         ));
     }
     if subscription.topics.len() > limits::REQUEST_MAX_PARTITIONS {
         return Err(bad(format!(
-            "a subscription names at most {} topics; this one has {}",
+            "a subscription may name at most {} topics; this one has {}",
             limits::REQUEST_MAX_PARTITIONS,
             subscription.topics.len()
         )));
     }
     if !subscription.assignor.is_empty() && Assignor::parse(&subscription.assignor).is_none() {
         let why = format!(
-            "the assignor is one of uniform, range; found {:?}",
+            "the assignor must be uniform or range; found {:?}",
             subscription.assignor
         );
         return Err(Failure::invalid("subscription.assignor", why));
@@ -73,7 +73,7 @@ pub(crate) fn check_texts(heartbeat: &Heartbeat) -> Result<(), Failure> {
             return Err(Failure::invalid(
                 field,
                 format!(
-                    "{field} has at most {most} bytes of text; this one has {}",
+                    "{field} may have at most {most} bytes of text; this one has {}",
                     text.len()
                 ),
             ));

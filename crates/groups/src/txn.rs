@@ -285,8 +285,8 @@ impl Group {
         Err(Failure::new(
             ErrorKind::GroupNotEmpty,
             format!(
-                "open transactions hold offsets of group {}; it was not deleted; wait for their end, or \
-                 abort them",
+                "open transactions hold offsets of group {}, so it was not deleted; wait until \
+                 they end, or abort them",
                 self.name
             ),
         )

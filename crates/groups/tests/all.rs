@@ -1,4 +1,5 @@
-//! The group coordinator: transcripts, random histories, and the two protocols side by side. One binary for all of it: each module is a suite.
+//! The group coordinator: transcripts, random histories, and the two protocols side by side. One binary for all of it:
+//! each module is a suite.
 
 mod classic;
 mod classic_limits;

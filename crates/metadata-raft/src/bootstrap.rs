@@ -182,7 +182,7 @@ impl Inner {
                     Ok(()) => {
                         done = Some(phase);
                         words.push(format!(
-                            "the leader knows this node; it has yet to reach it at {}",
+                            "the metadata leader knows this node but has not reached it at {} yet",
                             self.config.address
                         ));
                     }
@@ -190,7 +190,7 @@ impl Inner {
                         phase = Phase::Removed;
                         done = Some(phase);
                         words.push(format!(
-                            "{why}; stop it, or start it again to let it join anew"
+                            "{why}; stop it, or restart it to let it join as a new node"
                         ));
                     }
                     Err((_, why)) => words.push(why),
@@ -213,7 +213,7 @@ impl Inner {
         let within = self.config.propose_timeout;
         let mut last = (
             Refusal::NotNow,
-            "nobody leads the cluster at present".to_owned(),
+            "the cluster has no metadata leader at present".to_owned(),
         );
         for address in addresses {
             match self.speaker.ask(Whom::at(&address), &request, within).await {
@@ -222,13 +222,16 @@ impl Inner {
                 Ok(Response::Refused(refusal, why)) => {
                     last = (
                         refusal,
-                        format!("the node at {address} did not let this node in: {why}"),
+                        format!("the node at {address} did not admit this node: {why}"),
                     );
                     if matches!(refusal, Refusal::NodeIdInUse | Refusal::Removed) {
                         break;
                     }
                 }
-                Ok(_) => last.1 = format!("the node at {address} answered another question"),
+                Ok(_) => {
+                    last.1 =
+                        format!("internal error: the node at {address} answered another question")
+                }
                 Err(error) => last.1 = format!("the node at {address} {error}"),
             }
         }
@@ -252,8 +255,8 @@ type Answer = Result<(Hello, Option<u128>), String>;
 /// What to say of a process that has the directory of this one.
 fn copy_in_use(me: &Member, address: &str) -> String {
     format!(
-        "the data directory {} of node {} is in use by the process at {address}: one of them is a copy; stop it, \
-         and give that node an id and an empty directory of its own",
+        "the data directory {} of node {} is in use by the process at {address}: one of the two is \
+         a copy; stop the copy, and give it an id and an empty directory of its own",
         me.directory, me.node
     )
 }
@@ -296,8 +299,8 @@ pub(crate) async fn check_surroundings(
     }
     match (others.is_empty(), speaker.cluster()) {
         (false, Some(ours)) => Err(StartError::Refused(format!(
-            "the data directory of node {} belongs to cluster {ours}, and {}: the seeds are of another cluster, or \
-             the directory is",
+            "the data directory of node {} belongs to cluster {ours}, but {}: either the seeds or \
+             the directory belong to another cluster",
             me.node,
             others.join(", ")
         ))),
@@ -322,8 +325,9 @@ fn lost_votes(voters: &[Member], answers: &[(String, Answer)]) -> Option<String>
     let left = voters.len() - lost.len();
     (left * 2 <= voters.len() && !lost.is_empty()).then(|| {
         format!(
-            "{} of the {} nodes that vote on the metadata came back with other data directories (node {}); the {left} \
-             that are left are no majority and decide nothing; give those nodes their old directories back",
+            "{} of the {} nodes that vote on the metadata came back with other data directories \
+             (node {}); the other {left} are not a majority, so they cannot decide anything; give \
+             those nodes their old directories back",
             lost.len(),
             voters.len(),
             lost.join(", node ")
@@ -366,8 +370,9 @@ fn decide(
         if hello.member.node == me.node {
             wrong = true;
             words.push(format!(
-                "the node at {address} has the node id {} of this one and another data directory; give one of \
-                 them another id", me.node
+                "the node at {address} has the same node id {} as this one, but another data \
+                 directory; give one of them another id",
+                me.node
             ));
             continue;
         }
@@ -375,7 +380,7 @@ fn decide(
             (Some(ours), Some(theirs)) if ours != theirs && hello.initialised => {
                 wrong = true;
                 words.push(format!(
-                    "the node at {address} belongs to cluster {theirs}, and not to {ours}"
+                    "the node at {address} belongs to cluster {theirs}, not to {ours}"
                 ));
                 continue;
             }
@@ -402,7 +407,7 @@ fn decide(
     if member || wrong || expect == 0 || !silent.is_empty() || !(in_seeds || seeds.is_empty()) {
         if !member && expect > 0 && silent.is_empty() && !in_seeds && !seeds.is_empty() {
             words.push(format!(
-                "this node, {}, is not among its seeds and founds no cluster",
+                "this node, {}, is not among its seeds, so it does not found a cluster",
                 me.address
             ));
         }
@@ -415,7 +420,7 @@ fn decide(
     }
     if empty.len() < expect {
         words.push(format!(
-            "{} of the {expect} nodes that found the cluster are there",
+            "{} of the {expect} nodes that found the cluster have answered",
             empty.len()
         ));
         return (Decision::Wait, words);
@@ -504,7 +509,7 @@ mod tests {
         // Another process on the same directory is a copy.
         let (decision, words) = decide(itself(ME + 1));
         assert_eq!(decision, Decision::Wait);
-        assert!(words[0].contains("one of them is a copy"), "{words:?}");
+        assert!(words[0].contains("one of the two is a copy"), "{words:?}");
     }
 
     #[test]

@@ -128,7 +128,7 @@ pub(crate) fn unsealed(bytes: &[u8]) -> Result<&[u8], CodecError> {
     let (stated, found) = (u32::from_le_bytes(*crc), crc32fast::hash(body));
     if stated != found {
         return Err(bad(format!(
-            "it is {stated:08x}, and the bytes have {found:08x}"
+            "it is {stated:08x}, but the checksum of the bytes is {found:08x}"
         )));
     }
     Ok(body)
@@ -190,7 +190,7 @@ impl<'a> Reader<'a> {
         if bytes.len() > max {
             return Err(self.bad(
                 field,
-                format!("it has {} bytes, and {max} are the most", bytes.len()),
+                format!("it has {} bytes; the limit is {max}", bytes.len()),
             ));
         }
         match std::str::from_utf8(bytes) {

@@ -104,10 +104,12 @@ impl RaftConfig {
             || self.heartbeat >= self.election_min
             || self.election_min >= self.election_max
         {
-            return config("heartbeat, shortest and longest election timeout must ascend");
+            return config("heartbeat, shortest and longest election timeout must be ascending");
         }
         if self.voters == 0 || self.snapshot_every == 0 {
-            return config("the number of voters and of entries to a snapshot must be at least 1");
+            return config(
+                "the number of voters and the number of entries per snapshot must be at least 1",
+            );
         }
         Ok(())
     }

@@ -151,7 +151,7 @@ impl Disk {
         if recovery.bytes_cut > 0 {
             tracing::info!(
                 bytes = recovery.bytes_cut,
-                "cut a torn write off the metadata log"
+                "truncated a torn write at the end of the metadata log"
             );
         }
         let mut disk = Self {
@@ -182,7 +182,7 @@ impl Disk {
         let next = self.next_after(purged)?;
         if start > next {
             let why = format!(
-                "the log begins at entry {start}, and entries up to {next} alone were purged"
+                "the log starts at entry {start}, but only entries up to {next} were purged"
             );
             return Err(StoreError::damage(&self.dir.join("purged"), why));
         }
@@ -225,7 +225,7 @@ impl Disk {
                 )
                 .map_err(|e| damaged(e.to_string()))?;
             let ReadOutcome::Slice(slice) = read else {
-                return Err(damaged(format!("nothing could be read at entry {next}")));
+                return Err(damaged(format!("nothing can be read at entry {next}")));
             };
             for batch in iter_batches(slice.bytes) {
                 let batch = batch.map_err(|e| damaged(e.to_string()))?;
@@ -239,7 +239,7 @@ impl Disk {
                             .map_err(|e: CodecError| damaged(format!("entry {at}: {e}")))?;
                         if offset_of(entry.log_id.index) != Some(at) {
                             return Err(damaged(format!(
-                                "at entry {at} is entry {}",
+                                "the entry at {at} is entry {}",
                                 entry.log_id
                             )));
                         }
@@ -276,7 +276,7 @@ impl Disk {
         let voted = loaded.vote.map_or(0, |v| v.leader_id.term);
         if term > voted {
             let why = format!(
-                "the log has entries of term {term}, and the newest vote is of term {voted}"
+                "the log has entries of term {term}, but the newest vote is of term {voted}"
             );
             return Err(StoreError::damage(&self.dir.join("vote"), why));
         }
@@ -524,6 +524,6 @@ fn log_config(segment_bytes: u64) -> LogConfig {
 /// A file that could not be unlinked is swept by the next start.
 fn remove(removal: varve_storage::Removal) {
     if let Err(error) = removal.run() {
-        tracing::warn!(%error, "files of purged entries of the metadata log could not be removed yet");
+        tracing::warn!(%error, "could not remove files of purged metadata log entries yet");
     }
 }

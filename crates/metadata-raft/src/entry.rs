@@ -49,7 +49,7 @@ pub fn decode(bytes: &[u8]) -> Result<Entry, CodecError> {
     if version != VERSION {
         return Err(r.bad(
             "version of an entry",
-            format!("it is {version}, and this program knows {VERSION}: a newer program wrote it"),
+            format!("it is {version}, but this program knows {VERSION}: a newer program wrote it"),
         ));
     }
     let kind = r.u8("kind of an entry")?;
@@ -60,7 +60,7 @@ pub fn decode(bytes: &[u8]) -> Result<Entry, CodecError> {
             let command = r.rest();
             if command.len() > COMMAND_MAX_BYTES {
                 let why = format!(
-                    "it has {} bytes, and {COMMAND_MAX_BYTES} are the most",
+                    "it has {} bytes; the limit is {COMMAND_MAX_BYTES}",
                     command.len()
                 );
                 return Err(r.bad("command", why));

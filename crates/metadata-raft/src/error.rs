@@ -23,9 +23,9 @@ pub enum StoreError {
     Log(#[from] LogError),
     /// A file is not what was written.
     #[error(
-        "{} is damaged: {why}. The node takes no part in the metadata of the cluster, because a guess could \
-         undo what was agreed on. Nothing was changed. Wipe the data directory of this node and let it join \
-         anew if the other nodes are well", path.display()
+        "{} is damaged: {why}. The node takes no part in the cluster's metadata, because a guess \
+         could undo what was agreed on. Nothing was changed. If the other nodes are well, wipe the \
+         data directory of this node and let it join as a new node", path.display()
     )]
     Damaged {
         /// The file or directory.
@@ -35,8 +35,8 @@ pub enum StoreError {
     },
     /// An earlier failure took the store out of service.
     #[error(
-        "the raft store in {} refuses changes since a failure: {cause}. Nothing was written now. Start the \
-         node again after the disk is repaired", dir.display()
+        "the raft store in {} refuses writes after a failure: {cause}. Nothing was written. Repair \
+         the disk, then restart the node", dir.display()
     )]
     Failed {
         /// The directory.
@@ -89,12 +89,12 @@ pub enum StartError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// It is configured with what cannot be.
-    #[error("the metadata of the cluster cannot start: {0}. Nothing was changed")]
+    #[error("the cluster's metadata cannot start: {0}. Nothing was changed")]
     Config(String),
     /// Another process runs on a copy of the data directory, or all who answer are of another cluster.
     #[error("{0}. Nothing was changed")]
     Refused(String),
     /// The consensus did not start.
-    #[error("the metadata of the cluster did not start: {0}")]
+    #[error("the cluster's metadata did not start: {0}")]
     Raft(String),
 }

@@ -47,7 +47,7 @@ fn opened(bytes: &[u8], kind: u8, owner: RaftId) -> Result<Reader<'_>, CodecErro
     let version = r.u16("version")?;
     if version != VERSION {
         let why =
-            format!("it is {version}, and this program knows {VERSION}: a newer program wrote it");
+            format!("it is {version}, but this program knows {VERSION}: a newer program wrote it");
         return Err(r.bad("version", why));
     }
     let mut r = Reader::new(unsealed(bytes)?);
@@ -56,7 +56,7 @@ fn opened(bytes: &[u8], kind: u8, owner: RaftId) -> Result<Reader<'_>, CodecErro
     if found != kind {
         return Err(r.bad(
             "kind",
-            format!("it is {found}, not {kind}: another file has its name"),
+            format!("it is {found}, not {kind}: another file has this name"),
         ));
     }
     if r.u8("reserved")? != 0 {
@@ -66,7 +66,7 @@ fn opened(bytes: &[u8], kind: u8, owner: RaftId) -> Result<Reader<'_>, CodecErro
     if of != owner {
         return Err(r.bad(
             "owner",
-            format!("it is {of:016x}, not {owner:016x}: the file is of another directory"),
+            format!("it is {of:016x}, not {owner:016x}: the file belongs to another directory"),
         ));
     }
     Ok(r)
@@ -183,10 +183,7 @@ pub fn decode_committed(owner: RaftId, bytes: &[u8]) -> Result<(u64, Option<LogI
     let number = r.u64("number")?;
     let committed = r.option("committed", Reader::log_id)?;
     if r.rest().iter().any(|b| *b != 0) || bytes.len() != SLOT_BYTES {
-        return Err(r.bad(
-            "slot",
-            format!("it has more than zeros up to byte {SLOT_BYTES}"),
-        ));
+        return Err(r.bad("slot", format!("not all bytes up to {SLOT_BYTES} are zero")));
     }
     Ok((number, committed))
 }

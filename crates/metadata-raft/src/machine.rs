@@ -137,7 +137,7 @@ impl Machine {
         let due = inner.applied.map_or(0, |last| last.index + 1);
         if id.index < due {
             return Err(io::Error::other(format!(
-                "entry {id} of the metadata log was applied before"
+                "entry {id} of the metadata log is already applied"
             )));
         }
         if let Some(command) = command {
@@ -204,8 +204,8 @@ fn decoded(id: &LogId, bytes: &[u8]) -> io::Result<Command> {
         command_codec::decode(bytes).map_err(|e| io::Error::other(format!("entry {id}: {e}")))?;
     if command.level() > features::KNOWN_LEVEL {
         return Err(io::Error::other(format!(
-            "entry {id} of the metadata log needs feature level {}, and this program knows levels up to {}: \
-             start a newer program on this node (nothing was changed)",
+            "entry {id} of the metadata log needs feature level {}, but this program supports \
+             levels up to {}: start a newer program on this node (nothing was changed)",
             command.level(),
             features::KNOWN_LEVEL
         )));

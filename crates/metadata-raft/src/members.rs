@@ -25,13 +25,13 @@ const CAUGHT_UP_WITHIN: u64 = 64;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ChangeError {
     /// Nobody leads.
-    #[error("nobody leads the metadata of the cluster at present; nothing was changed; try again")]
+    #[error("the metadata has no leader at present; nothing was changed; try again")]
     NoLeader,
     /// Not now.
     #[error("{0}; nothing was changed")]
     NotNow(String),
     /// It may have been made.
-    #[error("whether the change was made is unknown: {0}; look before trying again")]
+    #[error("the change may or may not have been made: {0}; check before you try again")]
     Unknown(String),
 }
 
@@ -68,7 +68,7 @@ impl MetadataRaft {
                 Err(ChangeError::Unknown(why))
             }
             Ok(_) => Err(ChangeError::Unknown(
-                "the leader answered another question".to_owned(),
+                "internal error: the leader answered another question".to_owned(),
             )),
         }
     }
@@ -118,7 +118,7 @@ impl Inner {
         match tokio::time::timeout(self.config.propose_timeout, moved).await {
             Ok(()) => Ok(()),
             Err(_) => Err(ChangeError::Unknown(
-                "nobody has taken over in time".to_owned(),
+                "no other voter took over in time".to_owned(),
             )),
         }
     }
@@ -126,7 +126,7 @@ impl Inner {
     /// Lets a node in as a learner, or notes its new address.
     pub(crate) async fn join(&self, from: RaftId, member: Member) -> Response {
         if !is_of(&member, from) {
-            let why = "the raft id is not that of the directory".to_owned();
+            let why = "the raft id does not belong to the directory".to_owned();
             return Response::Refused(Refusal::Unreadable, why);
         }
         if self.removed.lock().contains(&from) {
@@ -193,8 +193,8 @@ impl Inner {
         match (process(old_at), process(new_at)) {
             (Some(old), Some(other)) if old != other => {
                 let why = format!(
-                    "the data directory {} of node {} is in use at {} and at {}: one of them is a copy; stop \
-                     it, and give that node an id and an empty directory of its own",
+                    "the data directory {} of node {} is in use at {} and at {}: one of the two is \
+                     a copy; stop the copy, and give it an id and an empty directory of its own",
                     new.directory, new.node, known.address, new.address
                 );
                 Err(Response::Refused(Refusal::NodeIdInUse, why))
@@ -276,7 +276,7 @@ impl Inner {
         let alive = voters.iter().filter(heard).count();
         if alive * 2 <= voters.len() {
             let why = format!(
-                "without that member {alive} of {} voters are heard from, which is no majority",
+                "without that member only {alive} of {} voters answer, which is not a majority",
                 voters.len()
             );
             return Response::Refused(Refusal::NotNow, why);
@@ -295,7 +295,7 @@ impl Inner {
         match is_settled(&metrics) {
             true => Ok(metrics.membership_config.membership().clone()),
             false => {
-                let why = "another change of the members is on its way; try again".to_owned();
+                let why = "another membership change is in progress; try again".to_owned();
                 Err(Response::Refused(Refusal::NotNow, why))
             }
         }
@@ -339,11 +339,11 @@ impl Inner {
                 .iter()
                 .filter_map(|id| membership.get_node(id))
                 .collect();
-            tracing::info!(?nodes, "learners become voters");
+            tracing::info!(?nodes, "learners were promoted to voters");
             self.change(ChangeMembers::AddVoterIds(next), true).await
         };
         if response != Response::Changed {
-            tracing::debug!(?response, "the voters were not changed");
+            tracing::debug!(?response, "could not change the voters");
         }
     }
 

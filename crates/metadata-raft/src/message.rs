@@ -188,14 +188,14 @@ fn opened(bytes: &[u8]) -> Result<(Header, u8, Reader<'_>), CodecError> {
     let mut r = Reader::new(bytes);
     if bytes.len() > MESSAGE_MAX_BYTES {
         let why = format!(
-            "it has {} bytes, and {MESSAGE_MAX_BYTES} are the most",
+            "it has {} bytes; the limit is {MESSAGE_MAX_BYTES}",
             bytes.len()
         );
         return Err(r.bad("message", why));
     }
     let version = r.u8("version")?;
     if version != VERSION {
-        let why = format!("it is {version}, and this program knows {VERSION}");
+        let why = format!("it is {version}, but this program knows {VERSION}");
         return Err(r.bad("version", why));
     }
     let mut r = Reader::new(unsealed(bytes)?);
@@ -352,7 +352,7 @@ fn append(r: &mut Reader<'_>) -> Result<Request, CodecError> {
     for _ in 0..r.count("entries", 4 + entry::HEADER_BYTES)? {
         let entry = entry::decode(r.bytes("entry")?)?;
         if entry.log_id.index != next {
-            return Err(r.bad("entries", "they do not follow each other"));
+            return Err(r.bad("entries", "they are not consecutive"));
         }
         next = next.saturating_add(1);
         entries.push(entry);

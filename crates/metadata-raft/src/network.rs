@@ -158,7 +158,7 @@ impl Speaker {
         match asked.await {
             Ok((Response::Hello(hello), process)) => Ok((*hello, process)),
             Ok((Response::Refused(_, why), _)) => Err(why),
-            Ok(_) => Err("it answered another question".to_owned()),
+            Ok(_) => Err("internal error: it answered another question".to_owned()),
             Err(error) => Err(error.to_string()),
         }
     }
@@ -175,7 +175,7 @@ impl Speaker {
         let answer = match tokio::time::timeout(within, call).await {
             Ok(answer) => answer?,
             Err(_) => {
-                let why = format!("nothing came within {} ms", within.as_millis());
+                let why = format!("no answer within {} ms", within.as_millis());
                 return Err(TransportError::Failed(why));
             }
         };
@@ -183,7 +183,7 @@ impl Speaker {
         let (header, response) =
             decode_response(&answer.bytes).map_err(|e| failed(e.to_string()))?;
         if id != 0 && header.from != id {
-            return Err(failed(format!("another member answers at {address}")));
+            return Err(failed(format!("another member answered at {address}")));
         }
         Ok((response, answer.process))
     }
@@ -253,7 +253,7 @@ fn refused(refusal: Refusal, why: &str) -> RPCError<TypeConfig> {
 
 fn unexpected() -> RPCError<TypeConfig> {
     RPCError::Network(NetworkError::from_string(
-        "the answer is to another question",
+        "the answer belongs to another question",
     ))
 }
 

@@ -287,7 +287,7 @@ impl MetadataRaft {
         }
         inner.machine.give_up();
         if let Err(error) = inner.raft.shutdown().await {
-            tracing::warn!(%error, "the consensus on metadata did not stop in order");
+            tracing::warn!(%error, "the metadata consensus did not stop cleanly");
         }
         drop(inner.store.lock().take());
         let mut closed = inner.closed.clone();
@@ -322,7 +322,7 @@ fn cluster_of(
     };
     if identity.node != config.node {
         return Err(StartError::Config(format!(
-            "the log in {} belongs to node {}, and this is node {}",
+            "the log in {} belongs to node {}, but this is node {}",
             config.dir.display(),
             identity.node,
             config.node
@@ -330,7 +330,7 @@ fn cluster_of(
     }
     match config.cluster {
         Some(cluster) if cluster != identity.cluster => Err(StartError::Config(format!(
-            "the log in {} belongs to cluster {}, and the node is configured for {cluster}",
+            "the log in {} belongs to cluster {}, but the node is configured for {cluster}",
             config.dir.display(),
             identity.cluster
         ))),
@@ -469,7 +469,7 @@ impl Inner {
             .await
             .map_err(|e| e.to_string())?;
         *self.speaker.cluster.write() = Some(cluster);
-        tracing::info!(%cluster, "this node belongs to the cluster now");
+        tracing::info!(%cluster, "this node is now a member of the cluster");
         Ok(())
     }
 }

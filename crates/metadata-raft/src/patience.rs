@@ -36,13 +36,14 @@ impl Patience {
                     if !std::mem::replace(&mut told, true) {
                         tracing::error!(
                             %error,
-                            "the disk is full: this node takes no part in decisions about metadata until there is space"
+                            "the disk is full: this node takes no part in metadata decisions until \
+                             there is space"
                         );
                     }
                 }
                 _ => {
                     if told && result.is_ok() {
-                        tracing::info!("there is space again for the metadata");
+                        tracing::info!("there is disk space for the metadata again");
                     }
                     return result;
                 }

@@ -123,7 +123,7 @@ impl Inner {
             Ok(Response::NotLeader(_) | Response::Refused(..))
             | Err(TransportError::Unreachable(_)) => Tried::Again,
             Ok(_) => Tried::Failed(ProposeError::Unknown(
-                "the leader answered another question".to_owned(),
+                "internal error: the leader answered another question".to_owned(),
             )),
         }
     }
@@ -175,13 +175,13 @@ impl Inner {
         // It is committed: everything that goes wrong from here on leaves the outcome unknown.
         if !self.applied(&id, deadline + self.config.call_timeout).await {
             let why =
-                format!("it is committed as entry {id}, and this node has not applied it yet");
+                format!("it is committed as entry {id}, but this node has not applied it yet");
             return Err(ProposeError::Unknown(why));
         }
         match self.machine.result(&id) {
             Some(outcome) => Ok(outcome?),
             None => Err(ProposeError::Unknown(format!(
-                "it is committed as entry {id}, and this node took it over with a snapshot"
+                "it is committed as entry {id}; this node received it in a snapshot"
             ))),
         }
     }

@@ -66,14 +66,15 @@ impl Inner {
         };
         if header.node != from {
             let why = format!(
-                "the message says it is from node {}, and it came from {from}",
+                "the message claims to be from node {}, but came from {from}",
                 header.node
             );
             return (header.from, Response::Refused(Refusal::OtherMember, why));
         }
         if header.from == self.id && request != Request::Hello {
             let why = format!(
-                "the message is from this member itself, or from a copy of the data directory of node {}",
+                "the message is from this node itself, or from a copy of the data directory of \
+                 node {}",
                 self.config.node
             );
             return (header.from, Response::Refused(Refusal::OtherMember, why));
@@ -91,7 +92,10 @@ impl Inner {
             return Err((Refusal::Stopped, why));
         }
         if header.to != 0 && header.to != self.id {
-            let why = format!("node {} has another data directory here", self.config.node);
+            let why = format!(
+                "node {} is known here with another data directory",
+                self.config.node
+            );
             return Err((Refusal::OtherMember, why));
         }
         let raft = matches!(
@@ -102,7 +106,10 @@ impl Inner {
                 | Request::Transfer { .. }
         );
         if raft && header.to == 0 {
-            return Err((Refusal::OtherMember, "it names no receiver".to_owned()));
+            return Err((
+                Refusal::OtherMember,
+                "it does not name a receiver".to_owned(),
+            ));
         }
         let ours = self.speaker.cluster();
         match (ours, header.cluster) {
@@ -110,13 +117,13 @@ impl Inner {
             (Some(ours), Some(theirs)) if ours == theirs => Ok(()),
             (Some(ours), Some(theirs)) => {
                 let why =
-                    format!("this node belongs to cluster {ours}, and the message to {theirs}");
+                    format!("this node belongs to cluster {ours}, but the message to {theirs}");
                 Err((Refusal::OtherCluster, why))
             }
             (Some(_), None) if matches!(request, Request::Join(_)) => Ok(()),
             (Some(_), None) => Err((
                 Refusal::OtherCluster,
-                "the message belongs to no cluster".to_owned(),
+                "the message does not name a cluster".to_owned(),
             )),
             // Only who has had our hello can name this member, so its cluster is the one we asked to join.
             (None, Some(theirs)) if raft => self
@@ -125,7 +132,7 @@ impl Inner {
                 .map_err(|why| (Refusal::OtherCluster, why)),
             (None, _) => Err((
                 Refusal::NotNow,
-                "this node belongs to no cluster yet".to_owned(),
+                "this node has not joined a cluster yet".to_owned(),
             )),
         }
     }
@@ -223,8 +230,7 @@ impl Inner {
         piece: &Bytes,
     ) -> Response {
         if total > SNAPSHOT_MAX_BYTES {
-            let why =
-                format!("the snapshot has {total} bytes, and {SNAPSHOT_MAX_BYTES} are the most");
+            let why = format!("the snapshot has {total} bytes; the limit is {SNAPSHOT_MAX_BYTES}");
             return Response::Refused(Refusal::NotNow, why);
         }
         let mut slot = self.incoming.lock().await;
@@ -243,7 +249,7 @@ impl Inner {
                 && incoming.bytes.len() as u64 == at
         });
         let Some(incoming) = expected else {
-            let why = "the piece does not follow the one before; begin again".to_owned();
+            let why = "the piece does not follow the one before; start again".to_owned();
             return Response::Refused(Refusal::NotNow, why);
         };
         incoming.bytes.extend_from_slice(piece);
@@ -282,7 +288,7 @@ fn check_command(bytes: &Bytes) -> Result<(), String> {
     let command = command_codec::decode(bytes).map_err(|e| e.to_string())?;
     match command.level() {
         level if level > features::KNOWN_LEVEL => Err(format!(
-            "the command needs feature level {level}, which this leader does not know"
+            "the command needs feature level {level}, which this leader does not support"
         )),
         _ => Ok(()),
     }

@@ -46,7 +46,7 @@ pub fn decode(bytes: &[u8]) -> Result<(SnapshotMeta, &[u8]), CodecError> {
     let version = r.u16("version")?;
     if version != VERSION {
         let why =
-            format!("it is {version}, and this program knows {VERSION}: a newer program wrote it");
+            format!("it is {version}, but this program knows {VERSION}: a newer program wrote it");
         return Err(r.bad("version", why));
     }
     let mut r = Reader::new(unsealed(bytes)?);
@@ -151,7 +151,7 @@ impl Snapshots {
         if found != *meta || stored != *state {
             return Err(StoreError::damage(
                 &temp,
-                "it reads otherwise than it was written",
+                "the bytes read differ from the bytes written",
             ));
         }
         self.vfs.rename(&temp, &path)?;

@@ -278,7 +278,7 @@ async fn write_as_task(
 
 fn close(disk: Disk) {
     if let Err(error) = disk.close() {
-        tracing::warn!(%error, "the metadata log was not closed in order");
+        tracing::warn!(%error, "the metadata log was not closed cleanly");
     }
 }
 

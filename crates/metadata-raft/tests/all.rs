@@ -1,4 +1,5 @@
-//! The consensus on metadata: the storage suite of openraft, power cuts, formats, and nodes in one process. One binary for all of it: each module is a suite.
+//! The consensus on metadata: the storage suite of openraft, power cuts, formats, and nodes in one process. One binary
+//! for all of it: each module is a suite.
 
 mod cluster;
 mod durability;

@@ -143,7 +143,7 @@ impl Reader<'_> {
         for _ in 0..self.count(field, least)? {
             let (key, value) = entry(self)?;
             if map.last_key_value().is_some_and(|(last, _)| *last >= key) {
-                return Err(self.bad(field, "it is out of order or there twice".to_owned()));
+                return Err(self.bad(field, "it is out of order or a duplicate".to_owned()));
             }
             map.insert(key, value);
         }

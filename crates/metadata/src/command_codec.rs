@@ -16,8 +16,8 @@ pub const VERSION: u8 = 1;
 pub enum CommandError {
     /// Written by a newer program.
     #[error(
-        "an entry of the metadata log has format version {version} and kind {kind}, which this program \
-         does not know; it was written by a newer program: start that one on this node (nothing was \
+        "an entry of the metadata log has format version {version} and kind {kind}, which this \
+         program does not know; a newer program wrote it: start that one on this node (nothing was \
          changed)"
     )]
     Unknown {

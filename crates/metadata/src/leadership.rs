@@ -182,11 +182,13 @@ pub(crate) fn check(p: &Partition, ground: &Ground<'_>) -> Result<(), String> {
             ));
         }
         if let Some(node) = list.iter().find(|n| !p.replicas.contains(n)) {
-            return Err(format!("node {node} is {what} and not a replica"));
+            return Err(format!("node {node} is {what} but is not a replica"));
         }
     }
     if p.adding.iter().any(|n| p.removing.contains(n)) || p.adding.len() == p.replicas.len() {
-        return Err("what is being added and removed overlaps, or is all there is".to_owned());
+        return Err(
+            "the replicas being added and removed overlap, or are all there are".to_owned(),
+        );
     }
     if p.is_reassigning() && p.target().is_empty() {
         return Err("every replica is being removed".to_owned());
@@ -195,7 +197,7 @@ pub(crate) fn check(p: &Partition, ground: &Ground<'_>) -> Result<(), String> {
         Some(leader) if !p.isr.contains(&leader) => {
             return Err(format!("leader {leader} is not among the in-sync replicas"));
         }
-        None if !p.isr.is_empty() => return Err("replicas are in sync with no leader".to_owned()),
+        None if !p.isr.is_empty() => return Err("replicas are in sync without a leader".to_owned()),
         _ => {}
     }
     if let Some(node) = p.isr.iter().find(|n| !ground.alive(**n)) {
@@ -212,7 +214,7 @@ pub(crate) fn check(p: &Partition, ground: &Ground<'_>) -> Result<(), String> {
         .is_some_and(|unclean| unclean > p.leader_epoch)
     {
         return Err(format!(
-            "epoch {:?} began uncleanly and has not come yet",
+            "epoch {:?} started uncleanly and lies in the future",
             p.unclean_epoch
         ));
     }

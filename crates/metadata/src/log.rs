@@ -35,10 +35,10 @@ pub enum ProposeError {
     #[error(transparent)]
     Rejected(#[from] Rejection),
     /// It was not made: nobody leads the metadata log at present.
-    #[error("nobody leads the metadata of the cluster at present; nothing was changed; try again")]
+    #[error("the metadata has no leader at present; nothing was changed; try again")]
     NoLeader,
     /// It may have been made, or may be made yet.
-    #[error("whether the change of metadata was made is unknown: {0}; look before trying again")]
+    #[error("the metadata change may or may not have been made: {0}; check before you try again")]
     Unknown(String),
     /// This node takes no part any more.
     #[error("the metadata of this node is out of service: {0}; nothing was changed")]

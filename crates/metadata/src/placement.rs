@@ -39,7 +39,7 @@ pub(crate) fn place(
     };
     if let Some(number) = placement.keys().find(|n| !(from..to).contains(n)) {
         return Err(bad(format!(
-            "it names partition {number}, and the new ones are {from}..{to}"
+            "it names partition {number}, but the new ones are {from}..{to}"
         )));
     }
     let mut replicas = Vec::new();
@@ -55,7 +55,7 @@ pub(crate) fn place(
         }
         if let Some(node) = nodes.iter().find(|n| !state.nodes.contains_key(n)) {
             return Err(bad(format!(
-                "partition {number} names node {node}, which is not known"
+                "partition {number} names node {node}, which is unknown"
             )));
         }
         replicas.push(nodes.clone());

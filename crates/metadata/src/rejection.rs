@@ -1,13 +1,14 @@
 //! Why a command is refused. Nothing was changed.
 
+use varve_types::text::counted;
 use varve_types::{
     BrokerEpoch, ConfigError, ErrorKind, LeaderEpoch, NodeId, PartitionId, TopicId, TopicName,
 };
 
 fn leader_text(leader: Option<NodeId>) -> String {
     leader.map_or_else(
-        || "nobody leads it".to_owned(),
-        |n| format!("node {n} does"),
+        || "it has no leader".to_owned(),
+        |n| format!("node {n} leads it"),
     )
 }
 
@@ -35,7 +36,7 @@ pub enum Rejection {
         name: TopicName,
     },
     /// No topic of that id.
-    #[error("there is no topic with id {id}: it was deleted, or has not been created yet")]
+    #[error("topic id {id} does not exist: the topic was deleted, or has not been created yet")]
     TopicIdNotFound {
         /// Id.
         id: TopicId,
@@ -51,7 +52,10 @@ pub enum Rejection {
         given: TopicId,
     },
     /// No such partition.
-    #[error("topic {name} has {partitions} partitions and no partition {partition}")]
+    #[error(
+        "topic {name} has no partition {partition}; it has {}, counted from 0",
+        counted(.partitions, "partition")
+    )]
     PartitionNotFound {
         /// Name.
         name: TopicName,
@@ -61,7 +65,7 @@ pub enum Rejection {
         partitions: i32,
     },
     /// A count outside its range.
-    #[error("{what} is {found}; it must be from {min} to {max}")]
+    #[error("{what} is {found}; it must be {min} to {max}")]
     OutOfRange {
         /// Which number.
         what: &'static str,
@@ -73,7 +77,10 @@ pub enum Rejection {
         max: i64,
     },
     /// A total that is not greater than the present number.
-    #[error("topic {name} has {found} partitions; a new total must be greater, and {given} is not")]
+    #[error(
+        "topic {name} already has {}; the new total must be greater, but it is {given}",
+        counted(.found, "partition")
+    )]
     NotMorePartitions {
         /// Name.
         name: TopicName,
@@ -92,8 +99,9 @@ pub enum Rejection {
     },
     /// More replicas than nodes that can take one.
     #[error(
-        "topic {name} wants {wanted} replicas of each partition, and {usable} nodes can take one (of \
-         {known} known; the others are fenced, stopping or being emptied)"
+        "topic {name} needs {} of each partition, but only {usable} of {} can take one (the others \
+         are fenced, stopping or being emptied)",
+        counted(.wanted, "replica"), counted(.known, "known node")
     )]
     NotEnoughNodes {
         /// Topic.
@@ -106,7 +114,7 @@ pub enum Rejection {
         known: usize,
     },
     /// Too many partitions on a node.
-    #[error("node {node} would hold {found} partitions, and {max} fit")]
+    #[error("node {node} would hold {found} partitions; the limit is {max}")]
     NodeFull {
         /// Node.
         node: NodeId,
@@ -116,7 +124,7 @@ pub enum Rejection {
         max: usize,
     },
     /// No such node.
-    #[error("node {node} is not known")]
+    #[error("node {node} is unknown")]
     NodeNotFound {
         /// Node.
         node: NodeId,
@@ -135,7 +143,7 @@ pub enum Rejection {
         address: String,
     },
     /// Decided about an earlier run of the node.
-    #[error("node {node} is in broker epoch {found}, not {given}: it has registered again since")]
+    #[error("node {node} has registered again since: its broker epoch is {found}, not {given}")]
     StaleBrokerEpoch {
         /// Node.
         node: NodeId,
@@ -153,7 +161,7 @@ pub enum Rejection {
         why: String,
     },
     /// The asking leader has been replaced.
-    #[error("{name}-{partition} is in leader epoch {found}; {given} is over")]
+    #[error("{name}:{partition} is in leader epoch {found}; epoch {given} has ended")]
     FencedLeaderEpoch {
         /// Name.
         name: TopicName,
@@ -165,7 +173,7 @@ pub enum Rejection {
         given: LeaderEpoch,
     },
     /// An epoch that has not begun.
-    #[error("{name}-{partition} is in leader epoch {found}; {given} has not begun")]
+    #[error("{name}:{partition} is in leader epoch {found}; epoch {given} has not started")]
     UnknownLeaderEpoch {
         /// Name.
         name: TopicName,
@@ -177,7 +185,7 @@ pub enum Rejection {
         given: LeaderEpoch,
     },
     /// The asking node does not lead.
-    #[error("node {given} does not lead {name}-{partition}: {}", leader_text(*.leader))]
+    #[error("node {given} does not lead {name}:{partition}: {}", leader_text(*.leader))]
     NotLeader {
         /// Name.
         name: TopicName,
@@ -190,7 +198,7 @@ pub enum Rejection {
     },
     /// Decided on an older state of the partition.
     #[error(
-        "{name}-{partition} is at partition epoch {found}, not {given}: the change is out of date"
+        "{name}:{partition} is at partition epoch {found}, not {given}: the change is out of date"
     )]
     StalePartitionEpoch {
         /// Name.
@@ -203,7 +211,7 @@ pub enum Rejection {
         given: i32,
     },
     /// A replica that must not be in sync now.
-    #[error("node {node} cannot be in sync on {name}-{partition}: {why}")]
+    #[error("node {node} cannot join the in-sync replicas of {name}:{partition}: {why}")]
     IneligibleReplica {
         /// Name.
         name: TopicName,
@@ -215,7 +223,7 @@ pub enum Rejection {
         why: String,
     },
     /// In-sync replicas that cannot be.
-    #[error("the in-sync replicas given for {name}-{partition} are not valid: {why}")]
+    #[error("the in-sync replicas given for {name}:{partition} are not valid: {why}")]
     BadIsr {
         /// Name.
         name: TopicName,
@@ -225,7 +233,7 @@ pub enum Rejection {
         why: String,
     },
     /// An election without a possible outcome.
-    #[error("no leader was elected for {name}-{partition}: {why}")]
+    #[error("no leader was elected for {name}:{partition}: {why}")]
     NotElectable {
         /// Name.
         name: TopicName,
@@ -236,8 +244,8 @@ pub enum Rejection {
     },
     /// A replica that cannot be spared.
     #[error(
-        "the replica of {name}-{partition} on node {node} is kept: no other one is known to hold everything \
-         committed"
+        "the replica of {name}:{partition} on node {node} is kept: no other replica is known to \
+         hold all committed records"
     )]
     LastReplica {
         /// Name.
@@ -248,7 +256,7 @@ pub enum Rejection {
         node: NodeId,
     },
     /// A move of replicas that cannot be.
-    #[error("{name}-{partition} cannot be moved so: {why}")]
+    #[error("{name}:{partition} cannot be reassigned this way: {why}")]
     BadReassignment {
         /// Name.
         name: TopicName,
@@ -269,13 +277,13 @@ pub enum Rejection {
         why: String,
     },
     /// A number that can only grow has reached its end.
-    #[error("{what} are used up")]
+    #[error("{what} are exhausted")]
     Exhausted {
         /// Which numbers.
         what: &'static str,
     },
     /// A feature level that cannot be.
-    #[error("feature level {given} is not possible: {why}")]
+    #[error("feature level {given} cannot be set: {why}")]
     BadFeatureLevel {
         /// Level given.
         given: u16,
@@ -283,7 +291,9 @@ pub enum Rejection {
         why: String,
     },
     /// The cluster has not agreed on the level that the command needs.
-    #[error("this needs feature level {needed}, and the cluster is at {level}; finalize it first")]
+    #[error(
+        "this needs feature level {needed}, but the cluster is at {level}; raise the level first"
+    )]
     LevelNotReached {
         /// Level needed.
         needed: u16,
@@ -292,9 +302,10 @@ pub enum Rejection {
     },
     /// This node's state is another than the controller's: see [`Rejection::is_fatal`].
     #[error(
-        "the metadata of this node differs from that of the controller at version {version} (checksum {found:08x}, \
-         and {given:08x} there), though both come from the same commands; the node stops before it acts on it. \
-         Start it on an empty data directory, and keep the old one for whoever looks for the reason"
+        "the metadata of this node differs from the controller's at version {version} (checksum \
+         {found:08x} here, {given:08x} there), although both come from the same commands; the node \
+         stops before it acts on them. Start it on an empty data directory, and keep the old one \
+         for diagnosis"
     )]
     Diverged {
         /// Version compared.
@@ -306,8 +317,8 @@ pub enum Rejection {
     },
     /// The cluster agreed on what this program does not know: see [`Rejection::is_fatal`].
     #[error(
-        "the cluster goes to feature level {given}, and this program knows levels up to {known}; start a \
-         newer program on this node (nothing was changed)"
+        "the cluster moves to feature level {given}, but this program supports levels up to \
+         {known}; start a newer program on this node (nothing was changed)"
     )]
     BeyondThisProgram {
         /// Level of the cluster.

@@ -28,8 +28,8 @@ pub enum SnapshotError {
     Magic,
     /// Written by a newer program.
     #[error(
-        "the metadata snapshot has format version {found}, and this program reads {OLDEST_VERSION} to \
-         {VERSION}; it was written by a newer program: start that one (nothing was changed)"
+        "the metadata snapshot has format version {found}, but this program reads {OLDEST_VERSION} \
+         to {VERSION}; a newer program wrote it: start that one (nothing was changed)"
     )]
     Version {
         /// Version found.
@@ -37,7 +37,7 @@ pub enum SnapshotError {
     },
     /// The cluster has agreed on what this program does not know.
     #[error(
-        "the metadata snapshot is at feature level {found}, and this program knows levels up to \
+        "the metadata snapshot is at feature level {found}, but this program supports levels up to \
          {KNOWN_LEVEL}; start a newer program (nothing was changed)"
     )]
     Level {

@@ -383,7 +383,7 @@ impl State {
             }
             if !node.features.contains(self.level) {
                 return Err(format!(
-                    "node {id} cannot work at feature level {}",
+                    "node {id} does not support feature level {}",
                     self.level
                 ));
             }
@@ -399,7 +399,7 @@ impl State {
         for (name, producer) in &self.producers {
             if producer.id < 0 || producer.epoch < 0 || producer.id >= self.next_producer_id {
                 return Err(format!(
-                    "producer {name:?} has id {} and epoch {}, and the next id is {}",
+                    "producer {name:?} has id {} and epoch {}, but the next id is {}",
                     producer.id, producer.epoch, self.next_producer_id
                 ));
             }

@@ -1,4 +1,5 @@
-//! The metadata core: commands, the controller, invariants under random commands, transcripts. One binary for all of it: each module is a suite.
+//! The metadata core: commands, the controller, invariants under random commands, transcripts. One binary for all of
+//! it: each module is a suite.
 
 mod commands;
 mod controller;

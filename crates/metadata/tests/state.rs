@@ -50,7 +50,7 @@ fn topics_come_grow_and_go() {
     ));
     let few = refused(&mut s, create("u", 2, 1, 2)).to_string();
     assert!(
-        few.contains("wants 2 replicas") && few.contains("1 nodes can"),
+        few.contains("needs 2 replicas") && few.contains("only 1 of 1 known node can"),
         "{few}"
     );
     assert!(matches!(
@@ -324,7 +324,7 @@ fn states_are_compared_from_level_2_on() {
     // A node that does not work at the level is not let in any more.
     let refusal = refused(&mut s, able(1, 1, 1)).to_string();
     assert!(
-        refusal.contains("works at feature levels 1 to 1, and the cluster is at 2"),
+        refusal.contains("supports feature levels 1 to 1, but the cluster is at 2"),
         "{refusal}"
     );
 }

@@ -472,7 +472,7 @@ impl Core {
             Role::Follower(_) | Role::Idle | Role::Failed => {
                 assert!(
                     self.committing.len() + self.writing.len() == 0 || self.next.is_some(),
-                    "appends wait where nobody leads"
+                    "appends wait although there is no leader"
                 );
             }
         }

@@ -36,8 +36,8 @@ pub enum Verified {
     /// Nothing.
     #[default]
     No,
-    /// The coordinator had durably registered this partition in the transaction of the batch's epoch at a time when this
-    /// log ended here or later. A marker from here on that leaves the producer its epoch (KIP-98) says that this
+    /// The coordinator had durably registered this partition in the transaction of the batch's epoch at a time when
+    /// this log ended here or later. A marker from here on that leaves the producer its epoch (KIP-98) says that this
     /// transaction is over. What kind of end a transaction will have is not known before it comes: a producer whose
     /// epoch was to be raised (KIP-890) may keep it after all.
     Since(Offset),

@@ -166,8 +166,8 @@ impl ProducerTable {
         let session = self.sessions.get(&producer.id);
         self.judge_transaction(append, producer, session)?;
         let Some(session) = session else {
-            // It may be a repeat of what was appended, and was forgotten with its session: appended again it would be there
-            // twice, and nobody would know. Producers that are told so begin a new session.
+            // It may be a repeat of what was appended, and was forgotten with its session: appended again it would be
+            // there twice, and nobody would know. Producers that are told so begin a new session.
             if sequence != Sequence::ZERO {
                 return Err(Rejection::UnknownProducer);
             }

@@ -70,7 +70,8 @@ impl Registered {
         self.0.clear();
     }
 
-    /// The producer's transaction has ended here. `kept_at`: offset of the marker, where it left its producer the epoch.
+    /// The producer's transaction has ended here. `kept_at`: offset of the marker, where it left its producer the
+    /// epoch.
     pub fn ended(&mut self, marker: ProducerId, kept_at: Option<Offset>) {
         let Some(known) = self.0.get_mut(&marker.id) else {
             return;

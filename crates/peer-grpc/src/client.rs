@@ -178,7 +178,8 @@ impl PeerClient {
         if request.len() > limits::PEER_RAFT_MAX_BYTES {
             let (found, most) = (request.len(), limits::PEER_RAFT_MAX_BYTES);
             let why = format!(
-                "a message of {found} bytes was not sent: a message of the consensus has at most {most}"
+                "a message of {found} bytes was not sent: a consensus message may have at most \
+                 {most}"
             );
             return Err(failed(CallErrorKind::Refused, why));
         }
@@ -435,7 +436,7 @@ impl Inner {
                     Ok(Some(message)) => {
                         incoming(convert::replicate_response(message).map_err(not_legal)?);
                     }
-                    Ok(None) => return Err("the node has ended the stream".to_owned()),
+                    Ok(None) => return Err("the node has closed the stream".to_owned()),
                     Err(status) => return Err(sentence(&status)),
                 }
             }
@@ -475,11 +476,11 @@ fn said(
 }
 
 fn late(timeout: Duration) -> String {
-    format!("no answer within {timeout:?}; it may have been heard")
+    format!("no answer within {timeout:?}; the node may have received the message")
 }
 
 fn not_legal(invalid: convert::Invalid) -> String {
-    format!("the answer is not legal and was ignored: {invalid}")
+    format!("the answer is not valid and was ignored: {invalid}")
 }
 
 fn endpoint(address: &str, options: &ClientOptions) -> Result<Endpoint, String> {
@@ -487,10 +488,10 @@ fn endpoint(address: &str, options: &ClientOptions) -> Result<Endpoint, String> 
         !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0)
     });
     if !has_port {
-        return Err(format!("{address:?} is no address: expected host:port"));
+        return Err(format!("{address:?} is not an address: expected host:port"));
     }
     let endpoint = Endpoint::from_shared(format!("http://{address}"))
-        .map_err(|error| format!("{address:?} is no address: {error}"))?;
+        .map_err(|error| format!("{address:?} is not an address: {error}"))?;
     Ok(endpoint
         .connect_timeout(options.connect_timeout)
         .initial_stream_window_size(limits::PEER_STREAM_WINDOW_BYTES)

@@ -32,21 +32,24 @@ pub(crate) fn missing(what: &str) -> Invalid {
 
 pub(crate) fn node(raw: i32) -> Result<NodeId> {
     if raw < 0 {
-        return invalid(format!("node_id is {raw}; a node has a number >= 0"));
+        return invalid(format!("node_id is {raw}; it must not be negative"));
     }
     Ok(NodeId(raw))
 }
 
 fn offset(what: &str, raw: i64) -> Result<Offset> {
-    Offset::new(raw).ok_or_else(|| Invalid(format!("{what} is {raw}; an offset is >= 0")))
+    Offset::new(raw)
+        .ok_or_else(|| Invalid(format!("{what} is {raw}; an offset must not be negative")))
 }
 
 pub(crate) fn leader_epoch(what: &str, raw: i32) -> Result<LeaderEpoch> {
-    LeaderEpoch::new(raw).ok_or_else(|| Invalid(format!("{what} is {raw}; an epoch is >= 0")))
+    LeaderEpoch::new(raw)
+        .ok_or_else(|| Invalid(format!("{what} is {raw}; an epoch must not be negative")))
 }
 
 fn broker_epoch(what: &str, raw: i64) -> Result<BrokerEpoch> {
-    BrokerEpoch::new(raw).ok_or_else(|| Invalid(format!("{what} is {raw}; an epoch is >= 0")))
+    BrokerEpoch::new(raw)
+        .ok_or_else(|| Invalid(format!("{what} is {raw}; an epoch must not be negative")))
 }
 
 pub(crate) const fn to_partition(key: PartitionKey) -> pb::Partition {
@@ -61,7 +64,7 @@ pub(crate) fn partition(raw: Option<pb::Partition>) -> Result<PartitionKey> {
     let raw = raw.ok_or_else(|| missing("partition"))?;
     if raw.partition < 0 {
         return invalid(format!(
-            "partition is {}; a partition has a number >= 0",
+            "partition is {}; it must not be negative",
             raw.partition
         ));
     }
@@ -89,9 +92,7 @@ fn position(follower: NodeId, raw: Option<pb::Position>) -> Result<Position> {
     let raw = raw.ok_or_else(|| missing("position"))?;
     let from = node(raw.node_id)?;
     if from != follower {
-        return invalid(format!(
-            "a position of node {from} came from node {follower}"
-        ));
+        return invalid(format!("node {follower} sent a position of node {from}"));
     }
     Ok(Position {
         from,
@@ -193,7 +194,7 @@ fn refusal(raw: pb::FetchRefused) -> Result<FetchRefusal> {
     };
     let place = || offset("offset", raw.offset.ok_or_else(|| missing("offset"))?);
     let reason = Reason::try_from(raw.reason)
-        .map_err(|_| Invalid(format!("{} is no reason of a refusal", raw.reason)))?;
+        .map_err(|_| Invalid(format!("{} is not a known refusal", raw.reason)))?;
     Ok(match reason {
         Reason::Unspecified => return Err(missing("reason")),
         Reason::NotLeader => FetchRefusal::NotLeader,
@@ -280,9 +281,7 @@ pub const fn to_heartbeat_request(beat: &Heartbeat) -> pb::HeartbeatRequest {
 pub fn heartbeat_request(caller: NodeId, raw: &pb::HeartbeatRequest) -> Result<Heartbeat> {
     let node = node(raw.node_id)?;
     if node != caller {
-        return invalid(format!(
-            "a heartbeat of node {node} came from node {caller}"
-        ));
+        return invalid(format!("node {caller} sent a heartbeat of node {node}"));
     }
     Ok(Heartbeat {
         node,
@@ -338,7 +337,7 @@ pub fn heartbeat_response(asked: NodeId, raw: pb::HeartbeatResponse) -> Result<O
     let node = node(raw.node_id)?;
     if node != asked {
         return invalid(format!(
-            "an answer for node {node} came to the heartbeat of node {asked}"
+            "the heartbeat of node {asked} got the answer for node {node}"
         ));
     }
     Ok(match raw.output.ok_or_else(|| missing("output"))? {
@@ -349,7 +348,7 @@ pub fn heartbeat_response(asked: NodeId, raw: pb::HeartbeatResponse) -> Result<O
                 Ok(pb::NodeState::Active) => NodeState::Active,
                 Ok(pb::NodeState::Draining) => NodeState::Draining,
                 Ok(pb::NodeState::Unspecified) => return Err(missing("state")),
-                Err(_) => return invalid(format!("{} is no state of a node", heard.state)),
+                Err(_) => return invalid(format!("{} is not a known node state", heard.state)),
             },
             may_stop: heard.may_stop,
             emptied: heard.emptied,

@@ -171,23 +171,23 @@ fn illegal_fetches_are_named() {
     assert_eq!(fault(|m| m.position = None), "position is missing");
     assert_eq!(
         fault(|m| m.partition.as_mut().unwrap().partition = -1),
-        "partition is -1; a partition has a number >= 0"
+        "partition is -1; it must not be negative"
     );
     assert_eq!(
         fault(|m| at(m).node_id = 5),
-        "a position of node 5 came from node 4"
+        "node 4 sent a position of node 5"
     );
     assert_eq!(
         fault(|m| at(m).node_id = -4),
-        "node_id is -4; a node has a number >= 0"
+        "node_id is -4; it must not be negative"
     );
     assert_eq!(
         fault(|m| at(m).log_end = -1),
-        "log_end is -1; an offset is >= 0"
+        "log_end is -1; an offset must not be negative"
     );
     assert_eq!(
         fault(|m| at(m).flushed = i64::MIN),
-        "flushed is -9223372036854775808; an offset is >= 0"
+        "flushed is -9223372036854775808; an offset must not be negative"
     );
     for (change, name) in [
         (
@@ -197,7 +197,10 @@ fn illegal_fetches_are_named() {
         (|m| at(m).last_epoch = Some(-1), "last_epoch"),
         (|m| at(m).broker_epoch = -1, "broker_epoch"),
     ] {
-        assert_eq!(fault(change), format!("{name} is -1; an epoch is >= 0"));
+        assert_eq!(
+            fault(change),
+            format!("{name} is -1; an epoch must not be negative")
+        );
     }
 }
 
@@ -223,12 +226,12 @@ fn illegal_answers_are_named() {
     };
     assert_eq!(wrong(None), "result is missing");
     assert_eq!(refused(0, None, None), "reason is missing");
-    assert_eq!(refused(77, None, None), "77 is no reason of a refusal");
+    assert_eq!(refused(77, None, None), "77 is not a known refusal");
     assert_eq!(refused(2, None, None), "leader_epoch is missing");
     assert_eq!(refused(6, Some(1), None), "offset is missing");
     assert_eq!(
         refused(7, None, Some(-3)),
-        "offset is -3; an offset is >= 0"
+        "offset is -3; an offset must not be negative"
     );
     let records = pb::FetchedRecords {
         high_watermark: -1,
@@ -236,7 +239,7 @@ fn illegal_answers_are_named() {
     };
     assert_eq!(
         wrong(Some(pb::fetch_answer::Result::Records(records))),
-        "high_watermark is -1; an offset is >= 0"
+        "high_watermark is -1; an offset must not be negative"
     );
 }
 
@@ -248,8 +251,11 @@ fn illegal_heartbeats_are_named() {
         ..Default::default()
     };
     let why = |caller| heartbeat_request(NodeId(caller), &beat).unwrap_err();
-    assert_eq!(why(1).to_string(), "a heartbeat of node 2 came from node 1");
-    assert_eq!(why(2).to_string(), "broker_epoch is -1; an epoch is >= 0");
+    assert_eq!(why(1).to_string(), "node 1 sent a heartbeat of node 2");
+    assert_eq!(
+        why(2).to_string(),
+        "broker_epoch is -1; an epoch must not be negative"
+    );
     let answer = |output| {
         let raw = pb::HeartbeatResponse { node_id: 2, output };
         heartbeat_response(NodeId(2), raw).unwrap_err().to_string()
@@ -263,12 +269,12 @@ fn illegal_heartbeats_are_named() {
     };
     assert_eq!(answer(None), "output is missing");
     assert_eq!(heard(0), "state is missing");
-    assert_eq!(heard(9), "9 is no state of a node");
+    assert_eq!(heard(9), "9 is not a known node state");
     let other = to_heartbeat_response(&Output::NotController { node: NodeId(1) });
     assert_eq!(
         heartbeat_response(NodeId(2), other)
             .unwrap_err()
             .to_string(),
-        "an answer for node 1 came to the heartbeat of node 2"
+        "the heartbeat of node 2 got the answer for node 1"
     );
 }

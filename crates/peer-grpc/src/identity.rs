@@ -1,10 +1,10 @@
 //! Who speaks to whom, in the metadata of every call.
 //!
-//! Addresses and names go stale: a node that moved leaves its address to another one, a test cluster gets a
-//! port of the real one. So each call names the cluster and the two nodes, and a node that is not meant, or
-//! is not of that cluster, refuses before it looks at the message; messages of the consensus are the exception,
-//! which says who it is to other clusters too and refuses the rest by itself. Over TLS the caller is who its certificate
-//! says, and what it says of itself must agree.
+//! Addresses and names go stale: a node that moved leaves its address to another one, a test cluster gets a port of the
+//! real one. So each call names the cluster and the two nodes, and a node that is not meant, or is not of that cluster,
+//! refuses before it looks at the message; messages of the consensus are the exception, which says who it is to other
+//! clusters too and refuses the rest by itself. Over TLS the caller is who its certificate says, and what it says of
+//! itself must agree.
 
 use std::sync::{Arc, OnceLock};
 
@@ -96,7 +96,7 @@ impl Identity {
         let own = self.node;
         let from = number(metadata, NODE)?.ok_or_else(|| {
             Status::invalid_argument(format!(
-                "{NODE} is missing: a call of a node says who speaks"
+                "{NODE} is missing: a call between nodes must name its caller"
             ))
         })?;
         if let Some(caller) = caller.filter(|caller| caller.is_tls() && caller.node() != Some(from))
@@ -106,31 +106,33 @@ impl Identity {
                 |shown| format!("is node {shown}'s"),
             );
             return Err(Status::permission_denied(format!(
-                "the caller says that it is node {from}, and its certificate {shown}; nothing was done"
+                "the caller says that it is node {from}, but its certificate {shown}; nothing was \
+                 done"
             )));
         }
         if let Some(to) = number(metadata, TO)?.filter(|to| *to != own) {
             return Err(Status::failed_precondition(format!(
-                "this is node {own}, not node {to}: its address is out of date; nothing was done"
+                "this is node {own}, not node {to}: the caller has an outdated address; nothing \
+                 was done"
             )));
         }
         // A node that looks for its cluster meets itself under another name, or a second process under its own.
         if from == own && membership == Membership::Required {
             return Err(Status::failed_precondition(format!(
-                "this is node {own} itself: either the address is its own, or two nodes have this \
-                 number; nothing was done"
+                "this is node {own} itself: either the caller used its own address, or two nodes \
+                 have this id; nothing was done"
             )));
         }
         match (self.cluster.get(), cluster(metadata)?) {
             (Some(own), Some(theirs)) if *own != theirs && membership == Membership::Required => {
                 Err(Status::failed_precondition(format!(
-                    "this node belongs to cluster {own}, node {from} to cluster {theirs}; nothing was \
-                     done"
+                    "this node belongs to cluster {own}, but node {from} to cluster {theirs}; \
+                     nothing was done"
                 )))
             }
             (Some(own), Some(theirs)) if *own == theirs => Ok(from),
             (_, None) if membership == Membership::Required => Err(Status::failed_precondition(
-                format!("node {from} does not say its cluster ({CLUSTER}); nothing was done"),
+                format!("node {from} did not send its cluster id ({CLUSTER}); nothing was done"),
             )),
             (None, _) if membership == Membership::Required => Err(Status::failed_precondition(
                 format!("node {own} has not joined a cluster yet; nothing was done; try again"),
@@ -153,7 +155,7 @@ fn number(metadata: &MetadataMap, key: &str) -> Result<Option<NodeId>, Status> {
     let number = value.to_str().ok().and_then(|text| text.parse().ok());
     match number {
         Some(number) if number >= 0 => Ok(Some(NodeId(number))),
-        _ => Err(not_legal(key, value.as_bytes(), "number of a node")),
+        _ => Err(not_legal(key, value.as_bytes(), "node id")),
     }
 }
 
@@ -163,7 +165,7 @@ fn cluster(metadata: &MetadataMap) -> Result<Option<ClusterId>, Status> {
     };
     let id = value.to_str().ok().and_then(|text| text.parse().ok());
     id.map(Some)
-        .ok_or_else(|| not_legal(CLUSTER, value.as_bytes(), "id of a cluster"))
+        .ok_or_else(|| not_legal(CLUSTER, value.as_bytes(), "cluster id"))
 }
 
 fn not_legal(key: &str, value: &[u8], what: &str) -> Status {
@@ -171,7 +173,7 @@ fn not_legal(key: &str, value: &[u8], what: &str) -> Status {
     let shown = String::from_utf8_lossy(&value[..value.len().min(SHOWN)]);
     Status::new(
         Code::InvalidArgument,
-        format!("{key} is {shown:?}, which is no {what}; nothing was done"),
+        format!("{key} is {shown:?}, which is not a valid {what}; nothing was done"),
     )
 }
 
@@ -216,15 +218,15 @@ mod tests {
         let why = refusal(&two, &[(NODE, "1"), (CLUSTER, &other)]);
         assert!(why.contains("belongs to cluster") && why.contains(&other));
         let why = refusal(&two, &[(NODE, "1")]);
-        assert!(why.contains("does not say its cluster"), "{why}");
+        assert!(why.contains("did not send its cluster id"), "{why}");
         let why = refusal(&two, &[(NODE, "2"), (CLUSTER, &ours)]);
         assert!(why.contains("node 2 itself"), "{why}");
         for bad in ["-1", "x", "", "2147483648", "1.5"] {
             let why = refusal(&two, &[(NODE, bad), (CLUSTER, &ours)]);
-            assert!(why.contains("no number of a node"), "{why}");
+            assert!(why.contains("not a valid node id"), "{why}");
         }
         let why = refusal(&two, &[(NODE, "1"), (CLUSTER, "nonsense")]);
-        assert!(why.contains("no id of a cluster"), "{why}");
+        assert!(why.contains("not a valid cluster id"), "{why}");
     }
 
     #[test]

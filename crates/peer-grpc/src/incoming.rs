@@ -43,7 +43,10 @@ pub(crate) fn incoming(
                         };
                         // Without this a small answer waits for the peer's delayed ACK.
                         if let Err(error) = stream.set_nodelay() {
-                            tracing::debug!(%peer, %error, "connection lost before it was set up");
+                            tracing::debug!(
+                                %peer, %error,
+                                "the connection was lost before it was set up"
+                            );
                             continue;
                         }
                         let connection = Connection {
@@ -56,7 +59,7 @@ pub(crate) fn incoming(
                         return Some((Ok(connection), (listener, open, tls, kill)));
                     }
                     Err(error) => {
-                        tracing::warn!(%error, "accept failed; trying again");
+                        tracing::warn!(%error, "could not accept a connection; trying again");
                         tokio::time::sleep(ACCEPT_RETRY).await;
                     }
                 }
@@ -80,7 +83,7 @@ impl Connection {
     fn ended() -> io::Error {
         io::Error::new(
             io::ErrorKind::ConnectionAborted,
-            "the server has ended the connection",
+            "the server has closed the connection",
         )
     }
 }

@@ -94,7 +94,7 @@ impl<N> PassedOn<N> {
             .check(&metadata, caller, Membership::Required)?;
         let path = request.uri().path();
         if !METHODS.contains(&path) {
-            let why = format!("{path} is not for other nodes; clients have a port of their own");
+            let why = format!("{path} is not for nodes; clients use another port");
             return Err(Status::unimplemented(why));
         }
         let Some(service) = self.calls.0.get() else {

@@ -358,14 +358,14 @@ impl Listening {
                 Ok(Some(request)) => request,
                 Ok(None) => return,
                 Err(status) => {
-                    tracing::debug!(node_id = follower.0, %status, "a follower is gone");
+                    tracing::debug!(node_id = follower.0, %status, "a follower has disconnected");
                     return;
                 }
             };
             match convert::replicate_request(follower, request) {
                 Ok(messages) => (self.tell)(messages),
                 Err(invalid) => {
-                    tracing::warn!(node_id = follower.0, %invalid, "a follower's stream is ended");
+                    tracing::warn!(node_id = follower.0, %invalid, "closing a follower's stream");
                     let fault = Status::invalid_argument(invalid.to_string());
                     // Nobody else sets it.
                     let _ = self.fault.set(fault);

@@ -33,7 +33,7 @@ fn producer(raw: Option<pb::Producer>) -> Result<ProducerId> {
     let raw = raw.ok_or_else(|| missing("producer"))?;
     if raw.producer_id < 0 {
         return invalid(format!(
-            "producer_id is {}; a producer has a number >= 0",
+            "producer_id is {}; it must not be negative",
             raw.producer_id
         ));
     }
@@ -43,7 +43,7 @@ fn producer(raw: Option<pb::Producer>) -> Result<ProducerId> {
             epoch,
         }),
         _ => invalid(format!(
-            "producer_epoch is {}; an epoch of a producer is 0 to 32767",
+            "producer_epoch is {}; it must be 0 to 32767",
             raw.producer_epoch
         )),
     }
@@ -54,7 +54,7 @@ fn counted(count: usize) -> Result<()> {
     let most = limits::TRANSACTION_MAX_PARTITIONS;
     if count == 0 || count > most {
         return invalid(format!(
-            "{count} partitions in one; 1 to {most} are allowed"
+            "the request has {count} partitions; 1 to {most} are allowed"
         ));
     }
     Ok(())
@@ -87,12 +87,12 @@ pub fn register_request(raw: pb::RegisterRequest) -> Result<Registration> {
     let named = |raw: pb::NamedPartition| {
         let key = partition(raw.partition)?;
         let topic = TopicName::new(&raw.topic)
-            .map_err(|error| Invalid::new(format!("topic is not legal: {error}")))?;
+            .map_err(|error| Invalid::new(format!("topic is not valid: {error}")))?;
         Ok((key.topic, TopicPartition::new(topic, key.partition)))
     };
     Ok(Registration {
         id: TransactionalId::new(&raw.transactional_id)
-            .map_err(|error| Invalid::new(format!("transactional_id is not legal: {error}")))?,
+            .map_err(|error| Invalid::new(format!("transactional_id is not valid: {error}")))?,
         producer: producer(raw.producer)?,
         partitions: raw
             .partitions
@@ -131,7 +131,7 @@ fn to_refused(error: Error) -> pb::RegistrationRefused {
 fn refused(raw: pb::RegistrationRefused) -> Result<Error> {
     let kind = ErrorKind::ALL.iter().find(|k| k.reason() == raw.reason);
     let Some(kind) = kind else {
-        return invalid(format!("{:?} is no reason of a refusal", raw.reason));
+        return invalid(format!("{:?} is not a known refusal", raw.reason));
     };
     let hint = |raw: pb::Elsewhere| {
         Ok(Box::new(LeaderHint {
@@ -244,7 +244,7 @@ pub fn write_markers_response(
         Ok(pb::MarkerOutcome::Again) => Ok(MarkerOutcome::Again),
         Ok(pb::MarkerOutcome::Fenced) => Ok(MarkerOutcome::Fenced),
         Ok(pb::MarkerOutcome::Unspecified) => Err(missing("outcome")),
-        Err(_) => invalid(format!("{raw} is no outcome of a marker")),
+        Err(_) => invalid(format!("{raw} is not a known marker outcome")),
     };
     raw.outcomes.iter().map(outcome).collect()
 }

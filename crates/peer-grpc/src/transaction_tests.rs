@@ -60,7 +60,10 @@ fn the_largest_messages_are_within_their_bound() {
     let mut over = wire;
     over.partitions.push(over.partitions[0].clone());
     let why = register_request(over).unwrap_err().to_string();
-    assert_eq!(why, "10001 partitions in one; 1 to 10000 are allowed");
+    assert_eq!(
+        why,
+        "the request has 10001 partitions; 1 to 10000 are allowed"
+    );
     let order = MarkerOrder {
         partitions: vec![order().partitions[0]; most + 1],
         ..order()
@@ -123,20 +126,20 @@ fn illegal_registrations_are_named() {
         register_request(wire).unwrap_err().to_string()
     };
     let id = fault(|m| m.transactional_id = "a b".to_owned());
-    assert!(id.starts_with("transactional_id is not legal: "), "{id}");
+    assert!(id.starts_with("transactional_id is not valid: "), "{id}");
     let topic = fault(|m| m.partitions[1].topic = String::new());
-    assert!(topic.starts_with("topic is not legal: "), "{topic}");
+    assert!(topic.starts_with("topic is not valid: "), "{topic}");
     assert_eq!(fault(|m| m.producer = None), "producer is missing");
     assert_eq!(
         fault(|m| m.producer.as_mut().unwrap().producer_id = -1),
-        "producer_id is -1; a producer has a number >= 0"
+        "producer_id is -1; it must not be negative"
     );
     for epoch in [-1, 32768] {
         let mut wire = to_register_request(&registration());
         wire.producer.as_mut().unwrap().producer_epoch = epoch;
         assert_eq!(
             register_request(wire).unwrap_err().to_string(),
-            format!("producer_epoch is {epoch}; an epoch of a producer is 0 to 32767")
+            format!("producer_epoch is {epoch}; it must be 0 to 32767")
         );
     }
     assert_eq!(
@@ -145,7 +148,7 @@ fn illegal_registrations_are_named() {
     );
     assert_eq!(
         fault(|m| m.partitions.clear()),
-        "0 partitions in one; 1 to 10000 are allowed"
+        "the request has 0 partitions; 1 to 10000 are allowed"
     );
 }
 
@@ -155,13 +158,13 @@ fn illegal_orders_and_answers_are_named() {
     wire.coordinator_epoch = -1;
     assert_eq!(
         write_markers_request(wire).unwrap_err().to_string(),
-        "coordinator_epoch is -1; an epoch is >= 0"
+        "coordinator_epoch is -1; an epoch must not be negative"
     );
     let mut wire = to_write_markers_request(&order());
     wire.partitions[1].partition = -2;
     assert_eq!(
         write_markers_request(wire).unwrap_err().to_string(),
-        "partition is -2; a partition has a number >= 0"
+        "partition is -2; it must not be negative"
     );
     let outcomes = |outcomes: &[i32]| {
         let raw = pb::WriteMarkersResponse {
@@ -172,7 +175,7 @@ fn illegal_orders_and_answers_are_named() {
     assert_eq!(outcomes(&[]), "0 outcomes came for 1 partitions");
     assert_eq!(outcomes(&[1, 1]), "2 outcomes came for 1 partitions");
     assert_eq!(outcomes(&[0]), "outcome is missing");
-    assert_eq!(outcomes(&[9]), "9 is no outcome of a marker");
+    assert_eq!(outcomes(&[9]), "9 is not a known marker outcome");
     let answer = |outcome| {
         let raw = pb::RegisterResponse { outcome };
         register_response(raw).unwrap_err().to_string()
@@ -186,14 +189,14 @@ fn illegal_orders_and_answers_are_named() {
     };
     assert_eq!(
         refused(|r| r.reason = "MOON".to_owned()),
-        "\"MOON\" is no reason of a refusal"
+        "\"MOON\" is not a known refusal"
     );
     assert_eq!(
         refused(|r| r.elsewhere.as_mut().unwrap().node_id = -1),
-        "node_id is -1; a node has a number >= 0"
+        "node_id is -1; it must not be negative"
     );
     assert_eq!(
         refused(|r| r.elsewhere.as_mut().unwrap().leader_epoch = -1),
-        "leader_epoch is -1; an epoch is >= 0"
+        "leader_epoch is -1; an epoch must not be negative"
     );
 }

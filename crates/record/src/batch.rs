@@ -31,8 +31,8 @@ pub struct VerifyLimits {
     /// Whether the batch may belong to a transaction. Only where the caller goes on to ask whether the
     /// transaction's coordinator knows of the partition; a control batch is never a client's to send.
     pub transactional: bool,
-    /// Whether a largest timestamp that is not that of the records is put right, instead of refused: clients of the Kafka
-    /// protocol leave it out or state another.
+    /// Whether a largest timestamp that is not that of the records is put right, instead of refused: clients of the
+    /// Kafka protocol leave it out or state another.
     pub mend_max_timestamp: bool,
 }
 

@@ -31,7 +31,7 @@ pub enum RecordFault {
     #[error("its timestamp is out of range")]
     Timestamp,
     /// More headers than a record may have.
-    #[error("it has {found} headers, at most {max} are allowed")]
+    #[error("it has {found} headers; at most {max} are allowed")]
     TooManyHeaders {
         /// Header count stated.
         found: i64,
@@ -66,7 +66,7 @@ pub enum MessageFault {
     #[error("its size field is {0}, which is less than its fields take")]
     Size(i32),
     /// The checksum does not match.
-    #[error("its CRC-32 is {computed:#010x}, it states {stated:#010x}")]
+    #[error("its CRC-32 is {computed:#010x}, but it states {stated:#010x}")]
     Crc {
         /// What the message states.
         stated: u32,
@@ -77,7 +77,7 @@ pub enum MessageFault {
     #[error("it has magic {0}; a message set has messages of magic 0 or 1 only")]
     Magic(i8),
     /// A message within another is of another format than that.
-    #[error("it has magic {found} within a message of magic {outer}")]
+    #[error("it has magic {found} inside a message of magic {outer}")]
     OtherMagic {
         /// The message's.
         found: u8,
@@ -88,10 +88,10 @@ pub enum MessageFault {
     #[error("it names compression codec {0}; messages have 0 to 3")]
     Codec(u8),
     /// A compressed message within a compressed message.
-    #[error("it is compressed within a compressed message")]
+    #[error("it is a compressed message inside a compressed message")]
     Nested,
     /// A compressed message wraps no message.
-    #[error("it is compressed and there is no message in it")]
+    #[error("it is compressed but contains no messages")]
     Wraps,
     /// A field runs past the end of the message.
     #[error("its field `{0}` is cut off or out of range")]
@@ -103,7 +103,7 @@ pub enum MessageFault {
     #[error("its timestamp is {0}, before the Unix epoch")]
     Timestamp(i64),
     /// Only a leader stamps.
-    #[error("a producer may not set its log append time bit")]
+    #[error("a producer must not set its log append time bit")]
     LogAppendTime,
 }
 
@@ -151,7 +151,9 @@ pub enum BatchError {
         max: u32,
     },
     /// The base offset or last offset delta is negative, or their sum overflows.
-    #[error("the batch states base offset {base} and last offset delta {delta}: out of range")]
+    #[error(
+        "the batch has base offset {base} and last offset delta {delta}, which is out of range"
+    )]
     OffsetRange {
         /// Base offset field.
         base: i64,
@@ -159,7 +161,7 @@ pub enum BatchError {
         delta: i32,
     },
     /// The record count does not match the last offset delta, or is not positive where it must be.
-    #[error("the batch states {count} records and last offset delta {delta}, expected {expected}")]
+    #[error("the batch has {count} records and last offset delta {delta}; expected {expected}")]
     RecordCount {
         /// Record count field.
         count: i32,
@@ -169,7 +171,7 @@ pub enum BatchError {
         expected: &'static str,
     },
     /// The checksum does not match.
-    #[error("the batch's CRC-32C is {computed:#010x}, its header states {stated:#010x}")]
+    #[error("the batch's CRC-32C is {computed:#010x}, but its header states {stated:#010x}")]
     Crc {
         /// What the header states.
         stated: u32,
@@ -177,10 +179,10 @@ pub enum BatchError {
         computed: u32,
     },
     /// Attribute bits 0-2 name no codec.
-    #[error("the batch names compression codec {0}, which does not exist")]
+    #[error("the batch has compression codec {0}, which does not exist")]
     UnknownCompression(u8),
     /// An attribute that a producer may not set (log append time, transactional, control, unknown).
-    #[error("the batch has attributes {found:#06x}: a producer may not set {what}")]
+    #[error("the batch has attributes {found:#06x}: a producer must not set {what}")]
     Attributes {
         /// The attribute bits.
         found: i16,
@@ -189,7 +191,8 @@ pub enum BatchError {
     },
     /// Producer id, epoch and sequence contradict each other.
     #[error(
-        "producer id {id}, epoch {epoch} and sequence {sequence}: all must be -1 (the sequence may be 0), or none negative"
+        "producer id {id}, epoch {epoch} and sequence {sequence} do not match: either all are -1 \
+         (the sequence may be 0) or none is negative"
     )]
     Producer {
         /// Producer id field.
@@ -200,10 +203,10 @@ pub enum BatchError {
         sequence: i32,
     },
     /// A transaction is a producer's; this batch names none.
-    #[error("the batch belongs to a transaction and names no producer")]
+    #[error("the batch is transactional but has no producer id")]
     TransactionWithoutProducer,
     /// The payload does not decompress.
-    #[error("the {codec} payload does not decompress: {reason}")]
+    #[error("the {codec} payload cannot be decompressed: {reason}")]
     Decompress {
         /// The codec.
         codec: Compression,
@@ -211,7 +214,7 @@ pub enum BatchError {
         reason: String,
     },
     /// The payload does not compress.
-    #[error("the payload does not compress with {codec}: {reason}")]
+    #[error("the payload cannot be compressed with {codec}: {reason}")]
     Compress {
         /// The codec.
         codec: Compression,
@@ -246,7 +249,7 @@ pub enum BatchError {
     #[error("{0} bytes follow the last record of the batch")]
     PayloadTrailingBytes(usize),
     /// The header's largest timestamp is not that of the records.
-    #[error("the batch states max timestamp {stated}, its records have {found}")]
+    #[error("the batch has max timestamp {stated}, but the maximum of its records is {found}")]
     MaxTimestamp {
         /// What the header states.
         stated: i64,

@@ -139,9 +139,9 @@ impl BatchHeader {
         Ok(())
     }
 
-    /// Checks that the producer's fields agree: without an id (-1) the others mean nothing, and clients of the field leave
-    /// 0 there; with one none is negative. Markers of the log itself have a producer
-    /// and no sequence, so this is for batches of clients only.
+    /// Checks that the producer's fields agree: without an id (-1) the others mean nothing, and clients of the field
+    /// leave 0 there; with one none is negative. Markers of the log itself have a producer and no sequence, so this is
+    /// for batches of clients only.
     pub(crate) fn check_producer(&self) -> Result<(), BatchError> {
         let absent = self.producer_id == -1;
         let present = self.producer_id >= 0 && self.producer_epoch >= 0 && self.base_sequence >= 0;

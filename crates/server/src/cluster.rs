@@ -50,7 +50,8 @@ impl Transport for OverGrpc {
                     bytes: payload,
                     process,
                 }),
-                // A connection that was lost under a call leaves open whether it was heard: a command may be in the log.
+                // A connection that was lost under a call leaves open whether it was heard: a command may be in the
+                // log.
                 Err(error) => Err(match error.kind {
                     CallErrorKind::Unreachable | CallErrorKind::Refused => {
                         TransportError::Unreachable(error.to_string())
@@ -89,7 +90,7 @@ pub(crate) struct Alone;
 
 impl Lines for Alone {
     fn line(&self, to: NodeId) -> std::result::Result<Line, String> {
-        Err(format!("this node is alone, and knows no node {to}"))
+        Err(format!("this node runs alone and does not know node {to}"))
     }
 }
 
@@ -141,14 +142,15 @@ fn trust(
 ) -> Result<Option<(Arc<ServerTls>, Arc<ClientTls>)>> {
     anyhow::ensure!(
         *configured != PeerTls::Unset,
-        "nodes of a cluster show each other certificates: give listeners.peer.tls.cert, key and ca, or say \
-         listeners.peer.tls.mode = \"insecure\" where nobody else can reach the peer ports; nothing was started"
+        "nodes of a cluster authenticate each other with certificates: set \
+         listeners.peer.tls.cert, key and ca, or set listeners.peer.tls.mode = \"insecure\" if \
+         no one else can reach the peer ports; nothing was started"
     );
     let Some((server, client)) = configured.files() else {
         if !bound.ip().is_loopback() {
             tracing::warn!(
                 peer = %bound,
-                "the peer port is served in plaintext: whoever can reach it can pose as a node"
+                "the peer port is served in plaintext: anyone who can reach it can pose as a node"
             );
         }
         return Ok(None);
@@ -199,7 +201,7 @@ pub(crate) async fn join(
     };
     let raft = MetadataRaft::start(raft_config, vfs, Arc::new(transport))
         .await
-        .context("the consensus on metadata cannot start")?;
+        .context("the metadata consensus cannot start")?;
     let (service, stop) = (PeerHandle::default(), CancellationToken::new());
     let calls = CallsHandle::default();
     let mut server = PeerServer::new(
@@ -225,14 +227,14 @@ pub(crate) async fn join(
             break cluster;
         }
         if let Some(why) = raft.status().failure {
-            anyhow::bail!("the consensus on metadata is out of service: {why}");
+            anyhow::bail!("the metadata consensus is out of service: {why}");
         }
         tokio::time::sleep(LOOK).await;
     };
     // Set already when the directory knew it.
     let _ = identity.cluster.set(cluster);
     directory.adopt(cluster)?;
-    tracing::info!(cluster_id = %cluster, "this node belongs to a cluster");
+    tracing::info!(cluster_id = %cluster, "this node is a member of a cluster");
     let how = ClusterConfig {
         session_timeout: members.session_timeout,
         heartbeat_interval: members.heartbeat_interval,
@@ -270,7 +272,7 @@ impl Joined {
         self.raft.shutdown().await;
         self.stop.cancel();
         if let Ok(Err(error)) = self.serving.await {
-            tracing::warn!(%error, "the peer listener did not end in order");
+            tracing::warn!(%error, "the peer listener did not stop cleanly");
         }
     }
 }

@@ -32,7 +32,7 @@ pub enum DataDirError {
         source: std::io::Error,
     },
     /// Everybody may write to it.
-    #[error("{} can be written by everybody (mode {mode:o}); run: chmod o-w {}", path.display(), path.display())]
+    #[error("{} is writable by everyone (mode {mode:o}); run: chmod o-w {}", path.display(), path.display())]
     WorldWritable {
         /// The directory.
         path: PathBuf,
@@ -40,7 +40,8 @@ pub enum DataDirError {
         mode: u32,
     },
     /// `meta.toml` cannot be understood.
-    #[error("{} cannot be understood ({what}); the node does not start on data it may not own", path.display())]
+    #[error("{} cannot be read ({what}); the node does not start on data that may belong to \
+        another node", path.display())]
     BadIdentity {
         /// The file.
         path: PathBuf,
@@ -60,7 +61,8 @@ pub enum DataDirError {
         given: String,
     },
     /// Written by a newer program.
-    #[error("{} has layout version {found}; this program knows up to {FORMAT_VERSION}; use the newer program", path.display())]
+    #[error("{} has layout version {found}, but this program supports up to {FORMAT_VERSION}; use \
+        a newer program", path.display())]
     Newer {
         /// The directory.
         path: PathBuf,
@@ -235,7 +237,7 @@ fn identify(
         });
     }
     if meta.format_version == 0 {
-        return Err(bad("there is no layout version 0".to_owned()));
+        return Err(bad("layout version 0 does not exist".to_owned()));
     }
     let found: Option<ClusterId> = match meta.cluster_id.as_str() {
         // Made by a node that has not joined a cluster yet.
@@ -258,8 +260,8 @@ fn identify(
         return Err(foreign("node", meta.node_id.to_string(), node.to_string()));
     }
     if found.is_none() && !joins {
-        let what = "it was made by a node that was about to join a cluster, and has no cluster_id; set cluster.seeds, \
-                    or remove the directory";
+        let what = "a node that was about to join a cluster created it, and it has no cluster_id; \
+            set cluster.seeds, or remove the directory";
         return Err(bad(what.to_owned()));
     }
     Ok((found.or(cluster), directory))

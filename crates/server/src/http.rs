@@ -32,7 +32,7 @@ impl axum::serve::Listener for Incoming {
             match self.0.accept().await {
                 Ok(accepted) => return accepted,
                 Err(error) => {
-                    tracing::warn!(%error, "accept failed; trying again");
+                    tracing::warn!(%error, "could not accept a connection; trying again");
                     tokio::time::sleep(ACCEPT_RETRY).await;
                 }
             }

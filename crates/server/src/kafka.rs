@@ -36,13 +36,13 @@ impl Bound {
         };
         let address = &kafka.address;
         let listener = network.listen(address).await;
-        let listener = listener
-            .with_context(|| {
-                format!(
-                    "cannot listen on {address} for Kafka clients; give listeners.kafka.address another address, or \
-                     an empty one to go without (--set-config listeners.kafka.address=, also with --dev)"
-                )
-            })?;
+        let listener = listener.with_context(|| {
+            format!(
+                "cannot listen on {address} for Kafka clients; set listeners.kafka.address to \
+                 another address, or to an empty one to turn Kafka off (--set-config \
+                 listeners.kafka.address=, also with --dev)"
+            )
+        })?;
         let address = listener.local_addr()?;
         let tls = match kafka.tls.clone() {
             Some(files) => Some(ServerTls::load(files).context("listeners.kafka.tls")?),
@@ -51,7 +51,8 @@ impl Bound {
         if tls.is_none() && !address.ip().is_loopback() {
             tracing::warn!(
                 kafka = %address,
-                "the Kafka protocol is served in plaintext: whoever can reach it reads and writes everything"
+                "the Kafka protocol is served in plaintext: anyone who can reach it can read and \
+                 write everything"
             );
         }
         let advertised = kafka.advertised(address);

@@ -81,7 +81,7 @@ impl Collector for NodeState {
         let gauge_type = ConstGauge::new(0i64).metric_type();
         let mut family = encoder.encode_descriptor(
             "node_state",
-            "1 for the state the node is in",
+            "1 for the state that the node is in",
             None,
             gauge_type,
         )?;
@@ -147,7 +147,7 @@ impl Collector for Process {
             ),
             (
                 "tokio_global_queue_depth",
-                "Tasks that wait",
+                "Tasks waiting for a thread",
                 count(runtime.global_queue_depth()),
             ),
             (

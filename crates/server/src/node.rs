@@ -260,7 +260,7 @@ impl Node {
         };
         tracing::error!(
             error = format!("{error:#}"),
-            "the node cannot go on: it stops"
+            "the node cannot continue and stops"
         );
         self.ended = Some(error);
     }
@@ -281,7 +281,7 @@ impl Node {
         if let Some(joined) = &self.joined {
             // Others decide from here on, also about where this node's leaderships go.
             if let Err(error) = joined.raft.transfer_leadership(None).await {
-                tracing::debug!(%error, "the lead of the metadata stays until this node is gone");
+                tracing::debug!(%error, "this node keeps the metadata leadership until it exits");
             }
         }
         // Leaderships move first: clients follow them while this node still answers.
@@ -290,7 +290,7 @@ impl Node {
             tokio::time::sleep(self.config.drain_grace).await;
         }
         self.broker.drain().await;
-        tracing::info!("stopping: ending streams");
+        tracing::info!("stopping: closing streams");
         self.stop_frontends.cancel();
         // Whatever became of the listeners, what was accepted goes to disk.
         let served = match self.ended {
@@ -333,8 +333,8 @@ impl Node {
             tracing::info!("stopped: everything is on disk");
         } else {
             tracing::warn!(
-                "stopped: everything that was accepted is on disk. Some logs could not be opened in this run, so that \
-                 the next start looks at all of them as after a crash"
+                "stopped: all accepted records are on disk. Some logs could not be opened in this \
+                 run, so the next start checks all logs as it does after a crash"
             );
         }
         served
@@ -342,13 +342,14 @@ impl Node {
 }
 
 fn out_of_service(why: &str) -> String {
-    format!("the consensus on metadata is out of service: {why}")
+    format!("the metadata consensus is out of service: {why}")
 }
 
 fn disk_failed(why: &str) -> String {
     format!(
-        "{why}. The node ends, because only a start finds out what is on the disk; what was acknowledged is safe. Look \
-         at the disk, and start the node again, if nothing does so by itself"
+        "{why}. The node stops, because only a restart can find out what is on the disk; \
+         acknowledged records are safe. Check the disk, then start the node again unless a \
+         supervisor does"
     )
 }
 
@@ -358,7 +359,8 @@ fn client_tls(config: &Config, bound: SocketAddr) -> Result<Option<Arc<ServerTls
         if !bound.ip().is_loopback() {
             tracing::warn!(
                 client = %bound,
-                "the gRPC API is served in plaintext: whoever can reach it reads and writes everything"
+                "the gRPC API is served in plaintext: anyone who can reach it can read and write \
+                 everything"
             );
         }
         return Ok(None);
@@ -462,7 +464,7 @@ mod tests {
         let error = format!("{:#}", node.shutdown().await.unwrap_err());
         for part in [
             "the next start recovers them",
-            "the log of orders-0 failed",
+            "the log of orders:0 failed",
             "cannot sync",
             &*log.to_string_lossy(),
             "start the node again",

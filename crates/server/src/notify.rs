@@ -20,6 +20,6 @@ pub fn notify(state: &str) {
         Ok(())
     };
     if let Err(error) = send() {
-        tracing::debug!(%error, "the service manager was not told");
+        tracing::debug!(%error, "could not notify the service manager");
     }
 }

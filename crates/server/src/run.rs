@@ -45,18 +45,21 @@ async fn run_until_told(
             () = node.failed() => break,
             // Certificates are read again by themselves; a hangup must not kill a node.
             _ = hangup.recv() => tracing::info!(
-                "SIGHUP: certificates are read again every few seconds; no setting can change while the \
-                 node runs"
+                "SIGHUP ignored: certificates are reloaded when they change, and no setting can \
+                 change while the node runs"
             ),
         }
     }
     tokio::select! {
         ended = tokio::time::timeout(timeout, node.shutdown()) => match ended {
             Ok(ended) => ended,
-            Err(_) => bail!("shutdown took longer than {timeout:?} and was given up; data is safe"),
+            Err(_) => bail!("shutdown took longer than {timeout:?} and was abandoned; acknowledged \
+                data is safe"),
         },
-        _ = terminate.recv() => bail!("stopped at once by a second signal; data is safe"),
-        _ = interrupt.recv() => bail!("stopped at once by a second signal; data is safe"),
+        _ = terminate.recv() => bail!("stopped immediately by a second signal; acknowledged data \
+            is safe"),
+        _ = interrupt.recv() => bail!("stopped immediately by a second signal; acknowledged data \
+            is safe"),
     }
 }
 
@@ -70,7 +73,7 @@ fn raise_open_files() {
             maximum: now.maximum,
         };
         if let Err(error) = setrlimit(Resource::Nofile, raised) {
-            tracing::warn!(%error, "the limit of open files could not be raised");
+            tracing::warn!(%error, "could not raise the limit of open files");
         }
     }
 }

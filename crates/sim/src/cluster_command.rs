@@ -80,7 +80,7 @@ fn tell(seed: u64) -> ExitCode {
     );
     match (&report.violation, report.trace == again.trace) {
         (Some(why), _) => println!("VIOLATION {why}"),
-        (None, false) => println!("VIOLATION the same seed went two ways"),
+        (None, false) => println!("VIOLATION the same seed produced two different runs"),
         (None, true) => return ExitCode::SUCCESS,
     }
     ExitCode::from(1)

@@ -100,7 +100,7 @@ fn main() -> ExitCode {
     if chosen.is_empty() {
         let names: Vec<&str> = workloads::all().iter().map(|w| w.name()).collect();
         eprintln!(
-            "error: no workload of that name; there are {}",
+            "error: this workload does not exist; there are {}",
             names.join(", ")
         );
         return ExitCode::from(2);
@@ -200,7 +200,7 @@ fn plants(plant: Plant, seed: u64) -> Tally {
     }
     tally
         .violations
-        .push(format!("nobody noticed: {}", plant.describe()));
+        .push(format!("no suite noticed: {}", plant.describe()));
     tally
 }
 
@@ -246,7 +246,8 @@ fn print(tallies: &[Tally], output: Output) {
     let refused: u64 = tallies.iter().map(|t| t.refused).sum();
     let violations: usize = tallies.iter().map(|t| t.violations.len()).sum();
     println!(
-        "\n{states} states, {violations} violations, {refused} refused though nothing acknowledged was lost"
+        "\n{states} states, {violations} violations, {refused} refused although no acknowledged \
+         record was lost"
     );
     for violation in tallies.iter().flat_map(|t| &t.violations) {
         println!("\n{violation}");

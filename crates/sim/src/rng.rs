@@ -14,7 +14,7 @@ impl Rng {
     /// The next number.
     #[allow(
         clippy::should_implement_trait,
-        reason = "an endless sequence is no iterator"
+        reason = "an endless sequence is not an iterator"
     )]
     pub const fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);

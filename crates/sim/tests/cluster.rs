@@ -22,7 +22,7 @@ fn seeds_keep_every_invariant_and_recover() {
         "only eligible replicas are left",
         "fetch refused: logs part",
         "log cut",
-        "log begun anew",
+        "log restarted from scratch",
         "power cut that lost batches",
         "every node killed at once",
         "repeat answered with the first offset",

@@ -49,7 +49,7 @@ pub(crate) fn check_batch(
     epochs: &EpochIndex,
 ) -> Result<BatchHeader, Mismatch> {
     let header = check_written(bytes).map_err(|found| Mismatch {
-        expected: format!("a whole batch at offset {offset} with a right checksum"),
+        expected: format!("a complete batch at offset {offset} with a valid checksum"),
         found,
     })?;
     if header.base_offset != offset {

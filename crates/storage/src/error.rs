@@ -45,7 +45,8 @@ pub enum LogError {
     Corrupt(Box<Corruption>),
     /// An earlier write or sync failed, so what is on the disk is not known.
     #[error(
-        "the log in {} refuses changes since a failure: {cause}. Nothing was written now. Reopen it after the disk is repaired",
+        "the log in {} refuses writes after a failure: {cause}. Nothing was written. Repair the \
+         disk, then reopen the log",
         dir.display()
     )]
     Failed {
@@ -55,14 +56,15 @@ pub enum LogError {
         cause: Arc<str>,
     },
     /// The disk is full. The log is as it was before the call and usable: try again when there is space.
-    #[error("the disk is full: {0}. Nothing was appended, and reads go on")]
+    #[error("the disk is full: {0}. Nothing was appended; reads still work")]
     NoSpace(VfsError),
     /// The disk failed. A log that was open refuses every change from now on.
     #[error("{0}")]
     Io(#[from] VfsError),
     /// Batches of an older leader epoch after those of a newer one.
     #[error(
-        "a batch at offset {offset} has leader epoch {epoch}, older than batches already in the log in {}. Nothing was appended",
+        "a batch at offset {offset} has leader epoch {epoch}, which is older than that of batches \
+         already in the log in {}. Nothing was appended",
         dir.display()
     )]
     EpochGoesBack {
@@ -75,8 +77,8 @@ pub enum LogError {
     },
     /// The journal still holds records of the log, which a replay would bring back.
     #[error(
-        "the log in {} was not truncated: the journal still holds records of it. Sync its files and make them \
-         void in the journal first",
+        "the log in {} was not truncated: the journal still holds records of it. Sync the log's \
+         files and void its records in the journal first",
         dir.display()
     )]
     InJournal {
@@ -84,7 +86,8 @@ pub enum LogError {
         dir: PathBuf,
     },
     /// The offset is outside the log.
-    #[error("offset {offset} is outside the log in {}, which has {start} to {end}. Nothing was changed", dir.display())]
+    #[error("offset {offset} is outside the log in {}, which holds {start} to {end}. Nothing was \
+        changed", dir.display())]
     OutOfRange {
         /// The log's directory.
         dir: PathBuf,
@@ -109,7 +112,7 @@ impl LogError {
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     /// The offset is not in the log.
-    #[error("offset {offset} is outside the log, which has {start} to {end}")]
+    #[error("offset {offset} is outside the log, which holds {start} to {end}")]
     OutOfRange {
         /// As asked.
         offset: Offset,
@@ -119,7 +122,7 @@ pub enum ReadError {
         end: Offset,
     },
     /// The log was truncated, or the segment removed, after this view was made. Take a new view.
-    #[error("the log has changed under this view; take a new one")]
+    #[error("the log changed after this view was taken; take a new one")]
     Stale,
     /// The bytes are not what the log wrote.
     #[error("{} at byte {position}: expected {expected}, found {found}", file.display())]

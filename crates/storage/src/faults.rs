@@ -60,8 +60,8 @@ pub(crate) fn index_faults(
         };
         if !intact {
             let at = HEADER_BYTES + number as usize * entry_bytes;
-            let expected = format!("entry {number} with a right checksum");
-            let what = "a damaged one; it is passed over".to_owned();
+            let expected = format!("entry {number} with a valid checksum");
+            let what = "a damaged entry, which is skipped".to_owned();
             found.push(derived(path, at..at + entry_bytes, &expected, what));
         }
     }

@@ -76,7 +76,7 @@ impl Home {
 }
 
 /// Why a flush that was taken before a failure does nothing.
-const GIVEN_UP: &str = "an earlier write or sync of this log has failed";
+const GIVEN_UP: &str = "an earlier write or sync of this log failed";
 
 /// Everything that must be synced before the log is durable up to [`FlushTarget::upto`].
 #[derive(Debug)]

@@ -103,8 +103,8 @@ impl Log {
     }
 
     /// As [`Log::open`], and first puts back what the journal of the disk holds for the log. Until that journal has
-    /// begun anew, each further start puts the same back again: like any log that is in a journal, this one is truncated
-    /// only after [`crate::Journal::void`].
+    /// begun anew, each further start puts the same back again: like any log that is in a journal, this one is
+    /// truncated only after [`crate::Journal::void`].
     ///
     /// # Errors
     /// As [`Log::open`]; a refusal has changed nothing but what was put back.

@@ -38,7 +38,7 @@ pub enum RepairError {
     #[error(transparent)]
     Io(#[from] VfsError),
     /// The kept log cannot be opened, which is a bug of ours. The damaged log is where it was.
-    #[error("the kept log cannot be opened: {0}. The damaged log is where it was")]
+    #[error("the repaired log cannot be opened: {0}. The damaged log is still in its place")]
     Open(#[from] LogError),
     /// Not a log, or one that cannot be repaired this way.
     #[error("{}: {what}. Nothing was changed", dir.display())]
@@ -131,7 +131,7 @@ pub fn plan(vfs: &Arc<dyn Vfs>, dir: &Path) -> Result<RepairPlan, RepairError> {
     }
     let Some(identity) = identity else {
         return Err(refused(
-            "no file in it says whose log it is, so there is nothing to repair it by".into(),
+            "no file in it identifies the log, so it cannot be repaired".into(),
         ));
     };
     let manifest = manifest_bytes.map(|bytes| Manifest::decode(&identity, &bytes));
@@ -145,14 +145,15 @@ pub fn plan(vfs: &Arc<dyn Vfs>, dir: &Path) -> Result<RepairPlan, RepairError> {
             planner.bad(
                 &dir.join(MANIFEST),
                 0,
-                format!("{what}; it is written anew from the segments"),
+                format!("{what}; it will be rebuilt from the segments"),
             );
             None
         }
     };
     if manifest.is_none() && has_compacted(vfs, dir)? {
         return Err(refused(
-            "the manifest is lost, and only it can tell which of the compacted segments belong to the log"
+            "the manifest is lost, and only the manifest records which compacted segments belong \
+             to the log"
                 .into(),
         ));
     }
@@ -393,7 +394,7 @@ impl<'a> Planner<'a> {
             self.bad(
                 &path,
                 0,
-                format!("bytes up to {end} were flushed; there are {size}"),
+                format!("bytes up to {end} were flushed, but the file has {size}"),
             );
             self.cut_at = Some(self.next);
         }
@@ -517,7 +518,7 @@ pub fn execute(
     let report = verify(vfs, &built)?;
     if end != plan.cut_at || !report.is_good() {
         let what = format!(
-            "the kept log ends at offset {end}, not {}, or is not right: {:?}",
+            "the repaired log ends at offset {end}, not {}, or is not valid: {:?}",
             plan.cut_at, report.problems
         );
         let dir = plan.dir.clone();
@@ -532,7 +533,7 @@ pub fn execute(
     let Some(backup) = backup else {
         let (dir, what) = (
             plan.dir.clone(),
-            "there is no name left for a backup".to_owned(),
+            "there is no unused name left for a backup".to_owned(),
         );
         return Err(RepairError::Refused { dir, what });
     };

@@ -23,8 +23,8 @@ use crate::snapshot;
 use crate::tail::Tail;
 
 impl Log {
-    /// Removes all records at and past `offset`, and the rest of a batch that `offset` lies within, so that
-    /// the log ends at a batch boundary at or before `offset`, or at the log start. Durable on return. Nothing happens when the
+    /// Removes all records at and past `offset`, and the rest of a batch that `offset` lies within, so that the log
+    /// ends at a batch boundary at or before `offset`, or at the log start. Durable on return. Nothing happens when the
     /// log ends before.
     ///
     /// # Errors

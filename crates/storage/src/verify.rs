@@ -162,7 +162,11 @@ impl Verify<'_> {
                 Ok(Vec::new())
             }
             None => {
-                self.bad(&path, 0, "the manifest is damaged, or of a newer version");
+                self.bad(
+                    &path,
+                    0,
+                    "the manifest is damaged or was written by a newer version",
+                );
                 Ok(Vec::new())
             }
         }
@@ -180,22 +184,22 @@ impl Verify<'_> {
             if self.vfs.is_link(&path)? {
                 self.bad(&path, 0, "a symbolic link; links are not followed");
             } else if entry.is_dir {
-                self.note(&path, 0, "a directory that is not the log's");
+                self.note(&path, 0, "a directory that does not belong to the log");
             } else if leftover {
-                self.note(&path, 0, "a leftover; it is removed after the next start");
+                self.note(&path, 0, "a leftover; the next start removes it");
             } else if name == MANIFEST || parse_name(name).is_some() {
             } else if let Some(check) = small {
                 let (identity, bytes) = (self.report.identity, self.read(&path)?);
                 if let (Some(identity), Some(bytes)) = (identity, bytes) {
                     if let Some(d) = check(&identity, &path, &bytes) {
-                        self.bad(&path, d.position, format!("{}; it can be derived", d.found));
+                        self.bad(&path, d.position, format!("{}; it can be rebuilt", d.found));
                     } else if name == EPOCHS {
                         let known = decode_epochs(&identity, &bytes).unwrap_or_default();
                         self.epochs = EpochIndex::new(known);
                     }
                 }
             } else {
-                self.note(&path, 0, "not a file of the log; it is left alone");
+                self.note(&path, 0, "not a file of this log; it is left alone");
             }
         }
         Ok(())
@@ -208,7 +212,7 @@ impl Verify<'_> {
             self.bad(
                 &path,
                 0,
-                "the manifest lists this segment, and it is missing",
+                "the manifest lists this segment, but the file is missing",
             );
             return Ok(());
         }
@@ -223,17 +227,13 @@ impl Verify<'_> {
             self.note(
                 &path,
                 size,
-                "bytes that were cut; they go at the next start",
+                "bytes after a cut; the next start removes them",
             );
         }
         let index_path = self.dir.join(format!("{stem}.index"));
         let index = self.read(&index_path)?;
         if index.is_none() && size > 0 {
-            self.note(
-                &index_path,
-                0,
-                "missing; it is built anew by the next start",
-            );
+            self.note(&index_path, 0, "missing; the next start rebuilds it");
         }
         let index = index.unwrap_or_default();
         let header = self.index_header(target, &index_path, &index);
@@ -262,7 +262,7 @@ impl Verify<'_> {
         self.walk(&mut walk)?;
         if let Some(run) = walk.left_over() {
             let (end, good) = (run.end, walk.position);
-            let what = format!("bytes up to {end} were flushed; there are {good}");
+            let what = format!("bytes up to {end} were flushed, but only {good} are intact");
             self.bad(&index_path, 0, what);
         }
         self.epochs = walk.epochs().clone();
@@ -309,7 +309,7 @@ impl Verify<'_> {
         }
         let stated = bytes.get(..HEADER_BYTES).and_then(identity_of);
         let Some(identity) = self.report.identity.or(stated) else {
-            self.bad(path, 0, "the header is damaged; the file is built anew");
+            self.bad(path, 0, "the header is damaged; the file will be rebuilt");
             return None;
         };
         self.report.identity = Some(identity);
@@ -328,7 +328,7 @@ impl Verify<'_> {
         let over = bytes.len().saturating_sub(HEADER_BYTES) % entry_bytes;
         if over > 0 {
             let at = (bytes.len() - over) as u64;
-            self.note(path, at, "the half of an entry, as a crash leaves it");
+            self.note(path, at, "half an entry, as a crash leaves behind");
         }
     }
 
@@ -354,7 +354,7 @@ impl Verify<'_> {
         self.half_entry(path, &bytes, TIME_ENTRY_BYTES);
         let right = time_index(&identity, &header, companions);
         if faults.is_empty() && bytes != right && !right.starts_with(&bytes) {
-            let what = "it differs from the offset index and will be built anew";
+            let what = "it differs from the offset index and will be rebuilt";
             self.note(path, 0, what);
         }
         Ok(())

@@ -257,7 +257,7 @@ impl Walk {
                         end: stored.next.max(stored.first),
                     }),
                     expected: format!("the batches that the index has there: {stored:?}"),
-                    found: format!("other ones, with right checksums of their own: {seen:?}"),
+                    found: format!("other batches with valid checksums: {seen:?}"),
                 });
             }
         }
@@ -316,7 +316,7 @@ impl Walk {
                         end,
                     }),
                     expected: format!("the segment to end at offset {end}"),
-                    found: format!("that it ends at offset {}", self.next),
+                    found: format!("a segment that ends at offset {}", self.next),
                 };
                 self.limits.end = None;
                 Seen::Damage(damage)

@@ -1,4 +1,5 @@
-//! The storage engine: its log, journal, compaction, formats, and what crashes and damage do to them. One binary for all of it: each module is a suite.
+//! The storage engine: its log, journal, compaction, formats, and what crashes and damage do to them. One binary for
+//! all of it: each module is a suite.
 
 mod bad_files;
 mod close;

@@ -354,7 +354,7 @@ fn a_newer_format_version() {
             Outcome::Refused(reason) => {
                 assert_eq!(reason, Reason::ManifestUnreadable);
                 assert!(
-                    error.contains("format version 9 is newer than this program reads"),
+                    error.contains("format version 9 is newer than this program can read"),
                     "{error}"
                 );
             }

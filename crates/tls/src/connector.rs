@@ -67,15 +67,18 @@ pub(crate) fn reason(error: &io::Error, other: &str) -> String {
     };
     match tls {
         rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType) => {
-            format!("{other} does not speak TLS here: one side has TLS on, the other has it off")
+            format!(
+                "{other} does not speak TLS here: one side has TLS on, the other has it \
+                 off"
+            )
         }
         rustls::Error::NoCertificatesPresented => {
-            format!("{other} shows no certificate, and this port asks for one")
+            format!("{other} showed no certificate, but this port requires one")
         }
         rustls::Error::InvalidCertificate(why) => match why {
             // A CA that was made anew has the old one's name and another key.
             CertificateError::UnknownIssuer | CertificateError::BadSignature => {
-                format!("{other}'s certificate is signed by none of the CAs that are trusted here")
+                format!("the certificate of {other} is not signed by a CA that this side trusts")
             }
             CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
                 format!("{other}'s certificate has expired")
@@ -84,9 +87,9 @@ pub(crate) fn reason(error: &io::Error, other: &str) -> String {
                 format!("{other}'s certificate is not valid yet: compare the clocks")
             }
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-                format!("{other}'s certificate is for another name: {why}")
+                format!("the certificate of {other} is for another name: {why}")
             }
-            why => format!("{other}'s certificate is not accepted: {why}"),
+            why => format!("the certificate of {other} was not accepted: {why}"),
         },
         rustls::Error::AlertReceived(alert) => alert_reason(*alert, other),
         tls => format!("the TLS handshake failed: {tls}"),
@@ -96,7 +99,7 @@ pub(crate) fn reason(error: &io::Error, other: &str) -> String {
 fn alert_reason(alert: AlertDescription, other: &str) -> String {
     match alert {
         AlertDescription::CertificateRequired => {
-            format!("{other} asks for a certificate, and none is configured here")
+            format!("{other} requires a certificate, but none is configured here")
         }
         AlertDescription::UnknownCA | AlertDescription::DecryptError => {
             format!("{other} does not know the CA of this side's certificate")
@@ -145,7 +148,7 @@ impl Connector {
 
     async fn connect(self, uri: Uri) -> io::Result<TokioIo<Connection>> {
         let bad = |why: &str| {
-            let error = ConnectError(format!("{uri} is no address: {why}"));
+            let error = ConnectError(format!("{uri} is not an address: {why}"));
             error.io(io::ErrorKind::InvalidInput)
         };
         let host = uri.host().ok_or_else(|| bad("no host"))?;
@@ -162,7 +165,10 @@ impl Connector {
             }));
         };
         let name = self.name.unwrap_or_else(|| host.to_owned());
-        let name = ServerName::try_from(name).map_err(|_| bad("no name for a certificate"))?;
+        let name = ServerName::try_from(name).map_err(|_| {
+            bad("not a name that a certificate can \
+            have")
+        })?;
         let handshake = TlsConnector::from(tls.config()).connect(name, stream);
         let stream = handshake
             .await

@@ -57,7 +57,7 @@ pub async fn watch(all: Vec<Arc<dyn Reload>>, every: Duration) {
                     if changed {
                         tracing::info!(
                             certificate = tls.what(),
-                            "certificates changed and are in use"
+                            "certificates changed; the new ones are in use"
                         );
                     }
                     *fault = None;
@@ -65,7 +65,7 @@ pub async fn watch(all: Vec<Arc<dyn Reload>>, every: Duration) {
                 Err(error) if fault.as_ref() != Some(&error) => {
                     tracing::error!(
                         certificate = tls.what(), %error,
-                        "certificates changed and cannot be used; the old ones stay in use"
+                        "certificates changed but cannot be used; the old ones stay in use"
                     );
                     *fault = Some(error);
                 }

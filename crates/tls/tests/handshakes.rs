@@ -121,7 +121,7 @@ async fn servers_that_are_not_trusted_are_told_apart() {
     let strange = why(server(other.node(1), None), "peer.varve").await;
     assert_eq!(
         strange,
-        "the server's certificate is signed by none of the CAs that are trusted here"
+        "the certificate of the server is not signed by a CA that this side trusts"
     );
     let old = ca.issue_until("old", &["peer.varve"], 2020);
     let old = why(server(old, None), "peer.varve").await;
@@ -149,7 +149,7 @@ async fn callers_that_are_not_trusted_hear_why() {
         let none = why(None).await;
         assert_eq!(
             none,
-            "the server asks for a certificate, and none is configured here"
+            "the server requires a certificate, but none is configured here"
         );
     }
     let strange = why(Some(other.node(2))).await;

@@ -37,8 +37,8 @@ pub enum CodecError {
     },
     /// A version this program does not know.
     #[error(
-        "the {what} of a transaction record has version {found}, and this program reads versions 1 to {known}; \
-         it was written by a newer program or is of another kind"
+        "the {what} of a transaction record has version {found}, but this program reads versions 1 \
+         to {known}; a newer program wrote it, or it is a record of another kind"
     )]
     Version {
         /// `key` or `value`.
@@ -148,7 +148,7 @@ pub fn decode_value(bytes: &[u8]) -> Result<Record, CodecError> {
     };
     let version = reader.version(NUMBERED_VERSION)?;
     let producer = reader.producer("producer")?;
-    let producer = producer.ok_or_else(|| bad("producer", &"there is none"))?;
+    let producer = producer.ok_or_else(|| bad("producer", &"it is missing"))?;
     let previous = reader.producer("previous producer")?;
     let number = match version {
         NUMBERED_VERSION => i64::from_be_bytes(reader.take("number")?),
@@ -187,13 +187,13 @@ pub fn decode_value(bytes: &[u8]) -> Result<Record, CodecError> {
 fn check(record: &Record) -> Result<(), CodecError> {
     let open = record.state.is_open();
     if open != record.started_ms.is_some() {
-        return Err(bad("start", &"it does not go with the state"));
+        return Err(bad("start", &"it does not match the state"));
     }
     if !open && !record.partitions.is_empty() {
         return Err(bad("partitions", &"nothing is open"));
     }
     if record.state == State::Ongoing && record.producer.epoch > LAST_EPOCH {
-        return Err(bad("producer", &"its epochs are used up"));
+        return Err(bad("producer", &"its epochs are exhausted"));
     }
     let ended = record.previous.is_some_and(|p| p.epoch <= LAST_EPOCH);
     if record.state.is_deciding() && !ended {
@@ -294,13 +294,13 @@ impl<'a> Reader<'a> {
             let key = (topic, name);
             // Ascending, each once, none empty: a record has exactly one encoding.
             if count == 0 || last_topic.as_ref().is_some_and(|last| *last >= key) {
-                return Err(bad("topics", &"they do not rise, or one is empty"));
+                return Err(bad("topics", &"they are not ascending, or one is empty"));
             }
             let mut last = -1;
             for _ in 0..count {
                 let partition = i32::from_be_bytes(self.take("partition")?);
                 if partition <= last {
-                    return Err(bad("partitions", &"they do not rise"));
+                    return Err(bad("partitions", &"they are not ascending"));
                 }
                 last = partition;
                 places.insert(Place {

@@ -156,13 +156,14 @@ impl Coordinator {
         if self.draining {
             return Failure::new(
                 ErrorKind::ShuttingDown,
-                "the transaction coordinator of this node is shutting down; nothing was changed; ask who \
-                 coordinates now",
+                "the transaction coordinator of this node is shutting down; nothing was changed; \
+                 find the new coordinator and ask it",
             );
         }
         Failure::new(
             ErrorKind::CoordinatorLoading,
-            "the transaction coordinator is still reading its transactions; try again shortly",
+            "the transaction coordinator is still loading its transactions; nothing was changed; \
+             try again shortly",
         )
     }
 
@@ -270,7 +271,8 @@ impl Coordinator {
         }
     }
 
-    /// Whether there is room for a transaction of this id. The next one takes the place of the one that is being completed.
+    /// Whether there is room for a transaction of this id. The next one takes the place of the one that is being
+    /// completed.
     fn may_begin(&self, name: &TransactionalId) -> bool {
         self.open.contains(name) || self.open.len() < self.config.open_max
     }

@@ -456,17 +456,17 @@ impl Entry {
         let deciding = self.durable.as_ref().is_some_and(|r| r.state.is_deciding());
         assert!(
             deciding || self.untold.is_empty(),
-            "partitions of {name} are told of a decision that is not durable"
+            "partitions of {name} get a decision that is not durable"
         );
         assert!(
             deciding || self.next.is_empty(),
-            "somebody waits for a transaction of {name} that is not being completed"
+            "a call waits for a transaction of {name} that is not being completed"
         );
     }
 }
 
-/// Takes calls from the front that register partitions in the transaction of `record`: one append is for all of them. What
-/// would be refused stays, to be judged by what is durable then.
+/// Takes calls from the front that register partitions in the transaction of `record`: one append is for all of them.
+/// What would be refused stays, to be judged by what is durable then.
 fn gather(
     queue: &mut VecDeque<(Ticket, Call)>,
     record: &mut Record,

@@ -22,7 +22,7 @@ pub struct Place {
 
 impl std::fmt::Display for Place {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}-{}", self.name, self.partition)
+        write!(f, "{}:{}", self.name, self.partition)
     }
 }
 

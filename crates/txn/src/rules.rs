@@ -63,7 +63,8 @@ pub(crate) enum Decision {
     Write(Record, Answer),
     /// The transaction is aborted for the caller's sake, who has to come back.
     AbortFirst(Record),
-    /// To be asked again once every partition knows how the transaction before ended. For who cannot wait for that: why.
+    /// To be asked again once every partition knows how the transaction before ended. For who cannot wait for that:
+    /// why.
     AfterCompletion(Failure),
 }
 
@@ -182,7 +183,8 @@ impl Context<'_> {
             _ => Err(Failure::invalid(
                 "timeout",
                 format!(
-                    "a transaction timeout is {least} to {most} ms, found {asked_ms} ms; no session was begun for {}",
+                    "a transaction timeout must be {least} to {most} ms, found {asked_ms} ms; no \
+                     session was opened for {}",
                     self.name
                 ),
             )),
@@ -205,7 +207,10 @@ impl Context<'_> {
         partitions: &[Place],
     ) -> Result<Decision, Failure> {
         if partitions.is_empty() {
-            return Err(Failure::invalid("partitions", "there are none to register"));
+            return Err(Failure::invalid(
+                "partitions",
+                "there are no partitions to register",
+            ));
         }
         self.check_owner(record, producer)?;
         if record.state.is_deciding() {
@@ -240,7 +245,8 @@ impl Context<'_> {
             return Err(Failure::invalid(
                 "partitions",
                 format!(
-                    "the transaction of {} would have {partitions} partitions; the limit is {most}; none was added",
+                    "the transaction of {} would have {partitions} partitions; the limit is \
+                     {most}; none were added",
                     self.name
                 ),
             ));
@@ -249,8 +255,8 @@ impl Context<'_> {
             return Err(Failure::new(
                 ErrorKind::Throttled,
                 format!(
-                    "this coordinator has {} open transactions, which is its limit; that of {} was not begun, \
-                     try again",
+                    "this coordinator has {} open transactions, which is its limit; the one of {} \
+                     was not started; try again",
                     self.config.open_max, self.name
                 ),
             ));
@@ -332,7 +338,7 @@ impl Context<'_> {
     fn decided_otherwise(&self, committed: bool) -> Failure {
         let done = if committed { "committed" } else { "aborted" };
         let text = format!(
-            "this transaction of {} was {done} already; nothing was changed",
+            "this transaction of {} was already {done}; nothing was changed",
             self.name
         );
         self.about(ErrorKind::InvalidTransactionState, text)
@@ -369,11 +375,11 @@ impl Context<'_> {
             Who::Unaware => {
                 let why = match record.cause {
                     Cause::Operator => "by an operator",
-                    _ => "when its time was over",
+                    _ => "because it timed out",
                 };
                 let text = format!(
-                    "the transaction of {} was aborted {why}, and none of it will ever be visible; begin a new \
-                     session and do it again",
+                    "the transaction of {} was aborted {why}; none of its records will ever be \
+                     visible; open a new session and repeat the transaction",
                     self.name
                 );
                 Err(self.about(ErrorKind::TransactionAborted, text))
@@ -387,21 +393,22 @@ impl Context<'_> {
 
     fn unknown(&self) -> Failure {
         let text = format!(
-            "transactional id {} is not known here, or its session has expired; nothing was changed; begin a new session",
+            "transactional id {} is unknown here, or its session has expired; nothing was changed; \
+             open a new session",
             self.name
         );
         self.about(ErrorKind::UnknownProducer, text)
     }
 
     pub(crate) fn not_found(&self) -> Failure {
-        let text = format!("transactional id {} is not known", self.name);
+        let text = format!("transactional id {} is unknown", self.name);
         self.about(ErrorKind::TransactionNotFound, text)
     }
 
     fn fenced(&self, record: &Record, producer: ProducerId) -> Failure {
         let text = format!(
-            "the session of {} with producer id {} and epoch {} is over; nothing was changed; whoever began the \
-             session after it goes on",
+            "the session of {} with producer id {} and epoch {} is fenced by a newer session; \
+             nothing was changed; stop this producer",
             self.name, producer.id, producer.epoch
         );
         self.about(ErrorKind::ProducerFenced, text)
@@ -415,7 +422,7 @@ impl Context<'_> {
             _ => "aborted",
         };
         let text = format!(
-            "the transaction of {} is still being {what}; nothing was changed, try again shortly",
+            "the transaction of {} is still being {what}; nothing was changed; try again shortly",
             self.name
         );
         self.about(ErrorKind::ConcurrentTransactions, text)
@@ -423,7 +430,8 @@ impl Context<'_> {
 
     pub(crate) fn aborting_first(&self) -> Failure {
         let text = format!(
-            "the open transaction of {} is being aborted before a new session begins; try again shortly",
+            "the open transaction of {} is being aborted before a new session starts; try again \
+             shortly",
             self.name
         );
         self.about(ErrorKind::ConcurrentTransactions, text)
@@ -431,7 +439,8 @@ impl Context<'_> {
 
     pub(crate) fn unsettled(&self) -> Failure {
         let text = format!(
-            "whether the last change of {} was written is not known yet; nothing was changed, try again shortly",
+            "it is not known yet whether the last change of {} was stored; nothing was changed; \
+             try again shortly",
             self.name
         );
         self.about(ErrorKind::ConcurrentTransactions, text)
@@ -439,7 +448,8 @@ impl Context<'_> {
 
     pub(crate) fn queue_full(&self, most: usize) -> Failure {
         let text = format!(
-            "{most} calls about {} wait already, which is the limit; nothing was changed, try again",
+            "{most} calls about {} are already waiting, which is the limit; nothing was changed; \
+             try again",
             self.name
         );
         self.about(ErrorKind::Throttled, text)
@@ -447,7 +457,7 @@ impl Context<'_> {
 
     pub(crate) fn too_many_ids(&self) -> Failure {
         let text = format!(
-            "this coordinator remembers {} transactional ids, which is its limit; {} was not added",
+            "this coordinator tracks {} transactional ids, which is its limit; {} was not added",
             self.config.ids_max, self.name
         );
         self.about(ErrorKind::Throttled, text)

@@ -43,7 +43,7 @@ fn topic_id(name: &str) -> TopicId {
 fn places(text: &str) -> Vec<Place> {
     text.split(',')
         .map(|item| {
-            let (topic, number) = item.rsplit_once('-').unwrap();
+            let (topic, number) = item.rsplit_once(':').unwrap();
             Place {
                 topic: topic_id(topic),
                 name: TopicName::new(topic).unwrap(),

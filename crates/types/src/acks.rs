@@ -23,7 +23,7 @@ impl std::str::FromStr for Acks {
             "leader" | "1" => Ok(Self::Leader),
             "none" | "0" => Ok(Self::None),
             _ => Err(format!(
-                "acks is one of all, leader, none (or -1, 1, 0); found {s:?}"
+                "acks must be all, leader or none (or -1, 1, 0); found {s:?}"
             )),
         }
     }

@@ -86,26 +86,26 @@ macro_rules! keys {
 }
 
 keys! {
-    "cleanup.policy", "delete", "delete, compact or compact,delete", "What happens to old records.";
-    "compression.type", "producer", "producer, none, gzip, snappy, lz4 or zstd", "Codec of stored batches; producer keeps what was sent.";
-    "delete.retention.ms", "86400000", "milliseconds, >= 0", "How long a tombstone stays after compaction.";
-    "durability", "fsync", "fsync or replicated", "What acks=all waits for on each replica: stable storage, or the page cache.";
-    "flush.messages", "9223372036854775807", "a number >= 1", "Records after which a topic with durability=replicated is flushed.";
-    "flush.ms", "1000", "milliseconds, >= 1", "Time after which a topic with durability=replicated is flushed.";
-    "index.interval.bytes", "4096", "bytes, >= 0", "Least distance between two entries of the offset index.";
-    "max.compaction.lag.ms", "9223372036854775807", "milliseconds, >= 1", "Longest time a record stays uncompacted.";
-    "max.message.bytes", "1048576", "bytes, 1024 to 8388608", "Largest record batch, after compression.";
-    "message.timestamp.after.max.ms", "3600000", "milliseconds, >= 0", "How far a record's time may be ahead of the broker's clock.";
-    "message.timestamp.before.max.ms", "9223372036854775807", "milliseconds, >= 0", "How far a record's time may be behind the broker's clock.";
-    "message.timestamp.type", "CreateTime", "CreateTime or LogAppendTime", "Whose clock a record's time comes from.";
-    "min.cleanable.dirty.ratio", "0.5", "a number from 0 to 1", "Share of uncompacted bytes at which compaction begins.";
-    "min.compaction.lag.ms", "0", "milliseconds, >= 0", "Time a record stays uncompacted at least.";
-    "min.insync.replicas", "1", "a number from 1 to 7", "Replicas that must hold a record before acks=all is answered.";
-    "retention.bytes", "-1", "bytes, or -1 for no limit", "Size a partition may reach before its oldest segments are deleted.";
+    "cleanup.policy", "delete", "delete, compact or compact,delete", "Remove old records by deleting whole segments, by compaction, or both.";
+    "compression.type", "producer", "producer, none, gzip, snappy, lz4 or zstd", "Compression of stored batches; producer keeps the codec that the producer used.";
+    "delete.retention.ms", "86400000", "milliseconds, >= 0", "How long tombstones are kept after compaction.";
+    "durability", "fsync", "fsync or replicated", "What acks=all waits for on each in-sync replica: a flush to disk (fsync) or the page cache (replicated).";
+    "flush.messages", "9223372036854775807", "a number >= 1", "Number of records after which a topic with durability=replicated is flushed to disk.";
+    "flush.ms", "1000", "milliseconds, >= 1", "Time after which a topic with durability=replicated is flushed to disk.";
+    "index.interval.bytes", "4096", "bytes, >= 0", "Minimum number of bytes between two entries of the offset index.";
+    "max.compaction.lag.ms", "9223372036854775807", "milliseconds, >= 1", "Maximum time that a record stays uncompacted.";
+    "max.message.bytes", "1048576", "bytes, 1024 to 8388608", "Maximum size of a record batch, after compression.";
+    "message.timestamp.after.max.ms", "3600000", "milliseconds, >= 0", "How far a record's timestamp may be ahead of the broker's clock.";
+    "message.timestamp.before.max.ms", "9223372036854775807", "milliseconds, >= 0", "How far a record's timestamp may be behind the broker's clock.";
+    "message.timestamp.type", "CreateTime", "CreateTime or LogAppendTime", "Source of record timestamps: the producer's clock or the broker's.";
+    "min.cleanable.dirty.ratio", "0.5", "a number from 0 to 1", "Share of uncompacted bytes at which compaction starts.";
+    "min.compaction.lag.ms", "0", "milliseconds, >= 0", "Minimum time that a record stays uncompacted.";
+    "min.insync.replicas", "1", "a number from 1 to 7", "Number of replicas that must hold a record before an append with acks=all is acknowledged.";
+    "retention.bytes", "-1", "bytes, or -1 for no limit", "Maximum size of a partition; beyond it, the oldest segments are deleted.";
     "retention.ms", "604800000", "milliseconds, or -1 for no limit", "Age at which segments are deleted.";
-    "segment.bytes", "1073741824", "bytes, 4096 to 2147483647", "Size at which a new segment is begun.";
-    "segment.ms", "604800000", "milliseconds, >= 1", "Age at which a new segment is begun.";
-    "unclean.leader.election.enable", "false", "true or false", "Whether a replica that may lack committed records can lead.";
+    "segment.bytes", "1073741824", "bytes, 4096 to 2147483647", "Size at which a new segment starts.";
+    "segment.ms", "604800000", "milliseconds, >= 1", "Age at which a new segment starts.";
+    "unclean.leader.election.enable", "false", "true or false", "Allow a replica that may lack committed records to become leader.";
 }
 
 /// Kafka's topic configs that have no meaning here, refused by name.

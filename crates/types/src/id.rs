@@ -31,7 +31,8 @@ pub enum NameError {
     },
     /// A character outside `[A-Za-z0-9._-]`.
     #[error(
-        "a {what} name has only letters, digits, '.', '_' and '-'; found {found:?} at byte {at}"
+        "a {what} name may contain only letters, digits, '.', '_' and '-'; found {found:?} at byte \
+         {at}"
     )]
     BadCharacter {
         /// Kind of name.
@@ -235,7 +236,7 @@ impl fmt::Display for PartitionId {
     }
 }
 
-/// A partition of a topic.
+/// A partition of a topic. Printed as one types it: `orders:0`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TopicPartition {
     /// Topic.
@@ -254,7 +255,7 @@ impl TopicPartition {
 
 impl fmt::Display for TopicPartition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{}", self.topic, self.partition)
+        write!(f, "{}:{}", self.topic, self.partition)
     }
 }
 
@@ -320,5 +321,12 @@ mod tests {
         assert_eq!(id.to_string(), "01234567-89ab-cdef-0123-456789abcdef");
         assert_eq!(id.to_string().parse::<TopicId>(), Ok(id));
         assert!("xyz".parse::<TopicId>().is_err());
+    }
+
+    #[test]
+    fn partitions_print_as_they_are_typed() {
+        let topic = TopicName::new("orders-eu").unwrap();
+        let id = TopicPartition::new(topic, PartitionId(0));
+        assert_eq!(id.to_string(), "orders-eu:0");
     }
 }

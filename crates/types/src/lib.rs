@@ -13,6 +13,7 @@ pub mod migration;
 pub mod offset;
 pub mod partitioner;
 pub mod size;
+pub mod text;
 
 pub use acks::Acks;
 pub use config::{ConfigError, TopicConfig};

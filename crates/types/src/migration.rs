@@ -39,7 +39,8 @@ impl std::str::FromStr for GroupMigration {
             "downgrade" => Ok(Self::Downgrade),
             "disabled" => Ok(Self::Disabled),
             _ => Err(format!(
-                "the migration policy is one of bidirectional, upgrade, downgrade, disabled; found {s:?}"
+                "the migration policy must be bidirectional, upgrade, downgrade or disabled; found \
+                 {s:?}"
             )),
         }
     }

@@ -1,6 +1,6 @@
-//! The seam to the operating system: files, sync, time, and whether there are threads. Everything above this crate names a disk only
-//! through [`Vfs`] and [`File`], so the same code runs on a real disk ([`RealVfs`]), on one that is told
-//! when to fail ([`fault::FaultVfs`]), and on one that forgets unsynced bytes ([`mem::MemVfs`]).
+//! The seam to the operating system: files, sync, time, and whether there are threads. Everything above this crate
+//! names a disk only through [`Vfs`] and [`File`], so the same code runs on a real disk ([`RealVfs`]), on one that is
+//! told when to fail ([`fault::FaultVfs`]), and on one that forgets unsynced bytes ([`mem::MemVfs`]).
 //!
 //! Invariants: an error names the operation and the path; a write that returned `Ok` was complete; nothing
 //! is called durable before `sync_data`/`sync_all` of the file *and* `sync_dir` of its directory returned.

@@ -242,7 +242,7 @@ fn open(op: &'static str, path: &Path, options: &OpenOptions) -> Result<Arc<dyn 
         })),
         Err(e) if e.raw_os_error() == Some(Errno::LOOP.raw_os_error()) => {
             let text =
-                "it is a symbolic link, and links are not followed; put the file itself there";
+                "it is a symbolic link, and varve does not follow links; put the file itself there";
             Err(VfsError::new(op, path, io::Error::other(text)))
         }
         Err(e) => Err(VfsError::new(op, path, e)),

@@ -193,7 +193,7 @@ pub(crate) fn named<T: std::str::FromStr<Err: std::fmt::Display>>(
     name: &str,
 ) -> Result<T, ClientError> {
     name.parse()
-        .map_err(|error| ClientError::Config(format!("{name:?} is no name: {error}")))
+        .map_err(|error| ClientError::Config(format!("{name:?} is not a valid name: {error}")))
 }
 
 /// Creates the topics of a run. Repeats until a minute has passed.

@@ -28,7 +28,7 @@ pub async fn settle(shared: &Shared, groups: &[Arc<Group>]) -> Result<Vec<i64>, 
             group.call_for_all(&shared.config, &shared.recorder);
         }
     }
-    let (mut ends, mut last) = (None, "nobody answered".to_owned());
+    let (mut ends, mut last) = (None, "no consumer answered".to_owned());
     for turn in 0_u32.. {
         if Instant::now() >= deadline {
             break;
@@ -41,7 +41,7 @@ pub async fn settle(shared: &Shared, groups: &[Arc<Group>]) -> Result<Vec<i64>, 
         sleep(LOOK).await;
     }
     Err(format!(
-        "not everything is committed {WITHIN:?} after the last record was sent: {last}"
+        "not everything was committed within {WITHIN:?} after the last record was sent: {last}"
     ))
 }
 

@@ -28,11 +28,13 @@ macro_rules! kinds {
 }
 
 kinds! {
-    Queue, "queue", "producers, and consumers of all partitions that go where they like";
-    QueueSubscribe, "queue-subscribe", "producers, and two groups whose members come, go and are killed";
-    Txn, "txn", "transactions of sends and polls that are committed, aborted, or left behind";
-    Abort, "abort", "offsets committed in transactions, half of which are aborted: does that rewind";
-    Ctp, "ctp", "a pipeline of several members that makes one record from each, exactly once";
+    Queue, "queue", "producers, and consumers that seek freely in all partitions";
+    QueueSubscribe, "queue-subscribe", "producers, and two groups whose members join, leave and \
+        are killed";
+    Txn, "txn", "transactions of sends and polls that are committed, aborted or abandoned";
+    Abort, "abort", "offsets committed in transactions, half of which are aborted: does an abort \
+        rewind the group?";
+    Ctp, "ctp", "a pipeline with several members that makes one record from each, exactly once";
 }
 
 impl Kind {
@@ -56,7 +58,7 @@ pub fn parse_kinds(text: &str) -> Result<Vec<Kind>, String> {
         let found = Kind::ALL.iter().find(|kind| kind.name() == word);
         found.copied().ok_or_else(|| {
             format!(
-                "there is no workload {word:?}; there are {}",
+                "workload {word:?} does not exist; there are {}",
                 names.join(", ")
             )
         })
@@ -78,7 +80,7 @@ mod tests {
         assert!(
             parse_kinds("tx")
                 .unwrap_err()
-                .contains("there is no workload \"tx\"")
+                .contains("workload \"tx\" does not exist")
         );
     }
 }

@@ -63,10 +63,10 @@ impl Payload {
         );
         let (Some(of), Some(at), Some(k), Some(value), Some(size)) = all else {
             let text = String::from_utf8_lossy(head);
-            return Err(format!("its value is none of ours: {text:?}"));
+            return Err(format!("this run did not write its value: {text:?}"));
         };
         if of != run {
-            return Err(format!("it is of another run: {of:x}"));
+            return Err(format!("it is from another run: {of:x}"));
         }
         if i32::try_from(at) != Ok(partition) {
             return Err(format!("value {value} was sent to partition {at}"));

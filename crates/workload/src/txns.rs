@@ -71,7 +71,7 @@ impl Txn {
             match ended {
                 Ended::Committed => recorder.answer(op, Ok(None)),
                 Ended::Aborted => recorder.failed(op, "the transaction was not committed"),
-                Ended::Unknown => recorder.unknown(op, "how the transaction ended is not known"),
+                Ended::Unknown => recorder.unknown(op, "the outcome of the transaction is unknown"),
             }
         }
     }
@@ -283,7 +283,7 @@ impl Session {
                 }
             }
         }
-        recorder.unknown(op, "no answer, however often it was asked");
+        recorder.unknown(op, "no answer after many attempts");
         Ended::Unknown
     }
 

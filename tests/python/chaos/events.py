@@ -44,7 +44,7 @@ def read_value(run, partition, key, value):
     """The number of a record. Raises ValueError with what is wrong with it."""
     words = (value or b"").split(b" ", 6)
     if len(words) < 7 or words[0] != b"varve":
-        raise ValueError(f"its value is none of ours: {value[:128] if value else value!r}")
+        raise ValueError(f"this run did not write its value: {value[:128] if value else value!r}")
     of, at, own, number, size = int(words[1], 16), *(int(word) for word in words[2:6])
     if at != partition:
         raise ValueError(f"value {number} was sent to partition {at}")

@@ -52,7 +52,7 @@ pub fn parse_works(text: &str) -> Result<Vec<Work>, String> {
         Work::all().find(|work| work.name() == word).ok_or_else(|| {
             let names: Vec<&str> = Work::all().map(Work::name).collect();
             let names = names.join(", ");
-            format!("there is no workload {word:?}; there are {names}")
+            format!("workload {word:?} does not exist; there are {names}")
         })
     };
     text.split(',').map(|word| one(word.trim())).collect()
@@ -71,6 +71,6 @@ mod tests {
         assert_eq!(parse_works("txn, kafka"), Ok(both));
         assert!(!parse_works("all").unwrap().contains(&Work::Kafka));
         let error = parse_works("kafa").unwrap_err();
-        assert!(error.contains("there is no workload \"kafa\"") && error.contains("queue, "));
+        assert!(error.contains("workload \"kafa\" does not exist") && error.contains("queue, "));
     }
 }

@@ -3,8 +3,8 @@
 //! version that was asked, within a bound.
 //!
 //! A broker serves some inputs and is replaced, so that what one of them leaves behind meets the next and does not
-//! grow. Nothing is waited for that requests wait for among themselves: a call that takes long is dropped, as at the end of
-//! a connection.
+//! grow. Nothing is waited for that requests wait for among themselves: a call that takes long is dropped, as at the
+//! end of a connection.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;

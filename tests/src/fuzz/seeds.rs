@@ -286,8 +286,8 @@ fn images(golden: &Image) -> Vec<(&'static str, Image)> {
     ]
 }
 
-/// A transactional id whose transaction is open in two partitions: its key, and its value as the first of its epoch, and
-/// as one after others that kept it.
+/// A transactional id whose transaction is open in two partitions: its key, and its value as the first of its epoch,
+/// and as one after others that kept it.
 fn transaction_record() -> [Vec<u8>; 3] {
     use varve_txn::{Cause, Place, Record, State, codec};
     let place = |partition| Place {

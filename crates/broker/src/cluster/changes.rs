@@ -13,6 +13,7 @@ use varve_broker_api::{
     AddPartitions, CreateTopic, Error, ProducerSession, Result, TopicInfo, UpdateConfigs,
 };
 use varve_metadata::{Command, CreateTopic as NewTopic, Event, ProposeError, State};
+use varve_types::text::counted;
 use varve_types::{ErrorKind, ProducerId, TopicId, TopicName, limits};
 
 use super::InCluster;
@@ -159,8 +160,9 @@ impl Registry {
         check_partition_count(request.total)?;
         if request.total < present {
             let text = format!(
-                "topic {:?} has {present} partitions; a topic never loses partitions; nothing was changed",
-                request.topic.as_str()
+                "topic {:?} already has {}, and the number cannot be reduced; nothing was changed",
+                request.topic.as_str(),
+                counted(present, "partition")
             );
             return Err(Error::invalid("partition_count", text));
         }
@@ -255,6 +257,6 @@ impl Registry {
 }
 
 fn gone(name: &TopicName) -> Error {
-    let text = format!("topic {:?} was deleted meanwhile", name.as_str());
+    let text = format!("topic {:?} was deleted in the meantime", name.as_str());
     Error::new(ErrorKind::TopicNotFound, text).with("topic", name)
 }

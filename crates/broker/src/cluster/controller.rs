@@ -146,7 +146,7 @@ impl Task {
             });
             self.step(Input::BecameController { before });
         } else if !leadership.here && self.seen.here {
-            tracing::info!(leader = ?leadership.leader, "this node is the controller no longer");
+            tracing::info!(leader = ?leadership.leader, "this node is no longer the controller");
             self.step(Input::LostControl);
         }
         self.seen = leadership;
@@ -204,7 +204,7 @@ impl Task {
                     }
                 }
                 Err(error) => {
-                    tracing::debug!(?command, %error, "not done; tried again later");
+                    tracing::debug!(?command, %error, "a command was not applied; it is retried");
                     tokio::time::sleep(FORGET_AGAIN).await;
                 }
             }
@@ -249,17 +249,20 @@ async fn forget(log: &dyn MetadataLog, members: Option<&dyn Members>, node: Node
         tracing::warn!(
             node_id = node.0,
             why,
-            "an empty node is still a member; trying on"
+            "could not remove an empty node from the members yet; trying again"
         );
         return tokio::time::sleep(FORGET_AGAIN).await;
     }
     match log.propose(Command::UnregisterNode { node }).await {
         Ok(_) => tracing::info!(
             node_id = node.0,
-            "a decommissioned node is no node of the cluster any more"
+            "a decommissioned node was removed from the cluster"
         ),
         Err(error) => {
-            tracing::warn!(node_id = node.0, %error, "an empty node is not forgotten yet; trying on");
+            tracing::warn!(
+                node_id = node.0, %error,
+                "could not forget an empty node yet; trying again"
+            );
             tokio::time::sleep(FORGET_AGAIN).await;
         }
     }
@@ -272,7 +275,7 @@ async fn propose(log: &dyn MetadataLog, command: Command) {
         // Something was faster: the next plan sees it.
         Err(ProposeError::Rejected(rejection)) => tracing::debug!(what, %rejection, "controller"),
         Err(error) => {
-            tracing::warn!(what, %error, "a decision of the controller was not made");
+            tracing::warn!(what, %error, "a controller decision was not applied");
             // The next plan makes it again, and not at once.
             tokio::time::sleep(Duration::from_millis(100)).await;
         }

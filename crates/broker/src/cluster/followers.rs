@@ -125,7 +125,10 @@ async fn read(
             Ok(ReadOutcome::Slice(slice)) => batches = slice.bytes,
             Ok(ReadOutcome::WouldBlock) => {}
             Err(error) => {
-                tracing::warn!(partition = %partition.id, %from, %error, "a follower could not be served");
+                tracing::warn!(
+                    partition = %partition.id, %from, %error,
+                    "could not serve a follower"
+                );
                 let _ = crate::reader::read_error(partition, from, &error, None);
                 return Err(FetchRefusal::NotLeader);
             }

@@ -1,11 +1,11 @@
 //! What this node's partitions want of the controller: other in-sync replicas (KIP-497), or to be known as
 //! lost. Each wish is one command; what is refused goes back to the partition that wished.
 //!
-//! Invariants: a wish is made with the broker epochs that the follower was heard in, or, of one not heard
-//! from, the epoch that the metadata of the same partition epoch knows; no partition waits for another one's wish;
-//! of each partition at most one is under way, the newest: partitions repeat theirs while nobody answers, and a
-//! controller that is away must not be called by ever more of them; that a replica is lost is said once by the partition,
-//! and repeated here until the metadata show it.
+//! Invariants: a wish is made with the broker epochs that the follower was heard in, or, of one not heard from, the
+//! epoch that the metadata of the same partition epoch knows; no partition waits for another one's wish; of each
+//! partition at most one is under way, the newest: partitions repeat theirs while nobody answers, and a controller that
+//! is away must not be called by ever more of them; that a replica is lost is said once by the partition, and repeated
+//! here until the metadata show it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -226,7 +226,10 @@ async fn say_lost(
                 partition: key.partition,
             };
             if let Err(error) = log.propose(command).await {
-                tracing::warn!(?key, %error, "the controller does not know yet that this replica failed; it is told again");
+                tracing::warn!(
+                    ?key, %error,
+                    "could not report the failed replica to the controller yet; trying again"
+                );
             }
         }
         tokio::time::sleep(RETRY_TOLD).await;
@@ -256,14 +259,20 @@ fn refusal<T>(result: Result<T, ProposeError>, partition: &Partition) -> Option<
     match result {
         Ok(_) => None,
         Err(ProposeError::Rejected(rejection)) => {
-            tracing::debug!(partition = %partition.id, %rejection, "in-sync replicas stay as they are");
+            tracing::debug!(
+                partition = %partition.id, %rejection,
+                "the change of the in-sync replicas was rejected"
+            );
             Some(match rejection {
                 Rejection::IneligibleReplica { node, .. } => IsrRefusal::Ineligible(node),
                 _ => IsrRefusal::Stale,
             })
         }
         Err(error) => {
-            tracing::debug!(partition = %partition.id, %error, "in-sync replicas: no answer");
+            tracing::debug!(
+                partition = %partition.id, %error,
+                "the change of the in-sync replicas got no answer"
+            );
             None
         }
     }

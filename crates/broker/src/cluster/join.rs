@@ -100,7 +100,7 @@ impl PeerService for PeerHandle {
                 Some(transactions) => transactions.register_here(registration).await,
                 None => Err(Error::new(
                     ErrorKind::CoordinatorLoading,
-                    "this node is being started; nothing was changed; try again",
+                    "this node is still starting; nothing was changed; try again",
                 )),
             }
         })
@@ -256,7 +256,7 @@ impl Joining {
         cluster.tasks.lock().extend(tasks);
         first
             .await
-            .map_err(|_| StartError::Open("the metadata was not applied".to_owned()))?;
+            .map_err(|_| StartError::Open("the metadata could not be applied".to_owned()))?;
         Ok(registry)
     }
 }

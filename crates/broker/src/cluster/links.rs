@@ -236,7 +236,10 @@ impl Links {
             link.waiting.retain(|_, waiting| {
                 let keep = waiting.since >= late || late == Tick::ZERO;
                 if !keep {
-                    tracing::warn!(partition = %waiting.partition.id, "the leader has not answered a fetch; asking again");
+                    tracing::warn!(
+                        partition = %waiting.partition.id,
+                        "the leader has not answered a fetch; fetching again"
+                    );
                     failed(waiting);
                 }
                 keep
@@ -284,7 +287,8 @@ fn take(waiting: &Waiting, answer: Answer, from: NodeId) {
             Err(error) => {
                 tracing::error!(
                     partition = %waiting.partition.id, leader = %from, %error,
-                    "records from the leader are damaged; nothing of them was written; asking again"
+                    "records from the leader are damaged; none of them were written; fetching \
+                     again"
                 );
                 waiting.partition.counters.corrupt_batches.inc();
                 return failed(waiting);

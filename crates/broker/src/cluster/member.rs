@@ -92,7 +92,7 @@ impl Member {
                             tracing::error!(
                                 node_id = self.config.node.0,
                                 reason = text,
-                                "this node cannot join the cluster; trying on"
+                                "this node cannot join the cluster yet; trying again"
                             );
                             told = text;
                         }
@@ -133,7 +133,9 @@ impl Member {
                 }) => {
                     state = now;
                     if leaving && may_stop && !emptied && !*self.stopping.borrow() {
-                        tracing::info!("an operator wants this node after all; registering again");
+                        tracing::info!(
+                            "an operator keeps this node in the cluster; registering again"
+                        );
                         self.gone.send_replace(false);
                         return End::Again;
                     }
@@ -141,7 +143,7 @@ impl Member {
                     if leaving && may_stop && !self.gone.send_replace(true) {
                         tracing::warn!(
                             node_id = self.config.node.0,
-                            "this node was decommissioned and holds nothing any more; stop it"
+                            "this node was decommissioned and holds no replicas; stop it"
                         );
                     }
                     if may_stop && *self.stopping.borrow() {
@@ -155,14 +157,14 @@ impl Member {
                 }
                 Some(Output::MustRegister { found: None, .. }) if leaving => {
                     self.gone.send_replace(true);
-                    tracing::info!("this node was forgotten by the cluster; stop it");
+                    tracing::info!("this node was removed from the cluster; stop it");
                     return End::Forgotten;
                 }
                 Some(Output::MustRegister { found, .. }) => {
                     tracing::warn!(
                         ?found,
                         broker_epoch = epoch.get(),
-                        "another registration under this node's id; registering again"
+                        "another process registered under this node's id; registering again"
                     );
                     return End::Again;
                 }

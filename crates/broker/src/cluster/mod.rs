@@ -185,14 +185,18 @@ impl InCluster {
         }
         let mut may_stop = self.may_stop.clone();
         tokio::select! {
-            _ = may_stop.wait_for(|may| *may) => tracing::info!("other nodes lead what this one led"),
+            _ = may_stop.wait_for(|may| *may) => tracing::info!(
+                "other nodes have taken over this node's partitions"
+            ),
             () = self.unheard() => tracing::warn!(
                 seconds = self.config.session_timeout.as_secs(),
-                "no controller has answered for the session timeout: whoever can has taken over from this node, and it stops"
+                "no controller answered within the session timeout, so other nodes have taken over \
+                 where they can; this node stops"
             ),
             () = tokio::time::sleep(self.config.drain_timeout) => tracing::warn!(
                 seconds = self.config.drain_timeout.as_secs(),
-                "the controller did not let this node go in time; it stops all the same, and is missed for a while"
+                "the controller did not release this node in time; it stops anyway, and clients \
+                 may see errors until its session expires"
             ),
         }
     }
@@ -263,7 +267,7 @@ impl InCluster {
         let stored = blocking(workers, move || watermarks::store(&*vfs, &dir, &copy));
         match stored.await {
             Ok(Ok(())) => *last = marks,
-            Ok(Err(error)) => tracing::warn!(%error, "high watermarks are not saved"),
+            Ok(Err(error)) => tracing::warn!(%error, "could not save high watermarks"),
             Err(_) => {}
         }
     }

@@ -67,7 +67,7 @@ impl Reconciler {
         for (key, partition) in gone {
             self.told.remove(&key);
             self.cluster.repairs.forget(key);
-            tracing::info!(partition = %partition.id, "this node holds the partition no more");
+            tracing::info!(partition = %partition.id, "this node no longer holds the partition");
             let Some(topic) = old.topics.get(&partition.id.topic) else {
                 closed.push(partition);
                 continue;
@@ -149,7 +149,10 @@ impl Reconciler {
             return;
         };
         if let Err(error) = swept {
-            tracing::warn!(%error, "directories of partitions that are not held here are left over");
+            tracing::warn!(
+                %error,
+                "there are leftover directories of partitions that this node does not hold"
+            );
         }
         let graveyard = self.graveyard.clone();
         let out = async move { graveyard.remove(left).await };
@@ -173,8 +176,8 @@ impl Moved {
         if self.opener.waits_in_journal(self.key) {
             tracing::warn!(
                 partition = %self.partition.id, dir = %self.dir.display(),
-                "a replica that could not be opened has moved elsewhere: its files stay as long as the journal has \
-                 records of it, at most until this node is started again"
+                "a replica that could not be opened has moved to another node: its files stay \
+                 while the journal holds records of it, until the next start at the latest"
             );
             while self.opener.waits_in_journal(self.key) {
                 tokio::time::sleep(LOOK_AGAIN).await;
@@ -196,7 +199,8 @@ impl Moved {
             Ok(Err(why)) => {
                 tracing::error!(
                     partition = %self.partition.id, dir = %self.dir.display(), why,
-                    "the files of a replica that has moved elsewhere stay until this node is started again"
+                    "the files of a replica that has moved to another node stay until the next \
+                     start"
                 );
                 return;
             }

@@ -13,6 +13,7 @@ use varve_broker_api::{
 use varve_metadata::{
     Command, Election, Node, PartitionKey, Progress, ProposeError, Rejection, State,
 };
+use varve_types::text::counted;
 use varve_types::{ErrorKind, NodeId, TopicName, TopicPartition};
 
 use super::InCluster;
@@ -39,7 +40,7 @@ fn invalid(field: &'static str, text: &str) -> Error {
 
 fn known(state: &State, node: NodeId) -> Result<&Node> {
     state.node(node).ok_or_else(|| {
-        let text = format!("node {node} is not a node of this cluster; nothing was changed");
+        let text = format!("node {node} is not part of this cluster; nothing was changed");
         Error::new(ErrorKind::NodeNotFound, text).with("node_id", node)
     })
 }
@@ -47,7 +48,7 @@ fn known(state: &State, node: NodeId) -> Result<&Node> {
 fn find(state: &State, id: &TopicPartition) -> Result<(PartitionKey, varve_metadata::Partition)> {
     let Some(topic) = state.topic(&id.topic) else {
         let text = format!(
-            "there is no topic {:?}; nothing was changed",
+            "topic {:?} does not exist; nothing was changed",
             id.topic.as_str()
         );
         return Err(Error::new(ErrorKind::TopicNotFound, text).with("topic", &id.topic));
@@ -103,7 +104,7 @@ fn check_places(state: &State, node: NodeId) -> Result<()> {
         .collect();
     if others.is_empty() {
         return Err(refused(format!(
-            "no other node takes replicas, so that node {node} cannot be emptied"
+            "no other node takes replicas, so node {node} cannot be emptied"
         )));
     }
     for (id, _, partition) in state.partitions_of(node) {
@@ -115,9 +116,10 @@ fn check_places(state: &State, node: NodeId) -> Result<()> {
                 .count();
         if target.contains(&node) && target.len() > places {
             return Err(refused(format!(
-                "partition {id} has {} replicas, and without node {node} there are {places} nodes for them; add a \
-                 node, or give the topic fewer replicas, first",
-                target.len()
+                "partition {id} has {}, but without node {node} only {} can hold them; first add a \
+                 node, or reduce the topic's replicas",
+                counted(target.len(), "replica"),
+                counted(places, "node")
             )));
         }
     }
@@ -165,12 +167,12 @@ impl InCluster {
             let away = others.find(|(_, n)| n.state != Is::Active);
             match (is.state, away) {
                 (Is::Fenced, _) => Err(refused(format!(
-                    "node {node} is offline and leads nothing as it is"
+                    "node {node} is offline and already leads no partitions"
                 ))),
                 (Is::Draining, _) => Ok(None),
                 (Is::Active, Some((other, _))) if !force => Err(refused(format!(
-                    "node {other} is draining or offline already, and one node more may cost availability; wait for \
-                     it, or use force"
+                    "node {other} is already draining or offline, and losing one more node may \
+                     cost availability; wait for it, or force the drain"
                 ))),
                 (Is::Active, _) => Ok(Some(is.epoch)),
             }
@@ -192,7 +194,7 @@ impl InCluster {
             let on = false;
             self.propose(Command::SetDecommissioning { node, on })
                 .await?;
-            tracing::info!(node_id = node.0, "an operator ends a decommission");
+            tracing::info!(node_id = node.0, "an operator cancels a decommission");
         }
         if state == Is::Draining {
             // Fenced for a moment: the controller lets it in again as it does with every node that is alive.
@@ -228,12 +230,14 @@ impl InCluster {
             match (is.state, dead) {
                 (Is::Fenced, false) => {
                     return Err(refused(format!(
-                        "node {node} is offline; start it, or say that it is dead and will not come back"
+                        "node {node} is offline; start it, or declare it dead if it will not come \
+                         back"
                     )));
                 }
                 (Is::Active | Is::Draining, true) => {
                     return Err(refused(format!(
-                        "node {node} is alive; decommission it as such, or stop it for good first"
+                        "node {node} is alive; decommission it without declaring it dead, or stop \
+                         it for good first"
                     )));
                 }
                 _ => {}
@@ -262,7 +266,7 @@ impl InCluster {
             let to = to.or_else(|| successor(state, &found));
             let to = to.ok_or_else(|| {
                 let text = format!(
-                    "no other replica of partition {id} is in sync and active; nothing was changed"
+                    "partition {id} has no other in-sync, active replica; nothing was changed"
                 );
                 Error::new(ErrorKind::LeaderNotAvailable, text)
             })?;
@@ -280,7 +284,7 @@ impl InCluster {
             self.propose(elect).await?;
         }
         self.hint(&id.topic, id.partition).ok_or_else(|| {
-            let text = format!("partition {id} has lost its leader meanwhile");
+            let text = format!("partition {id} lost its leader in the meantime");
             Error::new(ErrorKind::LeaderNotAvailable, text)
         })
     }
@@ -307,7 +311,7 @@ impl InCluster {
         let wanted: Vec<PartitionKey> = self.look(|state| {
             if let Some(missing) = topics.iter().find(|t| state.topic(t).is_none()) {
                 let text = format!(
-                    "there is no topic {:?}; nothing was changed",
+                    "topic {:?} does not exist; nothing was changed",
                     missing.as_str()
                 );
                 return Err(Error::new(ErrorKind::TopicNotFound, text).with("topic", missing));

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use varve_broker_api as api;
 use varve_metadata::{NodeState, State};
+use varve_types::text::counted;
 use varve_types::{NodeId, Offset, PartitionId, TopicId, TopicPartition};
 
 use super::InCluster;
@@ -49,7 +50,7 @@ impl InCluster {
             return Err("not registered in the cluster yet".to_owned());
         };
         if self.log.leadership().leader.is_none() {
-            return Err("knows no controller".to_owned());
+            return Err("no controller is known".to_owned());
         }
         let (state, lacking) = self.look(|state| {
             let node = state.node(self.me).filter(|n| n.epoch == epoch);
@@ -57,7 +58,7 @@ impl InCluster {
         });
         match state {
             None => return Err("not registered in the cluster yet".to_owned()),
-            Some(NodeState::Fenced) => return Err("not let into the cluster yet".to_owned()),
+            Some(NodeState::Fenced) => return Err("not admitted to the cluster yet".to_owned()),
             Some(NodeState::Draining) => return Err("draining".to_owned()),
             Some(NodeState::Active) => {}
         }
@@ -66,7 +67,7 @@ impl InCluster {
         }
         match self.caught_up.load(Ordering::Relaxed) {
             true => Ok(()),
-            false => Err(format!("{lacking} partitions are not in sync yet")),
+            false => Err(format!("out of sync: {}", counted(lacking, "partition"))),
         }
     }
 }

@@ -347,7 +347,10 @@ impl Reconciler {
             }
             // Nobody knows whether it is there: what cannot be opened is seen to, with what the journal has of it.
             Err(error) => {
-                tracing::error!(%error, dir = %dir.display(), "a replica cannot be looked for");
+                tracing::error!(
+                    %error, dir = %dir.display(),
+                    "cannot check whether a replica's directory exists"
+                );
                 return Some(May::GoOn);
             }
             Ok(false) => {}
@@ -359,7 +362,8 @@ impl Reconciler {
         if new {
             tracing::error!(
                 topic = %info.name, partition = wanted.number.0, dir = %dir.display(),
-                "the directory of this replica is missing: it counts as lost, and is copied again from its leader"
+                "the directory of this replica is missing: the replica counts as lost and is \
+                 copied again from its leader"
             );
         }
         let lost = Change::ReplicaLost {
@@ -369,7 +373,7 @@ impl Reconciler {
             partition: wanted.number,
         };
         if let Err(error) = self.cluster.log.propose(lost).await {
-            tracing::warn!(%error, "the loss of a replica is not known to the controller yet");
+            tracing::warn!(%error, "could not report a lost replica to the controller yet");
         }
         None
     }

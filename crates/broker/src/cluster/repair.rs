@@ -236,9 +236,12 @@ impl Repairs {
                     Ok(Err(ProposeError::Rejected(why)))
                         if !matches!(why, Rejection::LastReplica { .. }) =>
                     {
-                        tracing::warn!(?key, %why, "a damaged replica is not given up yet");
+                        tracing::warn!(?key, %why, "a damaged replica cannot be given up yet");
                     }
-                    other => tracing::debug!(?key, answer = ?other, "a damaged replica stays"),
+                    other => tracing::debug!(
+                        ?key, answer = ?other,
+                        "a damaged replica stays in service"
+                    ),
                 }
             }
         }

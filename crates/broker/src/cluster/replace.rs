@@ -130,7 +130,7 @@ impl Reconciler {
             cluster.repairs.finished(key);
             tracing::info!(
                 topic = %partition.id.topic, partition = key.partition.0, log_end = %partition.log_end(),
-                "a replica that was damaged is whole and in sync again"
+                "a damaged replica is repaired and in sync again"
             );
             graveyard.remove(old).await;
         };
@@ -152,7 +152,10 @@ impl Reconciler {
                     Ok(true) => cluster.repairs.resume(*key, partition.slot),
                     Ok(false) => {}
                     Err(error) => {
-                        tracing::warn!(%error, "a damaged replica may be left aside");
+                        tracing::warn!(
+                            %error,
+                            "could not check for the old directory of a damaged replica"
+                        );
                     }
                 }
             }
@@ -177,7 +180,8 @@ impl TakeOut {
             Err(why) => {
                 tracing::error!(
                     topic_id = %self.key.topic, partition = self.key.partition.0, why,
-                    "a damaged replica cannot be replaced now; it is out of service, and tried again later"
+                    "a damaged replica cannot be replaced now; it is out of service, and the node \
+                     tries again later"
                 );
                 self.cluster.repairs.called_back(self.key);
             }
@@ -188,9 +192,9 @@ impl TakeOut {
     async fn take_out(&self, newest: Assignment) -> Result<(), String> {
         let view = self.registry.view();
         let found = view.by_key.get(&self.key).filter(|_| self.in_place());
-        let partition = found.ok_or("another instance is in its place")?;
+        let partition = found.ok_or("another instance has taken its place")?;
         let topic = view.topics.get(&partition.id.topic);
-        let topic = topic.ok_or("its topic is gone")?;
+        let topic = topic.ok_or("its topic was deleted")?;
         let (leader, epoch) = (newest.leader, newest.leader_epoch);
         // It has to know that it leads no more. It is to follow nobody.
         let assignment = Box::new(Assignment {
@@ -226,7 +230,7 @@ impl TakeOut {
             kept = kept.map(|path| path.display().to_string()),
             file = first.as_ref().map(|d| d.file.display().to_string()),
             offset = first.and_then(|d| d.offsets).map(|range| range.start.get()),
-            "this replica is damaged: it is given up, and everything is copied again from the leader"
+            "this replica is damaged: it is dropped and copied again from the leader"
         );
         Ok(())
     }
@@ -254,7 +258,10 @@ impl TakeOut {
         match moved {
             Ok(Ok(kept)) => kept,
             Ok(Err(error)) => {
-                tracing::error!(dir = %dir.display(), %error, "the directory of a damaged replica stays in its place");
+                tracing::error!(
+                    dir = %dir.display(), %error,
+                    "the directory of a damaged replica could not be renamed"
+                );
                 None
             }
             Err(_) => None,

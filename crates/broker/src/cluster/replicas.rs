@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use varve_metadata::{Partition, State};
 use varve_types::NodeId;
+use varve_types::text::counted;
 
 /// Load of the nodes that take replicas, with what was chosen since.
 pub(crate) struct Chooser<'a> {
@@ -32,14 +33,17 @@ impl<'a> Chooser<'a> {
         let wanted = usize::try_from(count).ok().filter(|n| *n > 0);
         let Some(wanted) = wanted else {
             return Err(format!(
-                "a partition has at least one replica; found {count}"
+                "a partition needs at least one replica; found {count}"
             ));
         };
         let free = self.loads.keys().filter(|n| !kept.contains(n)).count();
         if wanted > kept.len() + free {
             let nodes = kept.len() + free;
             return Err(format!(
-                "{wanted} replicas are wanted, and {nodes} nodes can hold one; start more nodes, or ask for fewer"
+                "a partition was to get {}, but only {} can hold one; start more nodes, or ask for \
+                 fewer replicas",
+                counted(wanted, "replica"),
+                counted(nodes, "node")
             ));
         }
         while kept.len() > wanted {
@@ -180,7 +184,7 @@ mod tests {
         }
         let why = chooser.choose(&p, 3).unwrap_err();
         assert!(
-            why.contains("3 replicas are wanted, and 2 nodes can hold one"),
+            why.contains("a partition was to get 3 replicas, but only 2 nodes can hold one"),
             "{why}"
         );
     }

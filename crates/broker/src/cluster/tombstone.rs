@@ -130,7 +130,7 @@ impl Graveyard {
             buried = back;
             tracing::warn!(
                 dir = %buried.dir.display(), %error,
-                "a directory that is not needed any more cannot be taken out of its place; trying again"
+                "could not rename a directory that is no longer needed; trying again"
             );
             tokio::time::sleep(AGAIN).await;
         }
@@ -146,7 +146,7 @@ impl Graveyard {
                 if let Err(error) = self.remove_once(&dir).await {
                     tracing::warn!(
                         dir = %dir.display(), %error,
-                        "what is left of a topic or replica is still on the disk; trying again"
+                        "files of a deleted topic or replica are still on the disk; trying again"
                     );
                     left.push(dir);
                 }
@@ -189,7 +189,10 @@ impl Graveyard {
             match known.get(&entry.name) {
                 Some(topic) => self.sweep_topic(*topic, &dir, kept, dirs)?,
                 None => {
-                    tracing::warn!(dir = %dir.display(), "removing what is left of a deleted topic or replica");
+                    tracing::warn!(
+                        dir = %dir.display(),
+                        "removing the files of a deleted topic or replica"
+                    );
                     dirs.push(dir);
                 }
             }
@@ -211,7 +214,10 @@ impl Graveyard {
                 continue;
             }
             let dir = place.join(&entry.name);
-            tracing::warn!(dir = %dir.display(), "removing a replica that is not held here any more");
+            tracing::warn!(
+                dir = %dir.display(),
+                "removing a replica that this node no longer holds"
+            );
             let mut buried = Buried {
                 topic,
                 dir,

@@ -115,8 +115,8 @@ impl Unopened {
                 self.said = Some(Instant::now());
                 tracing::warn!(
                     partitions = waits.len(), first = ?waits.first(),
-                    "these replicas could not be opened, and the cluster does not know it yet: this node's start goes \
-                     on once it does, which needs a controller"
+                    "these replicas could not be opened, and the controller has not been told yet: \
+                     the start of this node waits until a controller answers"
                 );
             }
             tokio::select! {
@@ -143,14 +143,15 @@ async fn give_up(log: &dyn MetadataLog, node: NodeId, epoch: BrokerEpoch, key: P
     match tokio::time::timeout(ANSWER, log.propose(command)).await {
         Ok(Ok(_)) => tracing::warn!(
             ?key,
-            "a replica that could not be opened counts no more: others have what it has"
+            "a replica that could not be opened left the in-sync replicas; other nodes hold all \
+             its committed records"
         ),
         // What is applied here will say so too, and nothing is asked then.
         Ok(Err(ProposeError::Rejected(Rejection::LastReplica { .. }))) => {}
         answer => tracing::warn!(
             ?key,
             ?answer,
-            "the controller does not know yet that a replica could not be opened; it is told again"
+            "could not report an unopened replica to the controller yet; trying again"
         ),
     }
 }

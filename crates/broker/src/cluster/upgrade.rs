@@ -35,7 +35,7 @@ fn refused(text: String) -> Error {
 fn check(now: &Features, wanted: u16) -> Result<()> {
     if wanted < now.level {
         return Err(refused(format!(
-            "the cluster is at feature level {}, and levels only grow",
+            "the cluster is at feature level {}, and levels can only be raised",
             now.level
         )));
     }
@@ -48,8 +48,8 @@ fn check(now: &Features, wanted: u16) -> Result<()> {
             min,
             max,
         }) => Err(refused(format!(
-            "node {node} (version {version}) works at feature levels {min} to {max}, and not at {wanted}; start a \
-             newer program on it, or decommission it, first"
+            "node {node} (version {version}) supports feature levels {min} to {max}, but not \
+             {wanted}; first upgrade its program, or decommission it"
         ))),
     }
 }
@@ -69,7 +69,10 @@ impl InCluster {
         check(&now, level)?;
         if !validate_only && level != now.level {
             let raised = self.propose(Command::FinalizeFeature { level }).await?;
-            tracing::info!(event = ?raised, from = now.level, "the feature level of the cluster was raised");
+            tracing::info!(
+                event = ?raised, from = now.level,
+                "the cluster's feature level was raised"
+            );
         }
         Ok(self.features())
     }

@@ -42,7 +42,8 @@ pub(crate) fn load(vfs: &dyn Vfs, data_dir: &Path) -> Watermarks {
     read().unwrap_or_else(|error| {
         tracing::warn!(
             file = %path.display(), error,
-            "saved high watermarks are not used: followers and consumers catch up from what leaders say"
+            "the saved high watermarks cannot be used; followers and consumers get them from the \
+             leaders instead"
         );
         Watermarks::default()
     })
@@ -96,7 +97,7 @@ fn decode(bytes: &[u8]) -> Result<Watermarks, String> {
     };
     let (count, rest) = rest.split_first_chunk::<4>().ok_or("no count")?;
     if rest.len() as u64 != u64::from(u32::from_le_bytes(*count)) * ENTRY_BYTES as u64 {
-        return Err("its length does not fit its count".to_owned());
+        return Err("its length does not match its count".to_owned());
     }
     let mut partitions = BTreeMap::new();
     for entry in rest.chunks_exact(ENTRY_BYTES) {

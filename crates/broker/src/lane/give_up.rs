@@ -21,7 +21,7 @@ impl Lane {
             return;
         };
         let Some(copying) = owned.copying.as_mut() else {
-            let _ = reply.send(Err("nobody else holds it".to_owned()));
+            let _ = reply.send(Err("no one else holds it".to_owned()));
             return;
         };
         copying.leave(reply);
@@ -30,7 +30,7 @@ impl Lane {
         self.step(slot, Input::Assign(newest));
         if let Some(owned) = self.slots.get(&slot) {
             owned.partition.retire(
-                "it was found damaged, and is copied again from the leader; ask that one"
+                "it is damaged, and this node copies it again from the leader; ask the leader"
                     .to_owned(),
             );
         }

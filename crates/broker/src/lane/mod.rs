@@ -398,7 +398,7 @@ impl Lane {
             }
             (Role::Copied(_), None) => {}
         }
-        assert!(outputs.is_empty(), "nobody is owed anything yet");
+        assert!(outputs.is_empty(), "no acknowledgement is pending yet");
         self.outputs = outputs;
         partition.set_flushed(log.flushed());
         partition.publish(log.view(), log.size_bytes(), log.segments() as u64);

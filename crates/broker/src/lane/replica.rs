@@ -287,12 +287,13 @@ impl Lane {
             Output::Distrust { leader, why } => {
                 tracing::error!(
                     partition = %owned.partition.id, %leader, ?why,
-                    "what the leader sent was not applied"
+                    "refused what the leader sent"
                 );
                 if owned.core.failed() {
                     owned.partition.set_offline(format!(
-                        "node {leader} leads it, and what that node says contradicts what this replica knows to \
-                         be committed ({why:?}); nothing was changed here: compare the logs of both nodes"
+                        "node {leader} leads it, but that node's log contradicts records that this \
+                         replica knows to be committed ({why:?}); nothing was changed here; \
+                         compare the logs of both nodes"
                     ));
                 }
             }
@@ -431,7 +432,8 @@ impl Lane {
             Ok((removal, producers)) => {
                 tracing::info!(
                     partition = %owned.partition.id, from = %end, to = %owned.log.log_end(), anew = cut.anew,
-                    "log cut: these records were never committed, or the leader's log begins later"
+                    "truncated the log: the removed records were never committed, or the leader's \
+                     log starts later"
                 );
                 owned.unsaved = crate::closing::Unsaved::new();
                 owned.unflushed = None;

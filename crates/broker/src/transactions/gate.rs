@@ -1,9 +1,9 @@
-//! The leader's question before the first batch of a transaction: the coordinator of the transactional id registers
-//! the partition in it, durably, and only then the batch is handed to its lane. A producer that keeps its epoch registers
+//! The leader's question before the first batch of a transaction: the coordinator of the transactional id registers the
+//! partition in it, durably, and only then the batch is handed to its lane. A producer that keeps its epoch registers
 //! its partitions itself; of those the coordinator is only asked whether they are registered, each by itself, so that a
-//! late batch begins nothing and holds up nothing. Batches of the same producer for
-//! the same partition that come meanwhile wait behind it, in their order; others pass. Partitions that a producer comes to
-//! while a question of its transaction is under way are in the next one, together.
+//! late batch begins nothing and holds up nothing. Batches of the same producer for the same partition that come
+//! meanwhile wait behind it, in their order; others pass. Partitions that a producer comes to while a question of its
+//! transaction is under way are in the next one, together.
 //!
 //! Invariants: batches of one producer for one partition reach the lane in the order in which they came; a
 //! transaction has one question of this node under way at most; what waits holds a byte permit, so it is bounded; a
@@ -82,7 +82,7 @@ impl Transactions {
         let Some(producer) = batch.header().session() else {
             return Err(Error::invalid(
                 "session",
-                "a batch of a transaction has a producer session; nothing was appended",
+                "a transactional batch needs a producer session; nothing was appended",
             ));
         };
         let (promise, receipt) = Promise::new();

@@ -108,7 +108,8 @@ impl Host {
 fn stopped() -> Error {
     Error::new(
         ErrorKind::ShuttingDown,
-        "the transaction coordinator has stopped; whether anything was changed is unknown; ask who coordinates now",
+        "the transaction coordinator has stopped; the change may or may not have been made; find \
+         the new coordinator and ask it",
     )
 }
 
@@ -290,8 +291,8 @@ impl Task {
         Failure::new(
             ErrorKind::LeaderNotAvailable,
             format!(
-                "{TRANSACTIONS}-{} could not be read when this node began to coordinate it; nothing was changed; \
-                 repair that partition and restart the node",
+                "{TRANSACTIONS}:{} could not be read when this node became its coordinator; \
+                 nothing was changed; repair that partition, then restart the node",
                 self.number
             ),
         )
@@ -314,7 +315,7 @@ impl Task {
                     }
                     Output::SendMarkers(markers) => self.send(markers),
                     Output::LoadSkipped { error } => {
-                        tracing::warn!(%error, "a record of __transaction_state was left out");
+                        tracing::warn!(%error, "a record of __transaction_state was skipped");
                     }
                 }
             }

@@ -154,7 +154,10 @@ impl Sender {
                 match peers.write_markers(node, address, order.clone()).await {
                     Ok(outcomes) => outcomes,
                     Err(error) => {
-                        tracing::debug!(%error, "markers are sent again");
+                        tracing::debug!(
+                            %error,
+                            "could not write transaction markers; sending them again"
+                        );
                         all(MarkerOutcome::Again)
                     }
                 }
@@ -229,7 +232,10 @@ impl Sender {
             Err(error) if error.kind == ErrorKind::ProducerFenced => MarkerOutcome::Done,
             Err(error) if error.kind == ErrorKind::NotCoordinator => MarkerOutcome::Fenced,
             Err(error) => {
-                tracing::debug!(partition = %partition.id, %error, "a marker is not written yet");
+                tracing::debug!(
+                    partition = %partition.id, %error,
+                    "could not write a transaction marker yet"
+                );
                 MarkerOutcome::Again
             }
         }

@@ -156,7 +156,8 @@ impl Transactions {
         let subject = subject(id);
         if self.led.never_made().await {
             let text = format!(
-                "no transactional id is known, and so is {:?} not; nothing was changed; open the session again",
+                "transactional id {:?} is unknown; nothing was changed; call InitTransactions \
+                 again",
                 id.as_str()
             );
             let error = Error::new(ErrorKind::UnknownProducer, text);
@@ -260,7 +261,8 @@ impl Transactions {
         )
     }
 
-    /// Registers partitions, and that of a group, for a producer that keeps its epoch; this node must be the coordinator.
+    /// Registers partitions, and that of a group, for a producer that keeps its epoch; this node must be the
+    /// coordinator.
     pub(crate) async fn add(&self, request: api::AddToTransaction) -> Result<()> {
         self.check_kept_epochs()?;
         let api::AddToTransaction {
@@ -425,7 +427,8 @@ impl Transactions {
         if home.leading() != epoch {
             // What was verified by a place in the log holds in one leadership.
             let text = format!(
-                "another leadership of group {:?} has begun meanwhile; nothing was committed; try again",
+                "the coordinator of group {:?} changed in the meantime; nothing was committed; try \
+                 again",
                 group.as_str()
             );
             return Err(Error::new(ErrorKind::CoordinatorLoading, text));
@@ -446,7 +449,7 @@ impl Transactions {
             wall_ms,
         };
         let varve_groups::Reply::Committed(results) = self.groups.call(input).await? else {
-            let text = "internal error: the group coordinator gave the answer of another call";
+            let text = "internal error: the group coordinator answered another call";
             return Err(Error::new(ErrorKind::StorageError, text));
         };
         let mut results = results.into_iter();
@@ -464,8 +467,8 @@ impl Transactions {
 enum Remembered {
     /// As long as the epoch of the producer: who asks with it can be answered by an old coordinator too.
     ForTheEpoch,
-    /// For one of several transactions of an epoch: a coordinator that was replaced and does not know it yet may take the
-    /// present one for one that is over. Its yes is to be confirmed.
+    /// For one of several transactions of an epoch: a coordinator that was replaced and does not know it yet may take
+    /// the present one for one that is over. Its yes is to be confirmed.
     ForOneTransaction,
 }
 
@@ -503,7 +506,7 @@ fn not_found(error: Error) -> Error {
     match error.kind {
         ErrorKind::UnknownProducer => Error {
             kind: ErrorKind::TransactionNotFound,
-            message: "no transactional id is known yet; nothing was changed".to_owned(),
+            message: "no transactional ids are known yet; nothing was changed".to_owned(),
             ..error
         },
         _ => error,
@@ -514,7 +517,7 @@ fn not_found(error: Error) -> Error {
 fn unexpected(reply: &Reply) -> Error {
     tracing::error!(
         ?reply,
-        "the transaction coordinator gave the answer of another call"
+        "internal error: the transaction coordinator answered another call"
     );
     Error::new(
         ErrorKind::StorageError,

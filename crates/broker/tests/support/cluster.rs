@@ -587,8 +587,8 @@ impl Nodes {
             .await;
     }
 
-    /// Waits until every replica that a partition is meant to have is in sync. How many that are may change meanwhile: what
-    /// was made while a node was away has none there, and the controller spreads them again.
+    /// Waits until every replica that a partition is meant to have is in sync. How many that are may change meanwhile:
+    /// what was made while a node was away has none there, and the controller spreads them again.
     pub async fn whole(&self, topic: &str, partition: i32) {
         let whole = |p: &varve_metadata::Partition| p.isr.len() == p.replicas.len();
         self.in_sync_as(topic, partition, "all replicas", whole)

@@ -268,8 +268,8 @@ pub async fn fetch_one(
         .result
 }
 
-/// Where a reader goes on, or `None` if that fetch has come to the end of what readers of that isolation see. One that is
-/// not there and has got nothing asks again, but not for ever: `idle` counts how often that was.
+/// Where a reader goes on, or `None` if that fetch has come to the end of what readers of that isolation see. One that
+/// is not there and has got nothing asks again, but not for ever: `idle` counts how often that was.
 pub async fn next_place(
     from: Offset,
     fetched: &Fetched,

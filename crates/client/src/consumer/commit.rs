@@ -97,7 +97,8 @@ impl Entry {
         }
         if metadata.len() > limits::COMMIT_METADATA_MAX_BYTES {
             return Err(ClientError::Config(format!(
-                "metadata of {} bytes for {} was not committed: at most {} bytes are kept",
+                "the metadata of {} bytes for {} is too long, so nothing was committed; at most {} \
+                 bytes are allowed",
                 metadata.len(),
                 self.partition,
                 limits::COMMIT_METADATA_MAX_BYTES

@@ -173,7 +173,8 @@ impl Core {
     pub fn committer(&self) -> Result<Committer, ClientError> {
         self.committer.clone().ok_or_else(|| {
             ClientError::Config(
-                "this consumer has no group: nothing was committed; open it in a group".to_owned(),
+                "this consumer has no group, so nothing was committed; open it in a group"
+                    .to_owned(),
             )
         })
     }
@@ -221,7 +222,7 @@ impl Core {
 
     fn warn(&self, error: &ClientError) {
         let group = self.committer.as_ref().map(|c| c.group.as_str());
-        tracing::warn!(group, %error, "offsets were not committed");
+        tracing::warn!(group, %error, "could not commit offsets");
     }
 
     /// As [`Core::poll_commit`], for a commit that nobody asked for.

@@ -190,7 +190,7 @@ impl<B: Broker + Operations> Admin<B> {
     ) -> Result<v1::FinalizeFeaturesResponse, Error> {
         let level = request.level.map(|level| {
             let bad = || {
-                let why = format!("level is 1 to {}; found {level}", u16::MAX);
+                let why = format!("level must be 1 to {}; found {level}", u16::MAX);
                 Error::invalid("level", why)
             };
             u16::try_from(level).ok().filter(|l| *l > 0).ok_or_else(bad)

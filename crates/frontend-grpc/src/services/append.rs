@@ -76,15 +76,20 @@ pub async fn admit<B: Broker>(
 ) -> Result<B::Receipt, Error> {
     let (topic, partition) = (request.topic.clone(), request.partition);
     let taken = shared.broker.produce(&ctx.broker, request);
-    tokio::time::timeout_at(until.into(), taken).await.unwrap_or_else(|_| {
-        Err(Error::new(
-            ErrorKind::Throttled,
-            format!("the broker had no room for the records of {topic}-{partition} in time; nothing was appended"),
-        )
-        .with("topic", &topic)
-        .with("partition", partition)
-        .after(Duration::from_millis(100)))
-    })
+    tokio::time::timeout_at(until.into(), taken)
+        .await
+        .unwrap_or_else(|_| {
+            Err(Error::new(
+                ErrorKind::Throttled,
+                format!(
+                    "the broker had no room for the records of {topic}:{partition} in time; \
+                     nothing was appended; try again"
+                ),
+            )
+            .with("topic", &topic)
+            .with("partition", partition)
+            .after(Duration::from_millis(100)))
+        })
 }
 
 /// The error about an append that was accepted and whose outcome is not known in time.
@@ -93,7 +98,8 @@ pub fn commit_timeout(partition: PartitionId, waited: Duration) -> Error {
     Error::new(
         ErrorKind::CommitTimeout,
         format!(
-            "the append to partition {partition} was not acknowledged within {} ms: it may or may not be in the log; repeat it only with a producer session",
+            "the append to partition {partition} was not acknowledged within {} ms: the records \
+             may or may not be in the log; repeat it only with a producer session",
             waited.as_millis()
         ),
     )
@@ -125,7 +131,7 @@ pub async fn receipt<B: Broker>(
 pub fn expired() -> Error {
     Error::new(
         ErrorKind::CommitTimeout,
-        "the deadline of the call had passed when it arrived; nothing was appended",
+        "the deadline of the call had passed before it arrived; nothing was appended",
     )
     .with("appended", false)
 }

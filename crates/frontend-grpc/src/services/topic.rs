@@ -105,7 +105,7 @@ impl<B: Broker> Topics<B> {
             let name = crate::status::truncate(name, 128);
             return Err(Error::new(
                 ErrorKind::InvalidConfig,
-                format!("there is no topic config {name:?}; leave names empty to list all"),
+                format!("topic config {name:?} does not exist; leave names empty to list all"),
             )
             .with("config", name));
         }

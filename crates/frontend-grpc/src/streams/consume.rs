@@ -79,7 +79,7 @@ fn joining(first: Option<v1::ConsumeRequest>) -> Result<Join, Error> {
         Some(C::Join(join)) => Join::read(&join),
         _ => Err(Error::invalid(
             "join",
-            "the first command of Consume is join",
+            "the first command of Consume must be join",
         )),
     }
 }
@@ -460,10 +460,10 @@ impl<B: Broker> Consume<B> {
         match message.command.ok_or_else(|| missing("command"))? {
             C::Join(_) => Err(Error::invalid(
                 "join",
-                "join is the first command of a stream, and only that",
+                "join must be the first command of a stream, and is sent only once",
             )),
             C::Credit(credit) if credit.bytes <= 0 => {
-                let text = format!("credit is > 0 bytes; found {}", credit.bytes);
+                let text = format!("credit must be more than 0 bytes; found {}", credit.bytes);
                 Err(Error::invalid("credit.bytes", text))
             }
             C::Credit(credit) => {

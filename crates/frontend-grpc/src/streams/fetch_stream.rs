@@ -59,7 +59,7 @@ impl Settings {
                 .clamp(MESSAGE_MIN_BYTES, MESSAGE_MAX_BYTES),
             Err(_) => {
                 let text = format!(
-                    "max_message_bytes is not negative; found {}",
+                    "max_message_bytes must not be negative; found {}",
                     open.max_message_bytes
                 );
                 return Err(Error::invalid("max_message_bytes", text));
@@ -124,7 +124,7 @@ fn opening(first: Option<v1::FetchStreamRequest>) -> Result<Settings, Error> {
         Some(C::Open(open)) => Settings::read(&open),
         _ => Err(Error::invalid(
             "open",
-            "the first command of FetchStream is open",
+            "the first command of FetchStream must be open",
         )),
     }
 }
@@ -209,18 +209,19 @@ impl<B: Broker> FetchStream<B> {
         match message.command.ok_or_else(|| missing("command"))? {
             C::Open(_) => Err(Error::invalid(
                 "open",
-                "open is the first command of a stream, and only that",
+                "open must be the first command of a stream, and is sent only once",
             )),
             C::Add(add) => {
                 if self.reader.cursors().contains_key(&add.subscription_id) {
                     let text = format!(
-                        "subscription_id {} is in use on this stream",
+                        "subscription_id {} is already in use on this stream",
                         add.subscription_id
                     );
                     return Err(Error::invalid("add.subscription_id", text));
                 }
                 if self.reader.cursors().len() >= SUBSCRIPTIONS_MAX {
-                    let text = format!("a stream has at most {SUBSCRIPTIONS_MAX} subscriptions");
+                    let text =
+                        format!("a stream may have at most {SUBSCRIPTIONS_MAX} subscriptions");
                     return Err(Error::new(ErrorKind::FlowControl, text));
                 }
                 match spec(&add) {
@@ -233,7 +234,7 @@ impl<B: Broker> FetchStream<B> {
             C::Seek(seek) => self.seek(&seek).await,
             C::Credit(credit) => {
                 if credit.bytes <= 0 {
-                    let text = format!("credit is > 0 bytes; found {}", credit.bytes);
+                    let text = format!("credit must be more than 0 bytes; found {}", credit.bytes);
                     return Err(Error::invalid("credit.bytes", text));
                 }
                 // A subscription that is closed already needs none.
@@ -383,7 +384,7 @@ fn credit(field: &'static str, bytes: i64) -> Result<i64, Error> {
     if bytes < 0 {
         return Err(Error::invalid(
             field,
-            format!("{field} is not negative; found {bytes}"),
+            format!("{field} must not be negative; found {bytes}"),
         ));
     }
     Ok(bytes)

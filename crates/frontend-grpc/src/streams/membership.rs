@@ -64,7 +64,7 @@ impl Join {
             0 => None,
             n if n > 0 => Some(n),
             n => {
-                let text = format!("initial_credit_bytes is not negative; found {n}");
+                let text = format!("initial_credit_bytes must not be negative; found {n}");
                 return Err(Error::invalid("initial_credit_bytes", text));
             }
         };
@@ -74,7 +74,7 @@ impl Join {
             Duration::from_millis(limits::SESSION_TIMEOUT_MAX_MS),
         );
         if let Some(given) = session_timeout.filter(|t| *t < min || *t > max) {
-            let text = format!("session_timeout is {min:?} to {max:?}; found {given:?}");
+            let text = format!("session_timeout must be {min:?} to {max:?}; found {given:?}");
             return Err(Error::invalid("session_timeout", text));
         }
         let rebalance = duration("rebalance_timeout", join.rebalance_timeout.as_ref())?;

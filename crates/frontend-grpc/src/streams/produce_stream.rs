@@ -138,7 +138,8 @@ impl<B: Broker> ProduceStream<B> {
             return Err(Error::new(
                 ErrorKind::FlowControl,
                 format!(
-                    "{} requests of {} bytes are in flight on this stream; it allows {} and {}: the stream ends, requests without an answer may have been appended",
+                    "{} requests with {} bytes are in flight on this stream, which allows {} and \
+                     {}: the stream ends, and requests without an answer may have been appended",
                     self.requests,
                     self.bytes,
                     limits::STREAM_MAX_IN_FLIGHT_REQUESTS,

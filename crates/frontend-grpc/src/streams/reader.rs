@@ -710,7 +710,8 @@ fn too_large(partition: &TopicPartition, chunk: &Chunk, max: usize) -> Error {
     Error::new(
         kind,
         format!(
-            "the next {what} of {partition} has {} bytes, more than the {max} bytes of max_message_bytes; open a stream with a larger one",
+            "the next {what} of {partition} has {} bytes, more than the {max} bytes of \
+             max_message_bytes; open a stream with a larger limit",
             chunk.payload_bytes
         ),
     )
@@ -760,6 +761,6 @@ pub fn out_of_range(partition: &TopicPartition, at: Offset, found: &OffsetFound)
 pub fn no_answer(partition: &TopicPartition) -> Error {
     Error::new(
         ErrorKind::LeaderNotAvailable,
-        format!("nobody answered for {partition}; nothing was changed, try again"),
+        format!("no node answered for {partition}; nothing was changed; try again"),
     )
 }

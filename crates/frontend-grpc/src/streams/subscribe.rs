@@ -68,7 +68,10 @@ pub fn plan(request: &v1::SubscribeRequest) -> Result<Plan, Error> {
         Ok(0) => u64::MAX,
         Ok(n) => n,
         Err(_) => {
-            let text = format!("max_records is not negative; found {}", request.max_records);
+            let text = format!(
+                "max_records must not be negative; found {}",
+                request.max_records
+            );
             return Err(Error::invalid("max_records", text));
         }
     };
@@ -104,7 +107,7 @@ fn ending(end: Option<&v1::EndPosition>) -> Result<Ending, Error> {
         Some(P::CurrentEnd(true)) => Ok(Ending::CurrentEnd),
         Some(P::CurrentEnd(false)) => Err(Error::invalid(
             "end.current_end",
-            "current_end must be true where it is set",
+            "if current_end is set, it must be true",
         )),
     }
 }

@@ -68,7 +68,8 @@ pub const fn to_state(state: NodeState) -> v1::NodeState {
 pub fn node(field: &'static str, value: Option<i32>) -> Result<NodeId, Error> {
     let value = value.ok_or_else(|| missing(field))?;
     if value < 0 {
-        let text = format!("a node id is not negative; {field} is {value}; nothing was changed");
+        let text =
+            format!("{field} is {value}, but a node id must not be negative; nothing was changed");
         return Err(Error::invalid(field, text));
     }
     Ok(NodeId(value))
@@ -89,8 +90,8 @@ pub fn reassignment(item: &v1::Reassignment) -> Result<(TopicPartition, Target),
         }
         _ => {
             let text = format!(
-                "partition {id}: node_ids say how many replicas there are; leave replica_count out; nothing was \
-                 changed"
+                "partition {id}: node_ids already give the number of replicas; leave replica_count \
+                 out; nothing was changed"
             );
             return Err(Error::invalid("replica_count", text));
         }

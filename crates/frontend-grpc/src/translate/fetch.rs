@@ -126,14 +126,17 @@ pub fn fetch(request: &v1::FetchRequest, max_fetch_bytes: usize) -> Result<Fetch
             .min(max_fetch_bytes)),
         Err(_) => Err(Error::invalid(
             field,
-            format!("{field} is not negative; found {raw}"),
+            format!("{field} must not be negative; found {raw}"),
         )),
     };
     let max_records = match u64::try_from(request.max_records) {
         Ok(0) => FETCH_DEFAULT_RECORDS,
         Ok(n) => n.min(FETCH_MAX_RECORDS),
         Err(_) => {
-            let text = format!("max_records is not negative; found {}", request.max_records);
+            let text = format!(
+                "max_records must not be negative; found {}",
+                request.max_records
+            );
             return Err(Error::invalid("max_records", text));
         }
     };

@@ -24,7 +24,7 @@ pub fn heartbeat(request: &v1::HeartbeatRequest) -> Result<Heartbeat, Error> {
     let joining = request.member_epoch == 0 && !request.leave;
     if request.member_epoch < 0 {
         let text = format!(
-            "member_epoch is not negative; found {}",
+            "member_epoch must not be negative; found {}",
             request.member_epoch
         );
         return Err(Error::invalid("member_epoch", text));
@@ -69,7 +69,7 @@ pub fn subscription(
     assignor: &str,
 ) -> Result<Subscription, Error> {
     if topics.is_empty() && topic_pattern.is_empty() {
-        let text = format!("{field} names at least one topic or a topic_pattern");
+        let text = format!("{field} must name at least one topic or a topic_pattern");
         return Err(Error::invalid(field, text));
     }
     at_most(field, topics.len(), SUBSCRIPTION_MAX_TOPICS)?;
@@ -79,7 +79,7 @@ pub fn subscription(
     if !matches!(assignor, "" | "uniform" | "range") {
         return Err(Error::invalid(
             "assignor",
-            "assignor is \"uniform\", \"range\" or empty",
+            "assignor must be \"uniform\", \"range\" or empty",
         ));
     }
     Ok(Subscription {
@@ -111,7 +111,7 @@ pub fn instance(text: &str) -> Result<Option<String>, Error> {
 pub fn bounded(field: &'static str, text: &str) -> Result<String, Error> {
     if text.len() > limits::NAME_MAX_BYTES {
         let text = format!(
-            "{field} has at most {} bytes; found {}",
+            "{field} may have at most {} bytes; found {}",
             limits::NAME_MAX_BYTES,
             text.len()
         );
@@ -143,7 +143,7 @@ pub fn to_heartbeat(reply: &HeartbeatReply) -> v1::HeartbeatResponse {
 pub fn commit(request: &v1::CommitOffsetsRequest) -> Result<CommitOffsets, Error> {
     if request.member_epoch < 0 {
         let text = format!(
-            "member_epoch is not negative; found {}",
+            "member_epoch must not be negative; found {}",
             request.member_epoch
         );
         return Err(Error::invalid("member_epoch", text));
@@ -175,7 +175,7 @@ pub fn commits(offsets: &[v1::PartitionCommit]) -> Result<Vec<OffsetCommit>, Err
             let found = commit.metadata.len();
             if found > limits::COMMIT_METADATA_MAX_BYTES {
                 let max = limits::COMMIT_METADATA_MAX_BYTES;
-                let text = format!("commit metadata has at most {max} bytes; found {found}");
+                let text = format!("commit metadata may have at most {max} bytes; found {found}");
                 return Err(Error::invalid("offsets.metadata", text));
             }
             let tp = commit.topic_partition.as_ref();

@@ -37,9 +37,7 @@ pub fn writable_topic(field: &'static str, name: &str) -> Result<TopicName, Erro
     if topic.is_internal() {
         return Err(Error::new(
             ErrorKind::PolicyViolation,
-            format!(
-                "topic {topic} is the server's own: clients may only read it; nothing was changed"
-            ),
+            format!("topic {topic} is internal: clients may only read it; nothing was changed"),
         )
         .with("topic", topic));
     }
@@ -177,7 +175,7 @@ pub fn offset(field: &'static str, value: i64) -> Result<Offset, Error> {
     Offset::new(value).ok_or_else(|| {
         Error::invalid(
             field,
-            format!("an offset is not negative; {field} is {value}"),
+            format!("{field} is {value}, but an offset must not be negative"),
         )
     })
 }
@@ -195,7 +193,7 @@ pub fn leader_epoch(field: &'static str, value: Option<i64>) -> Result<Option<Le
                 .ok_or_else(|| {
                     Error::invalid(
                         field,
-                        format!("a leader epoch is 0 to 2147483647; {field} is {raw}"),
+                        format!("{field} is {raw}, but a leader epoch must be 0 to 2147483647"),
                     )
                 })
         })
@@ -222,7 +220,7 @@ pub fn duration(
         _ => Err(Error::invalid(
             field,
             format!(
-                "{field} is a span of time >= 0; found {} s {} ns",
+                "{field} must be a duration of 0 or more; found {} s {} ns",
                 value.seconds, value.nanos
             ),
         )),
@@ -264,7 +262,7 @@ pub fn start(
         Some(P::Last(n)) => Position::Last(u64::try_from(n).map_err(|_| {
             Error::invalid(
                 field,
-                format!("{field}.last is a number of records >= 0; found {n}"),
+                format!("{field}.last must be a number of records, 0 or more; found {n}"),
             )
         })?),
         Some(P::Anchor(raw)) => match v1::StartAnchor::try_from(raw) {
@@ -290,7 +288,7 @@ pub fn start_without_group(
         Some(Start::At(position)) => Ok(position),
         Some(Start::Committed) => Err(Error::invalid(
             field,
-            format!("{field}: START_ANCHOR_COMMITTED needs a group; this call names none"),
+            format!("{field}: START_ANCHOR_COMMITTED needs a group, but this call names none"),
         )),
     }
 }
@@ -305,7 +303,7 @@ pub fn page_size(requested: i32, default: usize, max: usize) -> Result<usize, Er
         Ok(n) => Ok(n.min(max)),
         Err(_) => Err(Error::invalid(
             "page_size",
-            format!("page_size is not negative; found {requested}"),
+            format!("page_size must not be negative; found {requested}"),
         )),
     }
 }
@@ -348,7 +346,7 @@ fn read_token(token: &str) -> Result<Option<String>, Error> {
     let bad = || {
         Error::invalid(
             "page_token",
-            "page_token is not one that this server gave; start again with an empty one",
+            "page_token is not one that this server issued; start again with an empty one",
         )
     };
     let digits = token
@@ -385,7 +383,7 @@ pub fn pattern(field: &'static str, text: &str) -> Result<regex::Regex, Error> {
         return Err(Error::invalid(
             field,
             format!(
-                "{field} has at most {TEXT_MAX_BYTES} bytes; found {}",
+                "{field} may have at most {TEXT_MAX_BYTES} bytes; found {}",
                 text.len()
             ),
         ));
@@ -395,7 +393,7 @@ pub fn pattern(field: &'static str, text: &str) -> Result<regex::Regex, Error> {
         .dfa_size_limit(256 * 1024)
         .nest_limit(50)
         .build()
-        .map_err(|e| Error::invalid(field, format!("{field} is not a usable RE2 pattern: {e}")))
+        .map_err(|e| Error::invalid(field, format!("{field} is not a valid RE2 pattern: {e}")))
 }
 
 /// The error for a batch that cannot be read.
@@ -407,7 +405,7 @@ pub fn corrupt_log(
 ) -> Error {
     Error::new(
         ErrorKind::CorruptLog,
-        format!("a stored batch of {topic}-{partition} cannot be read: {why}"),
+        format!("a stored batch of {topic}:{partition} cannot be read: {why}"),
     )
     .with("topic", topic)
     .with("partition", partition)

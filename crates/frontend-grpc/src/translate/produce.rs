@@ -51,7 +51,7 @@ pub fn head(request: &v1::ProduceRequest) -> Result<Head, Error> {
         (true, true) => {
             return Err(Error::invalid(
                 "batch",
-                "exactly one of records and batch is set; both are: nothing was appended",
+                "exactly one of records and batch must be set, but both are; nothing was appended",
             ));
         }
         _ => {}
@@ -60,7 +60,8 @@ pub fn head(request: &v1::ProduceRequest) -> Result<Head, Error> {
         return Err(Error::new(
             ErrorKind::BatchTooLarge,
             format!(
-                "the request has {} records; at most {} are allowed in simple form: nothing was appended",
+                "the request has {} records; at most {} are allowed in the simple form; nothing \
+                 was appended",
                 request.records.len(),
                 limits::REQUEST_MAX_RECORDS
             ),
@@ -82,7 +83,7 @@ pub fn head(request: &v1::ProduceRequest) -> Result<Head, Error> {
     if request.batch.is_some() && request.session.is_some() {
         return Err(Error::invalid(
             "session",
-            "field session goes with records: an encoded batch has its producer in its own header",
+            "session is only for records: an encoded batch has its producer in its own header",
         ));
     }
     let acks = acks(request.acks)?;
@@ -109,13 +110,14 @@ fn transaction(request: &v1::ProduceRequest, acks: Acks) -> Result<Option<Transa
     if request.batch.is_none() && request.session.is_none() {
         return Err(Error::invalid(
             "session",
-            "field session is required with transactional_id: it is the one from InitTransactions; nothing was appended",
+            "transactional_id requires session: the one that InitTransactions returned; nothing \
+             was appended",
         ));
     }
     if acks != Acks::All {
         return Err(Error::invalid(
             "acks",
-            "records of a transaction are appended with ACKS_ALL; nothing was appended",
+            "records of a transaction must be appended with ACKS_ALL; nothing was appended",
         ));
     }
     Ok(Some(id))
@@ -134,7 +136,7 @@ fn session(session: &v1::ProducerSession) -> Result<(ProducerId, Sequence), Erro
     let bad = |what: String| Error::invalid("session", what);
     if session.producer_id < 1 {
         return Err(bad(format!(
-            "producer_id is > 0; found {}",
+            "producer_id must be more than 0; found {}",
             session.producer_id
         )));
     }
@@ -143,13 +145,13 @@ fn session(session: &v1::ProducerSession) -> Result<(ProducerId, Sequence), Erro
         .filter(|e| *e >= 0)
         .ok_or_else(|| {
             bad(format!(
-                "producer_epoch is 0 to 32767; found {}",
+                "producer_epoch must be 0 to 32767; found {}",
                 session.producer_epoch
             ))
         })?;
     let sequence = Sequence::new(session.base_sequence).ok_or_else(|| {
         bad(format!(
-            "base_sequence is >= 0; found {}",
+            "base_sequence must not be negative; found {}",
             session.base_sequence
         ))
     })?;
@@ -186,7 +188,8 @@ pub fn encoded(
         return Err(Error::invalid(
             "batch.format",
             format!(
-                "batch.format {} is not known; only 2 (a record batch of magic 2) is: nothing was appended",
+                "batch.format {} is not supported; only 2 (a record batch of magic 2) is; nothing \
+                 was appended",
                 batch.format
             ),
         )
@@ -203,7 +206,8 @@ pub fn encoded(
         return Err(Error::invalid(
             "transactional_id",
             format!(
-                "batch for {}-{partition}: it has no transactional bit, and the request names a transactional_id; set both or neither: nothing was appended",
+                "batch for {}:{partition}: the request names a transactional_id, but the batch has \
+                 no transactional bit; set both or neither; nothing was appended",
                 head.topic
             ),
         ));
@@ -337,7 +341,8 @@ fn build(
         return Err(Error::new(
             kind,
             format!(
-                "{what} {} bytes as one batch; max.message.bytes of topic {} is {}: nothing was appended",
+                "{what} {} bytes as one batch; max.message.bytes of topic {} is {}; nothing was \
+                 appended",
                 batch.size(),
                 head.topic,
                 view.max_message_bytes
@@ -366,7 +371,7 @@ fn check_record(view: &TopicView, index: i32, record: &v1::Record) -> Result<(),
         return Err(Error::new(
             ErrorKind::RecordTooLarge,
             format!(
-                "record {index} has {bytes} bytes; max.message.bytes is {}: nothing was appended",
+                "record {index} has {bytes} bytes; max.message.bytes is {}; nothing was appended",
                 view.max_message_bytes
             ),
         )
@@ -384,19 +389,19 @@ fn check_record(view: &TopicView, index: i32, record: &v1::Record) -> Result<(),
         let (found, max) = (record.headers.len(), limits::RECORD_MAX_HEADERS);
         return Err(invalid_record(
             index,
-            &format!("it has {found} headers, at most {max} are allowed"),
+            &format!("it has {found} headers; at most {max} are allowed"),
         ));
     }
     for header in &record.headers {
         let length = header.name.len();
         if !(1..=limits::HEADER_NAME_MAX_BYTES).contains(&length) {
             let max = limits::HEADER_NAME_MAX_BYTES;
-            let why = format!("a header name has 1 to {max} bytes, one has {length}");
+            let why = format!("a header name must have 1 to {max} bytes; one has {length}");
             return Err(invalid_record(index, &why));
         }
         if header.name.starts_with("varve-") {
             let name = truncate(&header.name, 64);
-            let why = format!("header {name:?}: names that start with \"varve-\" are the server's");
+            let why = format!("header {name:?}: names that start with \"varve-\" are reserved");
             return Err(invalid_record(index, &why));
         }
     }
@@ -417,7 +422,7 @@ fn refused(head: &Head, partition: PartitionId, error: &BatchError) -> Error {
     Error::new(
         error.kind(),
         format!(
-            "batch for {}-{partition}: {error}; nothing was appended",
+            "batch for {}:{partition}: {error}; nothing was appended",
             head.topic
         ),
     )

@@ -32,7 +32,8 @@ pub fn create(request: &v1::CreateTopicRequest) -> Result<CreateTopic, Error> {
         return Err(Error::invalid(
             "topic",
             format!(
-                "topic {topic} belongs to the server, as every name that begins with \"__varve\"; nothing was created"
+                "topic {topic} is reserved, as every name that begins with \"__varve\"; nothing \
+                 was created"
             ),
         ));
     }
@@ -77,7 +78,8 @@ fn partitioner(raw: i32) -> Result<(), Error> {
         Ok(v1::Partitioner::Unspecified | v1::Partitioner::Murmur2) => Ok(()),
         Ok(v1::Partitioner::Xxh3) => Err(Error::new(
             ErrorKind::UnsupportedFeature,
-            "partitioner PARTITIONER_XXH3 is not served by this version; use PARTITIONER_MURMUR2: nothing was created",
+            "this version does not support PARTITIONER_XXH3; use PARTITIONER_MURMUR2; nothing was \
+             created",
         )
         .with("feature", "PARTITIONER_XXH3")),
         Err(_) => Err(unknown_enum("partitioner", raw)),
@@ -91,7 +93,8 @@ fn labels(labels: &BTreeMap<String, String>) -> Result<(), Error> {
             return Err(Error::invalid(
                 "labels",
                 format!(
-                    "a label has a name of 1 to {LABEL_MAX_BYTES} bytes and a value of at most {LABEL_MAX_BYTES}"
+                    "a label needs a name of 1 to {LABEL_MAX_BYTES} bytes and a value of at most \
+                     {LABEL_MAX_BYTES}"
                 ),
             ));
         }
@@ -106,7 +109,7 @@ fn count(field: &'static str, value: i32, max: i32) -> Result<Option<i32>, Error
         n if (1..=max).contains(&n) => Ok(Some(n)),
         n => Err(Error::invalid(
             field,
-            format!("{field} is 1 to {max}, or 0 for the default; found {n}"),
+            format!("{field} must be 1 to {max}, or 0 for the default; found {n}"),
         )),
     }
 }
@@ -130,7 +133,7 @@ fn placement(entries: &[v1::ReplicaPlacement]) -> Result<BTreeMap<i32, Vec<NodeI
         let distinct: BTreeSet<_> = nodes.iter().collect();
         if nodes.is_empty() || nodes.iter().any(|n| n.0 < 0) || distinct.len() != nodes.len() {
             return Err(bad(format!(
-                "placement of partition {partition} needs node ids >= 0, each once"
+                "placement of partition {partition} needs node ids of 0 or more, each once"
             )));
         }
         if all.insert(partition, nodes).is_some() {
@@ -149,15 +152,15 @@ fn placed(
     let bad = |text: &str| Err(Error::invalid("placement", text));
     let found = i32::try_from(placement.len()).unwrap_or(i32::MAX);
     if !placement.keys().copied().eq(0..found) {
-        return bad("placement has one entry for each partition, counted from 0");
+        return bad("placement needs one entry for each partition, counted from 0");
     }
     let width = placement.values().next().map_or(0, Vec::len);
     if placement.values().any(|nodes| nodes.len() != width) {
-        return bad("placement has the same number of nodes for every partition");
+        return bad("placement needs the same number of nodes for every partition");
     }
     let width = i32::try_from(width).unwrap_or(i32::MAX);
     if partitions.is_some_and(|n| n != found) || replicas.is_some_and(|n| n != width) {
-        return bad("partition_count and replication_factor are 0 or match placement");
+        return bad("partition_count and replication_factor must be 0 or match placement");
     }
     Ok((Some(found), Some(width)))
 }
@@ -263,7 +266,7 @@ pub fn delete_records(request: &v1::DeleteRecordsRequest) -> Result<Vec<DeleteBe
                 Some(B::CurrentEnd(false)) => {
                     return Err(Error::invalid(
                         "deletes.current_end",
-                        "current_end must be true where it is set",
+                        "if current_end is set, it must be true",
                     ));
                 }
                 None => return Err(missing("deletes.before")),

@@ -27,13 +27,16 @@ const STATES_MAX: usize = 16;
 fn session(field: &'static str, raw: Option<&v1::TransactionSession>) -> Result<ProducerId, Error> {
     let raw = raw.ok_or_else(|| missing(field))?;
     if raw.producer_id < 0 {
-        let text = format!("{field}.producer_id is >= 0; found {}", raw.producer_id);
+        let text = format!(
+            "{field}.producer_id must not be negative; found {}",
+            raw.producer_id
+        );
         return Err(Error::invalid(field, text));
     }
     let epoch = i16::try_from(raw.producer_epoch).ok().filter(|e| *e >= 0);
     let Some(epoch) = epoch else {
         let found = raw.producer_epoch;
-        let text = format!("{field}.producer_epoch is 0 to 32767; found {found}");
+        let text = format!("{field}.producer_epoch must be 0 to 32767; found {found}");
         return Err(Error::invalid(field, text));
     };
     Ok(ProducerId {
@@ -55,7 +58,7 @@ pub fn init(request: &v1::InitTransactionsRequest) -> Result<InitTransactions, E
         Duration::from_millis(limits::TRANSACTION_TIMEOUT_MAX_MS),
     );
     if timeout < min || timeout > max {
-        let text = format!("{FIELD} is {min:?} to {max:?}; found {timeout:?}");
+        let text = format!("{FIELD} must be {min:?} to {max:?}; found {timeout:?}");
         return Err(Error::invalid(FIELD, text));
     }
     Ok(InitTransactions {
@@ -77,7 +80,7 @@ pub fn commit_offsets(
 ) -> Result<CommitTransactionOffsets, Error> {
     if request.member_epoch < 0 {
         let found = request.member_epoch;
-        let text = format!("member_epoch is not negative; found {found}");
+        let text = format!("member_epoch must not be negative; found {found}");
         return Err(Error::invalid("member_epoch", text));
     }
     Ok(CommitTransactionOffsets {

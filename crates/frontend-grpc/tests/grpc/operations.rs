@@ -193,7 +193,7 @@ async fn feature_levels_are_told_and_raised() {
         let status = a.finalize_features(raise(Some(bad), false)).await;
         let status = status.unwrap_err();
         assert_eq!(status.code(), Code::InvalidArgument, "{bad}");
-        assert!(status.message().contains("level is 1 to"), "{status}");
+        assert!(status.message().contains("level must be 1 to"), "{status}");
     }
     let status = a.finalize_features(raise(Some(3), false)).await;
     assert!(status.unwrap_err().message().contains("node 1 cannot"));

@@ -1,5 +1,5 @@
-//! Reading ahead over logs that change between the read and the question. Each offset is a batch of [`BATCH`] bytes, each
-//! of which is that offset.
+//! Reading ahead over logs that change between the read and the question. Each offset is a batch of [`BATCH`] bytes,
+//! each of which is that offset.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicUsize;

@@ -33,8 +33,8 @@ pub(super) async fn taken<B: Broker>(
     let old = message_set::is_message_set(&bytes);
     if old && version >= BATCHES_FROM {
         let text = format!(
-            "records of magic 0 and 1 are taken by versions 0 to 2 of Produce only, not by version {version}; nothing \
-             was appended"
+            "records of magic 0 and 1 are accepted by Produce versions 0 to 2 only, not by version \
+             {version}; nothing was appended"
         );
         return Err(Refused {
             code: ErrorCode::InvalidRecord,

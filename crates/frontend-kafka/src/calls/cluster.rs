@@ -215,7 +215,7 @@ async fn create_topic<B: Broker>(
             tracing::info!(
                 topic = name.as_str(),
                 partitions = info.partitions,
-                "a Kafka client asked about a topic, which was created"
+                "created a topic because a Kafka client requested its metadata"
             );
             Ok(info)
         }
@@ -303,7 +303,7 @@ pub(super) fn describe_cluster<B: Broker>(
     if request.endpoint_type != 1 {
         // Controllers are no nodes of their own here, and have no such listener.
         response.error_code = ErrorCode::MismatchedEndpointType.code();
-        let text = "this is a broker; ask for endpoints of brokers";
+        let text = "this is a broker; ask for broker endpoints";
         response.error_message = Some(Text::from_static(text));
         return response;
     }

@@ -1,7 +1,8 @@
-//! Committed offsets: written, by members, by transactions and by those without a group's membership; read, and removed.
+//! Committed offsets: written, by members, by transactions and by those without a group's membership; read, and
+//! removed.
 //!
-//! Invariant: a committed offset is a place in a log. Where a client commits the name of one (-1, -2), the place that the
-//! name means at that time is committed.
+//! Invariant: a committed offset is a place in a log. Where a client commits the name of one (-1, -2), the place that
+//! the name means at that time is committed.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -37,8 +38,8 @@ use crate::wire::generated::txn_offset_commit::{
 };
 use crate::wire::{ErrorCode, Text, Uuid};
 
-/// Names of places, which KafkaJS commits where its consumer has lost its own, and which `resetOffsets` of its admin client
-/// means.
+/// Names of places, which KafkaJS commits where its consumer has lost its own, and which `resetOffsets` of its admin
+/// client means.
 const LATEST: i64 = -1;
 const EARLIEST: i64 = -2;
 /// From this version on `OffsetCommit` and `OffsetFetch` name topics by their ids.

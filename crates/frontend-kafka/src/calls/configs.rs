@@ -95,7 +95,8 @@ pub(super) fn describe<B: Broker>(
 }
 
 fn unsupported(kind: i8) -> Error {
-    let text = format!("resources of type {kind} have no configs here; topics and brokers have");
+    let text =
+        format!("resources of type {kind} have no configs here; only topics and brokers have them");
     Error::invalid("resource_type", text)
 }
 
@@ -145,7 +146,8 @@ fn node<B: Broker>(
                 inherited: value.clone(),
                 value,
                 source: ConfigSource::Static,
-                description: "Set in the node's file; see its configuration.",
+                description: "Set in the node's configuration file or environment; cannot be \
+                    changed while the node runs.",
             });
         }
     }
@@ -197,7 +199,8 @@ async fn change<B: Broker>(
 ) -> Changed {
     let prepared = || -> Result<UpdateConfigs, Error> {
         if kind != TOPIC {
-            let text = "only configs of topics can be changed by this protocol; nodes have theirs in a file";
+            let text = "only topic configs can be changed with the Kafka protocol; change a node's \
+                settings in its configuration file";
             return Err(Error::invalid("resource_type", text));
         }
         Ok(UpdateConfigs {

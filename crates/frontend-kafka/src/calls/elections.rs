@@ -1,6 +1,6 @@
-//! Preferred leaders lead again. Each partition is answered for, and no other one is touched: one whose preferred leader
-//! leads already needs no election, which clients take for success. An election of replicas that may lack records is not
-//! to be had by this protocol; where one is asked for, partitions that are led need none.
+//! Preferred leaders lead again. Each partition is answered for, and no other one is touched: one whose preferred
+//! leader leads already needs no election, which clients take for success. An election of replicas that may lack
+//! records is not to be had by this protocol; where one is asked for, partitions that are led need none.
 
 use std::collections::{BTreeMap, BTreeSet};
 

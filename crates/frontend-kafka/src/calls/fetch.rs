@@ -25,7 +25,8 @@ use crate::wire::{ErrorCode, Text, Uuid};
 
 /// From this version on topics are given by their ids.
 const BY_ID_FROM: i16 = 13;
-/// From this version on the leader is named beside the error, and a reader is told where its log parts from the leader's.
+/// From this version on the leader is named beside the error, and a reader is told where its log parts from the
+/// leader's.
 const LEADER_FROM: i16 = 12;
 /// From this version on readers say in which rack they are.
 const RACK_FROM: i16 = 11;
@@ -284,8 +285,8 @@ fn parted<B: Broker>(
 ) -> Option<PartitionData> {
     let last = epoch(want.last_epoch).filter(|_| call.version() >= LEADER_FROM)?;
     let place = TopicPartition::new(topic.clone(), partition(number)?);
-    // Errors are told with the read: also that this node does not know yet of the leader which the reader knows, and then it
-    // cannot know where that one's log parts from its own either.
+    // Errors are told with the read: also that this node does not know yet of the leader which the reader knows, and
+    // then it cannot know where that one's log parts from its own either.
     let current = epoch(want.leader_epoch);
     let end = shared
         .broker

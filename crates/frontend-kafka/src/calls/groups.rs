@@ -271,7 +271,8 @@ pub(super) async fn describe_consumer<B: Broker>(
     for name in request.group_ids {
         let found = match group(shared, call, &name).await {
             Ok(found) if found.protocol == GroupProtocol::Classic || found.simple => {
-                let text = "it is no group of the consumer protocol: it has offsets only, or members of the classic protocol";
+                let text = "it is not a group of the consumer protocol: it has only offsets, or \
+                    members of the classic protocol";
                 Err((ErrorCode::GroupIdNotFound, Some(Text::from_static(text))))
             }
             found => found,
@@ -409,7 +410,7 @@ pub(super) async fn heartbeat<B: Broker>(
 
 fn refused<B: Broker>(shared: &Shared<B>, error: &Error) -> ConsumerGroupHeartbeatResponse {
     shared.count(error);
-    tracing::debug!(%error, "a heartbeat of a group's member was refused");
+    tracing::debug!(%error, "refused a heartbeat of a group member");
     ConsumerGroupHeartbeatResponse {
         error_code: group_code(error).code(),
         error_message: sentence(error),

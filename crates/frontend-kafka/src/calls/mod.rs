@@ -102,7 +102,7 @@ impl Call {
         match encode_response(self.prefix.correlation_id, self.version(), response) {
             Ok(frame) => Answer::Frame(frame, sent),
             Err(error) => {
-                tracing::error!(%error, "a Kafka response cannot be written; the connection is closed");
+                tracing::error!(%error, "cannot encode a Kafka response; closing the connection");
                 Answer::Close("response")
             }
         }
@@ -124,7 +124,10 @@ pub(crate) fn begin<B: Broker + ClassicGroups + Operations>(
     let call = Call::new(&header, peer);
     if !bulk::is_bounded(&request) {
         if shared.log_limit.allows() {
-            tracing::info!(%peer, api = key.name(), "a Kafka request names more than one may; its connection is closed");
+            tracing::info!(
+                %peer, api = key.name(),
+                "a Kafka request names more items than allowed; closing its connection"
+            );
         }
         return now(Answer::Close("too_much"));
     }
@@ -178,7 +181,7 @@ fn undecodable<B: Broker>(shared: &Shared<B>, peer: SocketAddr, error: &RequestE
         RequestError::UnknownApi(_) | RequestError::UnsupportedVersion(..) => "not_served",
     };
     if shared.log_limit.allows() {
-        tracing::info!(%peer, why = %error, "a Kafka request cannot be read; its connection is closed");
+        tracing::info!(%peer, why = %error, "cannot decode a Kafka request; closing its connection");
     }
     Answer::Close(reason)
 }
@@ -188,7 +191,10 @@ fn not_served<B: Broker>(shared: &Shared<B>, call: &Call, request: &Request) -> 
     let key = request.key();
     if shared.log_limit.allows() {
         let (api, version) = (key.name(), call.version());
-        tracing::info!(peer = ?call.ctx.peer, api, version, "a Kafka request of a version that is not announced");
+        tracing::info!(
+            peer = ?call.ctx.peer, api, version,
+            "a Kafka request has a version that the node does not announce"
+        );
     }
     match refuse(request, ErrorCode::UnsupportedVersion) {
         Some(response) => call.answer(shared, &response, Sent::default()),

@@ -232,7 +232,8 @@ async fn take<B: Broker>(
 
 fn no_room(topic: &TopicName, partition: PartitionId) -> Error {
     let text = format!(
-        "the broker had no room for the records of {topic}-{partition} in time; nothing was appended"
+        "the broker had no room for the records of {topic}:{partition} in time; nothing was \
+         appended; try again"
     );
     Error::new(ErrorKind::Throttled, text)
 }
@@ -418,7 +419,7 @@ async fn init_transactions<B: Broker>(
     let timeout = u64::try_from(request.transaction_timeout_ms).unwrap_or(0);
     let range = limits::TRANSACTION_TIMEOUT_MIN_MS..=limits::TRANSACTION_TIMEOUT_MAX_MS;
     if timeout == 0 || timeout > *range.end() {
-        let text = format!("a transaction's timeout is at most {} ms", range.end());
+        let text = format!("a transaction timeout may be at most {} ms", range.end());
         return Err(Error::invalid("timeout", text));
     }
     let keep = (request.producer_id >= 0).then_some(ProducerId {

@@ -59,7 +59,8 @@ async fn one<B: Broker + Operations>(
         return refused(number, ErrorCode::UnknownTopicOrPartition, None);
     };
     if *left == 0 {
-        let text = "the answer has so many producers already that this partition has no room; ask for fewer at once";
+        let text = "the response is full: the producers of this partition do not fit; ask for \
+            fewer partitions at once";
         let text = Text::from_static(text);
         return refused(number, ErrorCode::InvalidRequest, Some(text));
     }

@@ -117,7 +117,7 @@ fn because(code: ErrorCode, text: &'static str) -> Refusal {
 }
 
 fn unknown() -> Refusal {
-    let text = "there is no such partition; nothing was changed";
+    let text = "the partition does not exist; nothing was changed";
     because(ErrorCode::UnknownTopicOrPartition, text)
 }
 
@@ -191,7 +191,7 @@ fn wanted<B: Broker + Operations>(
     let most = usize::try_from(REPLICATION_FACTOR_MAX).unwrap_or(usize::MAX);
     if replicas.len() > most {
         let text = format!(
-            "a partition has at most {most} replicas; found {}; nothing was changed",
+            "a partition may have at most {most} replicas; found {}; nothing was changed",
             replicas.len()
         );
         return Err((ErrorCode::InvalidReplicaAssignment, Some(Text::from(text))));
@@ -201,7 +201,8 @@ fn wanted<B: Broker + Operations>(
             .of(&id)
             .is_some_and(|now| now.len() != replicas.len())
     {
-        let text = "the request does not allow another number of replicas; nothing was changed";
+        let text = "the request does not allow a change of the number of replicas; nothing was \
+            changed";
         return Err(because(ErrorCode::InvalidReplicationFactor, text));
     }
     let nodes = replicas.iter().copied().map(NodeId);

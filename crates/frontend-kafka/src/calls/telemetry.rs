@@ -1,5 +1,5 @@
-//! Metrics of clients (KIP-714): a client is told its id, and that nothing of what it measures is wanted here. It asks again
-//! when the interval is over, and sends nothing.
+//! Metrics of clients (KIP-714): a client is told its id, and that nothing of what it measures is wanted here. It asks
+//! again when the interval is over, and sends nothing.
 //!
 //! Invariants: what a client sends all the same is dropped; nothing of it is decompressed or kept.
 
@@ -13,7 +13,8 @@ use crate::wire::{ErrorCode, Uuid};
 const SUBSCRIPTION: i32 = 1;
 /// How long a client takes that for granted: what Kafka says where nothing is wanted.
 const INTERVAL_MS: i32 = 300_000;
-// librdkafka counts it in microseconds of 32 bits. What is more than that lies in the past there: it would ask without end.
+// librdkafka counts it in microseconds of 32 bits. What is more than that lies in the past there: it would ask without
+// end.
 const _: () = assert!(INTERVAL_MS <= i32::MAX / 1000);
 /// Most bytes of a push.
 const PUSH_MAX_BYTES: usize = 1024 * 1024;

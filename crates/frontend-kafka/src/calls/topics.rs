@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use varve_broker_api::{
     AddPartitions, Before, Broker, CreateTopic, DeleteBefore, Error, TopicInfo,
 };
+use varve_types::text::counted;
 use varve_types::{ErrorKind, NodeId, Offset, PartitionId, TopicId, TopicName, TopicPartition};
 
 use super::Call;
@@ -63,7 +64,7 @@ pub(super) async fn create<B: Broker>(
             topics.push(CreatableTopicResult {
                 name: topic.name,
                 error_code: ErrorCode::InvalidRequest.code(),
-                error_message: Some(Text::from_static("the topic is named twice in one request")),
+                error_message: Some(Text::from_static("the request names the topic twice")),
                 ..CreatableTopicResult::default()
             });
             continue;
@@ -145,23 +146,29 @@ fn creation<B: Broker>(
     let mut placement = BTreeMap::new();
     for given in &topic.assignments {
         if given.broker_ids.is_empty() {
-            let text = format!("partition {} is placed nowhere", given.partition_index);
+            let text = format!(
+                "the placement leaves out partition {}",
+                given.partition_index
+            );
             return Err(Error::invalid("placement", text));
         }
         let nodes = given.broker_ids.iter().copied().map(NodeId).collect();
         if placement.insert(given.partition_index, nodes).is_some() {
-            let text = format!("partition {} is placed twice", given.partition_index);
+            let text = format!(
+                "the placement names partition {} twice",
+                given.partition_index
+            );
             return Err(Error::invalid("placement", text));
         }
     }
     let given = !placement.is_empty();
     if given && (topic.num_partitions != -1 || topic.replication_factor != -1) {
-        let text = "a topic is given either numbers or a placement of its replicas";
+        let text = "a topic needs either numbers or a placement of its replicas, not both";
         return Err(Error::invalid("request", text));
     }
     let number = |value: i32, field| match value {
         -1 => Ok(None),
-        value if value < 1 => Err(Error::invalid(field, format!("{field} is at least 1"))),
+        value if value < 1 => Err(Error::invalid(field, format!("{field} must be at least 1"))),
         value => Ok(Some(value)),
     };
     let mut partitions = number(topic.num_partitions, "partitions")?;
@@ -198,8 +205,8 @@ fn lowered<B: Broker>(shared: &Shared<B>, name: &TopicName, wanted: Option<i32>)
                 topic = name.as_str(),
                 wanted = replicas,
                 made = nodes,
-                "a Kafka client wants more replicas than there are nodes; fewer are made, since this node is for \
-                 development"
+                "a Kafka client asked for more replicas than there are nodes; the topic gets \
+                 fewer, since this node is for development"
             );
             Some(nodes)
         }
@@ -312,8 +319,9 @@ fn growth<B: Broker>(
     let now = all.get(name.as_str()).ok_or_else(unknown)?.partitions;
     if topic.count <= now {
         let text = format!(
-            "topic {:?} has {now} partitions already, and can only get more; nothing was changed",
-            name.as_str()
+            "topic {:?} already has {}, and the number can only grow; nothing was changed",
+            name.as_str(),
+            counted(now, "partition")
         );
         return Err(Error::invalid("partitions", text));
     }

@@ -1,5 +1,6 @@
-//! Transactions of both kinds. Of the second (KIP-890) partitions are registered by their leaders, with the first batch, and
-//! every transaction has an epoch of its own; of the first (KIP-98) the producer registers them and keeps its epoch.
+//! Transactions of both kinds. Of the second (KIP-890) partitions are registered by their leaders, with the first
+//! batch, and every transaction has an epoch of its own; of the first (KIP-98) the producer registers them and keeps
+//! its epoch.
 //!
 //! Invariant: which kind a call is of is told by its version and by nothing else.
 
@@ -57,9 +58,9 @@ fn transaction_code(error: &Error) -> ErrorCode {
     }
 }
 
-/// The code of an error about a producer's own transaction, as far as its version has it. That it was aborted without the
-/// producer's doing is the end of the session, as in Kafka: Java's client would hear of any other code for ever, since it asks for
-/// the abort of what it cannot commit.
+/// The code of an error about a producer's own transaction, as far as its version has it. That it was aborted without
+/// the producer's doing is the end of the session, as in Kafka: Java's client would hear of any other code for ever,
+/// since it asks for the abort of what it cannot commit.
 fn producers_code(call: &Call, producer: ProducerId, error: &Error) -> ErrorCode {
     let over = match call.version() {
         FENCED_FROM.. => ErrorCode::ProducerFenced,

@@ -1,12 +1,12 @@
 //! One connection: requests in, answers out in the same order.
 //!
 //! Appends follow each other without waiting for the answers before them, up to [`PIPELINE`]; they reach the broker in
-//! their order. Any other request begins when those before it are answered, as clients of this protocol expect. One that
-//! waits for other clients (a join is held until the whole group has joined) is given up when its own client is gone;
-//! every other one that has arrived is carried out, whether or not somebody waits for its answer.
+//! their order. Any other request begins when those before it are answered, as clients of this protocol expect. One
+//! that waits for other clients (a join is held until the whole group has joined) is given up when its own client is
+//! gone; every other one that has arrived is carried out, whether or not somebody waits for its answer.
 //!
-//! Invariants: one task; at most [`PIPELINE`] requests are held, each within the server's budget of bytes; a client that
-//! does not read its answers loses the connection after [`WRITE_STALL`].
+//! Invariants: one task; at most [`PIPELINE`] requests are held, each within the server's budget of bytes; a client
+//! that does not read its answers loses the connection after [`WRITE_STALL`].
 
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
@@ -252,9 +252,9 @@ impl<B: Broker + ClassicGroups + Operations> Connection<B> {
         if matches!(ended, Ended::Frame(_) | Ended::Slow(_) | Ended::Busy(_))
             && self.shared.log_limit.allows()
         {
-            tracing::info!(peer = %self.peer, why, "a Kafka connection is closed");
+            tracing::info!(peer = %self.peer, why, "closing a Kafka connection");
         } else {
-            tracing::debug!(peer = %self.peer, why, "a Kafka connection is closed");
+            tracing::debug!(peer = %self.peer, why, "closing a Kafka connection");
         }
     }
 }
@@ -278,7 +278,12 @@ async fn send_and_read(
 /// Sends the parts of an answer one after the other.
 async fn send(stream: &mut (impl AsyncWrite + Unpin), parts: Vec<Bytes>) -> io::Result<()> {
     let mut parts = std::collections::VecDeque::from(parts);
-    let stalled = |_| io::Error::new(io::ErrorKind::TimedOut, "the client does not read");
+    let stalled = |_| {
+        io::Error::new(
+            io::ErrorKind::TimedOut,
+            "the client does not read its responses",
+        )
+    };
     while !parts.is_empty() {
         let slices: Vec<IoSlice<'_>> = parts
             .iter()

@@ -41,13 +41,13 @@ pub enum Ended {
     #[error("the client closed the connection")]
     Closed,
     /// The client closed it within a frame.
-    #[error("the client closed the connection within a request")]
+    #[error("the client closed the connection in the middle of a request")]
     CutOff,
     /// Nothing came for too long.
-    #[error("nothing came for {0:?}")]
+    #[error("the client sent nothing for {0:?}")]
     Idle(Duration),
     /// A frame had begun and did not end.
-    #[error("a request had begun and was not complete after {0:?}")]
+    #[error("a request was still incomplete after {0:?}")]
     Slow(Duration),
     /// The server had no memory for a frame for too long.
     #[error("there was no room for a request within {0:?}; it was not read")]

@@ -81,7 +81,7 @@ impl Metrics {
         );
         registry.register(
             "kafka_errors",
-            "Errors of the broker that were sent to Kafka clients, by reason",
+            "Errors sent to Kafka clients, by reason",
             self.errors.clone(),
         );
         registry.register(
@@ -91,12 +91,12 @@ impl Metrics {
         );
         registry.register(
             "kafka_connections_refused",
-            "Kafka connections closed at once because the limit of open connections was reached",
+            "Kafka connections refused because the limit of open connections was reached",
             self.refused.clone(),
         );
         registry.register(
             "kafka_connections_closed",
-            "Kafka connections that the server closed, by reason",
+            "Kafka connections closed by the server, by reason",
             self.closed.clone(),
         );
         registry.register(
@@ -106,7 +106,7 @@ impl Metrics {
         );
         registry.register(
             "kafka_read_ahead_bytes",
-            "Bytes read before a Kafka consumer asked for them, by whether it did",
+            "Bytes read ahead for Kafka consumers, by whether they were fetched later",
             self.read_ahead.clone(),
         );
     }

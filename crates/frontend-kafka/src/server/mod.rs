@@ -83,7 +83,7 @@ impl Default for Options {
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
     /// The address that clients are told cannot be one.
-    #[error("{0:?} cannot be told to Kafka clients: it is not HOST:PORT")]
+    #[error("{0:?} cannot be announced to Kafka clients: it is not HOST:PORT")]
     Advertised(String),
 }
 
@@ -190,7 +190,7 @@ impl<B: Broker + ClassicGroups + Operations> Server<B> {
             let (stream, peer) = match listener.accept().await {
                 Ok(accepted) => accepted,
                 Err(error) => {
-                    tracing::warn!(%error, "accept failed; trying again");
+                    tracing::warn!(%error, "could not accept a Kafka connection; trying again");
                     tokio::time::sleep(ACCEPT_RETRY).await;
                     continue;
                 }
@@ -204,7 +204,7 @@ impl<B: Broker + ClassicGroups + Operations> Server<B> {
             }
             // Without this a small answer waits for the peer's delayed ACK.
             if let Err(error) = stream.set_nodelay() {
-                tracing::debug!(%peer, %error, "connection lost before it was set up");
+                tracing::debug!(%peer, %error, "the connection was lost before it was set up");
                 continue;
             }
             let open = shared.metrics.connection();

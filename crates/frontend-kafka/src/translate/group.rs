@@ -31,7 +31,8 @@ pub fn protocol_type(classic: Option<&ClassicGroup>, simple: bool) -> Text {
     }
 }
 
-/// The protocol of a group as clients show it. One that never had members (`simple`) is a classic group without a protocol.
+/// The protocol of a group as clients show it. One that never had members (`simple`) is a classic group without a
+/// protocol.
 #[must_use]
 pub const fn kind(protocol: GroupProtocol, simple: bool) -> &'static str {
     match protocol {

@@ -85,7 +85,7 @@ pub fn sentence(error: &Error) -> Option<Text> {
 pub fn unknown_topic(name: &str) -> Error {
     Error::new(
         ErrorKind::TopicNotFound,
-        format!("there is no topic {name:?}"),
+        format!("topic {name:?} does not exist"),
     )
 }
 

@@ -1,7 +1,7 @@
 //! Names of groups, transactional ids and ids of members. Clients of this protocol make them of any characters (ids of
 //! members of base64 with `+` and `/`, transactional ids of sentences), the broker takes those of names. What is a name
-//! stays as it is. Anything else begins with [`MARK`], and what is no letter, digit, hyphen or underscore in it is written as
-//! a dot and two hexadecimal digits.
+//! stays as it is. Anything else begins with [`MARK`], and what is no letter, digit, hyphen or underscore in it is
+//! written as a dot and two hexadecimal digits.
 //!
 //! Invariant: what was encoded is decoded to what it was, and two that differ stay different.
 

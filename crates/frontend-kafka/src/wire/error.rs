@@ -31,7 +31,7 @@ impl DecodeError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum DecodeFault {
     /// The frame ends inside the field.
-    #[error("{needed} bytes are needed and {left} are left")]
+    #[error("it needs {needed} bytes, but {left} are left")]
     CutOff {
         /// Bytes that the field takes.
         needed: usize,
@@ -42,7 +42,7 @@ pub enum DecodeFault {
     #[error("length {0} is negative")]
     NegativeLength(i64),
     /// More elements than can be there in the bytes that are left.
-    #[error("{count} elements of at least {least} bytes are announced and {left} bytes are left")]
+    #[error("{count} elements of at least {least} bytes are announced, but {left} bytes are left")]
     CountTooLarge {
         /// Elements announced.
         count: usize,
@@ -52,7 +52,7 @@ pub enum DecodeFault {
         left: usize,
     },
     /// The message would take more memory than a frame of its length may.
-    #[error("{wanted} bytes of memory are wanted and {left} are left for a frame of this length")]
+    #[error("it needs {wanted} bytes of memory, but {left} are left for a frame of this length")]
     Memory {
         /// Bytes that the array would take in memory.
         wanted: usize,
@@ -66,16 +66,16 @@ pub enum DecodeFault {
     #[error("the string is not UTF-8")]
     NotUtf8,
     /// A varint that does not fit 32 bits.
-    #[error("the varint does not fit 32 bits")]
+    #[error("the varint does not fit in 32 bits")]
     Varint,
     /// Tags that do not ascend: one is there twice, or they are out of order.
-    #[error("tag {tag} does not ascend")]
+    #[error("tag {tag} is not in ascending order")]
     TagOrder {
         /// The tag.
         tag: u32,
     },
     /// A tagged field that is shorter or longer than it said.
-    #[error("tag {tag} announced {announced} bytes and has {read}")]
+    #[error("tag {tag} announced {announced} bytes but has {read}")]
     TagLength {
         /// The tag.
         tag: u32,
@@ -119,13 +119,13 @@ impl EncodeError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum EncodeFault {
     /// The field has a value and this version does not have the field.
-    #[error("it is set and this version does not have it")]
+    #[error("it is set, but this version does not have it")]
     NotInVersion,
     /// Null where this version has no null.
     #[error("null is not allowed here in this version")]
     Null,
     /// Longer than its length can say.
-    #[error("{length} bytes or elements, and {most} are the most")]
+    #[error("it has {length} bytes or elements; the limit is {most}")]
     TooLong {
         /// Bytes or elements.
         length: usize,
@@ -133,7 +133,7 @@ pub enum EncodeFault {
         most: usize,
     },
     /// There is no such version.
-    #[error("there is no such version")]
+    #[error("this version does not exist")]
     NoSuchVersion,
 }
 

@@ -18,7 +18,7 @@ const GROWTH_MIN_BYTES: usize = 8 * 1024;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum FrameError {
     /// Longer than the listener takes.
-    #[error("a frame of {length} bytes is announced and {most} are the most")]
+    #[error("a frame of {length} bytes is announced; the limit is {most}")]
     TooLong {
         /// Bytes announced.
         length: usize,
@@ -26,7 +26,7 @@ pub enum FrameError {
         most: usize,
     },
     /// Shorter than what every request begins with, or negative.
-    #[error("a frame of {0} bytes is announced, too short for any request")]
+    #[error("a frame of {0} bytes is announced, which is too short for any request")]
     TooShort(i32),
 }
 

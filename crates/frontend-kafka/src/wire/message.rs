@@ -19,7 +19,7 @@ pub enum RequestError {
     #[error(transparent)]
     NoPrefix(DecodeError),
     /// An API without a table.
-    #[error("API key {} is not known", .0.api_key)]
+    #[error("API key {} is unknown", .0.api_key)]
     UnknownApi(Prefix),
     /// A version without a table. `ApiVersions` is answered in version 0 with the versions there are.
     #[error("{} has no version {}", .1.name(), .0.api_version)]
@@ -72,8 +72,8 @@ pub fn decode_request(frame: Bytes) -> Result<(RequestHeader, Request), RequestE
     let (header, body) = RequestHeader::read(frame, header_version).map_err(malformed)?;
     let mut reader = Reader::new(body, key.request_name(), version, key.is_flexible(version));
     let request = Request::read(key, &mut reader).map_err(malformed)?;
-    // What follows is ignored, as Kafka ignores it: librdkafka 2.16 ends the question for all topics, as of Metadata 9, with
-    // three bytes that belong to no field.
+    // What follows is ignored, as Kafka ignores it: librdkafka 2.16 ends the question for all topics, as of Metadata 9,
+    // with three bytes that belong to no field.
     Ok((header, request))
 }
 

@@ -117,7 +117,7 @@ fn counts_that_cannot_be_are_refused_before_memory_is_taken() {
     assert_eq!(
         many.to_string(),
         "MetadataRequest v0: field \"topics\" at byte 4: 2147483647 elements of at least 2 bytes \
-         are announced and 3 bytes are left"
+         are announced, but 3 bytes are left"
     );
     let negative = refused(key, 1, &[0x80, 0, 0, 0]);
     assert_eq!(

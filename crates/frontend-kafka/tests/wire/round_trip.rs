@@ -147,7 +147,7 @@ fn what_a_version_cannot_say_is_refused_and_not_left_out() {
     assert_eq!(refused.fault, EncodeFault::NotInVersion);
     assert_eq!(
         refused.to_string(),
-        "OffsetCommitRequest v6: field \"group_instance_id\": it is set and this version does not \
+        "OffsetCommitRequest v6: field \"group_instance_id\": it is set, but this version does not \
          have it"
     );
     let long = OffsetCommitRequest {

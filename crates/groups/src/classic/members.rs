@@ -291,7 +291,7 @@ impl Classic {
                 peer.alive(step.now);
                 let failure = Failure::new(
                     ErrorKind::ShuttingDown,
-                    "this node is shutting down; look for the coordinator of the group and join there",
+                    "this node is shutting down; find the group's new coordinator and join there",
                 );
                 step.answer(ticket, Reply::Failed(failure));
             }

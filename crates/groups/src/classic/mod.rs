@@ -121,32 +121,31 @@ impl ClassicError {
             Self::Failed(failure) => return failure,
             Self::UnknownMember => (
                 ErrorKind::UnknownMember,
-                "does not know the member; join anew",
+                "does not know the member; join again as a new member",
             ),
             Self::IllegalGeneration => (
                 ErrorKind::StaleMemberEpoch,
-                "is at another generation; join again",
+                "is in another generation; join again",
             ),
-            Self::RebalanceInProgress => (
-                ErrorKind::OperationInProgress,
-                "is being assigned anew; join again",
-            ),
+            Self::RebalanceInProgress => {
+                (ErrorKind::OperationInProgress, "is rebalancing; join again")
+            }
             Self::InconsistentProtocol => (
                 ErrorKind::GroupProtocolMismatch,
-                "speaks another protocol; use that, or wait until it has no members",
+                "uses another protocol; use that one, or wait until the group is empty",
             ),
             Self::MemberIdRequired(_) => (
                 ErrorKind::UnknownMember,
-                "expects the member to come back with the id it was given",
+                "expects the member to join again with the id that the group gave it",
             ),
             Self::FencedInstance => (
                 ErrorKind::FencedMemberEpoch,
-                "has another member under this instance id; stop this one",
+                "has fenced this member: another one uses its instance id; stop this one",
             ),
-            Self::GroupFull => (ErrorKind::GroupFull, "has as many members as it may"),
+            Self::GroupFull => (ErrorKind::GroupFull, "is full"),
             Self::InvalidSessionTimeout => (
                 ErrorKind::InvalidRequest,
-                "does not accept this session timeout; it is outside the limits",
+                "does not accept this session timeout, which is outside the limits",
             ),
         };
         Failure::new(kind, format!("group {group} {what}; nothing was changed"))

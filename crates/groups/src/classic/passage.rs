@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use varve_types::text::counted;
 use varve_types::{ErrorKind, MemberId, TopicPartition};
 
 use crate::classic::members::Peer;
@@ -49,13 +50,13 @@ impl Group {
         if !env.config.migration.upgrades() {
             let policy = env.config.migration;
             return Err(self.stays_classic(&format!(
-                "and group.consumer.migration.policy is {policy} here; join with that protocol, stop them \
-                 first, or change the policy"
+                "and group.consumer.migration.policy is {policy} here; join with that protocol, \
+                 stop those members first, or change the policy"
             )));
         }
         if classic.protocol_type != CONSUMER_PROTOCOL {
             return Err(self.stays_classic(&format!(
-                "for the protocol type {:?}, which is not {CONSUMER_PROTOCOL}; take another group",
+                "for the protocol type {:?}, which is not {CONSUMER_PROTOCOL}; use another group",
                 classic.protocol_type
             )));
         }
@@ -66,8 +67,8 @@ impl Group {
         }
         classic.converted(env).map(Some).map_err(|(id, error)| {
             self.stays_classic(&format!(
-                "and what member {id} says in it cannot be read: {error}; join with that protocol, or stop \
-                 that member first"
+                "and the subscription of member {id} in it cannot be read: {error}; join with that \
+                 protocol, or stop that member first"
             ))
         })
     }
@@ -76,9 +77,9 @@ impl Group {
         Failure::new(
             ErrorKind::GroupProtocolMismatch,
             format!(
-                "group {} has {} members that speak the classic group protocol, {why}",
+                "group {} has {} with the classic group protocol, {why}",
                 self.name,
-                self.member_count()
+                counted(self.member_count(), "member")
             ),
         )
         .with("group", &self.name)

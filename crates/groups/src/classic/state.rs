@@ -247,7 +247,7 @@ impl Classic {
         }
         assert!(
             self.generation < i32::MAX,
-            "the generations of a group are used up"
+            "the group has no generation numbers left"
         );
         self.generation += 1;
         self.committing = false;
@@ -441,9 +441,12 @@ impl Classic {
                 );
                 assert!(
                     self.members.values().all(|m| m.joining.is_none()),
-                    "nobody waits to join a generation that has begun"
+                    "no member waits to join a generation that has started"
                 );
-                assert!(!self.is_naming(), "ids are durable when they are told");
+                assert!(
+                    !self.is_naming(),
+                    "ids are durable before a member gets them"
+                );
             }
         }
         assert!(

@@ -79,8 +79,9 @@ impl Classic {
             return Ok(());
         }
         let text = format!(
-            "what the {} members of group {} say and are assigned has {size} bytes; the limit is {most}; nothing was \
-             assigned; let members subscribe to less, or divide them among several groups",
+            "the subscriptions and assignments of the {} members of group {} have {size} bytes; \
+             the limit is {most}; nothing was assigned; subscribe to fewer topics, or spread the \
+             members over several groups",
             self.members.len(),
             sync.group
         );

@@ -205,10 +205,7 @@ fn end(reader: Reader<'_>, version: i16) -> Result<(), CodecError> {
 }
 
 fn too_many(field: &'static str, found: usize, most: usize) -> CodecError {
-    bad(
-        field,
-        &format!("it has {found}, and at most {most} are read"),
-    )
+    bad(field, &format!("it has {found}; at most {most} are read"))
 }
 
 fn topic_count(reader: &mut Reader<'_>) -> Result<i32, CodecError> {

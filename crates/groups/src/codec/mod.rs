@@ -52,8 +52,8 @@ pub enum CodecError {
     },
     /// A version this program does not know.
     #[error(
-        "the {what} has version {found}, and this program reads version {known}; \
-         it was written by a newer program or is of another kind"
+        "the {what} has version {found}, but this program reads version {known}; a newer program \
+         wrote it, or it is a record of another kind"
     )]
     Version {
         /// Which part of which record.

@@ -90,6 +90,7 @@ fn partitions(text: &str) -> Vec<TopicPartition> {
         .collect()
 }
 
+/// Commands write `t-0` for the partition that is printed as `t:0`: the colon ends the name of an argument.
 fn partition(text: &str) -> TopicPartition {
     let (topic, number) = text.rsplit_once('-').unwrap();
     TopicPartition::new(

@@ -122,7 +122,7 @@ fn print_member(m: &MemberRecord) -> String {
     let granted: Vec<_> = m
         .granted
         .iter()
-        .flat_map(|(t, numbers)| numbers.iter().map(move |n| format!("{t}-{n}")))
+        .flat_map(|(t, numbers)| numbers.iter().map(move |n| format!("{t}:{n}")))
         .collect();
     let instance = m.instance.as_deref().unwrap_or("-");
     format!(

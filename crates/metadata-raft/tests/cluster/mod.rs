@@ -486,7 +486,7 @@ async fn nodes_whose_state_is_not_the_controllers_stop() {
     assert!(raft.propose(wrong).await.is_err());
     let why = tokio::time::timeout(harness::PATIENCE, raft.failed()).await;
     let why = why.unwrap();
-    assert!(why.contains("differs from that of the controller"), "{why}");
+    assert!(why.contains("differs from the controller's"), "{why}");
     world.stop_all().await;
 }
 
@@ -501,7 +501,7 @@ async fn a_copy_of_a_directory_does_not_start_beside_the_original() {
     second.address = "elsewhere:1".to_owned();
     let refused = world.try_start_with(&second, &copy).await.err().unwrap();
     assert!(
-        refused.to_string().contains("one of them is a copy"),
+        refused.to_string().contains("one of the two is a copy"),
         "{refused}"
     );
     // Seeds of another cluster alone are not those of this directory.
@@ -519,7 +519,7 @@ async fn a_copy_of_a_directory_does_not_start_beside_the_original() {
     config.seeds = (1..=3).map(address).collect();
     let refused = world.try_start_with(&config, &disk).await.err().unwrap();
     assert!(
-        refused.to_string().contains("of another cluster"),
+        refused.to_string().contains("belong to another cluster"),
         "{refused}"
     );
     world.write(3, 1).await;

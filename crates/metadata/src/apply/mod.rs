@@ -84,17 +84,17 @@ fn finalize(state: &mut State, given: u16) -> Result<Event, Rejection> {
     let bad = |why: String| Rejection::BadFeatureLevel { given, why };
     if given < state.level {
         return Err(bad(format!(
-            "the cluster is at {}, and levels only grow",
+            "the cluster is at {}, and levels can only be raised",
             state.level
         )));
     }
     if state.nodes.is_empty() {
-        return Err(bad("no node is registered that could work at it".to_owned()));
+        return Err(bad("no registered node supports it".to_owned()));
     }
     let unable = |(_, n): &(_, &crate::Node)| !n.features.contains(given);
     if let Some((id, node)) = state.nodes.iter().find(unable) {
         return Err(bad(format!(
-            "node {id} (version {}) works at levels {} to {}; upgrade or unregister it first",
+            "node {id} (version {}) supports levels {} to {}; upgrade or unregister it first",
             node.version, node.features.min, node.features.max
         )));
     }
@@ -141,7 +141,7 @@ fn allocate(state: &mut State, count: u32) -> Result<Event, Rejection> {
 fn bump_producer(state: &mut State, name: String) -> Result<Event, Rejection> {
     if name.is_empty() || name.len() > limits::NAME_MAX_BYTES {
         let why = format!(
-            "it has {} bytes, and 1 to {} fit",
+            "it has {} bytes; it must have 1 to {}",
             name.len(),
             limits::NAME_MAX_BYTES
         );
@@ -192,7 +192,7 @@ fn text(what: &'static str, value: &str, min: usize) -> Result<(), Rejection> {
         return Ok(());
     }
     let why = format!(
-        "it has {} bytes, and {min} to {TEXT_MAX_BYTES} fit",
+        "it has {} bytes; it must have {min} to {TEXT_MAX_BYTES}",
         value.len()
     );
     Err(Rejection::BadText { what, why })
@@ -200,7 +200,7 @@ fn text(what: &'static str, value: &str, min: usize) -> Result<(), Rejection> {
 
 fn check_texts(what: &'static str, texts: &BTreeMap<String, String>) -> Result<(), Rejection> {
     if texts.len() > TEXTS_MAX {
-        let why = format!("there are {}, and {TEXTS_MAX} fit", texts.len());
+        let why = format!("there are {}; at most {TEXTS_MAX} are allowed", texts.len());
         return Err(Rejection::BadText { what, why });
     }
     texts

@@ -1,5 +1,6 @@
 //! Nodes come, are fenced and unfenced, stop, and are forgotten (KIP-631, KIP-841).
 
+use varve_types::text::counted;
 use varve_types::{BrokerEpoch, DirectoryId, NodeId, limits};
 
 use super::{range, text};
@@ -34,7 +35,7 @@ pub(super) fn register(state: &mut State, command: Command) -> Result<Event, Rej
         return Err(Rejection::BadNodeState {
             node,
             why: format!(
-                "(version {version}) works at feature levels {} to {}, and the cluster is at {}",
+                "(version {version}) supports feature levels {} to {}, but the cluster is at {}",
                 features.min, features.max, state.level
             ),
         });
@@ -131,7 +132,7 @@ pub(super) fn unfence(
     epoch: BrokerEpoch,
 ) -> Result<Event, Rejection> {
     if current(state, node, epoch)? == NodeState::Draining {
-        let why = "is stopping; it comes back with a new registration".to_owned();
+        let why = "is stopping; it rejoins with a new registration".to_owned();
         return Err(Rejection::BadNodeState { node, why });
     }
     become_(state, node, NodeState::Active)
@@ -155,7 +156,10 @@ pub(super) fn unregister(state: &mut State, node: NodeId) -> Result<Event, Rejec
     };
     let held = state.held_by(node);
     let why = if held > 0 {
-        format!("holds replicas of {held} partitions; decommission it, or move them away, first")
+        format!(
+            "still holds {}; first decommission it, or move them away",
+            counted(held, "replica")
+        )
     } else if known.state != NodeState::Fenced {
         "is alive; stop it first".to_owned()
     } else {

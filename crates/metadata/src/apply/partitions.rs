@@ -2,6 +2,7 @@
 
 use std::cmp::Ordering;
 
+use varve_types::text::counted;
 use varve_types::{BrokerEpoch, NodeId, PartitionId, TopicId, TopicName, limits};
 
 use super::nodes::current;
@@ -195,11 +196,15 @@ pub(super) fn elect(
     let Some(node) = node else {
         let eligible: Vec<String> = is.elr.iter().map(ToString::to_string).collect();
         return Err(found.not_electable(match &eligible[..] {
-            [] => "no replica is known to hold everything committed. If none can be restored, an \
-                   unclean election makes one of them lead, and what it lacks is lost"
+            [] => "no replica is known to hold all committed records. If none can be restored, an \
+                unclean election makes one of them the leader, and the records it lacks are lost"
                 .to_owned(),
+            [node] => format!(
+                "only node {node} holds all committed records, and it is not active; start it"
+            ),
             nodes => format!(
-                "only nodes {} hold everything committed, and none of them is active; start one",
+                "only nodes {} hold all committed records, and none of them is active; start one \
+                 of them",
                 nodes.join(", ")
             ),
         }));
@@ -221,7 +226,8 @@ pub(super) fn elect(
     if let Election::Unclean(_) = how {
         if let Some(leader) = is.leader.filter(|_| !planted::is(Plant::UncleanOverLeader)) {
             return Err(found.not_electable(format!(
-                "node {leader} leads it; an unclean election is for partitions without a leader"
+                "node {leader} already leads it; an unclean election is only for partitions \
+                 without a leader"
             )));
         }
         let edit = Edit {
@@ -283,7 +289,7 @@ pub(super) fn reassign(
         new.replicas = target.iter().chain(stay).copied().collect();
     } else {
         if !is.is_reassigning() {
-            return Err(found.bad_move("no move is under way that could be cancelled".to_owned()));
+            return Err(found.bad_move("it has no reassignment that could be cancelled".to_owned()));
         }
         new.replicas = old;
         new.adding.clear();
@@ -304,8 +310,9 @@ pub(super) fn reassign(
         && !planted::is(Plant::MoveDropsHolders)
     {
         return Err(found.bad_move(format!(
-            "node {node} holds committed records, and without it {remain} in-sync replicas would be \
-             left, less than min.insync.replicas; wait until others are in sync, or keep it"
+            "node {node} holds committed records, and without it only {} would be left, fewer than \
+             min.insync.replicas; wait until others are in sync, or keep it",
+            counted(remain, "in-sync replica")
         )));
     }
     state.edit(found.at, Edit::default(), |p| {
@@ -323,7 +330,7 @@ fn check_target(state: &State, found: &Found, target: &[NodeId]) -> Result<(), R
     }
     for node in target {
         let Some(known) = state.nodes.get(node) else {
-            return Err(found.bad_move(format!("node {node} is not known")));
+            return Err(found.bad_move(format!("node {node} is unknown")));
         };
         if found.partition.replicas.contains(node) {
             continue;
@@ -351,7 +358,7 @@ pub(super) fn replica_lost(
     let found = find(state, topic_id, partition)?;
     current(state, node, epoch)?;
     if !found.partition.replicas.contains(&node) {
-        let why = format!("holds no replica of {}-{partition}", found.name);
+        let why = format!("holds no replica of {}:{partition}", found.name);
         return Err(Rejection::BadNodeState { node, why });
     }
     let edit = Edit {

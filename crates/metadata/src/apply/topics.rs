@@ -165,7 +165,7 @@ fn new_partitions(
         let Some(leader) = isr.first().copied() else {
             return Err(Rejection::BadPlacement {
                 name: name.clone(),
-                why: format!("no replica of its partition {number} is on a node that is active"),
+                why: format!("partition {number} has no replica on an active node"),
             });
         };
         isr.sort_unstable();

@@ -1,12 +1,11 @@
 //! What keeps a cluster alive: which commands are due. Sans-IO; runs on the leader of the metadata log.
 //!
-//! Invariants: a node is fenced only after a whole session without a word from it, counted from when this
-//! controller took over at the earliest, but for the node that led before: a new controller has heard it as
-//! leader, so its session began with that, and it has half a session more to be heard again; a node is unfenced only when it has applied its own registration;
-//! a call of [`Controller::plan`] looks at a bounded number of partitions and gives a bounded number of
-//! commands; planning twice on the same state gives commands that do no more together than once. It decides
-//! nothing that [`crate::apply`] does not check again. Times are milliseconds of a monotonic clock of the
-//! caller's.
+//! Invariants: a node is fenced only after a whole session without a word from it, counted from when this controller
+//! took over at the earliest, but for the node that led before: a new controller has heard it as leader, so its session
+//! began with that, and it has half a session more to be heard again; a node is unfenced only when it has applied its
+//! own registration; a call of [`Controller::plan`] looks at a bounded number of partitions and gives a bounded number
+//! of commands; planning twice on the same state gives commands that do no more together than once. It decides nothing
+//! that [`crate::apply`] does not check again. Times are milliseconds of a monotonic clock of the caller's.
 
 mod moves;
 

@@ -62,11 +62,11 @@ async fn a_node_beats_for_itself_alone() {
     let served = serve(silent()).await;
     let heard = client().heartbeat(LEADER, served.address.clone(), beat(NodeId(3)));
     let error = heard.await.unwrap_err();
-    assert_eq!(error.why, "a heartbeat of node 3 came from node 2");
+    assert_eq!(error.why, "node 2 sent a heartbeat of node 3");
     *served.fake.output.lock().unwrap() = Output::NotController { node: NodeId(8) };
     let heard = client().heartbeat(LEADER, served.address.clone(), beat(FOLLOWER));
     let error = heard.await.unwrap_err();
-    assert!(error.why.contains("an answer for node 8"), "{error}");
+    assert!(error.why.contains("got the answer for node 8"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

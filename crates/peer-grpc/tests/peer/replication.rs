@@ -193,7 +193,7 @@ async fn a_follower_speaks_for_itself_alone() {
         position: position(NodeId(3), 0),
     };
     let why = ended(&served, Some(forged)).await;
-    assert_eq!(why, "a position of node 3 came from node 2");
+    assert_eq!(why, "node 2 sent a position of node 3");
     until("both halves end", || {
         served.fake.halves.load(Ordering::SeqCst) == 0
     })
@@ -243,7 +243,7 @@ async fn a_server_that_stops_ends_its_streams() {
     stream.take(1).await;
     served.shutdown.cancel();
     let error = stream.end().await.unwrap_err();
-    assert_eq!(error.why, "the node has ended the stream");
+    assert_eq!(error.why, "the node has closed the stream");
     let serving = tokio::time::timeout(SOON, served.serving).await.unwrap();
     serving.unwrap().unwrap();
     until("both halves end", || {

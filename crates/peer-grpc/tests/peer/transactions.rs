@@ -121,7 +121,8 @@ async fn a_coordinator_that_says_nothing_is_not_waited_for_without_end() {
     let error = heard.await.unwrap_err();
     assert_eq!((error.node, &error.address), (LEADER, &served.address));
     assert!(
-        error.why.contains("it may have been heard") || error.why.contains("imeout"),
+        error.why.contains("the node may have received the message")
+            || error.why.contains("imeout"),
         "{error}"
     );
 }

@@ -1,5 +1,6 @@
-//! Configuration of a node: built-in defaults, then what `--dev` stands for, then a TOML file, then the environment, then flags. Every key
-//! is in one table ([`keys::KEYS`]); an unknown key or variable is an error that names the nearest known one.
+//! Configuration of a node: built-in defaults, then what `--dev` stands for, then a TOML file, then the environment,
+//! then flags. Every key is in one table ([`keys::KEYS`]); an unknown key or variable is an error that names the
+//! nearest known one.
 //!
 //! [`Settings`] are the strings with their sources; [`Config`] is what they mean, without options left.
 

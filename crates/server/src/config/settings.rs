@@ -97,7 +97,8 @@ pub enum ConfigError {
     Missing(&'static str),
     /// A listener without certificates, and nobody said that it may be without.
     #[error(
-        "{listener}.tls.{missing} is not set: give the files ({needed}), or say {listener}.tls.mode = \"insecure\" to serve this port in plaintext to whoever can reach it"
+        "{listener}.tls.{missing} is not set: set the files ({needed}), or set {listener}.tls.mode \
+         = \"insecure\" to serve this port in plaintext to anyone who can reach it"
     )]
     NoTls {
         /// Beginning of the listener's keys.
@@ -283,12 +284,11 @@ fn flatten(
             toml::Value::Array(values) => {
                 let text = |v: &toml::Value| v.as_str().map(str::to_owned);
                 let values: Option<Vec<String>> = values.iter().map(text).collect();
-                let values =
-                    values.ok_or_else(|| format!("{key} is a list of something else than text"))?;
+                let values = values.ok_or_else(|| format!("{key} may only list texts"))?;
                 out.push((key, values.join(",")));
             }
             toml::Value::Datetime(_) => {
-                return Err(format!("{key} is neither text, number nor true or false"));
+                return Err(format!("{key} must be a text, a number, true or false"));
             }
         }
     }

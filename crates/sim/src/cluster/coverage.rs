@@ -54,7 +54,7 @@ pub const SOMETIMES: [&str; 78] = [
     "leader elected with records committed",
     "leader killed twice in a row",
     "leader moved on purpose",
-    "log begun anew",
+    "log restarted from scratch",
     "log cut",
     "log cut over several epochs",
     "log start moved",

@@ -185,7 +185,7 @@ impl World {
             std::mem::take(&mut node.held),
             std::mem::take(&mut node.held_events),
         );
-        self.say(|_| format!("node {id} goes on"));
+        self.say(|_| format!("node {id} resumes"));
         for event in events {
             self.at(0, event);
         }
@@ -643,7 +643,7 @@ impl World {
             producers: log.producers(node.clock.wall(self.now)),
         };
         self.count(match (anew, spans) {
-            (true, _) => "log begun anew",
+            (true, _) => "log restarted from scratch",
             (false, true) => "log cut over several epochs",
             (false, false) => "log cut",
         });

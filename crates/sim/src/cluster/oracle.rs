@@ -153,7 +153,8 @@ impl World {
                 return Ok(());
             }
             return Err(format!(
-                "L5: node {id} shows {from} to {to} after the unclean election of epoch {since:?}, and nobody has led yet"
+                "L5: node {id} shows {from} to {to} after the unclean election of epoch {since:?}, \
+                 before any node has led"
             ));
         };
         let before = history.shown.len();

@@ -399,7 +399,7 @@ impl World {
 
     fn one(&mut self) -> Result<(), String> {
         let Some(((at, number), event)) = self.queue.pop_first() else {
-            return Err("nothing happens any more".to_owned());
+            return Err("the simulation is stuck: nothing is left to happen".to_owned());
         };
         self.now = self.now.max(at);
         self.events += 1;

@@ -1,5 +1,5 @@
-//! What a power cut may leave of a disk with unsynced changes. A [`CrashState`] says of each change whether
-//! it arrived; [`Pending::states`] and [`Pending::wild`] enumerate the interesting ones, [`Pending::random`] draws others.
+//! What a power cut may leave of a disk with unsynced changes. A [`CrashState`] says of each change whether it arrived;
+//! [`Pending::states`] and [`Pending::wild`] enumerate the interesting ones, [`Pending::random`] draws others.
 //!
 //! Changes are numbered over the whole disk by when they were made. A state is *in order* when everything up
 //! to some change arrived, perhaps with the front of the next one, and nothing else.
@@ -69,7 +69,8 @@ impl std::str::FromStr for CrashState {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let bad = || format!("{text:?} is no crash state; expected POINT:keep|lose:NUMBER:FATES");
+        let bad =
+            || format!("{text:?} is not a crash state; expected POINT:keep|lose:NUMBER:FATES");
         let mut parts = text.splitn(4, ':');
         let mut part = || parts.next().ok_or_else(bad);
         let point = part()?.parse().map_err(|_| bad())?;

@@ -443,7 +443,7 @@ impl Driver {
         let epoch = self.known_epoch();
         let target = self.log()?.flush_target();
         if target.is_some() && self.books.failed {
-            return Err("a log that has failed wants to be flushed: S4".to_owned());
+            return Err("a failed log asks to be flushed: S4".to_owned());
         }
         Ok(target.map(|t| (t, epoch)))
     }

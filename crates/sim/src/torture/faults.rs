@@ -310,7 +310,7 @@ pub fn k9(workload: &dyn Workload, effort: Effort) -> Tally {
 /// # Errors
 /// The violation, or that there is no such case.
 pub fn replay(workload: &dyn Workload, case: &str) -> Result<String, String> {
-    let bad = || format!("{case:?} is no case; expected KIND:NUMBER or budget:BYTES");
+    let bad = || format!("{case:?} is not a case; expected KIND:NUMBER or budget:BYTES");
     let (kind, number) = case.split_once(':').ok_or_else(bad)?;
     let number: u64 = number.parse().map_err(|_| bad())?;
     if kind == "budget" {

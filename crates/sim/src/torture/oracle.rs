@@ -237,7 +237,7 @@ fn fits(log: &Log, served: &Served, c: &Candidate, whole: bool) -> Result<(), St
     }
     if end < c.floor {
         return Err(format!(
-            "the log ends at {end}, and {} was reported as flushed",
+            "the log ends at {end}, but {} was reported as flushed",
             c.floor
         ));
     }
@@ -245,7 +245,7 @@ fn fits(log: &Log, served: &Served, c: &Candidate, whole: bool) -> Result<(), St
     let written = all.end().unwrap_or(c.start).max(c.start);
     if whole && end != written {
         return Err(format!(
-            "the log ends at {end}, and only the process died at {written}"
+            "the log ends at {end}, but only the process died at {written}"
         ));
     }
     let becomes = c.keyed.as_ref().and_then(|k| k.becomes.as_ref());
@@ -355,6 +355,8 @@ fn snapshots(log: &Log, expect: &Expect) -> Result<(), String> {
     if known {
         Ok(())
     } else {
-        Err(format!("a snapshot at offset {offset} that nobody wrote"))
+        Err(format!(
+            "a snapshot at offset {offset} that was never written"
+        ))
     }
 }

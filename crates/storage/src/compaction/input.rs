@@ -236,7 +236,7 @@ impl Proof {
                 return Err(CompactionError::Corrupt {
                     file: self.segment.path(Kind::Log),
                     position: expected.position,
-                    found: "batches with right checksums that are not those the index has".into(),
+                    found: "valid batches that differ from those in the index".into(),
                 });
             }
             self.advance()?;

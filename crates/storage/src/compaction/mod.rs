@@ -84,10 +84,11 @@ pub enum CompactionError {
     #[error("compaction was stopped; nothing was lost")]
     Stopped,
     /// The log was truncated, or segments were removed.
-    #[error("the log changed during its compaction; it is tried again later")]
+    #[error("the log changed while it was being compacted; compaction is retried later")]
     Changed,
     /// The bytes are not what the log wrote.
-    #[error("{} at byte {position}: {found}. Nothing was changed, and this log is not compacted until it is repaired", file.display())]
+    #[error("{} at byte {position}: {found}. Nothing was changed; this log is not compacted again \
+        until it is repaired", file.display())]
     Corrupt {
         /// The segment file.
         file: PathBuf,
@@ -97,7 +98,7 @@ pub enum CompactionError {
         found: String,
     },
     /// A batch cannot be built anew.
-    #[error("the batch at offset {offset} of {} cannot be written anew: {error}. Nothing was changed", file.display())]
+    #[error("the batch at offset {offset} of {} cannot be rewritten: {error}. Nothing was changed", file.display())]
     Rebuild {
         /// The segment file.
         file: PathBuf,
@@ -107,7 +108,7 @@ pub enum CompactionError {
         error: varve_record::BatchError,
     },
     /// The disk failed or is full. What was written so far is removed.
-    #[error("{0}. The segments are as they were")]
+    #[error("{0}. The segments are unchanged")]
     Io(VfsError),
 }
 

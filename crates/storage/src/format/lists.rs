@@ -95,7 +95,7 @@ impl Manifest {
             "fields are missing or reserved bytes are not 0",
         ))?;
         if manifest.is_of_first_version() != first || !manifest.makes_sense() || !r.0.is_empty() {
-            return Err(FormatError::Value("the list of segments makes no sense"));
+            return Err(FormatError::Value("the list of segments is inconsistent"));
         }
         Ok(manifest)
     }
@@ -201,7 +201,7 @@ pub fn decode_epochs(
     };
     let epochs = fields(&mut r).ok_or(FormatError::Value("fields are missing"))?;
     if !rising(&epochs) || !r.0.is_empty() {
-        return Err(FormatError::Value("the list of epochs makes no sense"));
+        return Err(FormatError::Value("the list of epochs is inconsistent"));
     }
     Ok(epochs)
 }

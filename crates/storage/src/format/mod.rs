@@ -49,7 +49,7 @@ impl std::fmt::Display for LogIdentity {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FormatError {
     /// Fewer bytes than the layout has.
-    #[error("{found} bytes, and the layout has {needed}")]
+    #[error("{found} bytes, but the layout has {needed}")]
     Length {
         /// Bytes needed.
         needed: usize,
@@ -65,13 +65,13 @@ pub enum FormatError {
         found: Vec<u8>,
     },
     /// Written by a newer program.
-    #[error("format version {found} is newer than this program reads")]
+    #[error("format version {found} is newer than this program can read")]
     Version {
         /// The file's version.
         found: u32,
     },
     /// Damaged.
-    #[error("checksum {computed:08x} computed, {stated:08x} stated")]
+    #[error("the checksum is {computed:08x}, but the header states {stated:08x}")]
     Checksum {
         /// As the file says.
         stated: u32,

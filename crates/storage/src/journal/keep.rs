@@ -54,7 +54,7 @@ impl Journal {
         if self.free.is_empty() {
             self.config.files = usize::MAX;
             let Some(spec) = self.file_wanted() else {
-                let why = std::io::Error::other("there is no number left for another file");
+                let why = std::io::Error::other("every file number is in use");
                 return Err(VfsError::new("keep records in", &self.dir, why));
             };
             let file = spec.make()?;

@@ -27,9 +27,9 @@ use crate::segment::{Kind, MANIFEST, segment_file_name};
 pub enum JournalError {
     /// Groups that were synced are damaged or missing: records that were acknowledged may be in them.
     #[error(
-        "the journal file {} at byte {position}: expected {expected}, found {found}. Nothing was changed. \
-         Records that were acknowledged may be in it: restore the file, or, to go on without what only it \
-         holds, move the journal directory away and start again", file.display()
+        "journal file {} is damaged at byte {position}: expected {expected}, found {found}. \
+         Nothing was changed. The file may hold acknowledged records: restore it, or, to continue \
+         without the records that only it holds, move the journal directory away and start again", file.display()
     )]
     Corrupt {
         /// The file.
@@ -271,7 +271,7 @@ fn verify_row(row: &Row, bytes: &[u8]) -> Result<(), String> {
         batches += 1;
     }
     if row.kind == RowKind::Batches && (chain != row.chain || batches != row.batches) {
-        return Err("batches that are good by themselves, and not those of this record".to_owned());
+        return Err("valid batches that do not belong to this record".to_owned());
     }
     Ok(())
 }

@@ -54,19 +54,23 @@ impl Reason {
                 "Move the directory back to where it belongs; do not let the server write to it"
             }
             Self::ForeignSegment => {
-                "Move its files back to where they belong, and this log's own in their place"
+                "Move those files back to where they belong, and put this log's own files in their \
+                 place"
             }
             Self::Link => {
-                "Links are not followed: put the directory itself there, or mount the disk that holds it"
+                "varve does not follow links: put the directory itself there, or mount the disk \
+                 that holds it"
             }
             Self::ManifestMissing | Self::ManifestUnreadable => {
-                "If other replicas hold this partition, move the directory away and let it be fetched \
-                 again; else restore it from a backup, or use the program version that wrote it"
+                "If other replicas hold this partition, move the directory away, and the node \
+                 copies the partition from its leader; otherwise restore it from a backup, or run \
+                 the version that wrote it"
             }
             _ => {
-                "If other replicas hold this partition, move the directory away and let it be fetched \
-                 again; else keep it and decide which records can be given up (`varve log verify` \
-                 lists what is intact, `varve log repair` says what a cut would cost)"
+                "If other replicas hold this partition, move the directory away, and the node \
+                 copies the partition from its leader; otherwise keep it and decide which records \
+                 you can give up (`varve log verify` lists what is intact, `varve log repair` \
+                 shows what a cut would cost)"
             }
         }
     }
@@ -75,17 +79,17 @@ impl Reason {
 impl std::fmt::Display for Reason {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
-            Self::ManifestMissing => "there are segments with data and no manifest",
+            Self::ManifestMissing => "there are segments with data but no manifest",
             Self::ManifestUnreadable => "the manifest cannot be read",
             Self::ForeignDirectory => "the directory belongs to another log",
-            Self::ForeignSegment => "a segment of another log lies here",
+            Self::ForeignSegment => "the directory contains a segment of another log",
             Self::Link => "it is a symbolic link",
             Self::SegmentMissing => "a segment that the manifest lists is missing",
-            Self::BytesMissing => "the segment is shorter than what was flushed",
-            Self::BelowCheckpoint => "bytes that were flushed are damaged",
-            Self::SealedDamaged => "a segment that later ones follow is damaged",
-            Self::DamageAfterCleanStop => "there is damage although the log was closed cleanly",
-            Self::BatchBehindDamage => "there is a good batch behind the damage",
+            Self::BytesMissing => "the segment is shorter than its flushed length",
+            Self::BelowCheckpoint => "flushed bytes are damaged",
+            Self::SealedDamaged => "a segment before the last one is damaged",
+            Self::DamageAfterCleanStop => "the log is damaged although it was closed cleanly",
+            Self::BatchBehindDamage => "there is a valid batch after the damage",
             Self::Gap => "a segment does not end where the next one begins",
         })
     }

@@ -260,7 +260,7 @@ impl<'a> Opening<'a> {
         match last {
             Some(Verdict::Examined(e)) if e.tail.next < start => {
                 let path = e.tail.segment.path(Kind::Log);
-                let expected = format!("records up to offset {start}, where the log starts");
+                let expected = format!("records up to offset {start}, the log start");
                 let found = format!("records up to offset {}", e.tail.next);
                 Err(refuse(
                     &path,
@@ -431,7 +431,7 @@ impl<'a> Opening<'a> {
         let meets_next = examined.tail.end == size && examined.tail.next <= end;
         let Verdict::Examined(examined) = self.verdict(examined, Role::Sealed, meets_next, &[])?
         else {
-            unreachable!("a look is no trust")
+            unreachable!("an unread segment is not trusted")
         };
         Ok(Verdict::Compacted(examined, listed))
     }
@@ -556,7 +556,7 @@ impl<'a> Opening<'a> {
             let error = match examined.damage {
                 Some(d) => refuse(&path, d.position, reason, d.expected, d.found),
                 None => {
-                    let expected = "the segment to end where the next one begins";
+                    let expected = "the segment to end where the next one starts";
                     let found = format!("it ends at offset {end}");
                     refuse(&path, examined.tail.end, reason, expected, found)
                 }

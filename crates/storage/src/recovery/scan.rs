@@ -73,7 +73,7 @@ impl Scanner {
         }
         let position = self.position;
         let damage = |found: String| {
-            let expected = format!("a whole batch at offset {expected}");
+            let expected = format!("a complete batch at offset {expected}");
             Ok(Err(Damage {
                 position,
                 expected,

@@ -200,7 +200,7 @@ impl Examined {
                 self.damage = Some(Damage {
                     position: stored.position,
                     expected: format!("the batches that the index has for {}", self.tail.next),
-                    found: "other batches, with right checksums of their own".into(),
+                    found: "other batches with valid checksums".into(),
                 });
                 break;
             }

@@ -200,7 +200,7 @@ impl World {
             }
         }
         for (stray, command) in due {
-            self.say(|_| format!("controller (replaced: {stray}) wants {command:?}"));
+            self.say(|_| format!("controller (replaced: {stray}) proposes {command:?}"));
             self.count(match (&command, stray) {
                 (_, true) => "command of a controller that was replaced",
                 (varve_metadata::Command::FenceNode { .. }, _) => "controller fences a node",

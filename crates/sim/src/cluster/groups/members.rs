@@ -231,9 +231,7 @@ impl World {
             }
             (_, Reply::Failed(_, hint)) => member.coordinator = hint,
             (ask, reply) => {
-                return Err(format!(
-                    "member {number} asks {ask:?} and is told {reply:?}"
-                ));
+                return Err(format!("member {number} sends {ask:?} and gets {reply:?}"));
             }
         }
         Ok(())

@@ -61,7 +61,7 @@ impl Seen {
                     )?;
                 }
                 (Key::Offset(..), None) => {
-                    return Err("G3: an offset is removed, and nobody asked for that".to_owned());
+                    return Err("G3: an offset was removed without a request".to_owned());
                 }
                 (Key::Member(_, id), value) => {
                     let record = value
@@ -83,7 +83,7 @@ impl Seen {
                 // With members and offsets gone it is another group that comes next.
                 (Key::Group(_), None) => self.group_epoch = 0,
                 (Key::Classic(_), _) => {
-                    return Err("nobody speaks the classic protocol here".to_owned());
+                    return Err("no member uses the classic protocol here".to_owned());
                 }
             }
         }
@@ -113,7 +113,7 @@ impl Seen {
         match (known, epoch.parse::<i32>()) {
             (Some(known), Ok(epoch)) if known == epoch => Ok(()),
             _ => Err(format!(
-                "G4: {id} commits with epoch {epoch}, and has {known:?}"
+                "G4: {id} commits with epoch {epoch}, but has {known:?}"
             )),
         }
     }
@@ -159,7 +159,7 @@ impl Seen {
         let id = format!("m{number}");
         let before = self.told.insert(number, epoch).unwrap_or(0);
         if epoch < before {
-            return Err(format!("G5: {id} is told epoch {epoch} after {before}"));
+            return Err(format!("G5: {id} gets epoch {epoch} after {before}"));
         }
         for partition in owns.into_iter().flatten() {
             if !self
@@ -168,7 +168,7 @@ impl Seen {
                 .any(|(who, _, what)| *who == id && what == partition)
             {
                 return Err(format!(
-                    "G1: {id} is told it owns {partition}, and that is not durable"
+                    "G1: {id} was assigned {partition} before that was durable"
                 ));
             }
             let holds = |m: &Member| m.granted.contains(partition);
@@ -179,7 +179,7 @@ impl Seen {
             let other = self.members.iter().find(|(who, m)| **who != id && holds(m));
             if let Some((other, _)) = other {
                 return Err(format!(
-                    "G1: {id} is told it owns {partition}, which {other} owns"
+                    "G1: {id} was assigned {partition}, which {other} owns"
                 ));
             }
         }
@@ -195,7 +195,7 @@ impl Seen {
     pub(in crate::cluster) fn acknowledged(&mut self, serial: u64) -> Result<(), String> {
         let Some(commit) = self.commits.get(&serial) else {
             return Err(format!(
-                "G3: commit {serial} was acknowledged, and is not in the log"
+                "G3: commit {serial} was acknowledged but is not in the log"
             ));
         };
         let newest = self.acknowledged.entry(commit.partition).or_default();
@@ -225,7 +225,8 @@ impl Seen {
             let least = floor.get(partition).copied().unwrap_or(0);
             if commit.place < least {
                 return Err(format!(
-                    "G3: offset {serial} of partition {partition} is at place {}, and one at {least} was acknowledged",
+                    "G3: offset {serial} of partition {partition} is at place {}, but one at \
+                     {least} was acknowledged",
                     commit.place
                 ));
             }

@@ -9,7 +9,7 @@ pub(in crate::cluster) fn check(seen: &History) -> Result<(), String> {
             let shown = seen.shown.get(offset.get() as usize);
             if shown != Some(value) {
                 return Err(format!(
-                    "L1: value {value:x} was acknowledged at {base}, and {offset} holds {shown:x?}"
+                    "L1: value {value:x} was acknowledged at {base}, but {offset} holds {shown:x?}"
                 ));
             }
         }

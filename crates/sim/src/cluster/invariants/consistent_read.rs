@@ -19,7 +19,8 @@ pub(in crate::cluster) fn check(
     while offset < to {
         let Some(batch) = log.at(offset) else {
             return Err(format!(
-                "L5: node {node} shows {offset} of {from} to {to}, and its log spans {} to {} in {} batches, {:?} first",
+                "L5: node {node} shows {offset} of {from} to {to}, but its log spans {} to {} in \
+                 {} batches, {:?} first",
                 log.start,
                 log.end(),
                 log.batches.len(),
@@ -41,7 +42,7 @@ pub(in crate::cluster) fn check(
             }
             None => {
                 return Err(format!(
-                    "L5: node {node} shows {offset}, and nobody has shown {} yet",
+                    "L5: node {node} shows {offset}, but no node has shown {} yet",
                     seen.shown.len()
                 ));
             }

@@ -17,12 +17,12 @@ pub(in crate::cluster) fn check(
     let later = LeaderEpoch::new(epoch.get() + 1).and_then(|e| ends.range(e..).next());
     if let Some((other, (_, end))) = earlier.filter(|(_, (_, end))| *end > least) {
         return Err(format!(
-            "L9: {least} is the latest in epoch {epoch}, and in epoch {other} it was {end}"
+            "L9: {least} is the latest in epoch {epoch}, but in epoch {other} it was {end}"
         ));
     }
     if let Some((other, (start, _))) = later.filter(|(_, (start, _))| *start < greatest) {
         return Err(format!(
-            "L9: {greatest} is the latest in epoch {epoch}, and in epoch {other} it is {start}"
+            "L9: {greatest} is the latest in epoch {epoch}, but in epoch {other} it is {start}"
         ));
     }
     Ok(())

@@ -30,7 +30,8 @@ pub(in crate::cluster) fn check<'a>(
         if !held {
             let durable = log.map(|l| l.durable(durability).get());
             return Err(format!(
-                "R4: node {id} may lead partition {} (in sync {:?}, eligible {:?}) and holds {durable:?} of {end} committed records",
+                "R4: node {id} may lead partition {} (in sync {:?}, eligible {:?}) but holds \
+                 {durable:?} of {end} committed records",
                 key.partition, partition.isr, partition.elr
             ));
         }

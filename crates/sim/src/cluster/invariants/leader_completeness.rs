@@ -19,7 +19,8 @@ pub(in crate::cluster) fn check(
         let found = log.at(offset).map(|b| b.value);
         if found != Some(*value) {
             return Err(format!(
-                "R3: node {node} leads in epoch {epoch} and has {found:x?} at {offset}, where {value:x} was shown"
+                "R3: node {node} leads in epoch {epoch} but has {found:x?} at {offset}, where \
+                 {value:x} was shown"
             ));
         }
     }

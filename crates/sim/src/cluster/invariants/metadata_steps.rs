@@ -58,7 +58,9 @@ pub(in crate::cluster) fn check(
         );
         let some = !was.isr.is_empty() || !was.elr.is_empty();
         if some && away && !unclean && !lost {
-            return Err(say("R18: nobody is left who held what was committed"));
+            return Err(say(
+                "R18: no replica is left that held the committed records",
+            ));
         }
     }
     Ok(())
@@ -91,9 +93,9 @@ fn election(was: &Partition, is: &Partition, made: &Event) -> Result<(), &'stati
             is.elr.is_empty(),
             is.unclean_epoch == Some(is.leader_epoch),
         ) {
-            (Some(_), ..) => Err("R15: an unclean election where somebody led"),
+            (Some(_), ..) => Err("R15: an unclean election although there was a leader"),
             (None, false, _) => Err("R14: eligible beside an unclean leader"),
-            (None, true, false) => Err("R11: an unclean election that nobody is told of"),
+            (None, true, false) => Err("R11: an unclean election that was not announced"),
             (None, true, true) => Ok(()),
         };
     }
@@ -184,7 +186,7 @@ fn alteration(before: &State, command: &Command) -> Result<(), String> {
     let runs = isr.iter().all(|(n, e)| epoch(n) == Some(*e));
     match same && runs {
         true => Ok(()),
-        false => Err(format!("R7: made though out of date: {command:?}")),
+        false => Err(format!("R7: made although out of date: {command:?}")),
     }
 }
 

@@ -20,7 +20,7 @@ pub(in crate::cluster) fn check(seen: &History) -> Result<(), String> {
         let (client, request) = (value >> 40, value & ((1 << 40) - 1));
         // What belongs to transactions is repeated, and is there once.
         if client >= WRITERS as u64 && !once.insert(value) {
-            return Err(format!("P1: {value:x} is there twice"));
+            return Err(format!("P1: {value:x} is in the log twice"));
         }
         if client >= 2 {
             continue;

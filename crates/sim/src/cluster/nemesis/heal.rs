@@ -28,8 +28,8 @@ impl World {
         self.at(500, Event::Plot(Plot::Operator));
     }
 
-    /// After everything is healed somebody looks after the cluster: nodes need not be emptied any
-    /// more, what was shrunk grows again, and where an unclean election was wanted once and nobody is eligible, there is another.
+    /// After everything is healed somebody looks after the cluster: nodes need not be emptied any more, what was shrunk
+    /// grows again, and where an unclean election was wanted once and nobody is eligible, there is another.
     pub(super) fn operator_looks(&mut self) -> Result<(), String> {
         if !self.healed {
             return Ok(());

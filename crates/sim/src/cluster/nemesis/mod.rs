@@ -248,7 +248,7 @@ impl World {
             self.separate(&me, &others, true)
         };
         self.count("node sees only half of the world");
-        self.say(|_| format!("node {id} loses the controller, or everybody else"));
+        self.say(|_| format!("node {id} loses the controller, or every other node"));
         self.heal_later(fault);
     }
 

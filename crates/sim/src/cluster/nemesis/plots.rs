@@ -245,7 +245,9 @@ impl World {
     /// replica dies, and is there again in another run before the first word arrives.
     pub(in crate::cluster) fn strike(&mut self, leader: NodeId, joining: NodeId, message: Message) {
         self.count("replica begins a new run while it is let in sync");
-        self.say(|_| format!("node {joining} dies while node {leader} wants it in sync"));
+        self.say(|_| {
+            format!("node {joining} dies while node {leader} adds it to the in-sync replicas")
+        });
         let late = self.knobs.session_ms + 100 + self.rng.below(400);
         self.muted = (leader, self.now + late + 1);
         let (from, to) = (Addr::Node(leader), Addr::Controller);

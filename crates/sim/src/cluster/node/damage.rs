@@ -83,7 +83,7 @@ impl World {
         };
         node.replicas.remove(&key);
         node.disks.insert(key, Log::default());
-        self.say(|_| format!("node {id} begins partition {} anew", key.partition));
+        self.say(|_| format!("node {id} starts partition {} from scratch", key.partition));
         self.open(id, key, epoch)?;
         self.let_go(id, key)
     }

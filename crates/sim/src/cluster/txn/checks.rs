@@ -133,7 +133,7 @@ impl World {
             .table(|producer, commit| seen.is_committed(producer, commit));
         match self.offsets_of_group() {
             Some(found) if found != expected => Err(format!(
-                "G3: the coordinator has the offsets {found:?}, and the log says {expected:?}"
+                "G3: the coordinator has the offsets {found:?}, but the log says {expected:?}"
             )),
             _ => Ok(()),
         }

@@ -173,7 +173,7 @@ impl World {
         // about the next transaction: see `Ask`.
         let asks = |w: &Writer| w.asks(request);
         if call.name == KEEPER && !self.transactions.writers.get(&number).is_some_and(asks) {
-            self.count("late call by a connection that is over");
+            self.count("late call on a closed connection");
             return Ok(());
         }
         let caller = Caller::Writer {
@@ -351,8 +351,8 @@ impl World {
         newest.map(|p| p.leader_epoch) == Some(epoch)
     }
 
-    /// Whether it asks for a producer that always keeps its epoch: what is remembered of that is good for one transaction, and the
-    /// epoch does not say of which.
+    /// Whether it asks for a producer that always keeps its epoch: what is remembered of that is good for one
+    /// transaction, and the epoch does not say of which.
     fn is_of_keeper(&self, caller: Caller) -> bool {
         match caller {
             Caller::Writer { number, .. } => {

@@ -65,7 +65,7 @@ impl Seen {
         let newest = self.decided.range(marker..=later).next_back();
         match newest {
             Some((known, first)) if *known == marker && *first != commit => Err(format!(
-                "T1: the transaction that ends with {marker:?} was decided twice, and not alike"
+                "T1: the transaction that ends with {marker:?} got two different decisions"
             )),
             Some((known, _)) if *known != marker => Err(format!(
                 "T3: a transaction that ends with {marker:?} is decided after one that ended with {known:?}"
@@ -83,7 +83,7 @@ impl Seen {
         match self.decided.get(&(end.producer, end.end.number)) {
             Some(decided) if *decided == commit => Ok(()),
             decided => Err(format!(
-                "T5: a marker {end:?} is written, and what is durably decided is {decided:?}"
+                "T5: marker {end:?} was written, but the durable decision is {decided:?}"
             )),
         }
     }
@@ -98,7 +98,8 @@ impl Seen {
         match known.is_some_and(|keys| keys.contains(&key)) {
             true => Ok(()),
             false => Err(format!(
-                "T6: partition {} takes a batch of {producer:?}, and is not durably registered in its transaction",
+                "T6: partition {} accepted a batch of {producer:?} that is not durably registered \
+                 in its transaction",
                 key.partition
             )),
         }
@@ -118,7 +119,8 @@ impl Seen {
         };
         if visible && !transaction.commit_asked {
             return Err(format!(
-                "T2: {value:x} of transaction {serial} is shown, and nobody asked to commit it"
+                "T2: {value:x} of transaction {serial} is shown although no client asked to commit \
+                 it"
             ));
         }
         if transaction.shown.is_none() && visible {
@@ -127,8 +129,8 @@ impl Seen {
         let first = *transaction.shown.get_or_insert(visible);
         if first != visible || transaction.told.is_some_and(|told| told != visible) {
             return Err(format!(
-                "T1: {value:x} of transaction {serial} is shown: {visible}; another batch of it: {first}; \
-                 its producer was told: {:?}",
+                "T1: {value:x} of transaction {serial} is shown: {visible}; another batch of it: \
+                 {first}; the answer to its producer: {:?}",
                 transaction.told
             ));
         }
@@ -147,8 +149,8 @@ impl Seen {
             return Ok(());
         }
         Err(format!(
-            "T1: offset {commit} of transaction {serial:?} is told; asked to commit: {}, batches shown: {shown}, its \
-             producer was told: {:?}",
+            "T1: offset {commit} of transaction {serial:?} was reported; asked to commit: {}, \
+             batches shown: {shown}, the answer to its producer: {:?}",
             transaction.commit_asked, transaction.told
         ))
     }
@@ -175,8 +177,8 @@ impl Seen {
         let first = *transaction.told.get_or_insert(commit);
         if first != commit || transaction.shown.is_some_and(|shown| shown != commit) {
             return Err(format!(
-                "T1: the producer of transaction {serial} is told it is committed: {commit}; before that: {first}; \
-                 readers saw {:?}",
+                "T1: the producer of transaction {serial} learned that it is committed: {commit}; \
+                 before that: {first}; readers saw {:?}",
                 transaction.shown
             ));
         }
@@ -198,8 +200,8 @@ impl Seen {
                 };
                 if torn {
                     return Err(format!(
-                        "T1: transaction {serial} is committed: {commit}, and its acknowledged batch {value:x} is \
-                         visible: {visible:?}"
+                        "T1: transaction {serial} is committed: {commit}, but its acknowledged \
+                         batch {value:x} is visible: {visible:?}"
                     ));
                 }
             }

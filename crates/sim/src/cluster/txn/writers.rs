@@ -102,8 +102,8 @@ impl Writer {
         format!("{self:?}")
     }
 
-    /// Whether it keeps its epoch from one transaction to the next. Such a one registers every partition itself, and ends
-    /// no transaction with batches under way, unless it begins a new session after that.
+    /// Whether it keeps its epoch from one transaction to the next. Such a one registers every partition itself, and
+    /// ends no transaction with batches under way, unless it begins a new session after that.
     pub(super) const fn keeps(&self) -> bool {
         self.name == KEEPER
     }
@@ -389,8 +389,8 @@ impl World {
                     if busy {
                         return;
                     }
-                    // Its first registration waits for the end of the transaction before. Others it may leave to leaders
-                    // then, and end all the same as one that keeps its epoch.
+                    // Its first registration waits for the end of the transaction before. Others it may leave to
+                    // leaders then, and end all the same as one that keeps its epoch.
                     let leaves = writer.keeps() && !writer.added.is_empty() && records == 1;
                     if writer.explicit && !writer.added.contains(&key) && !leaves {
                         writer.begun = true;
@@ -593,7 +593,7 @@ impl World {
                 writer.committed_since_heal += u64::from(healed && commit);
                 let ended = writer.serial;
                 line = Some(format!(
-                    "producer {number} is told that transaction {ended} is committed: {commit}"
+                    "producer {number} learns that transaction {ended} is committed: {commit}"
                 ));
                 seen.told(ended, commit)?;
                 let offsets = seen.transactions.get(&ended).map(|t| t.offsets.clone());
