@@ -170,7 +170,7 @@ fn with_counts(tally: &Tally, failure: Failure) -> Failure {
         // A transaction may fail although every record was acknowledged.
         return failure;
     }
-    failure.context(&format!("{failed} of {} not written", count(all, "record")))
+    failure.context(&format!("{failed} of {all} records not written"))
 }
 
 fn summary(tally: &Tally, bytes: u64, seconds: f64) {

@@ -263,14 +263,10 @@ async fn create(
             Ok(response) if !quiet => {
                 let created = response.topic.unwrap_or_default();
                 print_line(&format!(
-                    "{topic}: {}, {}, {}",
-                    if template.validate_only {
-                        "can be created (dry run)"
-                    } else {
-                        "created"
-                    },
+                    "{topic}: created, {}, {}{}",
                     count(created.partition_count, "partition"),
                     count(created.replication_factor, "replica"),
+                    dry(template.validate_only)
                 ))?;
             }
             Ok(_) => {}

@@ -308,6 +308,7 @@ pub const FLAGS: &[(&str, &[&str], Means)] = &[
         &["--broker-list", "--servers"],
         Value(&["--brokers", "{}"]),
     ),
+    ("", &["-s"], Value(&["--brokers", "{}"])),
     ("", &["--tlsca"], Value(&["--tls-ca", "{}"])),
     ("", &["--tlscert"], Value(&["--tls-cert", "{}"])),
     ("", &["--tlskey"], Value(&["--tls-key", "{}"])),
