@@ -384,12 +384,12 @@ fn offsets_and_groups_are_deleted() {
         args.extend(topics);
         run(&node, &args)
     };
-    assert_eq!(delete(&["g-del:1"]).ok(), "1 offsets deleted\n");
+    assert_eq!(delete(&["g-del:1"]).ok(), "1 offset deleted\n");
     assert_eq!(
         committed(&node, "g-del"),
         [at("g-del", 0, 10), at("g-del-2", 0, 10)]
     );
-    assert_eq!(delete(&["g-del-2"]).ok(), "1 offsets deleted\n");
+    assert_eq!(delete(&["g-del-2"]).ok(), "1 offset deleted\n");
     delete(&["g-del-2"]).fails(3);
     let error = run(&node, &["group", "delete", "g-del"]).fails(2);
     assert!(error.contains("--yes"), "{error}");

@@ -12,8 +12,10 @@
 mod ca;
 mod cluster;
 mod consume;
+mod everyday;
 mod formats;
 mod groups;
+mod habits;
 mod offline;
 mod produce;
 mod signals;

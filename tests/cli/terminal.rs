@@ -11,7 +11,7 @@ use varve_tests::wait;
 use crate::{PATIENCE, create, feed, node, program, run};
 
 /// Whether there is a terminal to be had; says loudly when a test is skipped for the lack of it.
-fn script_exists() -> bool {
+pub(crate) fn script_exists() -> bool {
     let there = Command::new("script")
         .arg("--version")
         .output()
@@ -23,7 +23,7 @@ fn script_exists() -> bool {
 }
 
 /// Runs a shell line with a terminal on all three streams it does not redirect.
-fn at_a_terminal(node: &Node, line: &str, env: &[(&str, &str)]) -> Child {
+pub(crate) fn at_a_terminal(node: &Node, line: &str, env: &[(&str, &str)]) -> Child {
     Command::new("script")
         .args(["-qefc", line, "/dev/null"])
         .env("V", program("varve"))
@@ -41,7 +41,7 @@ fn at_a_terminal(node: &Node, line: &str, env: &[(&str, &str)]) -> Child {
 }
 
 /// What the terminal shows, as it comes.
-fn screen(child: &mut Child) -> mpsc::Receiver<Vec<u8>> {
+pub(crate) fn screen(child: &mut Child) -> mpsc::Receiver<Vec<u8>> {
     let mut stdout = child.stdout.take().unwrap();
     let (show, shown) = mpsc::channel();
     std::thread::spawn(move || {
@@ -55,7 +55,7 @@ fn screen(child: &mut Child) -> mpsc::Receiver<Vec<u8>> {
     shown
 }
 
-fn wait_for(shown: &mpsc::Receiver<Vec<u8>>, seen: &mut String, text: &str) {
+pub(crate) fn wait_for(shown: &mpsc::Receiver<Vec<u8>>, seen: &mut String, text: &str) {
     wait::until(text, PATIENCE, || {
         while let Ok(part) = shown.try_recv() {
             seen.push_str(&String::from_utf8_lossy(&part));
@@ -64,7 +64,7 @@ fn wait_for(shown: &mpsc::Receiver<Vec<u8>>, seen: &mut String, text: &str) {
     });
 }
 
-fn all(mut child: Child) -> (Option<i32>, String) {
+pub(crate) fn all(mut child: Child) -> (Option<i32>, String) {
     drop(child.stdin.take());
     let output = child.wait_with_output().unwrap();
     (
@@ -141,7 +141,11 @@ fn a_person_is_asked_before_something_is_destroyed() {
         let mut child = at_a_terminal(&node, "exec \"$V\" topic delete t-ask", &[]);
         let shown = screen(&mut child);
         let mut seen = String::new();
-        wait_for(&shown, &mut seen, "Delete t-ask with all records? [y/N]");
+        wait_for(
+            &shown,
+            &mut seen,
+            "This deletes topic t-ask with all its records. Continue? [y/N]",
+        );
         child
             .stdin
             .as_mut()

@@ -30,7 +30,7 @@ fn create_says_what_was_created() {
     .ok();
     assert_eq!(
         said,
-        "o-a: created, 2 partitions, 1 replicas\no-b: created, 2 partitions, 1 replicas\n"
+        "o-a: created, 2 partitions, 1 replica\no-b: created, 2 partitions, 1 replica\n"
     );
     let error = run(&node, &["topic", "create", "o-a"]).fails(1);
     assert!(
@@ -39,14 +39,14 @@ fn create_says_what_was_created() {
     );
     assert_eq!(
         run(&node, &["topic", "create", "o-a", "--if-not-exists"]).ok(),
-        "o-a: exists\n"
+        "o-a: exists as requested, not changed\n"
     );
     assert_eq!(
         run(&node, &["-q", "topic", "create", "o-a", "--if-not-exists"]).ok(),
         ""
     );
     let said = run(&node, &["topic", "create", "o-dry", "-d", "-p", "5"]).ok();
-    assert_eq!(said, "o-dry: created, 5 partitions, 1 replicas (dry run)\n");
+    assert_eq!(said, "o-dry: created, 5 partitions, 1 replica (dry run)\n");
     assert_eq!(run(&node, &["topic", "describe", "o-dry"]).code, Some(3));
     let created = json(
         &node,
@@ -107,7 +107,7 @@ fn list_in_every_form() {
     );
     let detailed = run(&node, &["topic", "list", "-d", "-r", "^o-list"]).ok();
     assert!(
-        detailed.contains("CONFIGS") && detailed.contains("retention.ms=-1"),
+        detailed.contains("CONFIGS") && detailed.contains("retention.ms=unlimited"),
         "{detailed}"
     );
     assert_eq!(
@@ -244,8 +244,9 @@ fn config_sets_deletes_and_appends() {
     ] {
         let mut all = vec!["topic", "config", "o-conf"];
         all.extend(args);
-        let error = run(&node, &all).fails(1);
-        assert!(error.contains(word), "{error}");
+        let ran = run(&node, &all);
+        assert!(matches!(ran.code, Some(1 | 2)), "{ran:?}");
+        assert!(ran.error_line().contains(word), "{ran:?}");
     }
     run(&node, &["topic", "config", "o-conf", "--set", "novalue"]).usage();
     run(&node, &["topic", "config", "o-cnof"]).fails(3);
@@ -323,7 +324,7 @@ fn trim_deletes_the_oldest() {
     assert_eq!(starts(&node, "o-trim"), ["10", "10"]);
     assert_eq!(run(&node, &["consume", "o-trim", "-e"]).ok(), "");
     let error = run(&node, &["topic", "trim", "o-trim", "-o", "1:2", "-y"]).fails(2);
-    assert!(error.contains("no single place"), "{error}");
+    assert!(error.contains("is not a single position"), "{error}");
 }
 
 #[test]
@@ -334,7 +335,7 @@ fn delete_asks_and_deletes() {
     }
     let error = run(&node, &["topic", "delete", "o-del-1"]).fails(2);
     assert!(
-        error.contains("Delete o-del-1") && error.contains("--yes"),
+        error.contains("deletes topic o-del-1") && error.contains("--yes"),
         "{error}"
     );
     assert_eq!(

@@ -22,11 +22,15 @@ use crate::interrupt::Interrupts;
 use crate::json;
 use crate::offset::{self, From, Spec};
 use crate::progress::Progress;
+use crate::words::count;
+use crate::{reach, told};
 
 /// Buffered output is written out beyond this many bytes.
 const FLUSH_BYTES: usize = 256 * 1024;
-/// Said when a second interrupt ends a read.
-pub const ABORTED: &str = "interrupted twice: ended without a clean leave";
+/// Silence after which a person at a terminal is told what the command waits for.
+pub const HINT_AFTER: Duration = Duration::from_millis(500);
+/// Printed when a second interrupt ends a read.
+pub const ABORTED: &str = "interrupted twice; ended without leaving the group cleanly";
 
 /// Runs the command.
 ///
@@ -47,6 +51,7 @@ pub async fn run(global: &Global, args: Box<ConsumeArgs>) -> Result<u8, Failure>
         spec.end = Some(End::CurrentEnd);
     }
     let mut printer = Printer::new(&args, !global.quiet)?;
+    printer.tells = !global.quiet && told::sees_output();
     let result = if args.group.is_some() {
         consume_group::run(&settings, &args, spec, &mut printer).await
     } else {
@@ -59,7 +64,7 @@ pub async fn run(global: &Global, args: Box<ConsumeArgs>) -> Result<u8, Failure>
     printer.verdict(args.require)
 }
 
-/// Settings of the reading.
+/// Settings of the consumer.
 ///
 /// # Errors
 /// Usage, when a setting is wrong.
@@ -86,7 +91,7 @@ pub fn consumer_config(settings: &Settings, args: &ConsumeArgs) -> Result<Consum
 pub async fn topics(settings: &Settings, args: &ConsumeArgs) -> Result<Vec<TopicName>, Failure> {
     let given: Vec<&String> = args.topics.iter().chain(&args.more_topics).collect();
     if given.is_empty() {
-        return Err(Failure::usage("a topic is needed: varve consume TOPIC"));
+        return Err(Failure::usage("no topic is given: varve consume TOPIC"));
     }
     let mut names = BTreeSet::new();
     if args.regex {
@@ -101,7 +106,16 @@ pub async fn topics(settings: &Settings, args: &ConsumeArgs) -> Result<Vec<Topic
             );
         }
         if names.is_empty() {
-            return Err(Failure::new(NOT_FOUND, "no topic matches"));
+            let patterns: Vec<&str> = args
+                .topics
+                .iter()
+                .chain(&args.more_topics)
+                .map(String::as_str)
+                .collect();
+            return Err(Failure::new(
+                NOT_FOUND,
+                format!("no topic matches {}", patterns.join(", ")),
+            ));
         }
         return parse_names(names.into_iter());
     }
@@ -125,13 +139,13 @@ pub fn whole_name(pattern: &str) -> Result<regex::Regex, Failure> {
     regex::Regex::new(&format!("^(?:{pattern})$")).map_err(|error| bad_pattern(pattern, &error))
 }
 
-/// What is wrong with an expression, in one line: the parser draws a picture of several.
+/// What is wrong with an expression, in one line; the parser's own text has several.
 #[must_use]
 pub fn bad_pattern(pattern: &str, error: &regex::Error) -> Failure {
     let text = error.to_string();
     let last = text.lines().next_back().unwrap_or_default();
     let reason = last.trim_start_matches("error: ");
-    Failure::usage(format!("{pattern:?} is no regular expression: {reason}"))
+    Failure::usage(format!("{pattern:?} is not a regular expression: {reason}"))
 }
 
 /// Partitions of a topic: those asked for, or all.
@@ -189,7 +203,7 @@ async fn run_assigned(
         Some(From::Place(start)) => start,
         Some(From::Stored) => {
             return Err(Failure::usage(
-                "stored offsets belong to a group: add -g GROUP",
+                "stored offsets belong to a group; add -g GROUP",
             ));
         }
     };
@@ -207,13 +221,15 @@ async fn run_assigned(
             });
         }
     }
+    reach::settle(settings, &admin, &mut assignments, args.exit_at_end).await?;
+    let waits = {
+        let mut topics: Vec<TopicName> = assignments.iter().map(|at| at.topic.clone()).collect();
+        topics.dedup();
+        told::waiting(&topics, assignments.len(), None)
+    };
     let config = consumer_config(settings, args)?;
-    let mut consumer = Consumer::open(
-        settings.reading_client(args.isolation)?,
-        config,
-        assignments,
-    )
-    .await?;
+    let client = settings.reading_client(args.isolation)?;
+    let mut consumer = Consumer::open(client, config, assignments).await?;
     let stop = Interrupts::listen(ABORTED).first();
     tokio::pin!(stop);
     let idle = idle_timeout(args);
@@ -221,13 +237,18 @@ async fn run_assigned(
         let batch = match consumer.next_batch().now_or_never() {
             Some(batch) => batch,
             None => {
-                // Nothing is waiting: whoever reads our output gets what there is.
+                // No batch is ready: the reader of our output gets what there is.
                 printer.flush()?;
+                let quiet = printer.tells.then_some(HINT_AFTER.min(idle));
                 tokio::select! {
                     biased;
                     () = &mut stop => return Ok(()),
-                    batch = tokio::time::timeout(idle, consumer.next_batch()) => match batch {
+                    batch = tokio::time::timeout(quiet.unwrap_or(idle), consumer.next_batch()) => match batch {
                         Ok(batch) => batch,
+                        Err(_) if quiet.is_some_and(|quiet| quiet < idle) => {
+                            printer.tell(&waits);
+                            continue;
+                        }
                         Err(_) => return Ok(()),
                     },
                 }
@@ -246,11 +267,11 @@ async fn run_assigned(
     Ok(())
 }
 
-/// How long to wait in silence.
+/// How long to wait without a record.
 #[must_use]
 pub fn idle_timeout(args: &ConsumeArgs) -> Duration {
     let ms = args.timeout_ms.map(Duration::from_millis);
-    // Three decades stand for ever.
+    // Without a limit: three decades.
     args.idle_timeout
         .or(ms)
         .unwrap_or(Duration::from_secs(1_000_000_000))
@@ -272,12 +293,15 @@ pub struct Printer {
     /// Bytes and bar.
     pub progress: Progress,
     topics: BTreeMap<TopicName, String>,
+    /// Whether a person is still to be told that the command waits.
+    pub tells: bool,
 }
 
 impl Printer {
     fn new(args: &ConsumeArgs, progress: bool) -> Result<Self, Failure> {
         let terminal = std::io::stdout().is_terminal();
-        let style = if args.json || args.json_pretty {
+        let json = args.json || args.format.as_deref() == Some("json");
+        let style = if json || args.json_pretty {
             Style::Json {
                 pretty: args.json_pretty,
             }
@@ -297,10 +321,18 @@ impl Printer {
             left: args.count.unwrap_or(u64::MAX),
             progress: Progress::bytes(None, progress && !terminal),
             topics: BTreeMap::new(),
+            tells: false,
         })
     }
 
-    /// Whether as many records were printed as asked for.
+    /// Tells a person once that the command waits.
+    pub fn tell(&mut self, waits: &str) {
+        if std::mem::take(&mut self.tells) {
+            told::line(waits);
+        }
+    }
+
+    /// Whether the requested number of records was printed.
     #[must_use]
     pub const fn is_full(&self) -> bool {
         self.left == 0
@@ -369,10 +401,10 @@ impl Printer {
     fn verdict(&self, required: Option<u64>) -> Result<u8, Failure> {
         match required {
             Some(required) if self.printed < required => {
-                let found = self.printed;
+                let found = count(self.printed, "record");
                 Err(Failure::new(
                     CONDITION,
-                    format!("{found} records came, {required} required"),
+                    format!("{found} read, but --require is {required}"),
                 ))
             }
             _ => Ok(0),

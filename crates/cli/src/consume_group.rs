@@ -8,17 +8,22 @@ use futures_util::FutureExt as _;
 use varve_client::{
     Assignment, End, GroupConfig, GroupConsumer, Start, StartPolicy, consumer::resolve, proto as v1,
 };
-use varve_types::{GroupName, TopicPartition};
+use varve_types::{GroupName, TopicName, TopicPartition};
 
 use crate::args::ConsumeArgs;
 use crate::connection::{Settings, suggest_topic};
-use crate::consume::{ABORTED, Printer, consumer_config, idle_timeout, partitions_of, topics};
+use crate::consume::{
+    ABORTED, HINT_AFTER, Printer, consumer_config, idle_timeout, partitions_of, topics,
+};
 use crate::failure::Failure;
 use crate::interrupt::Interrupts;
 use crate::offset::{From, Spec};
+use crate::told;
 
-/// How often a member that stops at the end looks whether it is there.
+/// How often a member that stops at the end checks whether it has reached it.
 const END_CHECK: Duration = Duration::from_millis(200);
+/// A member that has no partition after this long probably gets none.
+const JOIN_TIME: Duration = Duration::from_secs(5);
 
 /// Runs until the end, the count, silence or an interrupt.
 ///
@@ -36,7 +41,7 @@ pub async fn run(
         Some(end) => Some(Ends::of(settings, &config, end).await?),
     };
     if config.topic_pattern.is_empty() {
-        // A topic that is missing would be waited for without a word.
+        // Without this check the member would wait for a missing topic in silence.
         let admin = settings.admin()?;
         for topic in &config.topics {
             let request = v1::GetTopicRequest {
@@ -52,13 +57,22 @@ pub async fn run(
     let result = follow(settings, args, &group, &mut member, ends.as_mut(), printer).await;
     let result = result.and_then(|()| printer.flush());
     if result.is_err() {
-        // Not all of it was written out, so it is not committed: whoever comes next gets it again.
+        // Not all of it was written out, so it is not committed: the next member reads it again.
         member.not_processed();
     }
     let closed = member.close().await;
     result?;
     closed?;
     Ok(())
+}
+
+/// The topics that the command line names; none when it has expressions.
+fn named_topics(args: &ConsumeArgs) -> Vec<TopicName> {
+    if args.regex {
+        return Vec::new();
+    }
+    let names = args.topics.iter().chain(&args.more_topics);
+    names.filter_map(|name| TopicName::new(name).ok()).collect()
 }
 
 async fn group_config(
@@ -187,13 +201,14 @@ async fn follow(
     let stop = Interrupts::listen(ABORTED).first();
     tokio::pin!(stop);
     let idle = idle_timeout(args);
+    let topics: Vec<TopicName> = named_topics(args);
     let mut reached: BTreeMap<TopicPartition, i64> = BTreeMap::new();
     let mut silent_since = tokio::time::Instant::now();
     let mut checked = tokio::time::Instant::now();
     while !printer.is_full() {
         // What was taken must be written out before the next call counts it as processed.
         printer.flush()?;
-        // Also while records keep coming: what is behind the end must not keep this member here.
+        // Also while records keep coming: records beyond the end must not keep this member here.
         if let Some(ends) = ends.as_deref_mut()
             && checked.elapsed() >= END_CHECK
         {
@@ -207,6 +222,8 @@ async fn follow(
             None => {
                 let wait = if ends.is_some() {
                     idle.min(END_CHECK)
+                } else if printer.tells {
+                    idle.min(HINT_AFTER)
                 } else {
                     idle
                 };
@@ -218,7 +235,16 @@ async fn follow(
                 match batch {
                     Ok(batch) => batch?,
                     Err(_) if silent_since.elapsed() >= idle => return Ok(()),
-                    Err(_) => continue,
+                    Err(_) => {
+                        // Partitions come with a rebalance; a member may also get none.
+                        let settled =
+                            !member.owned().is_empty() || silent_since.elapsed() >= JOIN_TIME;
+                        if ends.is_none() && settled {
+                            let owned = member.owned().len();
+                            printer.tell(&told::waiting(&topics, owned, Some(group.as_str())));
+                        }
+                        continue;
+                    }
                 }
             }
         };
@@ -230,7 +256,7 @@ async fn follow(
             end = ends.get(&partition).end;
         }
         if batch.batch.header.base_offset.get() >= end {
-            // What lies behind the end is left to whoever comes next.
+            // Records beyond the end are left to the next member.
             member.not_processed();
             member.pause([&partition])?;
             continue;

@@ -36,7 +36,7 @@ pub struct Failure {
     pub message: String,
     /// More lines, shown with `-v`.
     pub details: Vec<String>,
-    /// The reader of our output is gone: say nothing.
+    /// Say nothing: the reader of our output is gone, or everything was said.
     quiet: bool,
 }
 
@@ -58,6 +58,15 @@ impl Failure {
         Self::new(USAGE, message)
     }
 
+    /// An exit code without a message: everything was said.
+    #[must_use]
+    pub fn silent(code: u8) -> Self {
+        Self {
+            quiet: true,
+            ..Self::new(code, "")
+        }
+    }
+
     /// Puts what was attempted in front.
     #[must_use]
     pub fn context(mut self, what: &str) -> Self {
@@ -69,7 +78,7 @@ impl Failure {
     #[must_use]
     pub fn report(&self, verbose: bool) -> ExitCode {
         if self.quiet {
-            return ExitCode::SUCCESS;
+            return ExitCode::from(self.code);
         }
         let mut stderr = std::io::stderr().lock();
         // One line, whatever the server said.

@@ -246,7 +246,9 @@ pub fn number_modifier(modifier: &str) -> Result<NumberAs, String> {
         None
     };
     style.ok_or_else(|| {
-        format!("{{{modifier}}} is no number format: use ascii, big8 to big64, little8 to little64")
+        format!(
+            "{{{modifier}}} is not a number format; use ascii, big8 to big64 or little8 to little64"
+        )
     })
 }
 
@@ -256,7 +258,7 @@ fn bytes_modifier(modifier: &str) -> Result<BytesAs, String> {
         "hex" => Ok(BytesAs::Hex),
         "base64" => Ok(BytesAs::Base64),
         _ => Err(format!(
-            "{{{modifier}}} is no bytes format: use hex or base64"
+            "{{{modifier}}} is not a format for bytes; use hex or base64"
         )),
     }
 }
@@ -275,7 +277,7 @@ fn time_modifier(modifier: &str) -> Result<TimeAs, String> {
     }
     number_modifier(modifier)
         .map(TimeAs::Milliseconds)
-        .map_err(|_| format!("{{{modifier}}} is no time format: use rfc3339 or strftime[...]"))
+        .map_err(|_| format!("{{{modifier}}} is not a time format; use rfc3339 or strftime[...]"))
 }
 
 /// Splits `{...}` off the front of `rest`, matching inner braces.
@@ -296,7 +298,7 @@ pub(crate) fn braces(rest: &str) -> Result<(Option<&str>, &str), String> {
             _ => {}
         }
     }
-    Err("a { has no }".to_owned())
+    Err("a { has no matching }".to_owned())
 }
 
 fn tokens(text: &str, in_header: bool) -> Result<Vec<Token>, String> {
@@ -310,7 +312,7 @@ fn tokens(text: &str, in_header: bool) -> Result<Vec<Token>, String> {
         push_literal(&mut tokens, unescape(&rest[..at])?);
         let mut after = rest[at + 1..].chars();
         let Some(letter) = after.next() else {
-            return Err("a format cannot end with a single %".to_owned());
+            return Err("the format ends with a single %; write %% for a percent sign".to_owned());
         };
         if letter == '%' {
             push_literal(&mut tokens, b"%".to_vec());

@@ -12,6 +12,7 @@ use crate::failure::{FAILED, Failure};
 use crate::offset::{self, From};
 use crate::output::{Output, print_line, print_message, print_table, print_value, to_json};
 use crate::topic::confirm;
+use crate::words::count;
 
 /// Pause between two looks with `--watch`.
 pub const WATCH_PAUSE: Duration = Duration::from_secs(2);
@@ -62,9 +63,14 @@ pub async fn run(global: &Global, command: GroupCommand) -> Result<u8, Failure> 
             .await
         }
         GroupCommand::Delete { groups } => {
+            let (noun, their) = match groups.len() {
+                1 => ("group", "its"),
+                _ => ("groups", "their"),
+            };
+            let names = groups.join(", ");
             confirm(
                 global,
-                &format!("Delete {} with all offsets?", groups.join(", ")),
+                &format!("this deletes {noun} {names} with all {their} committed offsets"),
             )?;
             for group in groups {
                 admin
@@ -85,7 +91,9 @@ pub async fn run(global: &Global, command: GroupCommand) -> Result<u8, Failure> 
             all,
         } => {
             if members.is_empty() && !all {
-                return Err(Failure::usage("name a member, or --all"));
+                return Err(Failure::usage(
+                    "no member is given: name members, or use --all; nothing was changed",
+                ));
             }
             let request = v1::RemoveMembersRequest {
                 group,
@@ -231,7 +239,7 @@ fn lag_per_topic(offsets: &v1::GetOffsetsResponse) -> Result<(), Failure> {
 
 type Place = (String, i32);
 
-/// Committed partitions and owned ones, in order, each with who owns it.
+/// Committed and owned partitions in order, each with its owner.
 fn partitions(group: &v1::Group, offsets: v1::GetOffsetsResponse) -> Result<(), Failure> {
     let mut owners: BTreeMap<Place, (String, String)> = BTreeMap::new();
     for member in &group.members {
@@ -322,7 +330,9 @@ fn target(
         return Ok(Target::FromGroup(group));
     }
     let text = to.ok_or_else(|| {
-        Failure::usage("where to? --to start|end|@TIME|OFFSET, --shift-by, --to-group or --to-file")
+        Failure::usage(
+            "no target is given: use --to start|end|@TIME|OFFSET, --shift-by N, --to-group GROUP or --to-file FILE",
+        )
     })?;
     let now = jiff::Timestamp::now().as_millisecond();
     let spec = offset::parse(text, now).map_err(Failure::usage)?;
@@ -337,11 +347,15 @@ fn target(
             Start::Last(count) => Position::Last(count),
             Start::AfterEarliest(_) => {
                 return Err(Failure::usage(
-                    "+N is no target; --shift-by N moves forward",
+                    "--to takes no +N; use --shift-by N to move forward",
                 ));
             }
         },
-        _ => return Err(Failure::usage(format!("{text:?} names no single place"))),
+        _ => {
+            return Err(Failure::usage(format!(
+                "{text:?} is a range; --to takes a single position, such as start, end, 42 or @-1h"
+            )));
+        }
     };
     Ok(Target::Position(v1::StartPosition {
         position: Some(position),
@@ -391,7 +405,10 @@ async fn seek(
         if dry_run {
             return Ok(0);
         }
-        confirm(global, &format!("Write these offsets of {group}?"))?;
+        confirm(
+            global,
+            &format!("this sets the offsets above for group {group}"),
+        )?;
         admin.reset_offsets(request(false)).await?;
         return Ok(0);
     }
@@ -420,7 +437,7 @@ fn parse_offsets(text: &str) -> Result<Vec<v1::PartitionCommit>, String> {
         };
         let Some((topic, partition, offset)) = parsed.filter(|(.., offset)| *offset >= 0) else {
             return Err(format!(
-                "line {}: expected TOPIC PARTITION OFFSET",
+                "line {}: expected TOPIC PARTITION OFFSET, such as orders 0 42",
                 number + 1
             ));
         };
@@ -455,7 +472,10 @@ async fn seek_to_file(
         return Ok(0);
     }
     if !execute {
-        confirm(global, &format!("Write these offsets of {group}?"))?;
+        confirm(
+            global,
+            &format!("this sets the offsets above for group {group}"),
+        )?;
     }
     for offsets in offsets.chunks(varve_types::limits::REQUEST_MAX_PARTITIONS) {
         let request = v1::CommitOffsetsRequest {
@@ -474,7 +494,7 @@ fn failures(failures: Vec<v1::CommitFailure>) -> Result<(), Failure> {
     };
     let partition = failure.topic_partition.unwrap_or_default();
     let error = RpcError::from_partition(failure.error.unwrap_or_default());
-    let what = format!("{}-{}: {error}", partition.topic, partition.partition);
+    let what = format!("{}:{}: {error}", partition.topic, partition.partition);
     Err(Failure::new(FAILED, what))
 }
 
@@ -505,13 +525,16 @@ async fn offset_delete(admin: &Admin, group: String, topics: &[String]) -> Resul
     if partitions.is_empty() {
         return Err(Failure::new(
             crate::failure::NOT_FOUND,
-            "no committed offset matches",
+            format!(
+                "group {group} has no committed offset for {}; nothing was changed",
+                topics.join(", ")
+            ),
         ));
     }
-    let count = partitions.len();
+    let deleted = partitions.len();
     let request = v1::DeleteOffsetsRequest { group, partitions };
     failures(admin.delete_offsets(request).await?.failures)?;
-    print_line(&format!("{count} offsets deleted"))?;
+    print_line(&format!("{} deleted", count(deleted, "offset")))?;
     Ok(0)
 }
 

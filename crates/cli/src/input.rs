@@ -124,7 +124,9 @@ impl InputFormat {
         while let Some(at) = rest.find('%') {
             push_literal(&mut fields, unescape(&rest[..at])?);
             let mut after = rest[at + 1..].chars();
-            let letter = after.next().ok_or("a format cannot end with a single %")?;
+            let letter = after
+                .next()
+                .ok_or("the format ends with a single %; write %% for a percent sign")?;
             let (modifier, remaining) = match letter {
                 '%' => (None, after.as_str()),
                 _ => braces(after.as_str())?,
@@ -139,7 +141,11 @@ impl InputFormat {
                 'V' | 'S' => fields.push(Field::ValueLength(number()?)),
                 'p' => fields.push(Field::Partition(number()?)),
                 'T' | 'd' => fields.push(Field::Timestamp(number()?)),
-                other => return Err(format!("%{other} cannot be read")),
+                other => {
+                    return Err(format!(
+                        "an input format has no %{other}; use %t, %p, %k, %K, %v, %V or %T"
+                    ));
+                }
             }
             rest = remaining;
         }
@@ -156,7 +162,7 @@ impl InputFormat {
             .iter()
             .any(|field| matches!(field, Field::Key | Field::Value))
         {
-            return Err("the format reads neither key nor value".to_owned());
+            return Err("the format has neither %k nor %v".to_owned());
         }
         for (index, field) in self.fields.iter().enumerate() {
             let before = &self.fields[..index];
@@ -173,7 +179,8 @@ impl InputFormat {
             let literal_follows = matches!(self.fields.get(index + 1), Some(Field::Literal(_)));
             if !bounded && !literal_follows {
                 return Err(
-                    "a field needs a delimiter behind it, or its length before it".to_owned(),
+                    "each field needs a delimiter after it or its length before it, as in '%k %v\\n'"
+                        .to_owned(),
                 );
             }
         }
@@ -251,7 +258,7 @@ fn push_literal(fields: &mut Vec<Field>, text: Vec<u8>) {
 
 fn more<'a>(last: bool) -> Result<Next<'a>, String> {
     if last {
-        Err("the input ends inside a record".to_owned())
+        Err("the input ends in the middle of a record".to_owned())
     } else {
         Ok(Next::More)
     }
@@ -286,7 +293,7 @@ fn number(span: &[u8], style: NumberAs) -> Result<i64, String> {
         NumberAs::Decimal => std::str::from_utf8(span)
             .ok()
             .and_then(|text| text.trim().parse().ok())
-            .ok_or_else(|| format!("{:?} is no number", String::from_utf8_lossy(span))),
+            .ok_or_else(|| format!("{:?} is not a number", String::from_utf8_lossy(span))),
         NumberAs::Big(_) => Ok(wide(span)),
         NumberAs::Little(_) => {
             let mut reversed = span.to_vec();

@@ -15,8 +15,8 @@ pub struct Interrupts {
 }
 
 impl Interrupts {
-    /// Begins to listen; from here on a signal does not end the process by itself. `abort` is said when a
-    /// second one comes. Without signals (they cannot be had), [`Interrupts::first`] never resolves.
+    /// Begins to listen; from here on a signal does not end the process by itself. `abort` is printed at the second
+    /// one. Where signals are not available, [`Interrupts::first`] never resolves.
     #[must_use]
     pub fn listen(abort: &'static str) -> Self {
         let (tell, first) = watch::channel(false);

@@ -11,9 +11,11 @@ pub mod connection;
 pub mod consume;
 pub mod consume_group;
 pub mod demo;
+pub mod examples;
 pub mod failure;
 pub mod format;
 pub mod group;
+pub mod habits;
 pub mod input;
 pub mod inspect;
 pub mod interrupt;
@@ -28,48 +30,81 @@ pub mod probe;
 pub mod probe_cluster;
 pub mod produce;
 pub mod progress;
+pub mod reach;
 pub mod repair;
 pub mod serve;
 pub mod sim;
 mod sink;
+pub mod told;
 pub mod topic;
 pub mod topic_data;
+pub mod topic_exists;
 pub mod transaction;
+pub mod tree;
+pub mod units;
 pub mod upgrade;
+pub mod words;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::Parser as _;
+use clap::FromArgMatches as _;
 
 use crate::args::{Cli, Command};
 use crate::check::CheckCommand;
 use crate::failure::Failure;
+use crate::habits::Asked;
 
 /// Runs the command that `arguments` (with the program's name first) name.
 #[must_use]
 pub fn run(arguments: Vec<OsString>) -> ExitCode {
-    let cli = match Cli::try_parse_from(kcat::translate(arguments)) {
-        Ok(cli) => cli,
-        Err(error) => {
-            // A closed pipe while printing the help is nobody's problem.
-            let _ = error.print();
-            return ExitCode::from(if error.use_stderr() {
-                failure::USAGE
-            } else {
-                0
-            });
+    let mut tree = tree::tree();
+    let arguments = match habits::translate(&tree, kcat::translate(arguments)) {
+        Asked::Run(arguments) => arguments,
+        Asked::Settings => return ended(connection::print_settings(), false),
+        Asked::Options => {
+            return ended(
+                output::print_line(tree::options().trim_end()).map(|()| 0),
+                false,
+            );
         }
+        Asked::Says(sentence) => return Failure::usage(sentence).report(false),
+    };
+    let matches = tree.try_get_matches_from_mut(&arguments);
+    let parsed = matches.and_then(|matches| {
+        Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut tree))
+    });
+    let cli = match parsed {
+        Ok(cli) => cli,
+        Err(error) => return refused(&tree, &arguments, &error),
     };
     let verbose = cli.global.verbose;
     // A node sets up its own log, as its configuration says.
     if !matches!(cli.command, Command::Server(_)) {
         start_log(&cli);
     }
-    match dispatch(cli) {
+    ended(dispatch(cli), verbose > 0)
+}
+
+fn ended(result: Result<u8, Failure>, verbose: bool) -> ExitCode {
+    match result {
         Ok(code) => ExitCode::from(code),
-        Err(failure) => failure.report(verbose > 0),
+        Err(failure) => failure.report(verbose),
     }
+}
+
+/// What the parser did not take, or help that was asked for.
+fn refused(tree: &clap::Command, arguments: &[OsString], error: &clap::Error) -> ExitCode {
+    if let Some(sentence) = habits::explain(tree, arguments, error) {
+        return Failure::usage(sentence).report(false);
+    }
+    // A closed pipe while printing the help is nobody's problem.
+    let _ = error.print();
+    ExitCode::from(if error.use_stderr() {
+        failure::USAGE
+    } else {
+        0
+    })
 }
 
 fn start_log(cli: &Cli) {

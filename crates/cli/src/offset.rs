@@ -1,6 +1,6 @@
 //! The grammar of offsets: where reading begins and ends.
 //!
-//! The union of what kcat and rpk users type. Times become milliseconds here; offsets are resolved against
+//! The union of kcat's and rpk's grammars. Times become milliseconds here; offsets are resolved against
 //! the log later.
 
 use varve_client::{End, Start};
@@ -26,13 +26,13 @@ pub struct Spec {
 }
 
 impl Spec {
-    /// This spec with what `other` says in addition. kcat's `s@` and `e@` are given separately.
+    /// This spec together with `other`: kcat gives `s@` and `e@` separately.
     ///
     /// # Errors
-    /// When both say where to begin, or where to end.
+    /// When both give a start, or both give an end.
     pub fn and(self, other: Self) -> Result<Self, String> {
         if self.start.is_some() && other.start.is_some() {
-            return Err("the beginning is given twice".to_owned());
+            return Err("the start is given twice".to_owned());
         }
         if self.end.is_some() && other.end.is_some() {
             return Err("the end is given twice".to_owned());
@@ -74,7 +74,9 @@ pub fn parse(text: &str, now_ms: i64) -> Result<Spec, String> {
         }),
         Some((start, end)) => {
             if start.is_empty() && end.is_empty() {
-                return Err("a range needs a beginning or an end".to_owned());
+                return Err(
+                    "a range needs a start or an end, such as 10:20, 10: or :end".to_owned(),
+                );
             }
             let start = if start.is_empty() {
                 None
@@ -99,7 +101,7 @@ fn check(start: Option<From>, end: Option<End>) -> Result<(), String> {
         _ => false,
     };
     if backwards {
-        Err("the range ends before it begins".to_owned())
+        Err("the range ends before it starts".to_owned())
     } else {
         Ok(())
     }
@@ -156,8 +158,8 @@ fn place(text: &str) -> Result<From, String> {
                 (1, Some(count)) => Start::AfterEarliest(count),
                 _ => {
                     return Err(format!(
-                        "{text:?} is no offset: use beginning, end, stored, a number, -N, +N, \
-                         N:M, or @TIME"
+                        "{text:?} is not an offset; use beginning, end, stored, a number, -N, +N, \
+                         N:M or @TIME"
                     ));
                 }
             }
@@ -171,9 +173,7 @@ fn range_end(text: &str) -> Result<End, String> {
         "end" | "latest" => Ok(End::CurrentEnd),
         _ => match place(text)? {
             From::Place(Start::Offset(offset)) => Ok(End::Offset(offset)),
-            _ => Err(format!(
-                "{text:?} cannot be the end of a range: use a number or end"
-            )),
+            _ => Err(format!("{text:?} cannot end a range; use a number or end")),
         },
     }
 }

@@ -26,12 +26,18 @@ pub fn unescape(text: &str) -> Result<Vec<u8>, String> {
                 let digits = escape
                     .get(1..3)
                     .filter(|d| d.bytes().all(|b| b.is_ascii_hexdigit()));
-                let digits = digits.ok_or("\\x needs two hexadecimal digits")?;
+                let digits = digits.ok_or("\\x needs two hexadecimal digits, such as \\x1f")?;
                 bytes.push(u8::from_str_radix(digits, 16).map_err(|error| error.to_string())?);
                 taken = 3;
             }
-            Some(other) => return Err(format!("unknown escape \\{other}")),
-            None => return Err("the text ends with a single \\".to_owned()),
+            Some(other) => {
+                return Err(format!(
+                    "unknown escape \\{other}; use \\n, \\t, \\r, \\0, \\\\ or \\xNN"
+                ));
+            }
+            None => {
+                return Err("the text ends with a single \\; write \\\\ for a backslash".to_owned());
+            }
         }
         rest = &escape[taken..];
     }
@@ -71,7 +77,7 @@ pub fn time(text: &str, now_ms: i64) -> Result<i64, String> {
             (13, Ok(ms)) => Ok(ms),
             (10, Ok(seconds)) => Ok(seconds * 1000),
             _ => Err(format!(
-                "{text:?}: a time has 13 digits (ms) or 10 digits (s)"
+                "{text:?} is not a time: use 13 digits (milliseconds) or 10 digits (seconds)"
             )),
         };
     }
@@ -88,8 +94,8 @@ pub fn time(text: &str, now_ms: i64) -> Result<i64, String> {
         return utc(moment);
     }
     Err(format!(
-        "{text:?} is no time: use milliseconds (13 digits), seconds (10), 2026-11-01, \
-         2026-11-01T12:00:00Z, or -1h"
+        "{text:?} is not a time: use milliseconds (13 digits), seconds (10), 2026-11-01, \
+         2026-11-01T12:00:00Z, or -1h (an hour ago)"
     ))
 }
 
@@ -103,7 +109,7 @@ pub fn header(text: &str) -> Result<(String, Option<String>), String> {
         None => (text, None),
     };
     if name.is_empty() {
-        return Err("a header is NAME=VALUE".to_owned());
+        return Err("a header needs a name: NAME=VALUE".to_owned());
     }
     Ok((name.to_owned(), value))
 }

@@ -14,7 +14,7 @@ use varve_types::TopicName;
 
 use crate::args::{Global, ProduceArgs};
 use crate::connection::{Settings, suggest_topic};
-use crate::failure::{FAILED, Failure};
+use crate::failure::{FAILED, Failure, NOT_FOUND};
 use crate::format::{Fields, Format};
 use crate::input::{Cut, InputFormat, Next, Splitter, json_line};
 use crate::interrupt::Interrupts;
@@ -22,15 +22,17 @@ use crate::json::JsonRecord;
 use crate::parse;
 use crate::progress::Progress;
 use crate::sink::Sink;
+use crate::told;
+use crate::words::count;
 
 /// Bytes read at once.
 const CHUNK_BYTES: usize = 1024 * 1024;
 /// Longest record that is searched for its end.
 const RECORD_MAX_BYTES: usize = varve_types::limits::BATCH_MAX_BYTES;
 
-/// Said when a second interrupt ends the command.
+/// Printed when a second interrupt ends the command.
 const ABORTED: &str =
-    "interrupted while records were on their way; they may or may not be in the log";
+    "interrupted while records were being sent; they may or may not be in the log";
 
 /// What was acknowledged and what was not.
 #[derive(Debug, Default)]
@@ -40,7 +42,7 @@ struct Tally {
     repeated: AtomicU64,
 }
 
-/// What every record gets that says nothing itself.
+/// What a record gets where the input gives nothing.
 struct Defaults {
     key: Option<Vec<u8>>,
     headers: Vec<(String, Option<String>)>,
@@ -66,6 +68,8 @@ struct Session {
 /// Where the input comes from.
 enum Source {
     Stdin,
+    /// Texts of the command line.
+    Values(Vec<String>),
     Lines(Vec<PathBuf>),
     Files(Vec<PathBuf>),
 }
@@ -84,16 +88,26 @@ pub async fn run(global: &Global, args: Box<ProduceArgs>) -> Result<u8, Failure>
     if let Some(topic) = &topic {
         check_topic(&settings, &client, topic).await?;
     }
+    check_files(&files, topic.as_ref())?;
+    if !args.value.is_empty() && !files.is_empty() {
+        return Err(Failure::usage(
+            "--value and files cannot be combined; nothing was written",
+        ));
+    }
     let source = match (files.is_empty(), args.lines) {
+        (true, _) if !args.value.is_empty() => Source::Values(args.value.clone()),
         (true, _) => Source::Stdin,
         (false, true) => Source::Lines(files),
         (false, false) => Source::Files(files),
     };
     let size = total_size(&source);
     let by_hand = matches!(source, Source::Stdin) && is_terminal_input();
+    let json = args.json || args.format.as_deref() == Some("json");
     let splitter = match &args.format {
-        Some(format) => Splitter::Format(InputFormat::parse(format).map_err(Failure::usage)?),
-        None => Splitter::Delimited {
+        Some(format) if !json => {
+            Splitter::Format(InputFormat::parse(format).map_err(Failure::usage)?)
+        }
+        _ => Splitter::Delimited {
             delimiter: args.delim.0.clone(),
             key_delimiter: args.key_delim.as_ref().map(|delimiter| delimiter.0.clone()),
         },
@@ -102,7 +116,7 @@ pub async fn run(global: &Global, args: Box<ProduceArgs>) -> Result<u8, Failure>
         sink: Sink::open(client, config, &args).await?,
         topic,
         defaults,
-        json: args.json,
+        json,
         splitter,
         tee: args.tee,
         left: args.count.unwrap_or(u64::MAX),
@@ -111,8 +125,12 @@ pub async fn run(global: &Global, args: Box<ProduceArgs>) -> Result<u8, Failure>
         progress: Progress::bytes(size, !global.quiet && !by_hand),
         interrupts: Interrupts::listen(ABORTED),
     };
+    if by_hand && !global.quiet && told::types_input() {
+        told::line(&told::typing(session.topic.as_ref()));
+    }
     let started = Instant::now();
     let read = match source {
+        Source::Values(values) => session.values(&values).await,
         Source::Files(files) => session.whole_files(files).await,
         Source::Stdin => session.stream(Vec::new()).await,
         Source::Lines(files) => session.stream(files).await,
@@ -125,8 +143,13 @@ pub async fn run(global: &Global, args: Box<ProduceArgs>) -> Result<u8, Failure>
     }
     std::io::stdout().flush()?;
     read?;
-    flushed.map_err(|failure| told(&tally, failure))?;
-    outcome(&tally)
+    flushed.map_err(|failure| with_counts(&tally, failure))?;
+    let code = outcome(&tally)?;
+    let watched = global.verbose > 0 || crate::failure::stderr_is_terminal();
+    if watched && !global.quiet {
+        told::line(&told::written(session.records, session.topic.as_ref()));
+    }
+    Ok(code)
 }
 
 fn outcome(tally: &Tally) -> Result<u8, Failure> {
@@ -134,20 +157,20 @@ fn outcome(tally: &Tally) -> Result<u8, Failure> {
         0 => Ok(0),
         failed => Err(Failure::new(
             FAILED,
-            format!("{failed} records were not acknowledged"),
+            format!("{} not acknowledged", count(failed, "record")),
         )),
     }
 }
 
-/// A failure with how many records it is about.
-fn told(tally: &Tally, failure: Failure) -> Failure {
+/// A failure with the number of records that it is about.
+fn with_counts(tally: &Tally, failure: Failure) -> Failure {
     let failed = tally.failed.load(Ordering::Relaxed);
     let all = failed + tally.acknowledged.load(Ordering::Relaxed);
     if failed == 0 {
         // A transaction may fail although every record was acknowledged.
         return failure;
     }
-    failure.context(&format!("{failed} of {all} records were not acknowledged"))
+    failure.context(&format!("{failed} of {all} records not written"))
 }
 
 fn summary(tally: &Tally, bytes: u64, seconds: f64) {
@@ -157,8 +180,10 @@ fn summary(tally: &Tally, bytes: u64, seconds: f64) {
     let rate = bytes as f64 / 1e6 / seconds.max(1e-9);
     let _ = writeln!(
         std::io::stderr(),
-        "{acknowledged} records acknowledged, {failed} failed, {repeated} repeats recognised, \
-         {bytes} bytes in {seconds:.2} s ({rate:.0} MB/s)"
+        "{} acknowledged, {failed} failed, {} dropped, {} in {seconds:.2} s ({rate:.1} MB/s)",
+        count(acknowledged, "record"),
+        count(repeated, "duplicate"),
+        count(bytes, "byte")
     );
 }
 
@@ -182,14 +207,46 @@ fn topic_and_files(args: &ProduceArgs) -> Result<(Option<TopicName>, Vec<PathBuf
         || args
             .format
             .as_ref()
-            .is_some_and(|format| format.contains("%t"));
+            .is_some_and(|format| format == "json" || format.contains("%t"));
     if topic.is_none() && !names_itself {
-        return Err(Failure::usage("a topic is needed: varve produce TOPIC"));
+        return Err(Failure::usage("no topic is given: varve produce TOPIC"));
     }
     Ok((topic, files.iter().map(PathBuf::from).collect()))
 }
 
-/// Fails early, and with a hint, when the topic is not there.
+/// Checks the files before anything is sent: a text in the place of a file is a common slip.
+fn check_files(files: &[PathBuf], topic: Option<&TopicName>) -> Result<(), Failure> {
+    for file in files {
+        let name = file.display();
+        let topic = topic.map_or("TOPIC", TopicName::as_str);
+        match std::fs::metadata(file) {
+            Ok(metadata) if metadata.is_dir() => {
+                return Err(Failure::usage(format!(
+                    "{name} is a directory; name its files, or with -l files with a record per line; nothing was \
+                     written"
+                )));
+            }
+            Ok(_) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                let text = match files.len() {
+                    1 => format!(
+                        "; to send the text: echo {name} | varve produce {topic}, or varve produce {topic} --value \
+                         {name}"
+                    ),
+                    _ => String::new(),
+                };
+                return Err(Failure::new(
+                    NOT_FOUND,
+                    format!("there is no file {name}; nothing was written{text}"),
+                ));
+            }
+            Err(error) => return Err(Failure::from(error).context(&name.to_string())),
+        }
+    }
+    Ok(())
+}
+
+/// Fails early, and with a hint, when the topic does not exist.
 async fn check_topic(
     settings: &Settings,
     client: &Client,
@@ -264,7 +321,7 @@ fn on_batch(args: &ProduceArgs, tally: Arc<Tally>) -> Result<OnBatch, Failure> {
             let format = Format::parse(text, "").map_err(Failure::usage)?;
             if let Some(token) = format.needs_record() {
                 return Err(Failure::usage(format!(
-                    "{token} is not known when a record is acknowledged: use %t, %p, %o and %i"
+                    "{token} is not available when a record is acknowledged; use %t, %p, %o and %i"
                 )));
             }
             Some(format)
@@ -302,6 +359,7 @@ fn on_batch(args: &ProduceArgs, tally: Arc<Tally>) -> Result<OnBatch, Failure> {
 
 fn total_size(source: &Source) -> Option<u64> {
     match source {
+        Source::Values(values) => Some(values.iter().map(|value| value.len() as u64).sum()),
         Source::Stdin => {
             let metadata = std::fs::metadata("/dev/stdin").ok()?;
             metadata.is_file().then_some(metadata.len())
@@ -397,7 +455,7 @@ impl Session {
                 return Err(Failure::new(
                     FAILED,
                     format!(
-                        "no record ends within {RECORD_MAX_BYTES} bytes; is the delimiter right?"
+                        "no record ends within {RECORD_MAX_BYTES} bytes; check the delimiter (-D)"
                     ),
                 ));
             }
@@ -471,7 +529,8 @@ impl Session {
     }
 
     fn name(&self, name: Option<&str>) -> Result<TopicName, Failure> {
-        let name = name.ok_or_else(|| self.bad_record("it names no topic, and none was given"))?;
+        let name = name
+            .ok_or_else(|| self.bad_record("it names no topic, and the command line names none"))?;
         TopicName::new(name).map_err(|error| self.bad_record(&error.to_string()))
     }
 
@@ -506,6 +565,24 @@ impl Session {
         self.bytes += json.value.as_ref().map_or(0, Vec::len) as u64;
         self.records += 1;
         self.left -= 1;
+        Ok(())
+    }
+
+    /// One record per text of the command line.
+    async fn values(&mut self, values: &[String]) -> Result<(), Failure> {
+        for value in values {
+            if self.left == 0 {
+                break;
+            }
+            let cut = Cut {
+                value: Some(value.as_bytes()),
+                ..Cut::default()
+            };
+            self.send(&cut).await?;
+            if self.tee {
+                writeln!(std::io::stdout().lock(), "{value}")?;
+            }
+        }
         Ok(())
     }
 

@@ -1,4 +1,4 @@
-//! `varve sim`: hands its arguments to the simulator, a program of its own that is built from the sources and not
+//! `varve sim`: hands its arguments to the simulator, a program of its own that is built from the source tree and not
 //! shipped with a node. Never simulates anything itself.
 
 use std::ffi::{OsStr, OsString};
@@ -15,7 +15,7 @@ const PROGRAM: &str = "varve-sim";
 #[derive(Debug, Args)]
 #[command(override_usage = "varve sim --seed N\n       varve sim [cluster|torture] [OPTIONS]")]
 pub struct SimArgs {
-    /// --seed N replays one seed of the simulated cluster and tells what happens in it; all else as in
+    /// --seed N replays one seed of the simulated cluster and prints what happens; all other arguments are those of
     /// `varve-sim cluster --help`
     #[arg(
         trailing_var_arg = true,
@@ -34,12 +34,12 @@ pub fn run(args: &SimArgs) -> Result<u8, Failure> {
         Failure::new(
             failure::NOT_FOUND,
             format!(
-                "the simulator {PROGRAM} could not be started ({error}); it is built from the sources, beside \
-                 varve: cargo build --release -p varve-sim"
+                "cannot start the simulator {PROGRAM} ({error}); it is a program of its own: build it with `cargo \
+                 build --release -p varve-sim` in the source tree, and put target/release/{PROGRAM} beside varve"
             ),
         )
     })?;
-    // Ended by a signal: as a shell would say it.
+    // Ended by a signal: the code that a shell would report.
     let code = status.code().and_then(|code| u8::try_from(code).ok());
     Ok(code.unwrap_or(failure::INTERRUPTED))
 }
@@ -57,16 +57,23 @@ fn command(arguments: &[OsString]) -> Command {
     command
 }
 
-/// Beside this program, or wherever the system looks.
-fn program() -> PathBuf {
+/// The simulator in the directory of this program, if it is there.
+fn beside() -> Option<PathBuf> {
     let name = format!("{PROGRAM}{}", std::env::consts::EXE_SUFFIX);
-    let beside = std::env::current_exe()
-        .ok()
-        .and_then(|path| Some(path.parent()?.join(OsStr::new(&name))));
-    match beside {
-        Some(path) if path.is_file() => path,
-        _ => PathBuf::from(name),
-    }
+    let path = std::env::current_exe().ok()?;
+    let path = path.parent()?.join(OsStr::new(&name));
+    path.is_file().then_some(path)
+}
+
+/// Whether the simulator is beside this program; the help shows the command only then.
+#[must_use]
+pub fn is_beside() -> bool {
+    beside().is_some()
+}
+
+/// Beside this program, or in the search path.
+fn program() -> PathBuf {
+    beside().unwrap_or_else(|| PathBuf::from(PROGRAM))
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
-//! Where `varve produce` puts its records: a producer, or one whose records count in transactions.
+//! Where `varve produce` puts its records: a plain producer, or one that writes in transactions.
 //!
-//! Invariant: a transaction is committed only when every record of it was acknowledged; whatever goes wrong aborts
-//! the one that is open, and the failure says what counts nevertheless.
+//! Invariant: a transaction is committed only when all of its records were acknowledged; any failure aborts the open
+//! transaction, and the error says how many records are committed.
 
 use varve_client::{
     Client, Producer, ProducerConfig, RecordRef, TransactionError, TransactionalConfig,
@@ -11,16 +11,17 @@ use varve_types::{Acks, TopicName, TransactionalId};
 
 use crate::args::ProduceArgs;
 use crate::failure::Failure;
+use crate::words::count;
 
 /// See the module.
 pub enum Sink {
-    /// Every record counts for itself.
+    /// Every record by itself.
     Plain(Producer),
-    /// Records count together.
+    /// Records in transactions.
     Transactions(Box<Transactions>),
 }
 
-/// Transactions of so many records.
+/// Transactions of a limited number of records.
 pub struct Transactions {
     producer: TransactionalProducer,
     /// Records of a transaction.
@@ -46,7 +47,9 @@ impl Sink {
         let id = TransactionalId::new(id)
             .map_err(|error| Failure::usage(format!("--transactional-id {id:?}: {error}")))?;
         if config.acks != Acks::All {
-            return Err(Failure::usage("transactions need --acks all"));
+            return Err(Failure::usage(
+                "transactions need --acks all; nothing was written",
+            ));
         }
         let config = TransactionalConfig {
             producer: config,
@@ -129,14 +132,20 @@ impl Transactions {
         let (open, committed) = (std::mem::take(&mut self.open), self.committed);
         let unsure = matches!(why, Some(TransactionError::Unsure(_)));
         let fate = if unsure {
-            format!("whether the last {open} records count is not known")
+            format!(
+                "the last {} may or may not be committed",
+                count(open, "record")
+            )
         } else {
             match self.producer.abort().await {
-                Ok(()) => format!("the last {open} records were aborted"),
-                Err(_) => format!("the last {open} records are aborted when their time is over"),
+                Ok(()) => format!("the last {} were aborted", count(open, "record")),
+                Err(_) => format!(
+                    "the last {} will be aborted when the transaction times out",
+                    count(open, "record")
+                ),
             }
         };
-        let text = format!("{committed} records are committed; {fate}");
+        let text = format!("{} committed; {fate}", count(committed, "record"));
         match why {
             Some(error) => Failure::from(error).context(&text),
             None => Failure::new(crate::failure::FAILED, text),

@@ -12,8 +12,11 @@ use crate::consume::{bad_pattern, whole_name};
 use crate::failure::{FAILED, Failure};
 use crate::operate;
 use crate::operate_args::TargetArgs;
-use crate::output::{Output, numbers, print_line, print_message, print_table, to_json};
-use crate::topic_data;
+use crate::output::{
+    Output, numbers, print_line, print_message, print_table, print_value, to_json,
+};
+use crate::words::count;
+use crate::{topic_data, topic_exists, units};
 
 /// Runs a command.
 ///
@@ -33,7 +36,8 @@ pub async fn run(global: &Global, command: TopicCommand) -> Result<u8, Failure> 
             compact,
             form,
         } => {
-            let mut configs: BTreeMap<String, String> = configs.into_iter().collect();
+            let mut configs: BTreeMap<String, String> =
+                units::numbers(configs)?.into_iter().collect();
             if compact {
                 configs.insert("cleanup.policy".to_owned(), "compact".to_owned());
             }
@@ -72,10 +76,7 @@ pub async fn run(global: &Global, command: TopicCommand) -> Result<u8, Failure> 
                 under_replicated,
                 unavailable,
             };
-            for topic in &topics {
-                describe(&admin, topic, &what, form.output).await?;
-            }
-            Ok(0)
+            describe_all(&admin, &topics, &what, form.output).await
         }
         TopicCommand::Config {
             topic,
@@ -85,7 +86,7 @@ pub async fn run(global: &Global, command: TopicCommand) -> Result<u8, Failure> 
             dry_run,
             form,
         } => {
-            let mut changes = changes(sets, v1::ConfigOperation::Set);
+            let mut changes = changes(units::numbers(sets)?, v1::ConfigOperation::Set);
             changes.extend(self::changes(append, v1::ConfigOperation::Append));
             let delete = delete
                 .into_iter()
@@ -96,26 +97,13 @@ pub async fn run(global: &Global, command: TopicCommand) -> Result<u8, Failure> 
         }
         TopicCommand::AddPartitions {
             topic,
+            num,
             total,
             dry_run,
             form,
         } => {
-            let request = v1::AddPartitionsRequest {
-                topic: topic.clone(),
-                partition_count: total,
-                validate_only: dry_run,
-                ..Default::default()
-            };
-            let response = match admin.add_partitions(request).await {
-                Ok(response) => response,
-                Err(error) => return Err(suggest_topic(&admin, &topic, error).await),
-            };
-            if !form.output.is_text() {
-                print_message(form.output, "AddPartitionsResponse", &response)?;
-            } else if !global.quiet {
-                print_line(&format!("{topic}: {total} partitions{}", dry(dry_run)))?;
-            }
-            Ok(0)
+            let size = (num, total.unwrap_or_default());
+            add_partitions(global, &admin, topic, size, dry_run, form).await
         }
         TopicCommand::Alter {
             topics,
@@ -162,26 +150,79 @@ const fn dry(dry_run: bool) -> &'static str {
     if dry_run { " (dry run)" } else { "" }
 }
 
-/// Asks a person at a terminal; `--yes` answers for scripts.
+/// Asks a person at a terminal before `what` ("this deletes ..."); `--yes` answers for scripts.
 ///
 /// # Errors
-/// Usage, when nobody can be asked; failed, when the answer is no.
-pub fn confirm(global: &Global, question: &str) -> Result<(), Failure> {
+/// Usage, when nobody can be asked; failed without a message, when the answer is no.
+pub fn confirm(global: &Global, what: &str) -> Result<(), Failure> {
     if global.yes {
         return Ok(());
     }
+    let what = what.trim_end_matches(['.', '?']);
     if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
-        return Err(Failure::usage(format!("{question} Add --yes to confirm.")));
+        return Err(Failure::usage(format!(
+            "{what}; nothing was changed; repeat with --yes to do it"
+        )));
     }
     let mut stderr = std::io::stderr().lock();
-    write!(stderr, "{question} [y/N] ")?;
+    let mut letters = what.chars();
+    let first = letters.next().map(|first| first.to_ascii_uppercase());
+    let question: String = first.into_iter().chain(letters).collect();
+    write!(stderr, "{question}. Continue? [y/N] ")?;
     stderr.flush()?;
     let mut answer = String::new();
     std::io::stdin().read_line(&mut answer)?;
-    match answer.trim() {
-        "y" | "Y" | "yes" => Ok(()),
-        _ => Err(Failure::new(FAILED, "nothing was changed")),
+    match answer.trim().to_ascii_lowercase().as_str() {
+        "y" | "yes" => Ok(()),
+        _ => {
+            writeln!(stderr, "cancelled; nothing was changed")?;
+            Err(Failure::silent(FAILED))
+        }
     }
+}
+
+/// Adds partitions: so many more, or up to a total.
+async fn add_partitions(
+    global: &Global,
+    admin: &Admin,
+    topic: String,
+    (more, total): (Option<i32>, i32),
+    dry_run: bool,
+    form: OutputArgs,
+) -> Result<u8, Failure> {
+    let total = match more {
+        None => total,
+        Some(more) => {
+            let request = v1::GetTopicRequest {
+                topic: topic.clone(),
+            };
+            let found = match admin.get_topic(request).await {
+                Ok(found) => found.topic.unwrap_or_default(),
+                Err(error) => return Err(suggest_topic(admin, &topic, error).await),
+            };
+            found.partition_count.saturating_add(more)
+        }
+    };
+    let request = v1::AddPartitionsRequest {
+        topic: topic.clone(),
+        partition_count: total,
+        validate_only: dry_run,
+        ..Default::default()
+    };
+    let response = match admin.add_partitions(request).await {
+        Ok(response) => response,
+        Err(error) => return Err(suggest_topic(admin, &topic, error).await),
+    };
+    if !form.output.is_text() {
+        print_message(form.output, "AddPartitionsResponse", &response)?;
+    } else if !global.quiet {
+        print_line(&format!(
+            "{topic}: {}{}",
+            count(total, "partition"),
+            dry(dry_run)
+        ))?;
+    }
+    Ok(0)
 }
 
 async fn create(
@@ -193,11 +234,24 @@ async fn create(
     quiet: bool,
 ) -> Result<u8, Failure> {
     for topic in &topics {
-        // The name is checked here too, so that a typing mistake is told with the name it is in.
+        // The name is checked here too, so that the error quotes the name with the mistake.
         varve_types::TopicName::new(topic)
             .map_err(|error| Failure::usage(format!("{topic:?}: {error}")))?;
     }
+    let mut existing = Vec::new();
+    if if_not_exists {
+        // All of them before the first one is created: a conflict leaves everything as it was.
+        for topic in &topics {
+            if topic_exists::as_requested(admin, topic, &template).await? {
+                existing.push(topic.clone());
+            }
+        }
+    }
     for topic in topics {
+        if existing.contains(&topic) {
+            exists(&topic, form, quiet)?;
+            continue;
+        }
         let request = v1::CreateTopicRequest {
             topic: topic.clone(),
             ..template.clone()
@@ -209,22 +263,29 @@ async fn create(
             Ok(response) if !quiet => {
                 let created = response.topic.unwrap_or_default();
                 print_line(&format!(
-                    "{topic}: created, {} partitions, {} replicas{}",
-                    created.partition_count,
-                    created.replication_factor,
+                    "{topic}: created, {}, {}{}",
+                    count(created.partition_count, "partition"),
+                    count(created.replication_factor, "replica"),
                     dry(template.validate_only)
                 ))?;
             }
             Ok(_) => {}
+            // Somebody else created it since it was looked up.
             Err(error) if if_not_exists && error.kind() == Some(ErrorKind::TopicAlreadyExists) => {
-                if !quiet && form.output.is_text() {
-                    print_line(&format!("{topic}: exists"))?;
-                }
+                topic_exists::as_requested(admin, &topic, &template).await?;
+                exists(&topic, form, quiet)?;
             }
             Err(error) => return Err(error.into()),
         }
     }
     Ok(0)
+}
+
+fn exists(topic: &str, form: OutputArgs, quiet: bool) -> Result<(), Failure> {
+    if quiet || !form.output.is_text() {
+        return Ok(());
+    }
+    print_line(&format!("{topic}: exists as requested, not changed"))
 }
 
 async fn list(
@@ -271,7 +332,7 @@ async fn list(
             let configs: BTreeMap<_, _> = topic.configs.into_iter().collect();
             let configs = configs
                 .iter()
-                .map(|(name, value)| format!("{name}={value}"));
+                .map(|(name, value)| format!("{name}={}", units::human(name, value)));
             row.extend([topic.topic_id, configs.collect::<Vec<_>>().join(" ")]);
         }
         row
@@ -298,12 +359,36 @@ impl Describe {
     }
 }
 
+/// Describes topics; for programs several are one list.
+async fn describe_all(
+    admin: &Admin,
+    topics: &[String],
+    what: &Describe,
+    output: Output,
+) -> Result<u8, Failure> {
+    let mut values = Vec::new();
+    for (index, topic) in topics.iter().enumerate() {
+        if index > 0 && output.is_text() {
+            print_line("")?;
+        }
+        values.extend(describe(admin, topic, what, output).await?);
+    }
+    if !output.is_text() {
+        match values.len() {
+            1 => print_value(output, &values.swap_remove(0))?,
+            _ => print_value(output, &values.into())?,
+        }
+    }
+    Ok(0)
+}
+
+/// Prints a topic as tables, or gives it back for programs.
 async fn describe(
     admin: &Admin,
     topic: &str,
     what: &Describe,
     output: Output,
-) -> Result<(), Failure> {
+) -> Result<Option<serde_json::Value>, Failure> {
     let request = v1::GetTopicRequest {
         topic: topic.to_owned(),
     };
@@ -333,7 +418,7 @@ async fn describe(
         value["partitions"] = to_json("ListPartitionsResponse", &listed)?["partitions"].take();
         let listed = v1::GetTopicConfigsResponse { configs };
         value["configs"] = to_json("GetTopicConfigsResponse", &listed)?["configs"].take();
-        return crate::output::print_value(output, &value);
+        return Ok(Some(value));
     }
     if what.summary {
         summary(&found.topic.unwrap_or_default())?;
@@ -344,7 +429,7 @@ async fn describe(
     if what.partitions {
         partition_table(partitions)?;
     }
-    Ok(())
+    Ok(None)
 }
 
 fn summary(topic: &v1::Topic) -> Result<(), Failure> {
@@ -406,7 +491,8 @@ fn config_table(configs: Vec<v1::ConfigEntry>) -> Result<(), Failure> {
             .as_str_name()
             .trim_start_matches("CONFIG_SOURCE_");
         let source = source.to_ascii_lowercase();
-        vec![config.name, config.value, source]
+        let value = units::both(&config.name, &config.value);
+        vec![config.name, value, source]
     });
     print_table(&["CONFIG", "VALUE", "SOURCE"], rows.collect())?;
     print_line("")
@@ -469,6 +555,7 @@ async fn delete(
     topics: Vec<String>,
     regex: bool,
 ) -> Result<u8, Failure> {
+    let patterns = topics.clone();
     let names = if regex {
         let patterns = topics.iter().map(|pattern| whole_name(pattern));
         let patterns = patterns.collect::<Result<Vec<_>, _>>()?;
@@ -483,11 +570,24 @@ async fn delete(
         topics
     };
     if names.is_empty() {
-        return Err(Failure::new(crate::failure::NOT_FOUND, "no topic matches"));
+        return Err(Failure::new(
+            crate::failure::NOT_FOUND,
+            format!(
+                "no topic matches {}; nothing was deleted",
+                patterns.join(", ")
+            ),
+        ));
     }
+    let (noun, their) = match names.len() {
+        1 => ("topic", "its"),
+        _ => ("topics", "their"),
+    };
     confirm(
         global,
-        &format!("Delete {} with all records?", names.join(", ")),
+        &format!(
+            "this deletes {noun} {} with all {their} records",
+            names.join(", ")
+        ),
     )?;
     for topic in names {
         let request = v1::DeleteTopicRequest {

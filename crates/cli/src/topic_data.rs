@@ -16,7 +16,7 @@ use crate::topic::confirm;
 pub struct Trim {
     /// Topic.
     pub topic: String,
-    /// Where the log shall begin.
+    /// The first record to keep.
     pub offset: String,
     /// Partitions; empty: all.
     pub partitions: Vec<i32>,
@@ -31,7 +31,9 @@ fn place(text: &str) -> Result<Start, Failure> {
     let spec = offset::parse(text, now).map_err(Failure::usage)?;
     match (spec.start, spec.end) {
         (Some(From::Place(start)), None) => Ok(start),
-        _ => Err(Failure::usage(format!("{text:?} names no single place"))),
+        _ => Err(Failure::usage(format!(
+            "{text:?} is not a single position; use beginning, end, 42, -100 or @TIME"
+        ))),
     }
 }
 
@@ -88,7 +90,10 @@ pub async fn trim(
     }
     confirm(
         global,
-        &format!("Delete records of {} before {}?", trim.topic, trim.offset),
+        &format!(
+            "this deletes all records of {} before {}",
+            trim.topic, trim.offset
+        ),
     )?;
     let deletes = assignments
         .iter()

@@ -15,31 +15,33 @@ use crate::topic::confirm;
 /// Commands on transactions.
 #[derive(Debug, Subcommand)]
 pub enum TransactionCommand {
-    /// List transactional ids
+    /// List transactional ids and the state of their transactions
+    #[command(visible_alias = "ls")]
     List {
-        /// Only those in one of these states
+        /// Only transactions in one of these states
         #[arg(long, value_enum, value_delimiter = ',', value_name = "STATE")]
         state: Vec<State>,
-        /// Only ids that begin with this
+        /// Only ids with this prefix
         #[arg(long, default_value = "", value_name = "TEXT")]
         prefix: String,
         /// Only transactions that have been open for longer than this, such as 5m
         #[arg(long, value_name = "TIME", value_parser = parse_duration)]
         open_for: Option<Duration>,
-        /// Form of the output.
+        /// Output format.
         #[command(flatten)]
         form: OutputArgs,
     },
-    /// Describe transactional ids: session, state, partitions
+    /// Show session, state and partitions of transactional ids
+    #[command(visible_alias = "info")]
     Describe {
         /// Transactional ids
         #[arg(required = true, value_name = "ID")]
         ids: Vec<String>,
-        /// Form of the output.
+        /// Output format.
         #[command(flatten)]
         form: OutputArgs,
     },
-    /// Abort open transactions, of producers that hang for example
+    /// Abort open transactions, for example of a producer that hangs
     Abort {
         /// Transactional ids
         #[arg(required = true, value_name = "ID")]
@@ -51,17 +53,17 @@ pub enum TransactionCommand {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 #[value(rename_all = "snake_case")]
 pub enum State {
-    /// The session has begun none
+    /// No transaction has begun
     Empty,
-    /// It is open
+    /// Open
     Ongoing,
-    /// It will be committed
+    /// Being committed
     PrepareCommit,
-    /// It will be aborted
+    /// Being aborted
     PrepareAbort,
-    /// It is committed
+    /// Committed
     CompleteCommit,
-    /// It is aborted
+    /// Aborted
     CompleteAbort,
 }
 
@@ -105,11 +107,11 @@ pub async fn run(global: &Global, command: TransactionCommand) -> Result<u8, Fai
             Ok(0)
         }
         TransactionCommand::Abort { ids } => {
-            let question = format!(
-                "Abort the open transactions of {}? Nothing of them will be visible.",
+            let what = format!(
+                "this aborts the open transactions of {} and discards their records",
                 ids.join(", ")
             );
-            confirm(global, &question)?;
+            confirm(global, &what)?;
             for id in ids {
                 let request = v1::AbortTransactionRequest {
                     transactional_id: id.clone(),
@@ -220,7 +222,7 @@ async fn describe(admin: &Admin, id: String, output: Output) -> Result<(), Failu
         vec![tp.topic.clone(), tp.partition.to_string(), told.to_owned()]
     };
     let rows = found.partitions.iter().map(partition).collect();
-    print_table(&["TOPIC", "PARTITION", "TOLD"], rows)
+    print_table(&["TOPIC", "PARTITION", "INFORMED"], rows)
 }
 
 fn fields(found: &v1::GetTransactionResponse) -> Vec<Vec<String>> {
@@ -234,7 +236,7 @@ fn fields(found: &v1::GetTransactionResponse) -> Vec<Vec<String>> {
             name(found.state().as_str_name(), "TRANSACTION_STATE_"),
         ),
         (
-            "wanted by",
+            "decided by",
             name(found.cause().as_str_name(), "TRANSACTION_CAUSE_"),
         ),
         ("producer", session.producer_id.to_string()),
@@ -309,7 +311,7 @@ mod tests {
         let fields = fields(&found);
         let value = |field: &str| fields.iter().find(|row| row[0] == field).map(|row| &row[1]);
         assert_eq!(value("state").unwrap(), "complete_abort");
-        assert_eq!(value("wanted by").unwrap(), "timeout");
+        assert_eq!(value("decided by").unwrap(), "timeout");
         assert_eq!(value("timeout").unwrap(), "60s");
         assert_eq!(value("started"), None);
     }

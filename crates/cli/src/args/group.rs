@@ -9,35 +9,38 @@ use super::OutputArgs;
 /// Commands on consumer groups.
 #[derive(Debug, Subcommand)]
 pub enum GroupCommand {
-    /// List groups
+    /// List consumer groups
+    #[command(visible_alias = "ls")]
     List {
-        /// Form of the output.
+        /// Output format.
         #[command(flatten)]
         form: OutputArgs,
     },
-    /// Describe groups: members, committed offsets, lag
+    /// Show members, committed offsets and lag of groups
+    #[command(visible_aliases = ["info", "lag"])]
     Describe {
-        /// Groups
+        /// Names of the groups
         #[arg(required = true, value_name = "GROUP")]
         groups: Vec<String>,
-        /// Only the summary
+        /// Show only the summary
         #[arg(short, long)]
         summary: bool,
-        /// Lag per topic
+        /// Show the lag of each topic
         #[arg(short = 't', long)]
         topics: bool,
-        /// Again every two seconds
+        /// Repeat every two seconds
         #[arg(short, long)]
         watch: bool,
-        /// Form of the output.
+        /// Output format.
         #[command(flatten)]
         form: OutputArgs,
     },
-    /// Move the committed offsets of a group without members
+    /// Move the committed offsets of a group that has no members
+    #[command(visible_alias = "reset")]
     Seek {
-        /// Group
+        /// Name of the group
         group: String,
-        /// Where to: start, end, @TIME, an offset
+        /// New position: start, end, @TIME, -N (the last N records) or an offset
         #[arg(
             long,
             allow_hyphen_values = true,
@@ -45,50 +48,51 @@ pub enum GroupCommand {
             group = "target"
         )]
         to: Option<String>,
-        /// Forward, or back with -N
+        /// Move forward by N records, or back with -N
         #[arg(long, allow_hyphen_values = true, value_name = "N", group = "target")]
         shift_by: Option<i64>,
-        /// To the offsets of another group
+        /// Copy the offsets of another group
         #[arg(long, value_name = "GROUP", group = "target")]
         to_group: Option<String>,
-        /// To the offsets in a file: lines of TOPIC PARTITION OFFSET
+        /// Read the offsets from a file with lines of TOPIC PARTITION OFFSET
         #[arg(long, value_name = "FILE", group = "target")]
         to_file: Option<PathBuf>,
-        /// Only these topics; with --to also topics the group has no offsets for
+        /// Only these topics; with --to, also topics without a committed offset
         #[arg(long, num_args = 1.., value_name = "TOPIC")]
         topics: Vec<String>,
-        /// Show the new offsets, write nothing
+        /// Show the new offsets and change nothing
         #[arg(long)]
         dry_run: bool,
-        /// Do not ask
+        /// Do not ask for confirmation, as --yes
         #[arg(long)]
         execute: bool,
-        /// Form of the output.
+        /// Output format.
         #[command(flatten)]
         form: OutputArgs,
     },
-    /// Delete groups without members, with their offsets
+    /// Delete groups that have no members, with their committed offsets
+    #[command(visible_alias = "rm")]
     Delete {
-        /// Groups
+        /// Names of the groups
         #[arg(required = true, value_name = "GROUP")]
         groups: Vec<String>,
     },
     /// Delete committed offsets of a group
     OffsetDelete {
-        /// Group
+        /// Name of the group
         group: String,
-        /// Topics, or TOPIC:PARTITION
+        /// Topics, or single partitions as TOPIC:PARTITION
         #[arg(short, long, required = true, num_args = 1.., value_name = "TOPIC[:N]")]
         topic: Vec<String>,
     },
-    /// Expel members of a group
+    /// Remove members from a group
     RemoveMember {
-        /// Group
+        /// Name of the group
         group: String,
-        /// Members
+        /// Ids of the members
         #[arg(value_name = "MEMBER")]
         members: Vec<String>,
-        /// All members
+        /// Remove all members
         #[arg(long, conflicts_with = "members")]
         all: bool,
     },

@@ -48,11 +48,11 @@ pub struct Cli {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Global options")]
 pub struct Global {
-    /// Addresses of the cluster: host:port, separated by commas
+    /// Addresses of cluster nodes, separated by commas [default: localhost:8278]
     #[arg(short, long, global = true, env = "VARVE_BROKERS", value_delimiter = ',',
           value_name = "HOST:PORT", aliases = ["bootstrap-server", "server"])]
     pub brokers: Vec<String>,
-    /// Change a setting of the client; `-X list` prints all
+    /// Override a client setting; `-X list` prints all settings
     #[arg(
         short = 'X',
         long = "client-set",
@@ -60,7 +60,7 @@ pub struct Global {
         value_name = "KEY=VALUE"
     )]
     pub set: Vec<String>,
-    /// Configuration file of the client [default: ~/.config/varve/client.toml]
+    /// Client configuration file [default: ~/.config/varve/client.toml]
     #[arg(
         short = 'F',
         long,
@@ -69,37 +69,37 @@ pub struct Global {
         value_name = "FILE"
     )]
     pub client_config: Option<PathBuf>,
-    /// Named connection of the configuration file
+    /// Context in the client configuration file
     #[arg(long, global = true, env = "VARVE_CONTEXT", value_name = "NAME")]
     pub context: Option<String>,
-    /// Speak TLS, trusting the CAs of the system unless --tls-ca names others
+    /// Use TLS; trust the system's CAs unless --tls-ca is given
     #[arg(long, global = true, env = "VARVE_TLS",
           value_parser = clap::builder::FalseyValueParser::new())]
     pub tls: bool,
-    /// CAs that the cluster's certificates are signed by, PEM; turns TLS on
+    /// CA certificates that sign the cluster's certificates, PEM; enables TLS
     #[arg(long, global = true, env = "VARVE_TLS_CA", value_name = "FILE")]
     pub tls_ca: Option<PathBuf>,
-    /// Certificate to show to the cluster, PEM; turns TLS on
+    /// Client certificate, PEM; enables TLS
     #[arg(long, global = true, env = "VARVE_TLS_CERT", value_name = "FILE")]
     pub tls_cert: Option<PathBuf>,
-    /// Private key of that certificate, PEM
+    /// Private key of the client certificate, PEM
     #[arg(long, global = true, env = "VARVE_TLS_KEY", value_name = "FILE")]
     pub tls_key: Option<PathBuf>,
     /// How long to wait for the cluster
     #[arg(long, global = true, env = "VARVE_TIMEOUT", value_parser = parse_duration,
           default_value = "5s", value_name = "TIME")]
     pub timeout: Duration,
-    /// Print nothing but data and errors
+    /// Print only data and errors
     #[arg(short, long, global = true)]
     pub quiet: bool,
-    /// Print more; may be repeated
+    /// Log more to standard error; may be repeated
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub verbose: u8,
-    /// No colours
+    /// Do not use colours
     #[arg(long, global = true, env = "NO_COLOR",
           value_parser = clap::builder::FalseyValueParser::new())]
     pub no_color: bool,
-    /// Do not ask before something is destroyed
+    /// Do not ask for confirmation
     #[arg(short, long, global = true)]
     pub yes: bool,
 }
@@ -112,11 +112,11 @@ impl Global {
     }
 }
 
-/// Form of a management command's output.
+/// Output format of a management command.
 #[derive(Debug, Clone, Copy, Args)]
 pub struct OutputArgs {
-    /// Form of the output
-    #[arg(short, long, value_enum, default_value = "text", value_name = "FORM")]
+    /// Output format
+    #[arg(short, long, value_enum, default_value = "text", value_name = "FORMAT")]
     pub output: Output,
 }
 
@@ -124,8 +124,10 @@ pub struct OutputArgs {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Write records to a topic
+    #[command(visible_alias = "pub")]
     Produce(Box<ProduceArgs>),
-    /// Read records of topics
+    /// Read records from topics
+    #[command(visible_alias = "sub")]
     Consume(Box<ConsumeArgs>),
     /// Create, list, change and delete topics
     Topic {
@@ -133,7 +135,7 @@ pub enum Command {
         #[command(subcommand)]
         command: TopicCommand,
     },
-    /// List, describe, move and delete consumer groups
+    /// List, describe, reset and delete consumer groups
     Group {
         /// What to do.
         #[command(subcommand)]
@@ -145,19 +147,19 @@ pub enum Command {
         #[command(subcommand)]
         command: TransactionCommand,
     },
-    /// Look at the cluster and change it
+    /// Inspect and operate the cluster
     Cluster {
         /// What to do.
         #[command(subcommand)]
         command: ClusterCommand,
     },
-    /// Look whether a node is up, and whether a cluster keeps its promises
+    /// Probe a node, or test whether a cluster keeps its guarantees
     Check {
         /// What to do.
         #[command(subcommand)]
         command: CheckCommand,
     },
-    /// Read the files of a stopped node
+    /// Inspect and repair the files of a stopped node
     Log {
         /// What to do.
         #[command(subcommand)]
@@ -165,24 +167,24 @@ pub enum Command {
     },
     /// Run a node
     Server(Box<ServerArgs>),
-    /// Look at the configuration of a node
+    /// Show and check the configuration of a node
     Config {
         /// What to do.
         #[command(subcommand)]
         command: ConfigCommand,
     },
-    /// Run the whole path on real input, verify it, and leave nothing behind
+    /// Start a temporary node, produce and consume records, verify them, clean up
     Demo(DemoArgs),
-    /// Run seeds of the simulated cluster, or replay one and tell its story
+    /// Run the simulated cluster, or replay a seed and print what happens
     Sim(SimArgs),
-    /// Print the completion script of a shell
+    /// Print a shell completion script
     Completion {
         /// Shell
         shell: clap_complete::Shell,
     },
     /// Print the version
     Version {
-        /// As JSON
+        /// Print JSON
         #[arg(long)]
         json: bool,
     },
@@ -211,6 +213,10 @@ mod tests {
             "varve topic list -o json -r ^o",
             "varve topic describe orders -a",
             "varve topic config orders --set retention.ms=1 --delete x --append a=b",
+            "varve topic add-partitions orders -n 2",
+            "varve topic add-partitions orders -t 5",
+            "varve topic add-partitions orders --total 5",
+            "varve produce orders --value hello --value -5 -k me",
             "varve topic create a --config retention.ms=1000",
             "varve topic trim orders -o @-1h -y",
             "varve group describe g -o yaml",
@@ -250,6 +256,10 @@ mod tests {
             "varve transaction abort",
             "varve consume -g g -p 1",
             "varve nonsense",
+            "varve topic add-partitions orders",
+            "varve topic add-partitions orders -n 2 -t 5",
+            "varve topic add-partitions orders -n 0",
+            "varve produce orders --value a -J",
             "varve cluster reassign orders",
             "varve cluster reassign orders --to 1 --replicas 1",
             "varve cluster drain 2 --within 1m",

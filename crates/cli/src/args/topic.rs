@@ -12,13 +12,13 @@ use crate::parse;
 pub enum TopicCommand {
     /// Create topics
     Create {
-        /// Topics
+        /// Names of the topics
         #[arg(required = true, value_name = "TOPIC")]
         topics: Vec<String>,
-        /// Partitions; 0: the server's default
+        /// Number of partitions; 0: the cluster's default
         #[arg(short, long, default_value_t = 0, value_name = "N")]
         partitions: i32,
-        /// Replicas of each partition; 0: the server's default
+        /// Replicas of each partition; 0: the cluster's default
         #[arg(
             short,
             long,
@@ -27,106 +27,118 @@ pub enum TopicCommand {
             value_name = "N"
         )]
         replicas: i32,
-        /// Config of the topic
+        /// Configuration of the topic, such as retention.ms=7d; may be repeated
         #[arg(short = 'c', long = "config", value_parser = parse::pair,
               value_name = "KEY=VALUE")]
         configs: Vec<(String, String)>,
-        /// Do nothing when the topic exists
+        /// Succeed if the topic exists as requested; exit with code 4 if it differs
         #[arg(long)]
         if_not_exists: bool,
-        /// Check everything, create nothing
+        /// Validate the request and create nothing
         #[arg(short, long)]
         dry_run: bool,
-        /// Keep the last record of every key
+        /// Keep the latest record of every key (cleanup.policy=compact)
         #[arg(long)]
         compact: bool,
-        /// Form of the output.
+        /// Output format.
         #[command(flatten)]
         form: OutputArgs,
     },
     /// List topics
+    #[command(visible_alias = "ls")]
     List {
-        /// Only these topics
+        /// List only these topics
         #[arg(value_name = "TOPIC")]
         topics: Vec<String>,
-        /// With the configs that were set
+        /// Show topic ids and the configs that were set
         #[arg(short, long)]
         detailed: bool,
-        /// With the server's own topics
+        /// Include internal topics
         #[arg(short, long)]
         internal: bool,
-        /// Only names that match this regular expression
+        /// List only names that match this regular expression
         #[arg(short, long, value_name = "PATTERN")]
         regex: Option<String>,
-        /// Form of the output.
+        /// Output format.
         #[command(flatten)]
         form: OutputArgs,
     },
-    /// Describe topics
+    /// Show partitions, leaders, replicas and configs of topics
+    #[command(visible_alias = "info")]
     Describe {
-        /// Topics
+        /// Names of the topics
         #[arg(required = true, value_name = "TOPIC")]
         topics: Vec<String>,
-        /// The summary
+        /// Show the summary
         #[arg(short, long)]
         summary: bool,
-        /// The configs
+        /// Show the configs
         #[arg(short = 'c', long)]
         configs: bool,
-        /// The partitions
+        /// Show the partitions
         #[arg(short, long)]
         partitions: bool,
-        /// Everything
+        /// Show summary, configs and partitions
         #[arg(short, long)]
         all: bool,
-        /// Only partitions with fewer replicas in sync than they should have
+        /// Show only partitions with replicas that are not in sync
         #[arg(long)]
         under_replicated: bool,
-        /// Only partitions without leader
+        /// Show only partitions without a leader
         #[arg(long)]
         unavailable: bool,
-        /// Form of the output.
+        /// Output format.
         #[command(flatten)]
         form: OutputArgs,
     },
-    /// Show or change configs of a topic
+    /// Show or change the configs of a topic
     Config {
-        /// Topic
+        /// Name of the topic
         topic: String,
-        /// Set
-        #[arg(long = "set", value_parser = parse::pair,
+        /// Set a config, such as retention.ms=7d or segment.bytes=1GiB; may be repeated
+        #[arg(long = "set", short = 'c', value_parser = parse::pair,
               value_name = "KEY=VALUE")]
         sets: Vec<(String, String)>,
-        /// Remove, so that the default applies
+        /// Remove a config, so that the default applies
         #[arg(long, value_name = "KEY")]
         delete: Vec<String>,
-        /// Add to a list
+        /// Add a value to a config that is a list
         #[arg(long, value_parser = parse::pair, value_name = "KEY=VALUE")]
         append: Vec<(String, String)>,
-        /// Check everything, change nothing
+        /// Validate the request and change nothing
         #[arg(long)]
         dry_run: bool,
-        /// Form of the output.
+        /// Output format.
         #[command(flatten)]
         form: OutputArgs,
     },
     /// Add partitions to a topic
     AddPartitions {
-        /// Topic
+        /// Name of the topic
         topic: String,
-        /// New total
-        #[arg(short, long, alias = "partitions", value_name = "TOTAL")]
-        total: i32,
-        /// Check everything, add nothing
+        /// Add this many partitions
+        #[arg(short, long, value_name = "N", group = "size", required_unless_present = "total",
+              value_parser = clap::value_parser!(i32).range(1..))]
+        num: Option<i32>,
+        /// Grow the topic to this many partitions
+        #[arg(
+            long,
+            short_alias = 't',
+            alias = "partitions",
+            value_name = "N",
+            group = "size"
+        )]
+        total: Option<i32>,
+        /// Validate the request and add nothing
         #[arg(short, long)]
         dry_run: bool,
-        /// Form of the output.
+        /// Output format.
         #[command(flatten)]
         form: OutputArgs,
     },
-    /// Change the number of replicas of topics
+    /// Change the replication factor of topics
     Alter {
-        /// Topics
+        /// Names of the topics
         #[arg(required = true, value_name = "TOPIC")]
         topics: Vec<String>,
         /// Replicas of each partition
@@ -138,48 +150,49 @@ pub enum TopicCommand {
             value_name = "N"
         )]
         replicas: i32,
-        /// Check everything, change nothing
+        /// Validate the request and change nothing
         #[arg(short, long)]
         dry_run: bool,
         /// Whether to wait.
         #[command(flatten)]
         wait: WaitArgs,
-        /// Form of the output.
+        /// Output format.
         #[command(flatten)]
         form: OutputArgs,
     },
-    /// Delete old records
+    /// Delete the oldest records of a topic
     Trim {
-        /// Topic
+        /// Name of the topic
         topic: String,
-        /// Delete what is before this: 42, end, @TIME, -100
+        /// Delete all records before this: 42, end, @TIME, -100 (keep the last 100)
         #[arg(short, long, allow_hyphen_values = true, value_name = "SPEC")]
         offset: String,
-        /// Partitions; default: all
+        /// Partitions [default: all]
         #[arg(short, long, value_delimiter = ',', value_name = "N")]
         partition: Vec<i32>,
-        /// Show what would go, delete nothing
+        /// Show the new start offsets and delete nothing
         #[arg(long)]
         dry_run: bool,
-        /// Form of the output
-        #[arg(long, value_enum, default_value = "text", value_name = "FORM")]
+        /// Output format
+        #[arg(long, value_enum, default_value = "text", value_name = "FORMAT")]
         output: Output,
     },
     /// Delete topics with all their records
+    #[command(visible_alias = "rm")]
     Delete {
-        /// Topics
+        /// Names of the topics
         #[arg(required = true, value_name = "TOPIC")]
         topics: Vec<String>,
-        /// Topics are regular expressions over whole names
+        /// Treat the topics as regular expressions that match whole names
         #[arg(short, long)]
         regex: bool,
     },
-    /// Find offsets, by time or place
+    /// Show the first and last offsets, or the offset at a time or position
     Offsets {
-        /// Topics
+        /// Names of the topics
         #[arg(required = true, value_name = "TOPIC")]
         topics: Vec<String>,
-        /// Place to find: beginning, end, 42, -100, @TIME
+        /// Position to look up: beginning, end, 42, -100, @TIME
         #[arg(
             short = 'a',
             long = "at",
@@ -187,10 +200,10 @@ pub enum TopicCommand {
             value_name = "SPEC"
         )]
         at: Option<String>,
-        /// Partitions; default: all
+        /// Partitions [default: all]
         #[arg(short, long, value_delimiter = ',', value_name = "N")]
         partition: Vec<i32>,
-        /// Form of the output.
+        /// Output format.
         #[command(flatten)]
         form: OutputArgs,
     },
