@@ -26,6 +26,7 @@ pub mod output;
 pub mod parse;
 pub mod probe;
 pub mod probe_cluster;
+pub mod process;
 pub mod produce;
 pub mod progress;
 pub mod repair;
@@ -49,6 +50,7 @@ use crate::failure::Failure;
 /// Runs the command that `arguments` (with the program's name first) name.
 #[must_use]
 pub fn run(arguments: Vec<OsString>) -> ExitCode {
+    process::watch_parent();
     let cli = match Cli::try_parse_from(kcat::translate(arguments)) {
         Ok(cli) => cli,
         Err(error) => {
@@ -138,7 +140,7 @@ async fn network(global: args::Global, command: Command) -> Result<u8, Failure> 
             command: CheckCommand::Replication(args),
         } => Box::pin(probe_cluster::replication(&global, args)).await,
         Command::Server(args) => Box::pin(serve::server(*args)).await,
-        Command::Demo(args) => Box::pin(demo::run(&args)).await,
+        Command::Demo(args) => Box::pin(demo::run(&global, &args)).await,
         Command::Completion { .. }
         | Command::Version { .. }
         | Command::Log { .. }

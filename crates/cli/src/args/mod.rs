@@ -171,7 +171,7 @@ pub enum Command {
         #[command(subcommand)]
         command: ConfigCommand,
     },
-    /// Run the whole path on real input, verify it, and leave nothing behind
+    /// Start a temporary node, produce, consume, kill, recover, verify, and clean up
     Demo(DemoArgs),
     /// Run seeds of the simulated cluster, or replay one and tell its story
     Sim(SimArgs),
