@@ -396,7 +396,10 @@ mod tests {
         };
         assert_eq!(owner(&path).unwrap(), Some(expected));
         std::fs::write(path.join("meta.toml"), "garbage").unwrap();
-        assert!(matches!(owner(&path), Err(DataDirError::BadIdentity { .. })));
+        assert!(matches!(
+            owner(&path),
+            Err(DataDirError::BadIdentity { .. })
+        ));
     }
 
     #[test]

@@ -286,12 +286,18 @@ fn shifted(address: &str, listener: &Listener, node: usize) -> Result<String, Fa
             "{} = {address:?} leaves no ports for all nodes: node 1 listens there and each further node {} higher; \
              expected HOST:PORT, such as 127.0.0.1:8278; nothing was started",
             listener.key,
-            if listener.step == 1 { "1 port" } else { "10 ports" }
+            if listener.step == 1 {
+                "1 port"
+            } else {
+                "10 ports"
+            }
         ))
     };
     let (host, port) = address.rsplit_once(':').ok_or_else(wrong)?;
     let port: u16 = port.parse().map_err(|_| wrong())?;
-    let shift = u16::try_from(node).ok().and_then(|n| n.checked_mul(listener.step));
+    let shift = u16::try_from(node)
+        .ok()
+        .and_then(|n| n.checked_mul(listener.step));
     let port = shift
         .and_then(|shift| port.checked_add(shift))
         .filter(|_| port > 0)
@@ -319,8 +325,8 @@ mod tests {
         assert_eq!(
             ports,
             [
-                "8278", "8277", "9092", "8279", "8288", "8287", "9093", "8289", "8298", "8297", "9094",
-                "8299"
+                "8278", "8277", "9092", "8279", "8288", "8287", "9093", "8289", "8298", "8297",
+                "9094", "8299"
             ]
         );
         let settings = layout.settings(&args, 2).unwrap();
@@ -332,7 +338,10 @@ mod tests {
             value("cluster.seeds"),
             "127.0.0.1:8279,127.0.0.1:8289,127.0.0.1:8299"
         );
-        assert_eq!(layout.brokers(), "127.0.0.1:8278,127.0.0.1:8288,127.0.0.1:8298");
+        assert_eq!(
+            layout.brokers(),
+            "127.0.0.1:8278,127.0.0.1:8288,127.0.0.1:8298"
+        );
         assert!(varve_server::Config::resolve(&settings).is_ok());
     }
 
@@ -354,7 +363,10 @@ mod tests {
         for (set, word) in [
             ("cluster.seeds=a:1", "cluster.seeds (from command line)"),
             ("node.id=4", "node.id (from command line)"),
-            ("listeners.client.address=127.0.0.1:0", "no ports for all nodes"),
+            (
+                "listeners.client.address=127.0.0.1:0",
+                "no ports for all nodes",
+            ),
             ("http.address=127.0.0.1:65530", "no ports for all nodes"),
             ("http.address=8277", "expected HOST:PORT"),
         ] {

@@ -54,7 +54,9 @@ pub(super) async fn run(args: &ServerArgs, count: usize) -> Result<u8, Failure> 
     }
     layout.check()?;
     if count == 2 {
-        say("warning: a cluster of 2 nodes stops as soon as one of them does; 3 nodes survive the loss of one");
+        say(
+            "warning: a cluster of 2 nodes stops as soon as one of them does; 3 nodes survive the loss of one",
+        );
     }
     let mut stop = Stop::listen()?;
     let mut nodes = Nodes {
@@ -141,7 +143,8 @@ impl Nodes {
             }
             if tokio::time::Instant::now() > deadline {
                 let seconds = START.as_secs();
-                let text = format!("node {id} was not ready within {seconds} s; all nodes were stopped");
+                let text =
+                    format!("node {id} was not ready within {seconds} s; all nodes were stopped");
                 return Err(Failure::new(FAILED, text));
             }
             tokio::time::sleep(LOOK).await;
