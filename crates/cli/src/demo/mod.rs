@@ -101,8 +101,8 @@ fn say_next() {
     let _ = std::io::stdout().flush();
     let _ = write!(
         std::io::stderr(),
-        "\nNext: varve server --dev     and in another terminal:\n  varve topic create hello -p 3 && \
-         echo 'k1:hello' | varve produce hello -K : && varve consume hello -e\n"
+        "\nNext:\n  varve server --dev\nand in another terminal:\n  varve topic create hello -p 3\n  \
+         echo 'k1:hello' | varve produce hello -K :\n  varve consume hello -e -f '%k %v\\n'\n"
     );
 }
 

@@ -47,6 +47,8 @@ type Places = Vec<Option<(i32, i64)>>;
 struct Meter {
     sent: AtomicUsize,
     acknowledged: AtomicUsize,
+    /// Acknowledged records that an earlier attempt had appended already.
+    repeated: AtomicUsize,
     changed: Notify,
     /// Why a record was not written.
     failure: Mutex<Option<ClientError>>,
@@ -134,6 +136,7 @@ pub(super) async fn run(
         mut ledger,
         killed_member,
         outage,
+        meter,
         ..
     } = play;
     talk.say("reading the whole log to verify it");
@@ -146,6 +149,7 @@ pub(super) async fn run(
         findings: ledger.findings(&places),
         killed: killed_member,
         pending: outage.pending,
+        repeated: meter.repeated.load(Ordering::Acquire),
         recovery: outage.recovery,
         rate: outage.rate,
         took: started.elapsed(),
@@ -251,8 +255,11 @@ fn config(lines: &[Line], meter: &Arc<Meter>) -> ProducerConfig {
         linger: Duration::from_millis(if few { 100 } else { 5 }),
         on_batch: Some(Arc::new(move |report| {
             match &report.result {
-                Ok(_) => {
+                Ok(ack) => {
                     let records = report.records as usize;
+                    if ack.deduplicated {
+                        meter.repeated.fetch_add(records, Ordering::AcqRel);
+                    }
                     meter.acknowledged.fetch_add(records, Ordering::AcqRel);
                 }
                 Err(error) => {

@@ -23,6 +23,8 @@ pub(super) struct Report {
     pub killed: Option<usize>,
     /// Records that had been sent and not acknowledged when the node was killed.
     pub pending: usize,
+    /// Records that the producer sent again although they were in the log: the node recognised them.
+    pub repeated: usize,
     /// From the kill of the node to the next acknowledgement.
     pub recovery: Option<Duration>,
     /// Acknowledged in a second, up to the kill of the node.
@@ -105,8 +107,8 @@ impl Report {
                 "duplicated by producer",
                 grouped(found.duplicated),
                 format!(
-                    "in the log twice, of {} pending at the kill",
-                    grouped(self.pending)
+                    "in the log twice; {} recognised",
+                    count(self.repeated, "repeat was", "repeats were")
                 ),
             ),
             (
@@ -206,6 +208,7 @@ impl Report {
             "duplicatedByProducer": found.duplicated,
             "keysOutOfOrder": found.keys_out_of_order,
             "pendingAtKill": self.pending,
+            "repeatsRecognised": self.repeated,
             "recoverySeconds": self.recovery.map(|time| time.as_secs_f64()),
             "recordsPerSecond": self.rate,
             "seconds": self.took.as_secs_f64(),
@@ -242,6 +245,7 @@ mod tests {
             },
             killed: Some(1),
             pending: 1_850,
+            repeated: 420,
             recovery: Some(Duration::from_millis(940)),
             rate: 41_234.5,
             took: Duration::from_secs(9),
