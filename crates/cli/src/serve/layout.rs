@@ -242,6 +242,12 @@ impl Layout {
             let Some(cluster) = owner.cluster.map(|cluster| cluster.to_string()) else {
                 continue;
             };
+            if !dir.join("raft").exists() {
+                return refuse(format!(
+                    "{} is the data directory of a single node, not of a cluster",
+                    dir.display()
+                ));
+            }
             match &first {
                 Some((other, expected)) if *expected != cluster => {
                     return refuse(format!(
