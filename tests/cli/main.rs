@@ -12,6 +12,8 @@
 mod ca;
 mod cluster;
 mod consume;
+mod demo;
+mod dev_nodes;
 mod everyday;
 mod formats;
 mod groups;

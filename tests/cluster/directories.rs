@@ -96,18 +96,3 @@ fn unknown_settings_stop_the_start() {
         "{error}"
     );
 }
-
-#[test]
-fn the_demo_verifies_itself_and_leaves_nothing() {
-    let temp = tempfile::tempdir().unwrap();
-    let readme = concat!(env!("CARGO_MANIFEST_DIR"), "/../CHANGELOG.md");
-    let output = std::process::Command::new(varve_tests::varve())
-        .args(["demo", readme])
-        .env("TMPDIR", temp.path())
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{output:?}");
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(text.contains("order per key     verified for"), "{text}");
-    assert_eq!(std::fs::read_dir(temp.path()).unwrap().count(), 0);
-}

@@ -1,6 +1,6 @@
 //! How a command ends when it does not end well: one line for people, an exit code for scripts.
 //!
-//! Codes: 0 done, 1 failed, 2 usage, 3 not found, 4 condition not met, 5 timeout, 130 interrupted twice.
+//! Codes: 0 done, 1 failed, 2 usage, 3 not found, 4 condition not met, 5 timeout, 130 interrupted.
 
 use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
@@ -18,7 +18,7 @@ pub const NOT_FOUND: u8 = 3;
 pub const CONDITION: u8 = 4;
 /// Time ran out.
 pub const TIMEOUT: u8 = 5;
-/// Interrupted a second time.
+/// Interrupted: a second time, or before the end of a command that has nothing to show until then.
 pub const INTERRUPTED: u8 = 130;
 
 /// Whether standard error is a terminal.

@@ -28,6 +28,7 @@ pub mod output;
 pub mod parse;
 pub mod probe;
 pub mod probe_cluster;
+pub mod process;
 pub mod produce;
 pub mod progress;
 pub mod reach;
@@ -58,6 +59,7 @@ use crate::habits::Asked;
 /// Runs the command that `arguments` (with the program's name first) name.
 #[must_use]
 pub fn run(arguments: Vec<OsString>) -> ExitCode {
+    process::watch_parent();
     let mut tree = tree::tree();
     let arguments = match habits::translate(&tree, kcat::translate(arguments)) {
         Asked::Run(arguments) => arguments,
@@ -173,7 +175,7 @@ async fn network(global: args::Global, command: Command) -> Result<u8, Failure> 
             command: CheckCommand::Replication(args),
         } => Box::pin(probe_cluster::replication(&global, args)).await,
         Command::Server(args) => Box::pin(serve::server(*args)).await,
-        Command::Demo(args) => Box::pin(demo::run(&args)).await,
+        Command::Demo(args) => Box::pin(demo::run(&global, &args)).await,
         Command::Completion { .. }
         | Command::Version { .. }
         | Command::Log { .. }

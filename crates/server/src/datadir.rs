@@ -71,6 +71,43 @@ pub enum DataDirError {
     },
 }
 
+/// Whose a data directory is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Owner {
+    /// Node.
+    pub node: NodeId,
+    /// Cluster; `None`: the node has not joined one yet.
+    pub cluster: Option<ClusterId>,
+}
+
+/// Whose a data directory of this machine is; `None`: it does not exist, or has never been used. It is not taken.
+///
+/// # Errors
+/// [`DataDirError`] when another process uses it, or it cannot be understood.
+pub fn owner(path: &Path) -> Result<Option<Owner>, DataDirError> {
+    let (vfs, file) = (varve_vfs::RealVfs, path.join("meta.toml"));
+    if !vfs.exists(&file)? {
+        return Ok(None);
+    }
+    let lock = path.join("LOCK");
+    if vfs.exists(&lock)? {
+        drop(vfs.lock(&lock)?);
+    }
+    let bad = |what: String| DataDirError::BadIdentity {
+        path: file.clone(),
+        what,
+    };
+    let meta = Meta::parse(&vfs.read(&file)?).map_err(bad)?;
+    let cluster = match meta.cluster_id.as_str() {
+        "" => None,
+        id => Some(id.parse().map_err(bad)?),
+    };
+    Ok(Some(Owner {
+        node: NodeId(meta.node_id),
+        cluster,
+    }))
+}
+
 /// A data directory in use. The lock goes with the value.
 #[derive(Debug)]
 pub struct DataDir {
@@ -343,6 +380,28 @@ mod tests {
         let error = open(&path, 1, None).unwrap_err().to_string();
         let pid = std::process::id();
         assert_eq!(error, format!("{} is in use by pid {pid}", path.display()));
+    }
+
+    #[test]
+    fn whose_a_directory_is_can_be_asked_without_taking_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("data");
+        assert_eq!(owner(&path).unwrap(), None);
+        assert!(!path.exists(), "looking makes nothing");
+        let held = open(&path, 3, Some(5)).unwrap();
+        let error = owner(&path).unwrap_err().to_string();
+        assert!(error.contains("is in use by pid"), "{error}");
+        drop(held);
+        let expected = Owner {
+            node: NodeId(3),
+            cluster: Some(ClusterId(5)),
+        };
+        assert_eq!(owner(&path).unwrap(), Some(expected));
+        std::fs::write(path.join("meta.toml"), "garbage").unwrap();
+        assert!(matches!(
+            owner(&path),
+            Err(DataDirError::BadIdentity { .. })
+        ));
     }
 
     #[test]

@@ -48,15 +48,7 @@ impl Bound {
             Some(files) => Some(ServerTls::load(files).context("listeners.kafka.tls")?),
             None => None,
         };
-        if tls.is_none() && !address.ip().is_loopback() {
-            tracing::warn!(
-                kafka = %address,
-                "the Kafka protocol is served in plaintext: anyone who can reach it can read and \
-                 write everything"
-            );
-        }
         let advertised = kafka.advertised(address);
-        tracing::info!(kafka = %address, advertised, "the Kafka protocol is served");
         let listeners = &mut config.broker.listeners;
         listeners.insert(LISTENER.to_owned(), advertised);
         Ok(Some(Self {
@@ -75,6 +67,15 @@ impl Bound {
         grace: std::time::Duration,
         stop: CancellationToken,
     ) -> Result<Serving> {
+        let address = self.address;
+        let advertised = self.config.advertised(address);
+        if self.tls.is_none() && !address.ip().is_loopback() {
+            tracing::warn!(
+                kafka = %address,
+                "the Kafka protocol is served in plaintext: whoever can reach this port reads and writes everything"
+            );
+        }
+        tracing::info!(kafka = %address, advertised, "serving the Kafka protocol");
         let options = Options {
             advertised: self.config.advertised(self.address),
             request_max_bytes: self.config.request_max_bytes,

@@ -18,6 +18,7 @@ use varve_txn::{
 use varve_types::{ErrorKind, LeaderEpoch, PartitionId};
 use varve_vfs::Clock;
 
+use super::loading::{Load, Loading};
 use super::markers::{Sender, Sent};
 use crate::internal_topic::{InternalTopic, KeyValue, Replayed, TRANSACTIONS};
 use crate::leaderships::unwritten;
@@ -59,6 +60,7 @@ impl Host {
         clock: Arc<dyn Clock>,
         (number, epoch): (PartitionId, LeaderEpoch),
         sender: Arc<Sender>,
+        loading: &Loading,
     ) -> Self {
         let (messages, inbox) = mpsc::channel(QUEUE);
         let counts = Arc::<(AtomicI64, AtomicI64)>::default();
@@ -77,7 +79,7 @@ impl Host {
             sender,
             unread: false,
         };
-        tokio::spawn(task.run(inbox));
+        tokio::spawn(task.run(inbox, loading.begin()));
         Self { messages, counts }
     }
 
@@ -154,8 +156,8 @@ struct Task {
 }
 
 impl Task {
-    async fn run(mut self, mut inbox: mpsc::Receiver<Message>) {
-        self.load().await;
+    async fn run(mut self, mut inbox: mpsc::Receiver<Message>, load: Load) {
+        self.load(load).await;
         loop {
             self.perform().await;
             let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
@@ -208,7 +210,7 @@ impl Task {
         self.step(Input::Topics(Arc::new(topics)));
     }
 
-    async fn load(&mut self) {
+    async fn load(&mut self, load: Load) {
         let now = self.now();
         let (core, outputs) = (&mut self.core, &mut self.outputs);
         let each = |_, found| match found {
@@ -223,12 +225,14 @@ impl Task {
         self.topics();
         if !self.unread {
             self.step(Input::Loaded);
-            tracing::info!(
+            let (ids, open) = (self.core.id_count(), self.core.open_count());
+            tracing::debug!(
                 partition = self.number.0,
-                transactional_ids = self.core.id_count(),
-                open = self.core.open_count(),
+                transactional_ids = ids,
+                open,
                 "transactions loaded"
             );
+            load.loaded(ids, open);
         }
     }
 

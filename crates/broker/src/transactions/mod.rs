@@ -8,6 +8,7 @@
 
 mod gate;
 mod host;
+mod loading;
 mod markers;
 mod registered;
 
@@ -34,6 +35,7 @@ use crate::registry::Registry;
 use crate::{coordinator, offsets};
 use gate::Gate;
 use host::Host;
+use loading::Loading;
 use markers::Sender;
 
 pub(crate) use registered::Registered;
@@ -50,6 +52,7 @@ pub(crate) struct Transactions {
     tickets: AtomicU64,
     led: Leaderships<Host>,
     sender: Arc<Sender>,
+    loading: Loading,
     gate: Gate,
     draining: AtomicBool,
 }
@@ -82,6 +85,7 @@ impl Transactions {
             config,
             tickets: AtomicU64::new(1),
             sender: Arc::new(sender),
+            loading: Loading::default(),
             gate: Gate::default(),
             draining: AtomicBool::new(false),
         });
@@ -101,6 +105,8 @@ impl Transactions {
     fn sweep(&self) {
         self.led.forget_ended();
         if !self.draining.load(Ordering::SeqCst) {
+            // Those that begin together are one event in the log.
+            let _round = self.loading.begin();
             self.led.here(|number, epoch| self.begin(number, epoch));
         }
     }
@@ -113,6 +119,7 @@ impl Transactions {
             Arc::clone(&self.clock),
             (number, epoch),
             Arc::clone(&self.sender),
+            &self.loading,
         )
     }
 

@@ -173,7 +173,7 @@ pub enum Command {
         #[command(subcommand)]
         command: ConfigCommand,
     },
-    /// Start a temporary node, produce and consume records, verify them, clean up
+    /// Start a temporary node, produce, consume, kill, recover, verify, and clean up
     Demo(DemoArgs),
     /// Run the simulated cluster, or replay a seed and print what happens
     Sim(SimArgs),

@@ -1,9 +1,13 @@
-//! `varve server` and `varve config`: the node, and what its configuration means.
+//! `varve server` and `varve config`: the node, and what its configuration means. Several nodes for trying things out
+//! are in [`nodes`].
 
-use std::path::PathBuf;
+mod layout;
+mod nodes;
+
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
-use varve_server::config::{ConfigError, Settings, keys};
+use varve_server::config::{Settings, keys};
 use varve_server::{Config, Node};
 
 use crate::args::OutputArgs;
@@ -29,7 +33,7 @@ const DEV: &[(&str, &str)] = &[
 ];
 
 /// Arguments that say how a node is configured.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Default, Args)]
 pub struct SettingsArgs {
     /// Configuration file [default: /etc/varve/varve.toml, if it is there]
     #[arg(
@@ -59,6 +63,9 @@ pub struct SettingsArgs {
 
 /// Arguments of `varve server`.
 #[derive(Debug, Clone, Args)]
+#[command(after_help = "Examples:
+  varve server --dev                 # one node, data in ./varve-data
+  varve server --dev --nodes 3       # three nodes that are one cluster")]
 pub struct ServerArgs {
     #[command(flatten)]
     settings: SettingsArgs,
@@ -66,6 +73,9 @@ pub struct ServerArgs {
     /// environment or another flag says counts all the same
     #[arg(long)]
     dev: bool,
+    /// With --dev: run a cluster of N nodes on this machine, with data in ./varve-cluster; --node-id runs only that one
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=9))]
+    nodes: Option<u8>,
 }
 
 /// `varve config …`.
@@ -102,6 +112,27 @@ impl SettingsArgs {
             // The machine's own node is not tried things out with.
             None => (!dev && default.exists()).then_some(default),
         };
+        let mut settings = self.read(file.as_deref(), &[])?;
+        if dev {
+            settings
+                .fill("--dev", DEV)
+                .map_err(|error| Failure::new(USAGE, error.to_string()))?;
+        }
+        Ok(settings)
+    }
+
+    /// Of a node for trying things out, with further flags over those that were given.
+    fn load_with(&self, more: &[(String, String)]) -> Result<Settings, Failure> {
+        self.read(self.file.as_deref(), more)
+    }
+
+    /// Whether `--set-config` sets a key.
+    fn sets(&self, key: &str) -> bool {
+        let of = |pair: &String| pair.split_once('=').is_some_and(|(name, _)| name == key);
+        self.set_config.iter().any(of)
+    }
+
+    fn read(&self, file: Option<&Path>, more: &[(String, String)]) -> Result<Settings, Failure> {
         let given = [
             ("storage.data_dir", &self.data_dir),
             ("node.id", &self.node_id),
@@ -118,13 +149,9 @@ impl SettingsArgs {
                 .ok_or_else(|| Failure::usage(format!("{pair:?} is not KEY=VALUE")))?;
             flags.push((key.to_owned(), value.to_owned()));
         }
-        let refused = |error: ConfigError| Failure::new(USAGE, error.to_string());
-        let mut settings =
-            Settings::load(file.as_deref(), std::env::vars(), &flags).map_err(refused)?;
-        if dev {
-            settings.fill("--dev", DEV).map_err(refused)?;
-        }
-        Ok(settings)
+        flags.extend_from_slice(more);
+        Settings::load(file, std::env::vars(), &flags)
+            .map_err(|error| Failure::new(USAGE, error.to_string()))
     }
 }
 
@@ -133,12 +160,25 @@ impl SettingsArgs {
 /// # Errors
 /// A sentence about what is wrong.
 pub async fn server(args: ServerArgs) -> Result<u8, Failure> {
-    let settings = args.settings.load(args.dev)?;
+    let settings = match args.nodes {
+        Some(_) if !args.dev => {
+            return Err(Failure::usage(
+                "--nodes runs several nodes on one machine for trying things out, and needs --dev; a real cluster has \
+                 a node per machine, each with cluster.seeds; nothing was started",
+            ));
+        }
+        Some(count @ 2..) => match args.settings.node_id.clone() {
+            None => return Box::pin(nodes::run(&args, usize::from(count))).await,
+            Some(id) => one_of(&args.settings, usize::from(count), &id)?,
+        },
+        _ => args.settings.load(args.dev)?,
+    };
     let config =
         Config::resolve(&settings).map_err(|error| Failure::new(USAGE, error.to_string()))?;
     varve_server::telemetry::install(config.log_format, &config.log_filter);
     let announce = move |node: &Node| {
-        if args.dev {
+        // One of several is announced by who started them all.
+        if args.dev && args.nodes.is_none_or(|count| count < 2) {
             eprintln!("{}", dev_hint(node));
         }
     };
@@ -146,6 +186,21 @@ pub async fn server(args: ServerArgs) -> Result<u8, Failure> {
     ended
         .map(|()| 0)
         .map_err(|error| Failure::new(FAILED, format!("{error:#}")))
+}
+
+/// Settings of one node of `--nodes`.
+fn one_of(args: &SettingsArgs, count: usize, id: &str) -> Result<Settings, Failure> {
+    let number = id.parse().ok().filter(|id| (1..=count).contains(id));
+    let number = number.ok_or_else(|| {
+        Failure::usage(format!(
+            "there is no node {id} in a cluster of {count}: give --node-id 1 to {count}; nothing was started"
+        ))
+    })?;
+    let args = SettingsArgs {
+        node_id: None,
+        ..args.clone()
+    };
+    layout::Layout::of(&args, count)?.settings(&args, number)
 }
 
 fn dev_hint(node: &Node) -> String {
