@@ -107,7 +107,10 @@ impl RpcError {
         }
         // What is wrong with a certificate is said by the cause alone.
         if let Some(error) = varve_tls::ConnectError::within(status) {
-            return Self::transport(error.to_string());
+            return Self {
+                unsent: error.is_unread() || never_left(status),
+                ..Self::transport(error.to_string())
+            };
         }
         let message = if status.message().is_empty() {
             "the call failed without a message".to_owned()
