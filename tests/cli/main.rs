@@ -14,12 +14,15 @@ mod cluster;
 mod consume;
 mod formats;
 mod groups;
+mod json;
 mod offline;
+mod operator;
 mod produce;
 mod signals;
 mod terminal;
 mod tls;
 mod topics;
+mod wrong_port;
 
 use std::io::Write as _;
 use std::ops::Deref;

@@ -30,7 +30,7 @@ fn create_says_what_was_created() {
     .ok();
     assert_eq!(
         said,
-        "o-a: created, 2 partitions, 1 replicas\no-b: created, 2 partitions, 1 replicas\n"
+        "o-a: created, 2 partitions, 1 replica\no-b: created, 2 partitions, 1 replica\n"
     );
     let error = run(&node, &["topic", "create", "o-a"]).fails(1);
     assert!(
@@ -46,7 +46,7 @@ fn create_says_what_was_created() {
         ""
     );
     let said = run(&node, &["topic", "create", "o-dry", "-d", "-p", "5"]).ok();
-    assert_eq!(said, "o-dry: created, 5 partitions, 1 replicas (dry run)\n");
+    assert_eq!(said, "o-dry: created, 5 partitions, 1 replica (dry run)\n");
     assert_eq!(run(&node, &["topic", "describe", "o-dry"]).code, Some(3));
     let created = json(
         &node,
@@ -244,7 +244,7 @@ fn config_sets_deletes_and_appends() {
     ] {
         let mut all = vec!["topic", "config", "o-conf"];
         all.extend(args);
-        let error = run(&node, &all).fails(1);
+        let error = run(&node, &all).fails(2);
         assert!(error.contains(word), "{error}");
     }
     run(&node, &["topic", "config", "o-conf", "--set", "novalue"]).usage();

@@ -10,11 +10,8 @@ use crate::args::{Global, GroupCommand, OutputArgs};
 use crate::connection::Settings;
 use crate::failure::{FAILED, Failure};
 use crate::offset::{self, From};
-use crate::output::{Output, print_line, print_message, print_table, print_value, to_json};
+use crate::output::{Done, Output, print_line, print_message, print_table, print_value, to_json};
 use crate::topic::confirm;
-
-/// Pause between two looks with `--watch`.
-pub const WATCH_PAUSE: Duration = Duration::from_secs(2);
 
 /// Runs a command.
 ///
@@ -31,16 +28,19 @@ pub async fn run(global: &Global, command: GroupCommand) -> Result<u8, Failure> 
             topics,
             watch,
             form,
-        } => loop {
-            for group in &groups {
-                describe(&admin, group, summary, topics, form.output).await?;
+        } => {
+            let (admin, groups) = (&admin, &groups);
+            let look = || async move {
+                for group in groups {
+                    describe(admin, group, summary, topics, form.output).await?;
+                }
+                Ok((!watch).then_some(0))
+            };
+            match watch {
+                true => crate::watch::watch(look).await,
+                false => look().await.map(Option::unwrap_or_default),
             }
-            if !watch {
-                return Ok(0);
-            }
-            tokio::time::sleep(WATCH_PAUSE).await;
-            print_line("")?;
-        },
+        }
         GroupCommand::Seek {
             group,
             to,
@@ -61,28 +61,30 @@ pub async fn run(global: &Global, command: GroupCommand) -> Result<u8, Failure> 
             )
             .await
         }
-        GroupCommand::Delete { groups } => {
+        GroupCommand::Delete { groups, form } => {
             confirm(
                 global,
                 &format!("Delete {} with all offsets?", groups.join(", ")),
             )?;
+            let mut done = Done::new(form.output, global.quiet);
             for group in groups {
                 admin
                     .delete_group(v1::DeleteGroupRequest {
                         group: group.clone(),
                     })
                     .await?;
-                if !global.quiet {
-                    print_line(&format!("{group}: deleted"))?;
-                }
+                done.add(group, "deleted")?;
             }
-            Ok(0)
+            done.end()
         }
-        GroupCommand::OffsetDelete { group, topic } => offset_delete(&admin, group, &topic).await,
+        GroupCommand::OffsetDelete { group, topic, form } => {
+            offset_delete(&admin, group, &topic, Done::new(form.output, global.quiet)).await
+        }
         GroupCommand::RemoveMember {
             group,
             members,
             all,
+            form,
         } => {
             if members.is_empty() && !all {
                 return Err(Failure::usage("name a member, or --all"));
@@ -91,10 +93,11 @@ pub async fn run(global: &Global, command: GroupCommand) -> Result<u8, Failure> 
                 group,
                 member_ids: members,
             };
+            let mut done = Done::new(form.output, global.quiet);
             for member in admin.remove_members(request).await?.member_ids {
-                print_line(&format!("{member}: removed"))?;
+                done.add(member, "removed")?;
             }
-            Ok(0)
+            done.end()
         }
     }
 }
@@ -474,11 +477,16 @@ fn failures(failures: Vec<v1::CommitFailure>) -> Result<(), Failure> {
     };
     let partition = failure.topic_partition.unwrap_or_default();
     let error = RpcError::from_partition(failure.error.unwrap_or_default());
-    let what = format!("{}-{}: {error}", partition.topic, partition.partition);
+    let what = format!("{}:{}: {error}", partition.topic, partition.partition);
     Err(Failure::new(FAILED, what))
 }
 
-async fn offset_delete(admin: &Admin, group: String, topics: &[String]) -> Result<u8, Failure> {
+async fn offset_delete(
+    admin: &Admin,
+    group: String,
+    topics: &[String],
+    mut done: Done,
+) -> Result<u8, Failure> {
     let request = v1::GetOffsetsRequest {
         group: group.clone(),
         ..Default::default()
@@ -508,11 +516,13 @@ async fn offset_delete(admin: &Admin, group: String, topics: &[String]) -> Resul
             "no committed offset matches",
         ));
     }
-    let count = partitions.len();
+    let named = partitions.clone();
     let request = v1::DeleteOffsetsRequest { group, partitions };
     failures(admin.delete_offsets(request).await?.failures)?;
-    print_line(&format!("{count} offsets deleted"))?;
-    Ok(0)
+    for at in named {
+        done.add(format!("{}:{}", at.topic, at.partition), "offset deleted")?;
+    }
+    done.end()
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ pub mod interrupt;
 pub mod json;
 pub mod kcat;
 pub mod offset;
+pub mod opened;
 pub mod operate;
 pub mod operate_args;
 pub mod output;
@@ -29,6 +30,7 @@ pub mod probe_cluster;
 pub mod produce;
 pub mod progress;
 pub mod repair;
+pub mod replicas;
 pub mod serve;
 pub mod sim;
 mod sink;
@@ -36,6 +38,8 @@ pub mod topic;
 pub mod topic_data;
 pub mod transaction;
 pub mod upgrade;
+pub mod watch;
+pub mod words;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -45,10 +49,14 @@ use clap::Parser as _;
 use crate::args::{Cli, Command};
 use crate::check::CheckCommand;
 use crate::failure::Failure;
+use crate::output::Output;
 
 /// Runs the command that `arguments` (with the program's name first) name.
 #[must_use]
 pub fn run(arguments: Vec<OsString>) -> ExitCode {
+    if completion::answer(&arguments) {
+        return ExitCode::SUCCESS;
+    }
     let cli = match Cli::try_parse_from(kcat::translate(arguments)) {
         Ok(cli) => cli,
         Err(error) => {
@@ -95,7 +103,9 @@ fn start_log(cli: &Cli) {
 fn dispatch(cli: Cli) -> Result<u8, Failure> {
     match cli.command {
         Command::Completion { shell } => completion::print(shell),
-        Command::Version { json } => completion::version(json),
+        Command::Version { json, form } => {
+            completion::version(if json { Output::Json } else { form.output })
+        }
         Command::Log { command } => inspect::run(&command, &cli.global),
         Command::Config { command } => serve::config(&command),
         Command::Sim(args) => sim::run(&args),

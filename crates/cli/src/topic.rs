@@ -2,18 +2,25 @@
 
 use std::collections::BTreeMap;
 use std::io::{IsTerminal as _, Write as _};
+use std::time::Duration;
 
-use varve_client::{Admin, RpcError, proto as v1};
+use varve_client::{Admin, proto as v1};
 use varve_types::ErrorKind;
 
 use crate::args::{Global, OutputArgs, TopicCommand};
 use crate::connection::{Settings, suggest_topic};
 use crate::consume::{bad_pattern, whole_name};
 use crate::failure::{FAILED, Failure};
+use crate::opened;
 use crate::operate;
 use crate::operate_args::TargetArgs;
-use crate::output::{Output, numbers, print_line, print_message, print_table, to_json};
+use crate::output::{
+    Done, Output, numbers, print_line, print_message, print_remarks, print_table, print_values,
+    to_json,
+};
+use crate::replicas;
 use crate::topic_data;
+use crate::words::count;
 
 /// Runs a command.
 ///
@@ -31,6 +38,7 @@ pub async fn run(global: &Global, command: TopicCommand) -> Result<u8, Failure> 
             if_not_exists,
             dry_run,
             compact,
+            no_wait,
             form,
         } => {
             let mut configs: BTreeMap<String, String> = configs.into_iter().collect();
@@ -44,7 +52,17 @@ pub async fn run(global: &Global, command: TopicCommand) -> Result<u8, Failure> 
                 validate_only: dry_run,
                 ..Default::default()
             };
-            create(&admin, topics, template, if_not_exists, form, global.quiet).await
+            let wait = (!no_wait && !dry_run).then_some(global.timeout);
+            create(
+                &admin,
+                topics,
+                template,
+                if_not_exists,
+                wait,
+                form,
+                global.quiet,
+            )
+            .await
         }
         TopicCommand::List {
             topics,
@@ -63,17 +81,27 @@ pub async fn run(global: &Global, command: TopicCommand) -> Result<u8, Failure> 
             unavailable,
             form,
         } => {
-            let only = under_replicated || unavailable;
+            if under_replicated || unavailable {
+                let wanted = replicas::Wanted {
+                    under_replicated,
+                    unavailable,
+                };
+                let short = replicas::short(&admin, &topics, wanted).await?;
+                replicas::print(form.output, short)?;
+                return Ok(0);
+            }
             let nothing = !summary && !configs && !partitions && !all;
             let what = Describe {
-                summary: !only && (summary || all || nothing),
-                configs: !only && (configs || all),
-                partitions: partitions || all || nothing || only,
-                under_replicated,
-                unavailable,
+                summary: summary || all || nothing,
+                configs: configs || all,
+                partitions: partitions || all || nothing,
             };
+            let mut values = Vec::new();
             for topic in &topics {
-                describe(&admin, topic, &what, form.output).await?;
+                values.extend(describe(&admin, topic, &what, form.output).await?);
+            }
+            if !values.is_empty() {
+                print_values(form.output, values)?;
             }
             Ok(0)
         }
@@ -113,7 +141,11 @@ pub async fn run(global: &Global, command: TopicCommand) -> Result<u8, Failure> 
             if !form.output.is_text() {
                 print_message(form.output, "AddPartitionsResponse", &response)?;
             } else if !global.quiet {
-                print_line(&format!("{topic}: {total} partitions{}", dry(dry_run)))?;
+                print_line(&format!(
+                    "{topic}: {}{}",
+                    count(total, "partition"),
+                    dry(dry_run)
+                ))?;
             }
             Ok(0)
         }
@@ -148,7 +180,11 @@ pub async fn run(global: &Global, command: TopicCommand) -> Result<u8, Failure> 
             };
             topic_data::trim(global, &settings, &admin, request).await
         }
-        TopicCommand::Delete { topics, regex } => delete(global, &admin, topics, regex).await,
+        TopicCommand::Delete {
+            topics,
+            regex,
+            form,
+        } => delete(global, &admin, topics, regex, form.output).await,
         TopicCommand::Offsets {
             topics,
             at,
@@ -189,6 +225,7 @@ async fn create(
     topics: Vec<String>,
     template: v1::CreateTopicRequest,
     if_not_exists: bool,
+    wait: Option<Duration>,
     form: OutputArgs,
     quiet: bool,
 ) -> Result<u8, Failure> {
@@ -197,21 +234,27 @@ async fn create(
         varve_types::TopicName::new(topic)
             .map_err(|error| Failure::usage(format!("{topic:?}: {error}")))?;
     }
+    let mut values = Vec::new();
+    let mut created = Vec::new();
     for topic in topics {
         let request = v1::CreateTopicRequest {
             topic: topic.clone(),
             ..template.clone()
         };
-        match admin.create_topic(request).await {
+        let answer = admin.create_topic(request).await;
+        if answer.is_ok() {
+            created.push(topic.clone());
+        }
+        match answer {
             Ok(response) if !form.output.is_text() => {
-                print_message(form.output, "CreateTopicResponse", &response)?;
+                values.push(to_json("CreateTopicResponse", &response)?);
             }
             Ok(response) if !quiet => {
                 let created = response.topic.unwrap_or_default();
                 print_line(&format!(
-                    "{topic}: created, {} partitions, {} replicas{}",
-                    created.partition_count,
-                    created.replication_factor,
+                    "{topic}: created, {}, {}{}",
+                    count(created.partition_count, "partition"),
+                    count(created.replication_factor, "replica"),
                     dry(template.validate_only)
                 ))?;
             }
@@ -222,6 +265,14 @@ async fn create(
                 }
             }
             Err(error) => return Err(error.into()),
+        }
+    }
+    if !values.is_empty() {
+        print_values(form.output, values)?;
+    }
+    for topic in created {
+        if let Some(within) = wait {
+            opened::wait(admin, &topic, within).await?;
         }
     }
     Ok(0)
@@ -284,18 +335,6 @@ struct Describe {
     summary: bool,
     configs: bool,
     partitions: bool,
-    under_replicated: bool,
-    unavailable: bool,
-}
-
-impl Describe {
-    fn shows(&self, partition: &v1::Partition) -> bool {
-        let under = partition.in_sync_node_ids.len() < partition.replica_node_ids.len();
-        let missing = partition.leader_node_id.is_none();
-        !(self.under_replicated || self.unavailable)
-            || self.under_replicated && under
-            || self.unavailable && missing
-    }
 }
 
 async fn describe(
@@ -303,7 +342,7 @@ async fn describe(
     topic: &str,
     what: &Describe,
     output: Output,
-) -> Result<(), Failure> {
+) -> Result<Option<serde_json::Value>, Failure> {
     let request = v1::GetTopicRequest {
         topic: topic.to_owned(),
     };
@@ -313,8 +352,7 @@ async fn describe(
     };
     let mut partitions = Vec::new();
     if what.partitions {
-        partitions = admin.all_partitions(topic).await?;
-        partitions.retain(|partition| what.shows(partition));
+        partitions = opened::settled(admin, topic).await?;
     }
     let mut configs = Vec::new();
     if what.configs {
@@ -333,18 +371,24 @@ async fn describe(
         value["partitions"] = to_json("ListPartitionsResponse", &listed)?["partitions"].take();
         let listed = v1::GetTopicConfigsResponse { configs };
         value["configs"] = to_json("GetTopicConfigsResponse", &listed)?["configs"].take();
-        return crate::output::print_value(output, &value);
+        return Ok(Some(value));
     }
     if what.summary {
         summary(&found.topic.unwrap_or_default())?;
     }
+    if what.summary && (what.configs || what.partitions) {
+        print_line("")?;
+    }
     if what.configs {
         config_table(configs)?;
     }
-    if what.partitions {
-        partition_table(partitions)?;
+    if what.configs && what.partitions {
+        print_line("")?;
     }
-    Ok(())
+    if what.partitions {
+        partition_table(topic, partitions, output)?;
+    }
+    Ok(None)
 }
 
 fn summary(topic: &v1::Topic) -> Result<(), Failure> {
@@ -355,25 +399,28 @@ fn summary(topic: &v1::Topic) -> Result<(), Failure> {
         vec!["REPLICAS".to_owned(), topic.replication_factor.to_string()],
         vec!["INTERNAL".to_owned(), topic.internal.to_string()],
     ];
-    print_table(&["SUMMARY", ""], rows)?;
-    print_line("")
+    print_table(&["SUMMARY", ""], rows)
 }
 
-fn partition_table(partitions: Vec<v1::Partition>) -> Result<(), Failure> {
+fn partition_table(
+    topic: &str,
+    partitions: Vec<v1::Partition>,
+    output: Output,
+) -> Result<(), Failure> {
+    let wide = output == Output::Wide;
+    let errors = opened::errors(topic, &partitions);
     let rows = partitions.into_iter().map(|partition| {
         let leader = partition
             .leader_node_id
             .map_or_else(|| "-".to_owned(), |id| id.to_string());
-        let error = partition
-            .error
-            .map(|error| RpcError::from_partition(error).to_string());
         // With an error the leader could not be asked, unless it told the cursors beside it.
-        let asked = error.is_none() || partition.log_end_offset > 0 || partition.size_bytes > 0;
+        let asked =
+            partition.error.is_none() || partition.log_end_offset > 0 || partition.size_bytes > 0;
         let cursor = |value: i64| match asked {
             true => value.to_string(),
             false => "-".to_owned(),
         };
-        vec![
+        let mut row = vec![
             partition.partition.to_string(),
             leader,
             partition.leader_epoch.to_string(),
@@ -382,10 +429,14 @@ fn partition_table(partitions: Vec<v1::Partition>) -> Result<(), Failure> {
             cursor(partition.log_start_offset),
             cursor(partition.high_watermark),
             cursor(partition.size_bytes),
-            error.unwrap_or_default(),
-        ]
+        ];
+        if wide {
+            let records = partition.high_watermark - partition.log_start_offset;
+            row.extend([cursor(partition.log_end_offset), cursor(records)]);
+        }
+        row
     });
-    let headings = [
+    let mut headings = vec![
         "PARTITION",
         "LEADER",
         "EPOCH",
@@ -394,9 +445,12 @@ fn partition_table(partitions: Vec<v1::Partition>) -> Result<(), Failure> {
         "START",
         "END",
         "BYTES",
-        "ERROR",
     ];
-    print_table(&headings, rows.collect())
+    if wide {
+        headings.extend(["LOG END", "OFFSETS"]);
+    }
+    print_table(&headings, rows.collect())?;
+    print_remarks(&errors)
 }
 
 fn config_table(configs: Vec<v1::ConfigEntry>) -> Result<(), Failure> {
@@ -408,8 +462,7 @@ fn config_table(configs: Vec<v1::ConfigEntry>) -> Result<(), Failure> {
         let source = source.to_ascii_lowercase();
         vec![config.name, config.value, source]
     });
-    print_table(&["CONFIG", "VALUE", "SOURCE"], rows.collect())?;
-    print_line("")
+    print_table(&["CONFIG", "VALUE", "SOURCE"], rows.collect())
 }
 
 fn changes(pairs: Vec<(String, String)>, operation: v1::ConfigOperation) -> Vec<v1::ConfigChange> {
@@ -468,6 +521,7 @@ async fn delete(
     admin: &Admin,
     topics: Vec<String>,
     regex: bool,
+    output: Output,
 ) -> Result<u8, Failure> {
     let names = if regex {
         let patterns = topics.iter().map(|pattern| whole_name(pattern));
@@ -489,17 +543,17 @@ async fn delete(
         global,
         &format!("Delete {} with all records?", names.join(", ")),
     )?;
+    let mut done = Done::new(output, global.quiet);
     for topic in names {
         let request = v1::DeleteTopicRequest {
             topic: topic.clone(),
             ..Default::default()
         };
         if let Err(error) = admin.delete_topic(request).await {
+            done.end()?;
             return Err(suggest_topic(admin, &topic, error).await);
         }
-        if !global.quiet {
-            print_line(&format!("{topic}: deleted"))?;
-        }
+        done.add(topic, "deleted")?;
     }
-    Ok(0)
+    done.end()
 }

@@ -37,11 +37,15 @@ pub struct RpcError {
 
 impl std::fmt::Display for RpcError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} ({}", self.message, code_name(self.code))?;
-        if let Some(kind) = self.kind {
-            write!(f, "/{}", kind.reason())?;
+        let code = match self.kind {
+            Some(kind) => format!(" ({}/{})", code_name(self.code), kind.reason()),
+            None => format!(" ({})", code_name(self.code)),
+        };
+        f.write_str(&self.message)?;
+        // A text that repeats another node's error ends with the code already.
+        if !self.message.ends_with(&code) {
+            f.write_str(&code)?;
         }
-        f.write_str(")")?;
         if self.unanswered_before {
             f.write_str("; an earlier attempt had no answer and may have been carried out")?;
         }

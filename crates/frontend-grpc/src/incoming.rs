@@ -106,23 +106,26 @@ pub fn incoming(
         refusals: Arc::new(Semaphore::new(REFUSALS)),
         begun,
     });
-    futures_util::stream::unfold((listener, door, ready), |(listener, door, mut ready)| async {
-        loop {
-            tokio::select! {
-                // The door holds a sender: this never ends before the listener does.
-                Some(connection) = ready.recv() => {
-                    return Some((Ok(connection), (listener, door, ready)));
-                }
-                accepted = listener.accept() => match accepted {
-                    Ok((stream, peer)) => door.open(stream, peer),
-                    Err(error) => {
-                        tracing::warn!(%error, "accept failed; trying again");
-                        tokio::time::sleep(ACCEPT_RETRY).await;
+    futures_util::stream::unfold(
+        (listener, door, ready),
+        |(listener, door, mut ready)| async {
+            loop {
+                tokio::select! {
+                    // The door holds a sender: this never ends before the listener does.
+                    Some(connection) = ready.recv() => {
+                        return Some((Ok(connection), (listener, door, ready)));
                     }
-                },
+                    accepted = listener.accept() => match accepted {
+                        Ok((stream, peer)) => door.open(stream, peer),
+                        Err(error) => {
+                            tracing::warn!(%error, "accept failed; trying again");
+                            tokio::time::sleep(ACCEPT_RETRY).await;
+                        }
+                    },
+                }
             }
-        }
-    })
+        },
+    )
 }
 
 impl Door {
@@ -267,7 +270,9 @@ impl AsyncRead for Connection {
             return Poll::Ready(Err(Self::ended()));
         }
         if !self.preface.is_empty() {
-            let (now, rest) = self.preface.split_at(self.preface.len().min(buf.remaining()));
+            let (now, rest) = self
+                .preface
+                .split_at(self.preface.len().min(buf.remaining()));
             buf.put_slice(now);
             self.preface = rest;
             return Poll::Ready(Ok(()));

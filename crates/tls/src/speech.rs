@@ -212,10 +212,7 @@ mod tests {
         // An ordinary beginning, an ordinary end, and noise.
         let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
         let headers = [0, 0, 1, 1, 4, 0, 0, 0, 1, 0x88];
-        assert_eq!(
-            reason_in(&[&settings[..], &headers].concat()),
-            Reason::None
-        );
+        assert_eq!(reason_in(&[&settings[..], &headers].concat()), Reason::None);
         assert_eq!(reason_in(&go_away(0, "bye")), Reason::None);
         assert_eq!(reason_in(b"HTTP/1.1 400 Bad Request"), Reason::None);
         assert_eq!(reason_in(&[0xff; 100]), Reason::None);

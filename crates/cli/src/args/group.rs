@@ -72,6 +72,9 @@ pub enum GroupCommand {
         /// Groups
         #[arg(required = true, value_name = "GROUP")]
         groups: Vec<String>,
+        /// Form of the output.
+        #[command(flatten)]
+        form: OutputArgs,
     },
     /// Delete committed offsets of a group
     OffsetDelete {
@@ -80,6 +83,9 @@ pub enum GroupCommand {
         /// Topics, or TOPIC:PARTITION
         #[arg(short, long, required = true, num_args = 1.., value_name = "TOPIC[:N]")]
         topic: Vec<String>,
+        /// Form of the output.
+        #[command(flatten)]
+        form: OutputArgs,
     },
     /// Expel members of a group
     RemoveMember {
@@ -91,5 +97,8 @@ pub enum GroupCommand {
         /// All members
         #[arg(long, conflicts_with = "members")]
         all: bool,
+        /// Form of the output.
+        #[command(flatten)]
+        form: OutputArgs,
     },
 }

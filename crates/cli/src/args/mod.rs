@@ -185,6 +185,9 @@ pub enum Command {
         /// As JSON
         #[arg(long)]
         json: bool,
+        /// Form of the output.
+        #[command(flatten)]
+        form: OutputArgs,
     },
 }
 

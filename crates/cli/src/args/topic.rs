@@ -40,6 +40,9 @@ pub enum TopicCommand {
         /// Keep the last record of every key
         #[arg(long)]
         compact: bool,
+        /// Return at once, and not when every partition has an open leader
+        #[arg(long)]
+        no_wait: bool,
         /// Form of the output.
         #[command(flatten)]
         form: OutputArgs,
@@ -65,7 +68,7 @@ pub enum TopicCommand {
     /// Describe topics
     Describe {
         /// Topics
-        #[arg(required = true, value_name = "TOPIC")]
+        #[arg(required_unless_present_any = ["under_replicated", "unavailable"], value_name = "TOPIC")]
         topics: Vec<String>,
         /// The summary
         #[arg(short, long)]
@@ -79,10 +82,10 @@ pub enum TopicCommand {
         /// Everything
         #[arg(short, long)]
         all: bool,
-        /// Only partitions with fewer replicas in sync than they should have
+        /// Show only partitions with replicas that are not in sync; without topics: of all topics
         #[arg(long)]
         under_replicated: bool,
-        /// Only partitions without leader
+        /// Show only partitions without a leader; without topics: of all topics
         #[arg(long)]
         unavailable: bool,
         /// Form of the output.
@@ -173,6 +176,9 @@ pub enum TopicCommand {
         /// Topics are regular expressions over whole names
         #[arg(short, long)]
         regex: bool,
+        /// Form of the output.
+        #[command(flatten)]
+        form: OutputArgs,
     },
     /// Find offsets, by time or place
     Offsets {
