@@ -464,6 +464,24 @@ mod tests {
     }
 
     #[test]
+    fn a_code_is_printed_once() {
+        let opening = RpcError {
+            kind: Some(ErrorKind::LeaderNotAvailable),
+            ..RpcError::transport("topic \"orders\" is being opened")
+        };
+        let once = "topic \"orders\" is being opened (UNAVAILABLE/LEADER_NOT_AVAILABLE)";
+        assert_eq!(opening.to_string(), once);
+        let repeated = RpcError {
+            message: format!("node 3 cannot be asked: {opening}"),
+            ..opening
+        };
+        assert_eq!(
+            repeated.to_string(),
+            format!("node 3 cannot be asked: {once}")
+        );
+    }
+
+    #[test]
     fn a_refusal_says_nothing_of_an_earlier_attempt_without_answer() {
         let refused = || {
             ClientError::from(RpcError {
