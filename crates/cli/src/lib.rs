@@ -22,6 +22,7 @@ pub mod interrupt;
 pub mod json;
 pub mod kcat;
 pub mod offset;
+pub mod opened;
 pub mod operate;
 pub mod operate_args;
 pub mod output;
@@ -33,6 +34,7 @@ pub mod produce;
 pub mod progress;
 pub mod reach;
 pub mod repair;
+pub mod replicas;
 pub mod serve;
 pub mod sim;
 mod sink;
@@ -44,6 +46,7 @@ pub mod transaction;
 pub mod tree;
 pub mod units;
 pub mod upgrade;
+pub mod watch;
 pub mod words;
 
 use std::ffi::OsString;
@@ -55,11 +58,15 @@ use crate::args::{Cli, Command};
 use crate::check::CheckCommand;
 use crate::failure::Failure;
 use crate::habits::Asked;
+use crate::output::Output;
 
 /// Runs the command that `arguments` (with the program's name first) name.
 #[must_use]
 pub fn run(arguments: Vec<OsString>) -> ExitCode {
     process::watch_parent();
+    if completion::answer(&arguments) {
+        return ExitCode::SUCCESS;
+    }
     let mut tree = tree::tree();
     let arguments = match habits::translate(&tree, kcat::translate(arguments)) {
         Asked::Run(arguments) => arguments,
@@ -132,7 +139,9 @@ fn start_log(cli: &Cli) {
 fn dispatch(cli: Cli) -> Result<u8, Failure> {
     match cli.command {
         Command::Completion { shell } => completion::print(shell),
-        Command::Version { json } => completion::version(json),
+        Command::Version { json, form } => {
+            completion::version(if json { Output::Json } else { form.output })
+        }
         Command::Log { command } => inspect::run(&command, &cli.global),
         Command::Config { command } => serve::config(&command),
         Command::Sim(args) => sim::run(&args),

@@ -2,19 +2,23 @@
 
 use std::collections::BTreeMap;
 use std::io::{IsTerminal as _, Write as _};
+use std::time::Duration;
 
-use varve_client::{Admin, RpcError, proto as v1};
+use varve_client::{Admin, proto as v1};
 use varve_types::ErrorKind;
 
 use crate::args::{Global, OutputArgs, TopicCommand};
 use crate::connection::{Settings, suggest_topic};
 use crate::consume::{bad_pattern, whole_name};
 use crate::failure::{FAILED, Failure};
+use crate::opened;
 use crate::operate;
 use crate::operate_args::TargetArgs;
 use crate::output::{
-    Output, numbers, print_line, print_message, print_table, print_value, to_json,
+    Done, Output, numbers, print_line, print_message, print_remarks, print_table, print_values,
+    to_json,
 };
+use crate::replicas;
 use crate::words::count;
 use crate::{topic_data, topic_exists, units};
 
@@ -34,6 +38,7 @@ pub async fn run(global: &Global, command: TopicCommand) -> Result<u8, Failure> 
             if_not_exists,
             dry_run,
             compact,
+            no_wait,
             form,
         } => {
             let mut configs: BTreeMap<String, String> =
@@ -48,7 +53,17 @@ pub async fn run(global: &Global, command: TopicCommand) -> Result<u8, Failure> 
                 validate_only: dry_run,
                 ..Default::default()
             };
-            create(&admin, topics, template, if_not_exists, form, global.quiet).await
+            let wait = (!no_wait && !dry_run).then_some(global.timeout);
+            create(
+                &admin,
+                topics,
+                template,
+                if_not_exists,
+                wait,
+                form,
+                global.quiet,
+            )
+            .await
         }
         TopicCommand::List {
             topics,
@@ -67,14 +82,20 @@ pub async fn run(global: &Global, command: TopicCommand) -> Result<u8, Failure> 
             unavailable,
             form,
         } => {
-            let only = under_replicated || unavailable;
+            if under_replicated || unavailable {
+                let wanted = replicas::Wanted {
+                    under_replicated,
+                    unavailable,
+                };
+                let short = replicas::short(&admin, &topics, wanted).await?;
+                replicas::print(form.output, short)?;
+                return Ok(0);
+            }
             let nothing = !summary && !configs && !partitions && !all;
             let what = Describe {
-                summary: !only && (summary || all || nothing),
-                configs: !only && (configs || all),
-                partitions: partitions || all || nothing || only,
-                under_replicated,
-                unavailable,
+                summary: summary || all || nothing,
+                configs: configs || all,
+                partitions: partitions || all || nothing,
             };
             describe_all(&admin, &topics, &what, form.output).await
         }
@@ -136,7 +157,11 @@ pub async fn run(global: &Global, command: TopicCommand) -> Result<u8, Failure> 
             };
             topic_data::trim(global, &settings, &admin, request).await
         }
-        TopicCommand::Delete { topics, regex } => delete(global, &admin, topics, regex).await,
+        TopicCommand::Delete {
+            topics,
+            regex,
+            form,
+        } => delete(global, &admin, topics, regex, form.output).await,
         TopicCommand::Offsets {
             topics,
             at,
@@ -230,6 +255,7 @@ async fn create(
     topics: Vec<String>,
     template: v1::CreateTopicRequest,
     if_not_exists: bool,
+    wait: Option<Duration>,
     form: OutputArgs,
     quiet: bool,
 ) -> Result<u8, Failure> {
@@ -247,6 +273,8 @@ async fn create(
             }
         }
     }
+    let mut values = Vec::new();
+    let mut created = Vec::new();
     for topic in topics {
         if existing.contains(&topic) {
             exists(&topic, form, quiet)?;
@@ -256,9 +284,13 @@ async fn create(
             topic: topic.clone(),
             ..template.clone()
         };
-        match admin.create_topic(request).await {
+        let answer = admin.create_topic(request).await;
+        if answer.is_ok() {
+            created.push(topic.clone());
+        }
+        match answer {
             Ok(response) if !form.output.is_text() => {
-                print_message(form.output, "CreateTopicResponse", &response)?;
+                values.push(to_json("CreateTopicResponse", &response)?);
             }
             Ok(response) if !quiet => {
                 let created = response.topic.unwrap_or_default();
@@ -276,6 +308,14 @@ async fn create(
                 exists(&topic, form, quiet)?;
             }
             Err(error) => return Err(error.into()),
+        }
+    }
+    if !values.is_empty() {
+        print_values(form.output, values)?;
+    }
+    for topic in created {
+        if let Some(within) = wait {
+            opened::wait(admin, &topic, within).await?;
         }
     }
     Ok(0)
@@ -345,18 +385,6 @@ struct Describe {
     summary: bool,
     configs: bool,
     partitions: bool,
-    under_replicated: bool,
-    unavailable: bool,
-}
-
-impl Describe {
-    fn shows(&self, partition: &v1::Partition) -> bool {
-        let under = partition.in_sync_node_ids.len() < partition.replica_node_ids.len();
-        let missing = partition.leader_node_id.is_none();
-        !(self.under_replicated || self.unavailable)
-            || self.under_replicated && under
-            || self.unavailable && missing
-    }
 }
 
 /// Describes topics; for programs several are one list.
@@ -373,11 +401,8 @@ async fn describe_all(
         }
         values.extend(describe(admin, topic, what, output).await?);
     }
-    if !output.is_text() {
-        match values.len() {
-            1 => print_value(output, &values.swap_remove(0))?,
-            _ => print_value(output, &values.into())?,
-        }
+    if !values.is_empty() {
+        print_values(output, values)?;
     }
     Ok(0)
 }
@@ -398,8 +423,7 @@ async fn describe(
     };
     let mut partitions = Vec::new();
     if what.partitions {
-        partitions = admin.all_partitions(topic).await?;
-        partitions.retain(|partition| what.shows(partition));
+        partitions = opened::settled(admin, topic).await?;
     }
     let mut configs = Vec::new();
     if what.configs {
@@ -423,11 +447,17 @@ async fn describe(
     if what.summary {
         summary(&found.topic.unwrap_or_default())?;
     }
+    if what.summary && (what.configs || what.partitions) {
+        print_line("")?;
+    }
     if what.configs {
         config_table(configs)?;
     }
+    if what.configs && what.partitions {
+        print_line("")?;
+    }
     if what.partitions {
-        partition_table(partitions)?;
+        partition_table(topic, partitions, output)?;
     }
     Ok(None)
 }
@@ -440,25 +470,28 @@ fn summary(topic: &v1::Topic) -> Result<(), Failure> {
         vec!["REPLICAS".to_owned(), topic.replication_factor.to_string()],
         vec!["INTERNAL".to_owned(), topic.internal.to_string()],
     ];
-    print_table(&["SUMMARY", ""], rows)?;
-    print_line("")
+    print_table(&["SUMMARY", ""], rows)
 }
 
-fn partition_table(partitions: Vec<v1::Partition>) -> Result<(), Failure> {
+fn partition_table(
+    topic: &str,
+    partitions: Vec<v1::Partition>,
+    output: Output,
+) -> Result<(), Failure> {
+    let wide = output == Output::Wide;
+    let errors = opened::errors(topic, &partitions);
     let rows = partitions.into_iter().map(|partition| {
         let leader = partition
             .leader_node_id
             .map_or_else(|| "-".to_owned(), |id| id.to_string());
-        let error = partition
-            .error
-            .map(|error| RpcError::from_partition(error).to_string());
         // With an error the leader could not be asked, unless it told the cursors beside it.
-        let asked = error.is_none() || partition.log_end_offset > 0 || partition.size_bytes > 0;
+        let asked =
+            partition.error.is_none() || partition.log_end_offset > 0 || partition.size_bytes > 0;
         let cursor = |value: i64| match asked {
             true => value.to_string(),
             false => "-".to_owned(),
         };
-        vec![
+        let mut row = vec![
             partition.partition.to_string(),
             leader,
             partition.leader_epoch.to_string(),
@@ -467,10 +500,14 @@ fn partition_table(partitions: Vec<v1::Partition>) -> Result<(), Failure> {
             cursor(partition.log_start_offset),
             cursor(partition.high_watermark),
             cursor(partition.size_bytes),
-            error.unwrap_or_default(),
-        ]
+        ];
+        if wide {
+            let records = partition.high_watermark - partition.log_start_offset;
+            row.extend([cursor(partition.log_end_offset), cursor(records)]);
+        }
+        row
     });
-    let headings = [
+    let mut headings = vec![
         "PARTITION",
         "LEADER",
         "EPOCH",
@@ -479,9 +516,12 @@ fn partition_table(partitions: Vec<v1::Partition>) -> Result<(), Failure> {
         "START",
         "END",
         "BYTES",
-        "ERROR",
     ];
-    print_table(&headings, rows.collect())
+    if wide {
+        headings.extend(["LOG END", "OFFSETS"]);
+    }
+    print_table(&headings, rows.collect())?;
+    print_remarks(&errors)
 }
 
 fn config_table(configs: Vec<v1::ConfigEntry>) -> Result<(), Failure> {
@@ -494,8 +534,7 @@ fn config_table(configs: Vec<v1::ConfigEntry>) -> Result<(), Failure> {
         let value = units::both(&config.name, &config.value);
         vec![config.name, value, source]
     });
-    print_table(&["CONFIG", "VALUE", "SOURCE"], rows.collect())?;
-    print_line("")
+    print_table(&["CONFIG", "VALUE", "SOURCE"], rows.collect())
 }
 
 fn changes(pairs: Vec<(String, String)>, operation: v1::ConfigOperation) -> Vec<v1::ConfigChange> {
@@ -554,6 +593,7 @@ async fn delete(
     admin: &Admin,
     topics: Vec<String>,
     regex: bool,
+    output: Output,
 ) -> Result<u8, Failure> {
     let patterns = topics.clone();
     let names = if regex {
@@ -589,17 +629,17 @@ async fn delete(
             names.join(", ")
         ),
     )?;
+    let mut done = Done::new(output, global.quiet);
     for topic in names {
         let request = v1::DeleteTopicRequest {
             topic: topic.clone(),
             ..Default::default()
         };
         if let Err(error) = admin.delete_topic(request).await {
+            done.end()?;
             return Err(suggest_topic(admin, &topic, error).await);
         }
-        if !global.quiet {
-            print_line(&format!("{topic}: deleted"))?;
-        }
+        done.add(topic, "deleted")?;
     }
-    Ok(0)
+    done.end()
 }

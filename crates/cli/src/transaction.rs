@@ -9,7 +9,7 @@ use varve_types::size::parse_duration;
 use crate::args::{Global, OutputArgs};
 use crate::connection::Settings;
 use crate::failure::Failure;
-use crate::output::{Output, print_line, print_message, print_table};
+use crate::output::{Done, Output, print_line, print_message, print_table};
 use crate::topic::confirm;
 
 /// Commands on transactions.
@@ -46,6 +46,9 @@ pub enum TransactionCommand {
         /// Transactional ids
         #[arg(required = true, value_name = "ID")]
         ids: Vec<String>,
+        /// Form of the output.
+        #[command(flatten)]
+        form: OutputArgs,
     },
 }
 
@@ -106,22 +109,21 @@ pub async fn run(global: &Global, command: TransactionCommand) -> Result<u8, Fai
             }
             Ok(0)
         }
-        TransactionCommand::Abort { ids } => {
+        TransactionCommand::Abort { ids, form } => {
             let what = format!(
                 "this aborts the open transactions of {} and discards their records",
                 ids.join(", ")
             );
             confirm(global, &what)?;
+            let mut done = Done::new(form.output, global.quiet);
             for id in ids {
                 let request = v1::AbortTransactionRequest {
                     transactional_id: id.clone(),
                 };
                 admin.abort_transaction(request).await?;
-                if !global.quiet {
-                    print_line(&format!("{id}: aborted"))?;
-                }
+                done.add(id, "aborted")?;
             }
-            Ok(0)
+            done.end()
         }
     }
 }

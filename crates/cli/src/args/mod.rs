@@ -187,6 +187,9 @@ pub enum Command {
         /// Print JSON
         #[arg(long)]
         json: bool,
+        /// Form of the output.
+        #[command(flatten)]
+        form: OutputArgs,
     },
 }
 

@@ -2160,7 +2160,7 @@ pub struct WatchMetadataResponse {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetClusterHealthRequest {}
 /// Response of GetClusterHealth.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct GetClusterHealthResponse {
     /// Nothing below is wrong.
     #[prost(bool, tag = "1")]
@@ -2189,6 +2189,13 @@ pub struct GetClusterHealthResponse {
     /// Partitions that are not led by their preferred leader.
     #[prost(int64, tag = "9")]
     pub non_preferred_leaders: i64,
+    /// When nodes went offline, by node id, as the node that answers has seen it. A node that was offline when that one
+    /// started is not in it.
+    #[prost(btree_map = "int32, message", tag = "10")]
+    pub offline_since: ::prost::alloc::collections::BTreeMap<
+        i32,
+        ::prost_types::Timestamp,
+    >,
 }
 /// State of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
