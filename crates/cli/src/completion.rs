@@ -186,11 +186,10 @@ pub fn print(shell: clap_complete::Shell) -> Result<u8, Failure> {
 /// # Errors
 /// When standard output cannot be written.
 pub fn version(output: Output) -> Result<u8, Failure> {
-    let revision = option_env!("VARVE_REVISION").unwrap_or("unknown");
     if output.is_text() {
-        writeln!(std::io::stdout().lock(), "varve {VERSION} ({revision})")?;
+        writeln!(std::io::stdout().lock(), "varve {}", varve_server::version_line())?;
     } else {
-        let version = serde_json::json!({"version": VERSION, "revision": revision});
+        let version = serde_json::json!({"version": VERSION, "revision": varve_server::REVISION});
         print_value(output, &version)?;
     }
     Ok(0)
