@@ -169,23 +169,7 @@ fn three_nodes_are_one_cluster_that_survives_one() {
     let ran = shell(&brokers, "varve consume orders -e | sort -n | uniq | wc -l");
     assert_eq!(ran.out.trim(), "2000", "{ran:?}");
 
-    // What happened is said, with the line that starts the node again.
-    let shown = all.shows("To start it again");
-    assert!(
-        shown.contains(&format!("node 2 (pid {second}) ")),
-        "{shown}"
-    );
-    let again = shown
-        .lines()
-        .find(|line| line.starts_with("  varve server "))
-        .unwrap();
-    assert!(again.contains(" --nodes 3 --node-id 2 "), "{again}");
-    let mut words: Vec<&str> = again.split_whitespace().collect();
-    words.remove(0);
-    let mut command = command("varve", "127.0.0.1:1");
-    command.args(words);
-    let mut second = Running::start(command);
-    second.shows("ready");
+    let mut second = starts_again(&mut all, &second);
     wait::until("three active nodes", PATIENCE, || {
         (active(&brokers) == 3).then_some(())
     });
@@ -214,6 +198,24 @@ fn three_nodes_are_one_cluster_that_survives_one() {
     wait::until("the nodes to end", PATIENCE, || {
         (!pids.iter().any(|pid| is_running(pid))).then_some(())
     });
+}
+
+/// What happened to node 2 is said, with the line that starts it again; types that line.
+fn starts_again(all: &mut Running, pid: &str) -> Running {
+    let shown = all.shows("To start it again");
+    assert!(shown.contains(&format!("node 2 (pid {pid}) ")), "{shown}");
+    let again = shown
+        .lines()
+        .find(|line| line.starts_with("  varve server "))
+        .unwrap();
+    assert!(again.contains(" --nodes 3 --node-id 2 "), "{again}");
+    let mut words: Vec<&str> = again.split_whitespace().collect();
+    words.remove(0);
+    let mut command = command("varve", "127.0.0.1:1");
+    command.args(words);
+    let mut second = Running::start(command);
+    second.shows("ready");
+    second
 }
 
 /// Whether a process runs; one that nobody has waited for does not.

@@ -91,12 +91,7 @@ pub(super) async fn run(
     partitions: i32,
 ) -> Result<Report, Failure> {
     let started = Instant::now();
-    let client = Client::new(ClientConfig {
-        brokers: vec![stage.address()],
-        client_id: "varve-demo".to_owned(),
-        connect_timeout: Duration::from_secs(1),
-        ..ClientConfig::default()
-    })?;
+    let client = client(stage)?;
     create_topic(&client, partitions).await?;
     let (events, deliveries) = mpsc::channel(64);
     stage.start_members(MEMBERS, &lines, &events)?;
@@ -154,6 +149,15 @@ pub(super) async fn run(
         rate: outage.rate,
         took: started.elapsed(),
     })
+}
+
+fn client(stage: &Stage) -> Result<Client, Failure> {
+    Ok(Client::new(ClientConfig {
+        brokers: vec![stage.address()],
+        client_id: "varve-demo".to_owned(),
+        connect_timeout: Duration::from_secs(1),
+        ..ClientConfig::default()
+    })?)
 }
 
 async fn create_topic(client: &Client, partitions: i32) -> Result<(), Failure> {
@@ -246,11 +250,16 @@ fn config(lines: &[Line], meter: &Arc<Meter>) -> ProducerConfig {
     let largest = lines.iter().map(Line::bytes).max().unwrap_or(0);
     let batch = (bytes / 200).clamp(4 * 1024, 64 * 1024);
     let few = lines.len() < FEW;
-    let buffer = if few { bytes * 2 } else { batch * 16 };
+    let buffer = if few {
+        // All of it, with what the client counts for a record beside its bytes.
+        bytes * 2 + 256 * lines.len()
+    } else {
+        batch * 16
+    };
     let meter = Arc::clone(meter);
     ProducerConfig {
         batch_bytes: batch,
-        buffer_bytes: buffer.max(4 * largest).max(64 * 1024) + 256 * lines.len().min(FEW),
+        buffer_bytes: buffer.max(4 * largest).max(64 * 1024),
         // The second half of few records is still here when the node is killed.
         linger: Duration::from_millis(if few { 100 } else { 5 }),
         on_batch: Some(Arc::new(move |report| {

@@ -122,17 +122,17 @@ impl Report {
             (
                 "delivered again",
                 grouped(found.again),
-                "after the kills: at least once to a group".to_owned(),
+                "after the kills; a group reads at least once".to_owned(),
             ),
             (
                 "time to recover",
                 recovery,
-                "kill -9 of the node to the next acknowledgement".to_owned(),
+                "from kill -9 to the next acknowledgement".to_owned(),
             ),
             (
                 "records a second",
                 grouped(self.rate as usize),
-                "acknowledged, until the node was killed".to_owned(),
+                "acknowledged, before the node was killed".to_owned(),
             ),
         ];
         if found.damaged > 0 {
