@@ -16,12 +16,15 @@ mod everyday;
 mod formats;
 mod groups;
 mod habits;
+mod json;
 mod offline;
+mod operator;
 mod produce;
 mod signals;
 mod terminal;
 mod tls;
 mod topics;
+mod wrong_port;
 
 use std::io::Write as _;
 use std::ops::Deref;

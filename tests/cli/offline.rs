@@ -203,7 +203,7 @@ fn a_damaged_log_is_cut_only_when_told_to() {
     let path = dir.display().to_string();
     let running = alone(&["log", "repair", &path, "--cut-at-damage"]).fails(1);
     assert!(
-        running.contains("in use by") && running.contains("Nothing was changed"),
+        running.contains("in use by") && running.contains("nothing was changed"),
         "{running}"
     );
     assert_eq!(host.node.stop().code(), Some(0));
@@ -220,10 +220,10 @@ fn a_damaged_log_is_cut_only_when_told_to() {
     std::fs::write(&file, &bytes).unwrap();
     let plan = alone(&["log", "repair", &path, "--cut-at-damage"]).ok();
     for part in [
-        "kept:     1 records in 1 batches, offsets 0 to 1",
-        "given up: offsets 1 to 3",
-        "1 records among them are sound",
-        "nothing was changed; --yes does it",
+        "kept:     1 record in 1 batch, from offset 0 to before 1",
+        "given up: offsets 1 to before 3",
+        "1 record of them could be read",
+        "nothing was changed; repeat with --yes to repair the log",
     ] {
         assert!(plan.contains(part), "{part:?} is not in {plan}");
     }
@@ -352,13 +352,7 @@ fn the_configuration_is_shown_checked_and_documented() {
 }
 
 #[test]
-fn completions_know_the_commands() {
-    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
-        let script = alone(&["completion", shell]).ok();
-        for word in ["produce", "consume", "add-partitions", "exit-at-end"] {
-            assert!(script.contains(word), "{shell} does not know {word}");
-        }
-    }
+fn completion_scripts_are_for_a_shell() {
     alone(&["completion", "csh"]).usage();
     let script = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(script.path(), alone(&["completion", "bash"]).ok()).unwrap();
@@ -377,6 +371,8 @@ fn the_version_for_people_and_programs() {
     let text = alone(&["version"]).ok();
     assert!(text.starts_with("varve "), "{text}");
     let json: Value = serde_json::from_str(&alone(&["version", "--json"]).ok()).unwrap();
+    let form: Value = serde_json::from_str(&alone(&["version", "-o", "json"]).ok()).unwrap();
+    assert_eq!(form, json);
     let version = json["version"].as_str().unwrap();
     assert!(
         text.contains(version) && json["revision"].is_string(),

@@ -186,3 +186,22 @@ fn colours_can_be_refused() {
         );
     }
 }
+
+#[test]
+fn a_watch_is_redrawn_with_the_time() {
+    if !script_exists() {
+        return;
+    }
+    let node = node();
+    let mut child = at_a_terminal(&node, "exec \"$V\" cluster health -w", &[]);
+    let shown = screen(&mut child);
+    let mut seen = String::new();
+    wait_for(&shown, &mut seen, "every 2 s; Ctrl-C ends");
+    wait_for(&shown, &mut seen, "healthy");
+    // The second look begins with an empty screen, although nothing has changed.
+    seen.clear();
+    wait_for(&shown, &mut seen, "\u{1b}[H\u{1b}[2J");
+    wait_for(&shown, &mut seen, "healthy");
+    child.kill().unwrap();
+    child.wait().unwrap();
+}

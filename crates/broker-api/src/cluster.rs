@@ -70,6 +70,8 @@ pub struct ClusterHealth {
     pub controller: Option<NodeId>,
     /// Nodes that are offline.
     pub offline: Vec<NodeId>,
+    /// When they went offline, in milliseconds since the Unix epoch, as far as this node has seen it.
+    pub offline_since: BTreeMap<NodeId, i64>,
     /// Nodes that are draining.
     pub draining: Vec<NodeId>,
     /// Partitions without a leader.

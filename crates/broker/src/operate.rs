@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use varve_broker_api as api;
 use varve_broker_api::{Context, Error, Operations, Result};
-use varve_metadata::PartitionKey;
+use varve_metadata::{FeatureRange, PartitionKey};
 use varve_types::{ErrorKind, NodeId, TopicName, TopicPartition};
 
 use crate::api::owned;
@@ -114,6 +114,20 @@ impl Operations for Broker {
     }
 
     fn features(&self, _ctx: &Context) -> Result<api::Features> {
+        if self.inner.registry.cluster().is_none() {
+            // A node without others has nobody to agree with: it works at its program's level.
+            let (config, range) = (&self.inner.config, FeatureRange::THIS_PROGRAM);
+            return Ok(api::Features {
+                level: range.max,
+                possible: range.max,
+                nodes: vec![api::NodeFeatures {
+                    node: config.node,
+                    version: config.version.to_owned(),
+                    min: range.min,
+                    max: range.max,
+                }],
+            });
+        }
         Ok(self.inner.operated()?.features())
     }
 

@@ -1,5 +1,5 @@
 //! `varve check run`: a workload on a live cluster and the verdict of the independent checker on what its clients
-//! saw. `varve check history`: the verdict on a history that was kept.
+//! saw. `varve check history`: the verdict on a recorded history.
 //!
 //! Exit codes: 0 valid, 4 something forbidden happened, 1 when the history shows too little for a verdict.
 
@@ -25,25 +25,50 @@ use crate::parse;
 use crate::probe::HealthArgs;
 use crate::probe_cluster::{LagArgs, ReplicationArgs};
 
-/// How often a run tells how far it is.
+/// How often a run prints its progress.
 const TELL_EVERY: Duration = Duration::from_secs(5);
 
-/// Commands that look whether a cluster does what it promises.
+/// Commands that probe a node or test a cluster.
 #[derive(Debug, Subcommand)]
 pub enum CheckCommand {
-    /// Produce and consume on a topic of its own, and judge what was seen
+    /// Test a live cluster: produce and consume on a new topic, and judge the result
+    ///
+    /// Exit code 0: the cluster kept its guarantees. 4: it broke one. 1: too little was seen for a verdict.
+    #[command(
+        after_long_help = "Examples:\n  varve check run -d 30s\n  varve check run -r 3 --min-insync 2 --history run.jsonl"
+    )]
     Run(Box<RunArgs>),
-    /// Whether a node is up; exit code 0 if so, 4 if not, another if it does not answer
+    /// Ask one node whether it is up
+    ///
+    /// Exit code 0: it is. 4: it is not. 1 or 5: it does not answer.
+    #[command(
+        after_long_help = "Examples:\n  varve check health --live\n  varve check health -b log1:8278\n  varve check health \
+                           --http log1:8277"
+    )]
     Health(HealthArgs),
-    /// Whether a group is at most so many records, or so long, behind; exit code 0 if so, 4 if not
+    /// Show the lag of a group, and fail if it is too large
+    ///
+    /// Without a bound it prints the lag of each partition. With --max or --max-age it prints the partitions that are
+    /// further behind and exits with code 4 if there are any.
+    #[command(
+        after_long_help = "Examples:\n  varve check lag billing\n  varve check lag billing --max 1000 --max-age 5m"
+    )]
     Lag(LagArgs),
-    /// Whether every partition has its leader and its replicas; exit code 0 if so, 4 if not
+    /// Check that every partition has a leader and all its replicas in sync
+    ///
+    /// Exit code 0: all have. 4: one has not, or a node is offline.
+    #[command(
+        after_long_help = "Examples:\n  varve check replication\n  varve check replication -o json"
+    )]
     Replication(ReplicationArgs),
-    /// Judge a history that `run --history` has written
+    /// Judge a history that `check run --history` has written
+    #[command(
+        after_long_help = "Examples:\n  varve check history run.jsonl\n  varve check history run.jsonl -o json"
+    )]
     History {
-        /// The file
+        /// History file
         file: PathBuf,
-        /// Form of the output.
+        /// Output format.
         #[command(flatten)]
         form: OutputArgs,
     },
@@ -55,17 +80,17 @@ pub struct RunArgs {
     /// How long to produce and consume
     #[arg(short, long, value_parser = parse_duration, default_value = "60s", value_name = "TIME")]
     duration: Duration,
-    /// Topic to create; default: varve-check and the seed
+    /// Topic to create [default: varve-check-SEED]
     #[arg(short, long, value_name = "TOPIC")]
     topic: Option<String>,
-    /// Do not delete the topic at the end; it is kept in any case when something forbidden happened
+    /// Keep the topic at the end; it is always kept if a guarantee was broken
     #[arg(long)]
     keep_topic: bool,
-    /// Partitions of the topic
+    /// Number of partitions
     #[arg(short, long, default_value_t = 4, value_name = "N",
           value_parser = clap::value_parser!(i32).range(1..=1000))]
     partitions: i32,
-    /// Replicas of each partition; 0: the server's default
+    /// Replicas of each partition; 0: the cluster's default
     #[arg(
         short,
         long,
@@ -74,47 +99,47 @@ pub struct RunArgs {
         value_name = "N"
     )]
     replicas: i32,
-    /// Replicas that must have a record before it is acknowledged; default: the server's
+    /// min.insync.replicas of the topic [default: the cluster's]
     #[arg(long, value_name = "N")]
     min_insync: Option<u32>,
-    /// Config of the topic
+    /// Configuration of the topic; may be repeated
     #[arg(short = 'c', long = "config", value_parser = parse::pair, value_name = "KEY=VALUE")]
     configs: Vec<(String, String)>,
-    /// Idempotent producers
+    /// Number of idempotent producers
     #[arg(long, default_value_t = 4, value_name = "N")]
     producers: u32,
-    /// Producers without idempotence; half of them ask the leader only
+    /// Number of producers without idempotence; half of them use acks=leader
     #[arg(long, default_value_t = 2, value_name = "N")]
     plain_producers: u32,
-    /// Consumers, each of all partitions
+    /// Number of consumers; each reads all partitions
     #[arg(long, default_value_t = 3, value_name = "N")]
     consumers: u32,
-    /// Records in a second, all producers together
+    /// Records per second of all producers together
     #[arg(long, default_value_t = 500, value_name = "N",
           value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     rate: u32,
-    /// Bytes of the largest record
+    /// Size of the largest record in bytes
     #[arg(long, default_value_t = 1000, value_name = "BYTES",
           value_parser = clap::value_parser!(u64).range(1..=900_000))]
     record_size: u64,
-    /// A send is given up after this
+    /// Give up on a record after this time without an acknowledgement
     #[arg(long, value_parser = parse_duration, default_value = "20s", value_name = "TIME")]
     delivery_timeout: Duration,
-    /// How long the read of everything at the end may take
+    /// Time for the final read of all records
     #[arg(long, value_parser = parse_duration, default_value = "120s", value_name = "TIME")]
     final_timeout: Duration,
-    /// What choices are drawn from [default: the time]
+    /// Seed of the random choices [default: random]
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
-    /// Keep the history here, as JSON lines
+    /// Write the history to this file, as JSON lines
     #[arg(long, value_name = "FILE")]
     history: Option<PathBuf>,
-    /// Form of the output.
+    /// Output format.
     #[command(flatten)]
     form: OutputArgs,
 }
 
-/// Judges a kept history; needs no cluster.
+/// Judges a recorded history; needs no cluster.
 ///
 /// # Errors
 /// [`Failure`] when the file cannot be read.
@@ -151,11 +176,11 @@ pub async fn run(global: &Global, args: &RunArgs) -> Result<u8, Failure> {
         }
     };
     say(&format!(
-        "topic {}, seed {seed}: {:?} of records, then everything is read once more",
+        "topic {}, seed {seed}: producing and consuming for {:?}, then reading all records once more",
         config.topic, args.duration
     ));
     let workload = Workload::start(config.clone(), recorder.clone())?;
-    let interrupts = Interrupts::listen("interrupted twice: there is no verdict");
+    let interrupts = Interrupts::listen("interrupted twice; no verdict");
     let end = Instant::now() + args.duration;
     while Instant::now() < end {
         let pause = TELL_EVERY.min(end.saturating_duration_since(Instant::now()));
@@ -171,7 +196,7 @@ pub async fn run(global: &Global, args: &RunArgs) -> Result<u8, Failure> {
     for behind in workload.stop().await {
         say(&behind);
     }
-    say("reading everything");
+    say("reading all records");
     finish(&config, &recorder, args.final_timeout).await?;
     let verdict = recorder.verdict(&Required::default())?;
     if !args.keep_topic && verdict.outcome == Outcome::Valid {
@@ -180,7 +205,10 @@ pub async fn run(global: &Global, args: &RunArgs) -> Result<u8, Failure> {
             ..Default::default()
         };
         if let Err(error) = admin.delete_topic(request).await {
-            say(&format!("topic {} was not deleted: {error}", config.topic));
+            say(&format!(
+                "topic {} could not be deleted: {error}",
+                config.topic
+            ));
         }
     }
     print(args.form.output, &header, &verdict)

@@ -1,15 +1,19 @@
-//! `varve cluster`: what the cluster consists of, and what is wrong with it.
+//! `varve cluster`: nodes, topics and what is wrong with the cluster.
+
+use std::collections::BTreeSet;
 
 use varve_client::{Admin, RpcError, proto as v1};
 
 use crate::args::{ClusterCommand, Global};
 use crate::connection::Settings;
 use crate::failure::{CONDITION, Failure};
-use crate::group::WATCH_PAUSE;
 use crate::operate;
 use crate::output::{
     Output, numbers, print_line, print_message, print_table, print_value, to_json,
 };
+use crate::replicas;
+use crate::watch::watch;
+use crate::words::count;
 
 /// Runs a command.
 ///
@@ -17,31 +21,36 @@ use crate::output::{
 /// [`Failure`] when the cluster does not answer.
 pub async fn run(global: &Global, command: ClusterCommand) -> Result<u8, Failure> {
     let settings = Settings::resolve(global)?;
-    let admin = settings.admin()?;
+    let admin = &settings.admin()?;
     match command {
-        ClusterCommand::Operate(command) => operate::run(global, &admin, command).await,
-        ClusterCommand::Info { form } => info(&admin, form.output).await,
+        ClusterCommand::Operate(command) => operate::run(global, admin, command).await,
+        ClusterCommand::Info { form } => info(admin, form.output).await,
         ClusterCommand::Health {
-            watch,
+            watch: again,
             exit_when_healthy,
             exit_code,
             form,
-        } => loop {
-            let healthy = health(&admin, form.output).await?;
-            if !watch || exit_when_healthy && healthy {
-                return Ok(if healthy || !exit_code { 0 } else { CONDITION });
+        } => {
+            let code = |healthy| if healthy || !exit_code { 0 } else { CONDITION };
+            if !again {
+                return Ok(code(health(admin, form.output).await?));
             }
-            tokio::time::sleep(WATCH_PAUSE).await;
-        },
+            watch(|| async move {
+                let healthy = health(admin, form.output).await?;
+                Ok((exit_when_healthy && healthy).then(|| code(healthy)))
+            })
+            .await
+        }
         ClusterCommand::Metadata {
             mut topics,
             more_topics,
+            internal,
             form,
             json,
         } => {
             topics.extend(more_topics);
             let output = if json { Output::Json } else { form.output };
-            metadata(&admin, topics, output).await
+            metadata(admin, topics, internal, output).await
         }
     }
 }
@@ -60,24 +69,28 @@ async fn info(admin: &Admin, output: Output) -> Result<u8, Failure> {
     let limits = info.limits.unwrap_or_default();
     let controller = nodes
         .controller_node_id
-        .map_or_else(|| "none".to_owned(), |id| id.to_string());
+        .map_or_else(|| "none".to_owned(), |id| format!("node {id}"));
+    let answered = format!(
+        "node {}, varve {} {}",
+        info.node_id, info.version, info.revision
+    );
     let row = |name: &str, value: String| vec![name.to_owned(), value];
-    let rows = vec![
+    let mut rows = vec![
         row("CLUSTER", info.cluster_id),
-        row(
-            "ANSWERED BY",
-            format!(
-                "node {}, varve {} {}",
-                info.node_id, info.version, info.revision
-            )
-            .trim_end()
-            .to_owned(),
-        ),
+        row("ANSWERED BY", answered.trim_end().to_owned()),
         row("CONTROLLER", controller),
         row("FEATURES", info.features.join(", ")),
-        row("MAX REQUEST", format!("{} bytes", limits.max_request_bytes)),
-        row("MAX FETCH", format!("{} bytes", limits.max_fetch_bytes)),
+        row("MAX REQUEST", count(limits.max_request_bytes, "byte")),
+        row("MAX FETCH", count(limits.max_fetch_bytes, "byte")),
     ];
+    if output == Output::Wide {
+        for (listener, address) in info.listeners {
+            rows.push(row(
+                &format!("{} LISTENER", listener.to_uppercase()),
+                address,
+            ));
+        }
+    }
     print_table(&["INFO", ""], rows)?;
     print_line("")?;
     print_nodes(nodes.nodes)?;
@@ -115,59 +128,113 @@ async fn health(admin: &Admin, output: Output) -> Result<bool, Failure> {
     } else {
         "not healthy"
     })?;
-    let mut rows = Vec::new();
-    let mut row = |what: &str, wrong: bool, value: String| {
-        if wrong || output == Output::Wide {
-            rows.push(vec![what.to_owned(), value]);
+    for sentence in sentences(&health, &jiff::Zoned::now()) {
+        print_line(&sentence)?;
+    }
+    if output == Output::Wide {
+        match health.controller_node_id {
+            Some(id) => print_line(&format!("node {id} is the controller"))?,
+            None => {}
         }
-    };
-    let no_controller = health.controller_node_id.is_none();
-    let controller = health
-        .controller_node_id
-        .map_or_else(|| "none".to_owned(), |id| id.to_string());
-    row("controller", no_controller, controller);
-    for (what, nodes) in [
-        ("nodes offline", &health.offline_node_ids),
-        ("nodes draining", &health.draining_node_ids),
-        ("nodes low on space", &health.low_space_node_ids),
-    ] {
-        row(what, !nodes.is_empty(), numbers(nodes));
-    }
-    for (what, count) in [
-        ("partitions without leader", health.leaderless_partitions),
-        (
-            "partitions under-replicated",
-            health.under_replicated_partitions,
-        ),
-        (
-            "partitions refusing writes",
-            health.under_min_isr_partitions,
-        ),
-        (
-            "partitions off their preferred leader",
-            health.non_preferred_leaders,
-        ),
-    ] {
-        row(what, count != 0, count.to_string());
-    }
-    if !rows.is_empty() {
-        print_table(&["WHAT", "FOUND"], rows)?;
+        let short = replicas::short(admin, &[], replicas::Wanted::ANY).await?;
+        match short.is_empty() {
+            true => {
+                print_line("every partition has a leader and all its replicas are in sync")?;
+            }
+            false => {
+                print_line("")?;
+                replicas::print(output, short)?;
+            }
+        }
     }
     Ok(health.healthy)
 }
 
-async fn metadata(admin: &Admin, topics: Vec<String>, output: Output) -> Result<u8, Failure> {
+/// What is wrong, or about to be, one sentence each. Ids of nodes and numbers of partitions are never in one place.
+#[must_use]
+pub fn sentences(health: &v1::GetClusterHealthResponse, now: &jiff::Zoned) -> Vec<String> {
+    let mut all = Vec::new();
+    if health.controller_node_id.is_none() {
+        all.push("no node is the controller: topics and nodes cannot be changed".to_owned());
+    }
+    for node in &health.offline_node_ids {
+        let since = health.offline_since.get(node);
+        let since = since.and_then(|at| jiff::Timestamp::new(at.seconds, at.nanos).ok());
+        all.push(match since {
+            Some(at) => format!("node {node} is offline since {}", clock_time(at, now)),
+            None => format!("node {node} is offline"),
+        });
+    }
+    for node in &health.draining_node_ids {
+        all.push(format!("node {node} is draining"));
+    }
+    for node in &health.low_space_node_ids {
+        all.push(format!("node {node} is low on disk space"));
+    }
+    for (number, one, many) in [
+        (
+            health.leaderless_partitions,
+            "has no leader",
+            "have no leader",
+        ),
+        (
+            health.under_replicated_partitions,
+            "is under-replicated",
+            "are under-replicated",
+        ),
+        (
+            health.under_min_isr_partitions,
+            "refuses writes: it has fewer in-sync replicas than min.insync.replicas",
+            "refuse writes: they have fewer in-sync replicas than min.insync.replicas",
+        ),
+        (
+            health.non_preferred_leaders,
+            "is not led by its preferred leader",
+            "are not led by their preferred leaders",
+        ),
+    ] {
+        if number != 0 {
+            let verb = if number == 1 { one } else { many };
+            all.push(format!("{} {verb}", count(number, "partition")));
+        }
+    }
+    all
+}
+
+/// A time of today as `20:38:51`, another one with its date, in the time zone of this machine.
+fn clock_time(at: jiff::Timestamp, now: &jiff::Zoned) -> String {
+    let at = at.to_zoned(now.time_zone().clone());
+    let form = match at.date() == now.date() {
+        true => "%H:%M:%S",
+        false => "%Y-%m-%d %H:%M:%S",
+    };
+    at.strftime(form).to_string()
+}
+
+async fn metadata(
+    admin: &Admin,
+    topics: Vec<String>,
+    internal: bool,
+    output: Output,
+) -> Result<u8, Failure> {
     let all_topics = topics.is_empty();
-    let metadata = admin
+    let mut metadata = admin
         .get_metadata(v1::GetMetadataRequest { topics, all_topics })
         .await?;
+    if all_topics && !internal {
+        let own = admin.all_topics("", false).await?;
+        let own: BTreeSet<String> = own.into_iter().map(|topic| topic.name).collect();
+        metadata.topics.retain(|topic| own.contains(&topic.topic));
+    }
     let missing = metadata.topics.iter().find_map(|topic| topic.error.clone());
     if output.is_text() {
         print_line(&format!("cluster {}", metadata.cluster_id))?;
         print_line("")?;
         print_nodes(metadata.nodes)?;
-        print_line("")?;
-        print_partitions(metadata.topics)?;
+        if !metadata.topics.is_empty() {
+            print_line("")?;
+            print_partitions(metadata.topics, output)?;
+        }
     } else {
         print_message(output, "GetMetadataResponse", &metadata)?;
     }
@@ -177,22 +244,77 @@ async fn metadata(admin: &Admin, topics: Vec<String>, output: Output) -> Result<
     }
 }
 
-fn print_partitions(topics: Vec<v1::TopicMetadata>) -> Result<(), Failure> {
+fn print_partitions(topics: Vec<v1::TopicMetadata>, output: Output) -> Result<(), Failure> {
+    let wide = output == Output::Wide;
     let mut rows = Vec::new();
     for topic in topics {
         for partition in topic.partitions {
             let leader = partition.leader_node_id;
-            rows.push(vec![
+            let mut row = vec![
                 topic.topic.clone(),
                 partition.partition.to_string(),
                 leader.map_or_else(|| "-".to_owned(), |id| id.to_string()),
                 numbers(&partition.replica_node_ids),
                 numbers(&partition.in_sync_node_ids),
-            ]);
+            ];
+            if wide {
+                row.extend([partition.leader_epoch.to_string(), topic.topic_id.clone()]);
+            }
+            rows.push(row);
         }
     }
-    print_table(
-        &["TOPIC", "PARTITION", "LEADER", "REPLICAS", "IN-SYNC"],
-        rows,
-    )
+    let mut headings = vec!["TOPIC", "PARTITION", "LEADER", "REPLICAS", "IN-SYNC"];
+    if wide {
+        headings.extend(["EPOCH", "TOPIC-ID"]);
+    }
+    print_table(&headings, rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn health_is_told_in_sentences() {
+        let now: jiff::Zoned = "2026-11-24T20:40:00[UTC]".parse().unwrap();
+        let at = |text: &str| {
+            let at: jiff::Timestamp = text.parse().unwrap();
+            prost_types::Timestamp {
+                seconds: at.as_second(),
+                nanos: 0,
+            }
+        };
+        let health = v1::GetClusterHealthResponse {
+            controller_node_id: Some(1),
+            offline_node_ids: vec![2, 3, 4],
+            offline_since: [
+                (3, at("2026-11-24T20:38:51Z")),
+                (4, at("2026-11-23T01:02:03Z")),
+            ]
+            .into(),
+            draining_node_ids: vec![5],
+            low_space_node_ids: vec![1],
+            leaderless_partitions: 1,
+            under_replicated_partitions: 6,
+            ..Default::default()
+        };
+        assert_eq!(
+            sentences(&health, &now),
+            [
+                "node 2 is offline",
+                "node 3 is offline since 20:38:51",
+                "node 4 is offline since 2026-11-23 01:02:03",
+                "node 5 is draining",
+                "node 1 is low on disk space",
+                "1 partition has no leader",
+                "6 partitions are under-replicated",
+            ]
+        );
+        let healthy = v1::GetClusterHealthResponse {
+            controller_node_id: Some(1),
+            healthy: true,
+            ..Default::default()
+        };
+        assert!(sentences(&healthy, &now).is_empty());
+    }
 }

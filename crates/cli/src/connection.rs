@@ -20,37 +20,37 @@ pub const SETTINGS: &[(&str, &str, &str)] = &[
     (
         "brokers",
         "localhost:8278",
-        "Addresses as host:port, separated by commas",
+        "Addresses of cluster nodes, host:port, separated by commas",
     ),
     (
         "client.id",
         "varve-cli",
-        "Name shown in groups, logs and quotas",
+        "Name of this client in groups and logs",
     ),
     (
         "request.timeout",
         "30s",
-        "Longest time for a request that is not held on purpose",
+        "Time to wait for the answer to a request",
     ),
     (
         "linger",
         "5ms",
-        "produce: how long a batch waits for more records",
+        "produce: time that a batch waits for more records",
     ),
     (
         "batch.size",
         "256KiB",
-        "produce: bytes of a batch before compression",
+        "produce: size of a batch before compression",
     ),
     (
         "buffer.memory",
         "64MiB",
-        "produce: bytes of records not yet acknowledged",
+        "produce: memory for records that are not acknowledged",
     ),
     (
         "delivery.timeout",
         "120s",
-        "produce: a record fails when not acknowledged for this long",
+        "produce: give up on a record after this time without an acknowledgement",
     ),
     (
         "compression",
@@ -60,32 +60,40 @@ pub const SETTINGS: &[(&str, &str, &str)] = &[
     (
         "compression.level",
         "",
-        "produce: level on the codec's scale",
+        "produce: compression level of the codec",
     ),
-    ("acks", "all", "produce: all, leader or none"),
+    (
+        "acks",
+        "all",
+        "produce: acknowledge after all in-sync replicas, the leader, or none",
+    ),
     (
         "prefetch.bytes",
         "64MiB",
-        "consume: bytes on their way to the output",
+        "consume: memory for records that were read ahead",
     ),
     (
         "check.crcs",
         "true",
-        "consume: check the checksum of every batch",
+        "consume: verify the checksum of every batch",
     ),
-    ("rack", "", "consume: rack of this client"),
+    (
+        "rack",
+        "",
+        "consume: rack of this client, to read from a near replica",
+    ),
     (
         "tls.enabled",
         "false",
-        "Speak TLS; on by itself when one of the files is given",
+        "Use TLS; enabled by any of the tls files below",
     ),
     (
         "tls.ca",
         "",
-        "CAs of the cluster's certificates, PEM; none: the system's",
+        "CA certificates that sign the cluster's, PEM; default: the system's",
     ),
-    ("tls.cert", "", "Certificate to show to the cluster, PEM"),
-    ("tls.key", "", "Private key of that certificate, PEM"),
+    ("tls.cert", "", "Client certificate, PEM"),
+    ("tls.key", "", "Private key of the client certificate, PEM"),
 ];
 
 /// Prints every setting with its default.
@@ -161,7 +169,8 @@ fn from_toml(text: &str, context: Option<&str>) -> Result<BTreeMap<String, Strin
     let current = table.get("current").and_then(toml::Value::as_str);
     if let Some(name) = context.or(current) {
         let found = contexts.and_then(|contexts| contexts.get(name)?.as_table());
-        let found = found.ok_or_else(|| Failure::usage(format!("there is no context {name:?}")))?;
+        let found =
+            found.ok_or_else(|| Failure::usage(format!("the context {name:?} does not exist")))?;
         for (name, value) in found {
             flatten(name, value, &mut values)?;
         }
@@ -187,7 +196,9 @@ fn flatten(
             items
                 .collect::<Option<Vec<_>>>()
                 .map(|items| items.join(","))
-                .ok_or_else(|| Failure::usage(format!("{name}: a list holds texts")))?
+                .ok_or_else(|| {
+                    Failure::usage(format!("{name}: every item of a list must be text"))
+                })?
         }
         toml::Value::String(text) => text.clone(),
         other => other.to_string(),
@@ -316,6 +327,9 @@ impl Settings {
     }
 
     /// TLS, if any of its settings asks for it.
+    ///
+    /// # Errors
+    /// Usage, when a file cannot be read or a setting is wrong.
     pub fn tls(&self) -> Result<Option<Arc<ClientTls>>, Failure> {
         let file = |name| Some(self.text(name)).filter(|text| !text.is_empty());
         let enabled = self.parse("tls.enabled", |text| match text {
@@ -327,8 +341,8 @@ impl Settings {
         let identity = match (file("tls.cert"), file("tls.key")) {
             (Some(cert), Some(key)) => Some((cert.into(), key.into())),
             (None, None) => None,
-            (Some(_), None) => return Err(Failure::usage("tls.cert needs tls.key beside it")),
-            (None, Some(_)) => return Err(Failure::usage("tls.key needs tls.cert beside it")),
+            (Some(_), None) => return Err(Failure::usage("tls.cert needs tls.key as well")),
+            (None, Some(_)) => return Err(Failure::usage("tls.key needs tls.cert as well")),
         };
         if !enabled && ca.is_none() && identity.is_none() {
             return Ok(None);

@@ -1,6 +1,7 @@
-//! How a command ends when it does not end well: one line for people, an exit code for scripts.
+//! How a command fails: one line for people, an exit code for scripts.
 //!
-//! Codes: 0 done, 1 failed, 2 usage, 3 not found, 4 condition not met, 5 timeout, 130 interrupted twice.
+//! Codes: 0 done, 1 failed, 2 usage or an invalid argument, 3 not found, 4 condition not met, 5 timeout, 130
+//! interrupted twice.
 
 use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
@@ -10,11 +11,11 @@ use varve_types::ErrorKind;
 
 /// Failed.
 pub const FAILED: u8 = 1;
-/// The command line is wrong.
+/// The command line is wrong, or asks the cluster for something invalid.
 pub const USAGE: u8 = 2;
 /// A topic, group, partition or node does not exist.
 pub const NOT_FOUND: u8 = 3;
-/// A condition that was asked for is not met.
+/// A requested condition is not met.
 pub const CONDITION: u8 = 4;
 /// Time ran out.
 pub const TIMEOUT: u8 = 5;
@@ -52,7 +53,7 @@ impl Failure {
         }
     }
 
-    /// The command line asks for something that cannot be.
+    /// The command line asks for something invalid.
     #[must_use]
     pub fn usage(message: impl Into<String>) -> Self {
         Self::new(USAGE, message)
@@ -74,7 +75,7 @@ impl Failure {
         self
     }
 
-    /// Prints it, unless nobody is there, and gives the exit code.
+    /// Prints it, unless its reader is gone, and gives the exit code.
     #[must_use]
     pub fn report(&self, verbose: bool) -> ExitCode {
         if self.quiet {
@@ -114,8 +115,14 @@ fn code_of(error: &ClientError) -> u8 {
             | ErrorKind::TransactionNotFound,
         ) => NOT_FOUND,
         _ if error.is_timeout() => TIMEOUT,
+        _ if is_invalid(error) => USAGE,
         _ => FAILED,
     }
+}
+
+/// Whether the cluster refused what it was asked for as invalid, as the command line does with what it can check.
+fn is_invalid(error: &ClientError) -> bool {
+    matches!(error, ClientError::Rpc(rpc) if rpc.code == tonic::Code::InvalidArgument)
 }
 
 impl From<ClientError> for Failure {
@@ -176,6 +183,12 @@ mod tests {
         assert_eq!(
             Failure::from(ClientError::Rpc(Arc::new(slow))).code,
             TIMEOUT
+        );
+        let mut invalid = RpcError::transport("partitions is 1000000");
+        invalid.code = tonic::Code::InvalidArgument;
+        assert_eq!(
+            Failure::from(ClientError::Rpc(Arc::new(invalid))).code,
+            USAGE
         );
         let missing = Failure::from(ClientError::TopicNotFound("t".into()));
         assert_eq!(

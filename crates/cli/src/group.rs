@@ -7,15 +7,11 @@ use std::time::Duration;
 use varve_client::{Admin, RpcError, Start, proto as v1};
 
 use crate::args::{Global, GroupCommand, OutputArgs};
+use crate::confirm::confirm;
 use crate::connection::Settings;
 use crate::failure::{FAILED, Failure};
 use crate::offset::{self, From};
-use crate::output::{Output, print_line, print_message, print_table, print_value, to_json};
-use crate::topic::confirm;
-use crate::words::count;
-
-/// Pause between two looks with `--watch`.
-pub const WATCH_PAUSE: Duration = Duration::from_secs(2);
+use crate::output::{Done, Output, print_line, print_message, print_table, print_value, to_json};
 
 /// Runs a command.
 ///
@@ -32,16 +28,19 @@ pub async fn run(global: &Global, command: GroupCommand) -> Result<u8, Failure> 
             topics,
             watch,
             form,
-        } => loop {
-            for group in &groups {
-                describe(&admin, group, summary, topics, form.output).await?;
+        } => {
+            let (admin, groups) = (&admin, &groups);
+            let look = || async move {
+                for group in groups {
+                    describe(admin, group, summary, topics, form.output).await?;
+                }
+                Ok((!watch).then_some(0))
+            };
+            match watch {
+                true => crate::watch::watch(look).await,
+                false => look().await.map(Option::unwrap_or_default),
             }
-            if !watch {
-                return Ok(0);
-            }
-            tokio::time::sleep(WATCH_PAUSE).await;
-            print_line("")?;
-        },
+        }
         GroupCommand::Seek {
             group,
             to,
@@ -62,7 +61,7 @@ pub async fn run(global: &Global, command: GroupCommand) -> Result<u8, Failure> 
             )
             .await
         }
-        GroupCommand::Delete { groups } => {
+        GroupCommand::Delete { groups, form } => {
             let (noun, their) = match groups.len() {
                 1 => ("group", "its"),
                 _ => ("groups", "their"),
@@ -72,23 +71,25 @@ pub async fn run(global: &Global, command: GroupCommand) -> Result<u8, Failure> 
                 global,
                 &format!("this deletes {noun} {names} with all {their} committed offsets"),
             )?;
+            let mut done = Done::new(form.output, global.quiet);
             for group in groups {
                 admin
                     .delete_group(v1::DeleteGroupRequest {
                         group: group.clone(),
                     })
                     .await?;
-                if !global.quiet {
-                    print_line(&format!("{group}: deleted"))?;
-                }
+                done.add(group, "deleted")?;
             }
-            Ok(0)
+            done.end()
         }
-        GroupCommand::OffsetDelete { group, topic } => offset_delete(&admin, group, &topic).await,
+        GroupCommand::OffsetDelete { group, topic, form } => {
+            offset_delete(&admin, group, &topic, Done::new(form.output, global.quiet)).await
+        }
         GroupCommand::RemoveMember {
             group,
             members,
             all,
+            form,
         } => {
             if members.is_empty() && !all {
                 return Err(Failure::usage(
@@ -99,10 +100,11 @@ pub async fn run(global: &Global, command: GroupCommand) -> Result<u8, Failure> 
                 group,
                 member_ids: members,
             };
+            let mut done = Done::new(form.output, global.quiet);
             for member in admin.remove_members(request).await?.member_ids {
-                print_line(&format!("{member}: removed"))?;
+                done.add(member, "removed")?;
             }
-            Ok(0)
+            done.end()
         }
     }
 }
@@ -498,7 +500,12 @@ fn failures(failures: Vec<v1::CommitFailure>) -> Result<(), Failure> {
     Err(Failure::new(FAILED, what))
 }
 
-async fn offset_delete(admin: &Admin, group: String, topics: &[String]) -> Result<u8, Failure> {
+async fn offset_delete(
+    admin: &Admin,
+    group: String,
+    topics: &[String],
+    mut done: Done,
+) -> Result<u8, Failure> {
     let request = v1::GetOffsetsRequest {
         group: group.clone(),
         ..Default::default()
@@ -531,11 +538,13 @@ async fn offset_delete(admin: &Admin, group: String, topics: &[String]) -> Resul
             ),
         ));
     }
-    let deleted = partitions.len();
+    let named = partitions.clone();
     let request = v1::DeleteOffsetsRequest { group, partitions };
     failures(admin.delete_offsets(request).await?.failures)?;
-    print_line(&format!("{} deleted", count(deleted, "offset")))?;
-    Ok(0)
+    for at in named {
+        done.add(format!("{}:{}", at.topic, at.partition), "offset deleted")?;
+    }
+    done.end()
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! `varve log dump` and `varve log verify`: the files of a stopped node, read and never changed. They need
-//! no server and no configuration, only the files. `varve log repair` is in `repair`.
+//! `varve log dump` and `varve log verify`: they read the files of a stopped node and never change them. They need
+//! no server and no configuration. `varve log repair` is in `repair`.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,42 +10,58 @@ use varve_vfs::{RealVfs, Vfs, VfsError};
 
 use crate::args::{Global, OutputArgs};
 use crate::failure::{CONDITION, FAILED, Failure, NOT_FOUND};
-use crate::output::{Output, print_line, print_table};
+use crate::output::{Output, print_line, print_table, print_value};
 use crate::progress::Progress;
 use crate::repair::{self, RepairArgs};
+use crate::words::count;
 
 /// `varve log …`.
 #[derive(Debug, Clone, Subcommand)]
 pub enum LogCommand {
-    /// Print the batches of segment files, one line each
+    /// Print the batches of segment files, one line for each
+    ///
+    /// With `-o json` each line is a JSON object, so that a log of any size can be piped into another program.
+    #[command(
+        after_long_help = "Examples:\n  varve log dump varve-data/topics/orders-*/0\n  varve log dump \
+                           varve-data/topics/orders-*/0 -o json"
+    )]
     Dump {
-        /// A .log file, or the directory of a partition
+        /// Segment file (.log) or directory of a partition
         #[arg(required = true, value_name = "PATH")]
         paths: Vec<PathBuf>,
-        /// Form of the output.
+        /// Output format.
         #[command(flatten)]
         output: OutputArgs,
     },
-    /// Check every byte of batches, indexes, manifests and snapshots; exit 4 when something is wrong
+    /// Verify batches, indexes, manifests and snapshots; exit with code 4 if one is damaged
+    ///
+    /// With `-o json` each line is a JSON object about one partition.
+    #[command(
+        after_long_help = "Examples:\n  varve log verify varve-data\n  varve log verify varve-data/topics/orders-*/0 -o json"
+    )]
     Verify {
-        /// Directories of partitions, or any directory above them, such as the data directory
+        /// Directories of partitions, or a directory above them, such as the data directory
         #[arg(required = true, value_name = "DIR")]
         paths: Vec<PathBuf>,
-        /// Form of the output.
+        /// Output format.
         #[command(flatten)]
         output: OutputArgs,
     },
-    /// Cut a damaged log at its first damage; says what would be given up, and does it with --yes
+    /// Cut a damaged log at its first damage; without --yes only show what would be lost
     ///
-    /// For a log that the server refuses and that no other replica has. What lies before the first damage
-    /// is kept; offsets from there on are given again. The damaged directory is moved aside, whole.
+    /// For a log that the node refuses to open and that no other replica has. Records before the first damage are kept;
+    /// new records reuse the offsets after it. The damaged directory is moved aside and kept.
+    #[command(
+        after_long_help = "Examples:\n  varve log repair varve-data/topics/orders-*/0 --cut-at-damage\n  varve log repair \
+                           varve-data/topics/orders-*/0 --cut-at-damage --yes"
+    )]
     Repair(RepairArgs),
 }
 
 /// Runs `varve log …`.
 ///
 /// # Errors
-/// What cannot be read; damage that was found is told on standard output, with exit code 4.
+/// When a file cannot be read. Damage is printed on standard output, with exit code 4.
 pub fn run(command: &LogCommand, global: &Global) -> Result<u8, Failure> {
     let vfs: Arc<dyn Vfs> = Arc::new(RealVfs);
     match command {
@@ -90,12 +106,20 @@ fn dump(vfs: &Arc<dyn Vfs>, output: Output, path: &Path) -> Result<bool, Failure
                 } else {
                     let file = file.to_string();
                     let value = serde_json::json!({"file": file, "position": at, "fault": what});
-                    print_line(&value.to_string())?;
+                    print_item(output, &value)?;
                 }
             }
         }
     }
     Ok(damaged)
+}
+
+/// One of many values: a line of JSON, or an item of a YAML list, which the lines together are.
+fn print_item(output: Output, value: &serde_json::Value) -> Result<(), Failure> {
+    match output {
+        Output::Yaml => print_value(output, &serde_json::json!([value])),
+        _ => print_line(&value.to_string()),
+    }
 }
 
 fn print_batch(output: Output, batch: &BatchSeen) -> Result<(), Failure> {
@@ -110,7 +134,7 @@ fn print_batch(output: Output, batch: &BatchSeen) -> Result<(), Failure> {
             "producer_epoch": h.producer_epoch, "base_sequence": h.base_sequence,
             "crc": format!("{:08x}", h.crc), "fault": batch.fault,
         });
-        return print_line(&value.to_string());
+        return print_item(output, &value);
     }
     let producer = match h.producer() {
         Some((id, sequence)) => format!(" producer {}/{} sequence {sequence}", id.id, id.epoch),
@@ -144,7 +168,7 @@ fn partitions(vfs: &dyn Vfs, path: &Path, found: &mut Vec<PathBuf>) -> Result<()
         found.push(path.to_owned());
         return Ok(());
     }
-    // What a repair has moved aside is damaged and known to be; it is checked when it is named.
+    // A repair has moved damaged logs aside; they are verified only when they are named.
     let live = |name: &str| !name.contains(".damaged");
     for entry in entries.iter().filter(|e| e.is_dir && live(&e.name)) {
         partitions(vfs, &path.join(&entry.name), found)?;
@@ -177,7 +201,7 @@ fn verify(
         print_reports(&reports)?;
     } else {
         for (dir, report) in &reports {
-            print_line(&json(dir, report).to_string())?;
+            print_item(output, &json(dir, report))?;
         }
     }
     Ok(if damaged == 0 { 0 } else { CONDITION })
@@ -207,7 +231,7 @@ fn print_reports(reports: &[(PathBuf, Report)]) -> Result<(), Failure> {
         .map(|(dir, r)| {
             let state = match r.problems.len() {
                 0 => "ok".to_owned(),
-                n => format!("{n} problems"),
+                n => count(n, "problem"),
             };
             vec![
                 dir.display().to_string(),

@@ -7,6 +7,7 @@ pub mod args;
 pub mod check;
 pub mod cluster;
 pub mod completion;
+pub mod confirm;
 pub mod connection;
 pub mod consume;
 pub mod consume_group;
@@ -22,6 +23,7 @@ pub mod interrupt;
 pub mod json;
 pub mod kcat;
 pub mod offset;
+pub mod opened;
 pub mod operate;
 pub mod operate_args;
 pub mod output;
@@ -32,17 +34,19 @@ pub mod produce;
 pub mod progress;
 pub mod reach;
 pub mod repair;
+pub mod replicas;
 pub mod serve;
 pub mod sim;
 mod sink;
 pub mod told;
 pub mod topic;
+pub mod topic_create;
 pub mod topic_data;
-pub mod topic_exists;
 pub mod transaction;
 pub mod tree;
 pub mod units;
 pub mod upgrade;
+pub mod watch;
 pub mod words;
 
 use std::ffi::OsString;
@@ -54,19 +58,21 @@ use crate::args::{Cli, Command};
 use crate::check::CheckCommand;
 use crate::failure::Failure;
 use crate::habits::Asked;
+use crate::output::Output;
 
 /// Runs the command that `arguments` (with the program's name first) name.
 #[must_use]
 pub fn run(arguments: Vec<OsString>) -> ExitCode {
+    if completion::answer(&arguments) {
+        return ExitCode::SUCCESS;
+    }
     let mut tree = tree::tree();
     let arguments = match habits::translate(&tree, kcat::translate(arguments)) {
         Asked::Run(arguments) => arguments,
         Asked::Settings => return ended(connection::print_settings(), false),
         Asked::Options => {
-            return ended(
-                output::print_line(tree::options().trim_end()).map(|()| 0),
-                false,
-            );
+            let text = tree::options();
+            return ended(output::print_line(text.trim_end()).map(|()| 0), false);
         }
         Asked::Says(sentence) => return Failure::usage(sentence).report(false),
     };
@@ -130,7 +136,9 @@ fn start_log(cli: &Cli) {
 fn dispatch(cli: Cli) -> Result<u8, Failure> {
     match cli.command {
         Command::Completion { shell } => completion::print(shell),
-        Command::Version { json } => completion::version(json),
+        Command::Version { json, form } => {
+            completion::version(if json { Output::Json } else { form.output })
+        }
         Command::Log { command } => inspect::run(&command, &cli.global),
         Command::Config { command } => serve::config(&command),
         Command::Sim(args) => sim::run(&args),

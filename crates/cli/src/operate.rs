@@ -1,5 +1,5 @@
-//! `varve cluster`, the part that changes a cluster: drain, resume, decommission, leaders and replicas. What
-//! takes long is declared and goes on by itself; `--wait` only looks how far it is.
+//! `varve cluster`, the part that changes a cluster: drain, resume, decommission, leaders and replicas. The cluster
+//! carries on with what was started whether or not anybody watches; `--wait` only follows its progress.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -9,12 +9,13 @@ use varve_client::{Admin, ClientError, RpcError, proto as v1};
 use varve_types::ErrorKind;
 
 use crate::args::{Global, OutputArgs};
+use crate::confirm::confirm;
 use crate::connection::suggest_topic;
 use crate::failure::{FAILED, Failure, TIMEOUT};
-use crate::group::WATCH_PAUSE;
 use crate::operate_args::{OperateCommand, TargetArgs, WaitArgs};
 use crate::output::{Output, numbers, print_line, print_message, print_table};
-use crate::topic::confirm;
+use crate::watch::watch;
+use crate::words::count;
 
 /// Time between looks of `--wait`.
 const LOOK: Duration = Duration::from_millis(500);
@@ -53,9 +54,9 @@ pub async fn run(global: &Global, admin: &Admin, command: OperateCommand) -> Res
             form,
         } => {
             let question = format!(
-                "Move everything away from node {node} and forget it?{}",
+                "this moves all replicas away from node {node} and removes it from the cluster{}",
                 if dead {
-                    " It must never come back."
+                    "; it must never start again"
                 } else {
                     ""
                 }
@@ -74,10 +75,11 @@ pub async fn run(global: &Global, admin: &Admin, command: OperateCommand) -> Res
             if !form.output.is_text() {
                 print_message(form.output, "ElectPreferredLeadersResponse", &answer)?;
             } else if !global.quiet {
-                print_line(&format!(
-                    "{} leaderships moved, {} could not",
-                    answer.started, answer.skipped
-                ))?;
+                let moved = count(answer.started, "leadership");
+                print_line(&match answer.skipped {
+                    0 => format!("moved {moved}"),
+                    skipped => format!("moved {moved}; {skipped} could not be moved"),
+                })?;
             }
             Ok(0)
         }
@@ -94,15 +96,18 @@ pub async fn run(global: &Global, admin: &Admin, command: OperateCommand) -> Res
         OperateCommand::Upgrade { action, form } => {
             crate::upgrade::run(global, admin, action, form.output).await
         }
-        OperateCommand::Reassignments { watch, form } => loop {
-            let moves = admin.all_reassignments().await?;
-            let over = moves.is_empty();
-            print_moves(moves, form.output)?;
-            if over || !watch {
-                return Ok(0);
+        OperateCommand::Reassignments { watch: again, form } => {
+            let look = || async move {
+                let moves = admin.all_reassignments().await?;
+                let over = moves.is_empty();
+                print_moves(moves, form.output)?;
+                Ok(over.then_some(0))
+            };
+            match again {
+                true => watch(look).await,
+                false => look().await.map(Option::unwrap_or_default),
             }
-            tokio::time::sleep(WATCH_PAUSE).await;
-        },
+        }
     }
 }
 
@@ -141,7 +146,7 @@ async fn nodes(admin: &Admin, output: Output) -> Result<u8, Failure> {
     Ok(0)
 }
 
-/// Looks until something is over, and tells on standard error when anything has changed.
+/// Follows something until it has ended, and says on standard error what has changed.
 struct Waiting {
     args: WaitArgs,
     quiet: bool,
@@ -175,7 +180,7 @@ impl Waiting {
             .within
             .is_some_and(|within| self.since.elapsed() >= within)
         {
-            let text = format!("not done in time, and going on: {}", self.told);
+            let text = format!("not done in time; the operation continues: {}", self.told);
             return Err(Failure::new(TIMEOUT, text));
         }
         tokio::time::sleep(LOOK).await;
@@ -183,7 +188,7 @@ impl Waiting {
     }
 }
 
-/// A look that fails because nodes come and go is made again by the one who waits.
+/// Who waits looks again after a failure that passes, as when nodes come and go.
 fn passing(error: &ClientError, wait: WaitArgs) -> bool {
     wait.wait && error.is_retryable()
 }
@@ -208,18 +213,18 @@ async fn drain(
                 waiting.again(error.to_string()).await?;
                 continue;
             }
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(name_flag(error, "force", force)),
         };
         begun = true;
         let mut now = format!(
-            "node {node}: {}, leads {} partitions",
+            "node {node}: {}, leads {}",
             word(answer.state()),
-            answer.remaining_leaders
+            count(answer.remaining_leaders, "partition")
         );
         if answer.stuck_leaders > 0 {
-            now += &format!(", {} of which no other node can lead", answer.stuck_leaders);
+            now += &format!("; no other node can lead {} of them", answer.stuck_leaders);
         }
-        // What no other node can lead stays, however long one waits.
+        // Waiting does not move what no other node can lead.
         let moving = answer.remaining_leaders > answer.stuck_leaders;
         if moving && waiting.again(now.clone()).await? {
             continue;
@@ -258,7 +263,7 @@ async fn decommission(
                     )?;
                 } else if !global.quiet {
                     print_line(&format!(
-                        "node {node} holds nothing and is forgotten; it can be stopped"
+                        "node {node} holds no replicas and was removed from the cluster; it can be stopped"
                     ))?;
                 }
                 return Ok(0);
@@ -267,12 +272,12 @@ async fn decommission(
                 waiting.again(error.to_string()).await?;
                 continue;
             }
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(name_flag(error, "dead", dead)),
         };
         let now = format!(
-            "node {node}: {}, {} replicas left, {} of them moving",
+            "node {node}: {}, {} left, {} of them moving",
             word(answer.state()),
-            answer.remaining_replicas,
+            count(answer.remaining_replicas, "replica"),
             answer.moving_replicas
         );
         let left = answer.remaining_replicas;
@@ -289,11 +294,21 @@ async fn decommission(
         } else if !global.quiet {
             print_line(&now)?;
             if left > 0 {
-                print_line("it goes on by itself; repeat the command, or add --wait, to follow")?;
+                print_line("the move continues; repeat the command or add --wait to follow it")?;
             }
         }
         return Ok(0);
     }
+}
+
+/// Names the flag that a refusal speaks of, unless it was given.
+fn name_flag(error: ClientError, flag: &str, given: bool) -> Failure {
+    let mut failure = Failure::from(error);
+    let message = &failure.message;
+    if !given && message.contains(flag) && !message.contains("--") {
+        failure.message += &format!("; the flag for that is --{flag}");
+    }
+    failure
 }
 
 async fn transfer(
@@ -304,7 +319,9 @@ async fn transfer(
     output: Output,
 ) -> Result<u8, Failure> {
     let (topic, Some(number)) = split(partition)? else {
-        let text = format!("{partition:?}: expected TOPIC:PARTITION");
+        let text = format!(
+            "{partition:?} has no partition number; expected TOPIC:PARTITION, such as {partition}:0"
+        );
         return Err(Failure::usage(text));
     };
     let request = v1::TransferLeadershipRequest {
@@ -322,7 +339,7 @@ async fn transfer(
         print_message(output, "TransferLeadershipResponse", &answer)?;
     } else if !global.quiet {
         let node = answer.leader.unwrap_or_default().node_id;
-        print_line(&format!("{topic}:{number}: node {node} leads"))?;
+        print_line(&format!("{topic}:{number}: node {node} leads now"))?;
     }
     Ok(0)
 }
@@ -334,13 +351,13 @@ fn split(text: &str) -> Result<(&str, Option<i32>), Failure> {
         Some((topic, number)) => match number.parse() {
             Ok(number) => Ok((topic, Some(number))),
             Err(_) => Err(Failure::usage(format!(
-                "{text:?}: expected TOPIC or TOPIC:PARTITION"
+                "{text:?} is not a partition; expected TOPIC or TOPIC:PARTITION, such as orders:0"
             ))),
         },
     }
 }
 
-/// Every partition that is meant, once.
+/// Every partition that is named, once.
 pub async fn all_of(admin: &Admin, texts: &[String]) -> Result<Vec<v1::TopicPartition>, Failure> {
     let mut seen = BTreeSet::new();
     for text in texts {
@@ -360,7 +377,7 @@ pub async fn all_of(admin: &Admin, texts: &[String]) -> Result<Vec<v1::TopicPart
         .collect())
 }
 
-/// Moves partitions, in requests of a size that a server takes.
+/// Moves partitions, in requests of a size that a server accepts.
 pub async fn reassign(
     global: &Global,
     admin: &Admin,
@@ -412,37 +429,40 @@ pub async fn reassign(
     } else {
         print_failures(failures)?;
         if !global.quiet && done > 0 {
-            let what = match (dry_run, target.cancel, wait.wait) {
-                (true, ..) => "can be moved (dry run)",
-                (false, true, _) => "stay where they were",
-                (false, false, true) => "are where they should be",
-                (false, false, false) => "are on the move; varve cluster reassignments shows them",
-            };
-            print_line(&format!("{done} partitions {what}"))?;
+            let partitions = count(done, "partition");
+            print_line(&match (dry_run, target.cancel, wait.wait) {
+                (true, ..) => format!("{partitions} can be moved (dry run)"),
+                (false, true, _) => format!("cancelled the moves of {partitions}"),
+                (false, false, true) => format!("moved {partitions}"),
+                (false, false, false) => {
+                    format!("moving {partitions}; to follow: varve cluster reassignments --watch")
+                }
+            })?;
         }
     }
     match all {
         true => Ok(0),
-        false => Err(Failure::new(FAILED, "some partitions were refused")),
+        false => {
+            let refused = partitions.len() - done;
+            let text = format!(
+                "{} refused; nothing was changed there",
+                count(refused, "partition")
+            );
+            Err(Failure::new(FAILED, text))
+        }
     }
 }
 
 fn print_failures(failures: Vec<v1::ReassignmentFailure>) -> Result<(), Failure> {
-    let rows: Vec<_> = failures
-        .into_iter()
-        .map(|failure| {
-            let id = failure.topic_partition.unwrap_or_default();
-            let error = RpcError::from_partition(failure.error.unwrap_or_default());
-            vec![id.topic, id.partition.to_string(), error.to_string()]
-        })
-        .collect();
-    match rows.is_empty() {
-        true => Ok(()),
-        false => print_table(&["TOPIC", "PARTITION", "REFUSED"], rows),
+    for failure in failures {
+        let id = failure.topic_partition.unwrap_or_default();
+        let error = RpcError::from_partition(failure.error.unwrap_or_default());
+        print_line(&format!("{}:{}: {error}", id.topic, id.partition))?;
     }
+    Ok(())
 }
 
-/// Waits until none of these is on the move.
+/// Waits until none of these is moving.
 async fn settle(
     global: &Global,
     admin: &Admin,
@@ -468,7 +488,8 @@ async fn settle(
             return Ok(());
         }
         let bytes: i64 = mine.iter().filter_map(|m| m.remaining_bytes).sum();
-        let now = format!("{} partitions moving, {bytes} bytes left", mine.len());
+        let partitions = count(mine.len(), "partition");
+        let now = format!("{partitions} moving, {} left", count(bytes, "byte"));
         waiting.again(now).await?;
     }
 }

@@ -7,25 +7,25 @@ use varve_types::size::parse_duration;
 
 use crate::args::OutputArgs;
 
-/// Whether to wait until what was declared is done.
+/// Whether to wait for the end of what was started.
 #[derive(Debug, Clone, Copy, Args)]
 pub struct WaitArgs {
     /// Wait until it is done
     #[arg(short, long)]
     pub wait: bool,
-    /// Give up waiting after this long, with code 5; what was declared goes on
+    /// Stop waiting after this time, with exit code 5; the operation continues
     #[arg(long, requires = "wait", value_parser = parse_duration, value_name = "TIME")]
     pub within: Option<Duration>,
 }
 
-/// Where replicas are to be.
+/// Where replicas go.
 #[derive(Debug, Clone, Args)]
 #[group(required = true, multiple = false)]
 pub struct TargetArgs {
-    /// On these nodes; the first is the preferred leader
+    /// Put the replicas on these nodes; the first becomes the preferred leader
     #[arg(long, value_delimiter = ',', value_name = "NODE,...")]
     pub to: Vec<i32>,
-    /// On so many nodes, chosen by rack and load; those that have a partition keep it if possible
+    /// Change the number of replicas; racks and load decide which nodes get them
     #[arg(
         short,
         long,
@@ -34,7 +34,7 @@ pub struct TargetArgs {
         value_name = "N"
     )]
     pub replicas: Option<i32>,
-    /// Where they were before the move that is under way
+    /// Cancel the move in progress; the replicas stay where they were
     #[arg(long)]
     pub cancel: bool,
 }
@@ -43,71 +43,92 @@ pub struct TargetArgs {
 #[derive(Debug, Subcommand)]
 pub enum OperateCommand {
     /// List nodes with their state and load
+    #[command(after_long_help = "Examples:\n  varve cluster nodes\n  varve cluster nodes -o json")]
     Nodes {
-        /// Form of the output.
+        /// Output format.
         #[command(flatten)]
         form: OutputArgs,
     },
-    /// Take leadership from a node, until it is resumed or started again
+    /// Move leadership away from a node until it is resumed or restarted
+    #[command(
+        after_long_help = "Examples:\n  varve cluster drain 2 --wait\n  varve cluster drain 2 --force"
+    )]
     Drain {
-        /// Node
+        /// Node id
         node: i32,
-        /// Even while another node is draining or offline
+        /// Drain the node even if another one is draining or offline
         #[arg(long)]
         force: bool,
         /// Whether to wait.
         #[command(flatten)]
         wait: WaitArgs,
-        /// Form of the output.
+        /// Output format.
         #[command(flatten)]
         form: OutputArgs,
     },
-    /// End a drain or a decommission
+    /// Cancel a drain or a decommission
+    #[command(
+        after_long_help = "Examples:\n  varve cluster resume 2\n  varve cluster resume 2 -o json"
+    )]
     Resume {
-        /// Node
+        /// Node id
         node: i32,
-        /// Form of the output.
+        /// Output format.
         #[command(flatten)]
         form: OutputArgs,
     },
-    /// Move everything away from a node and forget it
+    /// Move all replicas away from a node and remove it from the cluster
+    #[command(
+        after_long_help = "Examples:\n  varve cluster decommission 3 --wait\n  varve cluster decommission 3 --dead -y"
+    )]
     Decommission {
-        /// Node
+        /// Node id
         node: i32,
-        /// It is dead and will not come back
+        /// The node is lost: rebuild its replicas on other nodes; it must never start again
         #[arg(long)]
         dead: bool,
         /// Whether to wait.
         #[command(flatten)]
         wait: WaitArgs,
-        /// Form of the output.
+        /// Output format.
         #[command(flatten)]
         form: OutputArgs,
     },
-    /// Move the leadership of a partition
+    /// Move the leadership of a partition to another in-sync replica
+    #[command(
+        after_long_help = "Examples:\n  varve cluster transfer-leader orders:0\n  varve cluster transfer-leader orders:0 \
+                           --to 2"
+    )]
     TransferLeader {
         /// Partition
         #[arg(value_name = "TOPIC:PARTITION")]
         partition: String,
-        /// New leader, in sync; default: the preferred leader, or else any other
+        /// New leader, which must be in sync; default: the preferred leader, or any other in-sync replica
         #[arg(long, value_name = "NODE")]
         to: Option<i32>,
-        /// Form of the output.
+        /// Output format.
         #[command(flatten)]
         form: OutputArgs,
     },
-    /// Let preferred leaders lead again
-    #[command(visible_alias = "elect")]
+    /// Give leadership back to the preferred leaders
+    #[command(
+        visible_alias = "elect",
+        after_long_help = "Examples:\n  varve cluster elect-leaders\n  varve cluster elect-leaders orders"
+    )]
     ElectLeaders {
         /// Topics; default: all
         #[arg(value_name = "TOPIC")]
         topics: Vec<String>,
-        /// Form of the output.
+        /// Output format.
         #[command(flatten)]
         form: OutputArgs,
     },
     /// Move replicas to other nodes, or change their number
-    #[command(visible_alias = "move")]
+    #[command(
+        visible_alias = "move",
+        after_long_help = "Examples:\n  varve cluster reassign orders --to 1,2,3 --wait\n  varve cluster reassign orders:0 \
+                           --replicas 3 --dry-run\n  varve cluster reassign orders --cancel"
+    )]
     Reassign {
         /// Topics with all their partitions, or single partitions
         #[arg(required = true, value_name = "TOPIC[:PARTITION]")]
@@ -115,31 +136,39 @@ pub enum OperateCommand {
         /// Where to.
         #[command(flatten)]
         target: TargetArgs,
-        /// Check everything, move nothing
+        /// Validate the request and move nothing
         #[arg(short, long, conflicts_with = "cancel")]
         dry_run: bool,
         /// Whether to wait.
         #[command(flatten)]
         wait: WaitArgs,
-        /// Form of the output.
+        /// Output format.
         #[command(flatten)]
         form: OutputArgs,
     },
-    /// Show the feature level of the cluster and what its nodes can work at, or raise it
+    /// Show or raise the feature level of the cluster
+    ///
+    /// Without a command it only shows the level of the cluster and the levels that each node supports.
+    #[command(
+        after_long_help = "Examples:\n  varve cluster upgrade\n  varve cluster upgrade finalize --dry-run"
+    )]
     Upgrade {
-        /// What to do; shows the levels if absent
+        /// What to do.
         #[command(subcommand)]
         action: Option<UpgradeCommand>,
-        /// Form of the output.
+        /// Output format.
         #[command(flatten)]
         form: OutputArgs,
     },
-    /// List partitions on the move
+    /// List partitions whose replicas are moving
+    #[command(
+        after_long_help = "Examples:\n  varve cluster reassignments\n  varve cluster reassignments --watch"
+    )]
     Reassignments {
-        /// Again every two seconds, until there are none
-        #[arg(long)]
+        /// Look again every two seconds until none is moving
+        #[arg(short, long)]
         watch: bool,
-        /// Form of the output.
+        /// Output format.
         #[command(flatten)]
         form: OutputArgs,
     },
@@ -148,13 +177,21 @@ pub enum OperateCommand {
 /// What to do with feature levels.
 #[derive(Debug, Clone, Copy, Subcommand)]
 pub enum UpgradeCommand {
-    /// Raise the feature level, once every node runs the new version; older programs are of no use afterwards
+    /// Raise the feature level once every node runs the new version
+    ///
+    /// It cannot be lowered again: nodes that run an older version can no longer join.
+    #[command(
+        after_long_help = "Examples:\n  varve cluster upgrade finalize --dry-run\n  varve cluster upgrade finalize -y"
+    )]
     Finalize {
-        /// To this level, and not to the highest that all nodes can work at
+        /// Level to raise to; default: the highest that every node supports
         #[arg(long, value_parser = clap::value_parser!(i32).range(1..=65_535), value_name = "N")]
         level: Option<i32>,
-        /// Only say whether it is possible
+        /// Validate the request and change nothing
         #[arg(short, long)]
         dry_run: bool,
+        /// Output format.
+        #[command(flatten)]
+        form: OutputArgs,
     },
 }

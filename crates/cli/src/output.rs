@@ -1,6 +1,10 @@
 //! How management commands print: tables for people, the JSON form of the API's messages for programs.
+//!
+//! Invariants: a command prints one JSON or YAML document, also about several things: a list of them then. A cell of a
+//! table never holds an error: [`print_remarks`] puts those below it.
 
 use std::io::Write as _;
+use std::sync::{Mutex, PoisonError};
 
 use prost::Message;
 use prost_reflect::{DescriptorPool, DynamicMessage, SerializeOptions};
@@ -8,7 +12,7 @@ use serde_json::Value;
 
 use crate::failure::{FAILED, Failure};
 
-/// Form of the output.
+/// Output format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
 pub enum Output {
     /// A table.
@@ -16,9 +20,9 @@ pub enum Output {
     Text,
     /// A table with more columns.
     Wide,
-    /// Protobuf JSON of the response.
+    /// JSON.
     Json,
-    /// The same as YAML.
+    /// YAML.
     Yaml,
 }
 
@@ -28,6 +32,34 @@ impl Output {
     pub const fn is_text(self) -> bool {
         matches!(self, Self::Text | Self::Wide)
     }
+}
+
+/// What was printed, while somebody compares it first.
+static CAPTURED: Mutex<Option<Vec<u8>>> = Mutex::new(None);
+
+/// Keeps what is printed from here on.
+pub fn capture() {
+    *CAPTURED.lock().unwrap_or_else(PoisonError::into_inner) = Some(Vec::new());
+}
+
+/// Prints to standard output again, and gives what was kept.
+#[must_use]
+pub fn captured() -> Vec<u8> {
+    let mut captured = CAPTURED.lock().unwrap_or_else(PoisonError::into_inner);
+    captured.take().unwrap_or_default()
+}
+
+/// Prints a text as it is.
+///
+/// # Errors
+/// When standard output cannot be written.
+pub fn print_text(text: &str) -> Result<(), Failure> {
+    let mut captured = CAPTURED.lock().unwrap_or_else(PoisonError::into_inner);
+    match &mut *captured {
+        Some(kept) => kept.extend_from_slice(text.as_bytes()),
+        None => std::io::stdout().lock().write_all(text.as_bytes())?,
+    }
+    Ok(())
 }
 
 /// Protobuf JSON of a message of the API.
@@ -40,7 +72,7 @@ pub fn to_json<M: Message>(name: &str, message: &M) -> Result<Value, Failure> {
         .map_err(|error| wrong(error.to_string()))?;
     let descriptor = pool
         .get_message_by_name(&format!("varve.v1.{name}"))
-        .ok_or_else(|| wrong("no such message".to_owned()))?;
+        .ok_or_else(|| wrong("the schema has no such message".to_owned()))?;
     let dynamic = DynamicMessage::decode(descriptor, message.encode_to_vec().as_slice())
         .map_err(|error| wrong(error.to_string()))?;
     let options = SerializeOptions::new().skip_default_fields(false);
@@ -62,53 +94,128 @@ pub fn print_message<M: Message>(output: Output, name: &str, message: &M) -> Res
 /// # Errors
 /// When standard output cannot be written.
 pub fn print_value(output: Output, value: &Value) -> Result<(), Failure> {
-    let mut stdout = std::io::stdout().lock();
+    let mut text = String::new();
     if output == Output::Yaml {
-        let mut text = String::new();
         yaml(value, 0, &mut text);
-        stdout.write_all(text.trim_start_matches('\n').as_bytes())?;
     } else {
-        serde_json::to_writer_pretty(&mut stdout, value).map_err(std::io::Error::from)?;
+        text = serde_json::to_string_pretty(value).map_err(std::io::Error::from)?;
+        text.push('\n');
     }
-    writeln!(stdout)?;
-    Ok(())
+    print_text(&text)
 }
 
-/// Block style; strings are quoted as in JSON, which is YAML too.
+/// Prints one document about everything that was asked for: a value by itself, several as a list.
+///
+/// # Errors
+/// When standard output cannot be written.
+pub fn print_values(output: Output, mut values: Vec<Value>) -> Result<(), Failure> {
+    match values.len() {
+        1 => print_value(output, &values.remove(0)),
+        _ => print_value(output, &Value::Array(values)),
+    }
+}
+
+/// What was done to one thing after the other: a line for each, or one document about all of them at the end.
+#[derive(Debug)]
+pub struct Done {
+    output: Output,
+    quiet: bool,
+    all: Vec<Value>,
+}
+
+impl Done {
+    /// Nothing yet. `quiet`: print nothing for people.
+    #[must_use]
+    pub const fn new(output: Output, quiet: bool) -> Self {
+        Self {
+            output,
+            quiet,
+            all: Vec::new(),
+        }
+    }
+
+    /// One more, and what became of it, such as "deleted".
+    ///
+    /// # Errors
+    /// When standard output cannot be written.
+    pub fn add(&mut self, name: impl Into<String>, outcome: &str) -> Result<(), Failure> {
+        let name = name.into();
+        if !self.output.is_text() {
+            self.all
+                .push(serde_json::json!({ "name": name, "outcome": outcome }));
+        } else if !self.quiet {
+            print_line(&format!("{name}: {outcome}"))?;
+        }
+        Ok(())
+    }
+
+    /// Prints the document, always as a list. Also to be called when a later thing failed.
+    ///
+    /// # Errors
+    /// When standard output cannot be written.
+    pub fn end(self) -> Result<u8, Failure> {
+        if !self.output.is_text() {
+            print_value(self.output, &Value::Array(self.all))?;
+        }
+        Ok(0)
+    }
+}
+
+/// Lines of block style, each with its end.
 fn yaml(value: &Value, depth: usize, out: &mut String) {
     let indent = "  ".repeat(depth);
     match value {
         Value::Object(map) if !map.is_empty() => {
             for (key, value) in map {
-                out.push('\n');
                 out.push_str(&indent);
-                out.push_str(key);
+                out.push_str(&scalar(&Value::String(key.clone())));
                 out.push(':');
-                yaml_inner(value, depth + 1, out);
+                if is_nested(value) {
+                    out.push('\n');
+                    yaml(value, depth + 1, out);
+                } else {
+                    out.push_str(&format!(" {}\n", scalar(value)));
+                }
             }
         }
         Value::Array(items) if !items.is_empty() => {
             for item in items {
-                out.push('\n');
+                // The item's first line takes the dash in the place of its indent.
+                let mut inner = String::new();
+                yaml(item, depth + 1, &mut inner);
                 out.push_str(&indent);
-                out.push('-');
-                yaml_inner(item, depth + 1, out);
+                out.push_str("- ");
+                out.push_str(inner.get(indent.len() + 2..).unwrap_or_default());
             }
         }
-        other => out.push_str(&other.to_string()),
+        other => out.push_str(&format!("{indent}{}\n", scalar(other))),
     }
 }
 
-fn yaml_inner(value: &Value, depth: usize, out: &mut String) {
-    let nested = match value {
+fn is_nested(value: &Value) -> bool {
+    match value {
         Value::Object(map) => !map.is_empty(),
         Value::Array(items) => !items.is_empty(),
         _ => false,
-    };
-    if !nested {
-        out.push(' ');
     }
-    yaml(value, depth, out);
+}
+
+/// A value on one line; texts that YAML could read as something else are quoted as in JSON, which is YAML too.
+fn scalar(value: &Value) -> String {
+    const WORDS: [&str; 10] = [
+        "true", "false", "null", "yes", "no", "on", "off", "y", "n", "~",
+    ];
+    let is_plain = |text: &str| {
+        text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+            && text
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || "_-./".contains(c))
+            && !WORDS.contains(&text.to_ascii_lowercase().as_str())
+    };
+    match value {
+        Value::String(text) if is_plain(text) => text.clone(),
+        other => other.to_string(),
+    }
 }
 
 /// Prints rows under headings, columns aligned.
@@ -123,9 +230,25 @@ pub fn print_table(headings: &[&str], rows: Vec<Vec<String>>) -> Result<(), Fail
     for row in rows {
         table.add_row(row);
     }
-    let mut stdout = std::io::stdout().lock();
+    let mut text = String::new();
     for line in table.to_string().lines() {
-        writeln!(stdout, "{}", line.trim())?;
+        text.push_str(line.trim());
+        text.push('\n');
+    }
+    print_text(&text)
+}
+
+/// Prints what is wrong below a table, each about something that its rows name.
+///
+/// # Errors
+/// When standard output cannot be written.
+pub fn print_remarks(remarks: &[(String, String)]) -> Result<(), Failure> {
+    if remarks.is_empty() {
+        return Ok(());
+    }
+    print_line("")?;
+    for (about, remark) in remarks {
+        print_line(&format!("{about}: {remark}"))?;
     }
     Ok(())
 }
@@ -135,8 +258,7 @@ pub fn print_table(headings: &[&str], rows: Vec<Vec<String>>) -> Result<(), Fail
 /// # Errors
 /// When standard output cannot be written.
 pub fn print_line(line: &str) -> Result<(), Failure> {
-    writeln!(std::io::stdout().lock(), "{line}")?;
-    Ok(())
+    print_text(&format!("{line}\n"))
 }
 
 /// A list of numbers with commas.
@@ -174,13 +296,23 @@ mod tests {
     }
 
     #[test]
-    fn yaml_is_block_style() {
-        let value = serde_json::json!({"a": 1, "b": [{"c": "x"}, "y"], "d": {}, "e": []});
+    fn yaml_is_as_people_write_it() {
+        let value = serde_json::json!({
+            "a": 1,
+            "b": [{"c": "x", "d": [1, 2]}, "y z", [3, [4]], {}],
+            "e": {"f": {"g": "no"}},
+            "h": [],
+            "7": "1e3",
+            "i": "a: b",
+            "j": null,
+        });
         let mut text = String::new();
         yaml(&value, 0, &mut text);
-        assert_eq!(
-            text,
-            "\na: 1\nb:\n  -\n    c: \"x\"\n  - \"y\"\nd: {}\ne: []"
-        );
+        let expected = "\"7\": \"1e3\"\na: 1\nb:\n  - c: x\n    d:\n      - 1\n      - 2\n  - \"y z\"\n  - - 3\n    - - 4\n  \
+                        - {}\ne:\n  f:\n    g: \"no\"\nh: []\ni: \"a: b\"\nj: null\n";
+        assert_eq!(text, expected);
+        let mut list = String::new();
+        yaml(&serde_json::json!([{"a": 1, "b": 2}]), 0, &mut list);
+        assert_eq!(list, "- a: 1\n  b: 2\n");
     }
 }

@@ -1,4 +1,4 @@
-//! How far a long command is, on standard error, for a person at a terminal; nothing otherwise.
+//! The progress of a long command, on standard error, for a person at a terminal; nothing otherwise.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! `varve log repair`: cuts a damaged log at its first damage. Says exactly what would be given up and does
-//! nothing until it is told `--yes`. The node must be stopped: its data directory is locked meanwhile.
+//! `varve log repair`: cuts a damaged log at its first damage. It says exactly which records would be lost and changes
+//! nothing without `--yes`. The node must be stopped: its data directory is locked meanwhile.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,7 +11,8 @@ use varve_vfs::{Clock as _, LockGuard, SystemClock, Vfs};
 use crate::args::OutputArgs;
 use crate::failure::{FAILED, Failure};
 use crate::inspect::{problems_json, unreadable};
-use crate::output::print_line;
+use crate::output::{print_line, print_value};
+use crate::words::count;
 
 /// Directories between a data directory and a partition: `topics/<topic>/<partition>`.
 const DEPTH: usize = 3;
@@ -22,10 +23,10 @@ pub struct RepairArgs {
     /// Directory of one partition
     #[arg(value_name = "DIR")]
     dir: PathBuf,
-    /// Keep what lies before the first damage and give up the rest
+    /// Keep the records before the first damage and give up the rest
     #[arg(long, required = true)]
     cut_at_damage: bool,
-    /// Form of the output.
+    /// Output format.
     #[command(flatten)]
     output: OutputArgs,
 }
@@ -33,7 +34,7 @@ pub struct RepairArgs {
 /// Plans a repair and, with `--yes`, makes it.
 ///
 /// # Errors
-/// What cannot be read or written, and a data directory that is in use.
+/// When a file cannot be read or written, or the data directory is in use.
 pub fn run(vfs: &Arc<dyn Vfs>, args: &RepairArgs, yes: bool) -> Result<u8, Failure> {
     let dir = std::path::absolute(&args.dir)
         .map_err(|e| Failure::new(FAILED, format!("{}: {e}", args.dir.display())))?;
@@ -50,7 +51,7 @@ pub fn run(vfs: &Arc<dyn Vfs>, args: &RepairArgs, yes: bool) -> Result<u8, Failu
     if args.output.output.is_text() {
         print(&plan, done.as_ref())?;
     } else {
-        print_line(&json(&plan, done.as_ref()).to_string())?;
+        print_value(args.output.output, &json(&plan, done.as_ref()))?;
     }
     Ok(0)
 }
@@ -65,7 +66,7 @@ fn lock(vfs: &Arc<dyn Vfs>, dir: &Path) -> Result<Option<LockGuard>, Failure> {
     let data = data.filter(|data| vfs.exists(&data.join("meta.toml")).unwrap_or(false));
     let Some(data) = data else {
         eprintln!(
-            "note: {} is not in a data directory, so nothing is locked",
+            "note: {} is not in a data directory, so it is not locked; make sure that no node uses it",
             dir.display()
         );
         return Ok(None);
@@ -74,7 +75,7 @@ fn lock(vfs: &Arc<dyn Vfs>, dir: &Path) -> Result<Option<LockGuard>, Failure> {
     let told = |e| {
         Failure::new(
             FAILED,
-            format!("{e}; stop the node first. Nothing was changed"),
+            format!("{e}; stop the node first; nothing was changed"),
         )
     };
     lock.map(Some).map_err(told)
@@ -84,8 +85,9 @@ fn print(plan: &RepairPlan, done: Option<&Repaired>) -> Result<(), Failure> {
     let dir = plan.dir.display();
     if plan.is_needless() {
         return print_line(&format!(
-            "{dir}: nothing to repair; the log has {} records up to offset {}",
-            plan.records_kept, plan.cut_at
+            "{dir}: nothing to repair; the log has {} and ends at offset {}",
+            count(plan.records_kept, "record"),
+            plan.cut_at
         ));
     }
     for p in &plan.damage {
@@ -98,22 +100,32 @@ fn print(plan: &RepairPlan, done: Option<&Repaired>) -> Result<(), Failure> {
     }
     let (cut, end) = (plan.cut_at, plan.end_seen);
     print_line(&format!(
-        "kept:     {} records in {} batches, offsets {} to {cut} (exclusive)",
-        plan.records_kept, plan.batches_kept, plan.log_start
+        "kept:     {} in {}, from offset {} to before {cut}",
+        count(plan.records_kept, "record"),
+        count_batches(plan.batches_kept),
+        plan.log_start
     ))?;
     print_line(&format!(
-        "given up: offsets {cut} to {end} (exclusive), {} bytes; {} records among them are sound",
-        plan.bytes_given_up, plan.sound_records_given_up
+        "given up: offsets {cut} to before {end}, {}; {} of them could be read",
+        count(plan.bytes_given_up, "byte"),
+        count(plan.sound_records_given_up, "record")
     ))?;
     print_line(&format!(
-        "new records get offsets from {cut} on again: a consumer that has read beyond must be set back"
+        "new records get offsets from {cut} on; move consumers that have read further back to {cut}"
     ))?;
     match done {
-        None => print_line("nothing was changed; --yes does it"),
+        None => print_line("nothing was changed; repeat with --yes to repair the log"),
         Some(done) => print_line(&format!(
-            "done: the kept log is in {dir} and was checked; the damaged one is in {}",
+            "done: {dir} has the repaired log, which was verified; the damaged one was moved to {}",
             done.backup.display()
         )),
+    }
+}
+
+fn count_batches(number: u64) -> String {
+    match number {
+        1 => "1 batch".to_owned(),
+        number => format!("{number} batches"),
     }
 }
 

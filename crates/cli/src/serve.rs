@@ -88,6 +88,9 @@ pub enum ConfigCommand {
         /// How the node is configured.
         #[command(flatten)]
         settings: SettingsArgs,
+        /// Form of the output.
+        #[command(flatten)]
+        output: OutputArgs,
     },
     /// Print the documentation of every key as Markdown
     Docs,
@@ -173,10 +176,13 @@ fn dev_hint(node: &Node) -> String {
 pub fn config(command: &ConfigCommand) -> Result<u8, Failure> {
     match command {
         ConfigCommand::Docs => print_line(keys::docs().trim_end())?,
-        ConfigCommand::Check { settings } => {
+        ConfigCommand::Check { settings, output } => {
             let settings = settings.load(false)?;
             Config::resolve(&settings).map_err(|e| Failure::new(FAILED, e.to_string()))?;
-            print_line("ok")?;
+            match output.output.is_text() {
+                true => print_line("ok")?,
+                false => print_value(output.output, &serde_json::json!({ "ok": true }))?,
+            }
         }
         ConfigCommand::Show {
             settings,

@@ -1,22 +1,26 @@
 //! `varve topic`: create, list, describe, configure, grow and delete topics.
 
 use std::collections::BTreeMap;
-use std::io::{IsTerminal as _, Write as _};
+use std::time::Duration;
 
-use varve_client::{Admin, RpcError, proto as v1};
+use varve_client::{Admin, proto as v1};
 use varve_types::ErrorKind;
 
 use crate::args::{Global, OutputArgs, TopicCommand};
+use crate::confirm::confirm;
 use crate::connection::{Settings, suggest_topic};
 use crate::consume::{bad_pattern, whole_name};
 use crate::failure::{FAILED, Failure};
+use crate::opened;
 use crate::operate;
 use crate::operate_args::TargetArgs;
 use crate::output::{
-    Output, numbers, print_line, print_message, print_table, print_value, to_json,
+    Done, Output, numbers, print_line, print_message, print_remarks, print_table, print_values,
+    to_json,
 };
+use crate::replicas;
 use crate::words::count;
-use crate::{topic_data, topic_exists, units};
+use crate::{topic_create, topic_data, units};
 
 /// Runs a command.
 ///
@@ -34,6 +38,7 @@ pub async fn run(global: &Global, command: TopicCommand) -> Result<u8, Failure> 
             if_not_exists,
             dry_run,
             compact,
+            no_wait,
             form,
         } => {
             let mut configs: BTreeMap<String, String> =
@@ -48,7 +53,17 @@ pub async fn run(global: &Global, command: TopicCommand) -> Result<u8, Failure> 
                 validate_only: dry_run,
                 ..Default::default()
             };
-            create(&admin, topics, template, if_not_exists, form, global.quiet).await
+            let wait = (!no_wait && !dry_run).then_some(global.timeout);
+            topic_create::create(
+                &admin,
+                topics,
+                template,
+                if_not_exists,
+                wait,
+                form,
+                global.quiet,
+            )
+            .await
         }
         TopicCommand::List {
             topics,
@@ -67,16 +82,32 @@ pub async fn run(global: &Global, command: TopicCommand) -> Result<u8, Failure> 
             unavailable,
             form,
         } => {
-            let only = under_replicated || unavailable;
+            if under_replicated || unavailable {
+                let wanted = replicas::Wanted {
+                    under_replicated,
+                    unavailable,
+                };
+                let short = replicas::short(&admin, &topics, wanted).await?;
+                replicas::print(form.output, short)?;
+                return Ok(0);
+            }
             let nothing = !summary && !configs && !partitions && !all;
             let what = Describe {
-                summary: !only && (summary || all || nothing),
-                configs: !only && (configs || all),
-                partitions: partitions || all || nothing || only,
-                under_replicated,
-                unavailable,
+                summary: summary || all || nothing,
+                configs: configs || all,
+                partitions: partitions || all || nothing,
             };
-            describe_all(&admin, &topics, &what, form.output).await
+            let mut values = Vec::new();
+            for (index, topic) in topics.iter().enumerate() {
+                if index > 0 && form.output.is_text() {
+                    print_line("")?;
+                }
+                values.extend(describe(&admin, topic, &what, form.output).await?);
+            }
+            if !values.is_empty() {
+                print_values(form.output, values)?;
+            }
+            Ok(0)
         }
         TopicCommand::Config {
             topic,
@@ -136,7 +167,11 @@ pub async fn run(global: &Global, command: TopicCommand) -> Result<u8, Failure> 
             };
             topic_data::trim(global, &settings, &admin, request).await
         }
-        TopicCommand::Delete { topics, regex } => delete(global, &admin, topics, regex).await,
+        TopicCommand::Delete {
+            topics,
+            regex,
+            form,
+        } => delete(global, &admin, topics, regex, form.output).await,
         TopicCommand::Offsets {
             topics,
             at,
@@ -146,42 +181,11 @@ pub async fn run(global: &Global, command: TopicCommand) -> Result<u8, Failure> 
     }
 }
 
-const fn dry(dry_run: bool) -> &'static str {
+pub(crate) const fn dry(dry_run: bool) -> &'static str {
     if dry_run { " (dry run)" } else { "" }
 }
 
-/// Asks a person at a terminal before `what` ("this deletes ..."); `--yes` answers for scripts.
-///
-/// # Errors
-/// Usage, when nobody can be asked; failed without a message, when the answer is no.
-pub fn confirm(global: &Global, what: &str) -> Result<(), Failure> {
-    if global.yes {
-        return Ok(());
-    }
-    let what = what.trim_end_matches(['.', '?']);
-    if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
-        return Err(Failure::usage(format!(
-            "{what}; nothing was changed; repeat with --yes to do it"
-        )));
-    }
-    let mut stderr = std::io::stderr().lock();
-    let mut letters = what.chars();
-    let first = letters.next().map(|first| first.to_ascii_uppercase());
-    let question: String = first.into_iter().chain(letters).collect();
-    write!(stderr, "{question}. Continue? [y/N] ")?;
-    stderr.flush()?;
-    let mut answer = String::new();
-    std::io::stdin().read_line(&mut answer)?;
-    match answer.trim().to_ascii_lowercase().as_str() {
-        "y" | "yes" => Ok(()),
-        _ => {
-            writeln!(stderr, "cancelled; nothing was changed")?;
-            Err(Failure::silent(FAILED))
-        }
-    }
-}
-
-/// Adds partitions: so many more, or up to a total.
+/// Adds partitions: `more` of them, or up to a total.
 async fn add_partitions(
     global: &Global,
     admin: &Admin,
@@ -223,69 +227,6 @@ async fn add_partitions(
         ))?;
     }
     Ok(0)
-}
-
-async fn create(
-    admin: &Admin,
-    topics: Vec<String>,
-    template: v1::CreateTopicRequest,
-    if_not_exists: bool,
-    form: OutputArgs,
-    quiet: bool,
-) -> Result<u8, Failure> {
-    for topic in &topics {
-        // The name is checked here too, so that the error quotes the name with the mistake.
-        varve_types::TopicName::new(topic)
-            .map_err(|error| Failure::usage(format!("{topic:?}: {error}")))?;
-    }
-    let mut existing = Vec::new();
-    if if_not_exists {
-        // All of them before the first one is created: a conflict leaves everything as it was.
-        for topic in &topics {
-            if topic_exists::as_requested(admin, topic, &template).await? {
-                existing.push(topic.clone());
-            }
-        }
-    }
-    for topic in topics {
-        if existing.contains(&topic) {
-            exists(&topic, form, quiet)?;
-            continue;
-        }
-        let request = v1::CreateTopicRequest {
-            topic: topic.clone(),
-            ..template.clone()
-        };
-        match admin.create_topic(request).await {
-            Ok(response) if !form.output.is_text() => {
-                print_message(form.output, "CreateTopicResponse", &response)?;
-            }
-            Ok(response) if !quiet => {
-                let created = response.topic.unwrap_or_default();
-                print_line(&format!(
-                    "{topic}: created, {}, {}{}",
-                    count(created.partition_count, "partition"),
-                    count(created.replication_factor, "replica"),
-                    dry(template.validate_only)
-                ))?;
-            }
-            Ok(_) => {}
-            // Somebody else created it since it was looked up.
-            Err(error) if if_not_exists && error.kind() == Some(ErrorKind::TopicAlreadyExists) => {
-                topic_exists::as_requested(admin, &topic, &template).await?;
-                exists(&topic, form, quiet)?;
-            }
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(0)
-}
-
-fn exists(topic: &str, form: OutputArgs, quiet: bool) -> Result<(), Failure> {
-    if quiet || !form.output.is_text() {
-        return Ok(());
-    }
-    print_line(&format!("{topic}: exists as requested, not changed"))
 }
 
 async fn list(
@@ -345,41 +286,6 @@ struct Describe {
     summary: bool,
     configs: bool,
     partitions: bool,
-    under_replicated: bool,
-    unavailable: bool,
-}
-
-impl Describe {
-    fn shows(&self, partition: &v1::Partition) -> bool {
-        let under = partition.in_sync_node_ids.len() < partition.replica_node_ids.len();
-        let missing = partition.leader_node_id.is_none();
-        !(self.under_replicated || self.unavailable)
-            || self.under_replicated && under
-            || self.unavailable && missing
-    }
-}
-
-/// Describes topics; for programs several are one list.
-async fn describe_all(
-    admin: &Admin,
-    topics: &[String],
-    what: &Describe,
-    output: Output,
-) -> Result<u8, Failure> {
-    let mut values = Vec::new();
-    for (index, topic) in topics.iter().enumerate() {
-        if index > 0 && output.is_text() {
-            print_line("")?;
-        }
-        values.extend(describe(admin, topic, what, output).await?);
-    }
-    if !output.is_text() {
-        match values.len() {
-            1 => print_value(output, &values.swap_remove(0))?,
-            _ => print_value(output, &values.into())?,
-        }
-    }
-    Ok(0)
 }
 
 /// Prints a topic as tables, or gives it back for programs.
@@ -398,8 +304,7 @@ async fn describe(
     };
     let mut partitions = Vec::new();
     if what.partitions {
-        partitions = admin.all_partitions(topic).await?;
-        partitions.retain(|partition| what.shows(partition));
+        partitions = opened::settled(admin, topic).await?;
     }
     let mut configs = Vec::new();
     if what.configs {
@@ -423,11 +328,17 @@ async fn describe(
     if what.summary {
         summary(&found.topic.unwrap_or_default())?;
     }
+    if what.summary && (what.configs || what.partitions) {
+        print_line("")?;
+    }
     if what.configs {
         config_table(configs)?;
     }
+    if what.configs && what.partitions {
+        print_line("")?;
+    }
     if what.partitions {
-        partition_table(partitions)?;
+        partition_table(topic, partitions, output)?;
     }
     Ok(None)
 }
@@ -440,25 +351,28 @@ fn summary(topic: &v1::Topic) -> Result<(), Failure> {
         vec!["REPLICAS".to_owned(), topic.replication_factor.to_string()],
         vec!["INTERNAL".to_owned(), topic.internal.to_string()],
     ];
-    print_table(&["SUMMARY", ""], rows)?;
-    print_line("")
+    print_table(&["SUMMARY", ""], rows)
 }
 
-fn partition_table(partitions: Vec<v1::Partition>) -> Result<(), Failure> {
+fn partition_table(
+    topic: &str,
+    partitions: Vec<v1::Partition>,
+    output: Output,
+) -> Result<(), Failure> {
+    let wide = output == Output::Wide;
+    let errors = opened::errors(topic, &partitions);
     let rows = partitions.into_iter().map(|partition| {
         let leader = partition
             .leader_node_id
             .map_or_else(|| "-".to_owned(), |id| id.to_string());
-        let error = partition
-            .error
-            .map(|error| RpcError::from_partition(error).to_string());
         // With an error the leader could not be asked, unless it told the cursors beside it.
-        let asked = error.is_none() || partition.log_end_offset > 0 || partition.size_bytes > 0;
+        let asked =
+            partition.error.is_none() || partition.log_end_offset > 0 || partition.size_bytes > 0;
         let cursor = |value: i64| match asked {
             true => value.to_string(),
             false => "-".to_owned(),
         };
-        vec![
+        let mut row = vec![
             partition.partition.to_string(),
             leader,
             partition.leader_epoch.to_string(),
@@ -467,10 +381,14 @@ fn partition_table(partitions: Vec<v1::Partition>) -> Result<(), Failure> {
             cursor(partition.log_start_offset),
             cursor(partition.high_watermark),
             cursor(partition.size_bytes),
-            error.unwrap_or_default(),
-        ]
+        ];
+        if wide {
+            let records = partition.high_watermark - partition.log_start_offset;
+            row.extend([cursor(partition.log_end_offset), cursor(records)]);
+        }
+        row
     });
-    let headings = [
+    let mut headings = vec![
         "PARTITION",
         "LEADER",
         "EPOCH",
@@ -479,9 +397,12 @@ fn partition_table(partitions: Vec<v1::Partition>) -> Result<(), Failure> {
         "START",
         "END",
         "BYTES",
-        "ERROR",
     ];
-    print_table(&headings, rows.collect())
+    if wide {
+        headings.extend(["LOG END", "OFFSETS"]);
+    }
+    print_table(&headings, rows.collect())?;
+    print_remarks(&errors)
 }
 
 fn config_table(configs: Vec<v1::ConfigEntry>) -> Result<(), Failure> {
@@ -494,8 +415,7 @@ fn config_table(configs: Vec<v1::ConfigEntry>) -> Result<(), Failure> {
         let value = units::both(&config.name, &config.value);
         vec![config.name, value, source]
     });
-    print_table(&["CONFIG", "VALUE", "SOURCE"], rows.collect())?;
-    print_line("")
+    print_table(&["CONFIG", "VALUE", "SOURCE"], rows.collect())
 }
 
 fn changes(pairs: Vec<(String, String)>, operation: v1::ConfigOperation) -> Vec<v1::ConfigChange> {
@@ -554,6 +474,7 @@ async fn delete(
     admin: &Admin,
     topics: Vec<String>,
     regex: bool,
+    output: Output,
 ) -> Result<u8, Failure> {
     let patterns = topics.clone();
     let names = if regex {
@@ -589,17 +510,17 @@ async fn delete(
             names.join(", ")
         ),
     )?;
+    let mut done = Done::new(output, global.quiet);
     for topic in names {
         let request = v1::DeleteTopicRequest {
             topic: topic.clone(),
             ..Default::default()
         };
         if let Err(error) = admin.delete_topic(request).await {
+            done.end()?;
             return Err(suggest_topic(admin, &topic, error).await);
         }
-        if !global.quiet {
-            print_line(&format!("{topic}: deleted"))?;
-        }
+        done.add(topic, "deleted")?;
     }
-    Ok(0)
+    done.end()
 }

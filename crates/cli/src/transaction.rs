@@ -7,10 +7,10 @@ use varve_client::{Admin, ClientError, proto as v1};
 use varve_types::size::parse_duration;
 
 use crate::args::{Global, OutputArgs};
+use crate::confirm::confirm;
 use crate::connection::Settings;
 use crate::failure::Failure;
-use crate::output::{Output, print_line, print_message, print_table};
-use crate::topic::confirm;
+use crate::output::{Done, Output, print_line, print_message, print_table};
 
 /// Commands on transactions.
 #[derive(Debug, Subcommand)]
@@ -46,6 +46,9 @@ pub enum TransactionCommand {
         /// Transactional ids
         #[arg(required = true, value_name = "ID")]
         ids: Vec<String>,
+        /// Output format.
+        #[command(flatten)]
+        form: OutputArgs,
     },
 }
 
@@ -106,22 +109,21 @@ pub async fn run(global: &Global, command: TransactionCommand) -> Result<u8, Fai
             }
             Ok(0)
         }
-        TransactionCommand::Abort { ids } => {
+        TransactionCommand::Abort { ids, form } => {
             let what = format!(
                 "this aborts the open transactions of {} and discards their records",
                 ids.join(", ")
             );
             confirm(global, &what)?;
+            let mut done = Done::new(form.output, global.quiet);
             for id in ids {
                 let request = v1::AbortTransactionRequest {
                     transactional_id: id.clone(),
                 };
                 admin.abort_transaction(request).await?;
-                if !global.quiet {
-                    print_line(&format!("{id}: aborted"))?;
-                }
+                done.add(id, "aborted")?;
             }
-            Ok(0)
+            done.end()
         }
     }
 }

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use tonic::body::Body;
 use tonic::codegen::Service;
 use tonic::metadata::{Ascii, MetadataValue};
@@ -23,7 +24,7 @@ use varve_proto::v1::group_service_client::GroupServiceClient;
 use varve_proto::v1::producer_service_client::ProducerServiceClient;
 use varve_proto::v1::topic_service_client::TopicServiceClient;
 use varve_proto::v1::transaction_service_client::TransactionServiceClient;
-use varve_tls::{ClientTls, Connector, Explained, Network, Tcp};
+use varve_tls::{ClientTls, ConnectError, Connector, Explained, Network, Tcp};
 use varve_types::limits;
 
 use crate::error::ClientError;
@@ -105,17 +106,40 @@ impl Rpc {
     }
 }
 
+type Answered = <Stamped as Service<http::Request<Body>>>::Response;
+type Failed = <Stamped as Service<http::Request<Body>>>::Error;
+
+/// Refuses an answer that is not gRPC: decoding a web page would only tell that its first byte is wrong.
+fn only_grpc(answer: Result<Answered, Failed>) -> Result<Answered, Failed> {
+    let answer = answer?;
+    let kind = answer.headers().get(http::header::CONTENT_TYPE);
+    match kind.map(http::HeaderValue::as_bytes) {
+        Some(kind) if !kind.starts_with(b"application/grpc") => {
+            let text = format!(
+                "the server answers as a web server does (status {}), so this is not a gRPC port (varve's is 8278 \
+                 unless its configuration says otherwise)",
+                answer.status()
+            );
+            Err(ConnectError::new(text).into())
+        }
+        _ => Ok(answer),
+    }
+}
+
 impl Service<http::Request<Body>> for Rpc {
-    type Response = <Stamped as Service<http::Request<Body>>>::Response;
-    type Error = <Stamped as Service<http::Request<Body>>>::Error;
-    type Future = <Stamped as Service<http::Request<Body>>>::Future;
+    type Response = Answered;
+    type Error = Failed;
+    type Future = futures_util::future::Map<
+        <Stamped as Service<http::Request<Body>>>::Future,
+        fn(Result<Answered, Failed>) -> Result<Answered, Failed>,
+    >;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         Service::<http::Request<Body>>::poll_ready(&mut self.inner, cx)
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        self.inner.call(request)
+        self.inner.call(request).map(only_grpc)
     }
 }
 

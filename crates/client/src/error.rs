@@ -37,11 +37,15 @@ pub struct RpcError {
 
 impl std::fmt::Display for RpcError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} ({}", self.message, code_name(self.code))?;
-        if let Some(kind) = self.kind {
-            write!(f, "/{}", kind.reason())?;
+        let code = match self.kind {
+            Some(kind) => format!(" ({}/{})", code_name(self.code), kind.reason()),
+            None => format!(" ({})", code_name(self.code)),
+        };
+        f.write_str(&self.message)?;
+        // A text that repeats another node's error ends with the code already.
+        if !self.message.ends_with(&code) {
+            f.write_str(&code)?;
         }
-        f.write_str(")")?;
         if self.unanswered_before {
             f.write_str("; an earlier attempt had no answer and may have been carried out")?;
         }
@@ -107,7 +111,10 @@ impl RpcError {
         }
         // What is wrong with a certificate is said by the cause alone.
         if let Some(error) = varve_tls::ConnectError::within(status) {
-            return Self::transport(error.to_string());
+            return Self {
+                unsent: error.is_unread() || never_left(status),
+                ..Self::transport(error.to_string())
+            };
         }
         let message = if status.message().is_empty() {
             "the call failed without a message".to_owned()
@@ -454,6 +461,24 @@ mod tests {
         assert_eq!(error.retry_delay, Some(Duration::from_millis(250)));
         assert!(!error.is_retryable());
         assert_eq!(error.to_string(), "no (ABORTED/EXPECTED_OFFSET_MISMATCH)");
+    }
+
+    #[test]
+    fn a_code_is_printed_once() {
+        let opening = RpcError {
+            kind: Some(ErrorKind::LeaderNotAvailable),
+            ..RpcError::transport("topic \"orders\" is being opened")
+        };
+        let once = "topic \"orders\" is being opened (UNAVAILABLE/LEADER_NOT_AVAILABLE)";
+        assert_eq!(opening.to_string(), once);
+        let repeated = RpcError {
+            message: format!("node 3 cannot be asked: {opening}"),
+            ..opening
+        };
+        assert_eq!(
+            repeated.to_string(),
+            format!("node 3 cannot be asked: {once}")
+        );
     }
 
     #[test]

@@ -1,84 +1,229 @@
 //! Accepted connections: bounded in number, without Nagle's delay, and ended by the server when a drain is
-//! over. A peer that has not completed its TLS handshake and begun
-//! to speak HTTP/2 within [`PREFACE_WAIT`] is dropped, so that silent
-//! connections cannot use up the bound.
+//! over. A peer that has not completed its TLS handshake and begun to speak HTTP/2 within [`PREFACE_WAIT`] is dropped,
+//! so that silent connections cannot use up the bound.
+//!
+//! A client that is refused learns why where its protocol has a way to say it: beyond the bound by an HTTP/2 GOAWAY, and
+//! one that speaks something else by what this port is and where it should go. Invariant: what strangers send costs a
+//! bounded number of log lines and of answers on their way.
 
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::Stream;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::Sleep;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::server::{Connected, TcpConnectInfo};
-use varve_tls::{Accepted, Listener, ServerTls};
+use varve_broker_api::Broker;
+use varve_tls::speech::{self, PREFACE, Speech};
+use varve_tls::{Accepted, Listener, LogLimit, ServerTls, Socket};
+use varve_types::NodeId;
 
 use crate::metrics::{Metrics, OpenGuard};
 
 /// How long a new connection may take to send the HTTP/2 preface.
 pub const PREFACE_WAIT: Duration = Duration::from_secs(10);
-/// Bytes of the HTTP/2 preface.
-const PREFACE_BYTES: usize = 24;
 /// Pause after an accept that failed, most likely for want of file descriptors.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+/// Refused clients that are told why at a time; others are only closed.
+const REFUSALS: usize = 64;
+/// Connections that have begun to speak HTTP/2 and wait for the server.
+const BEGUN: usize = 64;
 
-/// Connections of a listener. At most `max` are open at a time; others are closed at once and counted.
-/// All end when `kill` is cancelled.
+/// The ports of this node, for clients that came to the wrong one.
+#[derive(Debug, Clone)]
+pub struct Ports {
+    node: NodeId,
+    kafka: Option<String>,
+    http: Option<String>,
+}
+
+impl Ports {
+    /// Those of the broker's node.
+    #[must_use]
+    pub fn of(broker: &impl Broker) -> Self {
+        let mut info = broker.node();
+        Self {
+            node: info.node,
+            kafka: info.listeners.remove("kafka"),
+            http: info.listeners.remove("http"),
+        }
+    }
+
+    fn elsewhere(&self, speech: Option<Speech>) -> String {
+        let own = format!("this is the gRPC listener of node {}", self.node);
+        let at = |what: &str, address: &Option<String>| match address {
+            Some(address) => format!("{own}; {what} is at {address}"),
+            None => own.clone(),
+        };
+        match speech {
+            Some(Speech::Kafka) if self.kafka.is_none() => {
+                format!("{own}, and Kafka's protocol is off (listeners.kafka.address)")
+            }
+            Some(Speech::Kafka) => at("Kafka's protocol", &self.kafka),
+            Some(Speech::Http1) => at("HTTP (metrics and health)", &self.http),
+            Some(Speech::Tls) => format!("{own}, and it has no TLS (listeners.client.tls.mode)"),
+            Some(Speech::Http2) | None => own,
+        }
+    }
+}
+
+/// What all connections of a listener share.
+struct Door {
+    ports: Ports,
+    metrics: Metrics,
+    tls: Option<Arc<ServerTls>>,
+    kill: CancellationToken,
+    max: i64,
+    limit: LogLimit,
+    refusals: Arc<Semaphore>,
+    begun: mpsc::Sender<Connection>,
+}
+
+/// Connections of a listener that have begun to speak HTTP/2. At most `max` are open at a time; others are refused and
+/// counted. All end when `kill` is cancelled.
 pub fn incoming(
     listener: Listener,
+    ports: Ports,
     metrics: Metrics,
     max: usize,
     tls: Option<Arc<ServerTls>>,
     kill: CancellationToken,
 ) -> impl Stream<Item = io::Result<Connection>> {
-    let max = i64::try_from(max).unwrap_or(i64::MAX);
+    let (begun, ready) = mpsc::channel(BEGUN);
+    let door = Arc::new(Door {
+        ports,
+        metrics,
+        tls,
+        kill,
+        max: i64::try_from(max).unwrap_or(i64::MAX),
+        limit: LogLimit::new(),
+        refusals: Arc::new(Semaphore::new(REFUSALS)),
+        begun,
+    });
     futures_util::stream::unfold(
-        (listener, metrics, tls, kill),
-        move |(listener, metrics, tls, kill)| async move {
+        (listener, door, ready),
+        |(listener, door, mut ready)| async {
             loop {
-                match listener.accept().await {
-                    Ok((stream, peer)) => {
-                        if metrics.open_connections() >= max {
-                            metrics.connection_refused();
-                            tracing::warn!(%peer, max, "connection refused: the limit of open connections is reached");
-                            continue;
-                        }
-                        // Without this a small answer waits for the peer's delayed ACK.
-                        if let Err(error) = stream.set_nodelay() {
-                            tracing::debug!(%peer, %error, "connection lost before it was set up");
-                            continue;
-                        }
-                        let info = TcpConnectInfo {
-                            local_addr: stream.local_addr(),
-                            remote_addr: stream.peer_addr(),
-                        };
-                        let stream = Accepted::new(stream, tls.as_deref());
-                        let connection =
-                            Connection::new(stream, info, metrics.connection(), kill.clone());
-                        return Some((Ok(connection), (listener, metrics, tls, kill)));
+                tokio::select! {
+                    // The door holds a sender: this never ends before the listener does.
+                    Some(connection) = ready.recv() => {
+                        return Some((Ok(connection), (listener, door, ready)));
                     }
-                    Err(error) => {
-                        tracing::warn!(%error, "accept failed; trying again");
-                        tokio::time::sleep(ACCEPT_RETRY).await;
-                    }
+                    accepted = listener.accept() => match accepted {
+                        Ok((stream, peer)) => door.open(stream, peer),
+                        Err(error) => {
+                            tracing::warn!(%error, "accept failed; trying again");
+                            tokio::time::sleep(ACCEPT_RETRY).await;
+                        }
+                    },
                 }
             }
         },
     )
 }
 
-/// One connection.
+impl Door {
+    /// Begins a connection in a task of its own, so that nobody waits for a client's first bytes.
+    fn open(self: &Arc<Self>, stream: Socket, peer: SocketAddr) {
+        let (door, kill) = (Arc::clone(self), self.kill.clone());
+        if self.metrics.open_connections() >= self.max {
+            self.metrics.connection_refused();
+            if self.limit.allows() {
+                let max = self.max;
+                tracing::warn!(%peer, max, "connection refused: the limit of open connections is reached");
+            }
+            if let Ok(permit) = Arc::clone(&self.refusals).try_acquire_owned() {
+                tokio::spawn(async move {
+                    let _ = kill.run_until_cancelled(door.refuse(stream)).await;
+                    drop(permit);
+                });
+            }
+            return;
+        }
+        // Without this a small answer waits for the peer's delayed ACK.
+        if let Err(error) = stream.set_nodelay() {
+            tracing::debug!(%peer, %error, "connection lost before it was set up");
+            return;
+        }
+        let open = self.metrics.connection();
+        tokio::spawn(async move {
+            let _ = kill
+                .run_until_cancelled(door.begin(stream, peer, open))
+                .await;
+        });
+    }
+
+    async fn refuse(&self, stream: Socket) {
+        let mut stream = Accepted::new(stream, self.tls.as_deref());
+        let text = format!(
+            "node {} refuses new connections: {} are open, which is its limit; use another node or close some",
+            self.ports.node, self.max
+        );
+        let answer = speech::go_away(speech::ENHANCE_YOUR_CALM, &text);
+        speech::answer_and_close(&mut stream, &answer).await;
+    }
+
+    /// Waits for the preface and hands the connection on, or answers what came instead.
+    async fn begin(&self, stream: Socket, peer: SocketAddr, open: OpenGuard) {
+        let info = TcpConnectInfo {
+            local_addr: stream.local_addr(),
+            remote_addr: stream.peer_addr(),
+        };
+        let mut stream = Accepted::new(stream, self.tls.as_deref());
+        let mut first = Vec::with_capacity(PREFACE.len());
+        while first.len() < PREFACE.len() && PREFACE.starts_with(&first) {
+            let rest = PREFACE.len() - first.len();
+            let mut more = (&mut stream).take(rest as u64);
+            match tokio::time::timeout(PREFACE_WAIT, more.read_buf(&mut first)).await {
+                Ok(Ok(read)) if read > 0 => {}
+                // Silent, gone, or without a handshake, of which the listener has told.
+                _ => return,
+            }
+        }
+        if first == PREFACE {
+            let connection = Connection::new(stream, info, open, self.kill.clone());
+            let _ = self.begun.send(connection).await;
+            return;
+        }
+        self.answer(stream, first, peer).await;
+    }
+
+    async fn answer(&self, mut stream: Accepted, mut first: Vec<u8>, peer: SocketAddr) {
+        // What decides may come in pieces.
+        while first.len() < speech::FIRST_BYTES {
+            match tokio::time::timeout(PREFACE_WAIT, stream.read_buf(&mut first)).await {
+                Ok(Ok(read)) if read > 0 => {}
+                _ => break,
+            }
+        }
+        let speech = Speech::of(&first);
+        let text = self.ports.elsewhere(speech);
+        if self.limit.allows() {
+            let looks_like = speech.map_or("nothing that is known here", Speech::name);
+            tracing::info!(%peer, looks_like, why = text, "a connection that does not speak gRPC is closed");
+        }
+        if matches!(speech, Some(Speech::Http1 | Speech::Tls)) {
+            // A TLS client knows by any plaintext what is wrong.
+            speech::answer_and_close(&mut stream, &speech::bad_request(&text)).await;
+        }
+    }
+}
+
+/// One connection, whose preface was read.
 #[derive(Debug)]
 pub struct Connection {
     stream: Accepted,
     info: TcpConnectInfo,
     token: CancellationToken,
     killed: Pin<Box<WaitForCancellationFutureOwned>>,
-    preface: Option<(Pin<Box<Sleep>>, usize)>,
+    /// What of the preface was not read again yet.
+    preface: &'static [u8],
     _open: OpenGuard,
 }
 
@@ -89,13 +234,12 @@ impl Connection {
         open: OpenGuard,
         token: CancellationToken,
     ) -> Self {
-        let sleep = Box::pin(tokio::time::sleep(PREFACE_WAIT));
         Self {
             stream,
             info,
             killed: Box::pin(token.clone().cancelled_owned()),
             token,
-            preface: Some((sleep, 0)),
+            preface: PREFACE,
             _open: open,
         }
     }
@@ -125,25 +269,19 @@ impl AsyncRead for Connection {
         if self.token.is_cancelled() {
             return Poll::Ready(Err(Self::ended()));
         }
-        let before = buf.filled().len();
+        if !self.preface.is_empty() {
+            let (now, rest) = self
+                .preface
+                .split_at(self.preface.len().min(buf.remaining()));
+            buf.put_slice(now);
+            self.preface = rest;
+            return Poll::Ready(Ok(()));
+        }
         let read = Pin::new(&mut self.stream).poll_read(cx, buf);
-        if let Some((_, seen)) = &mut self.preface {
-            *seen += buf.filled().len() - before;
-            if *seen >= PREFACE_BYTES {
-                self.preface = None;
-            }
-        }
-        if read.is_ready() {
-            return read;
-        }
-        let late = self
-            .preface
-            .as_mut()
-            .is_some_and(|(sleep, _)| sleep.as_mut().poll(cx).is_ready());
-        if late || self.killed.as_mut().poll(cx).is_ready() {
+        if read.is_pending() && self.killed.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Err(Self::ended()));
         }
-        Poll::Pending
+        read
     }
 }
 

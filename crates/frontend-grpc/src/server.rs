@@ -22,7 +22,7 @@ use varve_tls::{Listener, ServerTls};
 use varve_types::limits;
 
 use crate::frames::Uncopied;
-use crate::incoming::incoming;
+use crate::incoming::{Ports, incoming};
 use crate::layer::ObserveLayer;
 use crate::metrics::Metrics;
 use crate::services::admin::Admin;
@@ -249,6 +249,7 @@ impl<B: Broker + Operations> Server<B> {
         let kill = CancellationToken::new();
         let connections = incoming(
             listener.into(),
+            Ports::of(&*self.broker),
             self.metrics.clone(),
             self.options.connections_max,
             self.tls,

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use varve_broker_api::{Broker, Context, Error, Fetch, NodeState, PartitionFetched, TopicInfo};
+use varve_tls::speech::Speech;
 use varve_types::{NodeId, TopicId, TopicName};
 
 use crate::ahead::Source;
@@ -172,6 +173,23 @@ impl<B: Broker> Shared<B> {
     /// Time since the start, for whoever must not have a clock.
     pub(crate) fn now(&self) -> Duration {
         self.began.elapsed()
+    }
+
+    /// What a client that speaks something else is told: what this port is, and where it should go.
+    pub(crate) fn elsewhere(&self, speech: Speech) -> String {
+        let own = format!("this is the Kafka listener of node {}", self.node);
+        let nodes = self.broker.nodes();
+        let grpc = nodes.iter().find(|node| node.node == self.node);
+        let grpc = grpc.map_or("another port", |node| &node.address);
+        let listeners = self.broker.node().listeners;
+        match speech {
+            Speech::Http1 => match listeners.get("http") {
+                Some(http) => format!("{own}; HTTP is at {http}, gRPC at {grpc}"),
+                None => format!("{own}; gRPC is at {grpc}"),
+            },
+            Speech::Tls => format!("{own}, and it has no TLS; gRPC is at {grpc}"),
+            Speech::Http2 | Speech::Kafka => format!("{own}; gRPC is at {grpc}"),
+        }
     }
 
     /// Counts an error that is sent to a client.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tokio_util::sync::CancellationToken;
@@ -69,11 +69,14 @@ pub async fn serve(
         .route("/startupz", get(startup))
         .route("/healthz", get(healthz))
         .route("/version", get(version))
-        .with_state(Seen { health, metrics })
+        .with_state(Seen {
+            health: health.clone(),
+            metrics,
+        })
         .merge(extra)
         // What is merged in answers every other path as a gRPC call, with status 200. A probe of a path
         // that is not there must fail; gRPC reads 404 as "unimplemented".
-        .fallback(not_found);
+        .fallback(move |headers| not_found(health, headers));
     axum::serve(Incoming(listener), router)
         .with_graceful_shutdown(shutdown.cancelled_owned())
         .await
@@ -86,8 +89,24 @@ fn answer(state: Result<(), String>) -> Response {
     }
 }
 
-async fn not_found() -> Response {
-    (StatusCode::NOT_FOUND, "no such path\n").into_response()
+async fn not_found(health: Health, headers: HeaderMap) -> Response {
+    let kind = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
+    if !kind.is_some_and(|kind| kind.starts_with(b"application/grpc")) {
+        return (StatusCode::NOT_FOUND, "no such path\n").into_response();
+    }
+    // A gRPC client at the wrong port: 12 is UNIMPLEMENTED, and the address is plain ASCII.
+    let address = health.startup().ok().and_then(|broker| {
+        let (nodes, own) = (broker.nodes(), broker.node().node);
+        Some(nodes.into_iter().find(|node| node.node == own)?.address)
+    });
+    let at = address.map_or_else(String::new, |address| format!("; gRPC is at {address}"));
+    let text = format!("this is the HTTP port for metrics and health{at}");
+    let headers = [
+        ("content-type", "application/grpc".to_owned()),
+        ("grpc-status", "12".to_owned()),
+        ("grpc-message", text),
+    ];
+    headers.into_response()
 }
 
 async fn live(State(seen): State<Seen>) -> Response {

@@ -86,6 +86,8 @@ impl Node {
         config.broker.clean_start = directory.clean();
         config.broker.workers = machine.workers.clone();
         config.broker.address = config.advertised(client_address);
+        let http = crate::config::advertised(None, http_address);
+        config.broker.listeners.insert("http".to_owned(), http);
         tracing::info!(
             version = crate::VERSION, revision = crate::REVISION, node_id = config.node.0,
             cluster_id = %directory.cluster().map_or(String::new(), |c| c.to_string()), data_dir = %path.display(), client = %client_address,

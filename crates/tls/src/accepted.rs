@@ -19,6 +19,7 @@ use crate::connector::reason;
 use crate::material::ServerTls;
 use crate::names;
 use crate::net::Socket;
+use crate::quiet::LogLimit;
 
 /// Who is at the other end, as far as its certificate says. Cloning shares it.
 #[derive(Debug, Clone, Default)]
@@ -154,11 +155,14 @@ impl Accepted {
     fn refused(&mut self, error: &io::Error, stream: Socket) {
         let why = reason(error, "the caller");
         let remote = self.remote.map(tracing::field::display);
-        tracing::info!(
-            remote,
-            why,
-            "a TLS handshake failed; the connection is closed"
-        );
+        static LIMIT: LogLimit = LogLimit::new();
+        if LIMIT.allows() {
+            tracing::info!(
+                remote,
+                why,
+                "a TLS handshake failed; the connection is closed"
+            );
+        }
         self.state = State::Refused(Box::new(Refused {
             stream,
             error: Some(io::Error::new(error.kind(), why)),

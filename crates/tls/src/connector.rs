@@ -17,17 +17,39 @@ use tokio_rustls::client::TlsStream;
 use crate::explained::Fault;
 use crate::material::ClientTls;
 use crate::net::{Network, Socket, Tcp};
+use crate::speech::{self, Reason};
 
 /// First byte of a TLS alert, and of a handshake message. No HTTP/2 frame of a server begins so: its first
 /// three bytes are the length of SETTINGS, far below.
 const TLS_FIRST: [u8; 2] = [0x15, 0x16];
 
+/// What an HTTP/1 server's answer begins with.
+const HTTP1: &[u8] = b"HTTP/1.";
+
 /// Why there is no connection.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct ConnectError(String);
+#[error("{text}")]
+pub struct ConnectError {
+    text: String,
+    unread: bool,
+}
 
 impl ConnectError {
+    /// Any reason.
+    #[must_use]
+    pub fn new(text: impl Into<String>) -> Self {
+        Self {
+            text: text.into(),
+            unread: false,
+        }
+    }
+
+    /// Whether the server has said that it read nothing of what was sent: sending it elsewhere is safe.
+    #[must_use]
+    pub const fn is_unread(&self) -> bool {
+        self.unread
+    }
+
     /// The one that is among the causes of `error`.
     #[must_use]
     pub fn within<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a Self> {
@@ -145,7 +167,7 @@ impl Connector {
 
     async fn connect(self, uri: Uri) -> io::Result<TokioIo<Connection>> {
         let bad = |why: &str| {
-            let error = ConnectError(format!("{uri} is no address: {why}"));
+            let error = ConnectError::new(format!("{uri} is not an address: {why}"));
             error.io(io::ErrorKind::InvalidInput)
         };
         let host = uri.host().ok_or_else(|| bad("no host"))?;
@@ -154,10 +176,8 @@ impl Connector {
         let stream = self.network.connect(host, port).await?;
         let Some(tls) = self.tls else {
             return Ok(TokioIo::new(Connection {
-                stream: Stream::Plain {
-                    stream,
-                    begun: false,
-                },
+                stream: Stream::Plain(stream),
+                head: Some(Vec::new()),
                 fault: self.fault,
             }));
         };
@@ -166,9 +186,10 @@ impl Connector {
         let handshake = TlsConnector::from(tls.config()).connect(name, stream);
         let stream = handshake
             .await
-            .map_err(|error| ConnectError(reason(&error, "the server")).io(error.kind()))?;
+            .map_err(|error| ConnectError::new(reason(&error, "the server")).io(error.kind()))?;
         Ok(TokioIo::new(Connection {
             stream: Stream::Tls(Box::new(stream)),
+            head: Some(Vec::new()),
             fault: self.fault,
         }))
     }
@@ -194,25 +215,58 @@ impl tower::Service<Uri> for Connector {
 #[derive(Debug)]
 pub struct Connection {
     stream: Stream,
+    /// The first bytes, until it is clear whether the server serves the connection.
+    head: Option<Vec<u8>>,
     fault: Fault,
 }
 
 #[derive(Debug)]
 enum Stream {
-    Plain {
-        stream: Socket,
-        /// Something was read.
-        begun: bool,
-    },
+    Plain(Socket),
     Tls(Box<TlsStream<Socket>>),
 }
 
 impl Connection {
     /// Keeps the reason for those whose calls end with the connection.
-    fn failed(&self, why: String, kind: io::ErrorKind) -> io::Error {
-        let error = ConnectError(why);
+    fn failed(&self, error: ConnectError, kind: io::ErrorKind) -> io::Error {
         self.fault.set(Some(error.clone()));
         error.io(kind)
+    }
+
+    /// Looks at what has arrived while it may still be a refusal.
+    fn look(&mut self, arrived: &[u8]) -> io::Result<()> {
+        let Some(head) = &mut self.head else {
+            return Ok(());
+        };
+        if arrived.is_empty() && head.is_empty() {
+            self.head = None;
+            let why = "the server closed the connection and sent nothing: it is stopping, or this is not a gRPC \
+                       port (varve's is 8278 unless its configuration says otherwise)";
+            return Err(self.failed(ConnectError::new(why), io::ErrorKind::UnexpectedEof));
+        }
+        head.extend_from_slice(arrived);
+        let plain = matches!(self.stream, Stream::Plain(_));
+        let why = if plain && head.first().is_some_and(|first| TLS_FIRST.contains(first)) {
+            ConnectError::new("the server speaks TLS here: turn TLS on (--tls, --tls-ca)")
+        } else if head.starts_with(HTTP1) {
+            ConnectError::new(
+                "the server answers by HTTP/1, so this is not a gRPC port (varve's is 8278 unless its configuration \
+                 says otherwise)",
+            )
+        } else if head.len() < HTTP1.len() && HTTP1.starts_with(head) && !arrived.is_empty() {
+            return Ok(());
+        } else {
+            match speech::reason_in(head) {
+                Reason::Undecided if !arrived.is_empty() => return Ok(()),
+                Reason::Undecided | Reason::None => {
+                    self.head = None;
+                    return Ok(());
+                }
+                Reason::Text(text) => ConnectError { text, unread: true },
+            }
+        };
+        self.head = None;
+        Err(self.failed(why, io::ErrorKind::InvalidData))
     }
 }
 
@@ -223,29 +277,25 @@ impl AsyncRead for Connection {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        match &mut this.stream {
-            Stream::Plain { stream, begun } => {
-                let before = buf.filled().len();
-                let read = ready!(Pin::new(stream).poll_read(cx, buf));
-                if !std::mem::replace(begun, true)
-                    && let Some(first) = buf.filled().get(before)
-                    && TLS_FIRST.contains(first)
-                {
-                    let why = "the server speaks TLS here: turn TLS on (--tls, --tls-ca)";
-                    let error = this.failed(why.to_owned(), io::ErrorKind::InvalidData);
-                    return Poll::Ready(Err(error));
-                }
-                Poll::Ready(read)
-            }
+        let (before, room) = (buf.filled().len(), buf.remaining());
+        let read = match &mut this.stream {
+            Stream::Plain(stream) => ready!(Pin::new(stream).poll_read(cx, buf)),
             Stream::Tls(stream) => {
                 let read = ready!(Pin::new(stream.as_mut()).poll_read(cx, buf));
                 // A server that refuses this side's certificate says so after the handshake.
-                Poll::Ready(read.map_err(|error| match tls_fault(&error) {
-                    true => this.failed(reason(&error, "the server"), error.kind()),
+                read.map_err(|error| match tls_fault(&error) {
+                    true => {
+                        let why = ConnectError::new(reason(&error, "the server"));
+                        this.failed(why, error.kind())
+                    }
                     false => error,
-                }))
+                })
             }
+        };
+        if read.is_ok() && room > 0 && this.head.is_some() {
+            this.look(buf.filled().get(before..).unwrap_or_default())?;
         }
+        Poll::Ready(read)
     }
 }
 
@@ -261,7 +311,7 @@ impl AsyncWrite for Connection {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         match &mut self.stream {
-            Stream::Plain { stream, .. } => Pin::new(stream).poll_write(cx, buf),
+            Stream::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
             Stream::Tls(stream) => Pin::new(stream.as_mut()).poll_write(cx, buf),
         }
     }
@@ -272,7 +322,7 @@ impl AsyncWrite for Connection {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         match &mut self.stream {
-            Stream::Plain { stream, .. } => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Stream::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             Stream::Tls(stream) => Pin::new(stream.as_mut()).poll_write_vectored(cx, bufs),
         }
     }
@@ -283,14 +333,14 @@ impl AsyncWrite for Connection {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.stream {
-            Stream::Plain { stream, .. } => Pin::new(stream).poll_flush(cx),
+            Stream::Plain(stream) => Pin::new(stream).poll_flush(cx),
             Stream::Tls(stream) => Pin::new(stream.as_mut()).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.stream {
-            Stream::Plain { stream, .. } => Pin::new(stream).poll_shutdown(cx),
+            Stream::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
             Stream::Tls(stream) => Pin::new(stream.as_mut()).poll_shutdown(cx),
         }
     }

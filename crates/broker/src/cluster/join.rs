@@ -208,6 +208,7 @@ impl Joining {
             producer_ids: super::changes::ProducerIds::new(0..0),
             tasks: Mutex::new(vec![task]),
             stopped: watch::Sender::new(false),
+            absent: Default::default(),
             saved: tokio::sync::Mutex::new(Watermarks::default()),
         });
         Self {

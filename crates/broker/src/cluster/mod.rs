@@ -6,6 +6,7 @@
 //! metadata of its own registration; a fetch that waits is answered while the same leadership lasts; a
 //! replica that is removed and added again is another instance; only what every node agrees on is acted on.
 
+mod absent;
 pub(crate) mod changes;
 mod controller;
 pub(crate) mod fill;
@@ -173,6 +174,8 @@ pub(crate) struct InCluster {
     pub(crate) tasks: Mutex<Vec<tokio::task::AbortHandle>>,
     /// Set once nothing more is said to other nodes.
     pub(crate) stopped: watch::Sender<bool>,
+    /// Since when other nodes are offline.
+    pub(crate) absent: absent::Absent,
     /// High watermarks as they were saved last.
     pub(crate) saved: tokio::sync::Mutex<Watermarks>,
 }

@@ -32,6 +32,8 @@ impl InCluster {
         let controller = self.log.leadership().leader;
         let mut health = varve_metadata::log::read(&*self.log, health_of);
         health.controller = controller;
+        let since = |id: &NodeId| Some((*id, self.absent.since(*id)?));
+        health.offline_since = health.offline.iter().filter_map(since).collect();
         if low_space {
             health.low_space.push(self.me);
         }

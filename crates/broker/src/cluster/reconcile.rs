@@ -164,7 +164,9 @@ impl Reconciler {
 
     fn look(&self) -> Look {
         let view = self.registry.view();
+        let now = self.registry.opener.clock.wall_ms();
         varve_metadata::log::read(&*self.cluster.log, |state| {
+            self.cluster.absent.note(state, now);
             let mut held = BTreeSet::new();
             let topics = state.topics().iter().map(|(name, topic)| {
                 let known = view.topics.get(name).map(|t| &t.info);

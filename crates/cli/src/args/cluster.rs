@@ -11,39 +11,51 @@ pub enum ClusterCommand {
     /// Those that change it.
     #[command(flatten)]
     Operate(OperateCommand),
-    /// Version, limits and nodes
+    /// Show version, limits and nodes of the cluster
+    #[command(after_long_help = "Examples:\n  varve cluster info\n  varve cluster info -o json")]
     Info {
-        /// Form of the output.
+        /// Output format.
         #[command(flatten)]
         form: OutputArgs,
     },
-    /// What is wrong
+    /// Show what is wrong with the cluster
+    ///
+    /// Each problem is one sentence. With `-o wide` the partitions concerned are listed below.
+    #[command(
+        after_long_help = "Examples:\n  varve cluster health --exit-code\n  varve cluster health -w -e"
+    )]
     Health {
-        /// Again every two seconds
+        /// Look again every two seconds
         #[arg(short, long)]
         watch: bool,
-        /// With --watch: stop when all is well
+        /// With --watch: stop when the cluster is healthy
         #[arg(short, long)]
         exit_when_healthy: bool,
-        /// Exit with 4 when something is wrong
+        /// Exit with code 4 if the cluster is not healthy
         #[arg(long)]
         exit_code: bool,
-        /// Form of the output.
+        /// Output format.
         #[command(flatten)]
         form: OutputArgs,
     },
-    /// Nodes, topics, partitions and leaders
+    /// Show nodes, topics, partitions and leaders
+    #[command(
+        after_long_help = "Examples:\n  varve cluster metadata\n  varve cluster metadata orders -o json"
+    )]
     Metadata {
-        /// Only these topics
+        /// Show only these topics
         #[arg(value_name = "TOPIC")]
         topics: Vec<String>,
-        /// Only this topic; may be repeated
+        /// Show only this topic; may be repeated
         #[arg(short = 't', long = "topic", value_name = "TOPIC")]
         more_topics: Vec<String>,
-        /// Form of the output.
+        /// Include internal topics
+        #[arg(short, long)]
+        internal: bool,
+        /// Output format.
         #[command(flatten)]
         form: OutputArgs,
-        /// As JSON
+        /// Print JSON, as -o json
         #[arg(short = 'J', long)]
         json: bool,
     },

@@ -76,6 +76,9 @@ pub enum GroupCommand {
         /// Names of the groups
         #[arg(required = true, value_name = "GROUP")]
         groups: Vec<String>,
+        /// Output format.
+        #[command(flatten)]
+        form: OutputArgs,
     },
     /// Delete committed offsets of a group
     OffsetDelete {
@@ -84,6 +87,9 @@ pub enum GroupCommand {
         /// Topics, or single partitions as TOPIC:PARTITION
         #[arg(short, long, required = true, num_args = 1.., value_name = "TOPIC[:N]")]
         topic: Vec<String>,
+        /// Output format.
+        #[command(flatten)]
+        form: OutputArgs,
     },
     /// Remove members from a group
     RemoveMember {
@@ -95,5 +101,8 @@ pub enum GroupCommand {
         /// Remove all members
         #[arg(long, conflicts_with = "members")]
         all: bool,
+        /// Output format.
+        #[command(flatten)]
+        form: OutputArgs,
     },
 }

@@ -187,6 +187,9 @@ pub enum Command {
         /// Print JSON
         #[arg(long)]
         json: bool,
+        /// Output format.
+        #[command(flatten)]
+        form: OutputArgs,
     },
 }
 

@@ -40,6 +40,9 @@ pub enum TopicCommand {
         /// Keep the latest record of every key (cleanup.policy=compact)
         #[arg(long)]
         compact: bool,
+        /// Return without waiting until every partition has an open leader
+        #[arg(long)]
+        no_wait: bool,
         /// Output format.
         #[command(flatten)]
         form: OutputArgs,
@@ -67,7 +70,7 @@ pub enum TopicCommand {
     #[command(visible_alias = "info")]
     Describe {
         /// Names of the topics
-        #[arg(required = true, value_name = "TOPIC")]
+        #[arg(required_unless_present_any = ["under_replicated", "unavailable"], value_name = "TOPIC")]
         topics: Vec<String>,
         /// Show the summary
         #[arg(short, long)]
@@ -81,10 +84,10 @@ pub enum TopicCommand {
         /// Show summary, configs and partitions
         #[arg(short, long)]
         all: bool,
-        /// Show only partitions with replicas that are not in sync
+        /// Show only partitions with replicas that are not in sync; without topics: of all topics
         #[arg(long)]
         under_replicated: bool,
-        /// Show only partitions without a leader
+        /// Show only partitions without a leader; without topics: of all topics
         #[arg(long)]
         unavailable: bool,
         /// Output format.
@@ -186,6 +189,9 @@ pub enum TopicCommand {
         /// Treat the topics as regular expressions that match whole names
         #[arg(short, long)]
         regex: bool,
+        /// Output format.
+        #[command(flatten)]
+        form: OutputArgs,
     },
     /// Show the first and last offsets, or the offset at a time or position
     Offsets {

@@ -181,6 +181,10 @@ pub fn to_health(health: &ClusterHealth) -> v1::GetClusterHealthResponse {
         under_min_isr_partitions: count(health.under_min_isr),
         low_space_node_ids: ids(&health.low_space),
         non_preferred_leaders: count(health.non_preferred),
+        offline_since: {
+            let since = health.offline_since.iter();
+            since.map(|(id, ms)| (id.0, to_timestamp(*ms))).collect()
+        },
     }
 }
 

@@ -325,12 +325,13 @@ async fn connections_are_bounded_and_the_bound_is_counted() {
     let h = Harness::with(options).await;
     let second = endpoint(h.address).connect().await.unwrap();
     let mut third = TcpStream::connect(h.address).await.unwrap();
-    let mut byte = [0; 1];
-    assert_eq!(
-        soon(third.read(&mut byte)).await.unwrap_or(0),
-        0,
-        "the third is closed at once"
-    );
+    let mut said = Vec::new();
+    soon(third.read_to_end(&mut said)).await.unwrap();
+    let why = varve_tls::speech::reason_in(&said);
+    let varve_tls::speech::Reason::Text(why) = why else {
+        panic!("the third is told why it is closed: {said:?}");
+    };
+    assert!(why.contains("2 are open, which is its limit"), "{why}");
     let mut client = HealthClient::new(second);
     assert!(client.check(HealthCheckRequest::default()).await.is_ok());
     assert_eq!(h.metrics.open_connections(), 2);

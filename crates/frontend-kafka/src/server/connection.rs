@@ -23,6 +23,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use varve_broker_api::{Broker, ClassicGroups, Operations};
 use varve_tls::Accepted;
+use varve_tls::speech::{self, Speech};
 
 use super::intake::{Arrived, Ended, Intake, Times};
 use crate::budget::Share;
@@ -147,6 +148,15 @@ impl<B: Broker + ClassicGroups + Operations> Connection<B> {
     pub(super) async fn run(mut self) {
         if let Err(ended) = self.serve().await {
             self.note(&ended);
+            if let Ended::Foreign(speech) = ended {
+                let text = self.shared.elsewhere(speech);
+                let answer = match speech {
+                    Speech::Http2 => speech::go_away(speech::PROTOCOL_ERROR, &text),
+                    // A TLS client knows by any plaintext what is wrong.
+                    _ => speech::bad_request(&text),
+                };
+                return speech::answer_and_close(&mut self.stream, &answer).await;
+            }
         }
         let _ = timeout(Duration::from_secs(1), self.stream.shutdown()).await;
     }
@@ -245,13 +255,19 @@ impl<B: Broker + ClassicGroups + Operations> Connection<B> {
             Ended::Slow(_) => "slow_request",
             Ended::Busy(_) => "busy",
             Ended::Frame(_) => "bad_length",
+            Ended::Foreign(_) => "other_protocol",
             Ended::Io(_) => "lost",
         };
         self.shared.metrics.closed(reason);
-        let why = ended.to_string();
-        if matches!(ended, Ended::Frame(_) | Ended::Slow(_) | Ended::Busy(_))
-            && self.shared.log_limit.allows()
-        {
+        let why = match ended {
+            Ended::Foreign(speech) => format!("{ended}: {}", self.shared.elsewhere(*speech)),
+            ended => ended.to_string(),
+        };
+        let is_told = matches!(
+            ended,
+            Ended::Frame(_) | Ended::Slow(_) | Ended::Busy(_) | Ended::Foreign(_)
+        );
+        if is_told && self.shared.log_limit.allows() {
             tracing::info!(peer = %self.peer, why, "a Kafka connection is closed");
         } else {
             tracing::debug!(peer = %self.peer, why, "a Kafka connection is closed");

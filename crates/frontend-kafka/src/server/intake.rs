@@ -13,6 +13,8 @@ use futures_util::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::time::{Instant, timeout_at};
 
+use varve_tls::speech::Speech;
+
 use crate::budget::{CONTROL_MAX_BYTES, Kind, PeerBudget, Share};
 use crate::wire::frame::LENGTH_BYTES;
 use crate::wire::{ApiKey, FrameError, FrameReader};
@@ -55,6 +57,9 @@ pub enum Ended {
     /// A length that is not taken.
     #[error(transparent)]
     Frame(#[from] FrameError),
+    /// The client speaks something else.
+    #[error("this looks like {}", .0.name())]
+    Foreign(Speech),
     /// The transport failed.
     #[error("{0}")]
     Io(#[from] std::io::Error),
@@ -122,6 +127,7 @@ impl Intake {
         busy: bool,
     ) -> Result<Arrived, Ended> {
         loop {
+            self.check_speech()?;
             self.check_kind()?;
             if let Some(frame) = self.frames.next(&mut self.buffer)? {
                 if frame.len() > FREE_BYTES {
@@ -200,6 +206,14 @@ impl Intake {
             false => Kind::Control,
         };
         Some((kind, u32::from_be_bytes([a, b, c, d]) as usize))
+    }
+
+    /// Whether the first bytes are of another protocol: as a length they would make no sense to anybody.
+    fn check_speech(&self) -> Result<(), Ended> {
+        match Speech::of(&self.buffer) {
+            Some(speech) if !self.spoke && speech != Speech::Kafka => Err(Ended::Foreign(speech)),
+            _ => Ok(()),
+        }
     }
 
     fn check_kind(&self) -> Result<(), FrameError> {
@@ -406,6 +420,21 @@ mod tests {
             Err(Ended::Frame(FrameError::TooLong { .. }))
         ));
         assert!(intake.buffer.capacity() < 64 * 1024);
+    }
+
+    #[tokio::test]
+    async fn another_protocol_is_named() {
+        for (bytes, speech) in [
+            (&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], Speech::Http2),
+            (b"GET / HTTP/1.1\r\n\r\n", Speech::Http1),
+            (&[0x16, 3, 1, 2, 0, 1, 0, 1], Speech::Tls),
+        ] {
+            let mut intake = intake(&budget());
+            let (mut client, mut server) = tokio::io::duplex(64);
+            client.write_all(bytes).await.unwrap();
+            let ended = intake.next(&mut server, false).await;
+            assert!(matches!(ended, Err(Ended::Foreign(found)) if found == speech));
+        }
     }
 
     #[tokio::test]
