@@ -60,6 +60,7 @@ const KAFKA: &[Line] = &[
         &["k-new"],
     ),
     ("topic --describe --topic k-new", "", 0, &["PARTITION"]),
+    ("topic --topic k-new --describe", "", 0, &["PARTITION"]),
     (
         "topic --create --topic k-new --if-not-exists --partitions 2",
         "",

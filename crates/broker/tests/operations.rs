@@ -635,6 +635,10 @@ async fn a_node_that_is_alone_says_so() {
     let details = broker.node_details(&ctx()).unwrap();
     assert_eq!((details.len(), details[0].replicas), (1, 1));
     assert_eq!(broker.reassignments(&ctx()).unwrap(), []);
+    // Looking at its level asks nothing of others.
+    let features = broker.features(&ctx()).unwrap();
+    assert_eq!(features.level, features.possible);
+    assert_eq!(features.nodes.len(), 1);
     let items = vec![(at(&topic, 0), Target::Count(2))];
     let request = Reassign {
         items,

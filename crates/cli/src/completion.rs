@@ -8,12 +8,12 @@ use std::ffi::{OsStr, OsString};
 use std::io::Write as _;
 use std::time::Duration;
 
-use clap::{Arg, Command, CommandFactory as _, Parser};
+use clap::{Arg, Command, Parser};
 use clap_complete::engine::{ArgValueCandidates, CompletionCandidate};
 use clap_complete::env::{CompleteEnv, Shells};
 use varve_client::proto as v1;
 
-use crate::args::{Cli, Global};
+use crate::args::Global;
 use crate::connection::Settings;
 use crate::failure::{FAILED, Failure};
 use crate::output::{Output, print_value};
@@ -64,7 +64,7 @@ impl Names {
 
 /// The tree of commands that the script asks about.
 fn tree() -> Command {
-    let mut tree = Cli::command();
+    let mut tree = crate::tree::tree();
     // Fills in the names of values.
     tree.build();
     with_names(tree)
@@ -187,7 +187,11 @@ pub fn print(shell: clap_complete::Shell) -> Result<u8, Failure> {
 /// When standard output cannot be written.
 pub fn version(output: Output) -> Result<u8, Failure> {
     if output.is_text() {
-        writeln!(std::io::stdout().lock(), "varve {}", varve_server::version_line())?;
+        writeln!(
+            std::io::stdout().lock(),
+            "varve {}",
+            varve_server::version_line()
+        )?;
     } else {
         let version = serde_json::json!({"version": VERSION, "revision": varve_server::REVISION});
         print_value(output, &version)?;

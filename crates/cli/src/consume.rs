@@ -27,7 +27,7 @@ use crate::{reach, told};
 
 /// Buffered output is written out beyond this many bytes.
 const FLUSH_BYTES: usize = 256 * 1024;
-/// Silence after which a person at a terminal is told what the command waits for.
+/// Time without a record after which a person at a terminal reads what the command waits for.
 pub const HINT_AFTER: Duration = Duration::from_millis(500);
 /// Printed when a second interrupt ends a read.
 pub const ABORTED: &str = "interrupted twice; ended without leaving the group cleanly";

@@ -7,11 +7,11 @@ use std::time::Duration;
 use varve_client::{Admin, RpcError, Start, proto as v1};
 
 use crate::args::{Global, GroupCommand, OutputArgs};
+use crate::confirm::confirm;
 use crate::connection::Settings;
 use crate::failure::{FAILED, Failure};
 use crate::offset::{self, From};
 use crate::output::{Done, Output, print_line, print_message, print_table, print_value, to_json};
-use crate::topic::confirm;
 
 /// Runs a command.
 ///

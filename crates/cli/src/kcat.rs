@@ -1,5 +1,4 @@
-//! kcat's letters: `varve -P ...`, `varve -C ...` and `varve -L ...` are produce, consume and cluster
-//! metadata, so that fingers do not have to learn.
+//! kcat's letters: `varve -P ...`, `varve -C ...` and `varve -L ...` are produce, consume and cluster metadata.
 
 use std::ffi::OsString;
 
@@ -31,8 +30,8 @@ const WITH_VALUE: &[&str] = &[
     "--timeout",
 ];
 
-/// Puts the subcommand in front that a mode letter stands for. The letter may be anywhere among flags, as
-/// kcat allows; with a subcommand in front of it, it is none of ours.
+/// Replaces a mode letter by its command, in front. The letter may be anywhere among the flags, as in kcat; after a
+/// command it is a flag of that command and stays.
 #[must_use]
 pub fn translate(mut arguments: Vec<OsString>) -> Vec<OsString> {
     let mut at = 1;

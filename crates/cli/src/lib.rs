@@ -7,6 +7,7 @@ pub mod args;
 pub mod check;
 pub mod cluster;
 pub mod completion;
+pub mod confirm;
 pub mod connection;
 pub mod consume;
 pub mod consume_group;
@@ -40,8 +41,8 @@ pub mod sim;
 mod sink;
 pub mod told;
 pub mod topic;
+pub mod topic_create;
 pub mod topic_data;
-pub mod topic_exists;
 pub mod transaction;
 pub mod tree;
 pub mod units;
@@ -72,10 +73,8 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
         Asked::Run(arguments) => arguments,
         Asked::Settings => return ended(connection::print_settings(), false),
         Asked::Options => {
-            return ended(
-                output::print_line(tree::options().trim_end()).map(|()| 0),
-                false,
-            );
+            let text = tree::options();
+            return ended(output::print_line(text.trim_end()).map(|()| 0), false);
         }
         Asked::Says(sentence) => return Failure::usage(sentence).report(false),
     };

@@ -9,11 +9,11 @@ use varve_client::{Admin, ClientError, RpcError, proto as v1};
 use varve_types::ErrorKind;
 
 use crate::args::{Global, OutputArgs};
+use crate::confirm::confirm;
 use crate::connection::suggest_topic;
 use crate::failure::{FAILED, Failure, TIMEOUT};
 use crate::operate_args::{OperateCommand, TargetArgs, WaitArgs};
 use crate::output::{Output, numbers, print_line, print_message, print_table};
-use crate::topic::confirm;
 use crate::watch::watch;
 use crate::words::count;
 
@@ -54,9 +54,9 @@ pub async fn run(global: &Global, admin: &Admin, command: OperateCommand) -> Res
             form,
         } => {
             let question = format!(
-                "Move all replicas away from node {node} and remove it from the cluster?{}",
+                "this moves all replicas away from node {node} and removes it from the cluster{}",
                 if dead {
-                    " It must never start again."
+                    "; it must never start again"
                 } else {
                     ""
                 }

@@ -1,13 +1,13 @@
 //! `varve topic`: create, list, describe, configure, grow and delete topics.
 
 use std::collections::BTreeMap;
-use std::io::{IsTerminal as _, Write as _};
 use std::time::Duration;
 
 use varve_client::{Admin, proto as v1};
 use varve_types::ErrorKind;
 
 use crate::args::{Global, OutputArgs, TopicCommand};
+use crate::confirm::confirm;
 use crate::connection::{Settings, suggest_topic};
 use crate::consume::{bad_pattern, whole_name};
 use crate::failure::{FAILED, Failure};
@@ -20,7 +20,7 @@ use crate::output::{
 };
 use crate::replicas;
 use crate::words::count;
-use crate::{topic_data, topic_exists, units};
+use crate::{topic_create, topic_data, units};
 
 /// Runs a command.
 ///
@@ -54,7 +54,7 @@ pub async fn run(global: &Global, command: TopicCommand) -> Result<u8, Failure> 
                 ..Default::default()
             };
             let wait = (!no_wait && !dry_run).then_some(global.timeout);
-            create(
+            topic_create::create(
                 &admin,
                 topics,
                 template,
@@ -97,7 +97,17 @@ pub async fn run(global: &Global, command: TopicCommand) -> Result<u8, Failure> 
                 configs: configs || all,
                 partitions: partitions || all || nothing,
             };
-            describe_all(&admin, &topics, &what, form.output).await
+            let mut values = Vec::new();
+            for (index, topic) in topics.iter().enumerate() {
+                if index > 0 && form.output.is_text() {
+                    print_line("")?;
+                }
+                values.extend(describe(&admin, topic, &what, form.output).await?);
+            }
+            if !values.is_empty() {
+                print_values(form.output, values)?;
+            }
+            Ok(0)
         }
         TopicCommand::Config {
             topic,
@@ -171,42 +181,11 @@ pub async fn run(global: &Global, command: TopicCommand) -> Result<u8, Failure> 
     }
 }
 
-const fn dry(dry_run: bool) -> &'static str {
+pub(crate) const fn dry(dry_run: bool) -> &'static str {
     if dry_run { " (dry run)" } else { "" }
 }
 
-/// Asks a person at a terminal before `what` ("this deletes ..."); `--yes` answers for scripts.
-///
-/// # Errors
-/// Usage, when nobody can be asked; failed without a message, when the answer is no.
-pub fn confirm(global: &Global, what: &str) -> Result<(), Failure> {
-    if global.yes {
-        return Ok(());
-    }
-    let what = what.trim_end_matches(['.', '?']);
-    if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
-        return Err(Failure::usage(format!(
-            "{what}; nothing was changed; repeat with --yes to do it"
-        )));
-    }
-    let mut stderr = std::io::stderr().lock();
-    let mut letters = what.chars();
-    let first = letters.next().map(|first| first.to_ascii_uppercase());
-    let question: String = first.into_iter().chain(letters).collect();
-    write!(stderr, "{question}. Continue? [y/N] ")?;
-    stderr.flush()?;
-    let mut answer = String::new();
-    std::io::stdin().read_line(&mut answer)?;
-    match answer.trim().to_ascii_lowercase().as_str() {
-        "y" | "yes" => Ok(()),
-        _ => {
-            writeln!(stderr, "cancelled; nothing was changed")?;
-            Err(Failure::silent(FAILED))
-        }
-    }
-}
-
-/// Adds partitions: so many more, or up to a total.
+/// Adds partitions: `more` of them, or up to a total.
 async fn add_partitions(
     global: &Global,
     admin: &Admin,
@@ -248,84 +227,6 @@ async fn add_partitions(
         ))?;
     }
     Ok(0)
-}
-
-async fn create(
-    admin: &Admin,
-    topics: Vec<String>,
-    template: v1::CreateTopicRequest,
-    if_not_exists: bool,
-    wait: Option<Duration>,
-    form: OutputArgs,
-    quiet: bool,
-) -> Result<u8, Failure> {
-    for topic in &topics {
-        // The name is checked here too, so that the error quotes the name with the mistake.
-        varve_types::TopicName::new(topic)
-            .map_err(|error| Failure::usage(format!("{topic:?}: {error}")))?;
-    }
-    let mut existing = Vec::new();
-    if if_not_exists {
-        // All of them before the first one is created: a conflict leaves everything as it was.
-        for topic in &topics {
-            if topic_exists::as_requested(admin, topic, &template).await? {
-                existing.push(topic.clone());
-            }
-        }
-    }
-    let mut values = Vec::new();
-    let mut created = Vec::new();
-    for topic in topics {
-        if existing.contains(&topic) {
-            exists(&topic, form, quiet)?;
-            continue;
-        }
-        let request = v1::CreateTopicRequest {
-            topic: topic.clone(),
-            ..template.clone()
-        };
-        let answer = admin.create_topic(request).await;
-        if answer.is_ok() {
-            created.push(topic.clone());
-        }
-        match answer {
-            Ok(response) if !form.output.is_text() => {
-                values.push(to_json("CreateTopicResponse", &response)?);
-            }
-            Ok(response) if !quiet => {
-                let created = response.topic.unwrap_or_default();
-                print_line(&format!(
-                    "{topic}: created, {}, {}{}",
-                    count(created.partition_count, "partition"),
-                    count(created.replication_factor, "replica"),
-                    dry(template.validate_only)
-                ))?;
-            }
-            Ok(_) => {}
-            // Somebody else created it since it was looked up.
-            Err(error) if if_not_exists && error.kind() == Some(ErrorKind::TopicAlreadyExists) => {
-                topic_exists::as_requested(admin, &topic, &template).await?;
-                exists(&topic, form, quiet)?;
-            }
-            Err(error) => return Err(error.into()),
-        }
-    }
-    if !values.is_empty() {
-        print_values(form.output, values)?;
-    }
-    for topic in created {
-        if let Some(within) = wait {
-            opened::wait(admin, &topic, within).await?;
-        }
-    }
-    Ok(0)
-}
-
-fn exists(topic: &str, form: OutputArgs, quiet: bool) -> Result<(), Failure> {
-    if quiet || !form.output.is_text() {
-        return Ok(());
-    }
-    print_line(&format!("{topic}: exists as requested, not changed"))
 }
 
 async fn list(
@@ -385,26 +286,6 @@ struct Describe {
     summary: bool,
     configs: bool,
     partitions: bool,
-}
-
-/// Describes topics; for programs several are one list.
-async fn describe_all(
-    admin: &Admin,
-    topics: &[String],
-    what: &Describe,
-    output: Output,
-) -> Result<u8, Failure> {
-    let mut values = Vec::new();
-    for (index, topic) in topics.iter().enumerate() {
-        if index > 0 && output.is_text() {
-            print_line("")?;
-        }
-        values.extend(describe(admin, topic, what, output).await?);
-    }
-    if !values.is_empty() {
-        print_values(output, values)?;
-    }
-    Ok(0)
 }
 
 /// Prints a topic as tables, or gives it back for programs.

@@ -5,12 +5,12 @@ use varve_client::{Admin, Assignment, ClientError, End, Start, proto as v1};
 use varve_types::TopicName;
 
 use crate::args::{Global, OutputArgs};
+use crate::confirm::confirm;
 use crate::connection::Settings;
 use crate::consume::partitions_of;
 use crate::failure::{FAILED, Failure};
 use crate::offset::{self, From};
 use crate::output::{Output, print_message, print_table};
-use crate::topic::confirm;
 
 /// What to trim.
 pub struct Trim {

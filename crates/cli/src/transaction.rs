@@ -7,10 +7,10 @@ use varve_client::{Admin, ClientError, proto as v1};
 use varve_types::size::parse_duration;
 
 use crate::args::{Global, OutputArgs};
+use crate::confirm::confirm;
 use crate::connection::Settings;
 use crate::failure::Failure;
 use crate::output::{Done, Output, print_line, print_message, print_table};
-use crate::topic::confirm;
 
 /// Commands on transactions.
 #[derive(Debug, Subcommand)]
@@ -46,7 +46,7 @@ pub enum TransactionCommand {
         /// Transactional ids
         #[arg(required = true, value_name = "ID")]
         ids: Vec<String>,
-        /// Form of the output.
+        /// Output format.
         #[command(flatten)]
         form: OutputArgs,
     },

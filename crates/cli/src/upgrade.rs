@@ -3,10 +3,10 @@
 use varve_client::{Admin, proto as v1};
 
 use crate::args::Global;
+use crate::confirm::confirm;
 use crate::failure::Failure;
 use crate::operate_args::UpgradeCommand;
 use crate::output::{Output, print_line, print_message, print_table};
-use crate::topic::confirm;
 
 /// Runs the command.
 ///
@@ -38,8 +38,8 @@ pub async fn run(
         confirm(
             global,
             &format!(
-                "Raise the feature level of the cluster from {} to {to}? Nodes that run an older version can no longer \
-                 join.",
+                "this raises the feature level of the cluster from {} to {to}, and nodes that run an older version can \
+                 no longer join",
                 now.level
             ),
         )?;

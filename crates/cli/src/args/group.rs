@@ -76,7 +76,7 @@ pub enum GroupCommand {
         /// Names of the groups
         #[arg(required = true, value_name = "GROUP")]
         groups: Vec<String>,
-        /// Form of the output.
+        /// Output format.
         #[command(flatten)]
         form: OutputArgs,
     },
@@ -87,7 +87,7 @@ pub enum GroupCommand {
         /// Topics, or single partitions as TOPIC:PARTITION
         #[arg(short, long, required = true, num_args = 1.., value_name = "TOPIC[:N]")]
         topic: Vec<String>,
-        /// Form of the output.
+        /// Output format.
         #[command(flatten)]
         form: OutputArgs,
     },
@@ -101,7 +101,7 @@ pub enum GroupCommand {
         /// Remove all members
         #[arg(long, conflicts_with = "members")]
         all: bool,
-        /// Form of the output.
+        /// Output format.
         #[command(flatten)]
         form: OutputArgs,
     },

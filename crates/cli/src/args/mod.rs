@@ -187,7 +187,7 @@ pub enum Command {
         /// Print JSON
         #[arg(long)]
         json: bool,
-        /// Form of the output.
+        /// Output format.
         #[command(flatten)]
         form: OutputArgs,
     },

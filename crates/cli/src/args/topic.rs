@@ -40,7 +40,7 @@ pub enum TopicCommand {
         /// Keep the latest record of every key (cleanup.policy=compact)
         #[arg(long)]
         compact: bool,
-        /// Return at once, and not when every partition has an open leader
+        /// Return without waiting until every partition has an open leader
         #[arg(long)]
         no_wait: bool,
         /// Output format.
@@ -189,7 +189,7 @@ pub enum TopicCommand {
         /// Treat the topics as regular expressions that match whole names
         #[arg(short, long)]
         regex: bool,
-        /// Form of the output.
+        /// Output format.
         #[command(flatten)]
         form: OutputArgs,
     },

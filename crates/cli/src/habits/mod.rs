@@ -88,7 +88,7 @@ fn step(tree: &Command, arguments: &[OsString]) -> Step {
                 Flag::TakesNext => index += 2,
                 Flag::Unknown => match walk.foreign_flag(arguments, index) {
                     Some(step) => return step,
-                    None => index += 1,
+                    None => index += walk.width(text),
                 },
             }
         } else if walk.is_leaf() {
@@ -98,7 +98,7 @@ fn step(tree: &Command, arguments: &[OsString]) -> Step {
         } else if walk.places.last() == Some(&index) {
             index += 1;
         } else {
-            // Neither varve nor another tool has it; the parser says so.
+            // Nobody knows this word; the parser refuses it.
             return Step::Done;
         }
     }
@@ -224,7 +224,7 @@ impl<'a> Walk<'a> {
                 .any(|(at, flags, _)| *at == family && flags.contains(&word))
     }
 
-    /// A flag that the command does not have: what it means, if another tool has it.
+    /// What a flag of another tool means, if it is one.
     fn foreign_flag(&self, arguments: &[OsString], index: usize) -> Option<Step> {
         let text = arguments.get(index)?.to_str()?;
         let (name, inline) = match text.split_once('=') {
@@ -236,8 +236,13 @@ impl<'a> Walk<'a> {
             let beneath = path
                 .strip_prefix(at)
                 .is_some_and(|rest| at.is_empty() || rest.is_empty() || rest.starts_with(' '));
-            // A flag that names a command does so only where a command is missing.
-            let fits = !matches!(means, Means::Command(_)) || !self.is_leaf();
+            // A flag that names a command does so only where a command is missing, and a flag of a command waits
+            // until that command is known.
+            let fits = match means {
+                Means::Command(_) => !self.is_leaf(),
+                Means::Says(_) | Means::Property => true,
+                _ => self.is_leaf() || at.is_empty(),
+            };
             beneath && fits && flags.contains(&name)
         })?;
         let next = arguments.get(index + 1).and_then(|next| next.to_str());
@@ -265,6 +270,16 @@ impl<'a> Walk<'a> {
                 Some(replace(arguments, index, taken, flags.collect()))
             }
         }
+    }
+
+    /// How many arguments a flag is that is not understood yet: two when another tool has it with a value.
+    fn width(&self, text: &str) -> usize {
+        let first = self.path.first().copied().unwrap_or_default();
+        let takes_value = FLAGS.iter().any(|(at, flags, means)| {
+            let family = at.split(' ').next() == Some(first);
+            family && flags.contains(&text) && matches!(means, Means::Value(_))
+        });
+        if takes_value { 2 } else { 1 }
     }
 
     /// The line with another command in place of the one so far and of `count` arguments at `index`.
@@ -339,6 +354,8 @@ mod tests {
                 "varve topics --describe --topic a",
                 "varve topic describe a",
             ),
+            ("varve topic --topic a --describe", "varve topic describe a"),
+            ("varve group --group g --describe", "varve group describe g"),
             ("varve groups -o json", "varve group list -o json"),
             ("varve lag billing", "varve group describe billing"),
             ("varve help", "varve --help"),

@@ -1,20 +1,107 @@
-//! `varve topic create --if-not-exists`: whether a topic that exists is the one that was asked for. Only what the
-//! command line names is compared; nothing is ever changed here.
+//! `varve topic create`, and whether a topic that exists is the one that was asked for (`--if-not-exists`).
+//!
+//! Invariant: only what the command line names is compared, and all topics are compared before the first is created.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use varve_client::{Admin, proto as v1};
 use varve_types::ErrorKind;
 
+use crate::args::OutputArgs;
 use crate::failure::{CONDITION, Failure};
-use crate::units;
+use crate::output::{print_line, print_values, to_json};
+use crate::topic::dry;
 use crate::words::count;
+use crate::{opened, units};
+
+/// Creates topics, and waits for their leaders if `wait` says how long.
+///
+/// # Errors
+/// [`Failure`] of the first topic that fails; a conflict (code 4) before any is created.
+pub async fn create(
+    admin: &Admin,
+    topics: Vec<String>,
+    template: v1::CreateTopicRequest,
+    if_not_exists: bool,
+    wait: Option<Duration>,
+    form: OutputArgs,
+    quiet: bool,
+) -> Result<u8, Failure> {
+    for topic in &topics {
+        // The name is checked here too, so that the error quotes the name with the mistake.
+        varve_types::TopicName::new(topic)
+            .map_err(|error| Failure::usage(format!("{topic:?}: {error}")))?;
+    }
+    let mut existing = Vec::new();
+    if if_not_exists {
+        // All of them before the first one is created: a conflict leaves everything as it was.
+        for topic in &topics {
+            if as_requested(admin, topic, &template).await? {
+                existing.push(topic.clone());
+            }
+        }
+    }
+    let mut values = Vec::new();
+    let mut created = Vec::new();
+    for topic in topics {
+        if existing.contains(&topic) {
+            exists(&topic, form, quiet)?;
+            continue;
+        }
+        let request = v1::CreateTopicRequest {
+            topic: topic.clone(),
+            ..template.clone()
+        };
+        let answer = admin.create_topic(request).await;
+        if answer.is_ok() {
+            created.push(topic.clone());
+        }
+        match answer {
+            Ok(response) if !form.output.is_text() => {
+                values.push(to_json("CreateTopicResponse", &response)?);
+            }
+            Ok(response) if !quiet => {
+                let created = response.topic.unwrap_or_default();
+                print_line(&format!(
+                    "{topic}: created, {}, {}{}",
+                    count(created.partition_count, "partition"),
+                    count(created.replication_factor, "replica"),
+                    dry(template.validate_only)
+                ))?;
+            }
+            Ok(_) => {}
+            // Somebody else created it since it was looked up.
+            Err(error) if if_not_exists && error.kind() == Some(ErrorKind::TopicAlreadyExists) => {
+                as_requested(admin, &topic, &template).await?;
+                exists(&topic, form, quiet)?;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    if !values.is_empty() {
+        print_values(form.output, values)?;
+    }
+    for topic in created {
+        if let Some(within) = wait {
+            opened::wait(admin, &topic, within).await?;
+        }
+    }
+    Ok(0)
+}
+
+fn exists(topic: &str, form: OutputArgs, quiet: bool) -> Result<(), Failure> {
+    if quiet || !form.output.is_text() {
+        return Ok(());
+    }
+    print_line(&format!("{topic}: exists as requested, not changed"))
+}
 
 /// Whether the topic exists. `false`: it does not.
 ///
 /// # Errors
 /// A conflict (code 4), when it exists with another shape; otherwise what the cluster says.
-pub async fn as_requested(
+async fn as_requested(
     admin: &Admin,
     topic: &str,
     wanted: &v1::CreateTopicRequest,
