@@ -1,4 +1,5 @@
-//! The client against a scripted server, and models of its batches in flight. One binary for all of it: each module is a suite.
+//! The client against a scripted server, and models of its batches in flight. One binary for all of it: each module is
+//! a suite.
 
 mod end_to_end;
 mod fake;
