@@ -1,4 +1,5 @@
-//! What operators type: health, probes, leaders, upgrades, `--watch`, completion. Each test types it and reads the answer.
+//! What operators type: health, probes, leaders, upgrades, `--watch`, completion. Each test types it and reads the
+//! answer.
 
 use std::io::Read as _;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! The wrong port: what a client reads that was given another listener's, what other protocols get at each, and what the
-//! node logs of it.
+//! The wrong port: what a client reads that was given another listener's, what other protocols get at each, and what
+//! the node logs of it.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;

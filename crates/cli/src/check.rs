@@ -34,15 +34,15 @@ pub enum CheckCommand {
     /// Test a live cluster: produce and consume on a new topic, and judge the result
     ///
     /// Exit code 0: the cluster kept its guarantees. 4: it broke one. 1: too little was seen for a verdict.
-    #[command(
-        after_long_help = "Examples:\n  varve check run -d 30s\n  varve check run -r 3 --min-insync 2 --history run.jsonl"
-    )]
+    #[command(after_long_help = "Examples:\n  varve check run -d 30s\n\
+                           \x20 varve check run -r 3 --min-insync 2 --history run.jsonl")]
     Run(Box<RunArgs>),
     /// Ask one node whether it is up
     ///
     /// Exit code 0: it is. 4: it is not. 1 or 5: it does not answer.
     #[command(
-        after_long_help = "Examples:\n  varve check health --live\n  varve check health -b log1:8278\n  varve check health \
+        after_long_help = "Examples:\n  varve check health --live\n  varve check health -b log1:8278\n\
+                           \x20 varve check health \
                            --http log1:8277"
     )]
     Health(HealthArgs),

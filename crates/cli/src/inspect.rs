@@ -36,9 +36,8 @@ pub enum LogCommand {
     /// Verify batches, indexes, manifests and snapshots; exit with code 4 if one is damaged
     ///
     /// With `-o json` each line is a JSON object about one partition.
-    #[command(
-        after_long_help = "Examples:\n  varve log verify varve-data\n  varve log verify varve-data/topics/orders-*/0 -o json"
-    )]
+    #[command(after_long_help = "Examples:\n  varve log verify varve-data\n\
+                           \x20 varve log verify varve-data/topics/orders-*/0 -o json")]
     Verify {
         /// Directories of partitions, or a directory above them, such as the data directory
         #[arg(required = true, value_name = "DIR")]
@@ -52,7 +51,8 @@ pub enum LogCommand {
     /// For a log that the node refuses to open and that no other replica has. Records before the first damage are kept;
     /// new records reuse the offsets after it. The damaged directory is moved aside and kept.
     #[command(
-        after_long_help = "Examples:\n  varve log repair varve-data/topics/orders-*/0 --cut-at-damage\n  varve log repair \
+        after_long_help = "Examples:\n  varve log repair varve-data/topics/orders-*/0 --cut-at-damage\n\
+                           \x20 varve log repair \
                            varve-data/topics/orders-*/0 --cut-at-damage --yes"
     )]
     Repair(RepairArgs),

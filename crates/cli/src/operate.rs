@@ -429,15 +429,7 @@ pub async fn reassign(
     } else {
         print_failures(failures)?;
         if !global.quiet && done > 0 {
-            let partitions = count(done, "partition");
-            print_line(&match (dry_run, target.cancel, wait.wait) {
-                (true, ..) => format!("{partitions} can be moved (dry run)"),
-                (false, true, _) => format!("cancelled the moves of {partitions}"),
-                (false, false, true) => format!("moved {partitions}"),
-                (false, false, false) => {
-                    format!("moving {partitions}; to follow: varve cluster reassignments --watch")
-                }
-            })?;
+            print_line(&outcome(done, &target, dry_run, wait.wait))?;
         }
     }
     match all {
@@ -449,6 +441,19 @@ pub async fn reassign(
                 count(refused, "partition")
             );
             Err(Failure::new(FAILED, text))
+        }
+    }
+}
+
+/// What became of the partitions that were not refused.
+fn outcome(done: usize, target: &TargetArgs, dry_run: bool, waited: bool) -> String {
+    let partitions = count(done, "partition");
+    match (dry_run, target.cancel, waited) {
+        (true, ..) => format!("{partitions} can be moved (dry run)"),
+        (false, true, _) => format!("cancelled the moves of {partitions}"),
+        (false, false, true) => format!("moved {partitions}"),
+        (false, false, false) => {
+            format!("moving {partitions}; to follow: varve cluster reassignments --watch")
         }
     }
 }

@@ -96,7 +96,8 @@ pub enum OperateCommand {
     },
     /// Move the leadership of a partition to another in-sync replica
     #[command(
-        after_long_help = "Examples:\n  varve cluster transfer-leader orders:0\n  varve cluster transfer-leader orders:0 \
+        after_long_help = "Examples:\n  varve cluster transfer-leader orders:0\n\
+                           \x20 varve cluster transfer-leader orders:0 \
                            --to 2"
     )]
     TransferLeader {
@@ -126,7 +127,8 @@ pub enum OperateCommand {
     /// Move replicas to other nodes, or change their number
     #[command(
         visible_alias = "move",
-        after_long_help = "Examples:\n  varve cluster reassign orders --to 1,2,3 --wait\n  varve cluster reassign orders:0 \
+        after_long_help = "Examples:\n  varve cluster reassign orders --to 1,2,3 --wait\n\
+                           \x20 varve cluster reassign orders:0 \
                            --replicas 3 --dry-run\n  varve cluster reassign orders --cancel"
     )]
     Reassign {

@@ -1,4 +1,4 @@
-//! `--watch`: a command's output again and again. A terminal is redrawn with the time; elsewhere only what has changed is
+//! `--watch`: a command's output again and again. A terminal is redrawn with the time; elsewhere only changes are
 //! printed, so that a log of it stays readable.
 
 use std::future::Future;

@@ -2,8 +2,8 @@
 //! over. A peer that has not completed its TLS handshake and begun to speak HTTP/2 within [`PREFACE_WAIT`] is dropped,
 //! so that silent connections cannot use up the bound.
 //!
-//! A client that is refused learns why where its protocol has a way to say it: beyond the bound by an HTTP/2 GOAWAY, and
-//! one that speaks something else by what this port is and where it should go. Invariant: what strangers send costs a
+//! A client that is refused learns why where its protocol has a way to say it: beyond the bound by an HTTP/2 GOAWAY;
+//! one that speaks something else reads what this port is and where it should go. Invariant: what strangers send costs a
 //! bounded number of log lines and of answers on their way.
 
 use std::future::Future;
