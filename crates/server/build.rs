@@ -10,6 +10,13 @@ fn main() {
     let revision = given().or_else(from_git).or_else(from_archive);
     let short: String = revision.unwrap_or_default().chars().take(12).collect();
     println!("cargo:rustc-env=VARVE_BUILD_REVISION={short}");
+    let version = std::env::var("CARGO_PKG_VERSION").unwrap_or_default();
+    let commit = if short.is_empty() {
+        short
+    } else {
+        format!(" ({short})")
+    };
+    println!("cargo:rustc-env=VARVE_BUILD_VERSION={version}{commit}");
 }
 
 fn given() -> Option<String> {

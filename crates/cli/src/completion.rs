@@ -190,7 +190,7 @@ pub fn version(output: Output) -> Result<u8, Failure> {
         writeln!(
             std::io::stdout().lock(),
             "varve {}",
-            varve_server::version_line()
+            varve_server::VERSION_LINE
         )?;
     } else {
         let version = serde_json::json!({"version": VERSION, "revision": varve_server::REVISION});

@@ -166,7 +166,7 @@ async fn index(State(seen): State<Seen>) -> Html<String> {
         "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>varve</title>\
          <meta name=\"viewport\" content=\"width=device-width\"><style>{STYLE}</style>\
          <h1>varve {}</h1><table><tr><th>state</th><td>{}</td></tr>{rows}</table><ul>{links}</ul></html>\n",
-        crate::version_line(),
+        crate::VERSION_LINE,
         escaped(&state),
     ))
 }

@@ -33,10 +33,4 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 pub const REVISION: &str = env!("VARVE_BUILD_REVISION");
 
 /// Version and commit in one line, as people are shown it.
-#[must_use]
-pub fn version_line() -> String {
-    match REVISION {
-        "" => VERSION.to_owned(),
-        revision => format!("{VERSION} ({revision})"),
-    }
-}
+pub const VERSION_LINE: &str = env!("VARVE_BUILD_VERSION");

@@ -31,7 +31,7 @@ pub use topic::TopicCommand;
 #[derive(Debug, Parser)]
 #[command(
     name = "varve",
-    version = varve_server::version_line(),
+    version = varve_server::VERSION_LINE,
     disable_help_subcommand = true,
     max_term_width = 100
 )]
