@@ -110,7 +110,7 @@ fn the_demo_kills_a_consumer_and_the_node_and_nothing_is_lost() {
     }
     assert_eq!(
         found["acknowledgement"],
-        "flushed to disk (acks=all, durability=fsync)"
+        "flushed to disk: acks=all, durability=fsync"
     );
     let partitions = found["partitions"].as_array().unwrap();
     assert_eq!(partitions.len(), 6);
@@ -156,7 +156,7 @@ fn input_of_ones_own_gets_the_same() {
     assert_eq!(ran.code, Some(0), "{ran:?}");
     for part in [
         ": 300 records with 50 keys, 0.0 MB\n3 partitions: ",
-        "\nrecords acknowledged            300  flushed to disk (acks=all, durability=fsync)\n",
+        "\nrecords acknowledged            300  flushed to disk: acks=all, durability=fsync\n",
         "\nrecords delivered               300  to a group of 3; consumer ",
         "\nlost                              0  ",
         "\nduplicated by producer            0  ",

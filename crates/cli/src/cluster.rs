@@ -276,7 +276,8 @@ mod tests {
 
     #[test]
     fn health_is_told_in_sentences() {
-        let now: jiff::Zoned = "2026-11-24T20:40:00[UTC]".parse().unwrap();
+        let now: jiff::Timestamp = "2026-11-24T20:40:00Z".parse().unwrap();
+        let now = now.to_zoned(jiff::tz::TimeZone::UTC);
         let at = |text: &str| {
             let at: jiff::Timestamp = text.parse().unwrap();
             prost_types::Timestamp {

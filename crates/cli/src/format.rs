@@ -438,7 +438,7 @@ mod tests {
         for (format, word) in [
             ("%", "end"),
             ("%y", "unknown token %y"),
-            ("%v{rot13}", "bytes format"),
+            ("%v{rot13}", "not a format for bytes"),
             ("%K{big7}", "number format"),
             ("%d{soon}", "time format"),
             ("%t{hex}", "takes no"),

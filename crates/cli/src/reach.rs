@@ -101,7 +101,7 @@ fn refusal(offset: i64, asked: usize, outside: &[(i64, String, i64, i64)]) -> St
         .collect();
     let more = match outside.len().saturating_sub(NAMED_MAX) {
         0 => String::new(),
-        more => format!(", and {} more do not have it", count(more, "partition")),
+        more => format!(", and {} do not have it", count(more, "more partition")),
     };
     let others = match asked - outside.len() {
         0 => "",

@@ -49,7 +49,7 @@ pub fn waiting(topics: &[TopicName], partitions: usize, group: Option<&str>) -> 
         [] => "topics".to_owned(),
         [one] => one.to_string(),
         [one, two] => format!("{one} and {two}"),
-        [one, rest @ ..] => format!("{one} and {} more", count(rest.len(), "topic")),
+        [one, rest @ ..] => format!("{one} and {}", count(rest.len(), "more topic")),
     };
     let partitions = count(partitions, "partition");
     let details = match group {

@@ -34,7 +34,7 @@ const GROUP: &str = "demo";
 
 /// Arguments of `varve demo`.
 #[derive(Debug, Clone, Args)]
-#[command(after_help = "Examples:
+#[command(after_long_help = "Examples:
   varve demo
   varve demo access.log -p 12        # each line is a record, its first word the key")]
 pub struct DemoArgs {

@@ -8,7 +8,7 @@ use crate::failure::Failure;
 use crate::output::{Output, print_line, print_value};
 
 /// What an acknowledgement meant.
-const MEANING: &str = "flushed to disk (acks=all, durability=fsync)";
+const MEANING: &str = "flushed to disk: acks=all, durability=fsync";
 /// Narrower terminals get the numbers without the remarks.
 const WIDE: u16 = 78;
 
@@ -265,7 +265,7 @@ mod tests {
         for part in [
             "50,000 records with 400 keys, 7.0 MB",
             "2 partitions: 8,000 to 42,000 records each",
-            "records acknowledged         50,000  flushed to disk (acks=all, durability=fsync)",
+            "records acknowledged         50,000  flushed to disk: acks=all, durability=fsync",
             "time to recover               0.9 s",
             "All of it holds",
         ] {

@@ -63,7 +63,7 @@ pub struct SettingsArgs {
 
 /// Arguments of `varve server`.
 #[derive(Debug, Clone, Args)]
-#[command(after_help = "Examples:
+#[command(after_long_help = "Examples:
   varve server --dev                 # one node, data in ./varve-data
   varve server --dev --nodes 3       # three nodes that are one cluster")]
 pub struct ServerArgs {
