@@ -274,7 +274,7 @@ fn partitions_are_added_and_never_taken_away() {
         3
     );
     feed(&node, &["produce", "o-add", "-p", "2"], "x\n").ok();
-    let error = add(&["-t", "2"]).fails(1);
+    let error = add(&["-t", "2"]).fails(2);
     assert!(error.contains('3'), "{error}");
 }
 

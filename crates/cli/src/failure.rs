@@ -122,7 +122,15 @@ fn code_of(error: &ClientError) -> u8 {
 
 /// Whether the cluster refused what it was asked for as invalid, as the command line does with what it can check.
 fn is_invalid(error: &ClientError) -> bool {
-    matches!(error, ClientError::Rpc(rpc) if rpc.code == tonic::Code::InvalidArgument)
+    let ClientError::Rpc(rpc) = error else {
+        return false;
+    };
+    // Records that are too large or broken are data, and not arguments.
+    match rpc.kind {
+        Some(ErrorKind::InvalidRequest | ErrorKind::InvalidConfig) => true,
+        Some(_) => false,
+        None => rpc.code == tonic::Code::InvalidArgument,
+    }
 }
 
 impl From<ClientError> for Failure {

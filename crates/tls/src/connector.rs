@@ -298,8 +298,14 @@ impl AsyncRead for Connection {
                 })
             }
         };
-        if read.is_ok() && room > 0 && this.head.is_some() {
-            this.look(buf.filled().get(before..).unwrap_or_default())?;
+        let closed = |error: &io::Error| error.kind() == io::ErrorKind::ConnectionReset;
+        match &read {
+            // Closed over what this side had sent.
+            Err(error) if closed(error) && this.head.as_ref().is_some_and(Vec::is_empty) => {
+                this.look(&[])?;
+            }
+            Ok(()) if room > 0 => this.look(buf.filled().get(before..).unwrap_or_default())?,
+            _ => {}
         }
         Poll::Ready(read)
     }
