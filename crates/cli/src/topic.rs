@@ -1,16 +1,14 @@
 //! `varve topic`: create, list, describe, configure, grow and delete topics.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use varve_client::{Admin, proto as v1};
-use varve_types::ErrorKind;
 
 use crate::args::{Global, OutputArgs, TopicCommand};
 use crate::confirm::confirm;
 use crate::connection::{Settings, suggest_topic};
 use crate::consume::{bad_pattern, whole_name};
-use crate::failure::{FAILED, Failure};
+use crate::failure::Failure;
 use crate::opened;
 use crate::operate;
 use crate::operate_args::TargetArgs;
