@@ -9,6 +9,7 @@ use varve_benches::stats::{median, summary};
 const ROUNDS: usize = 3;
 
 fn main() -> Result<()> {
+    varve_benches::tell_profile();
     // `cargo test --benches` runs this too; one small round shows that it works.
     let quick = std::env::args().any(|a| a == "--test");
     let total = if quick { 16 << 20 } else { 1 << 30 };

@@ -65,6 +65,7 @@ struct Seen {
 }
 
 fn main() -> Result<()> {
+    varve_benches::tell_profile();
     let mut args = Args::parse();
     if args.test {
         (args.partitions, args.kib, args.mib, args.rounds) = (vec![8], vec![64], 16, 1);

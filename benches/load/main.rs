@@ -202,6 +202,7 @@ struct Load {
 
 #[tokio::main]
 async fn main() -> Result<()> {
+    varve_benches::tell_profile();
     match Cli::parse().command {
         Command::Produce(load) => {
             let outcome = drive::produce(&load).await?;

@@ -63,7 +63,7 @@ impl Server {
         }
         let child = command.spawn().with_context(|| {
             format!(
-                "start {} (build it with cargo build --release)",
+                "start {} (build it with the same profile: cargo build --profile dist -p varve-cli)",
                 varve.display()
             )
         })?;

@@ -175,6 +175,7 @@ fn failover(state: &mut State, dead: NodeId) -> Result<()> {
 }
 
 fn main() -> Result<()> {
+    varve_benches::tell_profile();
     // `cargo bench` adds `--bench`.
     let numbers: Vec<i32> = std::env::args()
         .skip(1)

@@ -77,6 +77,7 @@ fn one(group: &mut BenchmarkGroup<'_, WallTime>, codec: Compression, size: usize
 }
 
 fn main() -> Result<()> {
+    varve_benches::tell_profile();
     let mut criterion = Criterion::default().configure_from_args();
     let mut group = criterion.benchmark_group("codec");
     for codec in CODECS {

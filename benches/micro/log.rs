@@ -162,6 +162,7 @@ fn reads(criterion: &mut Criterion, dir: &Path) -> Result<()> {
 }
 
 fn main() -> Result<()> {
+    varve_benches::tell_profile();
     let dir = match std::env::var_os("VARVE_BENCH_DIR") {
         Some(dir) => tempfile::tempdir_in(dir)?,
         None => tempfile::tempdir()?,

@@ -171,6 +171,7 @@ const GROUPS: [(&str, Group); 6] = [
 ];
 
 fn main() -> Result<()> {
+    varve_benches::tell_profile();
     let args = Args::parse();
     let home = match args
         .dir

@@ -71,8 +71,8 @@ fn wrong_formats_are_explained() {
     for (format, word) in [
         ("%q", "%q"),
         ("%", "single %"),
-        ("%v{hex", "no }"),
-        ("%v{big32}", "bytes format"),
+        ("%v{hex", "no matching }"),
+        ("%v{big32}", "not a format for bytes"),
         ("%K{hex}", "number format"),
         ("%d{x}", "time format"),
         (r"\q", r"\q"),

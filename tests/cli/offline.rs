@@ -270,7 +270,7 @@ fn what_is_not_the_logs_is_noted() {
     let path = dir.display().to_string();
     let text = alone(&["log", "verify", &path]).ok();
     assert!(
-        text.contains("note: ") && text.contains("README: not a file of the log"),
+        text.contains("note: ") && text.contains("README: not a file of this log"),
         "{text}"
     );
     let json: Value =

@@ -29,23 +29,10 @@ const CLIPPY: Step = Step {
     ],
     environment: &[],
 };
-/// Everything that tests need, with the features that they are built with: the programs too.
+/// Everything that tests need, the programs too: `crates/cli/tests` has tests of them.
 const BUILD: Step = Step {
     name: "build",
     arguments: &["test", "--workspace", "--locked", "--no-run"],
-    environment: &[],
-};
-const BINS: Step = Step {
-    name: "bins",
-    // With a test among the targets, features are those of the tests, and no dependency is built twice.
-    arguments: &[
-        "build",
-        "--workspace",
-        "--locked",
-        "--bins",
-        "--test",
-        "tidy",
-    ],
     environment: &[],
 };
 const TEST: Step = Step {
@@ -157,7 +144,6 @@ pub(crate) fn test(arguments: &[&str]) -> ExitCode {
 
 fn tests(log: &mut Log, arguments: &[&str]) -> Result<(), String> {
     log.run(&BUILD)?;
-    log.run(&BINS)?;
     let nextest = installed("nextest");
     let step = if nextest { NEXTEST } else { TEST };
     let started = Instant::now();

@@ -25,7 +25,7 @@ Commands:
 
 check runs, in this order, and stops at the first failure:
   fmt      cargo fmt --all --check
-  build    cargo test --workspace --no-run, then the programs
+  build    cargo test --workspace --no-run, which builds the programs too
   test     cargo nextest run --workspace where it is installed, otherwise cargo test --workspace; the tidy test of
            layers, absences and words is one of them
   doctest  the examples in the documentation
