@@ -270,8 +270,8 @@ fn a_node_without_the_right_certificate_is_not_let_in() {
     let other = tempfile::tempdir().unwrap();
     let other = crate::ca::Ca::new(other.path(), "other").node(3);
     for (shown, says) in [
-        (peers.node(9), "and its certificate is node 9's"),
-        (stranger, "and its certificate names no node"),
+        (peers.node(9), "but its certificate is node 9's"),
+        (stranger, "but its certificate names no node"),
         (other, "does not know the CA of this side's certificate"),
     ] {
         show(&mut cluster, shown);

@@ -54,7 +54,7 @@ pub enum CheckCommand {
         after_long_help = "Examples:\n  varve check lag billing\n  varve check lag billing --max 1000 --max-age 5m"
     )]
     Lag(LagArgs),
-    /// Check that every partition has a leader and all its replicas in sync
+    /// Check that every partition has a leader and that all replicas are in sync
     ///
     /// Exit code 0: all have. 4: one has not, or a node is offline.
     #[command(

@@ -8,7 +8,7 @@ use crate::failure::{FAILED, Failure};
 /// Asks a person at a terminal before `what` ("this deletes ..."); `--yes` answers for scripts.
 ///
 /// # Errors
-/// Usage, when nobody can be asked; failed without a message, when the answer is no.
+/// Usage error without a terminal to ask at; a failure without a message after the answer `n`.
 pub fn confirm(global: &Global, what: &str) -> Result<(), Failure> {
     if global.yes {
         return Ok(());

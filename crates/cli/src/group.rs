@@ -418,7 +418,7 @@ async fn seek(
     Ok(0)
 }
 
-/// Lines of `TOPIC PARTITION OFFSET`; empty lines and `#` comments are passed over.
+/// Lines of `TOPIC PARTITION OFFSET`; empty lines and `#` comments are skipped.
 fn parse_offsets(text: &str) -> Result<Vec<v1::PartitionCommit>, String> {
     let mut commits = Vec::new();
     for (number, line) in text.lines().enumerate() {

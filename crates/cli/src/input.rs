@@ -60,7 +60,7 @@ pub struct InputFormat {
 pub enum Next<'a> {
     /// A record, and the bytes it took.
     Record(Cut<'a>, usize),
-    /// The rest is no whole record yet.
+    /// The rest is not a whole record yet.
     More,
 }
 

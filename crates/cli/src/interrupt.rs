@@ -15,7 +15,7 @@ pub struct Interrupts {
 }
 
 impl Interrupts {
-    /// Begins to listen; from here on a signal does not end the process by itself. `abort` is printed at the second
+    /// Begins to listen; from here on a signal alone does not end the process. `abort` is printed at the second
     /// one. Where signals are not available, [`Interrupts::first`] never resolves.
     #[must_use]
     pub fn listen(abort: &'static str) -> Self {

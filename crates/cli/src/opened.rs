@@ -19,7 +19,7 @@ const SETTLE: Duration = Duration::from_secs(2);
 /// Waits until every partition of a topic that was just created has an open leader.
 ///
 /// # Errors
-/// Timeout, when one has none within `within`; the topic exists all the same.
+/// Timeout, when one has none within `within`; the topic exists nevertheless.
 pub async fn wait(admin: &Admin, topic: &str, within: Duration) -> Result<(), Failure> {
     let late = Instant::now() + within;
     loop {

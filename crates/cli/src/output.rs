@@ -34,7 +34,7 @@ impl Output {
     }
 }
 
-/// What was printed, while somebody compares it first.
+/// What was printed, while a caller compares it first.
 static CAPTURED: Mutex<Option<Vec<u8>>> = Mutex::new(None);
 
 /// Keeps what is printed from here on.
@@ -104,7 +104,7 @@ pub fn print_value(output: Output, value: &Value) -> Result<(), Failure> {
     print_text(&text)
 }
 
-/// Prints one document about everything that was asked for: a value by itself, several as a list.
+/// Prints one document about everything that was asked for: one value as it is, several as a list.
 ///
 /// # Errors
 /// When standard output cannot be written.

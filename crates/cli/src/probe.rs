@@ -17,7 +17,7 @@ use crate::output::{print_line, print_value};
 
 /// Most bytes of an answer that are read: a probe's is a line.
 const ANSWER_MAX: u64 = 64 << 10;
-/// Where the HTTP port of this machine's node is, unless somebody says otherwise.
+/// Where the HTTP port of this machine's node is, unless the command line says otherwise.
 const DEFAULT_HTTP: &str = "127.0.0.1:8277";
 
 /// Flags of `check health`.

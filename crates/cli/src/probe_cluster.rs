@@ -134,7 +134,7 @@ fn too_far_behind(
     }
 }
 
-/// Whether every partition has a leader and all its replicas in sync, and every node is online.
+/// Whether every partition has a leader, all replicas are in sync, and every node is online.
 ///
 /// # Errors
 /// [`Failure`] when the cluster does not answer.

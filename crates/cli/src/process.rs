@@ -85,12 +85,12 @@ impl Process {
         self.child.id()
     }
 
-    /// Its standard output, if that is a pipe and nobody has taken it.
+    /// Its standard output, if that is a pipe and was not taken yet.
     pub const fn stdout(&mut self) -> Option<ChildStdout> {
         self.child.stdout.take()
     }
 
-    /// Its standard error, if that is a pipe and nobody has taken it.
+    /// Its standard error, if that is a pipe and was not taken yet.
     pub const fn stderr(&mut self) -> Option<ChildStderr> {
         self.child.stderr.take()
     }

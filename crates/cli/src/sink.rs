@@ -15,7 +15,7 @@ use crate::words::count;
 
 /// See the module.
 pub enum Sink {
-    /// Every record by itself.
+    /// Every record on its own.
     Plain(Producer),
     /// Records in transactions.
     Transactions(Box<Transactions>),

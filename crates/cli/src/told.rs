@@ -8,7 +8,7 @@ use varve_types::TopicName;
 use crate::failure::stderr_is_terminal;
 use crate::words::count;
 
-/// Prints one line for a person. Standard error may be gone; that is no failure of the command.
+/// Prints one line for a person. Standard error may be gone; the command does not fail then.
 pub fn line(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }

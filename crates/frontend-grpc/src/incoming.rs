@@ -3,8 +3,8 @@
 //! so that silent connections cannot use up the bound.
 //!
 //! A client that is refused learns why where its protocol has a way to say it: beyond the bound by an HTTP/2 GOAWAY;
-//! one that speaks something else reads what this port is and where it should go. Invariant: what strangers send costs a
-//! bounded number of log lines and of answers on their way.
+//! one that speaks something else reads what this port is and where it should go. Invariant: what strangers send costs
+//! a bounded number of log lines and of answers on their way.
 
 use std::future::Future;
 use std::io;

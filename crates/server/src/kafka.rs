@@ -72,7 +72,7 @@ impl Bound {
         if self.tls.is_none() && !address.ip().is_loopback() {
             tracing::warn!(
                 kafka = %address,
-                "the Kafka protocol is served in plaintext: whoever can reach this port reads and writes everything"
+                "the Kafka protocol is served in plaintext: anyone who can reach it can read and write everything"
             );
         }
         tracing::info!(kafka = %address, advertised, "serving the Kafka protocol");

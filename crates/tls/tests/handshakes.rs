@@ -128,7 +128,7 @@ async fn servers_that_are_not_trusted_are_told_apart() {
     assert_eq!(old, "the server's certificate has expired");
     let named = why(server(ca.node(1), None), "node-2.peer.varve").await;
     assert!(
-        named.starts_with("the server's certificate is for another name"),
+        named.starts_with("the certificate of the server is for another name"),
         "{named}"
     );
 }

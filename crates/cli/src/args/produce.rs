@@ -50,7 +50,7 @@ pub struct ProduceArgs {
     /// Compression codec: none, gzip, snappy, lz4, zstd [default: lz4]
     #[arg(short = 'z', long, value_name = "CODEC")]
     pub compression: Option<Compression>,
-    /// Who acknowledges: all in-sync replicas, the leader, or nobody: all, leader, none [default: all]
+    /// Acknowledge after all in-sync replicas, the leader, or not at all: all, leader, none [default: all]
     #[arg(short, long, allow_hyphen_values = true, value_name = "WHEN")]
     pub acks: Option<Acks>,
     /// Send null instead of an empty value

@@ -97,7 +97,7 @@ pub(super) struct Findings {
     /// Copies in the log beyond the first of a record.
     pub duplicated: usize,
     pub keys_out_of_order: usize,
-    /// Records that came back changed, or that nobody sent.
+    /// Records that came back changed, or that were never sent.
     pub damaged: usize,
     /// Records that each member was the first to print.
     pub members: Vec<usize>,

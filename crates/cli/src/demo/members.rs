@@ -26,7 +26,7 @@ pub(super) struct Event {
     pub records: Vec<Returned>,
 }
 
-/// Reads until the member has ended, or nobody wants to know any more.
+/// Reads until the member has ended, or the receiver is gone.
 pub(super) fn follow(
     member: usize,
     output: impl Read,

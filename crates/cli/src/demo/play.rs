@@ -64,7 +64,7 @@ impl Meter {
     }
 }
 
-/// Starts the node, and again on other ports should somebody else take them first.
+/// Starts the node; starts it again on other ports if another program took them first.
 ///
 /// # Errors
 /// Why it does not start.

@@ -136,7 +136,7 @@ impl Report {
             ),
         ];
         if found.damaged > 0 {
-            let remark = "came back changed, or nobody sent them".to_owned();
+            let remark = "came back changed, or were never sent".to_owned();
             rows.insert(3, ("damaged", grouped(found.damaged), remark));
         }
         rows

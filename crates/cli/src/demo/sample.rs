@@ -50,7 +50,7 @@ struct Order {
     step: usize,
 }
 
-/// So many records, keyed by customer.
+/// This number of records, keyed by customer.
 pub(super) fn orders(seed: u64, records: usize) -> Vec<Line> {
     let mut random = Random(seed);
     let (mut next, mut open) = (1, Vec::with_capacity(OPEN));

@@ -73,7 +73,7 @@ impl Stage {
     /// Makes the directory, in the system's directory for temporary files.
     ///
     /// # Errors
-    /// A sentence, when it cannot be made or has no room for so many bytes.
+    /// A sentence, when it cannot be made or has no room for that number of bytes.
     pub fn new(bytes: u64) -> Result<Self, Failure> {
         let parent = std::env::temp_dir();
         has_room(&parent, bytes)?;
@@ -106,7 +106,7 @@ impl Stage {
         format!("127.0.0.1:{}", self.ports.1)
     }
 
-    /// Takes other ports: somebody was quicker.
+    /// Takes other ports: another program was quicker.
     pub fn change_ports(&mut self) {
         self.kill_node();
         self.ports = two_ports();
@@ -190,7 +190,7 @@ impl Stage {
     }
 
     /// # Errors
-    /// A sentence with the node's own words, when it has ended by itself.
+    /// A sentence with the node's own words, when it has ended unasked.
     pub fn check_node(&mut self) -> Result<(), Failure> {
         let Some(status) = self.node.as_mut().and_then(Process::ended) else {
             return Ok(());
@@ -213,7 +213,7 @@ impl Stage {
         }
     }
 
-    /// Starts so many members of the group; what they print arrives as events.
+    /// Starts the members of the group; what they print arrives as events.
     ///
     /// # Errors
     /// A sentence, when no process can be started.
@@ -352,7 +352,7 @@ fn two_ports() -> (u16, u16) {
     }
 }
 
-/// A port that nobody listens at. Below those that the system gives to outgoing connections, so that it is still free
+/// A port without a listener. Below those that the system gives to outgoing connections, so that it is still free
 /// when the killed node comes back to it.
 fn free_port() -> u16 {
     const FIRST: u16 = 10_000;

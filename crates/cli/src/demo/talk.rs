@@ -75,7 +75,7 @@ pub(super) fn grouped(number: usize) -> String {
     text
 }
 
-/// So many things, with the noun in its number.
+/// A count with its noun, singular or plural.
 pub(super) fn count(number: usize, one: &str, many: &str) -> String {
     let noun = if number == 1 { one } else { many };
     format!("{} {noun}", grouped(number))

@@ -181,7 +181,7 @@ impl<'a> Walk<'a> {
         Flag::Alone
     }
 
-    /// A word where a command is expected. `None`: it is a command, and the walk went on to it, or nobody knows it.
+    /// A word where a command is expected. `None`: it is a command, and the walk went on to it, or it is unknown.
     fn word(&mut self, arguments: &[OsString], index: usize, text: &str) -> Option<Step> {
         if let Some(sub) = self.at.find_subcommand(text) {
             self.at = sub;

@@ -84,7 +84,7 @@ pub(super) struct Layout {
 }
 
 impl Layout {
-    /// Of so many nodes.
+    /// Of this number of nodes.
     ///
     /// # Errors
     /// A setting that cannot hold for several nodes.

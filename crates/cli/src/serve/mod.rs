@@ -44,19 +44,19 @@ pub struct SettingsArgs {
         env = "VARVE_CONFIG"
     )]
     file: Option<PathBuf>,
-    /// Where the data is
+    /// Data directory
     #[arg(long, value_name = "DIR")]
     data_dir: Option<String>,
-    /// Number of this node
+    /// Id of this node
     #[arg(long, value_name = "N")]
     node_id: Option<String>,
-    /// Listener of the gRPC API
+    /// Address to listen on for gRPC
     #[arg(long, value_name = "HOST:PORT")]
     listen: Option<String>,
-    /// Listener of metrics and health
+    /// Address to listen on for metrics and health
     #[arg(long, value_name = "HOST:PORT")]
     http: Option<String>,
-    /// Any other key of the configuration; may be given more than once
+    /// Set any configuration key; may be repeated
     #[arg(long = "set-config", value_name = "KEY=VALUE")]
     set_config: Vec<String>,
 }
@@ -69,8 +69,8 @@ pub struct SettingsArgs {
 pub struct ServerArgs {
     #[command(flatten)]
     settings: SettingsArgs,
-    /// One node for trying things out: data in ./varve-data, listeners on loopback only; what a named file, the
-    /// environment or another flag says counts all the same
+    /// Run one node to try things out: data in ./varve-data, listeners on loopback only; a file, the environment and
+    /// other flags override these defaults
     #[arg(long)]
     dev: bool,
     /// With --dev: run a cluster of N nodes on this machine, with data in ./varve-cluster; --node-id runs only that one
@@ -158,7 +158,7 @@ impl SettingsArgs {
     }
 }
 
-/// Runs a node until it is told to stop.
+/// Runs a node until a signal stops it.
 ///
 /// # Errors
 /// A sentence about what is wrong.
