@@ -442,7 +442,7 @@ mod tests {
             ("%K{big7}", "number format"),
             ("%d{soon}", "time format"),
             ("%t{hex}", "takes no"),
-            ("%v{hex", "no }"),
+            ("%v{hex", "no matching }"),
             ("%h{%h}", "inside"),
             ("\\q", "escape"),
         ] {

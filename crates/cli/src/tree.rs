@@ -81,7 +81,9 @@ mod tests {
         let help = command.get_after_long_help().unwrap().to_string();
         let lines = help.lines().skip_while(|line| *line != "Examples:").skip(1);
         let lines = lines.take_while(|line| line.starts_with("  "));
-        lines.map(|line| line.trim().to_owned()).collect()
+        // What follows a hash is a comment of the shell.
+        let typed = lines.map(|line| line.split("  #").next().unwrap_or_default());
+        typed.map(|line| line.trim().to_owned()).collect()
     }
 
     /// The words of a shell line from `varve` on, to the end of that command; quotes are single ones.

@@ -108,7 +108,7 @@ impl Report {
                 grouped(found.duplicated),
                 format!(
                     "in the log twice; {} recognised",
-                    count(self.repeated, "repeat was", "repeats were")
+                    count(self.repeated, "repeat", "repeats")
                 ),
             ),
             (
@@ -122,7 +122,7 @@ impl Report {
             (
                 "delivered again",
                 grouped(found.again),
-                "after the kills; a group reads at least once".to_owned(),
+                "after the kills (at-least-once delivery)".to_owned(),
             ),
             (
                 "time to recover",
