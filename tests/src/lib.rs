@@ -49,7 +49,12 @@ fn build() -> PathBuf {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     // From cold it takes minutes: a program says what it waits for (the test harness keeps this to itself).
     eprintln!("building varve");
-    cargo.args(["build", "--quiet", "--package", "varve-cli", "--bins"]);
+    // Of the whole workspace and with a test among the targets: then the features of dependencies are those that
+    // `cargo test --workspace` has built them with, and there is nothing to do.
+    cargo.args(["build", "--quiet", "--workspace", "--test", "launchers"]);
+    for program in ["varve", "varve-produce", "varve-consume"] {
+        cargo.args(["--bin", program]);
+    }
     cargo
         .arg("--target-dir")
         .arg(dir.parent().expect("target directory"));
