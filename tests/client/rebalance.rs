@@ -40,6 +40,12 @@ struct Told {
 }
 
 impl Told {
+    /// Whether a line begins with `word`.
+    fn has(&self, word: &str) -> bool {
+        let lines = self.lines.lock().unwrap();
+        lines.iter().any(|line| line.starts_with(word))
+    }
+
     fn note(&self, line: String) {
         self.lines.lock().unwrap().push(line);
     }
@@ -227,7 +233,8 @@ async fn a_callback_is_called_once_however_often_the_call_is_dropped() {
     read(&mut first, 10).await;
     let mut second = join(&cluster, &Told::default(), |_| {});
     let work = async {
-        while told.lines.lock().unwrap().len() < 2 {
+        // The partitions may have come one after the other, on a busy machine.
+        while !told.has("revoked") {
             first.poll(Duration::from_micros(300)).await.unwrap();
             second.poll(Duration::ZERO).await.unwrap();
         }
@@ -272,8 +279,9 @@ async fn a_callback_is_called_once_however_often_the_call_is_dropped() {
         "all before was committed"
     );
     let lines = told.take();
-    assert_eq!(lines.len(), 3, "{lines:?}");
-    assert_eq!(lines[2], "went on");
+    let revoked = lines.iter().filter(|line| line.starts_with("revoked"));
+    assert_eq!(revoked.count(), 1, "{lines:?}");
+    assert_eq!(lines.last().unwrap(), "went on", "{lines:?}");
     gate.notify_one();
     first.close().await.unwrap();
     second.close().await.unwrap();

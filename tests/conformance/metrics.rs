@@ -188,7 +188,12 @@ fn each_dialect_obeys_its_own_rules() {
 #[test]
 fn the_port_has_a_first_page_and_names_its_pages_when_one_is_missing() {
     run(async {
-        let mut bed = Bed::start(&[]).await;
+        let kafka = [
+            ("listeners.kafka.address", "127.0.0.1:0"),
+            ("listeners.kafka.advertised_address", "kafka.example:9092"),
+            ("listeners.kafka.tls.mode", "insecure"),
+        ];
+        let mut bed = Bed::start(&kafka).await;
         let (status, page) = crate::health::get(bed.http(), "/").await.unwrap();
         assert_eq!(status, 200);
         for text in [
@@ -196,6 +201,7 @@ fn the_port_has_a_first_page_and_names_its_pages_when_one_is_missing() {
             "ready",
             "href=\"/metrics\"",
             "href=\"/healthz\"",
+            "<th>Kafka protocol</th><td>kafka.example:9092</td>",
         ] {
             assert!(page.contains(text), "{text} is not in {page}");
         }

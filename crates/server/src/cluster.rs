@@ -234,7 +234,7 @@ pub(crate) async fn join(
     // Set already when the directory knew it.
     let _ = identity.cluster.set(cluster);
     directory.adopt(cluster)?;
-    tracing::info!(cluster_id = %cluster, "this node is a member of a cluster");
+    tracing::debug!(cluster_id = %cluster, "this node is a member of a cluster");
     let how = ClusterConfig {
         session_timeout: members.session_timeout,
         heartbeat_interval: members.heartbeat_interval,

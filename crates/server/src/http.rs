@@ -140,16 +140,11 @@ async fn index(State(seen): State<Seen>) -> Html<String> {
         let nodes = broker.nodes();
         let me = nodes.into_iter().find(|other| other.node == node.node);
         let address = me.map_or(String::new(), |me| me.address);
-        let kafka = node
-            .listeners
-            .values()
-            .next()
-            .map_or(String::new(), |address| {
-                format!(
-                    "<tr><th>Kafka protocol</th><td>{}</td></tr>",
-                    escaped(address)
-                )
-            });
+        let kafka = node.listeners.get(varve_frontend_kafka::LISTENER);
+        let kafka = kafka.map_or(String::new(), |address| {
+            let address = escaped(address);
+            format!("<tr><th>Kafka protocol</th><td>{address}</td></tr>")
+        });
         format!(
             "<tr><th>node</th><td>{}</td></tr><tr><th>cluster</th><td>{}</td></tr>\
              <tr><th>gRPC</th><td>{}</td></tr>{kafka}",
