@@ -1,6 +1,12 @@
 //! The broker over real files and simulated faults: alone, and as nodes of a cluster in one process. One binary for all
 //! of it: each module is a suite.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test that cannot go on ends"
+)]
+
 mod broker;
 mod classic;
 mod cluster;

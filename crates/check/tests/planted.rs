@@ -2,12 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::cast_sign_loss, reason = "tests")]
 
-#[path = "model/kinds.rs"]
-mod kinds;
 use std::collections::BTreeMap;
 
+use crate::model::kinds::OF_TRANSACTIONS;
 use crate::model::{FINALS, Random};
-use kinds::OF_TRANSACTIONS;
 use varve_check::{Acks, Checker, Event, Kind, Outcome, Required, Verdict};
 
 /// Histories with each anomaly.

@@ -132,9 +132,8 @@ async fn health(admin: &Admin, output: Output) -> Result<bool, Failure> {
         print_line(&sentence)?;
     }
     if output == Output::Wide {
-        match health.controller_node_id {
-            Some(id) => print_line(&format!("node {id} is the controller"))?,
-            None => {}
+        if let Some(id) = health.controller_node_id {
+            print_line(&format!("node {id} is the controller"))?;
         }
         let short = replicas::short(admin, &[], replicas::Wanted::ANY).await?;
         match short.is_empty() {

@@ -67,7 +67,7 @@ mod tests {
     fn sentences() {
         let topics: Vec<TopicName> = ["orders", "payments", "refunds"]
             .iter()
-            .map(|name| TopicName::new(*name).unwrap())
+            .map(|name| TopicName::new(name).unwrap())
             .collect();
         let orders = Some(&topics[0]);
         assert_eq!(typing(orders), "typing records for orders; Ctrl-D ends");

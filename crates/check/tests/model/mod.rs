@@ -2,6 +2,7 @@
 //! that overlap, answers that are lost, sends that take effect late or never, leaders that change, holes, and
 //! weak acknowledgements that are forgotten. Everything follows from the seed.
 
+pub mod kinds;
 mod random;
 
 use std::collections::BTreeMap;

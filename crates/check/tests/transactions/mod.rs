@@ -2,13 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::cast_sign_loss, reason = "tests")]
 
-#[path = "../model/kinds.rs"]
-mod kinds;
 mod legal;
 mod model;
 mod planted;
-#[path = "../model/random.rs"]
-mod random;
 
 use varve_check::{Checker, Event, Required, Verdict};
 

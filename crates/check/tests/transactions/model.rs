@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use varve_check::{Acks, Event};
 
-use crate::transactions::random::Random;
+use crate::model::Random;
 
 pub const FINALS: [u32; 2] = [100, 101];
 /// Readers of what is not committed, too.

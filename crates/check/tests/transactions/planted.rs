@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use varve_check::{Event, Kind, Outcome};
 
+use crate::model::Random;
+use crate::model::kinds::OF_TRANSACTIONS;
 use crate::transactions::check;
-use crate::transactions::kinds::OF_TRANSACTIONS;
 use crate::transactions::model::{self, FINALS, GROUP, UNCOMMITTED};
-use crate::transactions::random::Random;
 
 /// Histories with each anomaly.
 const HISTORIES: usize = 20;
