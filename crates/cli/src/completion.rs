@@ -1,7 +1,7 @@
 //! Shell completion and the version.
 //!
 //! The script of a shell asks this program for candidates, so that it knows the names of topics, groups and nodes of
-//! the cluster that the command line names. Invariant: a cluster that does not answer within [`PATIENCE`] only costs
+//! the cluster that the command line names. Invariant: a cluster that does not answer within `PATIENCE` only costs
 //! those names; completion never prints an error.
 
 use std::ffi::{OsStr, OsString};

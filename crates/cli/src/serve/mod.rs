@@ -1,5 +1,5 @@
 //! `varve server` and `varve config`: the node, and what its configuration means. Several nodes for trying things out
-//! are in [`nodes`].
+//! are in `nodes`.
 
 mod layout;
 mod nodes;
