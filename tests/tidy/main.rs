@@ -403,7 +403,6 @@ const TOP_LEVEL: &[&str] = &[
     "deploy",
     "docs",
     "proto",
-    "rust-toolchain.toml",
     "tests",
 ];
 
