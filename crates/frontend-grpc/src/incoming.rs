@@ -17,6 +17,7 @@ use std::time::Duration;
 use futures_util::Stream;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 use tokio::sync::{Semaphore, mpsc};
+use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::server::{Connected, TcpConnectInfo};
 use varve_broker_api::Broker;
@@ -169,7 +170,8 @@ impl Door {
         speech::answer_and_close(&mut stream, &answer).await;
     }
 
-    /// Waits for the preface and hands the connection on, or answers what came instead.
+    /// Waits for the preface and hands the connection on, or answers what came instead. All of the waiting ends at one
+    /// time: bytes that come one by one buy a client no more of it.
     async fn begin(&self, stream: Socket, peer: SocketAddr, open: OpenGuard) {
         let info = TcpConnectInfo {
             local_addr: stream.local_addr(),
@@ -177,10 +179,11 @@ impl Door {
         };
         let mut stream = Accepted::new(stream, self.tls.as_deref());
         let mut first = Vec::with_capacity(PREFACE.len());
+        let deadline = Instant::now() + PREFACE_WAIT;
         while first.len() < PREFACE.len() && PREFACE.starts_with(&first) {
             let rest = PREFACE.len() - first.len();
             let mut more = (&mut stream).take(rest as u64);
-            match tokio::time::timeout(PREFACE_WAIT, more.read_buf(&mut first)).await {
+            match tokio::time::timeout_at(deadline, more.read_buf(&mut first)).await {
                 Ok(Ok(read)) if read > 0 => {}
                 // Silent, gone, or without a handshake, of which the listener has told.
                 _ => return,
@@ -191,13 +194,19 @@ impl Door {
             let _ = self.begun.send(connection).await;
             return;
         }
-        self.answer(stream, first, peer).await;
+        self.answer(stream, first, peer, deadline).await;
     }
 
-    async fn answer(&self, mut stream: Accepted, mut first: Vec<u8>, peer: SocketAddr) {
+    async fn answer(
+        &self,
+        mut stream: Accepted,
+        mut first: Vec<u8>,
+        peer: SocketAddr,
+        deadline: Instant,
+    ) {
         // What decides may come in pieces.
         while first.len() < speech::FIRST_BYTES {
-            match tokio::time::timeout(PREFACE_WAIT, stream.read_buf(&mut first)).await {
+            match tokio::time::timeout_at(deadline, stream.read_buf(&mut first)).await {
                 Ok(Ok(read)) if read > 0 => {}
                 _ => break,
             }

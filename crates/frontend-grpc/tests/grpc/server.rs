@@ -11,6 +11,7 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 use varve_frontend_grpc::Options;
+use varve_frontend_grpc::incoming::PREFACE_WAIT;
 use varve_frontend_grpc::server::SERVICES;
 use varve_proto::v1;
 use varve_proto::v1::consume_request::Command as C;
@@ -340,6 +341,43 @@ async fn connections_are_bounded_and_the_bound_is_counted() {
     let mut text = String::new();
     prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
     assert!(text.contains("varve_connections_refused_total 1"), "{text}");
+}
+
+#[tokio::test]
+async fn a_preface_that_comes_byte_by_byte_has_no_more_time_than_another() {
+    let h = Harness::start().await;
+    for first in [&b"PRI * HTTP/2.0"[..], b"PRX"] {
+        let (mut reading, mut writing) = TcpStream::connect(h.address).await.unwrap().into_split();
+        let began = tokio::time::Instant::now();
+        let bytes = first.to_vec();
+        let trickle = tokio::spawn(async move {
+            for byte in bytes {
+                let sent = writing.write_all(&[byte]).await;
+                tokio::time::sleep(Duration::from_secs(4)).await;
+                if sent.is_err() {
+                    return;
+                }
+            }
+            std::future::pending::<()>().await;
+        });
+        let mut rest = Vec::new();
+        let closed = reading.read_to_end(&mut rest);
+        let most = PREFACE_WAIT + Duration::from_secs(10);
+        let closed = tokio::time::timeout_at(began + most, closed).await;
+        assert!(
+            closed.is_ok(),
+            "{first:?}: open after {:?}",
+            began.elapsed()
+        );
+        trickle.abort();
+    }
+    soon(async {
+        // The harness has a connection of its own.
+        while h.metrics.open_connections() > 1 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
 }
 
 #[tokio::test]
