@@ -56,3 +56,32 @@ async fn count(
     let _ = writeln!(std::io::stderr(), "error: {abort}");
     std::process::exit(i32::from(INTERRUPTED));
 }
+
+/// SIGINT, SIGTERM and SIGHUP, for a command that cleans up after child processes: a terminal that is closed takes them
+/// with it. What a second signal means is up to the command.
+#[derive(Debug)]
+pub struct Stop([Signal; 3]);
+
+impl Stop {
+    /// Begins to listen.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn listen() -> std::io::Result<Self> {
+        Ok(Self([
+            signal(SignalKind::interrupt())?,
+            signal(SignalKind::terminate())?,
+            signal(SignalKind::hangup())?,
+        ]))
+    }
+
+    /// Resolves when the next of them comes.
+    pub async fn come(&mut self) {
+        let [interrupt, terminate, hangup] = &mut self.0;
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+        }
+    }
+}

@@ -20,12 +20,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use self::stage::Stage;
 use self::talk::Talk;
 use crate::args::{Global, OutputArgs};
 use crate::failure::{FAILED, Failure, INTERRUPTED};
+use crate::interrupt::Stop;
 
 /// Name of the demo's topic.
 const TOPIC: &str = "orders";
@@ -104,26 +104,4 @@ fn say_next() {
         "\nNext:\n  varve server --dev\nand in another terminal:\n  varve topic create hello -p 3\n  \
          echo 'k1:hello' | varve produce hello -K :\n  varve consume hello -e -f '%k %v\\n'\n"
     );
-}
-
-/// SIGINT, SIGTERM and SIGHUP. Further ones change nothing: cleaning up takes a moment and is under way.
-struct Stop([Signal; 3]);
-
-impl Stop {
-    fn listen() -> Result<Self, Failure> {
-        Ok(Self([
-            signal(SignalKind::interrupt())?,
-            signal(SignalKind::terminate())?,
-            signal(SignalKind::hangup())?,
-        ]))
-    }
-
-    async fn come(&mut self) {
-        let [interrupt, terminate, hangup] = &mut self.0;
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-            _ = hangup.recv() => {}
-        }
-    }
 }

@@ -9,13 +9,13 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{ChildStderr, Stdio};
 use std::time::Duration;
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use varve_server::Config;
 use varve_server::config::Source;
 
 use super::layout::Layout;
 use super::{ServerArgs, SettingsArgs};
 use crate::failure::{FAILED, Failure, USAGE};
+use crate::interrupt::Stop;
 use crate::process::{Process, how_it_ended, is_ready, this_program};
 
 /// How often the nodes are looked at.
@@ -282,28 +282,6 @@ fn forward(id: usize, log: ChildStderr) {
 
 fn say(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
-}
-
-/// SIGINT, SIGTERM and SIGHUP: a terminal that is closed takes the nodes with it.
-struct Stop([Signal; 3]);
-
-impl Stop {
-    fn listen() -> Result<Self, Failure> {
-        Ok(Self([
-            signal(SignalKind::interrupt())?,
-            signal(SignalKind::terminate())?,
-            signal(SignalKind::hangup())?,
-        ]))
-    }
-
-    async fn come(&mut self) {
-        let [interrupt, terminate, hangup] = &mut self.0;
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-            _ = hangup.recv() => {}
-        }
-    }
 }
 
 #[cfg(test)]
