@@ -4,7 +4,6 @@
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use varve_tests::small_disk::SmallDisk;
@@ -68,6 +67,14 @@ impl Place {
     fn is_left_clean(&self) {
         assert_eq!((self.processes(), self.directories()), (0, 0));
     }
+}
+
+/// Whether a process has a handler for SIGINT (proc(5): the mask `SigCgt`, signal 2 is bit 1).
+fn catches_interrupts(child: &Child) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+    let caught = u64::from_str_radix(caught.unwrap().trim(), 16).unwrap();
+    caught & (1 << (Signal::INT.as_raw() - 1)) != 0
 }
 
 fn lines(count: usize) -> Vec<u8> {
@@ -367,7 +374,9 @@ fn an_interrupt_while_input_is_read_starts_nothing() {
     let mut input = child.stdin.take().unwrap();
     input.write_all(b"a line\n").unwrap();
     // Until the program listens for signals, one ends it as any other program.
-    std::thread::sleep(Duration::from_millis(500));
+    wait::until("the program to listen for SIGINT", PATIENCE, || {
+        catches_interrupts(&child).then_some(())
+    });
     signal(&child, Signal::INT);
     let output = child.wait_with_output().unwrap();
     drop(input);
