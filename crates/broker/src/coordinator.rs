@@ -95,7 +95,7 @@ impl Groups {
             unread: (BTreeSet::new(), 0),
             only,
         };
-        tokio::spawn(task.run(inbox));
+        crate::work::spawn(task.run(inbox));
         Self { messages }
     }
 
@@ -419,7 +419,7 @@ impl Task {
         match appended.await {
             Ok(receipts) => {
                 let messages = self.messages.clone();
-                tokio::spawn(async move {
+                crate::work::spawn(async move {
                     let mut result = Ok(());
                     for receipt in receipts {
                         result = result.and(receipt.await.map(|_| ()));

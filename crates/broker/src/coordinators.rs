@@ -72,7 +72,7 @@ impl Coordinators {
         });
         if coordinators.all.is_none() {
             let weak = Arc::downgrade(&coordinators);
-            tokio::spawn(async move {
+            crate::work::spawn(async move {
                 loop {
                     tokio::time::sleep(SWEEP).await;
                     match weak.upgrade() {

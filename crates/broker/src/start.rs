@@ -288,8 +288,10 @@ impl Broker {
             Arc::clone(&registry),
             Arc::clone(&clock),
         );
-        let housekeeping =
-            tokio::spawn(async move { tokio::join!(by_time, stalls) }).abort_handle();
+        let housekeeping = crate::work::spawn(async move {
+            let ((), ()) = tokio::join!(by_time, stalls);
+        })
+        .abort_handle();
         let inner = Inner {
             admission: Admission::new(config.in_flight_bytes),
             unverified: Admission::new(config.in_flight_bytes / UNVERIFIED_SHARE),

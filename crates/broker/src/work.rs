@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -78,7 +79,7 @@ impl Worker {
                 }
             }
         };
-        Ok(Self::Task(tokio::spawn(run)))
+        Ok(Self::Task(spawn(run)))
     }
 
     /// Waits for the end of a worker whose inbox is closed. Returns whether it ended in order.
@@ -91,6 +92,16 @@ impl Worker {
             Self::Task(task) => task.await.is_ok(),
         }
     }
+}
+
+/// Starts a task. Boxed, so that the runtime's part of a task is compiled once and not for each place that starts one.
+pub(crate) fn spawn(
+    work: impl Future<Output = ()> + Send + 'static,
+) -> tokio::task::JoinHandle<()> {
+    fn boxed(work: Pin<Box<dyn Future<Output = ()> + Send>>) -> tokio::task::JoinHandle<()> {
+        tokio::spawn(work)
+    }
+    boxed(Box::pin(work))
 }
 
 /// Runs what may block: on a thread for such work, or at once where workers are tasks.

@@ -1,6 +1,8 @@
 //! `cargo xtask check` and `cargo xtask test`: the steps of a check, how long each took, and how to run what failed
 //! alone.
 //!
+//! Most tests wait, so the lints and the documentation are built beside them, at the lowest priority.
+//!
 //! Invariant: a step that did not run is named at the end; "all that ran is fine" is never said after a failure.
 
 use std::collections::BTreeSet;
@@ -10,6 +12,10 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::{Step, cargo, run};
+
+mod beside;
+
+use beside::Beside;
 
 const FMT: Step = Step {
     name: "fmt",
@@ -35,9 +41,18 @@ const BUILD: Step = Step {
     arguments: &["test", "--workspace", "--locked", "--no-run"],
     environment: &[],
 };
+/// Without nextest; the examples in the documentation have a step of their own.
 const TEST: Step = Step {
     name: "test",
-    arguments: &["test", "--workspace", "--locked", "--no-fail-fast"],
+    arguments: &[
+        "test",
+        "--workspace",
+        "--locked",
+        "--lib",
+        "--bins",
+        "--tests",
+        "--no-fail-fast",
+    ],
     environment: &[],
 };
 const NEXTEST: Step = Step {
@@ -69,13 +84,21 @@ const DENY: Step = Step {
 };
 
 /// What was run so far.
-#[derive(Default)]
 struct Log {
+    begun: Instant,
     times: Vec<(&'static str, Duration)>,
     skipped: Vec<&'static str>,
 }
 
 impl Log {
+    fn begin() -> Self {
+        Self {
+            begun: Instant::now(),
+            times: Vec::new(),
+            skipped: Vec::new(),
+        }
+    }
+
     fn run(&mut self, step: &Step<'static>) -> Result<(), String> {
         let took = run(step).map_err(|why| format!("{} failed: {why}", step.name))?;
         self.times.push((step.name, took));
@@ -87,8 +110,9 @@ impl Log {
         for (name, took) in &self.times {
             eprintln!("xtask: {name:<7} ok in {:.1} s", took.as_secs_f64());
         }
-        let all: Duration = self.times.iter().map(|(_, took)| *took).sum();
-        eprintln!("xtask: {:<7}       {:.1} s", "all", all.as_secs_f64());
+        // Less than the sum: some ran beside others.
+        let all = self.begun.elapsed().as_secs_f64();
+        eprintln!("xtask: {:<7}       {all:.1} s", "all");
         for reason in &self.skipped {
             eprintln!("xtask: SKIPPED {reason}");
         }
@@ -112,7 +136,7 @@ impl Log {
 
 /// Everything that must hold before a change lands.
 pub(crate) fn check(skip_tests: bool) -> ExitCode {
-    let mut log = Log::default();
+    let mut log = Log::begin();
     let ended = steps(&mut log, skip_tests);
     log.end(ended)
 }
@@ -121,11 +145,19 @@ fn steps(log: &mut Log, skip_tests: bool) -> Result<(), String> {
     log.run(&FMT)?;
     if skip_tests {
         log.skipped.push("test: --skip-tests was given");
+        log.run(&CLIPPY)?;
+        log.run(&DOC)?;
     } else {
-        tests(log, &[])?;
+        let mut beside = Beside::of(&[&CLIPPY, &DOC]);
+        let tested = tests(log, &[], || beside.start());
+        if tested.is_ok() {
+            beside.start();
+        }
+        // What the lints say helps the one who mends a test, too.
+        let linted = beside.end(&mut log.times);
+        tested.and(linted)?;
+        log.run(&DOCTEST)?;
     }
-    log.run(&CLIPPY)?;
-    log.run(&DOC)?;
     if installed("deny") {
         log.run(&DENY)
     } else {
@@ -137,17 +169,20 @@ fn steps(log: &mut Log, skip_tests: bool) -> Result<(), String> {
 
 /// All tests, or those that the arguments name (as nextest or `cargo test` take them).
 pub(crate) fn test(arguments: &[&str]) -> ExitCode {
-    let mut log = Log::default();
-    let ended = tests(&mut log, arguments);
+    let mut log = Log::begin();
+    let mut ended = tests(&mut log, arguments, || {});
+    if ended.is_ok() && arguments.is_empty() {
+        ended = log.run(&DOCTEST);
+    }
     log.end(ended)
 }
 
-fn tests(log: &mut Log, arguments: &[&str]) -> Result<(), String> {
+/// Builds and runs the tests; calls `building_ended` when cargo builds nothing any more.
+fn tests(log: &mut Log, arguments: &[&str], building_ended: impl FnOnce()) -> Result<(), String> {
     log.run(&BUILD)?;
-    let nextest = installed("nextest");
-    let step = if nextest { NEXTEST } else { TEST };
+    let step = if installed("nextest") { NEXTEST } else { TEST };
     let started = Instant::now();
-    let failed = watch(&step, arguments)?;
+    let failed = watch(&step, arguments, building_ended)?;
     if !failed.is_empty() {
         let mut text = format!(
             "{} failed; to run each alone:",
@@ -160,14 +195,15 @@ fn tests(log: &mut Log, arguments: &[&str]) -> Result<(), String> {
         return Err(text);
     }
     log.times.push((step.name, started.elapsed()));
-    if nextest && arguments.is_empty() {
-        log.run(&DOCTEST)?;
-    }
     Ok(())
 }
 
 /// Runs tests and shows what they print. The commands that run those that failed, each alone.
-fn watch(step: &Step<'_>, arguments: &[&str]) -> Result<BTreeSet<String>, String> {
+fn watch(
+    step: &Step<'_>,
+    arguments: &[&str],
+    building_ended: impl FnOnce(),
+) -> Result<BTreeSet<String>, String> {
     eprintln!("\nxtask: {}: cargo {}", step.name, step.arguments.join(" "));
     let not_started = |error: std::io::Error| format!("cargo could not be started: {error}");
     let (reader, writer) = std::io::pipe().map_err(not_started)?;
@@ -184,9 +220,14 @@ fn watch(step: &Step<'_>, arguments: &[&str]) -> Result<BTreeSet<String>, String
     // Its ends of the pipe are the child's alone from here on.
     drop(command);
     let (mut failed, mut binary) = (BTreeSet::new(), String::new());
+    let mut building_ended = Some(building_ended);
     for line in BufReader::new(reader).split(b'\n').map_while(Result::ok) {
         let line = String::from_utf8_lossy(&line);
         eprintln!("{line}");
+        // The first words of nextest and of `cargo test` once all is built; cargo gives its lock back before.
+        if line.trim_start().starts_with("Starting ") || line.trim_start().starts_with("Running ") {
+            building_ended.take().into_iter().for_each(|tell| tell());
+        }
         failed.extend(alone(&line, &mut binary));
     }
     let status = child.wait().map_err(not_started)?;
@@ -246,7 +287,7 @@ fn of_path(running: &str) -> String {
 
 /// Format, lints and unit tests of the crates that differ from the commit where this branch left `main`.
 pub(crate) fn quick() -> ExitCode {
-    let mut log = Log::default();
+    let mut log = Log::begin();
     let ended = quick_steps(&mut log);
     log.end(ended)
 }

@@ -28,9 +28,9 @@ check runs, in this order, and stops at the first failure:
   build    cargo test --workspace --no-run, which builds the programs too
   test     cargo nextest run --workspace where it is installed, otherwise cargo test --workspace; the tidy test of
            layers, absences and words is one of them
+  clippy   beside the tests: cargo clippy --workspace --all-targets --locked -- -D warnings
+  doc      beside the tests: cargo doc --workspace --no-deps --locked, warnings are errors
   doctest  the examples in the documentation
-  clippy   cargo clippy --workspace --all-targets --locked -- -D warnings
-  doc      cargo doc --workspace --no-deps --locked, warnings are errors
   deny     cargo deny check, if cargo-deny is installed
 
 long suites:

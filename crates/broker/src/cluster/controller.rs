@@ -70,7 +70,7 @@ pub(crate) fn start(
         compared: Arc::default(),
         compare_at: 0,
     };
-    let task = tokio::spawn(task.run(inbox));
+    let task = crate::work::spawn(task.run(inbox));
     (ControllerHandle(beats), task.abort_handle())
 }
 
@@ -169,7 +169,7 @@ impl Task {
             return;
         }
         let (log, members) = (Arc::clone(&self.log), self.members.clone());
-        self.forgetting = Some(tokio::spawn(async move {
+        self.forgetting = Some(crate::work::spawn(async move {
             for node in nodes {
                 forget(&*log, members.as_deref(), node).await;
             }
@@ -195,7 +195,7 @@ impl Task {
             self.compare_at = self.now().saturating_add(every);
         }
         let (log, compared) = (Arc::clone(&self.log), Arc::clone(&self.compared));
-        self.tending = Some(tokio::spawn(async move {
+        self.tending = Some(crate::work::spawn(async move {
             match log.propose(command.clone()).await {
                 Ok(event) => {
                     tracing::debug!(?event, "controller");
@@ -223,7 +223,7 @@ impl Task {
             return;
         }
         let log = Arc::clone(&self.log);
-        self.proposing = Some(tokio::spawn(async move {
+        self.proposing = Some(crate::work::spawn(async move {
             let proposals = plan.into_iter().map(|command| propose(&*log, command));
             join_all(proposals).await;
         }));

@@ -131,7 +131,7 @@ impl Newest {
         *numbers += 1;
         let (number, newest) = (*numbers, Arc::clone(self));
         // It cannot end before it is noted: the end waits for the lock.
-        let task = tokio::spawn(async move {
+        let task = crate::work::spawn(async move {
             work.await;
             newest.ended(key, number);
         });

@@ -249,10 +249,10 @@ impl Joining {
             wishes,
         );
         let tasks = [
-            tokio::spawn(member.run()).abort_handle(),
-            tokio::spawn(reconciler.run()).abort_handle(),
-            tokio::spawn(wishes).abort_handle(),
-            tokio::spawn(by_time(Arc::downgrade(&registry))).abort_handle(),
+            crate::work::spawn(member.run()).abort_handle(),
+            crate::work::spawn(reconciler.run()).abort_handle(),
+            crate::work::spawn(wishes).abort_handle(),
+            crate::work::spawn(by_time(Arc::downgrade(&registry))).abort_handle(),
         ];
         cluster.tasks.lock().extend(tasks);
         first

@@ -100,7 +100,7 @@ impl Reconciler {
             let left = graveyard.bury(topic, dir).await;
             graveyard.remove(left).await;
         };
-        self.cluster.keep(&tokio::spawn(out));
+        self.cluster.keep(&crate::work::spawn(out));
     }
 
     /// Has a replica let go of and its files removed, by a task: it waits for a disk, and others need not.
@@ -116,7 +116,7 @@ impl Reconciler {
             partition,
             key,
         };
-        self.cluster.keep(&tokio::spawn(out.run()));
+        self.cluster.keep(&crate::work::spawn(out.run()));
     }
 
     /// Removes what a crash has left of topics that are deleted and of replicas that are elsewhere. What could be
@@ -156,7 +156,7 @@ impl Reconciler {
         }
         let graveyard = self.graveyard.clone();
         let out = async move { graveyard.remove(left).await };
-        self.cluster.keep(&tokio::spawn(out));
+        self.cluster.keep(&crate::work::spawn(out));
     }
 }
 

@@ -200,7 +200,7 @@ impl Repairs {
                 repair.stage = Stage::Asking { serves };
                 let (me, slot) = (Arc::clone(self), repair.slot);
                 self.count(&all);
-                tokio::spawn(async move { me.give_up(key, slot, epoch).await });
+                crate::work::spawn(async move { me.give_up(key, slot, epoch).await });
             }
         }
     }

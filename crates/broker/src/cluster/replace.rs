@@ -98,7 +98,7 @@ impl Reconciler {
                         };
                         // It waits for a disk, perhaps one that hangs, and other partitions need not.
                         self.cluster
-                            .keep(&tokio::spawn(out.run(assignment.clone())));
+                            .keep(&crate::work::spawn(out.run(assignment.clone())));
                     }
                 }
             }
@@ -134,7 +134,7 @@ impl Reconciler {
             );
             graveyard.remove(old).await;
         };
-        self.cluster.keep(&tokio::spawn(out));
+        self.cluster.keep(&crate::work::spawn(out));
     }
 
     /// Repairs of an earlier run that were not finished.

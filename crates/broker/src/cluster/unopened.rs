@@ -91,7 +91,7 @@ impl Unopened {
             if told.insert(*key) {
                 let (log, all, node) = (Arc::clone(&self.log), Arc::clone(&self.told), self.me);
                 let key = *key;
-                tokio::spawn(async move {
+                crate::work::spawn(async move {
                     give_up(&*log, node, epoch, key).await;
                     all.lock().remove(&key);
                 });

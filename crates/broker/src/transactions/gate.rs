@@ -112,7 +112,7 @@ impl Transactions {
         next.push((topic, Arc::clone(partition)));
         drop(gate);
         if !asking {
-            tokio::spawn(Arc::clone(self).question(whose));
+            crate::work::spawn(Arc::clone(self).question(whose));
         }
         Ok(receipt)
     }

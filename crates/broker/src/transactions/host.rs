@@ -79,7 +79,7 @@ impl Host {
             sender,
             unread: false,
         };
-        tokio::spawn(task.run(inbox, loading.begin()));
+        crate::work::spawn(task.run(inbox, loading.begin()));
         Self { messages, counts }
     }
 
@@ -336,7 +336,7 @@ impl Task {
         match self.topic.append(number, epoch, None, &records).await {
             Ok(receipts) => {
                 let messages = self.messages.clone();
-                tokio::spawn(async move {
+                crate::work::spawn(async move {
                     let mut result = Ok(());
                     for receipt in receipts {
                         if let Err(error) = receipt.await {
@@ -359,7 +359,7 @@ impl Task {
 
     fn send(&self, markers: Markers) {
         let (sender, messages) = (Arc::clone(&self.sender), self.messages.clone());
-        tokio::spawn(async move {
+        crate::work::spawn(async move {
             let sent = sender.send(markers).await;
             if let Some(messages) = messages.upgrade() {
                 let _ = messages.send(Message::Sent(sent)).await;

@@ -90,7 +90,7 @@ impl Transactions {
             draining: AtomicBool::new(false),
         });
         let weak = Arc::downgrade(&me);
-        tokio::spawn(async move {
+        crate::work::spawn(async move {
             while let Some(me) = weak.upgrade() {
                 me.sweep();
                 drop(me);

@@ -76,7 +76,9 @@ pub async fn run(global: &Global, args: &DemoArgs) -> Result<u8, Failure> {
     let played = async {
         talk.say("starting a node in a temporary directory");
         play::start(&mut stage).await?;
-        play::run(&mut stage, &talk, (source, lines), args.partitions).await
+        let ended = play::run(&mut stage, &talk, (source, lines), args.partitions).await;
+        // A full disk makes anything fail; it is the reason to give.
+        ended.or_else(|failure| stage.check_disk().and(Err(failure)))
     };
     let played = tokio::select! {
         biased;

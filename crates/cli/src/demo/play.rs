@@ -377,6 +377,7 @@ impl Play<'_> {
 
     /// A look at the processes, now and then.
     async fn look(&mut self) -> Result<(), Failure> {
+        self.stage.check_disk()?;
         self.stage.check_node()?;
         self.stage.check_members(self.killed_member)?;
         let acknowledged = self.meter.acknowledged();

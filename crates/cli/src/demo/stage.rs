@@ -29,7 +29,11 @@ const LEAVE: Duration = Duration::from_secs(3);
 /// Lines of a node's log that are kept, to explain a failure.
 const LOG_LINES: usize = 50;
 /// Room that the node needs beside the records: a journal, segments being filled, its metadata.
-const ROOM: u64 = 96 * 1024 * 1024;
+const ROOM: u64 = 96 * MIB;
+
+/// Free space below which the node takes no records (`storage.min_free_bytes`).
+const RESERVE: u64 = 16 * MIB;
+const MIB: u64 = 1024 * 1024;
 
 /// What must be gone in the end, also without the owner's help.
 #[derive(Debug, Default)]
@@ -124,6 +128,7 @@ impl Stage {
     pub fn start_node(&mut self) -> Result<(), Failure> {
         let data = self.dir.join("node").to_string_lossy().into_owned();
         let (listen, http) = (self.address(), self.http());
+        let reserve = format!("storage.min_free_bytes={RESERVE}");
         let mut arguments = vec![
             "server",
             "--dev",
@@ -139,7 +144,7 @@ impl Stage {
             "listeners.kafka.address=",
             "log.format=text",
             "log.filter=warn",
-            "storage.min_free_bytes=16MiB",
+            &reserve,
             "journal.max.bytes=64MiB",
             "offsets.topic.num.partitions=1",
             // A member that is killed is missed soon, so that the others take over while one watches.
@@ -203,6 +208,25 @@ impl Stage {
         let said = said.map_or_else(String::new, |said| format!(": {said}"));
         let how = how_it_ended(status);
         Err(Failure::new(FAILED, format!("the node {how}{said}")))
+    }
+
+    /// # Errors
+    /// A sentence, when something else has filled the disk: the node would take no more records.
+    pub fn check_disk(&self) -> Result<(), Failure> {
+        // A disk that does not answer is the node's to complain about.
+        let Ok(free) = free_bytes(&self.dir) else {
+            return Ok(());
+        };
+        if free >= RESERVE {
+            return Ok(());
+        }
+        let text = format!(
+            "the disk of {} has filled up: {} MiB are free; the node was stopped and its files were removed; make room \
+             or name another place with TMPDIR",
+            self.dir.parent().unwrap_or(&self.dir).display(),
+            free / MIB
+        );
+        Err(Failure::new(FAILED, text))
     }
 
     /// `kill -9` of the node.
@@ -322,20 +346,24 @@ fn unusable(dir: &Path, error: &std::io::Error) -> Failure {
     Failure::new(FAILED, text)
 }
 
+/// What a program without special rights may still write there.
+fn free_bytes(dir: &Path) -> std::io::Result<u64> {
+    let disk = rustix::fs::statvfs(dir)?;
+    Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
+}
+
 fn has_room(dir: &Path, bytes: u64) -> Result<(), Failure> {
-    let disk = rustix::fs::statvfs(dir).map_err(|error| unusable(dir, &error.into()))?;
-    let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+    let free = free_bytes(dir).map_err(|error| unusable(dir, &error))?;
     let needed = ROOM + bytes.saturating_mul(3);
     if free < needed {
-        let mib = |bytes: u64| bytes.div_ceil(1024 * 1024);
         return Err(Failure::new(
             FAILED,
             format!(
                 "the disk of {} is too full: the demo needs {} MiB and {} MiB are free; name another place with \
                  TMPDIR; nothing was started",
                 dir.display(),
-                mib(needed),
-                free / (1024 * 1024)
+                needed.div_ceil(MIB),
+                free / MIB
             ),
         ));
     }
