@@ -1,7 +1,9 @@
 //! `cargo xtask check` and `cargo xtask test`: the steps of a check, how long each took, and how to run what failed
 //! alone.
 //!
-//! Most tests wait, so the lints and the documentation are built beside them, at the lowest priority.
+//! Whatever is compiled is compiled once: the compiler that builds the tests is clippy's, which lints what it builds,
+//! and the documentation is made from the libraries that the tests use. `cargo clippy` and `cargo doc` would each check
+//! all dependencies again. Most tests wait, so the documentation is made beside them, at the lowest priority.
 //!
 //! Invariant: a step that did not run is named at the end; "all that ran is fine" is never said after a failure.
 
@@ -14,8 +16,18 @@ use std::time::{Duration, Instant};
 use crate::{Step, cargo, run};
 
 mod beside;
+pub(crate) mod docs;
 
 use beside::Beside;
+
+/// What makes cargo build with clippy's compiler, as `cargo clippy -- -D warnings` does.
+const LINTING: &[(&str, &str)] = &[
+    ("RUSTC_WORKSPACE_WRAPPER", "clippy-driver"),
+    (
+        "CLIPPY_ARGS",
+        "-D__CLIPPY_HACKERY__warnings__CLIPPY_HACKERY__",
+    ),
+];
 
 const FMT: Step = Step {
     name: "fmt",
@@ -38,7 +50,13 @@ const CLIPPY: Step = Step {
 /// Everything that tests need, the programs too: `crates/cli/tests` has tests of them.
 const BUILD: Step = Step {
     name: "build",
-    arguments: &["test", "--workspace", "--locked", "--no-run"],
+    arguments: &[
+        "test",
+        "--workspace",
+        "--locked",
+        "--no-run",
+        "--all-targets",
+    ],
     environment: &[],
 };
 /// Without nextest; the examples in the documentation have a step of their own.
@@ -71,6 +89,12 @@ const DOCTEST: Step = Step {
     name: "doctest",
     arguments: &["test", "--workspace", "--locked", "--doc"],
     environment: &[],
+};
+/// The pages too: see [`docs`].
+const DOCTEST_AND_PAGES: Step = Step {
+    name: "doc",
+    environment: LINTING,
+    ..DOCTEST
 };
 const DOC: Step = Step {
     name: "doc",
@@ -148,15 +172,13 @@ fn steps(log: &mut Log, skip_tests: bool) -> Result<(), String> {
         log.run(&CLIPPY)?;
         log.run(&DOC)?;
     } else {
-        let mut beside = Beside::of(&[&CLIPPY, &DOC]);
-        let tested = tests(log, &[], || beside.start());
+        let mut beside = Beside::of(&[&DOCTEST_AND_PAGES], docs::environment()?);
+        let tested = tests(log, LINTING, &[], || beside.start());
         if tested.is_ok() {
             beside.start();
         }
-        // What the lints say helps the one who mends a test, too.
-        let linted = beside.end(&mut log.times);
-        tested.and(linted)?;
-        log.run(&DOCTEST)?;
+        let documented = beside.end(&mut log.times);
+        tested.and(documented)?;
     }
     if installed("deny") {
         log.run(&DENY)
@@ -170,7 +192,7 @@ fn steps(log: &mut Log, skip_tests: bool) -> Result<(), String> {
 /// All tests, or those that the arguments name (as nextest or `cargo test` take them).
 pub(crate) fn test(arguments: &[&str]) -> ExitCode {
     let mut log = Log::begin();
-    let mut ended = tests(&mut log, arguments, || {});
+    let mut ended = tests(&mut log, &[], arguments, || {});
     if ended.is_ok() && arguments.is_empty() {
         ended = log.run(&DOCTEST);
     }
@@ -178,9 +200,21 @@ pub(crate) fn test(arguments: &[&str]) -> ExitCode {
 }
 
 /// Builds and runs the tests; calls `building_ended` when cargo builds nothing any more.
-fn tests(log: &mut Log, arguments: &[&str], building_ended: impl FnOnce()) -> Result<(), String> {
-    log.run(&BUILD)?;
+fn tests(
+    log: &mut Log,
+    environment: &'static [(&str, &str)],
+    arguments: &[&str],
+    building_ended: impl FnOnce(),
+) -> Result<(), String> {
+    log.run(&Step {
+        environment,
+        ..BUILD
+    })?;
     let step = if installed("nextest") { NEXTEST } else { TEST };
+    let step = Step {
+        environment,
+        ..step
+    };
     let started = Instant::now();
     let failed = watch(&step, arguments, building_ended)?;
     if !failed.is_empty() {
@@ -211,6 +245,7 @@ fn watch(
     command
         .args(step.arguments)
         .args(arguments)
+        .envs(step.environment.iter().copied())
         // No test builds the program by itself.
         .env("VARVE_BIN", target().join("debug/varve"))
         .stdin(Stdio::null())

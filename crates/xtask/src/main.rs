@@ -25,12 +25,11 @@ Commands:
 
 check runs, in this order, and stops at the first failure:
   fmt      cargo fmt --all --check
-  build    cargo test --workspace --no-run, which builds the programs too
+  build    cargo test --workspace --all-targets --no-run, which builds the programs too, with clippy's compiler, so
+           that it is what cargo clippy --workspace --all-targets -- -D warnings checks as well
   test     cargo nextest run --workspace where it is installed, otherwise cargo test --workspace; the tidy test of
            layers, absences and words is one of them
-  clippy   beside the tests: cargo clippy --workspace --all-targets --locked -- -D warnings
-  doc      beside the tests: cargo doc --workspace --no-deps --locked, warnings are errors
-  doctest  the examples in the documentation
+  doc      beside the tests: the documentation of all libraries, warnings are errors, and the examples in it
   deny     cargo deny check, if cargo-deny is installed
 
 long suites:
@@ -223,6 +222,9 @@ struct Step<'a> {
 }
 
 fn main() -> ExitCode {
+    if let Some(code) = check::docs::as_rustdoc() {
+        return code;
+    }
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words.as_slice() {

@@ -3,6 +3,7 @@
 //!
 //! Invariants: what a step prints is shown in one piece, when the step has ended; `end` returns after all of them.
 
+use std::ffi::OsString;
 use std::process::{Command, Output, Stdio};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -15,13 +16,19 @@ type Ran = (&'static str, Duration, std::io::Result<Output>);
 /// Steps that run beside others once they are started.
 pub(super) struct Beside {
     steps: Vec<&'static Step<'static>>,
+    environment: Vec<(OsString, OsString)>,
     thread: Option<JoinHandle<Vec<Ran>>>,
 }
 
 impl Beside {
-    pub(super) fn of(steps: &[&'static Step<'static>]) -> Self {
+    /// Steps, and what is in the environment of all of them.
+    pub(super) fn of(
+        steps: &[&'static Step<'static>],
+        environment: Vec<(OsString, OsString)>,
+    ) -> Self {
         Self {
             steps: steps.to_vec(),
+            environment,
             thread: None,
         }
     }
@@ -32,7 +39,8 @@ impl Beside {
         if self.thread.is_some() {
             return;
         }
-        let steps = self.steps.clone();
+        let (steps, environment) = (self.steps.clone(), self.environment.clone());
+        let ran = move |step| ran(step, &environment);
         self.thread = Some(std::thread::spawn(move || {
             steps.into_iter().map(ran).collect()
         }));
@@ -65,9 +73,10 @@ impl Beside {
     }
 }
 
-fn ran(step: &'static Step<'static>) -> Ran {
+fn ran(step: &'static Step<'static>, environment: &[(OsString, OsString)]) -> Ran {
     let started = Instant::now();
-    let output = command(step).output();
+    let all = environment.iter().map(|(name, value)| (name, value));
+    let output = command(step).envs(all).output();
     (step.name, started.elapsed(), output)
 }
 
