@@ -116,7 +116,11 @@ async fn polls_end_in_time_and_streams_at_the_end() {
 async fn records_are_whole_and_a_stream_that_is_dropped_loses_none() {
     let cluster = Cluster::start(1).await;
     let producer = Producer::new(cluster.client.clone(), ProducerConfig::default()).unwrap();
-    let headers = [("kind", Some(&b"a"[..])), ("kind", None), ("empty", None)];
+    let headers: [(&[u8], _); 3] = [
+        (b"kind", Some(&b"a"[..])),
+        (b"kind", None),
+        (b"empty", None),
+    ];
     for number in 0..20_i64 {
         let key = number.to_string();
         let record = RecordRef {

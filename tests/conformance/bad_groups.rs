@@ -552,15 +552,16 @@ fn a_storm_of_members() {
     });
 }
 
-/// The number of groups of a node is bounded, and the bound is told as something that may pass.
+/// The number of groups of a node is bounded by a key. The refusal is final and names it.
 #[test]
 fn a_node_with_all_its_groups_makes_no_more() {
     run(async {
         // No member may be gone again before the last one has come, however slow the machine.
-        let mut bed = Bed::start(&[("group.session.timeout.ms", "1800000")]).await;
+        let timeout = ("group.session.timeout.ms", "1800000");
+        let mut bed = Bed::start(&[timeout, ("groups.max", "40")]).await;
         let rpc = bed.rpc.clone();
         rpc.create("t", 1).await;
-        let groups = varve_types::limits::GROUPS_MAX;
+        let groups = 40;
         let tasks = (0..16).map(|lane| {
             let mut client = rpc.groups();
             tokio::spawn(async move {
@@ -576,9 +577,14 @@ fn a_node_with_all_its_groups_makes_no_more() {
             task.await.unwrap();
         }
         let answer = rpc.groups().heartbeat(join("one-more", "m", "t")).await;
-        let status = refused("one more", answer, Code::ResourceExhausted, "THROTTLED");
+        let status = refused(
+            "one more",
+            answer,
+            Code::FailedPrecondition,
+            "POLICY_VIOLATION",
+        );
         assert!(
-            status.message().contains("10000 groups"),
+            status.message().contains("40 groups") && status.message().contains("raise groups.max"),
             "{}",
             status.message()
         );

@@ -57,7 +57,11 @@ const PRODUCED: [(&str, &str, &str); 37] = [
         "producer_sessions",
     ),
     ("PRODUCER_FENCED", "bad_produce.rs", "producer_sessions"),
-    ("UNKNOWN_PRODUCER", "bad_produce.rs", "producer_sessions"),
+    (
+        "UNKNOWN_PRODUCER",
+        "bad_transactions.rs",
+        "ids_that_are_not_there",
+    ),
     (
         "UNKNOWN_MEMBER",
         "bad_groups.rs",

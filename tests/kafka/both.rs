@@ -19,23 +19,33 @@ use crate::client::{Client, Patience, ask};
 use crate::seen::{Own, Seen, Which, append, by_kafka, fetched, produce};
 
 type Field = Option<&'static [u8]>;
-type Headers = &'static [(&'static str, Field)];
+type Headers = &'static [(&'static [u8], Field)];
 
 /// Key, value, headers: one record for everything that may be missing, empty or there twice.
 const FIELDS: [(Field, Field, Headers); 6] = [
     (Some(b"key"), Some(b"value"), &[]),
-    (None, Some(b"no key"), &[("name", Some(b"header"))]),
-    (Some(b""), Some(b"an empty key"), &[("null", None)]),
-    (Some(b"gone"), None, &[("empty", Some(b""))]),
+    (
+        None,
+        Some(b"no key"),
+        // Names are bytes of any kind and length.
+        &[
+            (b"name", Some(b"header")),
+            (b"caf\xe9", Some(b"latin 1")),
+            (b"\xff\xfe", None),
+            (&[b'n'; 300], Some(b"long")),
+        ],
+    ),
+    (Some(b""), Some(b"an empty key"), &[(b"null", None)]),
+    (Some(b"gone"), None, &[(b"empty", Some(b""))]),
     (None, None, &[]),
     (
         Some(b"\0\xff"),
         Some(b""),
         &[
-            ("twice", Some(b"1")),
-            ("other", None),
-            ("twice", Some(b"2")),
-            ("twice", None),
+            (b"twice", Some(b"1")),
+            (b"other", None),
+            (b"twice", Some(b"2")),
+            (b"twice", None),
         ],
     ),
 ];
@@ -46,9 +56,18 @@ const TIMES: [i64; 6] = [2_000, 0, 1_700_000_000_000, 5, 5, 1_000];
 fn batch(codec: Compression) -> BatchBuilder {
     let mut builder = BatchBuilder::new(codec, None);
     for ((key, value, headers), time) in FIELDS.iter().zip(TIMES) {
-        builder.append(time, *key, *value, headers).unwrap();
+        builder.append_raw(time, *key, *value, headers).unwrap();
     }
     builder
+}
+
+fn header(name: &'static [u8], value: Field) -> v1::Header {
+    let text = std::str::from_utf8(name);
+    v1::Header {
+        name: text.unwrap_or_default().to_owned(),
+        value: value.map(Bytes::from_static),
+        name_bytes: text.is_err().then(|| Bytes::from_static(name)),
+    }
 }
 
 /// The same records in the words of the node's own API.
@@ -59,10 +78,7 @@ fn own_records() -> Vec<v1::Record> {
         value: value.map(Bytes::from_static),
         headers: headers
             .iter()
-            .map(|(name, value)| v1::Header {
-                name: (*name).to_owned(),
-                value: value.map(Bytes::from_static),
-            })
+            .map(|(name, value)| header(name, *value))
             .collect(),
         timestamp_ms: Some(time),
     });

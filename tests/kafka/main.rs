@@ -24,6 +24,7 @@ mod fronts;
 mod groups;
 mod moves;
 mod old_formats;
+mod ordinary;
 mod placements;
 mod racks;
 mod records;

@@ -30,7 +30,7 @@ pub struct Seen {
     pub time: i64,
     pub key: Field,
     pub value: Field,
-    pub headers: Vec<(String, Field)>,
+    pub headers: Vec<(Vec<u8>, Field)>,
 }
 
 fn owned(field: Option<Bytes>) -> Field {
@@ -136,14 +136,15 @@ pub async fn by_kafka(client: &mut Client, topic: &str, which: Which) -> Vec<See
             }
             for record in batch.records().unwrap() {
                 let record = record.unwrap();
-                let name = |name: Bytes| String::from_utf8(name.to_vec()).unwrap();
                 let headers = record.headers.into_iter();
                 all.push(Seen {
                     offset: record.offset.get(),
                     time: record.timestamp,
                     key: owned(record.key),
                     value: owned(record.value),
-                    headers: headers.map(|(n, value)| (name(n), owned(value))).collect(),
+                    headers: headers
+                        .map(|(n, value)| (n.to_vec(), owned(value)))
+                        .collect(),
                 });
             }
         }
@@ -191,7 +192,10 @@ impl Own {
                     headers: record
                         .headers
                         .into_iter()
-                        .map(|h| (h.name, owned(h.value)))
+                        .map(|h| {
+                            let name = h.name_bytes.map_or(h.name.into_bytes(), Vec::from);
+                            (name, owned(h.value))
+                        })
                         .collect(),
                 }
             }));

@@ -69,6 +69,8 @@ pub struct BrokerConfig {
     pub scrub_interval: Duration,
     /// How often retention is applied and compaction looks for work; rounded to half seconds.
     pub housekeeping_interval: Duration,
+    /// Memory for producer sessions, in bytes; beyond it those that were used least recently give way.
+    pub producer_sessions_bytes: u64,
     /// Deadline of calls that name none.
     pub request_timeout: Duration,
     /// Largest `max_bytes` of a fetch.
@@ -87,6 +89,8 @@ pub struct BrokerConfig {
     pub group_session_timeout: Duration,
     /// Interval of group heartbeats.
     pub group_heartbeat_interval: Duration,
+    /// Most groups that this node coordinates.
+    pub groups_max: usize,
     /// Most members of a group.
     pub group_max_size: usize,
     /// How long a classic group that begins waits for members that start together.
@@ -125,6 +129,7 @@ impl BrokerConfig {
             cleaner_bytes_per_second: 0,
             scrub_interval: Duration::from_secs(24 * 60 * 60),
             housekeeping_interval: Duration::from_secs(30),
+            producer_sessions_bytes: limits::PRODUCER_SESSIONS_DEFAULT_BYTES,
             request_timeout: Duration::from_secs(30),
             fetch_max_bytes: limits::FETCH_MAX_BYTES,
             offsets_partitions: 50,
@@ -134,6 +139,7 @@ impl BrokerConfig {
             offsets_retention: Duration::from_secs(10_080 * 60),
             group_session_timeout: Duration::from_secs(45),
             group_heartbeat_interval: Duration::from_secs(5),
+            groups_max: limits::GROUPS_DEFAULT_MAX,
             group_max_size: limits::GROUP_MAX_MEMBERS,
             group_initial_rebalance_delay: Duration::from_millis(500),
             group_migration: GroupMigration::default(),

@@ -50,7 +50,7 @@ const _: () = assert!(SHARED_BYTES < BATCH_BYTES);
 const RECORD_OVERHEAD: usize = 16;
 
 /// Records of one batch.
-const BATCH_RECORDS: usize = limits::BATCH_MAX_RECORDS as usize;
+const BATCH_RECORDS: usize = 131_072;
 
 /// Times that a read which met compaction is repeated before it is given up.
 const STALE_MOST: u32 = 100;

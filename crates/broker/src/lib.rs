@@ -36,6 +36,7 @@ mod operate;
 mod partition;
 pub mod peer;
 mod produce;
+mod producer_sessions;
 mod rate;
 mod reader;
 mod refusals;

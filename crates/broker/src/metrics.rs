@@ -46,6 +46,8 @@ pub(crate) struct Metrics {
     pub(crate) compaction_seconds: Histogram,
     pub(crate) disk_total_bytes: Gauge,
     pub(crate) disk_free_bytes: Gauge,
+    /// Producer sessions that were forgotten for others.
+    pub(crate) producer_sessions_evicted: Counter,
     /// 0 ok, 1 low, 2 writes refused.
     pub(crate) space_alert: Gauge,
 }
@@ -76,6 +78,7 @@ impl Metrics {
             compaction_seconds: Histogram::new(exponential_buckets(0.01, 2.0, 18)),
             disk_total_bytes: Gauge::default(),
             disk_free_bytes: Gauge::default(),
+            producer_sessions_evicted: Counter::default(),
             space_alert: Gauge::default(),
         }
     }
@@ -151,6 +154,11 @@ impl Metrics {
             "storage_free_bytes",
             "Free bytes on the data disk",
             m.disk_free_bytes,
+        );
+        r.register(
+            "producer_sessions_evicted",
+            "Producer sessions that the node has forgotten to make room for others",
+            m.producer_sessions_evicted,
         );
         r.register(
             "storage_free_space_alert",

@@ -97,6 +97,8 @@ pub(crate) struct Opener {
     pub(crate) watermarks: Arc<Watermarks>,
     /// A replica that is behind for so long leaves the in-sync replicas.
     pub(crate) replica_lag: Duration,
+    /// Producer sessions that a partition remembers at most.
+    pub(crate) producer_sessions: usize,
     /// Who sees to damaged replicas; `None`: this node is alone.
     pub(crate) repairs: Option<Arc<Repairs>>,
     /// Who hears of logs that fail once they are open.
@@ -295,12 +297,13 @@ impl Opener {
         };
         let high_watermark = self.saved_high_watermark(role, &log);
         let now_ms = self.clock.wall_ms();
-        let producers =
+        let mut producers =
             rebuild_producers(&mut log, high_watermark, now_ms).map_err(|e| Refused {
                 damaged: matches!(e, ReadError::Corrupt { .. }),
                 failed: matches!(e, ReadError::Io(_)),
                 reason: e.to_string(),
             })?;
+        producers.bound(self.producer_sessions);
         let recovered = Recovered {
             log_start: log.log_start(),
             log_end: log.log_end(),

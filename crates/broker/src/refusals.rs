@@ -6,8 +6,8 @@
 //! writes twice what it has under way elsewhere. Nothing is lost: the producer repeats the first, and then the next.
 //!
 //! Invariants: a batch is excused only by the very batch that the log waits for; a refusal that may have left records,
-//! or that no repeat would mend, excuses nothing; an excuse ends with its leadership, and soon. Nothing is decided on
-//! it: what it is told of was refused already.
+//! or that no repeat would mend, excuses nothing; an excuse ends with its leadership, and soon. One thing is decided on
+//! it: a session that the log does not know goes on in the middle only if no batch of it was refused.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -68,6 +68,15 @@ impl Refusals {
             batch,
             clock,
         }
+    }
+
+    /// Whether no batch of that session was refused a moment ago: then none before this one is known to be missing.
+    pub(crate) fn is_clear_of(&self, batch: Option<(ProducerId, Sequence)>, now: Tick) -> bool {
+        let refused = self.0.lock();
+        let recent = refused.iter().filter(|r| now.since(r.at) <= FOR);
+        !recent
+            .into_iter()
+            .any(|r| batch.is_some_and(|(producer, _)| producer == r.producer))
     }
 
     /// The error of a batch that came out of sequence because the one that the log waits for was refused.

@@ -60,12 +60,6 @@ pub(crate) fn error(partition: &Partition, rejection: Rejection) -> Error {
                 "partition {id} expects sequence {expected} of this producer; nothing was appended"
             )
         }
-        Rejection::TooManyProducers => {
-            format!(
-                "partition {id} already tracks its maximum number of producers; nothing was \
-                 appended"
-            )
-        }
         Rejection::TransactionUnverified => {
             format!(
                 "partition {id} is not part of this producer's transaction; nothing was appended; \

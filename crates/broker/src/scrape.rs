@@ -43,6 +43,18 @@ impl Collector for Scrape {
             "Bytes admitted but neither safe on this node nor answered yet",
             in_flight,
         )?;
+        gauge(
+            e,
+            "producer_sessions",
+            "Sessions of idempotent and transactional producers that are remembered, over all partitions",
+            count(inner.sessions.count()),
+        )?;
+        gauge(
+            e,
+            "producer_sessions_max",
+            "Sessions beyond which those that were used least recently are forgotten",
+            count(inner.sessions.most()),
+        )?;
         let queued = count(inner.lanes.iter().map(|l| l.len()).sum::<usize>());
         gauge(
             e,

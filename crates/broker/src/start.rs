@@ -31,6 +31,7 @@ pub use crate::metadata_file::MetadataFileError;
 use crate::metrics::Metrics;
 use crate::opener::Opener;
 use crate::partition::Partition;
+use crate::producer_sessions::ProducerSessions;
 use crate::registry::Registry;
 use crate::scrape::Scrape;
 use crate::scrub::{ScrubMetrics, ScrubThread, Scrubber};
@@ -92,6 +93,7 @@ pub(crate) struct Inner {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) space: Arc<Space>,
     pub(crate) lanes: Arc<[Arc<Inbox<Command>>]>,
+    pub(crate) sessions: Arc<ProducerSessions>,
     pub(crate) watch: Arc<FlushWatch>,
     /// How the scrub stands; `None` when it is off.
     pub(crate) scrub: Option<Arc<Mutex<ScrubStatus>>>,
@@ -174,6 +176,8 @@ impl Broker {
             &metrics,
         )?;
         let lanes: Arc<[_]> = (0..config.lanes.max(1)).map(|_| Inbox::new()).collect();
+        let sessions = ProducerSessions::new(config.producer_sessions_bytes, lanes.len());
+        let sessions = Arc::new(sessions);
         let mut threads = Vec::new();
         let marks = match &cluster {
             Some(_) => watermarks::load(&*vfs, &config.data_dir),
@@ -197,7 +201,7 @@ impl Broker {
                 number,
                 inbox,
                 clock,
-                (&flushers, &cleaner),
+                (&flushers, &cleaner, &sessions),
                 metrics.clone(),
                 rim.clone(),
             )?);
@@ -221,6 +225,7 @@ impl Broker {
             buffers: ReadBuffers::new(READ_BUFFERS_KEPT),
             watermarks: Arc::new(marks),
             replica_lag,
+            producer_sessions: sessions.most(),
             repairs: joining.as_ref().map(|(j, _)| j.repairs()),
             failure: failure.clone(),
         };
@@ -303,6 +308,7 @@ impl Broker {
             clock,
             space,
             lanes,
+            sessions,
             watch,
             scrub,
             scrub_thread: Mutex::new(scrub_thread),
@@ -523,6 +529,7 @@ fn groups_config(config: &BrokerConfig) -> varve_groups::Config {
         session_timeout_min_ms: limits::SESSION_TIMEOUT_MIN_MS.min(session_timeout_ms),
         heartbeat_interval_ms: millis(config.group_heartbeat_interval),
         group_max_size: config.group_max_size,
+        groups_max: config.groups_max,
         initial_rebalance_delay_ms: millis(config.group_initial_rebalance_delay),
         migration: config.group_migration,
         offsets_retention_ms: i64::try_from(millis(config.offsets_retention)).unwrap_or(i64::MAX),

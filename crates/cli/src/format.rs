@@ -141,7 +141,7 @@ impl Format {
             Token::EachHeader(tokens) => {
                 for (name, value) in fields.headers.iter() {
                     let header = Fields {
-                        key: Some(name.as_bytes()),
+                        key: Some(name),
                         value,
                         ..*fields
                     };
@@ -183,7 +183,7 @@ impl Format {
             if index > 0 {
                 out.push(b',');
             }
-            out.extend_from_slice(name.as_bytes());
+            out.extend_from_slice(name);
             out.push(b'=');
             self.bytes(value, BytesAs::Raw, out);
         }

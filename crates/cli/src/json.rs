@@ -12,7 +12,10 @@ use crate::format::Fields;
 
 #[derive(Serialize)]
 struct HeaderOut<'a> {
-    key: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<Option<&'a str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key_base64: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     value: Option<Option<&'a str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -61,10 +64,12 @@ pub fn write(
     } else {
         (None, None)
     };
-    let headers = fields.headers.iter().map(|(key, bytes)| {
+    let headers = fields.headers.iter().map(|(name, bytes)| {
+        let (key, key_base64) = split(Some(name));
         let (value, value_base64) = split(bytes);
         HeaderOut {
             key,
+            key_base64,
             value,
             value_base64,
         }
@@ -90,8 +95,10 @@ pub fn write(
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct HeaderIn<'a> {
-    #[serde(borrow)]
-    key: Cow<'a, str>,
+    #[serde(borrow, default)]
+    key: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    key_base64: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
     value: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
@@ -135,7 +142,7 @@ pub struct JsonRecord {
     /// Value.
     pub value: Option<Vec<u8>>,
     /// Headers.
-    pub headers: Vec<(String, Option<Vec<u8>>)>,
+    pub headers: Vec<(Vec<u8>, Option<Vec<u8>>)>,
 }
 
 fn join(
@@ -162,7 +169,8 @@ pub fn read(line: &[u8]) -> Result<JsonRecord, String> {
     let record: RecordIn<'_> = serde_json::from_slice(line).map_err(|error| error.to_string())?;
     let headers = record.headers.into_iter().map(|header| {
         let value = join("value", header.value, header.value_base64)?;
-        Ok((header.key.into_owned(), value))
+        let key = join("key", header.key, header.key_base64)?;
+        Ok((key.ok_or("a header has no key")?, value))
     });
     Ok(JsonRecord {
         topic: record.topic.map(Cow::into_owned),
@@ -184,11 +192,11 @@ mod tests {
         let headers: Vec<_> = record
             .headers
             .iter()
-            .map(|(name, value)| (name.as_str(), value.as_deref()))
+            .map(|(name, value)| (name.as_slice(), value.as_deref()))
             .collect();
         let timestamp = record.timestamp.unwrap();
         builder
-            .append(
+            .append_raw(
                 timestamp,
                 record.key.as_deref(),
                 record.value.as_deref(),
@@ -222,7 +230,7 @@ mod tests {
             timestamp: Some(1_767_225_600_000),
             key: Some(b"k1".to_vec()),
             value: Some(b"hello".to_vec()),
-            headers: vec![("a".to_owned(), Some(b"b".to_vec()))],
+            headers: vec![(b"a".to_vec(), Some(b"b".to_vec()))],
         };
         let (line, back) = through(&record);
         assert_eq!(
@@ -239,14 +247,17 @@ mod tests {
             timestamp: Some(0),
             key: None,
             value: Some(vec![0xff, 0x00]),
-            headers: vec![("h".to_owned(), None)],
+            headers: vec![(b"h".to_vec(), None), (vec![0xfe], Some(Vec::new()))],
         };
         let (line, back) = through(&record);
         assert!(
             line.contains(r#""key":null,"value_base64":"/wA=""#),
             "{line}"
         );
-        assert!(line.contains(r#"{"key":"h","value":null}"#), "{line}");
+        assert!(
+            line.contains(r#"[{"key":"h","value":null},{"key_base64":"/g==","value":""}]"#),
+            "{line}"
+        );
         assert_eq!(back, record);
     }
 
@@ -259,10 +270,18 @@ mod tests {
             (r#"{"val":"x"}"#, "unknown field"),
             (r#"{"value":"a","value_base64":"YQ=="}"#, "both"),
             (r#"{"key_base64":"!"}"#, "key_base64"),
+            (r#"{"headers":[{"value":"a"}]}"#, "a header has no key"),
         ] {
             let error = read(line.as_bytes()).unwrap_err();
             assert!(error.contains(word), "{line}: {error}");
         }
+    }
+
+    fn name() -> impl Strategy<Value = Vec<u8>> {
+        prop_oneof![
+            "[a-z\"\\\\ä]{1,8}".prop_map(String::into_bytes),
+            proptest::collection::vec(any::<u8>(), 1..8),
+        ]
     }
 
     proptest! {
@@ -271,7 +290,7 @@ mod tests {
             timestamp in 0..4_000_000_000_000_i64,
             key: Option<Vec<u8>>,
             value: Option<Vec<u8>>,
-            headers in proptest::collection::vec(("[a-z\"\\\\ä]{1,8}", any::<Option<Vec<u8>>>()), 0..4),
+            headers in proptest::collection::vec((name(), any::<Option<Vec<u8>>>()), 0..4),
         ) {
             let record = JsonRecord {
                 topic: Some("t".to_owned()),

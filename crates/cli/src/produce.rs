@@ -500,11 +500,11 @@ impl Session {
         let value = cut
             .value
             .filter(|value| !(self.defaults.null_empty && value.is_empty()));
-        let headers: Vec<(&str, Option<&[u8]>)> = self
+        let headers: Vec<(&[u8], Option<&[u8]>)> = self
             .defaults
             .headers
             .iter()
-            .map(|(name, value)| (name.as_str(), value.as_deref().map(str::as_bytes)))
+            .map(|(name, value)| (name.as_bytes(), value.as_deref().map(str::as_bytes)))
             .collect();
         let record = RecordRef {
             partition: self.defaults.partition.or(cut.partition),
@@ -535,16 +535,16 @@ impl Session {
     }
 
     async fn send_json(&mut self, json: &JsonRecord) -> Result<(), Failure> {
-        let mut headers: Vec<(&str, Option<&[u8]>)> = json
+        let mut headers: Vec<(&[u8], Option<&[u8]>)> = json
             .headers
             .iter()
-            .map(|(name, value)| (name.as_str(), value.as_deref()))
+            .map(|(name, value)| (name.as_slice(), value.as_deref()))
             .collect();
         headers.extend(
             self.defaults
                 .headers
                 .iter()
-                .map(|(name, value)| (name.as_str(), value.as_deref().map(str::as_bytes))),
+                .map(|(name, value)| (name.as_bytes(), value.as_deref().map(str::as_bytes))),
         );
         let topic = match &self.topic {
             Some(topic) => topic.clone(),

@@ -90,8 +90,8 @@ pub struct RecordRef<'a> {
     pub key: Option<&'a [u8]>,
     /// Value; `None` is a tombstone.
     pub value: Option<&'a [u8]>,
-    /// Headers.
-    pub headers: &'a [(&'a str, Option<&'a [u8]>)],
+    /// Headers; names are bytes, UTF-8 by custom.
+    pub headers: &'a [(&'a [u8], Option<&'a [u8]>)],
     /// Milliseconds since the epoch; `None` is now.
     pub timestamp_ms: Option<i64>,
 }

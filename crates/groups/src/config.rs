@@ -17,7 +17,7 @@ pub struct Config {
     pub rebalance_timeout_ms: u64,
     /// Most members of one group (`group.max.size`).
     pub group_max_size: usize,
-    /// Most groups of this node.
+    /// Most groups of this node (`groups.max`).
     pub groups_max: usize,
     /// Offsets of a group are removed when it has been empty for this long and they are this old,
     /// milliseconds (`offsets.retention.minutes`).
@@ -43,7 +43,7 @@ impl Default for Config {
             heartbeat_interval_ms: 5_000,
             rebalance_timeout_ms: 60_000,
             group_max_size: limits::GROUP_MAX_MEMBERS,
-            groups_max: limits::GROUPS_MAX,
+            groups_max: limits::GROUPS_DEFAULT_MAX,
             offsets_retention_ms: 7 * 24 * 3_600 * 1_000,
             expiry_interval_ms: 600_000,
             initial_rebalance_delay_ms: 500,

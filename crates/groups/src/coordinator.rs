@@ -288,10 +288,10 @@ impl Coordinator {
     ) -> Result<(&mut Group, Env<'_>), Failure> {
         if !self.groups.contains_key(name) && self.groups.len() >= self.config.groups_max {
             return Err(Failure::new(
-                ErrorKind::Throttled,
+                ErrorKind::PolicyViolation,
                 format!(
-                    "this node coordinates {} groups, which is its limit; group {name} was not \
-                     created",
+                    "this node coordinates {} groups, the limit that groups.max sets; group {name} was not created; \
+                     delete groups that nobody uses, or raise groups.max",
                     self.groups.len()
                 ),
             )

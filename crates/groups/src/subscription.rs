@@ -8,21 +8,17 @@ use crate::assignor::Assignor;
 use crate::group::Env;
 use crate::{Failure, Heartbeat, Subscription};
 
-/// Topics a subscription means now. Names need not exist; patterns match what exists.
+/// Topics a subscription means now. Names need not exist; patterns match what exists. One without any is that of a
+/// member who does not know yet what it wants: clients with a pattern of their own join like that, and get nothing.
 pub(crate) fn resolve(
     env: Env<'_>,
     subscription: &Subscription,
 ) -> Result<BTreeSet<TopicName>, Failure> {
     let bad = |message: String| Failure::invalid("subscription", message);
-    if subscription.topics.is_empty() && subscription.pattern.is_empty() {
-        return Err(bad(
-            "a subscription must name at least one topic or a pattern".to_owned(),
-        ));
-    }
-    if subscription.topics.len() > limits::REQUEST_MAX_PARTITIONS {
+    if subscription.topics.len() > limits::PARTITIONS_PER_NODE_MAX {
         return Err(bad(format!(
             "a subscription may name at most {} topics; this one has {}",
-            limits::REQUEST_MAX_PARTITIONS,
+            limits::PARTITIONS_PER_NODE_MAX,
             subscription.topics.len()
         )));
     }

@@ -71,26 +71,16 @@ impl World {
     }
 
     fn join(&mut self, id: &str, said: &[usize]) -> Reply {
-        let protocols = said.iter().enumerate();
-        let join = ClassicJoin {
-            group: group(),
-            member: None,
-            proposed: id.parse().unwrap(),
-            instance: None,
-            protocol_type: "connect".to_owned(),
-            protocols: protocols
-                .map(|(n, s)| (format!("p{n}"), vec![7; *s]))
-                .collect(),
-            session_timeout_ms: 45_000,
-            rebalance_timeout_ms: 60_000,
-            client_id: Arc::from("app"),
-            peer: None,
-            require_known_member_id: false,
-        };
-        self.call(|ticket| Input::ClassicJoin {
-            ticket,
-            join: Box::new(join),
-        })
+        let join = join_of(id, said);
+        self.call(|ticket| Input::ClassicJoin { ticket, join })
+    }
+
+    /// Asks, and waits for no answer.
+    fn begin_join(&mut self, id: &str, said: &[usize]) {
+        self.ticket += 1;
+        let (ticket, join) = (Ticket(self.ticket), join_of(id, said));
+        let input = Input::ClassicJoin { ticket, join };
+        self.core.step(self.now, input, &mut Vec::new());
     }
 
     fn sync(&mut self, joined: &ClassicJoined, assigned: usize) -> Reply {
@@ -108,6 +98,25 @@ impl World {
             sync: Box::new(sync),
         })
     }
+}
+
+fn join_of(id: &str, said: &[usize]) -> Box<ClassicJoin> {
+    let protocols = said.iter().enumerate();
+    Box::new(ClassicJoin {
+        group: group(),
+        member: None,
+        proposed: id.parse().unwrap(),
+        instance: None,
+        protocol_type: "connect".to_owned(),
+        protocols: protocols
+            .map(|(n, s)| (format!("p{n}"), vec![7; *s]))
+            .collect(),
+        session_timeout_ms: 45_000,
+        rebalance_timeout_ms: 60_000,
+        client_id: Arc::from("app"),
+        peer: None,
+        require_known_member_id: false,
+    })
 }
 
 fn joined(reply: Reply) -> ClassicJoined {
@@ -133,6 +142,24 @@ fn a_member_that_says_too_much_is_refused_and_the_next_one_is_not() {
     let found = joined(world.join("b", &[most / 2, most / 2]));
     assert_eq!(found.members.len(), 1, "nothing is left of the other");
     assert_eq!(found.member, MemberId::new("b").unwrap());
+}
+
+/// Large subscriptions are taken; what all members of a group say together is bounded, for it stays in memory.
+#[test]
+fn members_that_say_too_much_together_are_refused() {
+    let mut world = World::new();
+    let (each, most) = (
+        limits::GROUP_PROTOCOLS_MAX_BYTES,
+        limits::GROUP_MEMBERS_MAX_BYTES,
+    );
+    // None is answered before all have joined again: only refusals are.
+    for n in 0..most / each {
+        world.begin_join(&format!("m{n}"), &[each]);
+    }
+    match world.join("late", &[1]) {
+        Reply::ClassicFailed(ClassicError::Failed(failure)) => refused(&failure, "protocols", most),
+        other => panic!("{other:?}"),
+    }
 }
 
 #[test]

@@ -586,6 +586,11 @@ impl Core {
         self.producers.trim(upto);
     }
 
+    /// Forgets producer sessions that were last used before `used_ms`: see [`ProducerTable::give_way`].
+    pub fn give_way(&mut self, used_ms: i64) {
+        self.producers.give_way(used_ms);
+    }
+
     /// Forgets producer sessions that have been idle too long.
     pub fn expire_producers(&mut self, now_ms: i64) {
         self.producers.expire(now_ms);

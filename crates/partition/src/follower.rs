@@ -341,7 +341,9 @@ impl Core {
         }
         self.epochs.truncate(log_end);
         self.epochs.trim(log_start);
+        let most = self.producers.most();
         self.producers = producers;
+        self.producers.bound(most);
         self.producers.trim(log_start);
         let cursors = &mut self.cursors;
         cursors.log_start = log_start;

@@ -4,7 +4,10 @@ use varve_record::{BatchHeader, EndMarker};
 use varve_types::{Acks, BrokerEpoch, LeaderEpoch, NodeId, Offset, ProducerId, Sequence, limits};
 
 use crate::output::FetchRefusal;
-use crate::producer_state::{DAY_MS, ProducerTable};
+use crate::producer_state::ProducerTable;
+
+/// A day, in milliseconds.
+pub(crate) const DAY_MS: i64 = 86_400_000;
 
 /// Names one append or one fetch of a follower between its arrival and its answer. Chosen by the rim,
 /// never reused.
@@ -55,6 +58,9 @@ pub struct Append {
     /// Session of a batch of a transaction that has no sequence: offsets that a coordinator commits for the
     /// producer. Such a batch is not recognised when it is repeated, which does no harm.
     pub unsequenced: Option<ProducerId>,
+    /// Where nothing is known of the session, it goes on with this batch, whatever its sequence: no batch before this
+    /// one is known to be missing. Otherwise only a first batch begins a session.
+    pub resumes: bool,
     /// What the answer waits for.
     pub acks: Acks,
     /// Append only at this offset.
@@ -78,6 +84,7 @@ impl Append {
             records,
             producer: None,
             unsequenced: None,
+            resumes: false,
             acks,
             expected_offset: None,
             leader_epoch: None,
@@ -202,12 +209,6 @@ pub enum Heard {
 }
 
 impl Heard {
-    pub(crate) const fn now_ms(self) -> i64 {
-        match self {
-            Self::Now(ms) | Self::Late(ms) => ms,
-        }
-    }
-
     /// When the session of the batch counts as used. The time in a batch is its client's, so of one that was heard late
     /// nobody knows it. A session is not given up for an old time: it has a day from now on to be used again. It is
     /// not made younger than that either: its place may be wanted, and a log has the sessions of all its years.

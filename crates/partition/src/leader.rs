@@ -281,7 +281,7 @@ impl Core {
                 current: leader.epoch,
             });
         }
-        let verdict = self.producers.judge(append, now.wall_ms);
+        let verdict = self.producers.judge(append);
         // A repeat is in the log: nothing is appended for it, and it is committed or waits for that.
         let repeated = matches!(verdict, Ok(Verdict::Duplicate { .. }));
         if append.acks == Acks::All && !repeated && self.too_few(now, leader) {

@@ -50,15 +50,14 @@ pub enum Rejection {
         /// Its epoch.
         current_epoch: i16,
     },
-    /// The partition does not know this session, and the batch is not its first.
+    /// The partition does not know this session, the batch is not its first, and it may not begin in the middle
+    /// ([`crate::Append::resumes`]).
     UnknownProducer,
     /// A gap or an old sequence.
     OutOfOrderSequence {
         /// The sequence that would be appended.
         expected: i32,
     },
-    /// Too many producer sessions on this partition.
-    TooManyProducers,
     /// The first append of a transaction, and nobody has said that the coordinator knows of this partition. The
     /// rim registers it there, durably, and repeats with [`crate::Append::verified`]; clients never see this.
     TransactionUnverified,
@@ -95,7 +94,7 @@ impl Rejection {
             Self::ProducerFenced { .. } => ErrorKind::ProducerFenced,
             Self::UnknownProducer => ErrorKind::UnknownProducer,
             Self::OutOfOrderSequence { .. } => ErrorKind::OutOfOrderSequence,
-            Self::TooManyProducers | Self::TooManyTransactions => ErrorKind::Throttled,
+            Self::TooManyTransactions => ErrorKind::Throttled,
             Self::TransactionUnverified | Self::InvalidTransactionState => {
                 ErrorKind::InvalidTransactionState
             }

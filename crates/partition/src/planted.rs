@@ -46,6 +46,8 @@ pub enum Plant {
     KeepSavedHighWatermark,
     /// An append that finds no space undoes the sessions of appends that were written before it.
     RollBackWritten,
+    /// Of the sessions, those that were used most recently give way.
+    EvictMostRecent,
     /// A replica that was removed and added again uses the names of its predecessor's messages.
     ReuseInstance,
     /// A marker leaves its producer's epoch as it is: what was sent before it may come after it.
@@ -62,7 +64,7 @@ pub enum Plant {
 
 impl Plant {
     /// All that any history of appends shows.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::TruncateByHighWatermark,
         Self::IgnoreMinIsr,
         Self::WrittenIsFlushed,
@@ -83,6 +85,7 @@ impl Plant {
         Self::KeepHighWatermark,
         Self::KeepSavedHighWatermark,
         Self::RollBackWritten,
+        Self::EvictMostRecent,
         Self::ReuseInstance,
     ];
 

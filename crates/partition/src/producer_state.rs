@@ -4,11 +4,12 @@
 //!
 //! Invariants: a session's epoch never decreases; a session remembers at most
 //! `limits::PRODUCER_BATCHES_REMEMBERED` batches, contiguous in sequence; a session has at most one open
-//! transaction, of its own epoch, and is not forgotten while it has. Sessions age by the clocks of nodes, never by
-//! the times of clients. A marker raises the session's epoch above
-//! that of the transaction it ends, so nothing that belongs to the transaction can follow it (KIP-890). Where the
-//! producer keeps its epoch (KIP-98), markers are numbered, and what was verified before the last one begins nothing.
-//! Of which kind an end is shows when it comes, so nothing is verified for longer than that.
+//! transaction, of its own epoch, and is not forgotten while it has. Without one, the session that was used least
+//! recently gives way when the table is full. Sessions age by the clocks of nodes, never by the times of clients. A
+//! marker raises the session's epoch above that of the transaction it ends, so nothing that belongs to the transaction
+//! can follow it (KIP-890). Where the producer keeps its epoch (KIP-98), markers are numbered, and what was verified
+//! before the last one begins nothing. Of which kind an end is shows when it comes, so nothing is verified for longer
+//! than that.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, VecDeque};
@@ -20,9 +21,6 @@ use crate::input::{Append, Heard, Replicated, TransactionEnd, Verified};
 use crate::output::Rejection;
 use crate::planted::{self, Plant};
 use crate::transactions::{Aborted, AbortedList, Transactions};
-
-/// A session that was idle for less is never given up for another.
-pub(crate) const DAY_MS: i64 = 86_400_000;
 
 /// A remembered batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,39 +115,51 @@ pub(crate) enum Verdict {
 }
 
 /// Every session of a partition.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProducerTable {
     pub(crate) sessions: BTreeMap<i64, Session>,
+    /// Sessions beyond which others give way.
+    most: usize,
     pub(crate) transactions: Transactions,
     /// Sessions as they were before appends that are not written yet, newest last, each with the offset of its
     /// append.
     undo: Vec<(Offset, i64, Option<Session>)>,
 }
 
+impl Default for ProducerTable {
+    fn default() -> Self {
+        Self::restored(BTreeMap::new(), Transactions::default())
+    }
+}
+
 impl ProducerTable {
     pub(crate) fn restored(sessions: BTreeMap<i64, Session>, transactions: Transactions) -> Self {
         Self {
             sessions,
+            most: limits::PRODUCER_SESSIONS_MAX,
             transactions,
             undo: Vec::new(),
         }
     }
 
+    /// From now on, sessions without an open transaction give way beyond this number, at least 1.
+    pub fn bound(&mut self, most: usize) {
+        self.most = most.max(1);
+    }
+
+    /// See [`Self::bound`].
+    pub(crate) const fn most(&self) -> usize {
+        self.most
+    }
+
     /// Judges a batch. Changes nothing.
-    pub(crate) fn judge(&self, append: &Append, now_ms: i64) -> Result<Verdict, Rejection> {
+    pub(crate) fn judge(&self, append: &Append) -> Result<Verdict, Rejection> {
         match (&append.marker, append.producer, append.unsequenced) {
             (Some(marker), ..) => self.judge_marker(marker),
-            (None, Some((producer, sequence)), _) => {
-                self.judge_batch(append, producer, sequence, now_ms)
-            }
+            (None, Some((producer, sequence)), _) => self.judge_batch(append, producer, sequence),
             (None, None, Some(producer)) => {
                 let session = self.sessions.get(&producer.id);
                 self.judge_transaction(append, producer, session)?;
-                let full =
-                    session.is_none() && self.sessions.len() >= limits::PRODUCERS_PER_PARTITION_MAX;
-                if full && self.oldest_idle(now_ms).is_none() {
-                    return Err(Rejection::TooManyProducers);
-                }
                 Ok(Verdict::Append)
             }
             (None, None, None) => Ok(Verdict::Append),
@@ -161,21 +171,16 @@ impl ProducerTable {
         append: &Append,
         producer: ProducerId,
         sequence: Sequence,
-        now_ms: i64,
     ) -> Result<Verdict, Rejection> {
         let session = self.sessions.get(&producer.id);
         self.judge_transaction(append, producer, session)?;
         let Some(session) = session else {
-            // It may be a repeat of what was appended, and was forgotten with its session: appended again it would be
-            // there twice, and nobody would know. Producers that are told so begin a new session.
-            if sequence != Sequence::ZERO {
-                return Err(Rejection::UnknownProducer);
-            }
-            let full = self.sessions.len() >= limits::PRODUCERS_PER_PARTITION_MAX;
-            return if full && self.oldest_idle(now_ms).is_none() {
-                Err(Rejection::TooManyProducers)
-            } else {
+            // Expired, given up for others, or gone with the log that it wrote to: a client's session outlives ours,
+            // and goes on where it was (Kafka since 2.5).
+            return if sequence == Sequence::ZERO || append.resumes {
                 Ok(Verdict::Append)
+            } else {
+                Err(Rejection::UnknownProducer)
             };
         };
         let expected = if producer.epoch > session.epoch {
@@ -304,14 +309,6 @@ impl ProducerTable {
             transactional: append.transactional,
             marker: append.marker,
         };
-        if let Some(id) = producer_of(&batch)
-            && self.sessions.len() >= limits::PRODUCERS_PER_PARTITION_MAX
-            && !self.sessions.contains_key(&id)
-            && let Some(idle) = self.oldest_idle(now_ms)
-        {
-            let old = self.sessions.remove(&idle);
-            self.undo.push((base_offset, idle, old));
-        }
         self.follow(&batch, Heard::Now(now_ms));
     }
 
@@ -319,7 +316,7 @@ impl ProducerTable {
     /// [`Self::append`] is.
     pub(crate) fn follow(&mut self, batch: &Replicated, heard: Heard) {
         if let Some(id) = producer_of(batch) {
-            for (idle, old) in self.thin_for(id, heard.now_ms()) {
+            for (idle, old) in self.make_room(id) {
                 self.undo.push((batch.base_offset, idle, Some(old)));
             }
             let before = self.sessions.get(&id).cloned();
@@ -331,7 +328,7 @@ impl ProducerTable {
     /// Learns from a batch that is in the log.
     pub fn learn(&mut self, batch: &Replicated, heard: Heard) {
         if let Some(id) = producer_of(batch) {
-            self.thin_for(id, heard.now_ms());
+            self.make_room(id);
             self.note_batch(batch, heard);
         }
     }
@@ -342,21 +339,34 @@ impl ProducerTable {
         self.learn(&Replicated::of(header, end), Heard::Late(now_ms));
     }
 
-    /// Leaders keep to their limit by what they refuse. Whoever reads all of a log meets more sessions than any leader
-    /// had at a time, and lets go of those that were used first before another one comes.
-    fn thin_for(&mut self, new: i64, now_ms: i64) -> Vec<(i64, Session)> {
-        const MOST: usize = limits::PRODUCERS_PER_PARTITION_MAX;
-        if self.sessions.len() < 2 * MOST || self.sessions.contains_key(&new) {
+    /// A session comes: where the table is full, an eighth of it gives way, those that were used least recently. So
+    /// many at a time that looking for them costs next to nothing per session.
+    fn make_room(&mut self, new: i64) -> Vec<(i64, Session)> {
+        if self.sessions.len() < self.most || self.sessions.contains_key(&new) {
             return Vec::new();
         }
-        let idle = |s: &Session| s.open.is_none() && now_ms.saturating_sub(s.last_used_ms) > DAY_MS;
-        let all = self.sessions.iter().filter(|(_, s)| idle(s));
-        let mut oldest: Vec<_> = all.map(|(id, s)| (s.last_used_ms, s.last(), *id)).collect();
-        oldest.sort_unstable();
-        oldest.truncate(self.sessions.len() - MOST);
-        let gone = oldest.into_iter();
-        gone.filter_map(|(.., id)| self.sessions.remove(&id).map(|old| (id, old)))
+        let keep = self.most - (self.most / 8).max(1);
+        let ids = self.least_recent(self.sessions.len().saturating_sub(keep));
+        let gone = ids.into_iter();
+        gone.filter_map(|id| self.sessions.remove(&id).map(|old| (id, old)))
             .collect()
+    }
+
+    /// That many sessions without an open transaction, the least recently used.
+    fn least_recent(&self, count: usize) -> Vec<i64> {
+        let idle = self.sessions.iter().filter(|(_, s)| s.open.is_none());
+        let mut idle: Vec<_> = idle
+            .map(|(id, s)| (s.last_used_ms, s.last(), *id))
+            .collect();
+        if let Some(last) = count.checked_sub(1).filter(|last| *last < idle.len()) {
+            if planted::is(Plant::EvictMostRecent) {
+                idle.select_nth_unstable_by(last, |a, b| b.cmp(a));
+            } else {
+                idle.select_nth_unstable(last);
+            }
+            idle.truncate(count);
+        }
+        idle.into_iter().map(|(.., id)| id).collect()
     }
 
     fn note_batch(&mut self, batch: &Replicated, heard: Heard) {
@@ -447,11 +457,16 @@ impl ProducerTable {
             .retain(|_, s| s.last_used_ms >= oldest || s.open.is_some());
     }
 
-    /// The session that has been idle longest, if that is more than a day.
-    fn oldest_idle(&self, now_ms: i64) -> Option<i64> {
-        let free = self.sessions.iter().filter(|(_, s)| s.open.is_none());
-        let (id, session) = free.min_by_key(|(_, s)| (s.last_used_ms, s.last()))?;
-        (now_ms.saturating_sub(session.last_used_ms) > DAY_MS).then_some(*id)
+    /// Forgets sessions that were last used before `used_ms`: the node remembers too many.
+    pub fn give_way(&mut self, used_ms: i64) {
+        self.sessions
+            .retain(|_, s| s.last_used_ms >= used_ms || s.open.is_some());
+    }
+
+    /// When sessions that may give way were last used, milliseconds since the Unix epoch.
+    pub fn idle(&self) -> impl Iterator<Item = i64> {
+        let idle = self.sessions.values().filter(|s| s.open.is_none());
+        idle.map(|s| s.last_used_ms)
     }
 
     /// Everything below `high_watermark` is committed. Said now and then while a table is rebuilt, it keeps the

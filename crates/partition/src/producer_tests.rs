@@ -5,7 +5,7 @@ use varve_types::Acks;
 
 use super::*;
 use crate::Verified;
-use crate::input::Ticket;
+use crate::input::{DAY_MS, Ticket};
 
 const P: ProducerId = ProducerId { id: 7, epoch: 1 };
 
@@ -29,9 +29,8 @@ fn judge(
     producer: ProducerId,
     first: Sequence,
     records: u32,
-    now_ms: i64,
 ) -> Result<Verdict, Rejection> {
-    t.judge(&plain(producer, first, records), now_ms)
+    t.judge(&plain(producer, first, records))
 }
 
 fn append(
@@ -57,18 +56,18 @@ fn table() -> ProducerTable {
 #[test]
 fn the_last_five_batches_are_remembered() {
     let t = table();
-    assert_eq!(judge(&t, P, seq(70), 1, 1000), Ok(Verdict::Append));
+    assert_eq!(judge(&t, P, seq(70), 1), Ok(Verdict::Append));
     for first in [20, 30, 40, 50, 60] {
         let base_offset = Offset::new(i64::from(first)).unwrap();
         assert_eq!(
-            judge(&t, P, seq(first), 10, 0),
+            judge(&t, P, seq(first), 10),
             Ok(Verdict::Duplicate { base_offset })
         );
     }
     let gap = Err(Rejection::OutOfOrderSequence { expected: 70 });
-    assert_eq!(judge(&t, P, seq(10), 10, 0), gap, "forgotten");
-    assert_eq!(judge(&t, P, seq(80), 10, 0), gap, "a gap");
-    assert_eq!(judge(&t, P, seq(60), 9, 0), gap, "same start, other length");
+    assert_eq!(judge(&t, P, seq(10), 10), gap, "forgotten");
+    assert_eq!(judge(&t, P, seq(80), 10), gap, "a gap");
+    assert_eq!(judge(&t, P, seq(60), 9), gap, "same start, other length");
 }
 
 #[test]
@@ -77,17 +76,17 @@ fn epochs_fence() {
     let old = ProducerId { epoch: 0, ..P };
     let new = ProducerId { epoch: 2, ..P };
     assert_eq!(
-        judge(&t, old, seq(70), 1, 0),
+        judge(&t, old, seq(70), 1),
         Err(Rejection::ProducerFenced { current_epoch: 1 })
     );
     assert_eq!(
-        judge(&t, new, seq(70), 1, 0),
+        judge(&t, new, seq(70), 1),
         Err(Rejection::OutOfOrderSequence { expected: 0 })
     );
-    assert_eq!(judge(&t, new, seq(0), 1, 0), Ok(Verdict::Append));
+    assert_eq!(judge(&t, new, seq(0), 1), Ok(Verdict::Append));
     append(&mut t, new, 0, 1, 70, 0);
     assert_eq!(
-        judge(&t, P, seq(70), 1, 0),
+        judge(&t, P, seq(70), 1),
         Err(Rejection::ProducerFenced { current_epoch: 2 })
     );
 }
@@ -95,8 +94,8 @@ fn epochs_fence() {
 #[test]
 fn unknown_sessions_start_at_zero() {
     let t = ProducerTable::default();
-    assert_eq!(judge(&t, P, seq(3), 1, 0), Err(Rejection::UnknownProducer));
-    assert_eq!(judge(&t, P, seq(0), 1, 0), Ok(Verdict::Append));
+    assert_eq!(judge(&t, P, seq(3), 1), Err(Rejection::UnknownProducer));
+    assert_eq!(judge(&t, P, seq(0), 1), Ok(Verdict::Append));
 }
 
 #[test]
@@ -123,7 +122,7 @@ fn roll_back_keeps_what_was_written_meanwhile() {
     assert_eq!(t.sessions, written.sessions);
     let base_offset = Offset::new(70).unwrap();
     assert_eq!(
-        judge(&t, P, seq(70), 5, 0),
+        judge(&t, P, seq(70), 5),
         Ok(Verdict::Duplicate { base_offset })
     );
 }
@@ -156,11 +155,11 @@ const NOW_MS: i64 = 1_700_000_000_000;
 /// Records of last month are written today.
 #[test]
 fn the_time_in_a_batch_makes_no_session_old() {
-    let old = replicated(P, 0, 0, NOW_MS - 30 * DAY_MS);
+    let old = replicated(P, 0, 0, NOW_MS);
     let mut follower = ProducerTable::default();
     follower.follow(&old, Heard::Now(NOW_MS));
     let of_a_day = NOW_MS + DAY_MS;
-    let known = |t: &ProducerTable| judge(t, P, seq(0), 1, NOW_MS) != Ok(Verdict::Append);
+    let known = |t: &ProducerTable| judge(t, P, seq(0), 1) != Ok(Verdict::Append);
     follower.expire(NOW_MS + limits::PRODUCER_IDLE_EXPIRY_MS);
     assert!(known(&follower));
     follower.expire(NOW_MS + limits::PRODUCER_IDLE_EXPIRY_MS + 1);
@@ -184,35 +183,85 @@ fn the_time_in_a_batch_makes_no_session_old() {
     assert!(ahead.is_empty());
 }
 
-/// A log has the sessions of all its years; whoever reads it takes no harm, and takes new producers at once.
+/// A session that is not known goes on where its producer is, unless a batch before it is known to be missing.
 #[test]
-fn a_long_log_leaves_room_for_new_sessions() {
-    const MOST: i64 = limits::PRODUCERS_PER_PARTITION_MAX as i64;
+fn a_session_that_was_forgotten_goes_on() {
     let mut t = ProducerTable::default();
+    let resumed = |first| Append {
+        resumes: true,
+        ..plain(P, seq(first), 5)
+    };
+    assert_eq!(t.judge(&resumed(300)), Ok(Verdict::Append));
+    t.append(&resumed(300), o(0), NOW_MS);
+    // From there on it is a session like any other.
+    let gap = Err(Rejection::OutOfOrderSequence { expected: 305 });
+    assert_eq!(t.judge(&resumed(310)), gap);
+    assert_eq!(t.judge(&resumed(295)), gap);
+    let base_offset = o(0);
+    let repeat = Ok(Verdict::Duplicate { base_offset });
+    assert_eq!(t.judge(&resumed(300)), repeat);
+    assert_eq!(t.judge(&resumed(305)), Ok(Verdict::Append));
+    // A newer epoch begins anew.
+    let newer = ProducerId { epoch: 2, ..P };
+    let newer = Append {
+        resumes: true,
+        ..plain(newer, seq(7), 1)
+    };
+    let gap = Err(Rejection::OutOfOrderSequence { expected: 0 });
+    assert_eq!(t.judge(&newer), gap);
+}
+
+/// Producers that come and go never fill a table: the one that was used least recently gives way.
+#[test]
+fn the_least_recently_used_session_gives_way() {
+    let mut t = ProducerTable::default();
+    t.bound(80);
+    let of = |id| ProducerId { id, epoch: 0 };
+    append(&mut t, of(-1), 0, 1, 0, 0);
+    // A transaction that stays open, however long.
+    take(&mut t, &verified(of(-2), 0, 1), 1);
     let mut most = 0;
-    for id in 0..3 * MOST {
-        let producer = ProducerId { id, epoch: 0 };
-        let batch = replicated(producer, 0, id, NOW_MS - 30 * DAY_MS);
-        t.learn(&batch, Heard::Late(NOW_MS));
+    for id in 0..10_000 {
+        append(&mut t, of(id), 0, 1, id + 2, id);
+        // Alive, if slowly.
+        if id % 20 == 0 {
+            let at = i32::try_from(id / 20).unwrap();
+            append(&mut t, of(-1), at + 1, 1, id + 2, id);
+        }
+        t.settle(o(id + 3));
         most = most.max(t.len());
     }
-    assert_eq!(most, 2 * MOST as usize);
-    let last = ProducerId {
-        id: 3 * MOST - 1,
-        epoch: 0,
-    };
-    let base_offset = o(last.id);
-    let repeat = judge(&t, last, seq(0), 1, NOW_MS);
-    assert_eq!(repeat, Ok(Verdict::Duplicate { base_offset }), "the newest");
-    let new = ProducerId { id: -1, epoch: 0 };
-    assert_eq!(judge(&t, new, seq(0), 1, NOW_MS), Ok(Verdict::Append));
+    assert!((70..=80).contains(&most), "{most}");
+    assert!(t.active().any(|session| session.producer == of(-2)));
+    let alive = t.active().find(|session| session.producer == of(-1));
+    assert_eq!(alive.and_then(|session| session.last), Some(seq(500)));
+    let newest = judge(&t, of(9_999), seq(0), 1);
+    let base_offset = o(10_001);
+    assert_eq!(newest, Ok(Verdict::Duplicate { base_offset }));
+    assert_eq!(judge(&t, of(0), seq(1), 1), Err(Rejection::UnknownProducer));
     // What makes room is undone with the batch that needed it.
-    assert_eq!(t.len(), 2 * MOST as usize);
+    while t.len() < 80 {
+        let id = 20_000 + i64::try_from(t.len()).unwrap();
+        append(&mut t, of(id), 0, 1, id, id);
+    }
+    t.settle(o(30_000));
     let before = t.clone();
-    t.follow(&replicated(new, 0, MOST * 20, 0), Heard::Late(NOW_MS));
-    assert_eq!(t.len(), MOST as usize + 1);
+    t.follow(&replicated(of(-3), 0, 30_000, 0), Heard::Late(NOW_MS));
+    assert_eq!(t.len(), 71);
     t.roll_back();
     assert_eq!(t, before);
+}
+
+/// The node has too many over all partitions: sessions that were last used before a time give way.
+#[test]
+fn sessions_give_way_by_time() {
+    let mut t = table();
+    take(&mut t, &verified(ProducerId { id: 9, epoch: 0 }, 0, 1), 70);
+    append(&mut t, ProducerId { id: 8, epoch: 0 }, 0, 1, 71, 2_000);
+    assert_eq!(t.idle().collect::<Vec<_>>(), [1_000, 2_000]);
+    t.give_way(1_500);
+    let left: Vec<i64> = t.active().map(|session| session.producer.id).collect();
+    assert_eq!(left, [8, 9], "the transaction is open");
 }
 
 /// What is left of a session is the end of a transaction, whose batches retention has removed.
@@ -240,12 +289,12 @@ fn a_session_known_by_its_end_alone_goes_on_where_it_was() {
     take(&mut t, &next(51), 1);
     // From there on there are no gaps.
     let gap = Err(Rejection::OutOfOrderSequence { expected: 56 });
-    assert_eq!(t.judge(&next(61), 0), gap);
+    assert_eq!(t.judge(&next(61)), gap);
     // In an epoch that the marker began, nothing was before.
     let raised = ProducerId { id: 9, epoch: 1 };
     t.learn(&end(raised, None), Heard::Late(NOW_MS));
     let gap = Err(Rejection::OutOfOrderSequence { expected: 0 });
-    assert_eq!(t.judge(&verified(raised, 51, 5), 0), gap);
+    assert_eq!(t.judge(&verified(raised, 51, 5)), gap);
 }
 
 #[test]
@@ -298,7 +347,7 @@ fn since(end: i64, first: i32, records: u32) -> Append {
 
 /// Appends what must be accepted.
 fn take(t: &mut ProducerTable, append: &Append, at: i64) {
-    assert_eq!(t.judge(append, 1000), Ok(Verdict::Append), "{append:?}");
+    assert_eq!(t.judge(append), Ok(Verdict::Append), "{append:?}");
     t.append(append, o(at), 1000);
 }
 
@@ -322,15 +371,15 @@ fn in_transactions() -> ProducerTable {
 fn a_transaction_begins_only_verified() {
     let mut t = table();
     let unverified = Err(Rejection::TransactionUnverified);
-    assert_eq!(t.judge(&transactional(P, 70, 5), 0), unverified);
+    assert_eq!(t.judge(&transactional(P, 70, 5)), unverified);
     // What follows it waits too, and is not told of a gap.
-    assert_eq!(t.judge(&transactional(P, 75, 5), 0), unverified);
+    assert_eq!(t.judge(&transactional(P, 75, 5)), unverified);
     let stranger = ProducerId { id: 8, epoch: 0 };
-    assert_eq!(t.judge(&transactional(stranger, 0, 5), 0), unverified);
+    assert_eq!(t.judge(&transactional(stranger, 0, 5)), unverified);
     take(&mut t, &verified(P, 70, 5), 70);
     // From then on it is known.
     take(&mut t, &transactional(P, 75, 5), 75);
-    let repeat = t.judge(&transactional(P, 70, 5), 0);
+    let repeat = t.judge(&transactional(P, 70, 5));
     let base_offset = o(70);
     assert_eq!(repeat, Ok(Verdict::Duplicate { base_offset }));
 }
@@ -340,12 +389,12 @@ fn an_open_transaction_takes_nothing_else() {
     let mut t = table();
     take(&mut t, &verified(P, 70, 5), 70);
     let mixed = Err(Rejection::InvalidTransactionState);
-    assert_eq!(t.judge(&plain(P, seq(75), 1), 0), mixed);
-    assert_eq!(t.judge(&plain(NEXT, seq(0), 1), 0), mixed);
-    assert_eq!(t.judge(&verified(NEXT, 0, 1), 0), mixed);
+    assert_eq!(t.judge(&plain(P, seq(75), 1)), mixed);
+    assert_eq!(t.judge(&plain(NEXT, seq(0), 1)), mixed);
+    assert_eq!(t.judge(&verified(NEXT, 0, 1)), mixed);
     let old = ProducerId { epoch: 0, ..P };
     let fenced = Err(Rejection::ProducerFenced { current_epoch: 1 });
-    assert_eq!(t.judge(&verified(old, 75, 1), 0), fenced);
+    assert_eq!(t.judge(&verified(old, 75, 1)), fenced);
 }
 
 #[test]
@@ -374,18 +423,18 @@ fn sessions_are_told_with_what_is_open() {
 fn a_marker_fences_what_it_ends() {
     let mut t = in_transactions();
     let fenced = Err(Rejection::ProducerFenced { current_epoch: 2 });
-    assert_eq!(t.judge(&verified(P, 75, 1), 0), fenced);
-    assert_eq!(t.judge(&plain(P, seq(75), 1), 0), fenced);
-    let repeat = t.judge(&marker(NEXT, Marker::Abort, 4), 0);
+    assert_eq!(t.judge(&verified(P, 75, 1)), fenced);
+    assert_eq!(t.judge(&plain(P, seq(75), 1)), fenced);
+    let repeat = t.judge(&marker(NEXT, Marker::Abort, 4));
     let base_offset = o(75);
     assert_eq!(repeat, Ok(Verdict::Duplicate { base_offset }));
     // By the coordinator after the next election too.
-    let repeat = t.judge(&marker(NEXT, Marker::Abort, 5), 0);
+    let repeat = t.judge(&marker(NEXT, Marker::Abort, 5));
     assert_eq!(repeat, Ok(Verdict::Duplicate { base_offset }));
-    assert_eq!(t.judge(&marker(P, Marker::Abort, 5), 0), fenced);
+    assert_eq!(t.judge(&marker(P, Marker::Abort, 5)), fenced);
     let third = ProducerId { id: 7, epoch: 3 };
     let old = Err(Rejection::CoordinatorFenced { current_epoch: 4 });
-    assert_eq!(t.judge(&marker(third, Marker::Commit, 3), 0), old);
+    assert_eq!(t.judge(&marker(third, Marker::Commit, 3)), old);
     assert_eq!(t.open_count(), 1);
     take(&mut t, &marker(third, Marker::Commit, 4), 100);
     assert_eq!(t.open_count(), 0);
@@ -399,7 +448,7 @@ fn a_marker_needs_no_transaction() {
     take(&mut t, &marker(NEXT, Marker::Commit, 0), 0);
     assert_eq!((t.len(), t.open_count()), (1, 0));
     let fenced = Err(Rejection::ProducerFenced { current_epoch: 2 });
-    assert_eq!(t.judge(&verified(P, 0, 1), 0), fenced);
+    assert_eq!(t.judge(&verified(P, 0, 1)), fenced);
     assert_eq!(t.stable_below(o(1)), o(1));
 }
 
@@ -408,7 +457,7 @@ fn a_marker_of_the_epoch_of_an_open_transaction_ends_nothing() {
     let mut t = ProducerTable::default();
     take(&mut t, &verified(P, 0, 5), 0);
     let wrong = Err(Rejection::InvalidTransactionState);
-    assert_eq!(t.judge(&marker(P, Marker::Commit, 0), 0), wrong);
+    assert_eq!(t.judge(&marker(P, Marker::Commit, 0)), wrong);
 }
 
 /// KIP-98: the epoch stays, and sequences go on from one transaction to the next.
@@ -419,7 +468,7 @@ fn a_numbered_marker_keeps_the_epoch() {
     take(&mut t, &numbered(Marker::Abort, 4, 1), 75);
     assert_eq!((t.open_count(), t.aborted(o(0), o(100)).count()), (0, 1));
     assert_eq!(
-        t.judge(&since(76, 0, 5), 0),
+        t.judge(&since(76, 0, 5)),
         Err(Rejection::OutOfOrderSequence { expected: 75 })
     );
     take(&mut t, &since(76, 75, 5), 76);
@@ -436,22 +485,22 @@ fn a_late_numbered_marker_ends_nothing_that_began_since() {
     take(&mut t, &since(70, 70, 5), 70);
     take(&mut t, &numbered(Marker::Commit, 4, 1), 75);
     let base_offset = o(75);
-    let repeat = t.judge(&numbered(Marker::Commit, 4, 1), 0);
+    let repeat = t.judge(&numbered(Marker::Commit, 4, 1));
     assert_eq!(repeat, Ok(Verdict::Duplicate { base_offset }));
     take(&mut t, &since(76, 75, 5), 76);
-    let repeat = t.judge(&numbered(Marker::Commit, 4, 1), 0);
+    let repeat = t.judge(&numbered(Marker::Commit, 4, 1));
     assert_eq!(repeat, Ok(Verdict::Duplicate { base_offset }));
     take(&mut t, &numbered(Marker::Abort, 4, 2), 81);
     // One before the last says nothing of what the last one decided.
     let late = Err(Rejection::ProducerFenced { current_epoch: 1 });
-    assert_eq!(t.judge(&numbered(Marker::Commit, 4, 1), 0), late);
+    assert_eq!(t.judge(&numbered(Marker::Commit, 4, 1)), late);
     // The coordinator after the next election repeats, and goes on counting.
     let base_offset = o(81);
-    let repeat = t.judge(&numbered(Marker::Abort, 5, 2), 0);
+    let repeat = t.judge(&numbered(Marker::Abort, 5, 2));
     assert_eq!(repeat, Ok(Verdict::Duplicate { base_offset }));
     take(&mut t, &numbered(Marker::Abort, 5, 3), 82);
     let old = Err(Rejection::CoordinatorFenced { current_epoch: 5 });
-    assert_eq!(t.judge(&numbered(Marker::Commit, 4, 7), 0), old);
+    assert_eq!(t.judge(&numbered(Marker::Commit, 4, 7)), old);
 }
 
 /// A batch that waited for the coordinator's answer while the marker came.
@@ -461,11 +510,11 @@ fn what_was_verified_before_the_last_marker_begins_nothing() {
     take(&mut t, &since(70, 70, 5), 70);
     take(&mut t, &numbered(Marker::Commit, 4, 1), 75);
     let over = Err(Rejection::TransactionOver);
-    assert_eq!(t.judge(&since(70, 75, 5), 0), over);
-    assert_eq!(t.judge(&since(75, 75, 5), 0), over);
+    assert_eq!(t.judge(&since(70, 75, 5)), over);
+    assert_eq!(t.judge(&since(75, 75, 5)), over);
     take(&mut t, &since(76, 75, 5), 76);
     // Nor does it join what began since.
-    assert_eq!(t.judge(&since(70, 80, 5), 0), over);
+    assert_eq!(t.judge(&since(70, 80, 5)), over);
     take(&mut t, &transactional(P, 80, 5), 81);
 }
 
@@ -492,7 +541,7 @@ fn ends_of_both_kinds_follow_each_other() {
     };
     take(&mut t, &Append::end_of_transaction(Ticket(0), end), 81);
     let over = Err(Rejection::TransactionOver);
-    assert_eq!(t.judge(&next(70, 5), 0), over);
+    assert_eq!(t.judge(&next(70, 5)), over);
     assert_eq!(t.open_count(), 0);
     take(&mut t, &next(82, 5), 82);
     let third = ProducerId { id: 7, epoch: 3 };

@@ -103,6 +103,21 @@ impl BatchBuilder {
         value: Option<&[u8]>,
         headers: &[(&str, Option<&[u8]>)],
     ) -> Result<(), BatchError> {
+        self.append_raw(timestamp_ms, key, value, headers)
+    }
+
+    /// Adds a record whose headers may have names that are not UTF-8. Nothing is added when it fails.
+    ///
+    /// # Errors
+    /// [`BatchError`] when the record breaks a limit, or would make the batch pass one.
+    #[inline]
+    pub fn append_raw<N: AsRef<[u8]>>(
+        &mut self,
+        timestamp_ms: i64,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        headers: &[(N, Option<&[u8]>)],
+    ) -> Result<(), BatchError> {
         if self.count >= limits::BATCH_MAX_RECORDS {
             let max = limits::BATCH_MAX_RECORDS;
             return Err(BatchError::TooManyRecords {
@@ -123,7 +138,7 @@ impl BatchBuilder {
         let headers_size = if headers.is_empty() {
             1
         } else {
-            Self::headers_size(headers).map_err(fault)?
+            Self::headers_size(headers)
         };
         let size = 1
             + varint::size(delta)
@@ -146,7 +161,7 @@ impl BatchBuilder {
         put_field(buffer, value);
         varint::put(buffer, headers.len() as i64);
         for (name, value) in headers {
-            put_field(buffer, Some(name.as_bytes()));
+            put_field(buffer, Some(name.as_ref()));
             put_field(buffer, *value);
         }
         self.count += 1;
@@ -156,23 +171,10 @@ impl BatchBuilder {
         Ok(())
     }
 
-    fn headers_size(headers: &[(&str, Option<&[u8]>)]) -> Result<usize, RecordFault> {
-        let (found, max) = (headers.len(), limits::RECORD_MAX_HEADERS);
-        if found > max {
-            return Err(RecordFault::TooManyHeaders {
-                found: found as i64,
-                max,
-            });
-        }
-        let mut size = varint::size(found as i64);
-        for (name, value) in headers {
-            let (found, max) = (name.len(), limits::HEADER_NAME_MAX_BYTES);
-            if found > max {
-                return Err(RecordFault::HeaderNameTooLong { found, max });
-            }
-            size += field_size(Some(name.as_bytes())) + field_size(*value);
-        }
-        Ok(size)
+    fn headers_size<N: AsRef<[u8]>>(headers: &[(N, Option<&[u8]>)]) -> usize {
+        let each = headers.iter();
+        let each = each.map(|(name, value)| field_size(Some(name.as_ref())) + field_size(*value));
+        varint::size(headers.len() as i64) + each.sum::<usize>()
     }
 
     /// Records so far.

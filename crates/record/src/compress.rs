@@ -29,13 +29,16 @@ pub enum Compression {
     Zstd = 4,
 }
 
-/// zstd refuses frames that ask for a larger window (2^26 bytes, the bound of a payload).
-const ZSTD_WINDOW_LOG_MAX: u32 = 26;
+/// zstd refuses frames that ask for a larger window: 2^27 bytes is what its highest level asks for, and what decoders
+/// take unless they are told otherwise (RFC 8878, 3.1.1.1.2, leaves the limit to them).
+const ZSTD_WINDOW_LOG_MAX: u32 = 27;
+/// A decoder that a large window has made larger than this is not kept for the next payload.
+const ZSTD_KEPT_BYTES: usize = 8 * 1024 * 1024;
 const XERIAL_MAGIC: &[u8; 8] = b"\x82SNAPPY\x00";
 const XERIAL_HEADER_BYTES: usize = 16;
 const XERIAL_BLOCK_BYTES: usize = 32 * 1024;
 
-const _: () = assert!(1 << ZSTD_WINDOW_LOG_MAX == limits::DECOMPRESSED_MAX_BYTES);
+const _: () = assert!(1 << ZSTD_WINDOW_LOG_MAX >= limits::DECOMPRESSED_MAX_BYTES);
 
 impl Compression {
     /// Every codec.
@@ -287,21 +290,24 @@ fn unsnappy_block(block: &[u8], max: usize, out: &mut Vec<u8>) -> Within {
 
 fn unzstd(payload: &[u8], max: usize, out: &mut Vec<u8>) -> Within {
     thread_local! {
-        static CONTEXT: RefCell<DCtx<'static>> = RefCell::new({
-            let mut context = DCtx::create();
-            // It can only fail for a value outside the codec's range, and then its default is stricter.
-            let _ = context.set_parameter(DParameter::WindowLogMax(ZSTD_WINDOW_LOG_MAX));
-            context
-        });
+        static CONTEXT: RefCell<DCtx<'static>> = RefCell::new(zstd_context());
     }
     CONTEXT.with_borrow_mut(|context| {
         let _ = context.reset(zstd::zstd_safe::ResetDirective::SessionOnly);
-        bounded(
-            zstd::stream::read::Decoder::with_context(payload, context),
-            max,
-            out,
-        )
+        let decoder = zstd::stream::read::Decoder::with_context(payload, context);
+        let within = bounded(decoder, max, out);
+        if context.sizeof() > ZSTD_KEPT_BYTES {
+            *context = zstd_context();
+        }
+        within
     })
+}
+
+fn zstd_context() -> DCtx<'static> {
+    let mut context = DCtx::create();
+    // It can only fail for a value outside the codec's range, and then its default is stricter.
+    let _ = context.set_parameter(DParameter::WindowLogMax(ZSTD_WINDOW_LOG_MAX));
+    context
 }
 
 #[cfg(test)]

@@ -30,25 +30,6 @@ pub enum RecordFault {
     /// The timestamp passes the range of 64 bits.
     #[error("its timestamp is out of range")]
     Timestamp,
-    /// More headers than a record may have.
-    #[error("it has {found} headers; at most {max} are allowed")]
-    TooManyHeaders {
-        /// Header count stated.
-        found: i64,
-        /// The limit.
-        max: usize,
-    },
-    /// A header name is longer than the limit.
-    #[error("a header name has {found} bytes, at most {max} are allowed")]
-    HeaderNameTooLong {
-        /// Length in bytes.
-        found: usize,
-        /// The limit.
-        max: usize,
-    },
-    /// A header name is not UTF-8.
-    #[error("a header name is not UTF-8")]
-    HeaderName,
 }
 
 /// What is wrong with one message of a set of magic 0 or 1.
@@ -270,11 +251,7 @@ impl BatchError {
             | Self::TooManyRecords { .. }
             | Self::DecompressedTooLarge { .. } => ErrorKind::BatchTooLarge,
             Self::Record {
-                fault:
-                    RecordFault::TooManyHeaders { .. }
-                    | RecordFault::HeaderNameTooLong { .. }
-                    | RecordFault::HeaderName
-                    | RecordFault::Timestamp,
+                fault: RecordFault::Timestamp,
                 ..
             }
             | Self::Message {

@@ -5,7 +5,7 @@
 //! payload.
 
 use bytes::Bytes;
-use varve_types::{Offset, limits};
+use varve_types::Offset;
 
 use crate::error::{BatchError, RecordFault};
 use crate::header::{BatchHeader, TimestampType};
@@ -113,21 +113,11 @@ impl<'a> RecordParser<'a> {
 
 /// Walks the headers once, so that iterating over them later cannot fail.
 fn check_headers(body: &[u8], at: &mut usize, count: i32) -> Result<(), RecordFault> {
-    if count < 0 || count as usize > limits::RECORD_MAX_HEADERS {
-        return Err(RecordFault::TooManyHeaders {
-            found: i64::from(count),
-            max: limits::RECORD_MAX_HEADERS,
-        });
+    if count < 0 {
+        return Err(RecordFault::Field("header count"));
     }
     for _ in 0..count {
-        let name = nullable(body, at, "header name")?.ok_or(RecordFault::Field("header name"))?;
-        if name.len() > limits::HEADER_NAME_MAX_BYTES {
-            return Err(RecordFault::HeaderNameTooLong {
-                found: name.len(),
-                max: limits::HEADER_NAME_MAX_BYTES,
-            });
-        }
-        std::str::from_utf8(name).map_err(|_| RecordFault::HeaderName)?;
+        nullable(body, at, "header name")?.ok_or(RecordFault::Field("header name"))?;
         nullable(body, at, "header value")?;
     }
     Ok(())
@@ -153,13 +143,13 @@ impl<'a> HeadersRef<'a> {
         self.count == 0
     }
 
-    /// The headers as (name, value) pairs.
-    pub fn iter(&self) -> impl Iterator<Item = (&'a str, Option<&'a [u8]>)> + use<'a> {
+    /// The headers as (name, value) pairs. Names are bytes: no protocol makes clients keep to UTF-8.
+    pub fn iter(&self) -> impl Iterator<Item = (&'a [u8], Option<&'a [u8]>)> + use<'a> {
         let (bytes, mut at) = (self.bytes, 0);
         (0..self.count).map_while(move |_| {
             let name = nullable(bytes, &mut at, "header name").ok()??;
             let value = nullable(bytes, &mut at, "header value").ok()?;
-            Some((std::str::from_utf8(name).ok()?, value))
+            Some((name, value))
         })
     }
 }
@@ -190,7 +180,7 @@ pub struct RecordView {
     pub key: Option<Bytes>,
     /// Value; `None` is a tombstone.
     pub value: Option<Bytes>,
-    /// Headers as (name, value); names are UTF-8.
+    /// Headers as (name, value); names are bytes, UTF-8 in most cases.
     pub headers: Vec<(Bytes, Option<Bytes>)>,
 }
 
@@ -288,7 +278,7 @@ impl Iterator for Records {
                 headers: record
                     .headers
                     .iter()
-                    .map(|(name, value)| (share(name.as_bytes()), value.map(share)))
+                    .map(|(name, value)| (share(name), value.map(share)))
                     .collect(),
             }
         }))

@@ -369,18 +369,55 @@ fn limits_of_a_batch_are_kept() {
     };
     let error = Unverified(two_records()).verify(&small).unwrap_err();
     assert_eq!(error, BatchError::TooManyRecords { found: 2, max: 1 });
-    let mut builder = BatchBuilder::new(Compression::None, None);
-    let many = vec![("h", None); limits::RECORD_MAX_HEADERS + 1];
-    assert!(builder.append(0, None, None, &many).is_err());
-    let long = "n".repeat(limits::HEADER_NAME_MAX_BYTES + 1);
-    assert!(builder.append(0, None, None, &[(&long, None)]).is_err());
-    assert!(builder.is_empty());
+    let builder = BatchBuilder::new(Compression::None, None);
     assert_eq!(builder.build().unwrap_err(), BatchError::Empty);
     let mut builder = BatchBuilder::new(Compression::None, None);
     builder
         .append(0, None, Some(&vec![0; limits::BATCH_MAX_BYTES]), &[])
         .unwrap();
     assert!(matches!(builder.build(), Err(BatchError::TooLarge { .. })));
+}
+
+/// Producers pack as many records into a batch as its bytes allow.
+#[test]
+fn only_the_bytes_of_a_batch_are_bounded() {
+    for codec in [Compression::None, Compression::Zstd] {
+        let mut builder = BatchBuilder::new(codec, None);
+        for _ in 0..200_000 {
+            builder.append(5, None, Some(b""), &[]).unwrap();
+        }
+        let batch = verify(builder.build().unwrap()).unwrap();
+        assert_eq!(batch.records().unwrap().count(), 200_000, "{codec}");
+    }
+    let mut builder = BatchBuilder::new(Compression::None, None);
+    let many = vec![("h", None); 10_000];
+    builder.append(0, None, None, &many).unwrap();
+    let long = "n".repeat(100_000);
+    builder.append(0, None, None, &[(&long, None)]).unwrap();
+    let batch = verify(builder.build().unwrap()).unwrap();
+    let headers: Vec<usize> = batch
+        .records()
+        .unwrap()
+        .map(|r| r.unwrap().headers.len())
+        .collect();
+    assert_eq!(headers, [10_000, 1]);
+}
+
+/// What `zstd --ultra -22` asks for; the window of a payload that is known to be smaller takes no more than that.
+#[test]
+fn zstd_windows_of_the_highest_level_are_taken() {
+    let mut builder = BatchBuilder::new(Compression::None, None);
+    builder.append(5, None, Some(&[7; 100_000]), &[]).unwrap();
+    let plain = builder.build().unwrap();
+    for log in [26, 27] {
+        let mut encoder = zstd::Encoder::new(Vec::new(), 1).unwrap();
+        encoder.window_log(log).unwrap();
+        std::io::Write::write_all(&mut encoder, &plain[HEADER_BYTES..]).unwrap();
+        let packed = encoder.finish().unwrap();
+        let whole = [&plain[..HEADER_BYTES], &packed].concat();
+        let batch = verify(reseal(whole.into(), |bytes| bytes[22] |= 4)).unwrap();
+        assert_eq!(batch.records().unwrap().count(), 1, "2^{log}");
+    }
 }
 
 #[test]

@@ -58,6 +58,7 @@ fn seeds_keep_every_invariant_and_recover() {
         "group rebalance during commit",
         "group coordinator changed during a rebalance",
         "commit of an old member epoch refused",
+        "sessions gave way to others",
     ] {
         assert!(coverage.contains_key(what), "never reached: {what}");
     }

@@ -153,15 +153,28 @@ impl Log {
     pub fn prepare_retention(&mut self, now_ms: i64, upto: Offset) -> Result<bool, LogError> {
         self.check_usable()?;
         self.now_ms = now_ms;
-        let expired = |newest: i64, created: i64, limit: Option<i64>| {
-            // Batches without timestamps age from the segment's beginning.
-            let newest = if newest < 0 { created } else { newest };
-            limit.is_some_and(|limit| now_ms.saturating_sub(newest) > limit)
+        let expired = |newest: i64, created: i64, ended: Option<i64>, limit: Option<i64>| {
+            let newest = match newest {
+                // Batches without timestamps age from the segment's beginning.
+                ..0 => Some(created),
+                // A clock was ahead: they age from the segment's end, by the time of this node.
+                _ if newest > now_ms => ended,
+                _ => Some(newest),
+            };
+            let age = newest.map(|newest| now_ms.saturating_sub(newest));
+            age.zip(limit).is_some_and(|(age, limit)| age > limit)
         };
         let limit = self.config.retention_ms;
+        // What is appended after that goes into the next segment.
+        let tail_ends = self.begun_ms().saturating_add(self.config.segment_ms);
         let tail_is_old = self.tail.end > 0
             && self.tail.next <= upto
-            && expired(self.tail.max_timestamp, self.tail.segment.created_ms, limit);
+            && expired(
+                self.tail.max_timestamp,
+                self.tail.segment.created_ms,
+                Some(tail_ends),
+                limit,
+            );
         if tail_is_old {
             match self.roll() {
                 // The disk is full, which is a reason to remove what can be removed.
@@ -172,8 +185,20 @@ impl Log {
         let intended = self.intended();
         let mut size = intended.sealed.iter().map(|s| s.size).sum::<u64>() + self.tail.end;
         let mut start = intended.log_start;
-        for sealed in intended.sealed.iter().filter(|s| s.end <= upto) {
-            let too_old = expired(sealed.max_timestamp, sealed.segment.created_ms, limit);
+        // A segment ends when the next one begins.
+        let next = intended.sealed.iter().skip(1);
+        let ends = next.map(|s| s.segment.created_ms);
+        let last = match tail_is_old {
+            // It was closed just now, long after its last record.
+            true => tail_ends,
+            false => self.tail.segment.created_ms,
+        };
+        let ends = ends.chain([last]);
+        let all = intended.sealed.iter().zip(ends);
+        for (sealed, ended) in all.filter(|(s, _)| s.end <= upto) {
+            let created = sealed.segment.created_ms;
+            let ended = Some(ended).filter(|ms| *ms > 0);
+            let too_old = expired(sealed.max_timestamp, created, ended, limit);
             let too_much = self
                 .config
                 .retention_bytes

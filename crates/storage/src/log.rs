@@ -401,13 +401,15 @@ impl Log {
             return false;
         }
         let relative = batch.header().last_offset().since(self.tail.segment.base);
-        let begun = self
-            .tail
-            .first_append_ms
-            .unwrap_or(self.tail.segment.created_ms);
         end + batch.size() as u64 > self.config.segment_bytes.min(SEGMENT_LIMIT)
             || relative >= SEGMENT_LIMIT
-            || self.now_ms.saturating_sub(begun) >= self.config.segment_ms
+            || self.now_ms.saturating_sub(self.begun_ms()) >= self.config.segment_ms
+    }
+
+    /// When the active segment got its first batch, as far as is known: milliseconds since the Unix epoch.
+    pub(crate) fn begun_ms(&self) -> i64 {
+        let begun = self.tail.first_append_ms;
+        begun.unwrap_or(self.tail.segment.created_ms)
     }
 
     /// Bookkeeping for batches that are written.

@@ -387,6 +387,36 @@ fn retention_removes_by_size_and_by_time_below_the_high_watermark() {
     );
 }
 
+/// A clock was ahead once, or a limit of timestamps was raised: retention goes on by the time of this node.
+#[test]
+fn records_of_the_future_expire_by_the_time_of_this_node() {
+    const YEAR_MS: i64 = 365 * 24 * 3_600_000;
+    let (_, vfs) = mem();
+    let config = LogConfig {
+        retention_ms: Some(60_000),
+        segment_ms: 10_000,
+        ..small_segments()
+    };
+    let (mut log, _) = open(&vfs, config, false);
+    for i in 0..30i64 {
+        let ts = if i < 5 { NOW + 75 * YEAR_MS } else { NOW + i };
+        log.append(&[batch(o(i * 3), 1, ts, 3, 60)], NOW + i)
+            .unwrap();
+    }
+    let young = log.apply_retention(NOW + 59_000, o(90)).unwrap();
+    assert!(young.is_empty(), "the first segment was sealed after NOW");
+    let old = log.apply_retention(NOW + 61_000, o(90)).unwrap();
+    assert!(old.segments > 1);
+    assert_eq!(log.log_start(), o(90), "none stays for 75 years");
+    // The active segment alone: its last record came before it had to end.
+    let ahead = batch(o(90), 1, NOW + 75 * YEAR_MS, 3, 60);
+    log.append(&[ahead], NOW + 100_000).unwrap();
+    let limit = NOW + 100_000 + 10_000 + 60_000;
+    assert!(log.apply_retention(limit, o(93)).unwrap().is_empty());
+    assert!(!log.apply_retention(limit + 1, o(93)).unwrap().is_empty());
+    assert_eq!((log.log_start(), log.size_bytes()), (o(93), 0));
+}
+
 #[test]
 fn timestamps_find_the_first_record() {
     let (_, vfs) = mem();

@@ -15,14 +15,13 @@ pub const PARTITIONS_PER_NODE_MAX: usize = 20_000;
 pub const BATCH_MAX_BYTES: usize = 8 * 1024 * 1024;
 /// Default of `max.message.bytes`.
 pub const MESSAGE_DEFAULT_MAX_BYTES: usize = 1024 * 1024;
-/// Most records of one batch. With one-byte records this is what a 1 MiB batch can hold.
-pub const BATCH_MAX_RECORDS: u32 = 131_072;
+/// Bytes that a record takes at least: its length, attributes, deltas of time and offset, and the lengths of key, value
+/// and headers.
+pub const RECORD_MIN_BYTES: usize = 7;
+/// Most records of one batch: only bytes count, so these are what a payload can hold once it is decompressed.
+pub const BATCH_MAX_RECORDS: u32 = (DECOMPRESSED_MAX_BYTES / RECORD_MIN_BYTES) as u32;
 /// Most records in simple form in one request.
 pub const REQUEST_MAX_RECORDS: usize = 10_000;
-/// Most headers of one record.
-pub const RECORD_MAX_HEADERS: usize = 64;
-/// Longest header name, in bytes.
-pub const HEADER_NAME_MAX_BYTES: usize = 255;
 /// Bytes a batch may grow to when decompressed.
 pub const DECOMPRESSED_MAX_BYTES: usize = 64 * 1024 * 1024;
 /// Largest request message, in bytes.
@@ -39,10 +38,12 @@ pub const REQUEST_MAX_PARTITIONS: usize = 1_000;
 pub const WAIT_MAX_MS: u64 = 30_000;
 /// Most members of one group.
 pub const GROUP_MAX_MEMBERS: usize = 1_000;
-/// Most groups of one node.
-pub const GROUPS_MAX: usize = 10_000;
+/// Default of `groups.max`: groups that one node coordinates.
+pub const GROUPS_DEFAULT_MAX: usize = 1_000_000;
 /// Most bytes that a member of the classic group protocol says with all of its protocols together.
-pub const GROUP_PROTOCOLS_MAX_BYTES: usize = 256 * 1024;
+pub const GROUP_PROTOCOLS_MAX_BYTES: usize = GROUP_RECORD_MAX_BYTES;
+/// Most bytes that all members of a group of the classic protocol say with all of their protocols.
+pub const GROUP_MEMBERS_MAX_BYTES: usize = 32 * 1024 * 1024;
 /// Most bytes that members of a group of the classic protocol say and are assigned, together: the group is one record.
 pub const GROUP_RECORD_MAX_BYTES: usize = 4 * 1024 * 1024;
 /// Longest topic pattern of a subscription, in bytes.
@@ -55,8 +56,13 @@ pub const SESSION_TIMEOUT_MIN_MS: u64 = 6_000;
 pub const SESSION_TIMEOUT_MAX_MS: u64 = 1_800_000;
 /// Batches remembered per producer and partition (Kafka's `NUM_BATCHES_TO_RETAIN`).
 pub const PRODUCER_BATCHES_REMEMBERED: usize = 5;
-/// Producer sessions remembered per partition.
-pub const PRODUCERS_PER_PARTITION_MAX: usize = 10_000;
+/// Memory that a remembered producer session takes, in bytes, with what the maps around it take (`load producers`).
+pub const PRODUCER_SESSION_BYTES: usize = 320;
+/// Default of `producer.sessions.max.bytes`: memory for the producer sessions of a node.
+pub const PRODUCER_SESSIONS_DEFAULT_BYTES: u64 = 512 * 1024 * 1024;
+/// Producer sessions that fit into the default.
+pub const PRODUCER_SESSIONS_MAX: usize =
+    PRODUCER_SESSIONS_DEFAULT_BYTES as usize / PRODUCER_SESSION_BYTES;
 /// A partition forgets an idle producer session after this long, in milliseconds (7 days).
 pub const PRODUCER_IDLE_EXPIRY_MS: i64 = 7 * 24 * 3_600 * 1_000;
 /// Transactions of one partition that are open, or were aborted and still have records in its log. Beyond it no

@@ -41,6 +41,10 @@ impl Lane {
             None => Append {
                 producer: header.producer(),
                 unsequenced: header.transaction_without_sequence(),
+                resumes: owned
+                    .partition
+                    .refusals
+                    .is_clear_of(header.producer(), self.clock.now()),
                 expected_offset: terms.expected_offset,
                 leader_epoch: terms.leader_epoch,
                 transactional: header.is_transactional(),
@@ -67,9 +71,15 @@ impl Lane {
         self.owed.insert(ticket, owed);
         self.metrics.answers_owed.inc();
         self.offered = Some((ticket, batch));
+        let sessions = owned.core.producers().len();
         owned
             .core
             .step(now(&*self.clock), Input::Append(append), &mut self.outputs);
+        let evicted = (sessions + 1).saturating_sub(owned.core.producers().len());
+        if evicted > 1 {
+            let count = &self.metrics.producer_sessions_evicted;
+            count.inc_by(evicted as u64);
+        }
         self.perform_outputs(slot);
         // A duplicate or refused batch was not taken: nothing of it is kept.
         if self.offered.take().is_some()

@@ -38,6 +38,7 @@ use crate::inbox::Inbox;
 use crate::metrics::Metrics;
 use crate::partition::Partition;
 use crate::produce::Terms;
+use crate::producer_sessions::{Advice, ProducerSessions};
 use crate::work::{Take, Worker};
 
 use replica::Copying;
@@ -261,6 +262,8 @@ pub(crate) struct Lane {
     /// The partition whose fetch was held back, while its core asks afresh.
     turn: Option<u32>,
     workers: Workers,
+    number: usize,
+    sessions: Arc<ProducerSessions>,
 }
 
 /// Starts the worker of a lane.
@@ -269,7 +272,7 @@ pub(crate) fn spawn(
     number: usize,
     inbox: Arc<Inbox<Command>>,
     clock: Arc<dyn Clock>,
-    (flushers, cleaner): (&Flushers, &Cleaner),
+    (flushers, cleaner, sessions): (&Flushers, &Cleaner, &Arc<ProducerSessions>),
     metrics: Metrics,
     rim: Option<Arc<Rim>>,
 ) -> std::io::Result<Worker> {
@@ -293,6 +296,8 @@ pub(crate) fn spawn(
         asking: None,
         turn: None,
         workers: workers.clone(),
+        number,
+        sessions: Arc::clone(sessions),
     };
     let name = format!("varve-lane-{number}");
     Worker::start(workers, &name, inbox, Take::All, move |commands| {
@@ -368,7 +373,10 @@ impl Lane {
                 self.close(slot);
                 let _ = reply.send(());
             }
-            Command::Tick => self.tick(),
+            Command::Tick => {
+                self.tick();
+                self.count_sessions();
+            }
             Command::Housekeeping => self.housekeeping(),
             Command::Shutdown { reply } => {
                 self.write_group();
@@ -490,6 +498,32 @@ impl Lane {
             self.offer(slot, now_ms);
             self.perform_outputs(slot);
         }
+    }
+
+    /// Tells how many producer sessions there are here, and lets go of those that were idle longest if the node has
+    /// too many.
+    fn count_sessions(&mut self) {
+        let count = self.slots.values().map(|o| o.core.producers().len()).sum();
+        let now = self.clock.now();
+        if self.sessions.counted(self.number, count, now) == Advice::Keep {
+            return;
+        }
+        let now_ms = self.clock.wall_ms();
+        let idle = self.slots.values().flat_map(|o| o.core.producers().idle());
+        let idle = idle.map(|used| u64::try_from(now_ms.saturating_sub(used)).unwrap_or(0));
+        let Some(cutoff) = self.sessions.looked(self.number, idle) else {
+            return;
+        };
+        let used_ms = now_ms.saturating_sub(i64::try_from(cutoff).unwrap_or(i64::MAX));
+        let mut forgotten = 0;
+        for owned in self.slots.values_mut() {
+            let before = owned.core.producers().len();
+            owned.core.give_way(used_ms.saturating_add(1));
+            forgotten += before - owned.core.producers().len();
+        }
+        self.metrics
+            .producer_sessions_evicted
+            .inc_by(forgotten as u64);
     }
 
     /// Takes a partition whose log has latched out of service; what waits for an answer gets one.

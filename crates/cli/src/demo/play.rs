@@ -225,7 +225,7 @@ async fn produce(
         let record = RecordRef {
             key: line.key.as_deref(),
             value: Some(&line.value),
-            headers: &[(NUMBER, Some(&bytes[..]))],
+            headers: &[(NUMBER.as_bytes(), Some(&bytes[..]))],
             ..RecordRef::default()
         };
         handles.push(producer.send(&topic, record).await?);
@@ -490,7 +490,10 @@ async fn read_log(
     while let Some(batch) = consumer.next_batch().await? {
         let mut records = batch.records()?;
         while let Some(record) = records.next_ref()? {
-            let number = record.headers.iter().find(|(name, _)| *name == NUMBER);
+            let number = record
+                .headers
+                .iter()
+                .find(|(name, _)| *name == NUMBER.as_bytes());
             let place = (batch.partition.0, record.offset.get());
             let number = number.and_then(|(_, value)| value);
             ledger.logged(Returned::compare(

@@ -494,6 +494,22 @@ fn payload_bytes(record: &RecordView) -> usize {
     length(&record.key) + length(&record.value) + headers
 }
 
+/// A name that is not UTF-8 comes with its bytes: the text alone would lose some.
+fn to_header(name: Bytes, value: Option<Bytes>) -> v1::Header {
+    match std::str::from_utf8(&name) {
+        Ok(text) => v1::Header {
+            name: text.to_owned(),
+            value,
+            name_bytes: None,
+        },
+        Err(_) => v1::Header {
+            name: String::from_utf8_lossy(&name).into_owned(),
+            value,
+            name_bytes: Some(name),
+        },
+    }
+}
+
 fn to_record(record: RecordView) -> v1::ConsumedRecord {
     v1::ConsumedRecord {
         offset: record.offset.get(),
@@ -503,10 +519,7 @@ fn to_record(record: RecordView) -> v1::ConsumedRecord {
         headers: record
             .headers
             .into_iter()
-            .map(|(name, value)| v1::Header {
-                name: String::from_utf8_lossy(&name).into_owned(),
-                value,
-            })
+            .map(|(name, value)| to_header(name, value))
             .collect(),
     }
 }

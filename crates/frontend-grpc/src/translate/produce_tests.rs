@@ -202,29 +202,18 @@ fn one_partition_reports_no_indexes() {
 #[test]
 fn records_that_break_a_rule_are_refused() {
     let header = |name: String| v1::Record {
-        headers: vec![v1::Header { name, value: None }],
+        headers: vec![v1::Header {
+            name,
+            ..v1::Header::default()
+        }],
         ..record(None, "v")
     };
     let rows = vec![
         (header(String::new()), ErrorKind::InvalidRecord),
-        (header("x".repeat(256)), ErrorKind::InvalidRecord),
         (header("varve-x".to_owned()), ErrorKind::InvalidRecord),
         (
             v1::Record {
                 timestamp_ms: Some(-1),
-                ..record(None, "v")
-            },
-            ErrorKind::InvalidRecord,
-        ),
-        (
-            v1::Record {
-                headers: vec![
-                    v1::Header {
-                        name: "h".to_owned(),
-                        value: None
-                    };
-                    65
-                ],
                 ..record(None, "v")
             },
             ErrorKind::InvalidRecord,

@@ -46,10 +46,11 @@ async fn what_was_produced_is_fetched() {
             v1::Header {
                 name: "a".to_owned(),
                 value: Some(Bytes::from_static(b"1")),
+                name_bytes: None,
             },
             v1::Header {
                 name: "a".to_owned(),
-                value: None,
+                ..v1::Header::default()
             },
         ],
         timestamp_ms: Some(77),

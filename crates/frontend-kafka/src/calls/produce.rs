@@ -205,6 +205,14 @@ async fn take<B: Broker>(
 ) -> Result<B::Receipt, Refused> {
     let number = partition(data.index).ok_or(ErrorCode::UnknownTopicOrPartition)?;
     let bytes = data.records.unwrap_or_default();
+    if bytes.is_empty() {
+        // Final: a batch that is cut off may arrive whole when it is sent again, and one that is not there never will.
+        let text = format!("the request has no records for {topic}:{number}; nothing was appended");
+        return Err(Refused {
+            message: Some(Text::from(text)),
+            ..ErrorCode::InvalidRecord.into()
+        });
+    }
     let transactional = terms.transaction.is_some();
     let batch = batches::taken(shared, call.version(), bytes, transactional).await?;
     let keyless = batch.has_null_key().then(|| batch.clone());

@@ -278,8 +278,19 @@ pub(super) async fn create_partitions<B: Broker>(
     request: CreatePartitionsRequest,
 ) -> CreatePartitionsResponse {
     let mut results = Vec::with_capacity(request.topics.len());
+    let mut names = BTreeSet::new();
+    let all = request.topics.iter().map(|topic| topic.name.clone());
+    let twice: BTreeSet<Text> = all.filter(|name| !names.insert(name.clone())).collect();
     for topic in request.topics {
         let name = topic.name.clone();
+        if twice.contains(&name) {
+            results.push(CreatePartitionsTopicResult {
+                name,
+                error_code: ErrorCode::InvalidRequest.code(),
+                error_message: Some(Text::from_static("the request names the topic twice")),
+            });
+            continue;
+        }
         let done = match growth(shared, topic, request.validate_only) {
             Ok(wanted) => shared.broker.add_partitions(&call.ctx, wanted).await,
             Err(error) => Err(error),

@@ -1,6 +1,6 @@
 //! Joining and leaving a classic group.
 
-use varve_types::MemberId;
+use varve_types::{MemberId, limits};
 
 use crate::classic::members::Peer;
 use crate::classic::state::{Classic, Step, Wanted};
@@ -27,12 +27,38 @@ impl Classic {
         if !self.supports(join) {
             return Err(ClassicError::InconsistentProtocol);
         }
+        self.check_said(join)?;
         let joined = match &join.member {
             None => self.join_unknown(step, ticket, join)?,
             Some(id) => self.join_known(step, ticket, id, join)?,
         };
         self.try_begin_generation(step);
         Ok(joined)
+    }
+
+    /// What members say stays in memory: of all members together it is bounded.
+    fn check_said(&self, join: &ClassicJoin) -> Result<(), ClassicError> {
+        let others = self.members.iter();
+        let others = others.filter(|(id, _)| join.member.as_ref() != Some(*id));
+        let said = others.map(|(_, member)| member.said()).sum::<usize>();
+        let all = said
+            + join
+                .protocols
+                .iter()
+                .map(|(_, said)| said.len())
+                .sum::<usize>();
+        if all <= limits::GROUP_MEMBERS_MAX_BYTES {
+            return Ok(());
+        }
+        let text = format!(
+            "the protocol metadata of the {} members of group {} would have {all} bytes in total; the limit is {}; the \
+             member was not added; subscribe to fewer topics, or spread the members over several groups",
+            self.members.len() + 1,
+            join.group,
+            limits::GROUP_MEMBERS_MAX_BYTES
+        );
+        let failure = Failure::invalid("protocols", text);
+        Err(ClassicError::Failed(failure.with("group", &join.group)))
     }
 
     fn join_unknown(

@@ -135,6 +135,11 @@ impl Peer {
         (self.joining.is_none() && self.syncing.is_none()).then_some(self.expires)
     }
 
+    /// Bytes of the metadata of all its protocols.
+    pub(crate) fn said(&self) -> usize {
+        self.protocols.iter().map(|(_, said)| said.len()).sum()
+    }
+
     pub(crate) fn metadata(&self, protocol: &str) -> &[u8] {
         let mut known = self.protocols.iter();
         known

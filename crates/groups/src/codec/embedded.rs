@@ -135,7 +135,7 @@ fn put_partitions(out: &mut Vec<u8>, all: &ByTopic) {
 /// A subscription from its bytes.
 ///
 /// # Errors
-/// [`CodecError`] for bytes that are no subscription, and for more than `REQUEST_MAX_PARTITIONS` topics or
+/// [`CodecError`] for bytes that are no subscription, and for more than `PARTITIONS_PER_NODE_MAX` topics or
 /// `PARTITIONS_PER_NODE_MAX` owned partitions.
 pub fn decode_subscription(bytes: &[u8]) -> Result<EmbeddedSubscription, CodecError> {
     let mut reader = Reader::new("subscription of a consumer", bytes);
@@ -173,7 +173,7 @@ pub fn decode_subscription(bytes: &[u8]) -> Result<EmbeddedSubscription, CodecEr
 /// An assignment from its bytes.
 ///
 /// # Errors
-/// [`CodecError`] for bytes that are no assignment, and for more than `REQUEST_MAX_PARTITIONS` topics or
+/// [`CodecError`] for bytes that are no assignment, and for more than `PARTITIONS_PER_NODE_MAX` topics or
 /// `PARTITIONS_PER_NODE_MAX` partitions.
 pub fn decode_assignment(bytes: &[u8]) -> Result<EmbeddedAssignment, CodecError> {
     let mut reader = Reader::new("assignment of a consumer", bytes);
@@ -211,8 +211,8 @@ fn too_many(field: &'static str, found: usize, most: usize) -> CodecError {
 fn topic_count(reader: &mut Reader<'_>) -> Result<i32, CodecError> {
     let count = reader.count("topics")?;
     let found = count.unsigned_abs() as usize;
-    if found > limits::REQUEST_MAX_PARTITIONS {
-        return Err(too_many("topics", found, limits::REQUEST_MAX_PARTITIONS));
+    if found > limits::PARTITIONS_PER_NODE_MAX {
+        return Err(too_many("topics", found, limits::PARTITIONS_PER_NODE_MAX));
     }
     Ok(count)
 }
@@ -352,7 +352,7 @@ mod tests {
         assert!(refused(b"\xff\xff").contains("-1 is negative"));
         assert!(refused(b"text").contains("ends inside"));
         assert!(refused(b"\0\0\0\0\0\x01\0\x01/\xff\xff\xff\xff").contains("topic"));
-        assert!(refused(b"\0\0\0\0\x03\xe9").contains("1001"));
+        assert!(refused(b"\0\0\0\0\x4e\x21").contains("20001"));
         assert!(refused(b"\0\0\xff\xff\xff\xff").contains("-1"));
         assert!(
             refused(b"\0\x01\0\0\0\0\xff\xff\xff\xff\0\0\0\x01\0\x01t\0\x01\0\0").contains("65536")

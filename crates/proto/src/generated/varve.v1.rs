@@ -2,12 +2,16 @@
 /// One header of a record. Order is kept and names may repeat.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Header {
-    /// Required. 1..=255 bytes of UTF-8. Names starting with "varve-" are reserved.
+    /// Required. At least 1 byte. Names starting with "varve-" are reserved.
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
     /// Value. Absent (null) and empty are different.
     #[prost(bytes = "bytes", optional, tag = "2")]
     pub value: ::core::option::Option<::prost::bytes::Bytes>,
+    /// The name, if it is not UTF-8, as Kafka clients may send it. In answers, "name" then shows it with U+FFFD in place
+    /// of what is not UTF-8; in requests, "name" is ignored.
+    #[prost(bytes = "bytes", optional, tag = "3")]
+    pub name_bytes: ::core::option::Option<::prost::bytes::Bytes>,
 }
 /// A record to be appended.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -415,7 +419,7 @@ pub enum ErrorReason {
     OutOfOrderSequence = 61,
     /// FAILED_PRECONDITION, fatal. A newer session with the same producer name exists.
     ProducerFenced = 62,
-    /// FAILED_PRECONDITION. The session has expired on this partition; call InitProducer.
+    /// FAILED_PRECONDITION. The session is not known, and this batch may not begin one; call InitProducer.
     UnknownProducer = 63,
     /// FAILED_PRECONDITION. Rejoin with member_epoch 0.
     UnknownMember = 80,

@@ -44,6 +44,7 @@ keys! {
     "group.initial.rebalance.delay.ms", "500", "0 to 60000", "How long a new classic group waits for further members before its first rebalance; 0: not at all.";
     "group.max.size", "1000", "1 to 1000", "Maximum number of members in a group.";
     "group.session.timeout.ms", "45000", "500 to 1800000", "Time without a heartbeat after which a group member is removed.";
+    "groups.max", "1000000", "1 to 100000000", "Maximum number of groups that this node coordinates. A group takes about 1 KiB, and 100 bytes for each committed offset. Beyond the limit, a new group is refused with POLICY_VIOLATION, and the groups that exist go on.";
     "http.address", "0.0.0.0:8277", "HOST:PORT", "Listener for metrics and health checks.";
     "journal.max.bytes", "512MiB", "a size; 0 turns it off", "Size of the journal, which makes small appends to many partitions durable with one flush; at most one sixteenth of the disk.";
     "listeners.client.address", "0.0.0.0:8278", "HOST:PORT", "Listener for the gRPC API.";
@@ -76,6 +77,7 @@ keys! {
     "num.partitions", "1", "1 to 10000", "Partitions of a topic that is created without a number of partitions.";
     "offsets.retention.minutes", "10080", "minutes, >= 1", "How long a group without members keeps its committed offsets.";
     "offsets.topic.num.partitions", "50", "1 to 1000", "Number of partitions of __consumer_offsets; cannot change once the topic exists.";
+    "producer.sessions.max.bytes", "512MiB", "a size from 1MiB", "Memory for the sessions of idempotent and transactional producers, over all partitions of this node; a session takes about 320 bytes. When it is full, the sessions that were used least recently are forgotten, but none with an open transaction. A producer whose session was forgotten goes on; only a repeat of a batch that was sent before is not recognized any more.";
     "replica.lag.time.max.ms", "10000", "500 to 600000", "Time after which a replica that has fallen behind leaves the in-sync replicas.";
     "replica.move.max.bytes.per.second", "0", "a size; 0 sets no limit", "Maximum number of bytes per second that this node copies for replicas being moved to it; in-sync replicas are not throttled.";
     "request.timeout.ms", "30000", "100 to 600000", "Deadline of calls that set none.";

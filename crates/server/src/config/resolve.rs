@@ -432,6 +432,7 @@ fn broker(r: &Reader<'_>, settings: &Settings, node: NodeId) -> Result<BrokerCon
         topic_defaults,
         lanes: size(r.number("broker.lanes", 1, 64)?),
         flush_threads: size(r.number("broker.flush_threads", 1, 64)?),
+        producer_sessions_bytes: r.bytes("producer.sessions.max.bytes", 1 << 20, 1 << 40)?,
         in_flight_bytes: size(r.bytes("broker.in_flight_bytes", 16 << 20, 1 << 40)?),
         min_free_bytes: r.bytes("storage.min_free_bytes", 0, u64::MAX)?,
         min_free_percent: r.number("storage.min_free_percent", 0, 50)?,
@@ -456,6 +457,7 @@ fn broker(r: &Reader<'_>, settings: &Settings, node: NodeId) -> Result<BrokerCon
         group_heartbeat_interval: r.millis("group.heartbeat.interval.ms", 100, 60_000)?,
         group_initial_rebalance_delay: r.millis("group.initial.rebalance.delay.ms", 0, 60_000)?,
         group_migration: r.parse("group.consumer.migration.policy", |t| t.parse().ok())?,
+        groups_max: size(r.number("groups.max", 1, 100_000_000)?),
         group_max_size: size(r.number("group.max.size", 1, limits::GROUP_MAX_MEMBERS as u64)?),
         ..BrokerConfig::new(data_dir, ClusterId::default(), node)
     })

@@ -18,6 +18,10 @@ use crate::rng::Rng;
 const TIMEOUT_MS: u64 = 400;
 /// After so long even a producer that repeats gives a batch up, milliseconds.
 const DELIVERY_MS: u64 = 4_000;
+/// Ids of producers that live for one batch.
+const FRESH_FROM: i64 = 1 << 40;
+/// How often a producer comes that lives for one batch, milliseconds.
+const FRESH_EVERY_MS: u64 = 12;
 /// Most batches under way: what a partition remembers of a producer.
 const IN_FLIGHT: u64 = 5;
 
@@ -36,6 +40,8 @@ pub(super) struct Client {
     pub(super) number: usize,
     partition: usize,
     idempotent: bool,
+    /// Each batch is the only one of a new producer.
+    fresh: bool,
     acks: Acks,
     every_ms: u64,
     epoch: i16,
@@ -54,6 +60,7 @@ impl Client {
             number,
             partition: number % knobs.partitions as usize,
             idempotent: number < 2,
+            fresh: false,
             acks: match number {
                 0..=2 => Acks::All,
                 _ => [Acks::Leader, Acks::None][rng.below(2) as usize],
@@ -67,7 +74,14 @@ impl Client {
             last: None,
             answered_since_heal: 0,
         };
-        (0..4).map(|n| client(n, rng)).collect()
+        let mut all: Vec<Self> = (0..4).map(|n| client(n, rng)).collect();
+        if knobs.fresh_sessions {
+            let last = &mut all[3];
+            (last.fresh, last.every_ms) = (true, FRESH_EVERY_MS);
+            // Where the first of the others is.
+            last.partition = 0;
+        }
+        all
     }
 
     /// Whether it has everything that an end of the run waits for.
@@ -125,7 +139,11 @@ impl Client {
     fn add(&mut self, key: PartitionKey, records: u32) -> Option<Produce> {
         let request = self.next_request;
         self.next_request += 1;
-        let producer = self.idempotent.then(|| {
+        let fresh = self.fresh.then(|| {
+            let id = FRESH_FROM + request as i64;
+            (ProducerId { id, epoch: 0 }, Sequence::ZERO)
+        });
+        let session = self.idempotent.then(|| {
             let id = ProducerId {
                 id: self.number as i64 + 1,
                 epoch: self.epoch,
@@ -140,7 +158,8 @@ impl Client {
             key,
             value: (self.number as u64) << 40 | request,
             records,
-            producer,
+            producer: session.or(fresh),
+            resumes: false,
             acks: self.acks,
             kind: Kind::Plain,
             leader_epoch: None,
@@ -155,7 +174,8 @@ impl Client {
         if let Some(pending) = self.pending.values_mut().find(|p| p.again) {
             pending.again = false;
             pending.sent = now;
-            return Some(pending.produce);
+            let produce = pending.produce;
+            return Some(self.with_place(produce));
         }
         // Counted from the oldest: a partition must remember it for as long as it may be repeated.
         let oldest = self.pending.keys().next().copied();
@@ -171,7 +191,15 @@ impl Client {
             again,
         };
         self.pending.insert(produce.request, pending);
-        Some(produce)
+        Some(self.with_place(produce))
+    }
+
+    /// Of batches that are under way only the first may be where a session goes on.
+    fn with_place(&self, produce: Produce) -> Produce {
+        Produce {
+            resumes: self.pending.keys().next() == Some(&produce.request),
+            ..produce
+        }
     }
 }
 

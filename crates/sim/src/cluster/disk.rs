@@ -7,6 +7,10 @@ use varve_types::{LeaderEpoch, Offset, ProducerId, Sequence};
 
 use crate::rng::Rng;
 
+/// Producer sessions that a partition remembers. More than producers that live for one batch can begin while another
+/// repeats its own ([`super::clients`]): those that are in use never have to give way.
+const SESSIONS_MAX: usize = 512;
+
 /// What kind of batch it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -167,6 +171,7 @@ impl Log {
 
     pub(super) fn producers(&self, wall_ms: i64) -> ProducerTable {
         let mut table = self.sessions.clone();
+        table.bound(SESSIONS_MAX);
         for batch in &self.batches {
             table.learn(&batch.replicated(), Heard::Late(wall_ms));
         }

@@ -39,6 +39,8 @@ pub struct Knobs {
     pub balance: bool,
     /// What goes wrong most of all.
     pub theme: Theme,
+    /// One of the producers begins a new session with every batch, many times a second: sessions give way to others.
+    pub fresh_sessions: bool,
     /// There are transactions and a group, too, with the partitions that their coordinators keep.
     pub transactions: bool,
 }
@@ -64,7 +66,10 @@ impl Knobs {
     /// promised, for a transaction of which a part is lost is torn.
     #[must_use]
     pub fn draw(seed: u64, rng: &mut Rng) -> Self {
-        let knobs = Self::without_transactions(rng);
+        let knobs = Self {
+            fresh_sessions: seed % 8 == 6,
+            ..Self::without_transactions(rng)
+        };
         if !seed.is_multiple_of(3) {
             return knobs;
         }
@@ -125,6 +130,7 @@ impl Knobs {
             newest_level: rng.below(2) == 0,
             balance: rng.below(2) == 0,
             theme,
+            fresh_sessions: false,
             transactions: false,
         }
     }

@@ -447,8 +447,10 @@ impl World {
             return Ok(());
         };
         replica.offered.insert(ticket, produce);
+        let sessions = replica.core.producers().len();
         let append = Append {
             producer: produce.producer,
+            resumes: produce.resumes,
             leader_epoch: produce.leader_epoch,
             unsequenced: produce.kind.offsets_of(),
             transactional: produce.kind.is_transactional(),
@@ -456,7 +458,12 @@ impl World {
             marker: produce.kind.marker(),
             ..Append::new(ticket, produce.records, produce.acks)
         };
-        self.step(id, produce.key, Input::Append(append))
+        self.step(id, produce.key, Input::Append(append))?;
+        let now = self.replica(id, produce.key);
+        if now.is_some_and(|replica| replica.core.producers().len() < sessions) {
+            self.count("sessions gave way to others");
+        }
+        Ok(())
     }
 
     /// The metadata has this version: sees all versions up to it, or some of them.

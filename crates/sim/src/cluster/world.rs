@@ -64,6 +64,8 @@ pub(super) struct Produce {
     pub(super) value: u64,
     pub(super) records: u32,
     pub(super) producer: Option<(ProducerId, Sequence)>,
+    /// Where the session is not known, it goes on with this batch.
+    pub(super) resumes: bool,
     pub(super) acks: Acks,
     pub(super) kind: Kind,
     /// Only in this epoch of the leader.

@@ -19,7 +19,7 @@ use crate::read_view::{ReadView, Sealed};
 /// Aborted transactions that are remembered at most.
 const ABORTED_MAX: usize = 1 << 16;
 /// Producers that are remembered at most; empty batches of others stay.
-const PRODUCERS_MAX: usize = limits::PRODUCERS_PER_PARTITION_MAX * 8;
+const PRODUCERS_MAX: usize = limits::PRODUCER_SESSIONS_MAX;
 
 /// What the first pass learned.
 #[derive(Debug)]

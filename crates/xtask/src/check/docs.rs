@@ -1,6 +1,6 @@
-//! The documentation from the libraries that were built for the tests. `cargo test --doc` calls `rustdoc` with them, one
-//! library after the other, to run the examples; this program stands in as that `rustdoc` and makes the pages from the
-//! same arguments first. `cargo doc` would check every dependency again for them.
+//! The documentation from the libraries that were built for the tests. `cargo test --doc` calls `rustdoc` with them,
+//! one library after the other, to run the examples; this program stands in as that `rustdoc` and makes the pages from
+//! the same arguments first. `cargo doc` would check every dependency again for them.
 //!
 //! Invariant: a warning about the pages fails the step, as does an example.
 

@@ -428,6 +428,7 @@ impl World {
             value,
             records: count,
             producer: None,
+            resumes: false,
             acks: Acks::All,
             kind: producer.map_or(Kind::Plain, |(producer, _)| Kind::Offsets(producer)),
             leader_epoch: Some(epoch),

@@ -459,6 +459,7 @@ impl World {
             value,
             records: 1,
             producer: None,
+            resumes: false,
             acks: Acks::All,
             kind: Kind::Plain,
             leader_epoch: Some(epoch),

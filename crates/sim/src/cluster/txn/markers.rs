@@ -107,6 +107,7 @@ impl World {
             value: marker_value(&end),
             records: 1,
             producer: None,
+            resumes: false,
             acks: Acks::All,
             kind: Kind::Marker(end),
             leader_epoch: None,

@@ -193,6 +193,7 @@ impl Writer {
             value,
             records,
             producer: Some((producer, first)),
+            resumes: false,
             acks: Acks::All,
             kind: Kind::Transactional,
             leader_epoch: None,
