@@ -291,7 +291,7 @@ impl Coordinator {
                 ErrorKind::PolicyViolation,
                 format!(
                     "this node coordinates {} groups, the limit that groups.max sets; group {name} was not created; \
-                     delete groups that nobody uses, or raise groups.max",
+                     delete groups that are not used any more, or raise groups.max",
                     self.groups.len()
                 ),
             )
