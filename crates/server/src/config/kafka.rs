@@ -100,7 +100,7 @@ mod tests {
         let mode = ("listeners.kafka.tls.mode", "insecure");
         let listener = kafka(&[address, mode]).unwrap().unwrap();
         assert_eq!(listener.tls, None);
-        assert_eq!(listener.request_max_bytes, 16 << 20);
+        assert_eq!(listener.request_max_bytes, 100 << 20);
         assert!(!listener.auto_create && !listener.lower_replication);
         let bound = "127.0.0.1:9".parse().unwrap();
         assert_eq!(listener.advertised(bound), "127.0.0.1:9");

@@ -201,7 +201,7 @@ impl Settings {
     fn add(&mut self, key: &str, value: String, source: Source) -> Result<(), ConfigError> {
         let topic_config = key.strip_prefix(TOPIC_DEFAULTS);
         let known = match topic_config {
-            Some(name) => varve_types::config::find_key(name).is_ok(),
+            Some(name) => varve_types::config::KEYS.iter().any(|k| k.name == name),
             None => keys::find(key).is_some(),
         };
         if !known {
