@@ -197,7 +197,7 @@ async fn bad_values_change_nothing() {
             .0,
         0
     );
-    let long = "9".repeat(1 << 20);
+    let long = "9".repeat(32_767);
     for (name, bad) in [
         ("remote.storage.enable", "true"),
         ("segment.jitter.ms", "-1"),
@@ -403,7 +403,7 @@ async fn stored(
         let batch = batch.unwrap();
         batch.verify_crc().unwrap();
         let values = batch.records().unwrap().map(|record| record.unwrap().value);
-        (*batch.header(), values.collect())
+        (batch.header, values.collect())
     });
     batches.collect()
 }

@@ -13,7 +13,7 @@ fn here(config: &KafkaConfig) -> String {
             Some(default) => format!("obeyed; the default is `{default}`"),
             None => "obeyed".to_owned(),
         },
-        Fate::Obeyed(ours) => format!("obeyed, as `{ours}`"),
+        Fate::Obeyed(ours) => format!("obeyed, as `{}`", ours.replace(" and ", "` and `")),
         Fate::Kept => "kept and shown".to_owned(),
         Fate::KeptAt(only, reason) => {
             format!("kept and shown as `{only}`; refused otherwise: {reason}")

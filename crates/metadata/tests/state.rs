@@ -145,7 +145,7 @@ fn a_cluster_takes_what_older_nodes_cannot_read_only_from_its_level_on() {
         assert_eq!(s.topic(&name("t")).unwrap().configs[pair.0], pair.1);
     }
     // A list of replicas may be long, nothing else.
-    let long = "0:1,".repeat(10_000) + "0:1";
+    let long = "0:1,".repeat(8_000) + "0:1";
     apply(
         &mut s,
         set(&("leader.replication.throttled.replicas", &long)),

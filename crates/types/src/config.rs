@@ -150,7 +150,7 @@ keys! {
     "min.cleanable.dirty.ratio", "0.5", "a number from 0 to 1", "Share of uncompacted bytes at which compaction starts.";
     "min.compaction.lag.ms", "0", "milliseconds, >= 0", "Minimum time that a record stays uncompacted.";
     "min.insync.replicas", "1", "a number from 1 to 7", "Number of replicas that must hold a record before an append with acks=all is acknowledged.";
-    "retention.bytes", "-1", "bytes; below 0 for no limit", "Maximum size of a partition; beyond it, the oldest segments are deleted.";
+    "retention.bytes", "-1", "bytes, or -1 for no limit", "Maximum size of a partition; beyond it, the oldest segments are deleted.";
     "retention.ms", "604800000", "milliseconds, or -1 for no limit", "Age at which segments are deleted.";
     "segment.bytes", "1073741824", "bytes, 4096 to 2147483647", "Size at which a new segment starts.";
     "segment.ms", "604800000", "milliseconds, >= 1", "Age at which a new segment starts.";

@@ -96,8 +96,8 @@ pub struct KafkaConfig {
     pub fate: Fate,
 }
 
-/// Longest kept text, in bytes. A list of throttled replicas names each replica of its topic.
-pub const KEPT_MAX_BYTES: usize = 256 * 1024;
+/// Longest kept text, in bytes: the longest string of Kafka's protocol, or nobody could read it back.
+pub const KEPT_MAX_BYTES: usize = 32_767;
 /// Longest kept text that is not a list, in bytes.
 const WORD_MAX_BYTES: usize = 256;
 

@@ -165,7 +165,7 @@ pub(super) const BROKERS: &[Row] = &[
     ("log.message.timestamp.before.max.ms", Long, Some("9223372036854775807"), Node("topic.defaults.message.timestamp.before.max.ms")),
     ("log.message.timestamp.type", Text, Some("CreateTime"), Node("topic.defaults.message.timestamp.type")),
     ("log.preallocate", Boolean, Some("false"), Refused(NO_COUNTERPART)),
-    ("log.remote.copy.lag.bytes", Long, Some("0"), Refused(NO_TIERS)),
+    ("log.remote.copy.lag.bytes", Long, Some("-1"), Refused(NO_TIERS)),
     ("log.remote.copy.lag.ms", Long, Some("0"), Refused(NO_TIERS)),
     ("log.retention.bytes", Long, Some("-1"), Node("topic.defaults.retention.bytes")),
     ("log.retention.check.interval.ms", Long, Some("300000"), Refused(NO_COUNTERPART)),
