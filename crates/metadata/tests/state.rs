@@ -124,7 +124,15 @@ fn a_cluster_takes_what_older_nodes_cannot_read_only_from_its_level_on() {
         name: name("t"),
         configs: [(pair.0.to_owned(), pair.1.to_owned())].into(),
     };
-    let mut s = state(&[0], [create("t", 1, 1, 1)]);
+    let mut s = State::default();
+    let mut newer = register(0, 1);
+    if let Command::RegisterNode { features, .. } = &mut newer {
+        *features = FeatureRange::THIS_PROGRAM;
+    }
+    apply(&mut s, newer).unwrap();
+    let active = unfence(&s, 0);
+    apply(&mut s, active).unwrap();
+    apply(&mut s, create("t", 1, 1, 1)).unwrap();
     for pair in new {
         let early = refused(&mut s, set(pair));
         assert!(
