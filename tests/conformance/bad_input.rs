@@ -210,12 +210,12 @@ fn unknown_config_key() {
             ("unknown key", with("retention.mss", "1")),
             ("empty key", with("", "1")),
             (
-                "Kafka's key without meaning here",
-                with("preallocate", "true"),
+                "Kafka's key whose value would promise something",
+                with("remote.storage.enable", "true"),
             ),
             ("no number", with("retention.ms", "soon")),
-            ("below the range", with("max.message.bytes", "1")),
-            ("above the range", with("max.message.bytes", "8388609")),
+            ("below the range", with("max.message.bytes", "-1")),
+            ("above the range", with("max.message.bytes", "104857601")),
             ("empty value", with("retention.ms", "")),
             (
                 "min.insync.replicas above the replicas",

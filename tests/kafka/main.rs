@@ -16,6 +16,7 @@ mod classic;
 mod client;
 mod clients;
 mod cluster;
+mod configs;
 mod connections;
 mod elections;
 mod faults;

@@ -217,7 +217,12 @@ async fn configs_are_told_and_changed() {
     for (operation, name, value, code) in [
         (0, "retention.ms", "1000", 0),
         (2, "cleanup.policy", "compact", 0),
-        (0, "preallocate", "true", ErrorCode::InvalidConfig.code()),
+        (
+            0,
+            "remote.storage.enable",
+            "true",
+            ErrorCode::InvalidConfig.code(),
+        ),
         (9, "retention.ms", "1", ErrorCode::InvalidConfig.code()),
     ] {
         let request = change(operation, name, value);

@@ -152,6 +152,22 @@ pub struct ActiveProducer {
     pub transaction_start: Option<Offset>,
 }
 
+/// Names of the throttles that a node has, as Kafka's tools set them.
+pub const THROTTLES: [&str; 3] = [
+    "follower.replication.throttled.rate",
+    "leader.replication.throttled.rate",
+    "replica.alter.log.dirs.io.max.bytes.per.second",
+];
+
+/// A throttle that is set on a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Throttle {
+    /// One of [`THROTTLES`].
+    pub name: &'static str,
+    /// Bytes per second, at least 1.
+    pub bytes_per_second: u64,
+}
+
 /// Operations on a cluster. A node that is alone refuses all that need another node.
 pub trait Operations: Send + Sync + 'static {
     /// Every node with its load, ordered by id.
@@ -234,6 +250,22 @@ pub trait Operations: Send + Sync + 'static {
         ctx: &Context,
         partitions: Vec<TopicPartition>,
     ) -> impl Future<Output = Result<Vec<Result<()>>>> + Send;
+
+    /// Throttles that are set on this node, ordered by name. Answers from memory.
+    fn throttles(&self, ctx: &Context) -> Vec<Throttle> {
+        let _ = ctx;
+        Vec::new()
+    }
+
+    /// Sets throttles of this node, or deletes them (`None`): all of them or none. They hold until the node stops.
+    fn set_throttles(
+        &self,
+        ctx: &Context,
+        changes: Vec<(&'static str, Option<u64>)>,
+    ) -> Result<()> {
+        let _ = (ctx, changes);
+        Ok(())
+    }
 
     /// Where this node keeps its data, and what it keeps there. No other node is asked.
     fn log_directory(&self, ctx: &Context) -> impl Future<Output = Result<LogDirectory>> + Send;

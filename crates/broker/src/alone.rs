@@ -19,13 +19,12 @@ use varve_types::{
 };
 
 use crate::config::BrokerConfig;
+use crate::configs;
 use crate::lane::Command;
 use crate::metadata_file::{self, Stored};
 use crate::opener::{OpenAs, Opener};
 use crate::partition::Partition;
-use crate::registry::{
-    Changes, Registry, Topic, View, apply_config, check_partition_count, info, rejected,
-};
+use crate::registry::{Changes, Registry, Topic, View, check_partition_count, info, rejected};
 
 /// Producer ids taken from the metadata at a time, so that most sessions cost no metadata write.
 pub(crate) const PRODUCER_ID_BLOCK: u32 = 1_000;
@@ -183,7 +182,7 @@ impl Registry {
             id: TopicId(uuid::Uuid::new_v4().as_u128()),
             partitions,
             replication_factor,
-            configs: request.configs.clone(),
+            configs: configs::stored(&request.configs)?,
             labels: request.labels.clone(),
             created_ms: now_ms,
         })
@@ -389,7 +388,7 @@ impl Registry {
         let topic = self.topic(&request.topic)?;
         let mut configs = topic.info.configs.clone();
         for (name, change) in request.changes {
-            apply_config(&mut configs, &name, change)?;
+            configs::change(&mut configs, &name, change)?;
         }
         let config = self.resolve(&configs, topic.info.replication_factor)?;
         let info = TopicInfo {

@@ -47,7 +47,10 @@ impl api::Broker for Broker {
             return Err(error);
         }
         let config = partition.config();
-        let batch = produce::check(partition, &config, request.batch, inner.clock.wall_ms())?;
+        let batch = request.batch;
+        produce::check_size(partition, &config, &batch)?;
+        let batch = inner.recompression.of(&id.topic, &config, batch).await?;
+        let batch = produce::check(partition, &config, batch, inner.clock.wall_ms())?;
         // What waits for other replicas is bounded by partition first, so that one that cannot commit takes no bytes
         // that others need.
         let size = batch.header().size();

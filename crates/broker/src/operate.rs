@@ -10,8 +10,14 @@ use varve_types::{ErrorKind, NodeId, TopicName, TopicPartition};
 use crate::api::owned;
 use crate::cluster::InCluster;
 use crate::start::{Broker, Inner};
+use crate::throttles::Throttles;
 
 impl Inner {
+    fn throttles(&self) -> &Throttles {
+        let cluster = self.registry.cluster();
+        cluster.map_or(&self.throttles_alone, |cluster| &cluster.links.moves)
+    }
+
     fn operated(&self) -> Result<Arc<InCluster>> {
         if self.registry.cluster().is_some_and(|c| c.is_gone()) {
             let text = format!(
@@ -147,6 +153,18 @@ impl Operations for Broker {
         }
         let cluster = self.inner.operated()?;
         Ok(cluster.reassignments(|key, node| self.inner.missing_bytes(key, node)))
+    }
+
+    fn throttles(&self, _ctx: &Context) -> Vec<api::Throttle> {
+        self.inner.throttles().all()
+    }
+
+    fn set_throttles(
+        &self,
+        _ctx: &Context,
+        changes: Vec<(&'static str, Option<u64>)>,
+    ) -> Result<()> {
+        self.inner.throttles().set(&changes)
     }
 
     async fn cancel_reassignments(

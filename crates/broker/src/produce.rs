@@ -69,22 +69,9 @@ pub(crate) fn check(
     batch: Batch,
     now_ms: i64,
 ) -> Result<Batch, Error> {
+    check_size(partition, config, &batch)?;
     let header = batch.header();
-    let size = header.size();
     let id = &partition.id;
-    if size > config.max_message_bytes {
-        let kind = if header.record_count == 1 {
-            ErrorKind::RecordTooLarge
-        } else {
-            ErrorKind::BatchTooLarge
-        };
-        let max = config.max_message_bytes;
-        let text = format!(
-            "a batch of {size} bytes is larger than max.message.bytes={max} of topic {:?}; nothing was appended",
-            id.topic.as_str()
-        );
-        return Err(Error::new(kind, text).with("size", size).with("max", max));
-    }
     if config.cleanup.compact && batch.has_null_key() {
         let text = format!(
             "topic {:?} is compacted, so every record needs a key; nothing was appended",
@@ -108,6 +95,31 @@ pub(crate) fn check(
         return Err(Error::new(ErrorKind::InvalidRecord, text).with("timestamp", bad));
     }
     Ok(batch)
+}
+
+/// Refuses a batch that is larger than its topic allows.
+pub(crate) fn check_size(
+    partition: &Partition,
+    config: &TopicConfig,
+    batch: &Batch,
+) -> Result<(), Error> {
+    let header = batch.header();
+    let size = header.size();
+    let id = &partition.id;
+    if size > config.max_message_bytes {
+        let kind = if header.record_count == 1 {
+            ErrorKind::RecordTooLarge
+        } else {
+            ErrorKind::BatchTooLarge
+        };
+        let max = config.max_message_bytes;
+        let text = format!(
+            "a batch of {size} bytes is larger than max.message.bytes={max} of topic {:?}; nothing was appended",
+            id.topic.as_str()
+        );
+        return Err(Error::new(kind, text).with("size", size).with("max", max));
+    }
+    Ok(())
 }
 
 /// What an append waits for, and what it is refused without.

@@ -28,6 +28,11 @@ impl Rate {
         }
     }
 
+    /// Another rate from now on; what is open stays to be paid for.
+    pub(crate) const fn set(&mut self, bytes_per_second: u64) {
+        self.bytes_per_second = bytes_per_second;
+    }
+
     /// Notes bytes that were moved and says how long to pause before the next.
     pub(crate) fn spent(&mut self, bytes: u64, now: Tick) -> Duration {
         if self.bytes_per_second == 0 {

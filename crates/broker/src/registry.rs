@@ -11,16 +11,17 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use arc_swap::ArcSwap;
 use tokio::sync::{Mutex, oneshot, watch};
 use varve_broker_api::{
-    AddPartitions, ConfigChange, ConfigEntry, ConfigSource, CreateTopic, Error, ProducerSession,
-    Result, TopicInfo, UpdateConfigs,
+    AddPartitions, ConfigEntry, CreateTopic, Error, ProducerSession, Result, TopicInfo,
+    UpdateConfigs,
 };
 use varve_metadata::{PartitionKey, Rejection};
 use varve_types::{
-    ConfigError, ErrorKind, PartitionId, TopicConfig, TopicId, TopicName, TopicPartition, limits,
+    ErrorKind, PartitionId, TopicConfig, TopicId, TopicName, TopicPartition, limits,
 };
 
 use crate::alone::Ledger;
 use crate::cluster::{InCluster, key};
+use crate::configs;
 use crate::lane::Command;
 use crate::opener::Opener;
 use crate::partition::{Partition, topic_not_found};
@@ -371,7 +372,7 @@ impl Registry {
         replication_factor: i32,
     ) -> Result<TopicConfig> {
         let config = TopicConfig::resolve(configs, &self.opener.config.topic_defaults)
-            .map_err(|e| config_error(&e))?;
+            .map_err(|e| configs::refused(&e))?;
         if config.min_insync_replicas > replication_factor.unsigned_abs() as usize {
             let text = format!(
                 "min.insync.replicas={} is greater than the {replication_factor} replicas of each \
@@ -413,30 +414,10 @@ impl Registry {
 
     pub(crate) fn topic_configs(&self, name: &TopicName) -> Result<Vec<ConfigEntry>> {
         let topic = self.topic(name)?;
-        let defaults = &self.opener.config.topic_defaults;
-        Ok(varve_types::config::KEYS
-            .iter()
-            .map(|key| {
-                let inherited = defaults
-                    .get(key.name)
-                    .map_or(key.default, String::as_str)
-                    .to_owned();
-                let (value, source) = match topic.info.configs.get(key.name) {
-                    Some(value) => (value.clone(), ConfigSource::Topic),
-                    None if defaults.contains_key(key.name) => {
-                        (inherited.clone(), ConfigSource::Static)
-                    }
-                    None => (inherited.clone(), ConfigSource::Default),
-                };
-                ConfigEntry {
-                    name: key.name,
-                    value,
-                    source,
-                    inherited,
-                    description: key.description,
-                }
-            })
-            .collect())
+        Ok(configs::entries(
+            &topic.info.configs,
+            &self.opener.config.topic_defaults,
+        ))
     }
 }
 
@@ -460,66 +441,6 @@ pub(crate) fn check_partition_count(count: i32) -> Result<()> {
     let text =
         format!("a topic must have 1 to {max} partitions; found {count}; nothing was changed");
     Err(Error::invalid("partition_count", text))
-}
-
-pub(crate) fn apply_config(
-    configs: &mut BTreeMap<String, String>,
-    name: &str,
-    change: ConfigChange,
-) -> Result<()> {
-    let key = varve_types::config::find_key(name).map_err(|e| config_error(&e))?;
-    let current = || configs.get(name).map_or(key.default, String::as_str);
-    let list = |text: &str| -> Vec<String> {
-        text.split(',')
-            .map(str::trim)
-            .filter(|p| !p.is_empty())
-            .map(str::to_owned)
-            .collect()
-    };
-    let value = match change {
-        ConfigChange::Delete => {
-            configs.remove(name);
-            return Ok(());
-        }
-        ConfigChange::Set(value) => value,
-        ConfigChange::Append(_) | ConfigChange::Subtract(_) if name != "cleanup.policy" => {
-            let text = format!("topic config {name:?} is not a list; nothing was changed");
-            return Err(Error::new(ErrorKind::InvalidConfig, text).with("key", name));
-        }
-        ConfigChange::Append(more) => {
-            let mut parts = list(current());
-            parts.extend(
-                list(&more)
-                    .into_iter()
-                    .filter(|m| !parts.contains(m))
-                    .collect::<Vec<_>>(),
-            );
-            parts.join(",")
-        }
-        ConfigChange::Subtract(less) => {
-            let less = list(&less);
-            list(current())
-                .into_iter()
-                .filter(|p| !less.contains(p))
-                .collect::<Vec<_>>()
-                .join(",")
-        }
-    };
-    configs.insert(name.to_owned(), value);
-    Ok(())
-}
-
-pub(crate) fn config_error(error: &ConfigError) -> Error {
-    let key = match error {
-        ConfigError::UnknownKey { key, .. }
-        | ConfigError::NotSupported { key }
-        | ConfigError::BadValue { key, .. } => key.clone(),
-    };
-    Error::new(
-        ErrorKind::InvalidConfig,
-        format!("{error}; nothing was changed"),
-    )
-    .with("key", key)
 }
 
 pub(crate) fn rejected(rejection: &Rejection) -> Error {

@@ -32,11 +32,13 @@ use crate::metrics::Metrics;
 use crate::opener::Opener;
 use crate::partition::Partition;
 use crate::producer_sessions::ProducerSessions;
+use crate::recompress::Recompression;
 use crate::registry::Registry;
 use crate::scrape::Scrape;
 use crate::scrub::{ScrubMetrics, ScrubThread, Scrubber};
 use crate::stall::{self, FlushWatch};
 use crate::storage_health::ScrubStatus;
+use crate::throttles::Throttles;
 use crate::transactions::Transactions;
 use crate::unplaced;
 use crate::work::{Worker, blocking};
@@ -85,6 +87,9 @@ pub(crate) struct Inner {
     pub(crate) config: Arc<BrokerConfig>,
     pub(crate) registry: Arc<Registry>,
     pub(crate) admission: Admission,
+    pub(crate) recompression: Recompression,
+    /// Of a node that is alone: nothing moves, and tools set and delete them all the same.
+    pub(crate) throttles_alone: Throttles,
     /// Batches whose transaction's coordinator is asked about them, which may take its time.
     pub(crate) unverified: Admission,
     pub(crate) groups: Arc<Coordinators>,
@@ -299,6 +304,8 @@ impl Broker {
         .abort_handle();
         let inner = Inner {
             admission: Admission::new(config.in_flight_bytes),
+            recompression: Recompression::new(),
+            throttles_alone: Throttles::new(0),
             unverified: Admission::new(config.in_flight_bytes / UNVERIFIED_SHARE),
             config,
             registry,

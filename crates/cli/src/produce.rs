@@ -28,7 +28,7 @@ use crate::words::count;
 /// Bytes read at once.
 const CHUNK_BYTES: usize = 1024 * 1024;
 /// Longest record that is searched for its end.
-const RECORD_MAX_BYTES: usize = varve_types::limits::BATCH_MAX_BYTES;
+const RECORD_MAX_BYTES: usize = varve_types::limits::BUILT_BATCH_MAX_BYTES;
 
 /// Printed when a second interrupt ends the command.
 const ABORTED: &str =

@@ -3,6 +3,7 @@
 //! are left to the cluster, which names the nearest one.
 
 use varve_types::config::{ConfigKey, KEYS};
+use varve_types::kafka_configs::Scope;
 use varve_types::size::{format_bytes, format_ms, parse_bytes, parse_duration};
 
 use crate::failure::Failure;
@@ -18,7 +19,7 @@ fn key(name: &str) -> Option<&'static ConfigKey> {
 
 /// Whether -1 means no limit.
 fn takes_minus_one(key: &ConfigKey) -> bool {
-    key.expected.contains("-1")
+    key.expected.contains("-1 for no limit")
 }
 
 /// Whether the largest number means no limit.
@@ -44,10 +45,16 @@ pub fn numbers(pairs: Vec<(String, String)>) -> Result<Vec<(String, String)>, Fa
 
 /// One value as a number, if its key takes a time or a size.
 fn number(name: &str, value: &str) -> Result<String, String> {
-    let Some(key) = key(name) else {
-        return Ok(value.to_owned());
-    };
     let (time, size) = (name.ends_with(".ms"), name.ends_with(".bytes"));
+    let Some(key) = key(name) else {
+        // Kafka's own; `unlimited` means nothing for them.
+        let is_kafkas = Scope::Topic.find(name).is_some();
+        return match value.trim().parse::<i64>() {
+            Err(_) if is_kafkas && time => milliseconds(value.trim()),
+            Err(_) if is_kafkas && size => bytes(value.trim()),
+            _ => Ok(value.to_owned()),
+        };
+    };
     if !time && !size && !takes_most(key) {
         return Ok(value.to_owned());
     }
@@ -66,16 +73,9 @@ fn number(name: &str, value: &str) -> Result<String, String> {
         };
     }
     let parsed = if time {
-        parse_duration(text).and_then(|span| {
-            if !span.as_micros().is_multiple_of(1000) {
-                return Err(format!("{value:?} is not a whole number of milliseconds"));
-            }
-            i64::try_from(span.as_millis()).map_err(|_| format!("the time {value:?} is too large"))
-        })
+        milliseconds(text)
     } else if size {
-        parse_bytes(text).and_then(|bytes| {
-            i64::try_from(bytes).map_err(|_| format!("the size {value:?} is too large"))
-        })
+        bytes(text)
     } else {
         return Ok(value.to_owned());
     };
@@ -84,9 +84,27 @@ fn number(name: &str, value: &str) -> Result<String, String> {
     } else {
         ""
     };
-    parsed
+    parsed.map_err(|error| format!("{error}{no_limit}"))
+}
+
+/// A time in milliseconds.
+fn milliseconds(text: &str) -> Result<String, String> {
+    let span = parse_duration(text)?;
+    if !span.as_micros().is_multiple_of(1000) {
+        return Err(format!("{text:?} is not a whole number of milliseconds"));
+    }
+    let number = i64::try_from(span.as_millis());
+    number
         .map(|number| number.to_string())
-        .map_err(|error| format!("{error}{no_limit}"))
+        .map_err(|_| format!("the time {text:?} is too large"))
+}
+
+/// A size in bytes.
+fn bytes(text: &str) -> Result<String, String> {
+    let number = i64::try_from(parse_bytes(text)?);
+    number
+        .map(|number| number.to_string())
+        .map_err(|_| format!("the size {text:?} is too large"))
 }
 
 /// A value in human units: `7d`, `1GiB`, `unlimited`; itself where that says nothing more.
@@ -134,6 +152,9 @@ mod tests {
             ("flush.messages", "many", "many"),
             ("cleanup.policy", "compact", "compact"),
             ("no.such.ms", "1h", "1h"),
+            ("segment.jitter.ms", "1h", "3600000"),
+            ("segment.index.bytes", " 10MiB", "10485760"),
+            ("local.retention.ms", "-2", "-2"),
         ] {
             assert_eq!(number(name, given).as_deref(), Ok(sent), "{name}={given}");
         }
@@ -166,6 +187,8 @@ mod tests {
             ("retention.ms", "604800000", "7d (604800000)"),
             ("retention.ms", "-1", "unlimited (-1)"),
             ("retention.bytes", "-1", "unlimited (-1)"),
+            ("compression.gzip.level", "-1", "-1"),
+            ("compression.zstd.level", "-1", "-1"),
             ("segment.bytes", "1073741824", "1GiB (1073741824)"),
             ("flush.messages", MOST, "unlimited (9223372036854775807)"),
             ("min.compaction.lag.ms", "0", "0"),

@@ -31,7 +31,8 @@ use crate::error::ClientError;
 use crate::routing::Routing;
 
 /// Largest response a client accepts, in bytes.
-pub(crate) const MAX_DECODE_BYTES: usize = 64 * 1024 * 1024;
+pub(crate) const MAX_DECODE_BYTES: usize =
+    limits::FETCH_MAX_BYTES + limits::BATCH_MAX_BYTES + 1024 * 1024;
 
 /// How to reach a cluster.
 #[derive(Debug, Clone)]

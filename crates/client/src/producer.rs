@@ -180,8 +180,8 @@ impl Producer {
                 "max_in_flight must be 1 to {most}"
             )));
         }
-        if config.batch_bytes > limits::BATCH_MAX_BYTES {
-            let max = limits::BATCH_MAX_BYTES;
+        if config.batch_bytes > limits::BUILT_BATCH_MAX_BYTES {
+            let max = limits::BUILT_BATCH_MAX_BYTES;
             return Err(ClientError::Config(format!(
                 "batch_bytes may be at most {max}"
             )));

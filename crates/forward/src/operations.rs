@@ -90,6 +90,18 @@ impl<B: Operations> Operations for Forwarding<B> {
         self.broker.reassignments(ctx)
     }
 
+    fn throttles(&self, ctx: &Context) -> Vec<api::Throttle> {
+        self.broker.throttles(ctx)
+    }
+
+    fn set_throttles(
+        &self,
+        ctx: &Context,
+        changes: Vec<(&'static str, Option<u64>)>,
+    ) -> Result<()> {
+        self.broker.set_throttles(ctx, changes)
+    }
+
     fn cancel_reassignments(
         &self,
         ctx: &Context,

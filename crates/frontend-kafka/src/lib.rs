@@ -12,9 +12,11 @@ mod ahead;
 mod budget;
 mod calls;
 mod following;
+mod refused;
 mod sessions;
 mod shared;
 
+pub mod config_table;
 pub mod served;
 pub mod server;
 pub mod translate;

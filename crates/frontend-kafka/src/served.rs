@@ -21,8 +21,9 @@ const fn remark(key: ApiKey) -> &'static str {
         ApiKey::ElectLeaders => "of preferred leaders",
         ApiKey::AlterPartitionReassignments => "null replicas cancel a move",
         ApiKey::DescribeProducers => "answered by a partition's leader",
-        ApiKey::DescribeConfigs | ApiKey::AlterConfigs | ApiKey::IncrementalAlterConfigs => {
-            "those of topics; a node's are in its file"
+        ApiKey::DescribeConfigs => "those of topics; a node's are in its file",
+        ApiKey::AlterConfigs | ApiKey::IncrementalAlterConfigs => {
+            "those of topics, and a node's throttles; its other settings are in its file"
         }
         ApiKey::GetTelemetrySubscriptions => "asks clients for no metrics (KIP-714)",
         ApiKey::PushTelemetry => "metrics that clients send anyway are dropped",

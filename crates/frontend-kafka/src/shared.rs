@@ -15,6 +15,7 @@ use varve_types::{NodeId, TopicId, TopicName};
 
 use crate::ahead::Source;
 use crate::budget::{Budget, CONTROL_MAX_BYTES};
+use crate::refused::RefusedTopics;
 use crate::server::{Metrics, Options};
 use crate::sessions::Sessions;
 use crate::translate::host_port;
@@ -115,6 +116,7 @@ pub(crate) struct Shared<B> {
     /// Leave to unpack what may grow large: each takes memory that the budget does not count.
     pub(crate) unpacking: Arc<Semaphore>,
     pub(crate) log_limit: LogLimit,
+    pub(crate) refused: RefusedTopics,
     pub(crate) sessions: Mutex<Sessions>,
     /// This node's.
     pub(crate) node: NodeId,
@@ -159,6 +161,7 @@ impl<B: Broker> Shared<B> {
             ),
             unpacking: Arc::new(Semaphore::new(unpacking_max())),
             log_limit: LogLimit::new(),
+            refused: RefusedTopics::default(),
             sessions: Mutex::new(Sessions::new(seed)),
             advertised,
             topics: Mutex::default(),

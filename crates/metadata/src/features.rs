@@ -23,8 +23,11 @@ pub const CLASSIC_GROUPS: u16 = 5;
 /// From this level on every node can read numbered markers and numbered records of transactional ids, and there are
 /// transactions of producers that keep their epoch.
 pub const KEPT_EPOCHS: u16 = 6;
+/// From this level on every node takes topic configs that only Kafka gives a meaning, and the wider ranges and larger
+/// batches that came with them.
+pub const KEPT_CONFIGS: u16 = 7;
 /// Highest level that this program knows.
-pub const KNOWN_LEVEL: u16 = KEPT_EPOCHS;
+pub const KNOWN_LEVEL: u16 = KEPT_CONFIGS;
 
 /// The highest level that every registered node can work at; `None`: there is none, or no node.
 #[must_use]

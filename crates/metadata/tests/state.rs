@@ -112,6 +112,58 @@ fn configs_are_checked_as_a_whole() {
 }
 
 #[test]
+fn a_cluster_takes_what_older_nodes_cannot_read_only_from_its_level_on() {
+    let new: &[(&str, &str)] = &[
+        ("segment.index.bytes", "10485760"),
+        ("compression.zstd.level", "19"),
+        ("max.message.bytes", "10485760"),
+        ("flush.ms", "0"),
+        ("retention.ms", " 1000"),
+    ];
+    let set = |pair: &(&str, &str)| Command::SetTopicConfigs {
+        name: name("t"),
+        configs: [(pair.0.to_owned(), pair.1.to_owned())].into(),
+    };
+    let mut s = State::default();
+    let mut newer = register(0, 1);
+    if let Command::RegisterNode { features, .. } = &mut newer {
+        *features = FeatureRange::THIS_PROGRAM;
+    }
+    apply(&mut s, newer).unwrap();
+    let active = unfence(&s, 0);
+    apply(&mut s, active).unwrap();
+    apply(&mut s, create("t", 1, 1, 1)).unwrap();
+    for pair in new {
+        let early = refused(&mut s, set(pair));
+        assert!(
+            early.to_string().contains("needs feature level 7"),
+            "{pair:?}: {early}"
+        );
+        assert!(s.topic(&name("t")).unwrap().configs.is_empty());
+    }
+    assert!(
+        refused(&mut s, create_with("u", 2, 1, 1, &new[..1]))
+            .to_string()
+            .contains("level 7")
+    );
+    let level = features::KEPT_CONFIGS;
+    apply(&mut s, Command::FinalizeFeature { level }).unwrap();
+    for pair in new {
+        apply(&mut s, set(pair)).unwrap();
+        assert_eq!(s.topic(&name("t")).unwrap().configs[pair.0], pair.1);
+    }
+    // A list of replicas may be long, nothing else.
+    let long = "0:1,".repeat(8_000) + "0:1";
+    apply(
+        &mut s,
+        set(&("leader.replication.throttled.replicas", &long)),
+    )
+    .unwrap();
+    let bytes = snapshot::encode(&s);
+    assert_eq!(snapshot::decode(&bytes).unwrap(), s);
+}
+
+#[test]
 fn producer_ids_are_given_out_once() {
     let mut s = State::default();
     let bump = || Command::BumpProducerEpoch {

@@ -48,6 +48,9 @@ impl Default for VerifyLimits {
     }
 }
 
+/// Most bytes that a thread keeps to unpack into.
+const SCRATCH_MAX_BYTES: usize = 8 * 1024 * 1024;
+
 /// Bytes that a client says are one batch.
 #[derive(Debug, Clone)]
 pub struct Unverified(pub Bytes);
@@ -153,7 +156,7 @@ fn walk_payload(header: &BatchHeader, body: &[u8], max: usize) -> Result<Walk, B
         let unpacked = compress::decompress(codec, body, max, scratch);
         let walk = unpacked.and_then(|()| walk_records(header, scratch));
         // One huge payload must not pin its memory to this thread, least of all one that is refused.
-        if scratch.capacity() > limits::BATCH_MAX_BYTES {
+        if scratch.capacity() > SCRATCH_MAX_BYTES {
             *scratch = Vec::new();
         }
         walk

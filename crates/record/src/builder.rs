@@ -232,7 +232,7 @@ impl BatchBuilder {
     ///
     /// # Errors
     /// [`BatchError::Empty`] without records; [`BatchError::TooLarge`] when the (compressed) batch passes
-    /// `limits::BATCH_MAX_BYTES`; [`BatchError::Compress`].
+    /// `limits::BUILT_BATCH_MAX_BYTES`; [`BatchError::Compress`].
     pub fn build(self) -> Result<Bytes, BatchError> {
         self.finish().map(|(_, bytes)| bytes)
     }
@@ -260,8 +260,8 @@ impl BatchBuilder {
             compress::compress(self.compression, self.level, payload, &mut packed)?;
             packed
         };
-        if buffer.len() > limits::BATCH_MAX_BYTES {
-            let max = limits::BATCH_MAX_BYTES;
+        if buffer.len() > limits::BUILT_BATCH_MAX_BYTES {
+            let max = limits::BUILT_BATCH_MAX_BYTES;
             return Err(BatchError::TooLarge {
                 found: buffer.len(),
                 max,

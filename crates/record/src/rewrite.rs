@@ -12,7 +12,7 @@ use std::ops::Range;
 use bytes::Bytes;
 use varve_types::{Offset, limits};
 
-use crate::batch::{Sequenced, payload_of};
+use crate::batch::{Batch, Sequenced, payload_of};
 use crate::compress::{self, Compression};
 use crate::crc::crc32c;
 use crate::error::{BatchError, RecordFault};
@@ -96,6 +96,38 @@ impl StoredBatch {
             ..self.header
         };
         seal(header, &[])
+    }
+}
+
+impl Batch {
+    /// The same records in another codec: times, producer, sequence and count stay. A batch that has the codec already
+    /// is left as it came.
+    ///
+    /// # Errors
+    /// [`BatchError::Compress`]; [`BatchError::TooLarge`] when it comes to more bytes than a batch may have.
+    pub fn recompressed(self, codec: Compression, level: Option<i32>) -> Result<Self, BatchError> {
+        if self.header().compression() == codec {
+            return Ok(self);
+        }
+        let payload = payload_of(self.header(), self.body())?;
+        let mut header = *self.header();
+        header.attributes &= !crate::header::ATTR_COMPRESSION;
+        header.attributes |= codec as i16;
+        let bytes = match codec {
+            Compression::None => fits(header, &payload)?,
+            _ => {
+                let mut packed = Vec::with_capacity(payload.len() / 2);
+                compress::compress(codec, level, &payload, &mut packed)?;
+                fits(header, &packed)?
+            }
+        };
+        let header = check_stored(&bytes)?;
+        Ok(Self::trusted(
+            header,
+            bytes,
+            self.min_timestamp(),
+            self.has_null_key(),
+        ))
     }
 }
 

@@ -373,7 +373,7 @@ fn limits_of_a_batch_are_kept() {
     assert_eq!(builder.build().unwrap_err(), BatchError::Empty);
     let mut builder = BatchBuilder::new(Compression::None, None);
     builder
-        .append(0, None, Some(&vec![0; limits::BATCH_MAX_BYTES]), &[])
+        .append(0, None, Some(&vec![0; limits::BUILT_BATCH_MAX_BYTES]), &[])
         .unwrap();
     assert!(matches!(builder.build(), Err(BatchError::TooLarge { .. })));
 }

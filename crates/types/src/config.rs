@@ -1,10 +1,11 @@
-//! Topic configuration: Kafka's names and defaults, the subset that means something here. A topic keeps
-//! the strings its user gave; [`TopicConfig::resolve`] turns them, with the node's defaults, into values
-//! without options left. Unknown keys are refused with the nearest known name, and keys of Kafka that
-//! are known but not supported are refused by name: nothing is ignored in silence.
+//! Topic configuration: Kafka's names and defaults, and those that mean something here. A topic keeps its values as
+//! [`canonical`] texts; [`TopicConfig::resolve`] turns them, with the node's defaults, into values without options left.
+//! Names that only Kafka gives a meaning are kept and shown ([`crate::kafka_configs`]); unknown names are refused with
+//! the nearest known one: nothing is ignored in silence.
 
 use std::collections::BTreeMap;
 
+use crate::kafka_configs::{Fate, KafkaConfig, Scope, boolean};
 use crate::limits;
 
 /// What an `acks=all` answer waits for on each replica.
@@ -34,6 +35,46 @@ pub enum TimestampType {
     LogAppendTime,
 }
 
+/// `compression.type`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum TopicCompression {
+    /// Batches are stored as the producer packed them.
+    Producer,
+    /// Without a codec.
+    None,
+    /// gzip.
+    Gzip,
+    /// Snappy.
+    Snappy,
+    /// LZ4.
+    Lz4,
+    /// Zstandard.
+    Zstd,
+}
+
+/// Values of `compression.type`, the first being the default. Kafka's word for none is `uncompressed`.
+const COMPRESSIONS: [(&str, TopicCompression); 7] = [
+    ("producer", TopicCompression::Producer),
+    ("none", TopicCompression::None),
+    (UNCOMPRESSED, TopicCompression::None),
+    ("gzip", TopicCompression::Gzip),
+    ("snappy", TopicCompression::Snappy),
+    ("lz4", TopicCompression::Lz4),
+    ("zstd", TopicCompression::Zstd),
+];
+/// What Kafka calls a `compression.type` of none.
+pub const UNCOMPRESSED: &str = "uncompressed";
+
+const DURABILITIES: [(&str, Durability); 2] = [
+    ("fsync", Durability::Fsync),
+    ("replicated", Durability::Replicated),
+];
+
+const TIMESTAMP_TYPES: [(&str, TimestampType); 2] = [
+    ("CreateTime", TimestampType::CreateTime),
+    ("LogAppendTime", TimestampType::LogAppendTime),
+];
+
 /// Why a config was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
@@ -45,11 +86,17 @@ pub enum ConfigError {
         /// The known key that looks most like it.
         nearest: Option<&'static str>,
     },
-    /// A key of Kafka that is known and not supported.
-    #[error("topic config {key:?} is not supported")]
-    NotSupported {
+    /// A value of Kafka's that would promise what is not there.
+    #[error("topic config {key:?} can only be {only:?} here, not {value:?}: {reason}")]
+    Refused {
         /// The key given.
         key: String,
+        /// The value given.
+        value: String,
+        /// The only value that is taken.
+        only: &'static str,
+        /// Why.
+        reason: &'static str,
     },
     /// The value is not of the key's kind or range.
     #[error("topic config {key:?}: {value:?} is not valid; expected {expected}")]
@@ -86,15 +133,17 @@ macro_rules! keys {
 }
 
 keys! {
-    "cleanup.policy", "delete", "delete, compact or compact,delete", "Remove old records by deleting whole segments, by compaction, or both.";
-    "compression.type", "producer", "producer, none, gzip, snappy, lz4 or zstd", "Compression of stored batches; producer keeps the codec that the producer used.";
+    "cleanup.policy", "delete", "delete, compact or compact,delete; empty for neither", "Remove old records by deleting whole segments, by compaction, or both.";
+    "compression.gzip.level", "-1", "1 to 9, or -1 for the codec's default", "Level at which batches are compressed with gzip, if compression.type=gzip.";
+    "compression.type", "producer", "producer, none (or uncompressed), gzip, snappy, lz4 or zstd", "Codec of stored batches. The leader recompresses batches that arrive in another; producer keeps the codec that the producer used.";
+    "compression.zstd.level", "3", "-131072 to 22", "Level at which batches are compressed with zstd, if compression.type=zstd.";
     "delete.retention.ms", "86400000", "milliseconds, >= 0", "How long tombstones are kept after compaction.";
     "durability", "fsync", "fsync or replicated", "What acks=all waits for on each in-sync replica: a flush to disk (fsync) or the page cache (replicated).";
     "flush.messages", "9223372036854775807", "a number >= 1", "Number of records after which a topic with durability=replicated is flushed to disk.";
-    "flush.ms", "1000", "milliseconds, >= 1", "Time after which a topic with durability=replicated is flushed to disk.";
+    "flush.ms", "1000", "milliseconds, >= 0", "Time after which a topic with durability=replicated is flushed to disk.";
     "index.interval.bytes", "4096", "bytes, >= 0", "Minimum number of bytes between two entries of the offset index.";
     "max.compaction.lag.ms", "9223372036854775807", "milliseconds, >= 1", "Maximum time that a record stays uncompacted.";
-    "max.message.bytes", "1048576", "bytes, 1024 to 8388608", "Maximum size of a record batch, after compression.";
+    "max.message.bytes", "1048576", "bytes, 0 to 104857600", "Maximum size of a record batch, after compression.";
     "message.timestamp.after.max.ms", "3600000", "milliseconds, >= 0", "How far a record's timestamp may be ahead of the broker's clock.";
     "message.timestamp.before.max.ms", "9223372036854775807", "milliseconds, >= 0", "How far a record's timestamp may be behind the broker's clock.";
     "message.timestamp.type", "CreateTime", "CreateTime or LogAppendTime", "Source of record timestamps: the producer's clock or the broker's.";
@@ -108,29 +157,17 @@ keys! {
     "unclean.leader.election.enable", "false", "true or false", "Allow a replica that may lack committed records to become leader.";
 }
 
-/// Kafka's topic configs that have no meaning here, refused by name.
-const NOT_SUPPORTED: &[&str] = &[
-    "file.delete.delay.ms",
-    "follower.replication.throttled.replicas",
-    "leader.replication.throttled.replicas",
-    "local.retention.bytes",
-    "local.retention.ms",
-    "message.downconversion.enable",
-    "message.format.version",
-    "message.timestamp.difference.max.ms",
-    "preallocate",
-    "remote.storage.enable",
-    "segment.index.bytes",
-    "segment.jitter.ms",
-];
-
 /// Resolved configuration of a topic: no options left.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TopicConfig {
     /// `cleanup.policy`.
     pub cleanup: CleanupPolicy,
-    /// `compression.type` as given; `producer` keeps the batch as it came.
-    pub compression: String,
+    /// `compression.type`.
+    pub compression: TopicCompression,
+    /// `compression.gzip.level`; `None` is the codec's default.
+    pub gzip_level: Option<i32>,
+    /// `compression.zstd.level`.
+    pub zstd_level: i32,
     /// `delete.retention.ms`.
     pub delete_retention_ms: i64,
     /// `durability`.
@@ -169,24 +206,84 @@ pub struct TopicConfig {
     pub unclean_leader_election: bool,
 }
 
-/// The key of that name.
+/// A topic config that may be set.
+#[derive(Debug, Clone, Copy)]
+pub enum Known {
+    /// It means something here.
+    Ours(&'static ConfigKey),
+    /// Only Kafka gives it a meaning: it is kept and shown.
+    Kafkas(KafkaConfig),
+}
+
+/// The config of that name.
 ///
 /// # Errors
-/// [`ConfigError::NotSupported`] for Kafka's keys without meaning here, [`ConfigError::UnknownKey`] else.
-pub fn find_key(name: &str) -> Result<&'static ConfigKey, ConfigError> {
+/// [`ConfigError::UnknownKey`].
+pub fn find(name: &str) -> Result<Known, ConfigError> {
     if let Some(key) = KEYS.iter().find(|k| k.name == name) {
-        return Ok(key);
+        return Ok(Known::Ours(key));
     }
-    if NOT_SUPPORTED.contains(&name) {
-        return Err(ConfigError::NotSupported {
-            key: name.to_owned(),
-        });
+    if let Some(config) = Scope::Topic.find(name) {
+        return Ok(Known::Kafkas(config));
     }
-    let nearest = nearest(name, KEYS.iter().map(|k| k.name));
+    let names = KEYS.iter().map(|k| k.name);
+    let all = names.chain(Scope::Topic.configs().map(|config| config.name));
     Err(ConfigError::UnknownKey {
         key: name.to_owned(),
-        nearest,
+        nearest: nearest(name, all),
     })
+}
+
+/// A value as it is stored: without blanks around it, words in the case that this page gives them, `none` for Kafka's
+/// `uncompressed`. Whether a value of ours is in range is for [`TopicConfig::resolve`] to say.
+///
+/// # Errors
+/// [`ConfigError::UnknownKey`] for a name that nobody knows; for one that only Kafka knows, what is wrong with the value.
+pub fn canonical(name: &str, value: &str) -> Result<String, ConfigError> {
+    let key = match find(name)? {
+        Known::Ours(key) => key,
+        Known::Kafkas(config) => return kept(&config, value),
+    };
+    let value = value.trim();
+    let word = |words: &[&'static str]| {
+        let found = words.iter().find(|word| word.eq_ignore_ascii_case(value));
+        found.copied().unwrap_or(value).to_owned()
+    };
+    Ok(match key.name {
+        "compression.type" => match word(&COMPRESSIONS.map(|w| w.0)) {
+            none if none == UNCOMPRESSED => "none".to_owned(),
+            word => word,
+        },
+        "durability" => word(&DURABILITIES.map(|w| w.0)),
+        "message.timestamp.type" => word(&TIMESTAMP_TYPES.map(|w| w.0)),
+        "unclean.leader.election.enable" => word(&["true", "false"]),
+        "cleanup.policy" => {
+            let parts = value.split(',').map(str::trim);
+            parts.collect::<Vec<_>>().join(",").to_ascii_lowercase()
+        }
+        _ => value.to_owned(),
+    })
+}
+
+/// The value of a config that only Kafka gives a meaning, as it is kept.
+fn kept(config: &KafkaConfig, value: &str) -> Result<String, ConfigError> {
+    let short = || value.chars().take(64).collect();
+    let Some(kept) = config.kept(value) else {
+        return Err(ConfigError::BadValue {
+            key: config.name.to_owned(),
+            value: short(),
+            expected: config.expected(),
+        });
+    };
+    match config.fate {
+        Fate::KeptAt(only, reason) if kept != only => Err(ConfigError::Refused {
+            key: config.name.to_owned(),
+            value: short(),
+            only,
+            reason,
+        }),
+        _ => Ok(kept),
+    }
 }
 
 /// The candidate closest to `name`, if any is close enough to be a slip of the finger.
@@ -237,7 +334,7 @@ impl Values<'_> {
         accept: impl Fn(&str) -> Option<T>,
     ) -> Result<T, ConfigError> {
         let (key, text) = self.text(name);
-        accept(text).ok_or_else(|| ConfigError::BadValue {
+        accept(text.trim()).ok_or_else(|| ConfigError::BadValue {
             key: name.to_owned(),
             value: text.chars().take(64).collect(),
             expected: key.expected,
@@ -248,9 +345,36 @@ impl Values<'_> {
         self.parse(name, |t| t.parse().ok().filter(|n| (min..=max).contains(n)))
     }
 
-    fn limit(&self, name: &'static str) -> Result<Option<i64>, ConfigError> {
-        self.number(name, -1, i64::MAX)
+    fn limit(&self, name: &'static str, least: i64) -> Result<Option<i64>, ConfigError> {
+        self.number(name, least, i64::MAX)
             .map(|n| (n >= 0).then_some(n))
+    }
+
+    fn word<T: Copy>(
+        &self,
+        name: &'static str,
+        words: &[(&'static str, T)],
+    ) -> Result<T, ConfigError> {
+        self.parse(name, |text| {
+            let found = words.iter().find(|word| word.0.eq_ignore_ascii_case(text));
+            found.map(|word| word.1)
+        })
+    }
+
+    /// A bound of a record's time, which Kafka gave by one config for both directions until 3.9.
+    fn difference(&self, name: &'static str) -> Result<i64, ConfigError> {
+        const BOTH: &str = "message.timestamp.difference.max.ms";
+        match self.given.get(BOTH) {
+            Some(both) if !self.given.contains_key(name) => {
+                let number = both.trim().parse().ok().filter(|n| *n >= 0);
+                number.ok_or_else(|| ConfigError::BadValue {
+                    key: BOTH.to_owned(),
+                    value: both.chars().take(64).collect(),
+                    expected: "milliseconds, >= 0",
+                })
+            }
+            _ => self.number(name, 0, i64::MAX),
+        }
     }
 }
 
@@ -263,54 +387,40 @@ impl TopicConfig {
         given: &BTreeMap<String, String>,
         defaults: &BTreeMap<String, String>,
     ) -> Result<Self, ConfigError> {
-        for name in given.keys().chain(defaults.keys()) {
-            find_key(name)?;
+        for (name, value) in given.iter().chain(defaults) {
+            canonical(name, value)?;
         }
         let v = Values { given, defaults };
-        let bool_of = |t: &str| match t {
-            "true" => Some(true),
-            "false" => Some(false),
-            _ => None,
-        };
+        let level = v.parse("compression.gzip.level", |t| {
+            let in_range = |n: &i32| *n == -1 || (1..=9).contains(n);
+            t.parse().ok().filter(in_range)
+        })?;
         Ok(Self {
             cleanup: v.parse("cleanup.policy", parse_cleanup)?,
-            compression: v.parse("compression.type", |t| {
-                ["producer", "none", "gzip", "snappy", "lz4", "zstd"]
-                    .contains(&t)
-                    .then(|| t.to_owned())
-            })?,
+            compression: v.word("compression.type", &COMPRESSIONS)?,
+            gzip_level: (level != -1).then_some(level),
+            zstd_level: v.number("compression.zstd.level", -131_072, 22)? as i32,
             delete_retention_ms: v.number("delete.retention.ms", 0, i64::MAX)?,
-            durability: v.parse("durability", |t| match t {
-                "fsync" => Some(Durability::Fsync),
-                "replicated" => Some(Durability::Replicated),
-                _ => None,
-            })?,
+            durability: v.word("durability", &DURABILITIES)?,
             flush_messages: v.number("flush.messages", 1, i64::MAX)? as u64,
-            flush_ms: v.number("flush.ms", 1, i64::MAX)? as u64,
+            flush_ms: (v.number("flush.ms", 0, i64::MAX)? as u64).max(1),
             index_interval_bytes: v.number("index.interval.bytes", 0, i32::MAX.into())? as u64,
             max_compaction_lag_ms: v.number("max.compaction.lag.ms", 1, i64::MAX)?,
-            max_message_bytes: v.number(
-                "max.message.bytes",
-                1024,
-                limits::BATCH_MAX_BYTES as i64,
-            )? as usize,
-            timestamp_type: v.parse("message.timestamp.type", |t| match t {
-                "CreateTime" => Some(TimestampType::CreateTime),
-                "LogAppendTime" => Some(TimestampType::LogAppendTime),
-                _ => None,
-            })?,
-            timestamp_before_max_ms: v.number("message.timestamp.before.max.ms", 0, i64::MAX)?,
-            timestamp_after_max_ms: v.number("message.timestamp.after.max.ms", 0, i64::MAX)?,
+            max_message_bytes: v.number("max.message.bytes", 0, limits::BATCH_MAX_BYTES as i64)?
+                as usize,
+            timestamp_type: v.word("message.timestamp.type", &TIMESTAMP_TYPES)?,
+            timestamp_before_max_ms: v.difference("message.timestamp.before.max.ms")?,
+            timestamp_after_max_ms: v.difference("message.timestamp.after.max.ms")?,
             min_cleanable_dirty_ratio: v.parse("min.cleanable.dirty.ratio", |t| {
                 t.parse::<f64>().ok().filter(|r| (0.0..=1.0).contains(r))
             })?,
             min_compaction_lag_ms: v.number("min.compaction.lag.ms", 0, i64::MAX)?,
             min_insync_replicas: v.number("min.insync.replicas", 1, 7)? as usize,
-            retention_bytes: v.limit("retention.bytes")?.map(|n| n as u64),
-            retention_ms: v.limit("retention.ms")?,
+            retention_bytes: v.limit("retention.bytes", i64::MIN)?.map(|n| n as u64),
+            retention_ms: v.limit("retention.ms", -1)?,
             segment_bytes: v.number("segment.bytes", 4096, i32::MAX.into())? as u64,
             segment_ms: v.number("segment.ms", 1, i64::MAX)?,
-            unclean_leader_election: v.parse("unclean.leader.election.enable", bool_of)?,
+            unclean_leader_election: v.parse("unclean.leader.election.enable", boolean)?,
         })
     }
 }
@@ -330,8 +440,11 @@ fn parse_cleanup(text: &str) -> Option<CleanupPolicy> {
         delete: false,
         compact: false,
     };
+    if text.is_empty() {
+        return Some(policy);
+    }
     for part in text.split(',').map(str::trim) {
-        match part {
+        match part.to_ascii_lowercase().as_str() {
             "delete" => policy.delete = true,
             "compact" => policy.compact = true,
             _ => return None,
@@ -368,10 +481,6 @@ mod tests {
             "unknown topic config \"retention.mss\"; did you mean \"retention.ms\"?"
         );
         assert!(matches!(
-            resolve(&[("preallocate", "true")]),
-            Err(ConfigError::NotSupported { .. })
-        ));
-        assert!(matches!(
             resolve(&[("zzzzzzzz", "1")]),
             Err(ConfigError::UnknownKey { nearest: None, .. })
         ));
@@ -382,10 +491,14 @@ mod tests {
         for (key, value) in [
             ("retention.ms", "-2"),
             ("segment.bytes", "1"),
+            ("segment.jitter.ms", "-1"),
+            ("compression.gzip.level", "0"),
+            ("compression.type", "brotli"),
+            ("unclean.leader.election.enable", "yes"),
             ("cleanup.policy", "shred"),
             ("durability", "maybe"),
             ("min.insync.replicas", "0"),
-            ("max.message.bytes", "999999999"),
+            ("max.message.bytes", "104857601"),
             ("min.cleanable.dirty.ratio", "1.5"),
         ] {
             assert!(
@@ -401,6 +514,42 @@ mod tests {
         for key in KEYS {
             assert!(resolve(&[(key.name, key.default)]).is_ok(), "{}", key.name);
         }
+    }
+
+    #[test]
+    fn values_are_taken_as_people_write_them() {
+        for (key, value, stored) in [
+            ("unclean.leader.election.enable", " True ", "true"),
+            ("unclean.leader.election.enable", "FALSE", "false"),
+            ("retention.ms", " 86400000\n", "86400000"),
+            ("compression.type", "GZIP", "gzip"),
+            ("compression.type", " uncompressed ", "none"),
+            ("message.timestamp.type", "logappendtime", "LogAppendTime"),
+            ("cleanup.policy", "Compact, delete", "compact,delete"),
+            ("durability", "Replicated", "replicated"),
+            ("preallocate", "FALSE", "false"),
+        ] {
+            assert_eq!(canonical(key, value).unwrap(), stored, "{key}={value:?}");
+            assert_eq!(resolve(&[(key, value)]), resolve(&[(key, stored)]), "{key}");
+            assert!(resolve(&[(key, value)]).is_ok(), "{key}={value:?}");
+        }
+        let both = resolve(&[("message.timestamp.difference.max.ms", "5")]).unwrap();
+        assert_eq!(
+            (both.timestamp_before_max_ms, both.timestamp_after_max_ms),
+            (5, 5)
+        );
+    }
+
+    #[test]
+    fn what_only_kafka_knows_is_kept_unless_it_would_promise_something() {
+        assert!(resolve(&[("segment.index.bytes", "10485760")]).is_ok());
+        assert!(resolve(&[("remote.storage.enable", "false")]).is_ok());
+        assert_eq!(
+            resolve(&[("remote.storage.enable", "true")])
+                .unwrap_err()
+                .to_string(),
+            "topic config \"remote.storage.enable\" can only be \"false\" here, not \"true\": there is no tiered storage"
+        );
     }
 
     #[test]

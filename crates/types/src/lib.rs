@@ -8,6 +8,7 @@ pub mod acks;
 pub mod config;
 pub mod error;
 pub mod id;
+pub mod kafka_configs;
 pub mod limits;
 pub mod migration;
 pub mod offset;

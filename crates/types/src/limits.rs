@@ -11,8 +11,10 @@ pub const REPLICATION_FACTOR_MAX: i32 = 7;
 pub const NODES_MAX: usize = 10_000;
 /// Most partitions of one node.
 pub const PARTITIONS_PER_NODE_MAX: usize = 20_000;
-/// Largest batch on the wire and on disk, header included, in bytes.
-pub const BATCH_MAX_BYTES: usize = 8 * 1024 * 1024;
+/// Largest batch on the wire and on disk, header included, in bytes: Kafka's bound of a request.
+pub const BATCH_MAX_BYTES: usize = 100 * 1024 * 1024;
+/// Largest batch that is built of records here, header included, in bytes. It fits a request of the gRPC API.
+pub const BUILT_BATCH_MAX_BYTES: usize = 8 * 1024 * 1024;
 /// Default of `max.message.bytes`.
 pub const MESSAGE_DEFAULT_MAX_BYTES: usize = 1024 * 1024;
 /// Bytes that a record takes at least: its length, attributes, deltas of time and offset, and the lengths of key, value
@@ -110,7 +112,8 @@ pub const PEER_RAFT_MAX_BYTES: usize = 4 * 1024 * 1024;
 pub const PEER_STREAM_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 
 const _: () = assert!(MESSAGE_DEFAULT_MAX_BYTES <= BATCH_MAX_BYTES);
-const _: () = assert!(BATCH_MAX_BYTES < REQUEST_MAX_BYTES);
+const _: () = assert!(BUILT_BATCH_MAX_BYTES < REQUEST_MAX_BYTES);
+const _: () = assert!(BUILT_BATCH_MAX_BYTES <= BATCH_MAX_BYTES);
 const _: () = assert!(REQUEST_MAX_BYTES <= STREAM_MAX_IN_FLIGHT_BYTES);
 const _: () = assert!(RESPONSE_DEFAULT_MAX_BYTES < 4 * 1024 * 1024);
 const _: () = assert!(READ_CHUNK_BYTES < RESPONSE_DEFAULT_MAX_BYTES);

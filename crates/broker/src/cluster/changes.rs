@@ -18,7 +18,8 @@ use varve_types::{ErrorKind, ProducerId, TopicId, TopicName, limits};
 
 use super::InCluster;
 use crate::alone::PRODUCER_ID_BLOCK;
-use crate::registry::{Registry, apply_config, check_partition_count, info, rejected};
+use crate::configs;
+use crate::registry::{Registry, check_partition_count, info, rejected};
 
 /// Configs that decide about replication: what a node's defaults say of them becomes part of the topic, so that
 /// all nodes go by the same.
@@ -83,7 +84,7 @@ impl Registry {
             .unwrap_or(usual);
         let replication_factor = request.replication_factor.unwrap_or(usual);
         let defaults = &self.opener.config.topic_defaults;
-        let mut configs = request.configs.clone();
+        let mut configs = configs::stored(&request.configs)?;
         for key in AGREED {
             if let Some(value) = defaults.get(key) {
                 configs
@@ -198,7 +199,7 @@ impl Registry {
         let topic = self.topic(&request.topic)?;
         let mut configs: BTreeMap<String, String> = topic.info.configs.clone();
         for (name, change) in request.changes {
-            apply_config(&mut configs, &name, change)?;
+            configs::change(&mut configs, &name, change)?;
         }
         self.resolve(&configs, topic.info.replication_factor)?;
         let changed = TopicInfo {

@@ -23,7 +23,7 @@ use varve_vfs::{Clock, Tick};
 use crate::lane::{Arrived, Command};
 use crate::partition::Partition;
 use crate::peer::{Answer, Peers, ToLeader};
-use crate::rate::Rate;
+use crate::throttles::Throttles;
 
 /// A fetch that has had no answer for so long will have none.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
@@ -54,7 +54,7 @@ pub(crate) struct Links {
     runtime: Handle,
     links: Mutex<(u64, BTreeMap<NodeId, Link>)>,
     /// Of replicas that moves add.
-    moves: Mutex<Rate>,
+    pub(crate) moves: Throttles,
     closed: AtomicBool,
 }
 
@@ -73,7 +73,7 @@ impl Links {
             clock,
             runtime: Handle::current(),
             links: Mutex::default(),
-            moves: Mutex::new(Rate::new(move_bytes_per_second)),
+            moves: Throttles::new(move_bytes_per_second),
             closed: AtomicBool::new(false),
         })
     }
@@ -94,7 +94,7 @@ impl Links {
         position: Position,
     ) {
         let pause = match partition.joining() {
-            true => self.moves.lock().spent(0, self.clock.now()),
+            true => self.moves.spent(0, self.clock.now()),
             false => Duration::ZERO,
         };
         if pause.is_zero() {
@@ -221,7 +221,7 @@ impl Links {
                     && let Ok(records) = &answer.result
                 {
                     let bytes = records.batches.len() as u64;
-                    self.moves.lock().spent(bytes, self.clock.now());
+                    self.moves.spent(bytes, self.clock.now());
                 }
                 take(&waiting, answer, from);
             }

@@ -195,12 +195,13 @@ pub fn encoded(
         )
         .with("format", batch.format));
     }
-    let limits = VerifyLimits {
+    let bounds = VerifyLimits {
+        max_batch_bytes: limits::BUILT_BATCH_MAX_BYTES,
         transactional: head.transaction.is_some(),
         ..VerifyLimits::default()
     };
     let batch = Unverified(batch.data)
-        .verify(&limits)
+        .verify(&bounds)
         .map_err(|e| refused(head, partition, &e))?;
     if head.transaction.is_some() && !batch.header().is_transactional() {
         return Err(Error::invalid(

@@ -335,7 +335,7 @@ async fn bad_requests_are_refused_with_their_reason_and_change_nothing() {
         ),
         (
             "huge batch",
-            with_batch(2, vec![2; limits::BATCH_MAX_BYTES + 1]),
+            with_batch(2, vec![2; limits::BUILT_BATCH_MAX_BYTES + 1]),
             C::InvalidArgument,
             "BATCH_TOO_LARGE",
         ),

@@ -185,7 +185,8 @@ async fn one<B: Broker>(
         Ok(name) => name,
         Err(error) => return failed(Some(text), TopicId(0), error),
     };
-    if !create || name.is_internal() {
+    let refused = shared.refused.contains(name.as_str(), shared.now());
+    if !create || refused || name.is_internal() {
         return failed(Some(text), TopicId(0), ErrorCode::UnknownTopicOrPartition);
     }
     match create_topic(shared, call, name).await {

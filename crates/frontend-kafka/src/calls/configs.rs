@@ -1,13 +1,20 @@
-//! Configs of topics, described and changed. Nodes have theirs in a file: of them only what clients ask for to
-//! show it is told.
+//! Configs of topics, described and changed, and the throttles of a node. Nodes have their other settings in a file: of
+//! them clients are shown what they ask for.
+//!
+//! Invariants: clients see Kafka's names and words; every name that Kafka knows can be deleted; a config that only this
+//! server has is marked read-only, so that mirrors to Kafka leave it out, and can be changed all the same.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use varve_broker_api::{Broker, ConfigChange, ConfigEntry, ConfigSource, Error, UpdateConfigs};
+use varve_broker_api::{
+    Broker, ConfigChange, ConfigEntry, ConfigSource, Error, Operations, UpdateConfigs,
+};
+use varve_types::config::UNCOMPRESSED;
+use varve_types::kafka_configs::{KafkaConfig, Kind, Scope};
 use varve_types::{ErrorKind, TopicName};
 
-use super::Call;
 use super::topics::creation_code;
+use super::{Call, elsewhere};
 use crate::shared::Shared;
 use crate::translate::{sentence, topic_name, unknown_topic};
 use crate::wire::generated::describe_configs::{
@@ -21,8 +28,13 @@ use crate::wire::{ErrorCode, Text};
 const TOPIC: i8 = 2;
 /// The resource is a node.
 const BROKER: i8 = 4;
-/// Where a value of a topic comes from, on the wire.
+/// The resource is a subscription to metrics of clients.
+const CLIENT_METRICS: i8 = 16;
+/// The resource is a group.
+const GROUP: i8 = 32;
+/// Where a value comes from, on the wire.
 const SET_ON_TOPIC: i8 = 1;
+const SET_ON_NODE: i8 = 2;
 const SET_IN_FILE: i8 = 4;
 const BUILT_IN: i8 = 5;
 
@@ -43,18 +55,53 @@ pub(super) const fn source(source: ConfigSource) -> i8 {
     }
 }
 
-/// The kind of a value, as clients are told since version 3: boolean, string, number, list.
-fn kind(entry: &ConfigEntry) -> i8 {
-    match entry.value.as_str() {
-        "true" | "false" => 1,
-        _ if entry.name == "cleanup.policy" => 7,
-        value if entry.name.ends_with("ratio") && value.parse::<f64>().is_ok() => 6,
-        value if value.parse::<i64>().is_ok() => 5,
-        _ => 2,
+/// The type of a value, as clients see it since version 3.
+fn kind(scope: Scope, name: &str) -> i8 {
+    match scope.find(name).map_or(Kind::Text, |config| config.kind) {
+        Kind::Boolean => 1,
+        Kind::Text => 2,
+        Kind::Int => 3,
+        Kind::Short => 4,
+        Kind::Long => 5,
+        Kind::Double => 6,
+        Kind::List => 7,
+        Kind::Class => 8,
+        Kind::Password => 9,
     }
 }
 
-pub(super) fn describe<B: Broker>(
+/// Whether Kafka has no topic config of that name.
+pub(super) fn is_only_ours(name: &str) -> bool {
+    Scope::Topic.find(name).is_none()
+}
+
+/// Configs as Kafka's clients see them: in Kafka's words, and with those that only Kafka has.
+pub(super) fn with_kafkas(mut all: Vec<ConfigEntry>) -> Vec<ConfigEntry> {
+    for entry in all.iter_mut().filter(|e| e.name == "compression.type") {
+        for value in [&mut entry.value, &mut entry.inherited] {
+            if value == "none" {
+                UNCOMPRESSED.clone_into(value);
+            }
+        }
+    }
+    for config in Scope::Topic.configs().filter(KafkaConfig::is_listed) {
+        if let Some(default) = config.default
+            && !all.iter().any(|entry| entry.name == config.name)
+        {
+            all.push(ConfigEntry {
+                name: config.name,
+                value: default.to_owned(),
+                source: ConfigSource::Default,
+                inherited: default.to_owned(),
+                description: "Has no effect here; kept and shown when it is set.",
+            });
+        }
+    }
+    all.sort_by_key(|entry| entry.name);
+    all
+}
+
+pub(super) fn describe<B: Broker + Operations>(
     shared: &Shared<B>,
     call: &Call,
     request: &DescribeConfigsRequest,
@@ -64,8 +111,12 @@ pub(super) fn describe<B: Broker>(
     let each = each.filter(|r| seen.insert((r.resource_type, r.resource_name.clone())));
     let results = each.map(|resource| {
         let described = match resource.resource_type {
-            TOPIC => topic(shared, call, resource),
-            BROKER => node(shared, resource),
+            TOPIC => topic(shared, call, resource).map(|all| all_told(all, call, request)),
+            BROKER => node(shared, resource).map(|all| {
+                let mut all = all_told(all, call, request);
+                all.extend(throttles(shared, call, resource));
+                all
+            }),
             other => Err(unsupported(other)),
         };
         let mut result = DescribeConfigsResult {
@@ -75,10 +126,7 @@ pub(super) fn describe<B: Broker>(
         };
         match described {
             Ok(configs) => {
-                result.configs = configs
-                    .into_iter()
-                    .map(|entry| told(call, request, entry))
-                    .collect();
+                result.configs = configs;
             }
             Err(error) => {
                 shared.count(&error);
@@ -112,7 +160,7 @@ fn topic<B: Broker>(
 ) -> Result<Vec<ConfigEntry>, Error> {
     let text = resource.resource_name.as_str();
     let name = TopicName::new(text).map_err(|_| unknown_topic(text))?;
-    let mut all = shared.broker.topic_configs(&call.ctx, &name)?;
+    let mut all = with_kafkas(shared.broker.topic_configs(&call.ctx, &name)?);
     all.retain(|entry| wanted(resource, entry.name));
     Ok(all)
 }
@@ -154,13 +202,42 @@ fn node<B: Broker>(
     Ok(entries)
 }
 
+/// Throttles that are set on this node.
+fn throttles<B: Broker + Operations>(
+    shared: &Shared<B>,
+    call: &Call,
+    resource: &DescribeConfigsResource,
+) -> Vec<DescribeConfigsResourceResult> {
+    let set = shared.broker.throttles(&call.ctx).into_iter();
+    let set = set.filter(|t| wanted(resource, t.name) && !resource.resource_name.is_empty());
+    set.map(|throttle| DescribeConfigsResourceResult {
+        name: Text::from_static(throttle.name),
+        value: Some(Text::from(throttle.bytes_per_second.to_string())),
+        config_source: SET_ON_NODE,
+        config_type: kind(Scope::Broker, throttle.name),
+        ..DescribeConfigsResourceResult::default()
+    })
+    .collect()
+}
+
+fn all_told(
+    all: Vec<ConfigEntry>,
+    call: &Call,
+    request: &DescribeConfigsRequest,
+) -> Vec<DescribeConfigsResourceResult> {
+    let told = |entry| told(call, request, entry);
+    all.into_iter().map(told).collect()
+}
+
 fn told(
     call: &Call,
     request: &DescribeConfigsRequest,
     entry: ConfigEntry,
 ) -> DescribeConfigsResourceResult {
-    // What a node has comes from its file.
-    let read_only = NODE_KEYS.contains(&entry.name);
+    // What a node has comes from its file. A mirror leaves out what is read-only, and Kafka would refuse ours.
+    let of_node = NODE_KEYS.contains(&entry.name);
+    let read_only = of_node || is_only_ours(entry.name);
+    let scope = if of_node { Scope::Broker } else { Scope::Topic };
     let mut synonyms = Vec::new();
     if request.include_synonyms && call.version() >= 1 {
         let synonym = |value: &str, source: i8| DescribeConfigsSynonym {
@@ -180,7 +257,7 @@ fn told(
         config_source: source(entry.source),
         is_default: call.version() == 0 && entry.source == ConfigSource::Default,
         synonyms,
-        config_type: kind(&entry),
+        config_type: kind(scope, entry.name),
         documentation: documented.then(|| Text::from_static(entry.description)),
         value: Some(Text::from(entry.value)),
         ..DescribeConfigsResourceResult::default()
@@ -190,32 +267,47 @@ fn told(
 /// What became of a change: the protocol's code and a sentence.
 type Changed = (i16, Option<Text>);
 
-async fn change<B: Broker>(
+fn of_topic(
+    name: &Text,
+    changes: Result<BTreeMap<String, ConfigChange>, Error>,
+    validate_only: bool,
+) -> Result<UpdateConfigs, Error> {
+    Ok(UpdateConfigs {
+        topic: topic_name(name).map_err(|_| unknown_topic(name.as_str()))?,
+        changes: changes?,
+        validate_only,
+    })
+}
+
+async fn change<B: Broker + Operations>(
     shared: &Shared<B>,
     call: &Call,
     (kind, name): (i8, &Text),
     changes: Result<BTreeMap<String, ConfigChange>, Error>,
     validate_only: bool,
 ) -> Changed {
-    let prepared = || -> Result<UpdateConfigs, Error> {
-        if kind != TOPIC {
-            let text = "only topic configs can be changed with the Kafka protocol; change a node's \
-                settings in its configuration file";
-            return Err(Error::invalid("resource_type", text));
-        }
-        Ok(UpdateConfigs {
-            topic: topic_name(name).map_err(|_| unknown_topic(name.as_str()))?,
-            changes: changes?,
-            validate_only,
-        })
+    let scope = match kind {
+        TOPIC => Some(Scope::Topic),
+        BROKER => Some(Scope::Broker),
+        GROUP => Some(Scope::Group),
+        CLIENT_METRICS => Some(Scope::ClientMetrics),
+        _ => None,
     };
-    let done = match prepared() {
-        Ok(request) => shared
-            .broker
-            .update_topic_configs(&call.ctx, request)
-            .await
-            .map(drop),
-        Err(error) => Err(error),
+    let done = match scope {
+        Some(Scope::Topic) => match of_topic(name, changes, validate_only) {
+            Ok(request) => {
+                let done = shared.broker.update_topic_configs(&call.ctx, request);
+                done.await.map(drop)
+            }
+            Err(error) => Err(error),
+        },
+        Some(scope) => changes
+            .and_then(|changes| elsewhere::changed(scope, name.as_str(), shared.node, &changes))
+            .and_then(|throttles| match validate_only || throttles.is_empty() {
+                true => Ok(()),
+                false => shared.broker.set_throttles(&call.ctx, throttles),
+            }),
+        None => Err(unsupported(kind)),
     };
     match done {
         Ok(()) => (ErrorCode::None.code(), None),
@@ -227,7 +319,7 @@ async fn change<B: Broker>(
 }
 
 /// Replaces all that was set: what is not named is removed.
-pub(super) async fn alter<B: Broker>(
+pub(super) async fn alter<B: Broker + Operations>(
     shared: &Shared<B>,
     call: &Call,
     request: whole::AlterConfigsRequest,
@@ -235,7 +327,14 @@ pub(super) async fn alter<B: Broker>(
     let mut responses = Vec::with_capacity(request.resources.len());
     for resource in request.resources {
         let mut changes = BTreeMap::new();
-        let all = shared.topics().ok();
+        if resource.resource_type == BROKER {
+            for throttle in shared.broker.throttles(&call.ctx) {
+                changes.insert(throttle.name.to_owned(), ConfigChange::Delete);
+            }
+        }
+        let all = (resource.resource_type == TOPIC)
+            .then(|| shared.topics().ok())
+            .flatten();
         let set = all
             .as_ref()
             .and_then(|all| all.get(resource.resource_name.as_str()));
@@ -264,7 +363,7 @@ pub(super) async fn alter<B: Broker>(
     }
 }
 
-pub(super) async fn alter_incrementally<B: Broker>(
+pub(super) async fn alter_incrementally<B: Broker + Operations>(
     shared: &Shared<B>,
     call: &Call,
     request: incremental::IncrementalAlterConfigsRequest,

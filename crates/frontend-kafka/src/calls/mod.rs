@@ -7,6 +7,7 @@ mod cluster;
 mod commits;
 mod configs;
 mod elections;
+mod elsewhere;
 mod fetch;
 mod groups;
 mod offsets;

@@ -89,6 +89,12 @@ async fn create_one<B: Broker>(
         Ok(request) => shared.broker.create_topic(&call.ctx, request).await,
         Err(error) => Err(error),
     };
+    match &made {
+        _ if validate_only => {}
+        Ok(_) => shared.refused.forget(name.as_str()),
+        Err(error) if is_final(error.kind) => shared.refused.note(name.as_str(), shared.now()),
+        Err(_) => {}
+    }
     match made {
         Ok(info) => CreatableTopicResult {
             name,
@@ -117,6 +123,17 @@ async fn create_one<B: Broker>(
     }
 }
 
+/// Whether a topic is refused for what was asked, and would be again.
+const fn is_final(kind: ErrorKind) -> bool {
+    matches!(
+        kind,
+        ErrorKind::InvalidConfig
+            | ErrorKind::InvalidRequest
+            | ErrorKind::PolicyViolation
+            | ErrorKind::UnsupportedFeature
+    )
+}
+
 /// Effective configs of a topic that was just made.
 fn configs<B: Broker>(
     shared: &Shared<B>,
@@ -124,10 +141,11 @@ fn configs<B: Broker>(
     info: &TopicInfo,
 ) -> Vec<CreatableTopicConfigs> {
     let all = shared.broker.topic_configs(&call.ctx, &info.name);
-    let all = all.unwrap_or_default();
+    let all = super::configs::with_kafkas(all.unwrap_or_default());
     all.into_iter()
         .map(|entry| CreatableTopicConfigs {
             name: Text::from_static(entry.name),
+            read_only: super::configs::is_only_ours(entry.name),
             config_source: super::configs::source(entry.source),
             value: Some(Text::from(entry.value)),
             ..CreatableTopicConfigs::default()

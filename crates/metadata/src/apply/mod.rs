@@ -1,6 +1,7 @@
 //! The one function that changes a state. A rejection leaves it untouched: everything is checked before
 //! anything is written.
 
+mod configs;
 mod nodes;
 mod partitions;
 mod topics;

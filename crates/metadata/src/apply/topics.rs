@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use varve_types::{LeaderEpoch, NodeId, PartitionId, TopicId, TopicName, limits};
 
-use super::{check_texts, range};
+use super::{check_texts, configs as topic_configs, range};
 use crate::index::key;
 use crate::leadership::Edit;
 use crate::placement::place;
@@ -28,9 +28,9 @@ pub(super) fn create(state: &mut State, topic: CreateTopic) -> Result<Event, Rej
         let name = other.clone();
         return Err(Rejection::TopicIdExists { id, name });
     }
-    check_texts("a topic config", &configs)?;
-    check_texts("a topic label", &labels)?;
     let rules = Rules::of(&configs)?;
+    topic_configs::check(state, &configs)?;
+    check_texts("a topic label", &labels)?;
     let most = limits::PARTITIONS_PER_TOPIC_MAX.into();
     range(Rejection::PARTITIONS, topic.partitions.into(), 1, most)?;
     let most = limits::REPLICATION_FACTOR_MAX.into();
@@ -125,11 +125,14 @@ pub(super) fn set_configs(
     name: TopicName,
     configs: BTreeMap<String, String>,
 ) -> Result<Event, Rejection> {
+    if !state.topics.contains_key(&name) {
+        return Err(Rejection::TopicNotFound { name });
+    }
+    let rules = Rules::of(&configs)?;
+    topic_configs::check(state, &configs)?;
     let Some(topic) = state.topics.get_mut(&name) else {
         return Err(Rejection::TopicNotFound { name });
     };
-    check_texts("a topic config", &configs)?;
-    let rules = Rules::of(&configs)?;
     topic.configs = configs;
     let mut changed = Vec::new();
     if topic.rules != rules {

@@ -101,11 +101,11 @@ async fn records_of_any_legal_size_go_through() {
     }))
     .await;
     let sizes = [
-        limits::BATCH_MAX_BYTES,
+        limits::BUILT_BATCH_MAX_BYTES,
         0,
         limits::READ_CHUNK_BYTES,
         1,
-        limits::BATCH_MAX_BYTES,
+        limits::BUILT_BATCH_MAX_BYTES,
         700_000,
         700_001,
         700_002,

@@ -29,7 +29,7 @@ async fn leader(ca: &Ca, node: i32) -> Served {
     let tls = ServerTls::load(ServerFiles { cert, key, callers }).unwrap();
     let fake = Fake::new(|message| match message {
         ToLeader::Fetch { partition, id, .. } => {
-            let content = Bytes::from(vec![1; limits::BATCH_MAX_BYTES]);
+            let content = Bytes::from(vec![1; limits::BUILT_BATCH_MAX_BYTES]);
             Some(records(partition.partition.0, id.0, content))
         }
         ToLeader::Progress { .. } => None,
@@ -69,7 +69,7 @@ async fn nodes_with_certificates_understand_each_other() {
     for answer in stream.take(2).await {
         assert_eq!(
             answer.result.unwrap().batches.len(),
-            limits::BATCH_MAX_BYTES
+            limits::BUILT_BATCH_MAX_BYTES
         );
     }
 }

@@ -51,7 +51,7 @@ impl Kafka {
 pub(super) fn resolve(r: &Reader<'_>) -> Result<Option<Kafka>, ConfigError> {
     let request_max_bytes = r.bytes("socket.request.max.bytes", 64 << 10, 100 << 20)?;
     let idle_max = r.millis("connections.max.idle.ms", 1_000, 86_400_000)?;
-    let flag = |key| r.parse(key, |t| t.parse::<bool>().ok());
+    let flag = |key| r.flag(key);
     let auto_create = flag("auto.create.topics.enable")?;
     let lower_replication = flag("create.topics.lower.replication")?;
     if r.text("listeners.kafka.address").is_none_or(str::is_empty) {
@@ -100,7 +100,7 @@ mod tests {
         let mode = ("listeners.kafka.tls.mode", "insecure");
         let listener = kafka(&[address, mode]).unwrap().unwrap();
         assert_eq!(listener.tls, None);
-        assert_eq!(listener.request_max_bytes, 16 << 20);
+        assert_eq!(listener.request_max_bytes, 100 << 20);
         assert!(!listener.auto_create && !listener.lower_replication);
         let bound = "127.0.0.1:9".parse().unwrap();
         assert_eq!(listener.advertised(bound), "127.0.0.1:9");

@@ -87,7 +87,7 @@ keys! {
     "shutdown.drain_timeout", "30s", "a time", "How long a shutdown waits for leaderships to move to other nodes.";
     "shutdown.stream_grace", "10s", "a time", "How long open streams have to finish during a shutdown.";
     "shutdown.timeout", "60s", "a time", "Time after which a shutdown is abandoned and the process exits; acknowledged data is safe.";
-    "socket.request.max.bytes", "16MiB", "a size from 64KiB to 100MiB", "Maximum size of a Kafka request; a larger one closes its connection before memory is allocated for it.";
+    "socket.request.max.bytes", "100MiB", "a size from 64KiB to 100MiB", "Maximum size of a Kafka request; a larger one closes its connection before memory is allocated for it.";
     "storage.data_dir", "/var/lib/varve", "a directory", "Directory that holds the data.";
     "storage.min_free_bytes", "5GiB", "a size", "Free bytes below which writes are refused; of this and min_free_percent, the smaller limit applies.";
     "storage.min_free_percent", "5", "0 to 50", "Free share of the disk, in percent, below which writes are refused.";

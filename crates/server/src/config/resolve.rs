@@ -135,12 +135,17 @@ impl Reader<'_> {
         accept: impl Fn(&str) -> Option<T>,
     ) -> Result<T, ConfigError> {
         let (value, source) = self.0.get(key).ok_or(ConfigError::Missing(key))?;
-        accept(value).ok_or_else(|| ConfigError::BadValue {
+        accept(value.trim()).ok_or_else(|| ConfigError::BadValue {
             key: key.to_owned(),
             value: value.to_owned(),
             from: source.to_string(),
             expected: keys::find(key).map_or("", |k| k.expected).to_owned(),
         })
+    }
+
+    /// A boolean, in any case.
+    pub(super) fn flag(&self, key: &'static str) -> Result<bool, ConfigError> {
+        self.parse(key, |t| t.to_ascii_lowercase().parse().ok())
     }
 
     pub(super) fn number(&self, key: &'static str, min: u64, max: u64) -> Result<u64, ConfigError> {
@@ -344,7 +349,7 @@ fn members(r: &Reader<'_>) -> Result<Option<Members>, ConfigError> {
     })?;
     let replica_lag = r.millis("replica.lag.time.max.ms", 500, 600_000)?;
     let drain_timeout = r.time("shutdown.drain_timeout")?;
-    let balance_leaders = r.parse("auto.leader.rebalance.enable", |t| t.parse().ok())?;
+    let balance_leaders = r.flag("auto.leader.rebalance.enable")?;
     let move_bytes_per_second = r.bytes("replica.move.max.bytes.per.second", 0, 1 << 40)?;
     let seeds = match r.text("cluster.seeds") {
         None | Some("") => return Ok(None),
@@ -490,6 +495,23 @@ mod tests {
         assert_eq!(config.broker.num_partitions, 1);
         assert_eq!(config.broker.min_free_bytes, 5 << 30);
         assert_eq!(config.client_address, "0.0.0.0:8278");
+    }
+
+    #[test]
+    fn values_are_taken_as_people_write_them() {
+        let config = resolve(&[
+            ("node.id", " 7 "),
+            ("auto.leader.rebalance.enable", "False"),
+            ("log.cleaner.io.max.bytes.per.second", " 5MiB"),
+            ("topic.defaults.compression.type", " Uncompressed "),
+            ("topic.defaults.unclean.leader.election.enable", "TRUE"),
+        ]);
+        let config = config.unwrap();
+        assert_eq!(config.node, NodeId(7));
+        assert_eq!(config.broker.cleaner_bytes_per_second, 5 << 20);
+        let defaults = &config.broker.topic_defaults;
+        assert_eq!(defaults["compression.type"], "none");
+        assert_eq!(defaults["unclean.leader.election.enable"], "true");
     }
 
     #[test]

@@ -201,7 +201,7 @@ impl Settings {
     fn add(&mut self, key: &str, value: String, source: Source) -> Result<(), ConfigError> {
         let topic_config = key.strip_prefix(TOPIC_DEFAULTS);
         let known = match topic_config {
-            Some(name) => varve_types::config::find_key(name).is_ok(),
+            Some(name) => varve_types::config::KEYS.iter().any(|k| k.name == name),
             None => keys::find(key).is_some(),
         };
         if !known {
@@ -238,7 +238,12 @@ impl Settings {
     pub fn topic_defaults(&self) -> BTreeMap<String, String> {
         let given = self.values.iter();
         given
-            .filter_map(|(k, (v, _))| Some((k.strip_prefix(TOPIC_DEFAULTS)?.to_owned(), v.clone())))
+            .filter_map(|(key, (value, _))| {
+                let name = key.strip_prefix(TOPIC_DEFAULTS)?;
+                // What is wrong with a value is found when it is resolved.
+                let stored = varve_types::config::canonical(name, value);
+                Some((name.to_owned(), stored.unwrap_or_else(|_| value.clone())))
+            })
             .collect()
     }
 
