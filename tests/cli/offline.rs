@@ -286,6 +286,24 @@ fn what_is_not_the_logs_is_noted() {
     assert!(text.out.contains(".index at byte 64"), "{text:?}");
 }
 
+/// People's environments hold all kinds of bytes; only what is ours has to be text.
+#[test]
+fn variables_that_are_no_text_stop_nothing_but_are_told_where_they_are_ours() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt as _;
+    let bytes = OsStr::from_bytes(b"caf\xe9");
+    let run = |variables: &[(&OsStr, &OsStr)]| {
+        let mut show = command("varve", "127.0.0.1:1");
+        show.args(["config", "check", "--set-config", "node.id=1"]);
+        show.envs(variables.iter().copied());
+        finish(show, None)
+    };
+    run(&[(OsStr::new("STRAY"), bytes), (bytes, OsStr::new("x"))]).ok();
+    let error = run(&[(OsStr::new("VARVE_NODE__ID"), bytes)]).fails(2);
+    let expected = "the environment variable VARVE_NODE__ID is not UTF-8; nothing was started";
+    assert!(error.contains(expected), "{error}");
+}
+
 #[test]
 fn the_configuration_is_shown_checked_and_documented() {
     let dir = tempfile::tempdir().unwrap();
@@ -335,11 +353,13 @@ fn the_configuration_is_shown_checked_and_documented() {
     );
     let error = alone(&["config", "check", "-c", "/nonexistent.toml"]).fails(2);
     assert!(error.contains("/nonexistent.toml"), "{error}");
-    let error = alone(&["config", "check", "--set-config", "node.id=x"]);
-    assert!(
-        matches!(error.code, Some(1 | 2)) && error.err.contains("node.id"),
-        "{error:?}"
-    );
+    for arguments in [
+        &["--set-config", "node.id=x"][..],
+        &["--set-config", "node.id="],
+    ] {
+        let error = alone(&[&["config", "check"], arguments].concat()).fails(2);
+        assert!(error.contains("node.id"), "{error}");
+    }
     let docs = alone(&["config", "docs"]).ok();
     for key in [
         "node.id",

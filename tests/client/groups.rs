@@ -25,10 +25,15 @@ pub struct Cluster {
 impl Cluster {
     /// A node, and a topic of that many partitions.
     pub async fn start(partitions: i32) -> Self {
+        Self::start_with(partitions, "1000").await
+    }
+
+    /// With sessions of that many milliseconds: short ones end while a busy machine does something else.
+    pub async fn start_with(partitions: i32, session_ms: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let quick = [
             ("group.heartbeat.interval.ms", "100"),
-            ("group.session.timeout.ms", "1000"),
+            ("group.session.timeout.ms", session_ms),
         ];
         let node = embedded::start_with(dir.path(), &quick).await.unwrap();
         let client = Client::new(ClientConfig {

@@ -342,7 +342,7 @@ async fn who_is_too_slow_to_give_up_is_told_of_the_loss() {
 
 #[tokio::test]
 async fn a_listener_chooses_where_to_begin_and_a_pause_keeps_the_membership() {
-    let cluster = Cluster::start(2).await;
+    let cluster = Cluster::start_with(2, "5000").await;
     cluster.produce("events", 2, 0..10).await;
     let told = Told {
         start: Some(Start::Last(2)),
@@ -354,7 +354,7 @@ async fn a_listener_chooses_where_to_begin_and_a_pause_keeps_the_membership() {
     assert_eq!(member.paused(), BTreeSet::from([p(0), p(1)]));
     assert_eq!(member.position(&p(1)), Ok(8));
     // Longer than a session lasts: polls and pauses keep nobody from being a member.
-    let quiet = member.poll(Duration::from_millis(2500)).await.unwrap();
+    let quiet = member.poll(Duration::from_millis(7500)).await.unwrap();
     assert!(quiet.is_none());
     assert_eq!(cluster.members().await, 1);
     member.resume([&p(1)]).unwrap();

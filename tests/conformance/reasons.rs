@@ -82,8 +82,8 @@ const PRODUCED: [(&str, &str, &str); 37] = [
     ("GROUP_FULL", "bad_groups.rs", "a_full_group_takes_no_more"),
     (
         "THROTTLED",
-        "bad_groups.rs",
-        "a_node_with_all_its_groups_makes_no_more",
+        "bad_transactions.rs",
+        "a_coordinator_with_all_its_transactions_begins_no_more",
     ),
     ("STORAGE_FULL", "data_dir.rs", "disk_full"),
     (

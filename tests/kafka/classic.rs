@@ -235,7 +235,7 @@ async fn bad_joins_are_told_why_and_leave_nothing_behind() {
     let mut silent = join(group, &Text::default());
     silent.protocols.clear();
     let mut large = join(group, &Text::default());
-    large.protocols[0].metadata = Bytes::from(vec![0; 300 * 1024]);
+    large.protocols[0].metadata = Bytes::from(vec![0; 4 * 1024 * 1024 + 1]);
     let cases = [
         refused(short, ErrorCode::InvalidSessionTimeout),
         refused(nameless, ErrorCode::InvalidGroupId),

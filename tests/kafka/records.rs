@@ -204,7 +204,7 @@ async fn appends_that_cannot_be_are_refused_by_the_protocols_codes() {
         (of(&damaged, -1), ErrorCode::CorruptMessage),
         (of(&magic, -1), ErrorCode::UnsupportedForMessageFormat),
         (of(&two, -1), ErrorCode::InvalidRecord),
-        (of(&[], -1), ErrorCode::CorruptMessage),
+        (of(&[], -1), ErrorCode::InvalidRecord),
         (of(&good, 7), ErrorCode::InvalidRequiredAcks),
         (other("nothing", 0), ErrorCode::UnknownTopicOrPartition),
         (other("a/b", 0), ErrorCode::InvalidTopicException),

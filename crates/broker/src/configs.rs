@@ -1,7 +1,7 @@
 //! Configs that a topic was given: as they are stored, changed and shown.
 //!
-//! Invariants: a stored value is canonical; a change that is refused changed nothing; what is deleted need not have been
-//! set, as long as somebody knows its name.
+//! Invariants: a stored value is canonical; a change that is refused changed nothing; what is deleted need not have
+//! been set, as long as somebody knows its name.
 
 use std::collections::BTreeMap;
 

@@ -153,10 +153,10 @@ mod tests {
         assert_eq!(node.most(), 1_000);
         assert_eq!(node.counted(0, 400, at(1)), Advice::Keep);
         assert_eq!(node.counted(1, 500, at(1)), Advice::Keep);
-        assert_eq!(node.counted(1, 600, at(2)), Advice::Look);
-        assert_eq!(node.counted(1, 610, at(2)), Advice::Keep, "a moment ago");
-        assert_eq!(node.looked(1, std::iter::repeat_n(5, 600)), None);
-        assert_eq!(node.count(), 1_010);
+        assert_eq!(node.counted(1, 550, at(2)), Advice::Look);
+        assert_eq!(node.counted(1, 560, at(2)), Advice::Keep, "a moment ago");
+        assert_eq!(node.looked(1, std::iter::repeat_n(5, 560)), None);
+        assert_eq!(node.count(), 960);
     }
 
     #[test]

@@ -1,9 +1,9 @@
-//! `compression.type` of a topic: batches that arrive in another codec are compressed anew by the leader, before they get
-//! their place in the log, so that the topic holds one codec whoever produces to it.
+//! `compression.type` of a topic: batches that arrive in another codec are compressed anew by the leader, before they
+//! get their place in the log, so that the topic holds one codec whoever produces to it.
 //!
-//! Invariants: a topic with `compression.type=producer` pays nothing; what is large, or packed, is worked on by a thread
-//! for blocking work, no more at a time than there are cores, which bounds the memory that it takes; the records, their
-//! times, and the producer's sequence stay, so a repeated batch is still known as a repeat.
+//! Invariants: a topic with `compression.type=producer` pays nothing; what is large, or packed, is worked on by a
+//! thread for blocking work, no more at a time than there are cores, which bounds the memory that it takes; the
+//! records, their times, and the producer's sequence stay, so a repeated batch is still known as a repeat.
 
 use std::sync::Arc;
 

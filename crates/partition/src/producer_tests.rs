@@ -155,7 +155,7 @@ const NOW_MS: i64 = 1_700_000_000_000;
 /// Records of last month are written today.
 #[test]
 fn the_time_in_a_batch_makes_no_session_old() {
-    let old = replicated(P, 0, 0, NOW_MS);
+    let old = replicated(P, 0, 0, NOW_MS - 30 * DAY_MS);
     let mut follower = ProducerTable::default();
     follower.follow(&old, Heard::Now(NOW_MS));
     let of_a_day = NOW_MS + DAY_MS;

@@ -1,7 +1,7 @@
 //! Topic configuration: Kafka's names and defaults, and those that mean something here. A topic keeps its values as
-//! [`canonical`] texts; [`TopicConfig::resolve`] turns them, with the node's defaults, into values without options left.
-//! Names that only Kafka gives a meaning are kept and shown ([`crate::kafka_configs`]); unknown names are refused with
-//! the nearest known one: nothing is ignored in silence.
+//! [`canonical`] texts; [`TopicConfig::resolve`] turns them, with the node's defaults, into values without options
+//! left. Names that only Kafka gives a meaning are kept and shown ([`crate::kafka_configs`]); unknown names are
+//! refused with the nearest known one: nothing is ignored in silence.
 
 use std::collections::BTreeMap;
 
@@ -238,7 +238,8 @@ pub fn find(name: &str) -> Result<Known, ConfigError> {
 /// `uncompressed`. Whether a value of ours is in range is for [`TopicConfig::resolve`] to say.
 ///
 /// # Errors
-/// [`ConfigError::UnknownKey`] for a name that nobody knows; for one that only Kafka knows, what is wrong with the value.
+/// [`ConfigError::UnknownKey`] for a name that nobody knows; for one that only Kafka knows, what is wrong with the
+/// value.
 pub fn canonical(name: &str, value: &str) -> Result<String, ConfigError> {
     let key = match find(name)? {
         Known::Ours(key) => key,

@@ -153,9 +153,27 @@ impl SettingsArgs {
             flags.push((key.to_owned(), value.to_owned()));
         }
         flags.extend_from_slice(more);
-        Settings::load(file, std::env::vars(), &flags)
+        Settings::load(file, variables()?.into_iter(), &flags)
             .map_err(|error| Failure::new(USAGE, error.to_string()))
     }
+}
+
+/// The variables of the environment that are text. Others are not for this program, unless they have its prefix.
+fn variables() -> Result<Vec<(String, String)>, Failure> {
+    let mut all = Vec::new();
+    for (name, value) in std::env::vars_os() {
+        let shown = name.to_string_lossy().into_owned();
+        match (name.into_string(), value.into_string()) {
+            (Ok(name), Ok(value)) => all.push((name, value)),
+            _ if shown.starts_with("VARVE_") => {
+                return Err(Failure::usage(format!(
+                    "the environment variable {shown} is not UTF-8; nothing was started; set it to text, or unset it"
+                )));
+            }
+            _ => {}
+        }
+    }
+    Ok(all)
 }
 
 /// Runs a node until a signal stops it.
@@ -233,7 +251,7 @@ pub fn config(command: &ConfigCommand) -> Result<u8, Failure> {
         ConfigCommand::Docs => print_line(keys::docs().trim_end())?,
         ConfigCommand::Check { settings, output } => {
             let settings = settings.load(false)?;
-            Config::resolve(&settings).map_err(|e| Failure::new(FAILED, e.to_string()))?;
+            Config::resolve(&settings).map_err(|e| Failure::new(USAGE, e.to_string()))?;
             match output.output.is_text() {
                 true => print_line("ok")?,
                 false => print_value(output.output, &serde_json::json!({ "ok": true }))?,

@@ -1,5 +1,5 @@
-//! Configs of brokers that Kafka 4.x knows, ordered by name. A node keeps its settings in its file: of these configs only
-//! the throttles of moves can be changed while it runs.
+//! Configs of brokers that Kafka 4.x knows, ordered by name. A node keeps its settings in its file: of these configs
+//! only the throttles of moves can be changed while it runs.
 
 use super::Fate::{Kept, Node, Obeyed, Refused};
 use super::Kind::{Boolean, Class, Double, Int, List, Long, Password, Short, Text};

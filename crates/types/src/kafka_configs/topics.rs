@@ -1,5 +1,5 @@
-//! Configs of topics, groups and client metrics that Kafka 4.x knows, and those of topics that it knew until 3.9, ordered
-//! by name.
+//! Configs of topics, groups and client metrics that Kafka 4.x knows, and those of topics that it knew until 3.9,
+//! ordered by name.
 
 use super::Fate::{Kept, KeptAt, Obeyed, Refused};
 use super::Kind::{Boolean, Double, Int, List, Long, Text};
