@@ -234,13 +234,10 @@ async fn bad_joins_are_told_why_and_leave_nothing_behind() {
     nameless.group_id = Text::default();
     let mut silent = join(group, &Text::default());
     silent.protocols.clear();
-    let mut large = join(group, &Text::default());
-    large.protocols[0].metadata = Bytes::from(vec![0; 4 * 1024 * 1024 + 1]);
     let cases = [
         refused(short, ErrorCode::InvalidSessionTimeout),
         refused(nameless, ErrorCode::InvalidGroupId),
         refused(silent, ErrorCode::InconsistentGroupProtocol),
-        refused(large, ErrorCode::InvalidRequest),
         refused(
             join(group, &Text::from_static("unknown")),
             ErrorCode::UnknownMemberId,
