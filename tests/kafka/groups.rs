@@ -385,16 +385,29 @@ async fn members_share_partitions_by_heartbeats() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     assert_eq!((own.len(), half.len()), (2, 2));
-    // A member commits by its epoch, and by no other.
+    // A member commits by its epoch, and by an earlier one what it has held since then.
     let mut request = commit(9, id, 0);
     request.member_id = Text::from_static("a");
     request.generation_id_or_member_epoch = epoch;
     let done = ask!(client, 9, OffsetCommit, request.clone());
     assert_eq!(done.topics[0].partitions[0].error_code, 0);
-    request.generation_id_or_member_epoch = epoch - 1;
-    let stale = ask!(client, 9, OffsetCommit, request);
-    let code = ErrorCode::StaleMemberEpoch.code();
-    assert_eq!(stale.topics[0].partitions[0].error_code, code);
+    let stale = ErrorCode::StaleMemberEpoch.code();
+    for partition in 0..4 {
+        let of = &mut request.topics[0].partitions[0];
+        of.partition_index = partition;
+        request.generation_id_or_member_epoch = first.member_epoch;
+        assert_ne!(epoch, first.member_epoch);
+        let done = ask!(client, 9, OffsetCommit, request.clone());
+        let expected = if own.contains(&partition) { 0 } else { stale };
+        let found = done.topics[0].partitions[0].error_code;
+        assert_eq!(found, expected, "{partition} of {own:?}");
+    }
+    // What it has gained since is not its own by an earlier epoch.
+    request.member_id = Text::from_static("b");
+    request.topics[0].partitions[0].partition_index = half[0];
+    request.generation_id_or_member_epoch = second.member_epoch - 1;
+    let early = ask!(client, 9, OffsetCommit, request);
+    assert_eq!(early.topics[0].partitions[0].error_code, stale);
     let described = ask!(
         client,
         1,

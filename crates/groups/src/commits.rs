@@ -31,12 +31,13 @@ impl Coordinator {
         wall_ms: i64,
         out: &mut Vec<Output>,
     ) -> Result<Option<Reply>, Failure> {
+        let member = self.committer(name, member, member_epoch);
         if let Err(error) = self.check_classic_commit(now, name, member.as_ref(), member_epoch) {
             return Ok(Some(Reply::ClassicFailed(error)));
         }
         match (self.groups.get(name), &member) {
             (Some(group), Some(_)) if group.classic.is_some() => {}
-            (Some(group), _) => group.check_commit(member.as_ref(), member_epoch)?,
+            (Some(group), _) => group.check_commit(member.as_ref(), member_epoch, &offsets)?,
             (None, Some(id)) => return Err(unknown_member(name, id)),
             (None, None) => {}
         }
@@ -52,6 +53,18 @@ impl Coordinator {
         }
         self.open_group(now, name)?;
         self.begin(name, Some(ticket), changes, Answer::Commit(results), out)
+    }
+
+    /// Who commits. A simple consumer may call itself as it likes: without an epoch it is no member, and may commit
+    /// while the group has none.
+    pub(crate) fn committer(
+        &self,
+        name: &GroupName,
+        member: Option<MemberId>,
+        member_epoch: i32,
+    ) -> Option<MemberId> {
+        let members = self.groups.get(name).map_or(0, Group::member_count);
+        member.filter(|_| member_epoch >= 0 || members > 0)
     }
 
     pub(crate) fn set_offsets(

@@ -1,7 +1,7 @@
 //! One member of a group: what it said, what it was granted, and the heartbeat it may be waiting on.
 //! Knows no other member; the group decides.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -61,6 +61,8 @@ pub(crate) struct Member {
     /// Epoch the member last presented: it is accepted again when our reply was lost.
     pub(crate) presented: i32,
     pub(crate) granted: BTreeSet<TopicPartition>,
+    /// Epochs at which it was granted what it holds. Where none is known, its present one stands for it.
+    pub(crate) since: BTreeMap<TopicPartition, i32>,
     pub(crate) target: BTreeSet<TopicPartition>,
     /// What the member last said it owns.
     pub(crate) reported: BTreeSet<TopicPartition>,
@@ -88,6 +90,13 @@ impl Member {
     /// What it may own now. Anything granted outside its target is being taken back.
     pub(crate) fn assignment(&self) -> BTreeSet<TopicPartition> {
         self.granted.intersection(&self.target).cloned().collect()
+    }
+
+    /// Whether the partition has been its own from an epoch on without a break.
+    pub(crate) fn holds_since(&self, partition: &TopicPartition, epoch: i32) -> bool {
+        self.since
+            .get(partition)
+            .is_some_and(|since| *since <= epoch)
     }
 
     /// The session begins anew.
@@ -171,6 +180,7 @@ pub(crate) fn new_member(instance: Option<String>, env: Env<'_>) -> Member {
         epoch: 0,
         presented: 0,
         granted: BTreeSet::new(),
+        since: BTreeMap::new(),
         target: BTreeSet::new(),
         reported: BTreeSet::new(),
         heard: env.now,
@@ -211,6 +221,7 @@ pub(crate) fn restored(record: MemberRecord, env: Env<'_>) -> Member {
         epoch: record.epoch,
         presented: record.previous_epoch,
         granted: BTreeSet::new(),
+        since: BTreeMap::new(),
         target: BTreeSet::new(),
         reported: BTreeSet::new(),
         heard: env.now,

@@ -28,6 +28,7 @@ impl Group {
             .collect();
         for partition in gone {
             member.granted.remove(&partition);
+            member.since.remove(&partition);
             let owner = self.owners.remove(&partition);
             assert_eq!(
                 owner.as_ref(),
@@ -63,6 +64,7 @@ impl Group {
             if !self.owners.contains_key(partition) {
                 self.owners.insert(partition.clone(), id.clone());
                 member.granted.insert(partition.clone());
+                member.since.insert(partition.clone(), member.epoch);
                 self.journal.mark(id);
             }
         }

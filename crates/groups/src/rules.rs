@@ -7,7 +7,7 @@ use crate::config::Config;
 use crate::group::{Env, Group};
 use crate::member::Member;
 use crate::planted::{self, Plant};
-use crate::{Failure, Heartbeat, HeartbeatReply, Reply};
+use crate::{Failure, Heartbeat, HeartbeatReply, OffsetCommit, Reply};
 
 impl Group {
     pub(crate) fn check_member_epoch(&self, heartbeat: &Heartbeat) -> Result<(), Failure> {
@@ -62,7 +62,9 @@ impl Group {
         .with("member_id", id)
     }
 
-    /// Whether a commit of this member at this epoch is allowed.
+    /// Whether a commit of this member at this epoch is allowed. One of an epoch that is over is allowed where the
+    /// member has held every partition since then (assignment epochs, KIP-1251): a rebalance that leaves it a
+    /// partition does not disturb its commits for that one.
     ///
     /// # Errors
     /// Why not.
@@ -70,6 +72,7 @@ impl Group {
         &self,
         member: Option<&MemberId>,
         member_epoch: i32,
+        offsets: &[OffsetCommit],
     ) -> Result<(), Failure> {
         let Some(id) = member else {
             return self.check_empty("a commit without member id");
@@ -83,13 +86,18 @@ impl Group {
         if member_epoch > member.epoch {
             return Err(self.fenced(id, member_epoch, member.epoch));
         }
-        if member_epoch < member.epoch && !planted::is(Plant::AcceptOldEpoch) {
+        let others = |o: &&OffsetCommit| !member.holds_since(&o.partition, member_epoch);
+        if member_epoch < member.epoch
+            && let Some(other) = offsets.iter().find(others)
+            && !planted::is(Plant::AcceptOldEpoch)
+        {
             return Err(Failure::new(
                 ErrorKind::StaleMemberEpoch,
                 format!(
-                    "member {id} of group {} committed with epoch {member_epoch} but is at {}; \
-                     send a heartbeat, then commit the offsets of the partitions it still owns",
-                    self.name, member.epoch
+                    "member {id} of group {} committed {} with epoch {member_epoch} but is at {}, \
+                     and has not owned that partition since; nothing was committed; send a \
+                     heartbeat, then commit the offsets of the partitions it still owns",
+                    self.name, other.partition, member.epoch
                 ),
             )
             .with("group", &self.name)
@@ -202,6 +210,13 @@ impl Group {
             assert!(
                 member.epoch <= self.epoch,
                 "G5: member {id} is ahead of its group"
+            );
+            debug_assert!(
+                member
+                    .since
+                    .iter()
+                    .all(|(p, since)| member.granted.contains(p) && *since <= member.epoch),
+                "G4: {id} has epochs of partitions that it does not hold"
             );
             assert!(
                 !(member.departed && member.parked.is_some()),

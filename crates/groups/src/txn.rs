@@ -96,13 +96,15 @@ impl Coordinator {
         commit: TxnCommit,
         out: &mut Vec<Output>,
     ) -> Result<Option<Reply>, Failure> {
-        let (member, epoch) = (commit.member.as_ref(), commit.member_epoch);
+        let epoch = commit.member_epoch;
+        let member = self.committer(name, commit.member, epoch);
+        let member = member.as_ref();
         if let Err(error) = self.check_classic_commit(now, name, member, epoch) {
             return Ok(Some(Reply::ClassicFailed(error)));
         }
         match (self.groups.get(name), member) {
             (Some(group), Some(_)) if group.classic.is_none() => {
-                group.check_commit(member, epoch)?
+                group.check_commit(member, epoch, &commit.offsets)?
             }
             (None, Some(id)) => return Err(unknown_member(name, id)),
             // Without a member the producer alone says who may.

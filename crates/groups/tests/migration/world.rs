@@ -8,7 +8,8 @@ use varve_groups::{
     OffsetCommit, Output, Reply, Tick, Ticket, TopicState,
 };
 use varve_types::{
-    ErrorKind, GroupMigration, GroupName, Offset, PartitionId, TopicId, TopicName, TopicPartition,
+    ErrorKind, GroupMigration, GroupName, MemberId, Offset, PartitionId, TopicId, TopicName,
+    TopicPartition,
 };
 
 use crate::migration::client::{Client, Phase};
@@ -65,6 +66,10 @@ pub enum Action {
     },
 }
 
+fn first_partition() -> TopicPartition {
+    TopicPartition::new(TopicName::new("t").unwrap(), PartitionId(0))
+}
+
 struct NoPatterns;
 
 impl Matcher for NoPatterns {
@@ -90,6 +95,8 @@ pub struct World {
     writes: VecDeque<(AppendId, Vec<Record>)>,
     slow: bool,
     answered: BTreeSet<Ticket>,
+    /// The last epoch at which a member was seen without the first partition.
+    without: BTreeMap<MemberId, i32>,
 }
 
 impl World {
@@ -115,6 +122,7 @@ impl World {
             writes: VecDeque::new(),
             slow: false,
             answered: BTreeSet::new(),
+            without: BTreeMap::new(),
         };
         world.send_topics();
         world.step(Input::Loaded);
@@ -290,11 +298,11 @@ impl World {
         if epoch < 0 {
             return;
         }
-        let partition = TopicPartition::new(TopicName::new("t").unwrap(), PartitionId(0));
+        let partition = first_partition();
         let out = self.step(Input::Commit {
             ticket,
             group: self.group.clone(),
-            member: Some(member),
+            member: Some(member.clone()),
             member_epoch: epoch,
             offsets: vec![OffsetCommit {
                 partition,
@@ -310,9 +318,16 @@ impl World {
             }
             _ => false,
         });
+        if refused {
+            return;
+        }
+        let group = self.describe().unwrap();
+        let holder = group.members.iter().find(|m| m.member == member);
+        let holder = holder.filter(|m| group.classic.is_none() && m.classic.is_none());
         assert!(
-            refused,
-            "G4: a commit of epoch {epoch} went through: {out:?}"
+            holder.is_some_and(|m| m.owned.contains(&first_partition()))
+                && self.without.get(&member).is_none_or(|seen| *seen <= epoch),
+            "G4: a commit of epoch {epoch} went through: {out:?}, {group:#?}"
         );
     }
 
@@ -356,7 +371,13 @@ impl World {
         }
     }
 
-    fn check_consumer_group(&self, group: &GroupDescription) {
+    fn check_consumer_group(&mut self, group: &GroupDescription) {
+        for member in &group.members {
+            if !member.owned.contains(&first_partition()) {
+                self.without
+                    .insert(member.member.clone(), member.member_epoch);
+            }
+        }
         let (mut owned, mut target) = (BTreeSet::new(), BTreeSet::new());
         let mut subscribed = BTreeSet::new();
         for member in &group.members {

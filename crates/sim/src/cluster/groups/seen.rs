@@ -22,6 +22,8 @@ struct Commit {
 struct Member {
     epoch: i32,
     granted: BTreeSet<i32>,
+    /// Epochs at which it was granted what it holds.
+    since: BTreeMap<i32, i32>,
 }
 
 /// What is known.
@@ -109,11 +111,15 @@ impl Seen {
         let Some((id, epoch)) = who.split_once('/') else {
             return Ok(());
         };
-        let known = self.members.get(id).map(|m| m.epoch);
-        match (known, epoch.parse::<i32>()) {
-            (Some(known), Ok(epoch)) if known == epoch => Ok(()),
+        let member = self.members.get(id);
+        let may = |member: &Member, epoch: i32| {
+            let since = member.since.get(&partition);
+            epoch == member.epoch || since.is_some_and(|s| *s <= epoch && epoch < member.epoch)
+        };
+        match (member, epoch.parse::<i32>()) {
+            (Some(member), Ok(epoch)) if may(member, epoch) => Ok(()),
             _ => Err(format!(
-                "G4: {id} commits with epoch {epoch}, but has {known:?}"
+                "G4: {id} commits partition {partition} with epoch {epoch}, but has {member:?}"
             )),
         }
     }
@@ -129,7 +135,8 @@ impl Seen {
             .flat_map(|(_, numbers)| numbers)
             .copied()
             .collect();
-        if let Some(before) = self.members.get(id)
+        let before = self.members.get(id);
+        if let Some(before) = before
             && record.epoch < before.epoch
         {
             return Err(format!(
@@ -137,6 +144,11 @@ impl Seen {
                 before.epoch, record.epoch
             ));
         }
+        let held = |partition: &i32| before.and_then(|m| m.since.get(partition).copied());
+        let since = granted
+            .iter()
+            .map(|p| (*p, held(p).unwrap_or(record.epoch)))
+            .collect();
         for partition in &granted {
             self.granted
                 .insert((id.to_owned(), record.epoch, *partition));
@@ -144,6 +156,7 @@ impl Seen {
         let member = Member {
             epoch: record.epoch,
             granted,
+            since,
         };
         self.members.insert(id.to_owned(), member);
         Ok(())
