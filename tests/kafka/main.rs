@@ -9,6 +9,7 @@
 
 mod admin;
 mod ahead;
+mod asked;
 mod both;
 #[path = "../../crates/tls/tests/support/ca.rs"]
 mod ca;
@@ -23,6 +24,7 @@ mod faults;
 mod field;
 mod fronts;
 mod groups;
+mod lenient;
 mod moves;
 mod old_formats;
 mod ordinary;

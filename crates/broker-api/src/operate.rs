@@ -6,9 +6,9 @@
 
 use std::future::Future;
 
-use varve_types::{NodeId, Offset, ProducerId, Sequence, TopicName, TopicPartition};
+use varve_types::{ErrorKind, NodeId, Offset, ProducerId, Sequence, TopicName, TopicPartition};
 
-use crate::{Context, LeaderHint, NodeState, NodeStatus, Result};
+use crate::{Context, Error, LeaderHint, NodeState, NodeStatus, Result};
 
 /// A node in detail.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -152,6 +152,30 @@ pub struct ActiveProducer {
     pub transaction_start: Option<Offset>,
 }
 
+/// A node that agrees on the metadata with others, or learns what they agree on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QuorumMember {
+    /// Node.
+    pub node: NodeId,
+    /// Its voice counts.
+    pub voter: bool,
+    /// Offset after the last entry of its log; `None`: only the controller knows.
+    pub log_end: Option<u64>,
+}
+
+/// The nodes that agree on the metadata, as one of them knows them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Quorum {
+    /// Controller, if one is known.
+    pub leader: Option<NodeId>,
+    /// Its term.
+    pub epoch: u64,
+    /// Offset after the last entry that is agreed on and applied here.
+    pub committed: u64,
+    /// Members, ordered by node.
+    pub members: Vec<QuorumMember>,
+}
+
 /// Names of the throttles that a node has, as Kafka's tools set them.
 pub const THROTTLES: [&str; 3] = [
     "follower.replication.throttled.rate",
@@ -250,6 +274,16 @@ pub trait Operations: Send + Sync + 'static {
         ctx: &Context,
         partitions: Vec<TopicPartition>,
     ) -> impl Future<Output = Result<Vec<Result<()>>>> + Send;
+
+    /// The nodes that agree on the metadata, as this node knows them. Answers from memory.
+    ///
+    /// # Errors
+    /// `UnsupportedFeature` where nothing is known of them.
+    fn quorum(&self, ctx: &Context) -> Result<Quorum> {
+        let _ = ctx;
+        let text = "this node does not know how the metadata are agreed on";
+        Err(Error::new(ErrorKind::UnsupportedFeature, text))
+    }
 
     /// Throttles that are set on this node, ordered by name. Answers from memory.
     fn throttles(&self, ctx: &Context) -> Vec<Throttle> {

@@ -155,6 +155,7 @@ erased! {
         node_details(ctx: &Context;) -> Result<Vec<NodeDetail>>;
         features(ctx: &Context;) -> Result<Features>;
         reassignments(ctx: &Context;) -> Result<Vec<Reassignment>>;
+        quorum(ctx: &Context;) -> Result<Quorum>;
         throttles(ctx: &Context;) -> Vec<Throttle>;
         set_throttles(ctx: &Context; changes: Vec<(&'static str, Option<u64>)>) -> Result<()>;
     }

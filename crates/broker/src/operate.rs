@@ -155,6 +155,25 @@ impl Operations for Broker {
         Ok(cluster.reassignments(|key, node| self.inner.missing_bytes(key, node)))
     }
 
+    fn quorum(&self, _ctx: &Context) -> Result<api::Quorum> {
+        if self.inner.registry.cluster().is_some() {
+            return self.inner.operated()?.quorum();
+        }
+        // It agrees with itself, and has applied all of that.
+        let node = self.inner.config.node;
+        let committed = api::Broker::metadata_version(self);
+        Ok(api::Quorum {
+            leader: Some(node),
+            epoch: 1,
+            committed,
+            members: vec![api::QuorumMember {
+                node,
+                voter: true,
+                log_end: Some(committed),
+            }],
+        })
+    }
+
     fn throttles(&self, _ctx: &Context) -> Vec<api::Throttle> {
         self.inner.throttles().all()
     }

@@ -90,6 +90,10 @@ impl<B: Operations> Operations for Forwarding<B> {
         self.broker.reassignments(ctx)
     }
 
+    fn quorum(&self, ctx: &Context) -> Result<api::Quorum> {
+        self.broker.quorum(ctx)
+    }
+
     fn throttles(&self, ctx: &Context) -> Vec<api::Throttle> {
         self.broker.throttles(ctx)
     }

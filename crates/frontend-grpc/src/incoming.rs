@@ -22,13 +22,17 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::server::{Connected, TcpConnectInfo};
 use varve_broker_api::Broker;
 use varve_tls::speech::{self, PREFACE, Speech};
-use varve_tls::{Accepted, Listener, LogLimit, ServerTls, Socket};
+use varve_tls::{
+    Accepted, Admission, Admitted, ConnectionLimits, Listener, LogLimit, Refused, ServerTls, Socket,
+};
 use varve_types::NodeId;
 
 use crate::metrics::{Metrics, OpenGuard};
 
 /// How long a new connection may take to send the HTTP/2 preface.
 pub const PREFACE_WAIT: Duration = Duration::from_secs(10);
+/// What the configuration keys of the listener begin with.
+const KEYS: &str = "listeners.client";
 /// Pause after an accept that failed, most likely for want of file descriptors.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 /// Refused clients that are told why at a time; others are only closed.
@@ -74,25 +78,28 @@ impl Ports {
     }
 }
 
+/// What counts a connection while it is open.
+type Open = (OpenGuard, Admitted);
+
 /// What all connections of a listener share.
 struct Door {
     ports: Ports,
     metrics: Metrics,
     tls: Option<Arc<ServerTls>>,
     kill: CancellationToken,
-    max: i64,
+    admission: Arc<Admission>,
     limit: LogLimit,
     refusals: Arc<Semaphore>,
     begun: mpsc::Sender<Connection>,
 }
 
-/// Connections of a listener that have begun to speak HTTP/2. At most `max` are open at a time; others are refused and
-/// counted. All end when `kill` is cancelled.
+/// Connections of a listener that have begun to speak HTTP/2. Those beyond `limits` are refused and counted. All end
+/// when `kill` is cancelled.
 pub fn incoming(
     listener: Listener,
     ports: Ports,
     metrics: Metrics,
-    max: usize,
+    limits: ConnectionLimits,
     tls: Option<Arc<ServerTls>>,
     kill: CancellationToken,
 ) -> impl Stream<Item = io::Result<Connection>> {
@@ -102,7 +109,7 @@ pub fn incoming(
         metrics,
         tls,
         kill,
-        max: i64::try_from(max).unwrap_or(i64::MAX),
+        admission: Admission::new(KEYS, limits),
         limit: LogLimit::new(),
         refusals: Arc::new(Semaphore::new(REFUSALS)),
         begun,
@@ -133,26 +140,28 @@ impl Door {
     /// Begins a connection in a task of its own, so that nobody waits for a client's first bytes.
     fn open(self: &Arc<Self>, stream: Socket, peer: SocketAddr) {
         let (door, kill) = (Arc::clone(self), self.kill.clone());
-        if self.metrics.open_connections() >= self.max {
-            self.metrics.connection_refused();
-            if self.limit.allows() {
-                let max = self.max;
-                tracing::warn!(%peer, max, "connection refused: the limit of open connections is reached");
+        let admitted = match self.admission.admit(peer.ip()) {
+            Ok(admitted) => admitted,
+            Err(why) => {
+                self.metrics.connection_refused();
+                if self.limit.allows() {
+                    tracing::warn!(%peer, %why, "connection refused");
+                }
+                if let Ok(permit) = Arc::clone(&self.refusals).try_acquire_owned() {
+                    tokio::spawn(async move {
+                        let _ = kill.run_until_cancelled(door.refuse(stream, why)).await;
+                        drop(permit);
+                    });
+                }
+                return;
             }
-            if let Ok(permit) = Arc::clone(&self.refusals).try_acquire_owned() {
-                tokio::spawn(async move {
-                    let _ = kill.run_until_cancelled(door.refuse(stream)).await;
-                    drop(permit);
-                });
-            }
-            return;
-        }
+        };
         // Without this a small answer waits for the peer's delayed ACK.
         if let Err(error) = stream.set_nodelay() {
             tracing::debug!(%peer, %error, "connection lost before it was set up");
             return;
         }
-        let open = self.metrics.connection();
+        let open = (self.metrics.connection(), admitted);
         tokio::spawn(async move {
             let _ = kill
                 .run_until_cancelled(door.begin(stream, peer, open))
@@ -160,11 +169,11 @@ impl Door {
         });
     }
 
-    async fn refuse(&self, stream: Socket) {
+    async fn refuse(&self, stream: Socket, why: Refused) {
         let mut stream = Accepted::new(stream, self.tls.as_deref());
         let text = format!(
-            "node {} refuses new connections: {} are open, which is its limit; use another node or close some",
-            self.ports.node, self.max
+            "node {} refuses new connections: {why}; use another node or close some",
+            self.ports.node
         );
         let answer = speech::go_away(speech::ENHANCE_YOUR_CALM, &text);
         speech::answer_and_close(&mut stream, &answer).await;
@@ -172,7 +181,7 @@ impl Door {
 
     /// Waits for the preface and hands the connection on, or answers what came instead. All of the waiting ends at one
     /// time: bytes that come one by one buy a client no more of it.
-    async fn begin(&self, stream: Socket, peer: SocketAddr, open: OpenGuard) {
+    async fn begin(&self, stream: Socket, peer: SocketAddr, open: Open) {
         let info = TcpConnectInfo {
             local_addr: stream.local_addr(),
             remote_addr: stream.peer_addr(),
@@ -233,16 +242,11 @@ pub struct Connection {
     killed: Pin<Box<WaitForCancellationFutureOwned>>,
     /// What of the preface was not read again yet.
     preface: &'static [u8],
-    _open: OpenGuard,
+    _open: Open,
 }
 
 impl Connection {
-    fn new(
-        stream: Accepted,
-        info: TcpConnectInfo,
-        open: OpenGuard,
-        token: CancellationToken,
-    ) -> Self {
+    fn new(stream: Accepted, info: TcpConnectInfo, open: Open, token: CancellationToken) -> Self {
         Self {
             stream,
             info,

@@ -18,7 +18,7 @@ use tonic_health::server::{HealthReporter, HealthService};
 use tower::Layer as _;
 use varve_broker_api::{Boxed, Broker, Operations, SharedBroker};
 use varve_proto::v1;
-use varve_tls::{Listener, ServerTls};
+use varve_tls::{ConnectionLimits, Listener, ServerTls};
 use varve_types::limits;
 
 use crate::frames::Uncopied;
@@ -70,14 +70,14 @@ pub struct Options {
     /// How long streams live on once a drain has begun.
     pub drain_grace: Duration,
     /// Most open connections.
-    pub connections_max: usize,
+    pub connections: ConnectionLimits,
 }
 
 impl Default for Options {
     fn default() -> Self {
         Self {
             drain_grace: Duration::from_secs(10),
-            connections_max: limits::CONNECTIONS_MAX,
+            connections: ConnectionLimits::default(),
         }
     }
 }
@@ -251,7 +251,7 @@ impl<B: Broker + Operations> Server<B> {
             listener.into(),
             Ports::of(&*self.broker),
             self.metrics.clone(),
-            self.options.connections_max,
+            self.options.connections,
             self.tls,
             kill.clone(),
         );

@@ -26,4 +26,4 @@ pub mod wire;
 /// The name of this listener, in configuration and in what nodes tell of themselves.
 pub const LISTENER: &str = "kafka";
 
-pub use server::{Metrics, Options, Outcome, ServeError, Server};
+pub use server::{Metrics, NodeConfig, Options, Outcome, ServeError, Server};

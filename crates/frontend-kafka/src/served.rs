@@ -21,7 +21,17 @@ const fn remark(key: ApiKey) -> &'static str {
         ApiKey::ElectLeaders => "of preferred leaders",
         ApiKey::AlterPartitionReassignments => "null replicas cancel a move",
         ApiKey::DescribeProducers => "answered by a partition's leader",
-        ApiKey::DescribeConfigs => "those of topics; a node's are in its file",
+        ApiKey::DescribeConfigs => {
+            "of topics, nodes, groups and client metrics; those of a node are read-only, under Kafka's names"
+        }
+        ApiKey::DescribeAcls => "`SECURITY_DISABLED`: there are no access rules",
+        ApiKey::DescribeClientQuotas => "there are none",
+        ApiKey::DescribeUserScramCredentials => "there are none",
+        ApiKey::DescribeQuorum => {
+            "as the node that answers knows it: only the controller knows how far the others are"
+        }
+        ApiKey::UpdateFeatures => "says what is possible, and changes nothing",
+        ApiKey::ListConfigResources => "topics and nodes",
         ApiKey::AlterConfigs | ApiKey::IncrementalAlterConfigs => {
             "those of topics, and a node's throttles; its other settings are in its file"
         }

@@ -5,6 +5,11 @@ use crate::wire::generated::api_versions::{
     ApiVersion, ApiVersionsResponse, FinalizedFeatureKey, SupportedFeatureKey,
 };
 
+/// The feature that says of which kind transactions are.
+pub(crate) const TRANSACTIONS: &str = "transaction.version";
+/// Its level: transactions of the second kind.
+pub(crate) const TRANSACTIONS_LEVEL: i16 = 2;
+
 /// First and last version of an API that is served.
 #[must_use]
 pub fn served(key: ApiKey) -> (i16, i16) {
@@ -53,17 +58,16 @@ pub fn announced(version: i16, error_code: i16) -> ApiVersionsResponse {
 /// Transactions of the second kind (KIP-890) for who knows them: the coordinator is told of a partition by the
 /// partition's leader, and every transaction has an epoch of its own. Of the first kind for all others.
 fn features(response: &mut ApiVersionsResponse) {
-    const TRANSACTIONS: &str = "transaction.version";
     response.supported_features = vec![SupportedFeatureKey {
         name: crate::wire::Text::from_static(TRANSACTIONS),
         min_version: 1,
-        max_version: 2,
+        max_version: TRANSACTIONS_LEVEL,
     }];
     response.finalized_features_epoch = 1;
     response.finalized_features = vec![FinalizedFeatureKey {
         name: crate::wire::Text::from_static(TRANSACTIONS),
-        max_version_level: 2,
-        min_version_level: 2,
+        max_version_level: TRANSACTIONS_LEVEL,
+        min_version_level: TRANSACTIONS_LEVEL,
     }];
 }
 

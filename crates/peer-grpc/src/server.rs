@@ -55,7 +55,7 @@ impl Default for ServerOptions {
         Self {
             keepalive_interval: Duration::from_secs(2),
             keepalive_timeout: Duration::from_secs(4),
-            connections_max: limits::CONNECTIONS_MAX,
+            connections_max: limits::PEER_CONNECTIONS_MAX,
             grace: Duration::from_secs(1),
         }
     }

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use varve_broker::{Cluster, ClusterConfig, Members as Membership, PeerHandle};
+use varve_broker_api::{Quorum, QuorumMember};
 use varve_forward::{Line, Lines};
 use varve_metadata::log::{self, Later};
 use varve_metadata_raft::network::Call;
@@ -110,6 +111,30 @@ struct Voters(MetadataRaft);
 impl Membership for Voters {
     fn remove(&self, node: NodeId) -> Later<'_, std::result::Result<(), String>> {
         Box::pin(async move { self.0.remove(node).await.map_err(|error| error.to_string()) })
+    }
+
+    fn quorum(&self) -> Option<Quorum> {
+        let status = self.0.status();
+        let end = |last: Option<u64>| last.map(|last| last + 1);
+        let mut members: Vec<_> = status
+            .members
+            .iter()
+            .map(|m| QuorumMember {
+                node: m.member.node,
+                voter: m.voter,
+                log_end: match m.id == status.id {
+                    true => Some(end(status.last_log).unwrap_or(0)),
+                    false => end(m.matched),
+                },
+            })
+            .collect();
+        members.sort_by_key(|m| m.node);
+        Some(Quorum {
+            leader: status.leadership.leader,
+            epoch: status.leadership.term,
+            committed: end(status.applied).unwrap_or(0),
+            members,
+        })
     }
 }
 

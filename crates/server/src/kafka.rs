@@ -80,10 +80,12 @@ impl Bound {
             advertised: self.config.advertised(self.address),
             request_max_bytes: self.config.request_max_bytes,
             idle_max: self.config.idle_max,
+            connections: self.config.connections,
             auto_create: self.config.auto_create,
             num_partitions: self.config.num_partitions,
             default_replication_factor: self.config.default_replication_factor,
             lower_replication: self.config.lower_replication,
+            node_configs: self.config.node_configs,
             drain_grace: grace,
             ..Options::default()
         };

@@ -142,7 +142,7 @@ impl Node {
         let stop_frontends = CancellationToken::new();
         let options = varve_frontend_grpc::Options {
             drain_grace: config.stream_grace,
-            ..varve_frontend_grpc::Options::default()
+            connections: config.connections,
         };
         let server = varve_frontend_grpc::Server::new(
             Arc::clone(&everything),

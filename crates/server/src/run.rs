@@ -23,10 +23,12 @@ pub fn run<'a>(
 }
 
 async fn run_until_told(
-    config: Config,
+    mut config: Config,
     announce: Box<dyn FnOnce(&Node) + Send + '_>,
 ) -> Result<()> {
-    raise_open_files();
+    if let Some(files) = raise_open_files() {
+        leave_files(&mut config, files);
+    }
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
@@ -63,7 +65,34 @@ async fn run_until_told(
     }
 }
 
-fn raise_open_files() {
+/// Connections take files that segments need as well: a listener gets at most a quarter of those that there may be.
+fn leave_files(config: &mut Config, files: u64) {
+    let most = usize::try_from(files / 4).unwrap_or(usize::MAX).max(1);
+    let kafka = config.kafka.as_mut().map(|kafka| &mut kafka.connections);
+    let listeners = [
+        (
+            "listeners.client.max_connections",
+            Some(&mut config.connections),
+        ),
+        ("listeners.kafka.max_connections", kafka),
+    ];
+    for (key, limits) in listeners {
+        let Some(limits) = limits.filter(|limits| limits.all > most) else {
+            continue;
+        };
+        tracing::warn!(
+            open_files = files,
+            key,
+            configured = limits.all,
+            effective = most,
+            "this process may open too few files for the connections of that key; raise its limit (ulimit -n, LimitNOFILE)"
+        );
+        limits.all = most;
+    }
+}
+
+/// Raises the limit of open files as far as this process may. Returns what it is then; `None`: there is none.
+fn raise_open_files() -> Option<u64> {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let now = getrlimit(Resource::Nofile);
     let wanted = now.maximum.map_or(OPEN_FILES, |max| max.min(OPEN_FILES));
@@ -75,5 +104,31 @@ fn raise_open_files() {
         if let Err(error) = setrlimit(Resource::Nofile, raised) {
             tracing::warn!(%error, "could not raise the limit of open files");
         }
+    }
+    getrlimit(Resource::Nofile).current
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Settings;
+
+    #[test]
+    fn connections_leave_files_for_segments() {
+        let flags = [
+            ("node.id", "1"),
+            ("listeners.client.tls.mode", "insecure"),
+            ("listeners.kafka.address", "127.0.0.1:0"),
+            ("listeners.kafka.tls.mode", "insecure"),
+            ("listeners.kafka.max_connections", "200"),
+        ];
+        let flags = flags.map(|(k, v)| (k.to_owned(), v.to_owned()));
+        let settings = Settings::load(None, std::iter::empty(), &flags).unwrap();
+        let mut config = Config::resolve(&settings).unwrap();
+        leave_files(&mut config, 4_096);
+        let kafka = config.kafka.as_ref().unwrap().connections;
+        assert_eq!((config.connections.all, kafka.all), (1_024, 200));
+        leave_files(&mut config, 1);
+        assert_eq!(config.connections.all, 1);
     }
 }

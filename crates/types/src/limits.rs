@@ -98,8 +98,12 @@ pub const HTTP2_READ_FRAME_BYTES: u32 = READ_CHUNK_BYTES as u32;
 pub const READ_CHUNK_BYTES: usize = 1024 * 1024;
 /// Streams of one connection.
 pub const HTTP2_MAX_STREAMS: u32 = 1024;
-/// Connections of one listener.
-pub const CONNECTIONS_MAX: usize = 1_000;
+/// Default of `listeners.*.max_connections`: open connections of one listener.
+pub const CONNECTIONS_DEFAULT_MAX: usize = 50_000;
+/// Default of `listeners.*.max_connections_per_address`: those from one address.
+pub const CONNECTIONS_PER_ADDRESS_DEFAULT_MAX: usize = 25_000;
+/// Open connections from other nodes: one for each, and one that takes its place.
+pub const PEER_CONNECTIONS_MAX: usize = 2 * NODES_MAX;
 /// Most fetches and progresses in one message from a follower.
 pub const PEER_MESSAGES_MAX: usize = 4_096;
 /// Largest message from a follower, in bytes: the most messages, each at its longest, fit.

@@ -161,8 +161,12 @@ impl Joining {
             balance_leaders: how.balance_leaders,
             ..ControllerConfig::default()
         };
-        let (handle, task) =
-            controller::start(controls, Arc::clone(&log), members, Arc::clone(clock));
+        let (handle, task) = controller::start(
+            controls,
+            Arc::clone(&log),
+            members.clone(),
+            Arc::clone(clock),
+        );
         let (epoch, epochs) = watch::channel(None);
         let (applied, applies) = watch::channel(0);
         let (stopping, stops) = watch::channel(false);
@@ -194,6 +198,7 @@ impl Joining {
             me: config.node,
             config: how,
             log,
+            members,
             links,
             controller: handle,
             epoch: epochs,

@@ -33,7 +33,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
-use varve_broker_api::LeaderHint;
+use varve_broker_api::{LeaderHint, Quorum};
 use varve_metadata::log::Later;
 use varve_metadata::{MetadataLog, PartitionKey};
 use varve_types::{BrokerEpoch, LeaderEpoch, NodeId, PartitionId, TopicName};
@@ -102,6 +102,11 @@ impl ClusterConfig {
 pub trait Members: Send + Sync + 'static {
     /// Takes a node out for good, whichever node leads. One that takes no part is no error.
     fn remove(&self, node: NodeId) -> Later<'_, Result<(), String>>;
+
+    /// Who takes part, as far as this node knows; `None`: that is not known here.
+    fn quorum(&self) -> Option<Quorum> {
+        None
+    }
 }
 
 /// What a broker needs of a cluster.
@@ -150,6 +155,7 @@ pub(crate) struct InCluster {
     pub(crate) me: NodeId,
     pub(crate) config: ClusterConfig,
     pub(crate) log: Arc<dyn MetadataLog>,
+    pub(crate) members: Option<Arc<dyn Members>>,
     pub(crate) links: Arc<Links>,
     pub(crate) controller: ControllerHandle,
     /// This run's registration, once it is known.

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use varve_broker_api as api;
 use varve_metadata::{NodeState, State};
 use varve_types::text::counted;
-use varve_types::{NodeId, Offset, PartitionId, TopicId, TopicPartition};
+use varve_types::{ErrorKind, NodeId, Offset, PartitionId, TopicId, TopicPartition};
 
 use super::InCluster;
 use crate::registry::{Registry, Topic};
@@ -39,6 +39,15 @@ impl InCluster {
             health.low_space.push(self.me);
         }
         health
+    }
+
+    /// Who agrees on the metadata, as far as this node knows.
+    pub(crate) fn quorum(&self) -> api::Result<api::Quorum> {
+        let known = self.members.as_ref().and_then(|members| members.quorum());
+        known.ok_or_else(|| {
+            let text = "this node does not know how the metadata are agreed on";
+            api::Error::new(ErrorKind::UnsupportedFeature, text)
+        })
     }
 
     /// Whether this node takes part, and has caught up since it was started: then the next one may be

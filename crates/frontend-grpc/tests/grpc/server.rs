@@ -320,7 +320,7 @@ async fn requests_in_flight_are_answered_while_draining() {
 #[tokio::test]
 async fn connections_are_bounded_and_the_bound_is_counted() {
     let options = Options {
-        connections_max: 2,
+        connections: varve_tls::ConnectionLimits::of(2),
         ..Options::default()
     };
     let h = Harness::with(options).await;
@@ -332,7 +332,10 @@ async fn connections_are_bounded_and_the_bound_is_counted() {
     let varve_tls::speech::Reason::Text(why) = why else {
         panic!("the third is told why it is closed: {said:?}");
     };
-    assert!(why.contains("2 are open, which is its limit"), "{why}");
+    assert!(
+        why.contains("2 are open, the limit that listeners.client.max_connections sets"),
+        "{why}"
+    );
     let mut client = HealthClient::new(second);
     assert!(client.check(HealthCheckRequest::default()).await.is_ok());
     assert_eq!(h.metrics.open_connections(), 2);

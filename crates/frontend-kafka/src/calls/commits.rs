@@ -336,7 +336,7 @@ pub(super) async fn commit_in_transaction<B: Broker>(
                 id: request.producer_id,
                 epoch: request.producer_epoch,
             },
-            group: names::group(request.group_id.as_str())
+            group: names::group_of_members(request.group_id.as_str())
                 .map_err(|_| ErrorCode::InvalidGroupId)?,
             member: member(&request.member_id, request.generation_id)?,
             member_epoch: request.generation_id,

@@ -25,27 +25,37 @@ use crate::wire::generated::{alter_configs as whole, incremental_alter_configs a
 use crate::wire::{ErrorCode, Text};
 
 /// The resource is a topic.
-const TOPIC: i8 = 2;
+pub(super) const TOPIC: i8 = 2;
 /// The resource is a node.
-const BROKER: i8 = 4;
+pub(super) const BROKER: i8 = 4;
+/// The resource is the loggers of a node.
+pub(super) const BROKER_LOGGER: i8 = 8;
 /// The resource is a subscription to metrics of clients.
-const CLIENT_METRICS: i8 = 16;
+pub(super) const CLIENT_METRICS: i8 = 16;
 /// The resource is a group.
-const GROUP: i8 = 32;
+pub(super) const GROUP: i8 = 32;
 /// Where a value comes from, on the wire.
 const SET_ON_TOPIC: i8 = 1;
 const SET_ON_NODE: i8 = 2;
 const SET_IN_FILE: i8 = 4;
 const BUILT_IN: i8 = 5;
 
-/// What is told of a node.
-const NODE_KEYS: [&str; 5] = [
-    "advertised.listeners",
-    "auto.create.topics.enable",
-    "broker.id",
-    "default.replication.factor",
-    "num.partitions",
-];
+/// What is said of everything that comes from a node's file.
+const OF_THE_FILE: &str = "Set in the node's configuration file or environment; cannot be changed \
+    while the node runs.";
+
+/// A config of a node, under Kafka's name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeConfig {
+    /// Name.
+    pub name: &'static str,
+    /// Value in effect; `None`: there is none, or it is a secret.
+    pub value: Option<String>,
+    /// It was set; otherwise it is the default.
+    pub is_set: bool,
+    /// It is a secret.
+    pub is_secret: bool,
+}
 
 pub(super) const fn source(source: ConfigSource) -> i8 {
     match source {
@@ -113,10 +123,21 @@ pub(super) fn describe<B: Broker + Operations>(
         let described = match resource.resource_type {
             TOPIC => topic(shared, call, resource).map(|all| all_told(all, call, request)),
             BROKER => node(shared, resource).map(|all| {
-                let mut all = all_told(all, call, request);
+                let mut all = fixed(all, Scope::Broker, call, request);
                 all.extend(throttles(shared, call, resource));
                 all
             }),
+            BROKER_LOGGER => named_node(shared, resource).map(|()| Vec::new()),
+            GROUP => Ok(fixed(
+                of_groups(shared, resource),
+                Scope::Group,
+                call,
+                request,
+            )),
+            CLIENT_METRICS => {
+                let all = of_metrics(resource);
+                Ok(fixed(all, Scope::ClientMetrics, call, request))
+            }
             other => Err(unsupported(other)),
         };
         let mut result = DescribeConfigsResult {
@@ -143,8 +164,9 @@ pub(super) fn describe<B: Broker + Operations>(
 }
 
 fn unsupported(kind: i8) -> Error {
-    let text =
-        format!("resources of type {kind} have no configs here; only topics and brokers have them");
+    let text = format!(
+        "resources of type {kind} are not known; topics, brokers, groups and client metrics have configs"
+    );
     Error::invalid("resource_type", text)
 }
 
@@ -165,41 +187,126 @@ fn topic<B: Broker>(
     Ok(all)
 }
 
+/// Whether the resource is this node. The empty name stands for what holds for all nodes, which is nothing here.
+fn named_node<B: Broker>(
+    shared: &Shared<B>,
+    resource: &DescribeConfigsResource,
+) -> Result<(), Error> {
+    let name = resource.resource_name.as_str();
+    if name.is_empty() || name.parse() == Ok(shared.node.0) {
+        return Ok(());
+    }
+    let text = format!("this is node {}; ask node {name:?} itself", shared.node);
+    Err(Error::invalid("resource_name", text))
+}
+
+/// What this node has set, by Kafka's names.
 fn node<B: Broker>(
     shared: &Shared<B>,
     resource: &DescribeConfigsResource,
-) -> Result<Vec<ConfigEntry>, Error> {
-    let name = resource.resource_name.as_str();
-    // The empty name stands for what holds for all nodes, which is nothing here.
-    if !name.is_empty() && name.parse() != Ok(shared.node.0) {
-        let text = format!("this is node {}; ask node {name:?} itself", shared.node);
-        return Err(Error::invalid("resource_name", text));
+) -> Result<Vec<NodeConfig>, Error> {
+    named_node(shared, resource)?;
+    if resource.resource_name.is_empty() {
+        return Ok(Vec::new());
     }
-    let auto = shared.options.auto_create.to_string();
+    let options = &shared.options;
     let nodes = shared.broker.nodes().len().clamp(1, 3);
-    let replicas = shared.options.default_replication_factor;
+    let replicas = options.default_replication_factor;
     let replicas = replicas.unwrap_or(i32::try_from(nodes).unwrap_or(1));
-    let values = [
-        shared.options.advertised.clone(),
-        auto,
-        shared.node.to_string(),
-        replicas.to_string(),
-        shared.options.num_partitions.to_string(),
+    // What is in effect, whether or not somebody set it.
+    let own = [
+        ("advertised.listeners", options.advertised.clone()),
+        ("auto.create.topics.enable", options.auto_create.to_string()),
+        ("broker.id", shared.node.to_string()),
+        ("default.replication.factor", replicas.to_string()),
+        ("node.id", shared.node.to_string()),
+        ("num.partitions", options.num_partitions.to_string()),
     ];
-    let mut entries = Vec::new();
-    for (name, value) in NODE_KEYS.into_iter().zip(values) {
-        if wanted(resource, name) && !resource.resource_name.is_empty() {
-            entries.push(ConfigEntry {
-                name,
-                inherited: value.clone(),
-                value,
-                source: ConfigSource::Static,
-                description: "Set in the node's configuration file or environment; cannot be \
-                    changed while the node runs.",
-            });
+    let own = own.map(|(name, value)| NodeConfig {
+        name,
+        value: Some(value),
+        is_set: true,
+        is_secret: false,
+    });
+    let others = options.node_configs.iter();
+    let others = others.filter(|config| !own.iter().any(|o| o.name == config.name));
+    let mut all: Vec<_> = others.cloned().chain(own.iter().cloned()).collect();
+    all.retain(|config| wanted(resource, config.name));
+    all.sort_by_key(|config| config.name);
+    Ok(all)
+}
+
+/// What holds for every group of consumers: times of the node.
+fn of_groups<B: Broker>(shared: &Shared<B>, resource: &DescribeConfigsResource) -> Vec<NodeConfig> {
+    let value = |name: &str| {
+        let nodes = &shared.options.node_configs;
+        let of_node = nodes
+            .iter()
+            .find(|c| c.name.strip_prefix("group.") == Some(name));
+        of_node.and_then(|c| c.value.clone())
+    };
+    defaults(Scope::Group, resource, value)
+        .into_iter()
+        .filter(|config| config.name.starts_with("consumer."))
+        .collect()
+}
+
+/// No subscription has metrics of its own: what Kafka says of one that does not exist.
+fn of_metrics(resource: &DescribeConfigsResource) -> Vec<NodeConfig> {
+    defaults(Scope::ClientMetrics, resource, |_| None)
+}
+
+fn defaults(
+    scope: Scope,
+    resource: &DescribeConfigsResource,
+    value: impl Fn(&str) -> Option<String>,
+) -> Vec<NodeConfig> {
+    let configs = scope
+        .configs()
+        .filter(|config| wanted(resource, config.name));
+    let shown = |config: KafkaConfig| NodeConfig {
+        name: config.name,
+        value: value(config.name).or_else(|| config.default.map(str::to_owned)),
+        is_set: false,
+        is_secret: false,
+    };
+    configs.map(shown).collect()
+}
+
+/// Configs that no client can change.
+fn fixed(
+    all: Vec<NodeConfig>,
+    scope: Scope,
+    call: &Call,
+    request: &DescribeConfigsRequest,
+) -> Vec<DescribeConfigsResourceResult> {
+    let version = call.version();
+    let told = |config: NodeConfig| {
+        let source = if config.is_set { SET_IN_FILE } else { BUILT_IN };
+        let value = config.value.map(Text::from);
+        let synonym = |value: &Option<Text>| DescribeConfigsSynonym {
+            name: Text::from_static(config.name),
+            value: value.clone(),
+            source,
+        };
+        let with_synonyms = request.include_synonyms && version >= 1;
+        let documented = request.include_documentation && version >= 3;
+        DescribeConfigsResourceResult {
+            name: Text::from_static(config.name),
+            read_only: true,
+            config_source: source,
+            is_default: version == 0 && !config.is_set,
+            is_sensitive: config.is_secret,
+            synonyms: match with_synonyms {
+                true => vec![synonym(&value)],
+                false => Vec::new(),
+            },
+            config_type: kind(scope, config.name),
+            documentation: documented.then(|| Text::from_static(OF_THE_FILE)),
+            value,
         }
-    }
-    Ok(entries)
+    };
+    all.into_iter().map(told).collect()
 }
 
 /// Throttles that are set on this node.
@@ -234,10 +341,8 @@ fn told(
     request: &DescribeConfigsRequest,
     entry: ConfigEntry,
 ) -> DescribeConfigsResourceResult {
-    // What a node has comes from its file. A mirror leaves out what is read-only, and Kafka would refuse ours.
-    let of_node = NODE_KEYS.contains(&entry.name);
-    let read_only = of_node || is_only_ours(entry.name);
-    let scope = if of_node { Scope::Broker } else { Scope::Topic };
+    // A mirror leaves out what is read-only, and Kafka would refuse ours.
+    let read_only = is_only_ours(entry.name);
     let mut synonyms = Vec::new();
     if request.include_synonyms && call.version() >= 1 {
         let synonym = |value: &str, source: i8| DescribeConfigsSynonym {
@@ -257,7 +362,7 @@ fn told(
         config_source: source(entry.source),
         is_default: call.version() == 0 && entry.source == ConfigSource::Default,
         synonyms,
-        config_type: kind(scope, entry.name),
+        config_type: kind(Scope::Topic, entry.name),
         documentation: documented.then(|| Text::from_static(entry.description)),
         value: Some(Text::from(entry.value)),
         ..DescribeConfigsResourceResult::default()

@@ -512,7 +512,7 @@ fn beat(
     request: ConsumerGroupHeartbeatRequest,
 ) -> Result<Heartbeat, Error> {
     let invalid = |field, text: String| Error::invalid(field, text);
-    let group = names::group(request.group_id.as_str())
+    let group = names::group_of_members(request.group_id.as_str())
         .map_err(|error| invalid("group", error.to_string()))?;
     let leave = request.member_epoch < 0;
     if leave && !matches!(request.member_epoch, LEAVES | LEAVES_TO_RETURN) {

@@ -1,11 +1,12 @@
 //! What is done with a request: one function for each API, from its request to its response, by asking the broker.
 
+mod asked;
 mod batches;
 mod blamed;
 mod classic;
 mod cluster;
 mod commits;
-mod configs;
+pub(crate) mod configs;
 mod elections;
 mod elsewhere;
 mod fetch;
@@ -254,6 +255,20 @@ async fn respond<B: Broker + ClassicGroups + Operations>(
             Response::GetTelemetrySubscriptions(telemetry::subscriptions(&request))
         }
         Request::PushTelemetry(request) => Response::PushTelemetry(telemetry::push(&request)),
+        Request::DescribeAcls(_) => Response::DescribeAcls(asked::acls()),
+        Request::DescribeClientQuotas(_) => Response::DescribeClientQuotas(asked::quotas()),
+        Request::DescribeUserScramCredentials(request) => {
+            Response::DescribeUserScramCredentials(asked::credentials(request))
+        }
+        Request::ListConfigResources(request) => {
+            Response::ListConfigResources(asked::resources(shared, call, &request))
+        }
+        Request::DescribeQuorum(request) => {
+            Response::DescribeQuorum(asked::quorum(shared, call, &request))
+        }
+        Request::UpdateFeatures(request) => {
+            Response::UpdateFeatures(asked::features(call, request))
+        }
         Request::DescribeConfigs(request) => {
             Response::DescribeConfigs(configs::describe(shared, call, &request))
         }

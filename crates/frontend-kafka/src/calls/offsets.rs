@@ -24,6 +24,7 @@ const EARLIEST: i64 = -2;
 const MAX_TIMESTAMP: i64 = -3;
 const EARLIEST_LOCAL: i64 = -4;
 const LATEST_TIERED: i64 = -5;
+const EARLIEST_PENDING_UPLOAD: i64 = -6;
 
 /// What a time in a request means.
 enum Place {
@@ -37,7 +38,8 @@ fn place(timestamp: i64) -> Result<Place, ErrorCode> {
         LATEST => Place::At(Position::Latest),
         EARLIEST | EARLIEST_LOCAL => Place::At(Position::Earliest),
         MAX_TIMESTAMP => Place::At(Position::MaxTimestamp),
-        LATEST_TIERED => Place::Nowhere,
+        // Nothing is moved to other storage.
+        LATEST_TIERED | EARLIEST_PENDING_UPLOAD => Place::Nowhere,
         time if time >= 0 => Place::At(Position::Timestamp(time)),
         _ => return Err(ErrorCode::UnsupportedVersion),
     })

@@ -210,7 +210,7 @@ pub(super) async fn add_offsets<B: Broker>(
         id: request.producer_id,
         epoch: request.producer_epoch,
     };
-    let failed = match names::group(request.group_id.as_str()) {
+    let failed = match names::group_of_members(request.group_id.as_str()) {
         Err(_) => Some(ErrorCode::InvalidGroupId),
         Ok(group) => {
             let id = &request.transactional_id;
@@ -253,7 +253,12 @@ pub(super) async fn end<B: Broker>(
         },
         Err(error) => {
             shared.count(&error);
-            refused(producers_code(call, producer, &error))
+            let late = error.kind == ErrorKind::TransactionAborted && request.committed;
+            refused(match late && call.version() >= ENDS_V2_FROM {
+                // What was aborted meanwhile cannot be committed (KIP-890).
+                true => ErrorCode::InvalidTxnState,
+                false => producers_code(call, producer, &error),
+            })
         }
     }
 }

@@ -16,16 +16,19 @@ use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use varve_broker_api::{Boxed, Broker, ClassicGroups, Operations, SharedBroker};
-use varve_tls::{Accepted, Listener, ServerTls};
+use varve_tls::{Accepted, Admission, ConnectionLimits, Listener, ServerTls};
 use varve_types::limits;
 
 pub use metrics::{Metrics, OpenGuard};
 
+pub use crate::calls::configs::NodeConfig;
 use crate::calls::{self, Answer, Begun};
 use crate::following::Following;
 use crate::shared::Shared;
 use connection::Connection;
 
+/// What the configuration keys of the listener begin with.
+const KEYS: &str = "listeners.kafka";
 /// Pause after an accept that failed, most likely for want of file descriptors.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 /// Time between the cut and the end of the tasks that were cut.
@@ -43,7 +46,7 @@ pub struct Options {
     /// Longest time from the first byte of a request to its last.
     pub frame_max: Duration,
     /// Most open connections.
-    pub connections_max: usize,
+    pub connections: ConnectionLimits,
     /// Bytes of appends that are being read or answered, all connections together; more waits. One peer has half.
     pub budget_bytes: usize,
     /// The same of all other requests.
@@ -58,6 +61,8 @@ pub struct Options {
     pub default_replication_factor: Option<i32>,
     /// Whether more replicas than there are nodes become as many as there are nodes.
     pub lower_replication: bool,
+    /// Configs of the node as clients are told them, by Kafka's names.
+    pub node_configs: Vec<NodeConfig>,
 }
 
 impl Default for Options {
@@ -67,7 +72,7 @@ impl Default for Options {
             request_max_bytes: limits::REQUEST_MAX_BYTES,
             idle_max: Duration::from_mins(10),
             frame_max: Duration::from_secs(30),
-            connections_max: limits::CONNECTIONS_MAX,
+            connections: ConnectionLimits::default(),
             budget_bytes: 128 * 1024 * 1024,
             control_budget_bytes: 64 * 1024 * 1024,
             drain_grace: Duration::from_secs(10),
@@ -75,6 +80,7 @@ impl Default for Options {
             num_partitions: 1,
             default_replication_factor: None,
             lower_replication: false,
+            node_configs: Vec::new(),
         }
     }
 }
@@ -185,7 +191,7 @@ impl<B: Broker + ClassicGroups + Operations> Server<B> {
         kill: &CancellationToken,
     ) {
         let shared = &self.shared;
-        let max = i64::try_from(shared.options.connections_max).unwrap_or(i64::MAX);
+        let admission = Admission::new(KEYS, shared.options.connections);
         loop {
             let (stream, peer) = match listener.accept().await {
                 Ok(accepted) => accepted,
@@ -195,13 +201,16 @@ impl<B: Broker + ClassicGroups + Operations> Server<B> {
                     continue;
                 }
             };
-            if shared.metrics.open_connections() >= max {
-                shared.metrics.connection_refused();
-                if shared.log_limit.allows() {
-                    tracing::warn!(%peer, max, "Kafka connection refused: the limit of open connections is reached");
+            let admitted = match admission.admit(peer.ip()) {
+                Ok(admitted) => admitted,
+                Err(why) => {
+                    shared.metrics.connection_refused();
+                    if shared.log_limit.allows() {
+                        tracing::warn!(%peer, %why, "Kafka connection refused");
+                    }
+                    continue;
                 }
-                continue;
-            }
+            };
             // Without this a small answer waits for the peer's delayed ACK.
             if let Err(error) = stream.set_nodelay() {
                 tracing::debug!(%peer, %error, "the connection was lost before it was set up");
@@ -213,7 +222,7 @@ impl<B: Broker + ClassicGroups + Operations> Server<B> {
             let kill = kill.clone();
             tasks.spawn(async move {
                 let _ = kill.run_until_cancelled(connection.run()).await;
-                drop(open);
+                drop((open, admitted));
             });
         }
     }

@@ -62,7 +62,7 @@ pub const fn classic_state(state: ClassicState) -> &'static str {
 }
 
 fn group(name: &Text) -> Result<GroupName, ErrorCode> {
-    names::group(name.as_str()).map_err(|_| ErrorCode::InvalidGroupId)
+    names::group_of_members(name.as_str()).map_err(|_| ErrorCode::InvalidGroupId)
 }
 
 /// The id of a member that has one. One that cannot be is known to no group.

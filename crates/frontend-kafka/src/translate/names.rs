@@ -18,11 +18,23 @@ pub fn member(id: &str) -> Result<MemberId, NameError> {
     encoded(id, MemberId::new)
 }
 
-/// The name of a group as the broker has it.
+/// The name of a group as the broker has it. The empty one is a group for offsets: simple consumers that were given no
+/// name commit to it.
+///
+/// # Errors
+/// When it is too long.
+pub fn group(name: &str) -> Result<GroupName, NameError> {
+    match name.is_empty() {
+        true => GroupName::new(MARK),
+        false => encoded(name, GroupName::new),
+    }
+}
+
+/// The name of a group with members.
 ///
 /// # Errors
 /// When there is no name, or it is too long.
-pub fn group(name: &str) -> Result<GroupName, NameError> {
+pub fn group_of_members(name: &str) -> Result<GroupName, NameError> {
     encoded(name, GroupName::new)
 }
 
@@ -105,7 +117,11 @@ mod tests {
         assert_eq!(member("a+b").unwrap().as_str(), "x..a.2bb");
         let own = "kafka-python-3.0.12-5b";
         assert_eq!(member(own).unwrap().as_str(), own);
-        assert!(member("").is_err() && group("").is_err() && transactional("").is_err());
+        assert!(member("").is_err() && group_of_members("").is_err());
+        assert!(transactional("").is_err());
+        assert_eq!(decoded(group("").unwrap().as_str()), "");
+        assert_ne!(group("").unwrap(), group(MARK).unwrap());
+        assert_eq!(decoded(group(MARK).unwrap().as_str()), MARK);
         assert!(member(&"+".repeat(100)).is_err(), "too long");
         assert_eq!(decoded("node.example"), "node.example");
     }

@@ -52,6 +52,11 @@ pub trait Source: Sized {
     /// # Errors
     /// As for all.
     fn int16(&mut self, field: &'static str) -> Result<i16, Self::Error>;
+    /// Two bytes, without a sign.
+    ///
+    /// # Errors
+    /// As for all.
+    fn uint16(&mut self, field: &'static str) -> Result<u16, Self::Error>;
     /// Four bytes.
     ///
     /// # Errors
@@ -70,12 +75,12 @@ pub trait Source: Sized {
     /// A string.
     ///
     /// # Errors
-    /// Null, or bytes that are not UTF-8.
+    /// Null.
     fn string(&mut self, field: &'static str) -> Result<Text, Self::Error>;
     /// A string or null.
     ///
     /// # Errors
-    /// Null where it is not allowed, or bytes that are not UTF-8.
+    /// Null where it is not allowed.
     fn string_or_null(
         &mut self,
         field: &'static str,

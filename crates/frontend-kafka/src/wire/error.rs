@@ -62,9 +62,6 @@ pub enum DecodeFault {
     /// Null where this version has no null.
     #[error("null is not allowed here in this version")]
     Null,
-    /// A string that is not UTF-8.
-    #[error("the string is not UTF-8")]
-    NotUtf8,
     /// A varint that does not fit 32 bits.
     #[error("the varint does not fit in 32 bits")]
     Varint,

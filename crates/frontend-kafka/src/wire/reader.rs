@@ -136,11 +136,7 @@ impl Reader {
     }
 
     fn text(&mut self, field: &str) -> Result<Option<Text>, DecodeError> {
-        match self.slice(field, true)?.map(Text::try_from) {
-            None => Ok(None),
-            Some(Ok(text)) => Ok(Some(text)),
-            Some(Err(_)) => Err(self.error(field, DecodeFault::NotUtf8)),
-        }
+        Ok(self.slice(field, true)?.map(Text::from))
     }
 
     /// Refuses null where it is not allowed.
@@ -239,6 +235,10 @@ impl Source for Reader {
 
     fn int16(&mut self, field: &'static str) -> Result<i16, DecodeError> {
         self.array_of(field).map(i16::from_be_bytes)
+    }
+
+    fn uint16(&mut self, field: &'static str) -> Result<u16, DecodeError> {
+        self.array_of(field).map(u16::from_be_bytes)
     }
 
     fn int32(&mut self, field: &'static str) -> Result<i32, DecodeError> {

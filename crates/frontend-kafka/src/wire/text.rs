@@ -1,7 +1,6 @@
 //! Strings and ids as they are on the wire.
 
 use std::fmt;
-use std::str::Utf8Error;
 
 use bytes::Bytes;
 
@@ -47,13 +46,33 @@ impl Text {
     }
 }
 
-impl TryFrom<Bytes> for Text {
-    type Error = Utf8Error;
-
-    fn try_from(bytes: Bytes) -> Result<Self, Utf8Error> {
-        std::str::from_utf8(&bytes)?;
-        Ok(Self(bytes))
+impl From<Bytes> for Text {
+    /// Clients send bytes of any kind where the protocol has text. Those that are not UTF-8 are written as people write
+    /// them: `\xff`.
+    fn from(bytes: Bytes) -> Self {
+        match std::str::from_utf8(&bytes) {
+            Ok(_) => Self(bytes),
+            Err(_) => Self::from(escaped(&bytes)),
+        }
     }
+}
+
+/// Bytes as text, no longer than a string may be if the bytes are not: where escapes would not fit, each byte that is
+/// not UTF-8 is a question mark.
+fn escaped(bytes: &[u8]) -> String {
+    let bad: usize = bytes.utf8_chunks().map(|c| c.invalid().len()).sum();
+    let fits = bytes.len() + 3 * bad <= i16::MAX as usize;
+    let mut text = String::with_capacity(bytes.len() + if fits { 3 * bad } else { 0 });
+    for chunk in bytes.utf8_chunks() {
+        text.push_str(chunk.valid());
+        for byte in chunk.invalid() {
+            match fits {
+                true => text.push_str(&format!("\\x{byte:02x}")),
+                false => text.push('?'),
+            }
+        }
+    }
+    text
 }
 
 impl From<String> for Text {
@@ -116,12 +135,21 @@ mod tests {
 
     #[test]
     fn text_is_utf8_and_prints_as_a_string() {
-        assert!(Text::try_from(Bytes::from_static(&[0xc3, 0x28])).is_err());
-        let text = Text::try_from(Bytes::from_static("größe".as_bytes())).unwrap();
+        let text = Text::from(Bytes::from_static("größe".as_bytes()));
         assert_eq!(text.as_str(), "größe");
         assert_eq!((text.len(), text.is_empty()), (7, false));
         assert_eq!(format!("{text} {text:?}"), "größe \"größe\"");
         assert_eq!(Text::from_static("a"), Text::from(String::from("a")));
+    }
+
+    #[test]
+    fn bytes_that_are_not_utf8_are_escaped() {
+        let of = |bytes: &'static [u8]| Text::from(Bytes::from_static(bytes));
+        assert_eq!(of(b"caf\xe9 \xc3(").as_str(), "caf\\xe9 \\xc3(");
+        assert_eq!(of(b"\xff\xfe\x01").as_str(), "\\xff\\xfe\u{1}");
+        assert_ne!(of(b"a\xff"), of(b"a\xfe"));
+        let long = Text::from(Bytes::from(vec![0xff; i16::MAX as usize]));
+        assert_eq!(long.len(), i16::MAX as usize);
     }
 
     #[test]

@@ -150,6 +150,11 @@ impl Writer {
         self.raw(&value.to_be_bytes());
     }
 
+    /// Two bytes, without a sign.
+    pub fn uint16(&mut self, value: u16) {
+        self.raw(&value.to_be_bytes());
+    }
+
     /// Four bytes.
     pub fn int32(&mut self, value: i32) {
         self.raw(&value.to_be_bytes());

@@ -111,6 +111,10 @@ impl Source for Chance {
         Ok(self.number() as i16)
     }
 
+    fn uint16(&mut self, _field: &'static str) -> Result<u16, Infallible> {
+        Ok(self.number() as u16)
+    }
+
     fn int32(&mut self, _field: &'static str) -> Result<i32, Infallible> {
         Ok(self.number() as i32)
     }

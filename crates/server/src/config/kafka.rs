@@ -3,10 +3,17 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use varve_tls::ServerFiles;
+use varve_frontend_kafka::NodeConfig;
+use varve_tls::{ConnectionLimits, ServerFiles};
+use varve_types::config::KEYS;
+use varve_types::kafka_configs::{Fate, KafkaConfig, Kind, Scope};
+use varve_types::size::parse_bytes;
 
-use super::resolve::{Reader, TlsKeys, advertised, num_partitions, replication_factor, server_tls};
-use super::settings::ConfigError;
+use super::keys::TOPIC_DEFAULTS;
+use super::resolve::{
+    Reader, TlsKeys, advertised, connections, num_partitions, replication_factor, server_tls,
+};
+use super::settings::{ConfigError, Source};
 
 const TLS: TlsKeys = TlsKeys {
     listener: "listeners.kafka",
@@ -27,6 +34,8 @@ pub struct Kafka {
     pub tls: Option<ServerFiles>,
     /// Longest request in bytes.
     pub request_max_bytes: usize,
+    /// Most open connections.
+    pub connections: ConnectionLimits,
     /// Silence after which a connection is closed.
     pub idle_max: Duration,
     /// Whether asking about a topic creates it.
@@ -37,6 +46,8 @@ pub struct Kafka {
     pub default_replication_factor: Option<i32>,
     /// Whether more replicas than there are nodes become as many as there are nodes.
     pub lower_replication: bool,
+    /// Configs of the node as clients are told them, by Kafka's names.
+    pub node_configs: Vec<NodeConfig>,
 }
 
 impl Kafka {
@@ -50,6 +61,11 @@ impl Kafka {
 /// What the settings say; `None`: no such listener. Values are checked in any case.
 pub(super) fn resolve(r: &Reader<'_>) -> Result<Option<Kafka>, ConfigError> {
     let request_max_bytes = r.bytes("socket.request.max.bytes", 64 << 10, 100 << 20)?;
+    let connections = connections(
+        r,
+        "listeners.kafka.max_connections",
+        "listeners.kafka.max_connections_per_address",
+    )?;
     let idle_max = r.millis("connections.max.idle.ms", 1_000, 86_400_000)?;
     let flag = |key| r.flag(key);
     let auto_create = flag("auto.create.topics.enable")?;
@@ -65,12 +81,62 @@ pub(super) fn resolve(r: &Reader<'_>) -> Result<Option<Kafka>, ConfigError> {
         },
         tls: server_tls(r, &TLS)?,
         request_max_bytes: usize::try_from(request_max_bytes).unwrap_or(usize::MAX),
+        connections,
         idle_max,
         auto_create,
         num_partitions: num_partitions(r)?,
         default_replication_factor: replication_factor(r)?,
         lower_replication,
+        node_configs: node_configs(r),
     }))
+}
+
+/// Settings of the node under the names that Kafka has for them.
+fn node_configs(r: &Reader<'_>) -> Vec<NodeConfig> {
+    let configs = Scope::Broker.configs();
+    let shown = configs.filter_map(|config| {
+        let Fate::Node(key) = config.fate else {
+            return None;
+        };
+        let (value, source) = match r.setting(key) {
+            Some((value, source)) => (value.to_owned(), source),
+            None => (topic_default(key)?, Source::Default),
+        };
+        let is_secret = config.kind == Kind::Password;
+        Some(NodeConfig {
+            name: config.name,
+            value: (!is_secret && !value.is_empty()).then(|| in_kafkas_words(&config, key, &value)),
+            is_set: source != Source::Default,
+            is_secret,
+        })
+    });
+    shown.collect()
+}
+
+/// The built-in value of a default for topics; empty for any other key that has none.
+fn topic_default(key: &str) -> Option<String> {
+    let Some(name) = key.strip_prefix(TOPIC_DEFAULTS) else {
+        return Some(String::new());
+    };
+    let known = KEYS.iter().find(|key| key.name == name)?;
+    Some(known.default.to_owned())
+}
+
+/// A value in the units of Kafka's name for it.
+fn in_kafkas_words(config: &KafkaConfig, key: &str, value: &str) -> String {
+    let of_ms = match config.name.rsplit_once('.') {
+        Some((_, "hours")) if key.ends_with(".ms") => 3_600_000,
+        Some((_, "minutes")) if key.ends_with(".ms") => 60_000,
+        _ => 1,
+    };
+    match config.kind {
+        Kind::Int | Kind::Long => match (value.parse::<i64>(), parse_bytes(value)) {
+            (Ok(number), _) if number > 0 => (number / of_ms).to_string(),
+            (Err(_), Ok(bytes)) => bytes.to_string(),
+            _ => value.to_owned(),
+        },
+        _ => value.to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -86,6 +152,32 @@ mod tests {
             .collect();
         let settings = Settings::load(None, std::iter::empty(), &all)?;
         Config::resolve(&settings).map(|config| config.kafka)
+    }
+
+    #[test]
+    fn settings_have_kafkas_names_and_units() {
+        let all = [
+            ("listeners.kafka.address", "127.0.0.1:9092"),
+            ("listeners.kafka.tls.mode", "insecure"),
+            ("listeners.kafka.tls.key", "secret.pem"),
+            ("topic.defaults.retention.ms", "7200000"),
+            ("socket.request.max.bytes", "1MiB"),
+        ];
+        let configs = kafka(&all).unwrap().unwrap().node_configs;
+        assert!(configs.windows(2).all(|pair| pair[0].name < pair[1].name));
+        let config = |name: &str| {
+            let found = configs.iter().find(|config| config.name == name).unwrap();
+            (found.value.as_deref(), found.is_set)
+        };
+        assert_eq!(config("log.retention.hours"), (Some("2"), true));
+        assert_eq!(config("log.retention.minutes"), (Some("120"), true));
+        assert_eq!(config("log.retention.ms"), (Some("7200000"), true));
+        assert_eq!(config("socket.request.max.bytes"), (Some("1048576"), true));
+        assert_eq!(config("fetch.max.bytes"), (Some("52428800"), false));
+        assert_eq!(config("node.id"), (Some("1"), true));
+        assert_eq!(config("broker.rack"), (None, false));
+        assert_eq!(config("ssl.keystore.key"), (None, true));
+        assert_eq!(config("log.cleanup.policy"), (Some("delete"), false));
     }
 
     #[test]

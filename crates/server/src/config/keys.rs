@@ -49,12 +49,16 @@ keys! {
     "journal.max.bytes", "512MiB", "a size; 0 turns it off", "Size of the journal, which makes small appends to many partitions durable with one flush; at most one sixteenth of the disk.";
     "listeners.client.address", "0.0.0.0:8278", "HOST:PORT", "Listener for the gRPC API.";
     "listeners.client.advertised_address", "", "HOST:PORT", "Address that gRPC clients connect to; default: the host name and the listener's port.";
+    "listeners.client.max_connections", "50000", "1 to 1000000", "Maximum number of open gRPC connections. Beyond the limit, a new connection is closed with a message that says so.";
+    "listeners.client.max_connections_per_address", "25000", "1 to 1000000", "Maximum number of open gRPC connections from one address; for IPv6, from one /64 network.";
     "listeners.client.tls.ca", "", "a file, PEM", "CAs that sign client certificates, in mode mutual.";
     "listeners.client.tls.cert", "", "a file, PEM", "Certificate chain of the gRPC API; reloaded when the file changes.";
     "listeners.client.tls.key", "", "a file, PEM", "Private key of that certificate.";
     "listeners.client.tls.mode", "tls", "tls, mutual or insecure", "tls: encrypted; mutual: clients must also present a certificate; insecure: plaintext, anyone who can reach the port can read and write everything.";
     "listeners.kafka.address", "", "HOST:PORT", "Listener for the Kafka protocol, usually on port 9092; off unless set.";
     "listeners.kafka.advertised_address", "", "HOST:PORT", "Address that Kafka clients connect to; default: the host name and the listener's port.";
+    "listeners.kafka.max_connections", "50000", "1 to 1000000", "Maximum number of open Kafka connections; beyond the limit, a new connection is closed.";
+    "listeners.kafka.max_connections_per_address", "25000", "1 to 1000000", "Maximum number of open Kafka connections from one address; for IPv6, from one /64 network.";
     "listeners.kafka.tls.ca", "", "a file, PEM", "CAs that sign Kafka client certificates, in mode mutual.";
     "listeners.kafka.tls.cert", "", "a file, PEM", "Certificate chain of the Kafka listener; reloaded when the file changes.";
     "listeners.kafka.tls.key", "", "a file, PEM", "Private key of that certificate.";

@@ -5,13 +5,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use varve_broker::{BrokerConfig, PerPartition};
-use varve_tls::{Callers, ClientFiles, ServerFiles};
+use varve_tls::{Callers, ClientFiles, ConnectionLimits, ServerFiles};
 use varve_types::size::{parse_bytes, parse_duration};
 use varve_types::{ClusterId, NodeId, TopicConfig, limits};
 
 use super::kafka::{self, Kafka};
 use super::keys;
-use super::settings::{ConfigError, Settings};
+use super::settings::{ConfigError, Settings, Source};
 
 /// Shape of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,6 +64,8 @@ pub struct Config {
     pub advertised_address: Option<String>,
     /// TLS of the gRPC API; `None`: the configuration says that it is to be plaintext.
     pub client_tls: Option<ServerFiles>,
+    /// Most open connections of the gRPC API.
+    pub connections: ConnectionLimits,
     /// Listener of the Kafka protocol; `None`: there is none.
     pub kafka: Option<Kafka>,
     /// How nodes trust each other.
@@ -125,6 +127,11 @@ impl PeerTls {
 pub(super) struct Reader<'a>(&'a Settings);
 
 impl Reader<'_> {
+    /// Value and source.
+    pub(super) fn setting(&self, key: &str) -> Option<(&str, Source)> {
+        self.0.get(key)
+    }
+
     pub(super) fn text(&self, key: &'static str) -> Option<&str> {
         self.0.get(key).map(|(value, _)| value)
     }
@@ -203,6 +210,11 @@ impl Config {
             http_address: r.address("http.address")?,
             advertised_address,
             client_tls: server_tls(&r, &CLIENT)?,
+            connections: connections(
+                &r,
+                "listeners.client.max_connections",
+                "listeners.client.max_connections_per_address",
+            )?,
             kafka: kafka::resolve(&r)?,
             peer_tls: peer_tls(&r)?,
             members,
@@ -232,6 +244,20 @@ impl Config {
     pub fn advertised(&self, bound: SocketAddr) -> String {
         advertised(self.advertised_address.as_ref(), bound)
     }
+}
+
+/// How many connections a listener holds, by the keys that say it.
+pub(super) fn connections(
+    r: &Reader<'_>,
+    all: &'static str,
+    per_address: &'static str,
+) -> Result<ConnectionLimits, ConfigError> {
+    let number = |key| r.number(key, 1, 1_000_000);
+    let count = |number| usize::try_from(number).unwrap_or(usize::MAX);
+    Ok(ConnectionLimits {
+        all: count(number(all)?),
+        per_address: count(number(per_address)?),
+    })
 }
 
 /// The keys of a listener's TLS.

@@ -111,6 +111,7 @@ fn rust_type(field: &Field) -> String {
         Kind::Bool => "bool",
         Kind::Int8 => "i8",
         Kind::Int16 => "i16",
+        Kind::Uint16 => "u16",
         Kind::Int32 => "i32",
         Kind::Int64 => "i64",
         Kind::Uuid => "Uuid",
@@ -141,7 +142,7 @@ fn default_value(field: &Field) -> String {
     match (&field.kind, &field.default) {
         (_, Some(value)) => value.clone(),
         (Kind::Bool, None) => "false".into(),
-        (Kind::Int8 | Kind::Int16 | Kind::Int32 | Kind::Int64, None) => "0".into(),
+        (Kind::Int8 | Kind::Int16 | Kind::Uint16 | Kind::Int32 | Kind::Int64, None) => "0".into(),
         (Kind::Uuid, None) => "Uuid::ZERO".into(),
         (Kind::String, None) => "Text::EMPTY".into(),
         (Kind::Bytes, None) => "Bytes::new()".into(),
@@ -211,6 +212,7 @@ fn method(field: &Field) -> (&'static str, bool) {
         (Kind::Bool, ..) => "boolean",
         (Kind::Int8, ..) => "int8",
         (Kind::Int16, ..) => "int16",
+        (Kind::Uint16, ..) => "uint16",
         (Kind::Int32, ..) => "int32",
         (Kind::Int64, ..) => "int64",
         (Kind::Uuid, ..) => "uuid",
@@ -311,7 +313,13 @@ fn put(field: &Field, writer: &str) -> String {
     let (name, _) = method(field);
     let by_value = matches!(
         field.kind,
-        Kind::Bool | Kind::Int8 | Kind::Int16 | Kind::Int32 | Kind::Int64 | Kind::Uuid
+        Kind::Bool
+            | Kind::Int8
+            | Kind::Int16
+            | Kind::Uint16
+            | Kind::Int32
+            | Kind::Int64
+            | Kind::Uuid
     ) && !field.array;
     let borrow = if by_value { "" } else { "&" };
     let null = null_argument(field);
@@ -430,7 +438,7 @@ fn least(api: &Api, part: &Struct, version: i16) -> usize {
         .map(|field| match (&field.kind, field.array) {
             (_, true) => length(4),
             (Kind::Bool | Kind::Int8, _) => 1,
-            (Kind::Int16, _) => 2,
+            (Kind::Int16 | Kind::Uint16, _) => 2,
             (Kind::Int32, _) => 4,
             (Kind::Int64, _) => 8,
             (Kind::Uuid, _) => 16,

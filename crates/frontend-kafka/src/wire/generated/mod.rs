@@ -14,13 +14,17 @@ pub mod create_topics;
 pub mod delete_groups;
 pub mod delete_records;
 pub mod delete_topics;
+pub mod describe_acls;
+pub mod describe_client_quotas;
 pub mod describe_cluster;
 pub mod describe_configs;
 pub mod describe_groups;
 pub mod describe_log_dirs;
 pub mod describe_producers;
+pub mod describe_quorum;
 pub mod describe_topic_partitions;
 pub mod describe_transactions;
+pub mod describe_user_scram_credentials;
 pub mod elect_leaders;
 pub mod end_txn;
 pub mod fetch;
@@ -31,6 +35,7 @@ pub mod incremental_alter_configs;
 pub mod init_producer_id;
 pub mod join_group;
 pub mod leave_group;
+pub mod list_config_resources;
 pub mod list_groups;
 pub mod list_offsets;
 pub mod list_partition_reassignments;
@@ -44,6 +49,7 @@ pub mod produce;
 pub mod push_telemetry;
 pub mod sync_group;
 pub mod txn_offset_commit;
+pub mod update_features;
 
 use crate::wire::codec::{EncodeError, Source, Wire, Writer};
 
@@ -96,6 +102,8 @@ pub enum ApiKey {
     EndTxn = 26,
     /// Key 28, versions 0 to 6.
     TxnOffsetCommit = 28,
+    /// Key 29, versions 1 to 3.
+    DescribeAcls = 29,
     /// Key 32, versions 0 to 4.
     DescribeConfigs = 32,
     /// Key 33, versions 0 to 2.
@@ -116,6 +124,14 @@ pub enum ApiKey {
     ListPartitionReassignments = 46,
     /// Key 47, version 0.
     OffsetDelete = 47,
+    /// Key 48, versions 0 to 1.
+    DescribeClientQuotas = 48,
+    /// Key 50, version 0.
+    DescribeUserScramCredentials = 50,
+    /// Key 55, versions 0 to 2.
+    DescribeQuorum = 55,
+    /// Key 57, versions 0 to 2.
+    UpdateFeatures = 57,
     /// Key 60, versions 0 to 2.
     DescribeCluster = 60,
     /// Key 61, version 0.
@@ -132,6 +148,8 @@ pub enum ApiKey {
     GetTelemetrySubscriptions = 71,
     /// Key 72, version 0.
     PushTelemetry = 72,
+    /// Key 74, versions 0 to 1.
+    ListConfigResources = 74,
     /// Key 75, version 0.
     DescribeTopicPartitions = 75,
 }
@@ -162,6 +180,7 @@ impl ApiKey {
         Self::AddOffsetsToTxn,
         Self::EndTxn,
         Self::TxnOffsetCommit,
+        Self::DescribeAcls,
         Self::DescribeConfigs,
         Self::AlterConfigs,
         Self::DescribeLogDirs,
@@ -172,6 +191,10 @@ impl ApiKey {
         Self::AlterPartitionReassignments,
         Self::ListPartitionReassignments,
         Self::OffsetDelete,
+        Self::DescribeClientQuotas,
+        Self::DescribeUserScramCredentials,
+        Self::DescribeQuorum,
+        Self::UpdateFeatures,
         Self::DescribeCluster,
         Self::DescribeProducers,
         Self::DescribeTransactions,
@@ -180,6 +203,7 @@ impl ApiKey {
         Self::ConsumerGroupDescribe,
         Self::GetTelemetrySubscriptions,
         Self::PushTelemetry,
+        Self::ListConfigResources,
         Self::DescribeTopicPartitions,
     ];
 
@@ -210,6 +234,7 @@ impl ApiKey {
             Self::AddOffsetsToTxn => "AddOffsetsToTxn",
             Self::EndTxn => "EndTxn",
             Self::TxnOffsetCommit => "TxnOffsetCommit",
+            Self::DescribeAcls => "DescribeAcls",
             Self::DescribeConfigs => "DescribeConfigs",
             Self::AlterConfigs => "AlterConfigs",
             Self::DescribeLogDirs => "DescribeLogDirs",
@@ -220,6 +245,10 @@ impl ApiKey {
             Self::AlterPartitionReassignments => "AlterPartitionReassignments",
             Self::ListPartitionReassignments => "ListPartitionReassignments",
             Self::OffsetDelete => "OffsetDelete",
+            Self::DescribeClientQuotas => "DescribeClientQuotas",
+            Self::DescribeUserScramCredentials => "DescribeUserScramCredentials",
+            Self::DescribeQuorum => "DescribeQuorum",
+            Self::UpdateFeatures => "UpdateFeatures",
             Self::DescribeCluster => "DescribeCluster",
             Self::DescribeProducers => "DescribeProducers",
             Self::DescribeTransactions => "DescribeTransactions",
@@ -228,6 +257,7 @@ impl ApiKey {
             Self::ConsumerGroupDescribe => "ConsumerGroupDescribe",
             Self::GetTelemetrySubscriptions => "GetTelemetrySubscriptions",
             Self::PushTelemetry => "PushTelemetry",
+            Self::ListConfigResources => "ListConfigResources",
             Self::DescribeTopicPartitions => "DescribeTopicPartitions",
         }
     }
@@ -259,6 +289,7 @@ impl ApiKey {
             Self::AddOffsetsToTxn => "AddOffsetsToTxnRequest",
             Self::EndTxn => "EndTxnRequest",
             Self::TxnOffsetCommit => "TxnOffsetCommitRequest",
+            Self::DescribeAcls => "DescribeAclsRequest",
             Self::DescribeConfigs => "DescribeConfigsRequest",
             Self::AlterConfigs => "AlterConfigsRequest",
             Self::DescribeLogDirs => "DescribeLogDirsRequest",
@@ -269,6 +300,10 @@ impl ApiKey {
             Self::AlterPartitionReassignments => "AlterPartitionReassignmentsRequest",
             Self::ListPartitionReassignments => "ListPartitionReassignmentsRequest",
             Self::OffsetDelete => "OffsetDeleteRequest",
+            Self::DescribeClientQuotas => "DescribeClientQuotasRequest",
+            Self::DescribeUserScramCredentials => "DescribeUserScramCredentialsRequest",
+            Self::DescribeQuorum => "DescribeQuorumRequest",
+            Self::UpdateFeatures => "UpdateFeaturesRequest",
             Self::DescribeCluster => "DescribeClusterRequest",
             Self::DescribeProducers => "DescribeProducersRequest",
             Self::DescribeTransactions => "DescribeTransactionsRequest",
@@ -277,6 +312,7 @@ impl ApiKey {
             Self::ConsumerGroupDescribe => "ConsumerGroupDescribeRequest",
             Self::GetTelemetrySubscriptions => "GetTelemetrySubscriptionsRequest",
             Self::PushTelemetry => "PushTelemetryRequest",
+            Self::ListConfigResources => "ListConfigResourcesRequest",
             Self::DescribeTopicPartitions => "DescribeTopicPartitionsRequest",
         }
     }
@@ -308,6 +344,7 @@ impl ApiKey {
             Self::AddOffsetsToTxn => "AddOffsetsToTxnResponse",
             Self::EndTxn => "EndTxnResponse",
             Self::TxnOffsetCommit => "TxnOffsetCommitResponse",
+            Self::DescribeAcls => "DescribeAclsResponse",
             Self::DescribeConfigs => "DescribeConfigsResponse",
             Self::AlterConfigs => "AlterConfigsResponse",
             Self::DescribeLogDirs => "DescribeLogDirsResponse",
@@ -318,6 +355,10 @@ impl ApiKey {
             Self::AlterPartitionReassignments => "AlterPartitionReassignmentsResponse",
             Self::ListPartitionReassignments => "ListPartitionReassignmentsResponse",
             Self::OffsetDelete => "OffsetDeleteResponse",
+            Self::DescribeClientQuotas => "DescribeClientQuotasResponse",
+            Self::DescribeUserScramCredentials => "DescribeUserScramCredentialsResponse",
+            Self::DescribeQuorum => "DescribeQuorumResponse",
+            Self::UpdateFeatures => "UpdateFeaturesResponse",
             Self::DescribeCluster => "DescribeClusterResponse",
             Self::DescribeProducers => "DescribeProducersResponse",
             Self::DescribeTransactions => "DescribeTransactionsResponse",
@@ -326,6 +367,7 @@ impl ApiKey {
             Self::ConsumerGroupDescribe => "ConsumerGroupDescribeResponse",
             Self::GetTelemetrySubscriptions => "GetTelemetrySubscriptionsResponse",
             Self::PushTelemetry => "PushTelemetryResponse",
+            Self::ListConfigResources => "ListConfigResourcesResponse",
             Self::DescribeTopicPartitions => "DescribeTopicPartitionsResponse",
         }
     }
@@ -357,6 +399,7 @@ impl ApiKey {
             Self::AddOffsetsToTxn => 0,
             Self::EndTxn => 0,
             Self::TxnOffsetCommit => 0,
+            Self::DescribeAcls => 1,
             Self::DescribeConfigs => 0,
             Self::AlterConfigs => 0,
             Self::DescribeLogDirs => 0,
@@ -367,6 +410,10 @@ impl ApiKey {
             Self::AlterPartitionReassignments => 0,
             Self::ListPartitionReassignments => 0,
             Self::OffsetDelete => 0,
+            Self::DescribeClientQuotas => 0,
+            Self::DescribeUserScramCredentials => 0,
+            Self::DescribeQuorum => 0,
+            Self::UpdateFeatures => 0,
             Self::DescribeCluster => 0,
             Self::DescribeProducers => 0,
             Self::DescribeTransactions => 0,
@@ -375,6 +422,7 @@ impl ApiKey {
             Self::ConsumerGroupDescribe => 0,
             Self::GetTelemetrySubscriptions => 0,
             Self::PushTelemetry => 0,
+            Self::ListConfigResources => 0,
             Self::DescribeTopicPartitions => 0,
         }
     }
@@ -406,6 +454,7 @@ impl ApiKey {
             Self::AddOffsetsToTxn => 4,
             Self::EndTxn => 5,
             Self::TxnOffsetCommit => 6,
+            Self::DescribeAcls => 3,
             Self::DescribeConfigs => 4,
             Self::AlterConfigs => 2,
             Self::DescribeLogDirs => 5,
@@ -416,6 +465,10 @@ impl ApiKey {
             Self::AlterPartitionReassignments => 1,
             Self::ListPartitionReassignments => 0,
             Self::OffsetDelete => 0,
+            Self::DescribeClientQuotas => 1,
+            Self::DescribeUserScramCredentials => 0,
+            Self::DescribeQuorum => 2,
+            Self::UpdateFeatures => 2,
             Self::DescribeCluster => 2,
             Self::DescribeProducers => 0,
             Self::DescribeTransactions => 0,
@@ -424,6 +477,7 @@ impl ApiKey {
             Self::ConsumerGroupDescribe => 1,
             Self::GetTelemetrySubscriptions => 0,
             Self::PushTelemetry => 0,
+            Self::ListConfigResources => 1,
             Self::DescribeTopicPartitions => 0,
         }
     }
@@ -455,6 +509,7 @@ impl ApiKey {
             Self::AddOffsetsToTxn => Some(3),
             Self::EndTxn => Some(3),
             Self::TxnOffsetCommit => Some(3),
+            Self::DescribeAcls => Some(2),
             Self::DescribeConfigs => Some(4),
             Self::AlterConfigs => Some(2),
             Self::DescribeLogDirs => Some(2),
@@ -465,6 +520,10 @@ impl ApiKey {
             Self::AlterPartitionReassignments => Some(0),
             Self::ListPartitionReassignments => Some(0),
             Self::OffsetDelete => None,
+            Self::DescribeClientQuotas => Some(1),
+            Self::DescribeUserScramCredentials => Some(0),
+            Self::DescribeQuorum => Some(0),
+            Self::UpdateFeatures => Some(0),
             Self::DescribeCluster => Some(0),
             Self::DescribeProducers => Some(0),
             Self::DescribeTransactions => Some(0),
@@ -473,6 +532,7 @@ impl ApiKey {
             Self::ConsumerGroupDescribe => Some(0),
             Self::GetTelemetrySubscriptions => Some(0),
             Self::PushTelemetry => Some(0),
+            Self::ListConfigResources => Some(0),
             Self::DescribeTopicPartitions => Some(0),
         }
     }
@@ -504,6 +564,7 @@ impl ApiKey {
             25 => Self::AddOffsetsToTxn,
             26 => Self::EndTxn,
             28 => Self::TxnOffsetCommit,
+            29 => Self::DescribeAcls,
             32 => Self::DescribeConfigs,
             33 => Self::AlterConfigs,
             35 => Self::DescribeLogDirs,
@@ -514,6 +575,10 @@ impl ApiKey {
             45 => Self::AlterPartitionReassignments,
             46 => Self::ListPartitionReassignments,
             47 => Self::OffsetDelete,
+            48 => Self::DescribeClientQuotas,
+            50 => Self::DescribeUserScramCredentials,
+            55 => Self::DescribeQuorum,
+            57 => Self::UpdateFeatures,
             60 => Self::DescribeCluster,
             61 => Self::DescribeProducers,
             65 => Self::DescribeTransactions,
@@ -522,6 +587,7 @@ impl ApiKey {
             69 => Self::ConsumerGroupDescribe,
             71 => Self::GetTelemetrySubscriptions,
             72 => Self::PushTelemetry,
+            74 => Self::ListConfigResources,
             75 => Self::DescribeTopicPartitions,
             _ => return None,
         })
@@ -577,6 +643,8 @@ pub enum Request {
     EndTxn(end_txn::EndTxnRequest),
     /// `TxnOffsetCommit`.
     TxnOffsetCommit(txn_offset_commit::TxnOffsetCommitRequest),
+    /// `DescribeAcls`.
+    DescribeAcls(describe_acls::DescribeAclsRequest),
     /// `DescribeConfigs`.
     DescribeConfigs(describe_configs::DescribeConfigsRequest),
     /// `AlterConfigs`.
@@ -597,6 +665,14 @@ pub enum Request {
     ListPartitionReassignments(list_partition_reassignments::ListPartitionReassignmentsRequest),
     /// `OffsetDelete`.
     OffsetDelete(offset_delete::OffsetDeleteRequest),
+    /// `DescribeClientQuotas`.
+    DescribeClientQuotas(describe_client_quotas::DescribeClientQuotasRequest),
+    /// `DescribeUserScramCredentials`.
+    DescribeUserScramCredentials(describe_user_scram_credentials::DescribeUserScramCredentialsRequest),
+    /// `DescribeQuorum`.
+    DescribeQuorum(describe_quorum::DescribeQuorumRequest),
+    /// `UpdateFeatures`.
+    UpdateFeatures(update_features::UpdateFeaturesRequest),
     /// `DescribeCluster`.
     DescribeCluster(describe_cluster::DescribeClusterRequest),
     /// `DescribeProducers`.
@@ -613,6 +689,8 @@ pub enum Request {
     GetTelemetrySubscriptions(get_telemetry_subscriptions::GetTelemetrySubscriptionsRequest),
     /// `PushTelemetry`.
     PushTelemetry(push_telemetry::PushTelemetryRequest),
+    /// `ListConfigResources`.
+    ListConfigResources(list_config_resources::ListConfigResourcesRequest),
     /// `DescribeTopicPartitions`.
     DescribeTopicPartitions(describe_topic_partitions::DescribeTopicPartitionsRequest),
 }
@@ -645,6 +723,7 @@ impl Request {
             Self::AddOffsetsToTxn(_) => ApiKey::AddOffsetsToTxn,
             Self::EndTxn(_) => ApiKey::EndTxn,
             Self::TxnOffsetCommit(_) => ApiKey::TxnOffsetCommit,
+            Self::DescribeAcls(_) => ApiKey::DescribeAcls,
             Self::DescribeConfigs(_) => ApiKey::DescribeConfigs,
             Self::AlterConfigs(_) => ApiKey::AlterConfigs,
             Self::DescribeLogDirs(_) => ApiKey::DescribeLogDirs,
@@ -655,6 +734,10 @@ impl Request {
             Self::AlterPartitionReassignments(_) => ApiKey::AlterPartitionReassignments,
             Self::ListPartitionReassignments(_) => ApiKey::ListPartitionReassignments,
             Self::OffsetDelete(_) => ApiKey::OffsetDelete,
+            Self::DescribeClientQuotas(_) => ApiKey::DescribeClientQuotas,
+            Self::DescribeUserScramCredentials(_) => ApiKey::DescribeUserScramCredentials,
+            Self::DescribeQuorum(_) => ApiKey::DescribeQuorum,
+            Self::UpdateFeatures(_) => ApiKey::UpdateFeatures,
             Self::DescribeCluster(_) => ApiKey::DescribeCluster,
             Self::DescribeProducers(_) => ApiKey::DescribeProducers,
             Self::DescribeTransactions(_) => ApiKey::DescribeTransactions,
@@ -663,6 +746,7 @@ impl Request {
             Self::ConsumerGroupDescribe(_) => ApiKey::ConsumerGroupDescribe,
             Self::GetTelemetrySubscriptions(_) => ApiKey::GetTelemetrySubscriptions,
             Self::PushTelemetry(_) => ApiKey::PushTelemetry,
+            Self::ListConfigResources(_) => ApiKey::ListConfigResources,
             Self::DescribeTopicPartitions(_) => ApiKey::DescribeTopicPartitions,
         }
     }
@@ -696,6 +780,7 @@ impl Request {
             ApiKey::AddOffsetsToTxn => Self::AddOffsetsToTxn(Wire::read(s)?),
             ApiKey::EndTxn => Self::EndTxn(Wire::read(s)?),
             ApiKey::TxnOffsetCommit => Self::TxnOffsetCommit(Wire::read(s)?),
+            ApiKey::DescribeAcls => Self::DescribeAcls(Wire::read(s)?),
             ApiKey::DescribeConfigs => Self::DescribeConfigs(Wire::read(s)?),
             ApiKey::AlterConfigs => Self::AlterConfigs(Wire::read(s)?),
             ApiKey::DescribeLogDirs => Self::DescribeLogDirs(Wire::read(s)?),
@@ -706,6 +791,10 @@ impl Request {
             ApiKey::AlterPartitionReassignments => Self::AlterPartitionReassignments(Wire::read(s)?),
             ApiKey::ListPartitionReassignments => Self::ListPartitionReassignments(Wire::read(s)?),
             ApiKey::OffsetDelete => Self::OffsetDelete(Wire::read(s)?),
+            ApiKey::DescribeClientQuotas => Self::DescribeClientQuotas(Wire::read(s)?),
+            ApiKey::DescribeUserScramCredentials => Self::DescribeUserScramCredentials(Wire::read(s)?),
+            ApiKey::DescribeQuorum => Self::DescribeQuorum(Wire::read(s)?),
+            ApiKey::UpdateFeatures => Self::UpdateFeatures(Wire::read(s)?),
             ApiKey::DescribeCluster => Self::DescribeCluster(Wire::read(s)?),
             ApiKey::DescribeProducers => Self::DescribeProducers(Wire::read(s)?),
             ApiKey::DescribeTransactions => Self::DescribeTransactions(Wire::read(s)?),
@@ -714,6 +803,7 @@ impl Request {
             ApiKey::ConsumerGroupDescribe => Self::ConsumerGroupDescribe(Wire::read(s)?),
             ApiKey::GetTelemetrySubscriptions => Self::GetTelemetrySubscriptions(Wire::read(s)?),
             ApiKey::PushTelemetry => Self::PushTelemetry(Wire::read(s)?),
+            ApiKey::ListConfigResources => Self::ListConfigResources(Wire::read(s)?),
             ApiKey::DescribeTopicPartitions => Self::DescribeTopicPartitions(Wire::read(s)?),
         })
     }
@@ -747,6 +837,7 @@ impl Request {
             Self::AddOffsetsToTxn(m) => m.write(w),
             Self::EndTxn(m) => m.write(w),
             Self::TxnOffsetCommit(m) => m.write(w),
+            Self::DescribeAcls(m) => m.write(w),
             Self::DescribeConfigs(m) => m.write(w),
             Self::AlterConfigs(m) => m.write(w),
             Self::DescribeLogDirs(m) => m.write(w),
@@ -757,6 +848,10 @@ impl Request {
             Self::AlterPartitionReassignments(m) => m.write(w),
             Self::ListPartitionReassignments(m) => m.write(w),
             Self::OffsetDelete(m) => m.write(w),
+            Self::DescribeClientQuotas(m) => m.write(w),
+            Self::DescribeUserScramCredentials(m) => m.write(w),
+            Self::DescribeQuorum(m) => m.write(w),
+            Self::UpdateFeatures(m) => m.write(w),
             Self::DescribeCluster(m) => m.write(w),
             Self::DescribeProducers(m) => m.write(w),
             Self::DescribeTransactions(m) => m.write(w),
@@ -765,6 +860,7 @@ impl Request {
             Self::ConsumerGroupDescribe(m) => m.write(w),
             Self::GetTelemetrySubscriptions(m) => m.write(w),
             Self::PushTelemetry(m) => m.write(w),
+            Self::ListConfigResources(m) => m.write(w),
             Self::DescribeTopicPartitions(m) => m.write(w),
         }
     }
@@ -819,6 +915,8 @@ pub enum Response {
     EndTxn(end_txn::EndTxnResponse),
     /// `TxnOffsetCommit`.
     TxnOffsetCommit(txn_offset_commit::TxnOffsetCommitResponse),
+    /// `DescribeAcls`.
+    DescribeAcls(describe_acls::DescribeAclsResponse),
     /// `DescribeConfigs`.
     DescribeConfigs(describe_configs::DescribeConfigsResponse),
     /// `AlterConfigs`.
@@ -839,6 +937,14 @@ pub enum Response {
     ListPartitionReassignments(list_partition_reassignments::ListPartitionReassignmentsResponse),
     /// `OffsetDelete`.
     OffsetDelete(offset_delete::OffsetDeleteResponse),
+    /// `DescribeClientQuotas`.
+    DescribeClientQuotas(describe_client_quotas::DescribeClientQuotasResponse),
+    /// `DescribeUserScramCredentials`.
+    DescribeUserScramCredentials(describe_user_scram_credentials::DescribeUserScramCredentialsResponse),
+    /// `DescribeQuorum`.
+    DescribeQuorum(describe_quorum::DescribeQuorumResponse),
+    /// `UpdateFeatures`.
+    UpdateFeatures(update_features::UpdateFeaturesResponse),
     /// `DescribeCluster`.
     DescribeCluster(describe_cluster::DescribeClusterResponse),
     /// `DescribeProducers`.
@@ -855,6 +961,8 @@ pub enum Response {
     GetTelemetrySubscriptions(get_telemetry_subscriptions::GetTelemetrySubscriptionsResponse),
     /// `PushTelemetry`.
     PushTelemetry(push_telemetry::PushTelemetryResponse),
+    /// `ListConfigResources`.
+    ListConfigResources(list_config_resources::ListConfigResourcesResponse),
     /// `DescribeTopicPartitions`.
     DescribeTopicPartitions(describe_topic_partitions::DescribeTopicPartitionsResponse),
 }
@@ -887,6 +995,7 @@ impl Response {
             Self::AddOffsetsToTxn(_) => ApiKey::AddOffsetsToTxn,
             Self::EndTxn(_) => ApiKey::EndTxn,
             Self::TxnOffsetCommit(_) => ApiKey::TxnOffsetCommit,
+            Self::DescribeAcls(_) => ApiKey::DescribeAcls,
             Self::DescribeConfigs(_) => ApiKey::DescribeConfigs,
             Self::AlterConfigs(_) => ApiKey::AlterConfigs,
             Self::DescribeLogDirs(_) => ApiKey::DescribeLogDirs,
@@ -897,6 +1006,10 @@ impl Response {
             Self::AlterPartitionReassignments(_) => ApiKey::AlterPartitionReassignments,
             Self::ListPartitionReassignments(_) => ApiKey::ListPartitionReassignments,
             Self::OffsetDelete(_) => ApiKey::OffsetDelete,
+            Self::DescribeClientQuotas(_) => ApiKey::DescribeClientQuotas,
+            Self::DescribeUserScramCredentials(_) => ApiKey::DescribeUserScramCredentials,
+            Self::DescribeQuorum(_) => ApiKey::DescribeQuorum,
+            Self::UpdateFeatures(_) => ApiKey::UpdateFeatures,
             Self::DescribeCluster(_) => ApiKey::DescribeCluster,
             Self::DescribeProducers(_) => ApiKey::DescribeProducers,
             Self::DescribeTransactions(_) => ApiKey::DescribeTransactions,
@@ -905,6 +1018,7 @@ impl Response {
             Self::ConsumerGroupDescribe(_) => ApiKey::ConsumerGroupDescribe,
             Self::GetTelemetrySubscriptions(_) => ApiKey::GetTelemetrySubscriptions,
             Self::PushTelemetry(_) => ApiKey::PushTelemetry,
+            Self::ListConfigResources(_) => ApiKey::ListConfigResources,
             Self::DescribeTopicPartitions(_) => ApiKey::DescribeTopicPartitions,
         }
     }
@@ -938,6 +1052,7 @@ impl Response {
             ApiKey::AddOffsetsToTxn => Self::AddOffsetsToTxn(Wire::read(s)?),
             ApiKey::EndTxn => Self::EndTxn(Wire::read(s)?),
             ApiKey::TxnOffsetCommit => Self::TxnOffsetCommit(Wire::read(s)?),
+            ApiKey::DescribeAcls => Self::DescribeAcls(Wire::read(s)?),
             ApiKey::DescribeConfigs => Self::DescribeConfigs(Wire::read(s)?),
             ApiKey::AlterConfigs => Self::AlterConfigs(Wire::read(s)?),
             ApiKey::DescribeLogDirs => Self::DescribeLogDirs(Wire::read(s)?),
@@ -948,6 +1063,10 @@ impl Response {
             ApiKey::AlterPartitionReassignments => Self::AlterPartitionReassignments(Wire::read(s)?),
             ApiKey::ListPartitionReassignments => Self::ListPartitionReassignments(Wire::read(s)?),
             ApiKey::OffsetDelete => Self::OffsetDelete(Wire::read(s)?),
+            ApiKey::DescribeClientQuotas => Self::DescribeClientQuotas(Wire::read(s)?),
+            ApiKey::DescribeUserScramCredentials => Self::DescribeUserScramCredentials(Wire::read(s)?),
+            ApiKey::DescribeQuorum => Self::DescribeQuorum(Wire::read(s)?),
+            ApiKey::UpdateFeatures => Self::UpdateFeatures(Wire::read(s)?),
             ApiKey::DescribeCluster => Self::DescribeCluster(Wire::read(s)?),
             ApiKey::DescribeProducers => Self::DescribeProducers(Wire::read(s)?),
             ApiKey::DescribeTransactions => Self::DescribeTransactions(Wire::read(s)?),
@@ -956,6 +1075,7 @@ impl Response {
             ApiKey::ConsumerGroupDescribe => Self::ConsumerGroupDescribe(Wire::read(s)?),
             ApiKey::GetTelemetrySubscriptions => Self::GetTelemetrySubscriptions(Wire::read(s)?),
             ApiKey::PushTelemetry => Self::PushTelemetry(Wire::read(s)?),
+            ApiKey::ListConfigResources => Self::ListConfigResources(Wire::read(s)?),
             ApiKey::DescribeTopicPartitions => Self::DescribeTopicPartitions(Wire::read(s)?),
         })
     }
@@ -989,6 +1109,7 @@ impl Response {
             Self::AddOffsetsToTxn(m) => m.write(w),
             Self::EndTxn(m) => m.write(w),
             Self::TxnOffsetCommit(m) => m.write(w),
+            Self::DescribeAcls(m) => m.write(w),
             Self::DescribeConfigs(m) => m.write(w),
             Self::AlterConfigs(m) => m.write(w),
             Self::DescribeLogDirs(m) => m.write(w),
@@ -999,6 +1120,10 @@ impl Response {
             Self::AlterPartitionReassignments(m) => m.write(w),
             Self::ListPartitionReassignments(m) => m.write(w),
             Self::OffsetDelete(m) => m.write(w),
+            Self::DescribeClientQuotas(m) => m.write(w),
+            Self::DescribeUserScramCredentials(m) => m.write(w),
+            Self::DescribeQuorum(m) => m.write(w),
+            Self::UpdateFeatures(m) => m.write(w),
             Self::DescribeCluster(m) => m.write(w),
             Self::DescribeProducers(m) => m.write(w),
             Self::DescribeTransactions(m) => m.write(w),
@@ -1007,6 +1132,7 @@ impl Response {
             Self::ConsumerGroupDescribe(m) => m.write(w),
             Self::GetTelemetrySubscriptions(m) => m.write(w),
             Self::PushTelemetry(m) => m.write(w),
+            Self::ListConfigResources(m) => m.write(w),
             Self::DescribeTopicPartitions(m) => m.write(w),
         }
     }
