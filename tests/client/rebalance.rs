@@ -299,11 +299,11 @@ async fn who_is_too_slow_to_give_up_is_told_of_the_loss() {
     };
     let mut first = join(&cluster, &told, |config| {
         config.auto_commit = Some(Duration::from_secs(600));
-        config.rebalance_timeout = Duration::from_secs(1);
+        config.rebalance_timeout = Duration::from_secs(3);
     });
     read(&mut first, 10).await;
     let mut second = join(&cluster, &Told::default(), |config| {
-        config.rebalance_timeout = Duration::from_secs(1);
+        config.rebalance_timeout = Duration::from_secs(3);
     });
     let work = async {
         let mut given = None;

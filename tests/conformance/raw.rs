@@ -14,7 +14,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use varve_tests::node::Node;
 
 use crate::raw_client::{Answer, Raw, frame};
-use crate::support::{Code, Rpc, loudly, no_panics, run, shared, soon, v1};
+use crate::support::{Code, Rpc, loudly, no_panics, run, run_within, shared, soon, v1};
 
 /// Path of a method and the full name of its request, for every method of the schema.
 fn methods() -> Vec<(String, String)> {
@@ -381,7 +381,7 @@ fn a_million_empty_elements() {
     let node = Node::start(dir.path());
     let pid = node.pid();
     let address: SocketAddr = node.address().parse().unwrap();
-    run(async move {
+    run_within(Duration::from_secs(540), async move {
         let rpc = Rpc::connect(address).await;
         let before = peak(pid);
         let mut tried = 0;

@@ -193,6 +193,13 @@ def look_after(admin):
         assert "last_sequence=99" in str(told), told
 
 
+def until(done):
+    ends = time.monotonic() + 60
+    while not done():
+        assert time.monotonic() < ends
+        time.sleep(0.05)
+
+
 def main():
     admin = administer()
     produce()
@@ -200,9 +207,10 @@ def main():
     work(admin)
     look_after(admin)
     admin.create_partitions({TOPIC: NewPartitions(5)})
-    assert len(admin.describe_topics([TOPIC])[0]["partitions"]) == 5
+    # Any node answers, and those that did not decide hear of it a moment later.
+    until(lambda: len(admin.describe_topics([TOPIC])[0]["partitions"]) == 5)
     admin.delete_topics([TOPIC])
-    assert TOPIC not in admin.list_topics()
+    until(lambda: TOPIC not in admin.list_topics())
     admin.close()
     print("ok")
 
