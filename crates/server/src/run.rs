@@ -3,6 +3,7 @@
 use anyhow::{Result, bail};
 use tokio::signal::unix::{SignalKind, signal};
 use varve_broker_api::Boxed;
+use varve_tls::ConnectionLimits;
 
 use crate::config::Config;
 use crate::node::Node;
@@ -26,9 +27,8 @@ async fn run_until_told(
     mut config: Config,
     announce: Box<dyn FnOnce(&Node) + Send + '_>,
 ) -> Result<()> {
-    if let Some(files) = raise_open_files() {
-        leave_files(&mut config, files);
-    }
+    let files = raise_open_files().unwrap_or(u64::MAX);
+    let lowered = leave_files(&mut config, files);
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
@@ -38,6 +38,9 @@ async fn run_until_told(
         _ = terminate.recv() => bail!("stopped before the start was complete"),
         _ = interrupt.recv() => bail!("stopped before the start was complete"),
     };
+    for lowered in &lowered {
+        lowered.log(files);
+    }
     notify("READY=1");
     announce(&node);
     loop {
@@ -65,8 +68,38 @@ async fn run_until_told(
     }
 }
 
+/// A bound of a listener's connections that the files of this process do not allow.
+struct Lowered {
+    key: &'static str,
+    configured: usize,
+    effective: usize,
+}
+
+impl Lowered {
+    /// A warning where somebody asked for the bound; the default is only a wish.
+    fn log(&self, files: u64) {
+        let (key, configured, effective) = (self.key, self.configured, self.effective);
+        if configured == ConnectionLimits::default().all {
+            tracing::info!(
+                open_files = files,
+                key,
+                effective,
+                "connections are bounded by the limit of open files"
+            );
+        } else {
+            tracing::warn!(
+                open_files = files,
+                key,
+                configured,
+                effective,
+                "this process may open too few files for the connections of that key; raise its limit (ulimit -n, LimitNOFILE)"
+            );
+        }
+    }
+}
+
 /// Connections take files that segments need as well: a listener gets at most a quarter of those that there may be.
-fn leave_files(config: &mut Config, files: u64) {
+fn leave_files(config: &mut Config, files: u64) -> Vec<Lowered> {
     let most = usize::try_from(files / 4).unwrap_or(usize::MAX).max(1);
     let kafka = config.kafka.as_mut().map(|kafka| &mut kafka.connections);
     let listeners = [
@@ -76,19 +109,19 @@ fn leave_files(config: &mut Config, files: u64) {
         ),
         ("listeners.kafka.max_connections", kafka),
     ];
+    let mut lowered = Vec::new();
     for (key, limits) in listeners {
         let Some(limits) = limits.filter(|limits| limits.all > most) else {
             continue;
         };
-        tracing::warn!(
-            open_files = files,
+        lowered.push(Lowered {
             key,
-            configured = limits.all,
-            effective = most,
-            "this process may open too few files for the connections of that key; raise its limit (ulimit -n, LimitNOFILE)"
-        );
+            configured: limits.all,
+            effective: most,
+        });
         limits.all = most;
     }
+    lowered
 }
 
 /// Raises the limit of open files as far as this process may. Returns what it is then; `None`: there is none.
@@ -125,7 +158,9 @@ mod tests {
         let flags = flags.map(|(k, v)| (k.to_owned(), v.to_owned()));
         let settings = Settings::load(None, std::iter::empty(), &flags).unwrap();
         let mut config = Config::resolve(&settings).unwrap();
-        leave_files(&mut config, 4_096);
+        let lowered = leave_files(&mut config, 4_096);
+        let keys: Vec<_> = lowered.iter().map(|lowered| lowered.key).collect();
+        assert_eq!(keys, ["listeners.client.max_connections"]);
         let kafka = config.kafka.as_ref().unwrap().connections;
         assert_eq!((config.connections.all, kafka.all), (1_024, 200));
         leave_files(&mut config, 1);
