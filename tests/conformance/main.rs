@@ -20,6 +20,7 @@ mod bad_reads;
 mod bad_transactions;
 mod consume;
 mod data_dir;
+mod deadlines;
 mod fetch_stream;
 mod groups;
 mod health;

@@ -75,6 +75,61 @@ impl Raw {
         soon(path, self.send(request, body)).await
     }
 
+    /// A call that sends those messages and then stays open, and whose answer is read only where `reads` says so.
+    /// Answers what came, once the server has ended the call.
+    pub async fn held(
+        &self,
+        path: &str,
+        time: &str,
+        message: Option<Bytes>,
+        reads: bool,
+    ) -> Answer {
+        let request = Request::post(format!("http://{}{path}", self.address))
+            .header("content-type", "application/grpc")
+            .header("te", "trailers")
+            .header("grpc-timeout", time)
+            .body(())
+            .unwrap();
+        let mut answer = Answer::default();
+        let held = self.hold(request, message, reads, &mut answer);
+        if let Err(error) = soon(path, held).await {
+            answer.reset = Some(error.to_string());
+        }
+        answer
+    }
+
+    async fn hold(
+        &self,
+        request: Request<()>,
+        message: Option<Bytes>,
+        reads: bool,
+        answer: &mut Answer,
+    ) -> Result<(), h2::Error> {
+        let mut ready = self.send.clone().ready().await?;
+        let (response, mut stream) = ready.send_request(request, false)?;
+        if let Some(message) = message {
+            stream.send_data(message, false)?;
+        }
+        let response = response.await?;
+        answer.http = response.status().as_u16();
+        answer.headers.extend(response.headers().clone());
+        let mut body = response.into_body();
+        while reads && let Some(data) = body.data().await {
+            let data = data?;
+            body.flow_control().release_capacity(data.len())?;
+            answer.body.extend_from_slice(&data);
+        }
+        if !reads {
+            // The window of the stream stays full for as long as the caller cares.
+            tokio::time::sleep(std::time::Duration::from_secs(6)).await;
+            return Ok(());
+        }
+        if let Some(trailers) = body.trailers().await? {
+            answer.headers.extend(trailers);
+        }
+        Ok(())
+    }
+
     async fn send(&self, request: Request<()>, body: Bytes) -> Answer {
         let mut answer = Answer::default();
         if let Err(error) = self.exchange(request, body, &mut answer).await {

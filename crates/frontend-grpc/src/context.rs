@@ -11,6 +11,8 @@ use tonic::metadata::MetadataMap;
 use varve_broker_api::{Context, Error, Forward, NodeInfo};
 use varve_types::{ErrorKind, NodeId, limits};
 
+use crate::deadline::{self, TIMEOUT_MAX};
+
 /// Name the client gives itself.
 pub const CLIENT_ID: &str = "varve-client-id";
 /// `never`: answer NOT_LEADER instead of forwarding.
@@ -26,8 +28,8 @@ pub const LEADER: &str = "varve-leader";
 /// Request metadata that travels with a call that is passed on.
 const CARRIED: &[&str] = &["authorization", "traceparent", "tracestate"];
 
-/// Longest deadline that is told apart from none: beyond a year no clock arithmetic is at risk.
-const TIMEOUT_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
+/// How much earlier than ours the deadline of a client may end a stream.
+const EARLY_MAX: Duration = Duration::from_millis(500);
 /// Most of a deadline that is kept back so that an answer still reaches the client.
 const MARGIN_MAX: Duration = Duration::from_millis(200);
 /// Least time a call without deadline has: the longest long poll, and some.
@@ -50,6 +52,8 @@ pub struct CallContext {
     pub hop: Option<NodeId>,
     /// When the call arrived.
     pub arrived: Instant,
+    /// When the stream of this call ends, whatever happens.
+    ends: Option<Instant>,
 }
 
 impl CallContext {
@@ -63,7 +67,7 @@ impl CallContext {
         node: impl FnOnce() -> NodeInfo,
     ) -> Result<Self, Error> {
         let arrived = now();
-        let deadline = timeout(metadata)?.map(|t| arrived + t.min(TIMEOUT_MAX));
+        let deadline = deadline::timeout(metadata.as_ref())?.map(|time| arrived + time);
         let never_forward = match text(metadata, FORWARD)? {
             None | Some("" | "auto") => false,
             Some("never") => true,
@@ -109,6 +113,7 @@ impl CallContext {
             never_forward,
             hop,
             arrived,
+            ends: None,
         })
     }
 
@@ -147,11 +152,18 @@ impl CallContext {
         }
     }
 
-    /// The context of a stream: it lives until one side ends it, whatever deadline its call came with.
+    /// The context of a stream: its deadline ends the stream and does not bound what the stream asks for.
     #[must_use]
     pub fn without_deadline(mut self) -> Self {
-        self.broker.deadline = None;
+        self.ends = self.broker.deadline.take();
         self
+    }
+
+    /// Whether a stream ended because of its deadline. A client's own clock, which began earlier, may end it a
+    /// moment before ours does.
+    #[must_use]
+    pub fn outlived(&self) -> bool {
+        self.ends.is_some_and(|ends| ends <= now() + EARLY_MAX)
     }
 
     /// The context of a stream whose client finds the leaders by itself.
@@ -230,47 +242,6 @@ fn check_features(wanted: &str, node: &NodeInfo) -> Result<(), Error> {
         }
     }
     Ok(())
-}
-
-/// Whether a call has no time at all: its deadline had passed when it was made.
-#[must_use]
-pub fn arrived_too_late(headers: &http::HeaderMap) -> bool {
-    let value = headers
-        .get("grpc-timeout")
-        .and_then(|value| value.to_str().ok());
-    value.is_some_and(|value| matches!(span(value), Some(Duration::ZERO)))
-}
-
-/// `grpc-timeout`: at most 8 digits and a unit.
-fn timeout(metadata: &MetadataMap) -> Result<Option<Duration>, Error> {
-    const KEY: &str = "grpc-timeout";
-    let Some(value) = text(metadata, KEY)? else {
-        return Ok(None);
-    };
-    span(value).map(Some).ok_or_else(|| {
-        Error::invalid(
-            KEY,
-            format!("{KEY} must be 1 to 8 digits and one of H M S m u n; found {value:?}"),
-        )
-    })
-}
-
-fn span(value: &str) -> Option<Duration> {
-    let unit = value.chars().last()?;
-    let digits = value.strip_suffix(unit)?;
-    if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|b| b.is_ascii_digit()) {
-        return None;
-    }
-    let n: u64 = digits.parse().ok()?;
-    Some(match unit {
-        'H' => Duration::from_secs(n * 3600),
-        'M' => Duration::from_secs(n * 60),
-        'S' => Duration::from_secs(n),
-        'm' => Duration::from_millis(n),
-        'u' => Duration::from_micros(n),
-        'n' => Duration::from_nanos(n),
-        _ => return None,
-    })
 }
 
 #[cfg(test)]

@@ -222,7 +222,8 @@ fn put_varint(out: &mut BytesMut, n: usize) {
     prost::encoding::encode_varint(n as u64, out);
 }
 
-fn trailers(status: &Status) -> HeaderMap {
+/// The end of a body with a status.
+pub fn trailers(status: &Status) -> HeaderMap {
     let mut headers = HeaderMap::new();
     // Our statuses have messages and details that fit into headers.
     if status.add_header(&mut headers).is_err() {

@@ -1,17 +1,20 @@
-//! A layer around every call: refuses what does not say that it is gRPC, counts a call when its answer has
-//! ended, however it ends, and names the node that answered. It never reads or changes a message.
+//! A layer around every call: refuses what does not say that it is gRPC, ends a call at its deadline, counts it
+//! when its answer has ended, however it ends, and names the node that answered. It never reads or changes a
+//! message.
 
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use http_body::{Body, Frame, SizeHint};
 use tonic::{Code, Status};
 use tower::{Layer, Service};
+use varve_broker_api::Error;
 
 use crate::context;
+use crate::deadline::{self, Limited};
 use crate::metrics::{Metrics, Rpc};
 use crate::services::append;
 use crate::status;
@@ -68,35 +71,59 @@ where
         let mut call = Call::new(self.metrics.clone(), rpc);
         let node = self.node.clone();
         if !is_grpc(request.headers()) {
-            let inner = Res::default();
+            let inner = Limited::Free(Res::default());
             let mut response = Response::new(ObservedBody { inner, call });
             *response.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE;
             return Box::pin(std::future::ready(Ok(response)));
         }
-        if context::arrived_too_late(request.headers()) {
-            // Whether the message has been read yet would decide between a reason of ours and the bare
-            // cancellation by the transport's own timer.
-            let error = append::expired();
-            self.metrics.error(error.kind.reason());
-            let mut response = status::to_status(&error)
-                .into_http::<()>()
-                .map(|()| ObservedBody {
-                    inner: Res::default(),
-                    call,
-                });
-            response.headers_mut().insert(context::NODE, node);
-            return Box::pin(std::future::ready(Ok(response)));
-        }
+        let deadline = match deadline::timeout(request.headers()) {
+            // Whether the message has been read yet must not decide between two reasons.
+            Ok(Some(Duration::ZERO)) => Err(append::expired()),
+            Ok(time) => Ok(time.map(|time| context::now() + time)),
+            Err(error) => Err(error),
+        };
+        let deadline = match deadline {
+            Ok(deadline) => deadline,
+            Err(error) => {
+                let response = ended(&error, call, node);
+                return Box::pin(std::future::ready(Ok(response)));
+            }
+        };
         let answer = self.inner.call(request);
         Box::pin(async move {
-            let mut response = answer.await?;
+            let answered = match deadline {
+                None => answer.await?,
+                Some(at) => match tokio::time::timeout_at(at.into(), answer).await {
+                    Ok(answered) => answered?,
+                    Err(_) => return Ok(ended(&deadline::over(), call, node)),
+                },
+            };
+            let mut response = answered;
             response.headers_mut().insert(context::NODE, node);
             // An answer without body carries its status in the headers.
             explain(response.headers_mut(), &call.metrics);
             call.read(response.headers());
-            Ok(response.map(|inner| ObservedBody { inner, call }))
+            let ends = deadline.filter(|_| rpc.streams && call.code.is_none());
+            Ok(response.map(|body| {
+                let inner = match ends {
+                    Some(at) => Limited::until(body, at, call.metrics.clone()),
+                    None => Limited::Free(body),
+                };
+                ObservedBody { inner, call }
+            }))
         })
     }
+}
+
+/// An answer that is an error and nothing else.
+fn ended<B: Default>(error: &Error, call: Call, node: HeaderValue) -> Response<ObservedBody<B>> {
+    call.metrics.error(error.kind.reason());
+    let mut call = call;
+    let (mut parts, ()) = status::to_status(error).into_http::<()>().into_parts();
+    parts.headers.insert(context::NODE, node);
+    call.read(&parts.headers);
+    let inner = Limited::Free(B::default());
+    Response::from_parts(parts, ObservedBody { inner, call })
 }
 
 /// Whether a request is a gRPC call: anything else could be made by a browser on behalf of somebody else.
@@ -161,7 +188,7 @@ impl Drop for Call {
 /// A response body whose trailers are looked at.
 #[derive(Debug)]
 pub struct ObservedBody<B> {
-    inner: B,
+    inner: Limited<B>,
     call: Call,
 }
 
@@ -169,7 +196,7 @@ impl<B: Default> Default for ObservedBody<B> {
     fn default() -> Self {
         let call = Call::new(Metrics::default(), Metrics::default().rpc(""));
         Self {
-            inner: B::default(),
+            inner: Limited::Free(B::default()),
             call,
         }
     }

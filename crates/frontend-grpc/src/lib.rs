@@ -6,6 +6,7 @@
 //! any await; nothing here knows what is behind [`varve_broker_api::Broker`].
 
 pub mod context;
+pub mod deadline;
 pub mod frames;
 pub mod incoming;
 pub mod layer;

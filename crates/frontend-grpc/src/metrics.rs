@@ -46,12 +46,15 @@ pub struct Rpc {
     pub service: &'static str,
     /// Name of the method.
     pub method: &'static str,
+    /// It answers with a stream, or may.
+    pub streams: bool,
 }
 
 /// Calls of anything that is not in the schema are counted under this name.
 const OTHER: Rpc = Rpc {
     service: "other",
     method: "other",
+    streams: true,
 };
 
 fn histogram() -> Histogram {
@@ -128,7 +131,9 @@ impl Metrics {
 
     /// Counts a finished call.
     pub fn finished(&self, rpc: Rpc, code: Code, took: Duration) {
-        let Rpc { service, method } = rpc;
+        let Rpc {
+            service, method, ..
+        } = rpc;
         self.calls
             .get_or_create(&RpcLabels {
                 service,
@@ -208,15 +213,15 @@ fn methods() -> BTreeMap<String, Rpc> {
                         format!("{}.{}", file.package(), service.name()).into_boxed_str(),
                     );
                     for method in &service.method {
+                        let streams = method.server_streaming();
                         let method: &'static str =
                             Box::leak(method.name().to_owned().into_boxed_str());
-                        all.insert(
-                            format!("/{full}/{method}"),
-                            Rpc {
-                                service: full,
-                                method,
-                            },
-                        );
+                        let rpc = Rpc {
+                            service: full,
+                            method,
+                            streams,
+                        };
+                        all.insert(format!("/{full}/{method}"), rpc);
                     }
                 }
             }

@@ -68,8 +68,14 @@ async fn run<B: Broker>(
         Err(error) => return outlet.end(shared.fail(&error)).await,
     };
     let mut stream = Consume::new(shared, ctx, join);
-    if let Ok(Some(status)) = stream.serve(inbound, &outlet).await {
-        outlet.end(status).await;
+    match stream.serve(inbound, &outlet).await {
+        Ok(None) => return,
+        Ok(Some(status)) => outlet.end(status).await,
+        Err(Gone) => {}
+    }
+    // A stream that was lost leaves its member there for the session timeout; its client wanted this end.
+    if stream.ctx.outlived() {
+        stream.leave().await;
     }
 }
 
