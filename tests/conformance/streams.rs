@@ -275,7 +275,9 @@ fn a_cancelled_stream_appends_whole_requests_or_nothing() {
         let last = rpc.put(name, 0, &["last"]).await;
         assert_eq!(last % 50, 0, "a request was appended in part");
         assert!(last >= acknowledged, "an acknowledged record is lost");
-        assert_eq!(rpc.values(name, 0).await.len() as i64, last + 1);
+        // A request that had arrived may still be appended, behind this record.
+        let behind = rpc.values(name, 0).await.len() as i64 - (last + 1);
+        assert!(behind >= 0 && behind % 50 == 0, "{behind} behind the last");
     });
 }
 

@@ -15,6 +15,7 @@ pub mod operate;
 pub mod produce;
 pub mod shared;
 pub mod transaction;
+pub mod unread;
 
 use std::future::Future;
 
@@ -29,6 +30,7 @@ pub use operate::*;
 pub use produce::*;
 pub use shared::{Boxed, SharedBroker};
 pub use transaction::*;
+pub use unread::{Unread, UnreadBudget};
 
 /// Result of every call.
 pub type Result<T> = std::result::Result<T, Error>;

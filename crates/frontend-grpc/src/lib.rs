@@ -17,6 +17,7 @@ pub mod shared;
 pub mod status;
 pub mod streams;
 pub mod translate;
+mod transport;
 
 pub use metrics::Metrics;
 pub use server::{Health, Options, ServeError, Server};

@@ -16,7 +16,7 @@ use tonic::service::{Routes, RoutesBuilder};
 use tonic_health::ServingStatus;
 use tonic_health::server::{HealthReporter, HealthService};
 use tower::Layer as _;
-use varve_broker_api::{Boxed, Broker, Operations, SharedBroker};
+use varve_broker_api::{Boxed, Broker, Operations, SharedBroker, UnreadBudget};
 use varve_proto::v1;
 use varve_tls::{ConnectionLimits, Listener, ServerTls};
 use varve_types::limits;
@@ -33,17 +33,8 @@ use crate::services::producer::Producer;
 use crate::services::topic::Topics;
 use crate::services::transaction::Transactions;
 use crate::shared::Shared;
+use crate::transport;
 
-/// Interval of the server's pings on a quiet connection.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
-/// How long an answer to a ping may take.
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
-/// Largest list of request headers, in bytes.
-const HEADER_LIST_BYTES: u32 = 16 * 1024;
-/// Streams a client may reset before they were accepted (CVE-2023-44487).
-const PENDING_RESETS: usize = 20;
-/// Streams the server may have to reset for a client's faults.
-const LOCAL_RESETS: usize = 100;
 /// Largest health message.
 const HEALTH_BYTES: usize = 4096;
 /// Largest answer of a control service.
@@ -65,12 +56,14 @@ pub const SERVICES: [&str; 7] = [
 ];
 
 /// What an operator may set.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Options {
     /// How long streams live on once a drain has begun.
     pub drain_grace: Duration,
     /// Most open connections.
     pub connections: ConnectionLimits,
+    /// The node's budget for what is read and not taken.
+    pub unread: Arc<UnreadBudget>,
 }
 
 impl Default for Options {
@@ -78,6 +71,7 @@ impl Default for Options {
         Self {
             drain_grace: Duration::from_secs(10),
             connections: ConnectionLimits::default(),
+            unread: UnreadBudget::new(limits::UNREAD_DEFAULT_MAX_BYTES),
         }
     }
 }
@@ -89,9 +83,6 @@ pub type PassedOn =
 /// Why serving ended.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// The transport failed.
-    #[error("the gRPC listener failed: {0}")]
-    Transport(#[from] tonic::transport::Error),
     /// The descriptors of the schema could not be read: a bug of ours.
     #[error("the schema cannot be offered for reflection: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
@@ -215,6 +206,7 @@ impl<B: Broker + Operations> Server<B> {
             self.metrics.clone(),
             drain,
             self.options.drain_grace,
+            Arc::clone(&self.options.unread),
         ));
         let observed = self.layer().layer(routes(&shared, &self.health)?);
         let whole = |answer: http::Response<_>| answer.map(Body::new);
@@ -244,8 +236,9 @@ impl<B: Broker + Operations> Server<B> {
             self.metrics.clone(),
             shutdown.clone(),
             grace,
+            Arc::clone(&self.options.unread),
         ));
-        let (routes, layer) = (routes(&shared, &self.health)?, self.layer());
+        let service = self.layer().layer(routes(&shared, &self.health)?);
         let kill = CancellationToken::new();
         let connections = incoming(
             listener.into(),
@@ -255,11 +248,7 @@ impl<B: Broker + Operations> Server<B> {
             self.tls,
             kill.clone(),
         );
-        let serving = transport().layer(layer).serve_with_incoming_shutdown(
-            routes,
-            connections,
-            shutdown.clone().cancelled_owned(),
-        );
+        let serving = transport::serve(service, connections, shutdown.clone());
         let mut serving = Box::pin(serving);
         let health = self.health;
         let over = async {
@@ -268,32 +257,14 @@ impl<B: Broker + Operations> Server<B> {
             tokio::time::sleep(grace + CUT_AFTER).await;
         };
         tokio::select! {
-            served = &mut serving => return Ok(served?),
+            () = &mut serving => return Ok(()),
             () = over => {}
         }
         // Graceful shutdown waits for clients without end; from here on they have no say.
         kill.cancel();
-        match tokio::time::timeout(CUT_AFTER, serving).await {
-            Ok(served) => Ok(served?),
-            Err(_) => Ok(()),
-        }
+        let _ = tokio::time::timeout(CUT_AFTER, serving).await;
+        Ok(())
     }
-}
-
-fn transport() -> tonic::transport::Server {
-    tonic::transport::Server::builder()
-        .initial_stream_window_size(limits::HTTP2_STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(limits::HTTP2_CONNECTION_WINDOW_BYTES)
-        .http2_adaptive_window(Some(false))
-        .max_frame_size(limits::HTTP2_FRAME_BYTES)
-        .max_concurrent_streams(limits::HTTP2_MAX_STREAMS)
-        .concurrency_limit_per_connection(limits::HTTP2_MAX_STREAMS as usize)
-        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
-        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-        .http2_max_header_list_size(HEADER_LIST_BYTES)
-        .http2_max_pending_accept_reset_streams(Some(PENDING_RESETS))
-        .http2_max_local_error_reset_streams(Some(LOCAL_RESETS))
-        .accept_http1(false)
 }
 
 fn routes<B: Broker + Operations>(

@@ -12,7 +12,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status};
-use varve_broker_api::{Broker, Context, Error};
+use varve_broker_api::{Broker, Context, Error, UnreadBudget};
 use varve_proto::v1;
 use varve_record::Compression;
 use varve_types::{ErrorKind, TopicName, limits};
@@ -49,6 +49,8 @@ pub struct Shared<B> {
     pub drain: CancellationToken,
     /// How long streams live on after that.
     pub grace: Duration,
+    /// The node's budget for what is read and not taken.
+    pub unread: Arc<UnreadBudget>,
     topics: Mutex<TopicCache>,
     unkeyed: AtomicU32,
     request_timeout: Duration,
@@ -63,6 +65,7 @@ impl<B: Broker> Shared<B> {
         metrics: Metrics,
         drain: CancellationToken,
         grace: Duration,
+        unread: Arc<UnreadBudget>,
     ) -> Self {
         let node = broker.node();
         Self {
@@ -70,6 +73,7 @@ impl<B: Broker> Shared<B> {
             metrics,
             drain,
             grace,
+            unread,
             topics: Mutex::default(),
             unkeyed: AtomicU32::new(0),
             request_timeout: Duration::from_millis(node.request_timeout_ms.max(1)),

@@ -16,11 +16,9 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use tokio::time::Instant;
 use varve_broker_api::{
-    Context, Error, Fetch, FetchPartition, Fetched, Isolation, PartitionFetched,
+    Context, Error, Fetch, FetchPartition, Fetched, Isolation, PartitionFetched, Unread,
 };
 use varve_types::{PartitionId, TopicId, TopicName};
-
-use crate::shared::Outgoing;
 
 /// Longest time for which bytes wait for the question.
 pub(crate) const KEPT_FOR: Duration = Duration::from_millis(500);
@@ -40,7 +38,7 @@ pub(crate) trait Source: Send + Sync {
     /// Bytes that may be kept at present.
     fn room(&self) -> usize;
     /// Counts bytes until the guard is dropped.
-    fn hold(&self, bytes: usize) -> Outgoing;
+    fn hold(&self, bytes: usize) -> Unread;
     /// Counts what became of bytes that were read ahead.
     fn note(&self, bytes: usize, used: bool);
 }
@@ -118,7 +116,7 @@ struct Part {
     asked: FetchPartition,
     topic: Option<TopicId>,
     read: Fetched,
-    _held: Outgoing,
+    _held: Unread,
 }
 
 /// A read that is under way.

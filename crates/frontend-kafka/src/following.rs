@@ -2,7 +2,8 @@
 //! and what is read ahead for it.
 //!
 //! An answer that is sent out of a CPU's cache costs half of one that is not, so answers are small where the reader
-//! asks again soon, and larger the longer its questions take to come.
+//! asks again soon, and larger the longer its questions take to come. A reader that has not shown yet that it reads
+//! gets little at a time where much is on its way already, and nothing is read ahead for it.
 //!
 //! Invariants: an answer is never smaller than the reader wants to wait for; where answers are smaller than what it
 //! allows, its partitions take turns.
@@ -23,6 +24,11 @@ const BYTES_PER_SECOND: u64 = 4_000_000_000;
 const BYTES_PER_PARTITION: usize = 16 * 1024;
 /// Time that a reader needs for the bytes of an answer, which is not the time that its question takes: 1 GB a second.
 const READS_PER_MICROSECOND: u64 = 1000;
+
+/// What the first answer of a connection holds of records where much is on its way, unless one batch is larger.
+const FIRST_BYTES: usize = 64 * 1024;
+/// An answer is at most this part of what the reader has taken before.
+const TAKEN_PER_ANSWER: usize = 4;
 
 /// A partition as readers name it.
 pub(crate) type Place = (TopicName, PartitionId);
@@ -65,16 +71,22 @@ impl Pace {
 pub(crate) struct Turn {
     pub(crate) ahead: Option<ReadAhead>,
     most: usize,
+    /// Bytes that are given to a reader which has taken as much as this one.
+    trusted: usize,
     /// The partition that had its turn last.
     pub(crate) last: Option<Place>,
 }
 
 impl Turn {
     /// Bytes of records that the answer had better not exceed, if the reader asks for so many partitions and wants to
-    /// wait for so many bytes.
-    pub(crate) fn most(&self, partitions: usize, min_bytes: usize) -> usize {
+    /// wait for so many bytes. `quiet`: little is on its way to readers.
+    pub(crate) fn most(&self, partitions: usize, min_bytes: usize, quiet: bool) -> usize {
         let for_all = partitions.saturating_mul(BYTES_PER_PARTITION);
-        self.most.max(for_all).max(min_bytes)
+        let trusted = match quiet {
+            true => self.trusted.max(LEAST_BYTES),
+            false => self.trusted,
+        };
+        self.most.max(for_all).min(trusted).max(min_bytes)
     }
 }
 
@@ -97,6 +109,8 @@ pub(crate) struct Following {
     last: Option<Place>,
     /// Bytes of the answer that is being sent.
     sending: Option<usize>,
+    /// Bytes of answers that the socket has taken.
+    taken: usize,
 }
 
 impl Following {
@@ -106,6 +120,7 @@ impl Following {
         Turn {
             ahead: self.ahead.take(),
             most: self.pace.most(),
+            trusted: self.trusted(),
             last: self.last.take(),
         }
     }
@@ -115,14 +130,21 @@ impl Following {
         let Follows { next, last, bytes } = follows;
         self.last = last;
         self.sending = Some(bytes);
-        self.ahead = next.and_then(|next| ReadAhead::new(source(), next, &mut self.habit));
+        self.ahead = next
+            .filter(|_| self.taken >= FIRST_BYTES)
+            .and_then(|next| ReadAhead::new(source(), next, &mut self.habit));
     }
 
     /// The answer was sent.
     pub(crate) fn sent(&mut self) {
         if let Some(bytes) = self.sending.take() {
             self.pace.sent(Instant::now(), bytes);
+            self.taken = self.taken.saturating_add(bytes);
         }
+    }
+
+    fn trusted(&self) -> usize {
+        (self.taken / TAKEN_PER_ANSWER).max(FIRST_BYTES)
     }
 
     /// Reads a little more of what will be asked for, or lets it go when that has taken too long; nothing is lost where
@@ -167,9 +189,34 @@ mod tests {
         // The shortest counts: at other times the reader was busy.
         assert_eq!(most(&[(0, 1000), (0, 70_000), (MIB, 90_000)]), 4_000_000);
         // Whoever asks for much at a time gets more, and nobody less than is waited for.
-        let turn = Following::default().asked();
-        let mosts =
-            [(8, 1), (1000, 1), (8, 5 * MIB)].map(|(partitions, min)| turn.most(partitions, min));
+        let mut following = Following {
+            taken: 1 << 40,
+            ..Following::default()
+        };
+        let turn = following.asked();
+        let mosts = [(8, 1), (1000, 1), (8, 5 * MIB)]
+            .map(|(partitions, min)| turn.most(partitions, min, false));
         assert_eq!(mosts, [MIB, 1000 * 16 * 1024, 5 * MIB]);
+    }
+
+    #[test]
+    fn a_reader_gets_little_until_it_has_read() {
+        let mut following = Following::default();
+        assert_eq!(following.asked().most(1000, 1, false), FIRST_BYTES);
+        assert_eq!(following.asked().most(1000, 1, true), LEAST_BYTES);
+        // It may wait for more than that.
+        assert_eq!(following.asked().most(1000, 300_000, false), 300_000);
+        let mut mosts = Vec::new();
+        for _ in 0..30 {
+            let bytes = following.asked().most(1, 1, false);
+            mosts.push(bytes);
+            following.sending = Some(bytes);
+            following.sent();
+        }
+        assert!(mosts.is_sorted());
+        assert_eq!(
+            (mosts[0], mosts[1], mosts[29]),
+            (FIRST_BYTES, FIRST_BYTES, LEAST_BYTES)
+        );
     }
 }

@@ -1,7 +1,6 @@
 //! What all connections share: the broker, bounds, fetch sessions, and names of topics by their ids.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -9,7 +8,9 @@ use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
-use varve_broker_api::{Broker, Context, Error, Fetch, NodeState, PartitionFetched, TopicInfo};
+use varve_broker_api::{
+    Broker, Context, Error, Fetch, NodeState, PartitionFetched, TopicInfo, Unread,
+};
 use varve_tls::speech::Speech;
 use varve_types::{NodeId, TopicId, TopicName};
 
@@ -22,10 +23,8 @@ use crate::translate::host_port;
 
 /// Log lines about faults of clients in one second.
 const LINES_PER_SECOND: u64 = 10;
-/// Bytes of answers on their way at which reads are made smaller.
-const OUTGOING_SOFT_BYTES: usize = 256 * 1024 * 1024;
-/// What a read may have even then.
-const READ_LEAST_BYTES: usize = 1024 * 1024;
+/// What a read may have however much is on its way to readers.
+const READ_LEAST_BYTES: usize = 64 * 1024;
 
 /// Keeps clients from filling the log.
 #[derive(Debug)]
@@ -122,26 +121,7 @@ pub(crate) struct Shared<B> {
     pub(crate) node: NodeId,
     advertised: (String, u16),
     topics: Mutex<Arc<Topics>>,
-    outgoing: Arc<AtomicUsize>,
     began: Instant,
-}
-
-/// Bytes of an answer, counted until it is sent.
-#[derive(Debug)]
-pub(crate) struct Outgoing(Arc<AtomicUsize>, usize);
-
-impl Outgoing {
-    /// Counts those bytes there.
-    pub(crate) fn new(all: &Arc<AtomicUsize>, bytes: usize) -> Self {
-        all.fetch_add(bytes, Ordering::Relaxed);
-        Self(Arc::clone(all), bytes)
-    }
-}
-
-impl Drop for Outgoing {
-    fn drop(&mut self) {
-        self.0.fetch_sub(self.1, Ordering::Relaxed);
-    }
 }
 
 impl<B: Broker> Shared<B> {
@@ -165,7 +145,6 @@ impl<B: Broker> Shared<B> {
             sessions: Mutex::new(Sessions::new(seed)),
             advertised,
             topics: Mutex::default(),
-            outgoing: Arc::default(),
             began: Instant::now(),
             broker,
             metrics,
@@ -259,19 +238,24 @@ impl<B: Broker> Shared<B> {
 
     /// What a read may take at present, of what it asks for.
     pub(crate) fn read_share(&self, wanted: usize) -> usize {
-        let left = OUTGOING_SOFT_BYTES.saturating_sub(self.outgoing.load(Ordering::Relaxed));
-        wanted.min((left / 4).max(READ_LEAST_BYTES))
+        wanted.min(self.options.unread.share().max(READ_LEAST_BYTES))
+    }
+
+    /// Whether little is on its way to readers.
+    pub(crate) fn is_quiet(&self) -> bool {
+        let unread = &self.options.unread;
+        unread.held() < unread.limit() / 4
     }
 
     /// Bytes that may be read before anybody has asked: none when there are many on their way.
     fn spare_share(&self) -> usize {
-        let outgoing = self.outgoing.load(Ordering::Relaxed);
-        (OUTGOING_SOFT_BYTES / 2).saturating_sub(outgoing) / 4
+        let unread = &self.options.unread;
+        (unread.limit() / 2).saturating_sub(unread.held()) / 4
     }
 
     /// Counts bytes of an answer until the guard is dropped.
-    pub(crate) fn outgoing(&self, bytes: usize) -> Outgoing {
-        Outgoing::new(&self.outgoing, bytes)
+    pub(crate) fn outgoing(&self, bytes: usize) -> Unread {
+        self.options.unread.hold(bytes)
     }
 }
 
@@ -293,7 +277,7 @@ impl<B: Broker> Source for Shared<B> {
         self.spare_share()
     }
 
-    fn hold(&self, bytes: usize) -> Outgoing {
+    fn hold(&self, bytes: usize) -> Unread {
         self.outgoing(bytes)
     }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use varve_broker_api::SharedBroker;
+use varve_broker_api::{SharedBroker, UnreadBudget};
 use varve_frontend_kafka::{LISTENER, Metrics, Options, ServeError, Server};
 use varve_tls::{Listener, Network, ServerTls};
 
@@ -65,6 +65,7 @@ impl Bound {
         broker: Arc<SharedBroker>,
         metrics: Metrics,
         grace: std::time::Duration,
+        unread: Arc<UnreadBudget>,
         stop: CancellationToken,
     ) -> Result<Serving> {
         let address = self.address;
@@ -87,6 +88,7 @@ impl Bound {
             lower_replication: self.config.lower_replication,
             node_configs: self.config.node_configs,
             drain_grace: grace,
+            unread,
             ..Options::default()
         };
         let server = Server::new(broker, metrics, options)

@@ -14,6 +14,7 @@ pub mod health;
 pub mod http;
 pub mod identity;
 mod kafka;
+mod limits;
 pub mod machine;
 pub mod metrics;
 pub mod node;

@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use varve_broker::Broker;
-use varve_broker_api::Boxed;
+use varve_broker_api::{Boxed, UnreadBudget};
 use varve_forward::{Forwarding, Lines};
 use varve_tls::{Listener, Network, Reload, ServerTls};
 
@@ -18,6 +18,7 @@ use crate::config::Config;
 use crate::datadir::DataDir;
 use crate::health::Health;
 use crate::kafka;
+use crate::limits::Limits;
 use crate::machine::Machine;
 use crate::metrics::Metrics;
 use crate::{http, notify};
@@ -140,9 +141,14 @@ impl Node {
         let anywhere = Forwarding::new(Arc::new(broker.shared()), lines, forward_metrics);
         let everything = Arc::new(anywhere.shared());
         let stop_frontends = CancellationToken::new();
+        let unread = UnreadBudget::new(config.unread_max_bytes);
+        let mut limits = Limits::default();
+        limits.unread(&unread);
+        metrics.register(|registry| registry.register_collector(Box::new(limits)));
         let options = varve_frontend_grpc::Options {
             drain_grace: config.stream_grace,
             connections: config.connections,
+            unread: Arc::clone(&unread),
         };
         let server = varve_frontend_grpc::Server::new(
             Arc::clone(&everything),
@@ -163,6 +169,7 @@ impl Node {
                 Arc::clone(&everything),
                 kafka_metrics,
                 config.stream_grace,
+                unread,
                 stop_frontends.clone(),
             )?,
             None => kafka::Serving::NONE,

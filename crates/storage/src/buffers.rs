@@ -94,7 +94,7 @@ impl ReadBuffers {
         if self.pool.kept == 0 || buffer.capacity() < POOLED_MIN_BYTES {
             return Bytes::from(buffer).slice(from..to);
         }
-        if to - from < buffer.capacity() / 8 {
+        if to - from < buffer.capacity() / 2 {
             let small = Bytes::copy_from_slice(&buffer[from..to]);
             self.pool.give_back(buffer);
             return small;

@@ -96,6 +96,8 @@ pub const HTTP2_READ_FRAME_BYTES: u32 = READ_CHUNK_BYTES as u32;
 /// Most bytes a stream reads of one partition at a time, unless one batch is larger. Large enough that the
 /// price of a read is its copy, small enough that the copy is still in the cache when it is sent.
 pub const READ_CHUNK_BYTES: usize = 1024 * 1024;
+/// Default of `memory.unread.max_bytes`: memory of a node for what is read of its logs and not taken by its readers.
+pub const UNREAD_DEFAULT_MAX_BYTES: usize = 96 * 1024 * 1024;
 /// Streams of one connection.
 pub const HTTP2_MAX_STREAMS: u32 = 1024;
 /// Default of `listeners.*.max_connections`: open connections of one listener.

@@ -19,9 +19,10 @@ use varve_proto::v1::consume_response::Event as E;
 use varve_types::{ErrorKind, LeaderEpoch, Offset, Retry, TopicPartition, limits};
 
 use super::membership::{Action, Join, Membership};
+use super::pace::Pace;
 use super::reader::{Ending, Event, Fetched, Options, Reader, Spec, What};
 use super::subscribe::{HOLD, MESSAGE_BYTES, to_chunk, to_progress};
-use super::{DrainStep, Drainer, Gone, Outbound, Outlet, Parked, channel, parked, until};
+use super::{DrainStep, Drainer, Gone, Outbound, Outlet, Parked, STALLED, channel, parked, until};
 use crate::context::CallContext;
 use crate::shared::Shared;
 use crate::translate::{group, missing, to_topic_partition};
@@ -67,7 +68,7 @@ async fn run<B: Broker>(
         Ok(join) => join,
         Err(error) => return outlet.end(shared.fail(&error)).await,
     };
-    let mut stream = Consume::new(shared, ctx, join);
+    let mut stream = Consume::new(shared, ctx, join, outlet.pace());
     match stream.serve(inbound, &outlet).await {
         Ok(None) => return,
         Ok(Some(status)) => outlet.end(status).await,
@@ -129,7 +130,7 @@ struct Consume<B> {
 }
 
 impl<B: Broker> Consume<B> {
-    fn new(shared: Arc<Shared<B>>, ctx: CallContext, join: Join) -> Self {
+    fn new(shared: Arc<Shared<B>>, ctx: CallContext, join: Join, pace: &Pace) -> Self {
         let options = Options {
             encoding: join.encoding,
             message_bytes: MESSAGE_BYTES,
@@ -139,7 +140,7 @@ impl<B: Broker> Consume<B> {
         };
         let now = Instant::now();
         Self {
-            reader: Reader::new(Arc::clone(&shared), ctx.broker.clone(), options),
+            reader: Reader::new(Arc::clone(&shared), ctx.broker.clone(), options, pace),
             credit: join.credit,
             member: Membership::new(join),
             shared,
@@ -179,7 +180,8 @@ impl<B: Broker> Consume<B> {
                 return Ok(self.leave().await);
             }
             let reading = !self.leaving && self.credit.is_none_or(|c| c > 0);
-            if fetching.is_none() && reading && !self.reader.has_arrived() {
+            let waits = !self.reader.window().is_open();
+            if fetching.is_none() && reading && !waits && !self.reader.has_arrived() {
                 fetching = self.reader.fetch(HOLD);
             }
             let sendable = !self.queue.is_empty() || (reading && self.reader.has_arrived());
@@ -216,11 +218,15 @@ impl<B: Broker> Consume<B> {
                 }
                 permit = outlet.ready(), if sendable => {
                     match self.next_message() {
-                        Ok(Some(event)) => permit?.send(Ok(v1::ConsumeResponse { event: Some(event) })),
+                        Ok(Some((event, records))) => {
+                            permit?.send(v1::ConsumeResponse { event: Some(event) }, records);
+                        }
                         Ok(None) => drop(permit?),
                         Err(error) => return Ok(Some(self.shared.fail(&error))),
                     }
                 }
+                () = tokio::time::sleep(STALLED), if self.reader.has_arrived() => self.reader.shed(),
+                () = self.reader.window().opened(), if waits && reading && fetching.is_none() => {}
                 fetched = parked(&mut fetching) => {
                     fetching = None;
                     self.reader.accept(fetched);
@@ -615,9 +621,9 @@ impl<B: Broker> Consume<B> {
     ///
     /// # Errors
     /// What ends the stream.
-    fn next_message(&mut self) -> Result<Option<E>, Error> {
+    fn next_message(&mut self) -> Result<Option<(E, usize)>, Error> {
         if let Some(event) = self.queue.pop_front() {
-            return Ok(Some(event));
+            return Ok(Some((event, 0)));
         }
         let Some(event) = self.reader.next_event(u64::MAX) else {
             return Ok(None);
@@ -634,10 +640,11 @@ impl<B: Broker> Consume<B> {
                         .insert(key, (chunk.next_offset, cursor.leader_epoch));
                 }
                 let counts = self.credit.is_some();
-                Some(E::Records(to_chunk(&cursor, chunk, counts)))
+                let records = chunk.bytes();
+                Some((E::Records(to_chunk(&cursor, chunk, counts)), records))
             }
             What::Opened | What::CaughtUp | What::Passed | What::Idle => {
-                Some(E::Progress(to_progress(&cursor)))
+                Some((E::Progress(to_progress(&cursor)), 0))
             }
             What::Closed(Some(error)) if error.kind == ErrorKind::CorruptLog => return Err(error),
             What::Closed(_) => {

@@ -105,7 +105,7 @@ async fn run<B: Broker>(
         ..ctx.broker
     };
     let mut stream = FetchStream {
-        reader: Reader::new(Arc::clone(&shared), ctx, settings.options),
+        reader: Reader::new(Arc::clone(&shared), ctx, settings.options, outlet.pace()),
         shared,
         settings,
         outlet,
@@ -170,7 +170,8 @@ impl<B: Broker> FetchStream<B> {
             if !open && self.reader.cursors().is_empty() {
                 return Ok(None);
             }
-            if fetching.is_none() {
+            let waits = !self.reader.window().is_open();
+            if fetching.is_none() && !waits {
                 fetching = self.reader.fetch(HOLD);
             }
             tokio::select! {
@@ -194,6 +195,7 @@ impl<B: Broker> FetchStream<B> {
                     Ok(None) => open = false,
                     Err(status) => return Ok(Some(self.shared.unreadable(status))),
                 },
+                () = self.reader.window().opened(), if waits && fetching.is_none() => {}
                 fetched = parked(&mut fetching) => {
                     fetching = None;
                     self.reader.accept(fetched);
@@ -297,16 +299,20 @@ impl<B: Broker> FetchStream<B> {
     async fn send(&mut self, event: Event<i64>) -> Result<(), Gone> {
         use v1::fetch_stream_response::Event as E;
         let (id, cursor) = (event.key, &event.cursor);
+        let mut bytes = 0;
         let event = match event.what {
             What::Opened => E::Positioned(positioned(id, cursor)),
-            What::Records(chunk) => E::Records(v1::FetchStreamRecords {
-                subscription_id: id,
-                records: chunk.records,
-                batches: chunk.batches,
-                next_offset: chunk.next_offset.get(),
-                high_watermark: cursor.high_watermark.get(),
-                credit_used: chunk.payload_bytes,
-            }),
+            What::Records(chunk) => {
+                bytes = chunk.bytes();
+                E::Records(v1::FetchStreamRecords {
+                    subscription_id: id,
+                    records: chunk.records,
+                    batches: chunk.batches,
+                    next_offset: chunk.next_offset.get(),
+                    high_watermark: cursor.high_watermark.get(),
+                    credit_used: chunk.payload_bytes,
+                })
+            }
             // A client that reads up to an offset learns that it is there.
             What::Passed => E::Records(v1::FetchStreamRecords {
                 subscription_id: id,
@@ -330,7 +336,10 @@ impl<B: Broker> FetchStream<B> {
         if matches!(event, E::Positioned(_)) {
             self.reported.insert(id, cursor.high_watermark);
         }
-        self.put(event).await
+        self.spoken = true;
+        let message = v1::FetchStreamResponse { event: Some(event) };
+        let reader = &mut self.reader;
+        self.outlet.deliver(message, bytes, || reader.shed()).await
     }
 
     async fn put(&mut self, event: v1::fetch_stream_response::Event) -> Result<(), Gone> {

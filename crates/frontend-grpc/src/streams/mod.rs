@@ -1,6 +1,6 @@
 //! Streaming calls. Each is one task that owns its state and one channel of capacity 1 to the transport:
 //! the task reads no further than one message ahead of what the transport has taken, so a client that
-//! does not read holds back its own stream and costs a bounded amount of memory.
+//! does not read holds back its own stream and costs a bounded amount of memory ([`pace`], [`reader`]).
 //!
 //! Invariants: a stream ends when its client goes; a draining server announces the end with an event and
 //! ends each stream itself when the grace is over; no error ends a stream without a reason.
@@ -8,6 +8,7 @@
 pub mod consume;
 pub mod fetch_stream;
 pub mod membership;
+pub mod pace;
 pub mod produce_stream;
 pub mod reader;
 pub mod subscribe;
@@ -27,6 +28,7 @@ use tonic::Status;
 use varve_broker_api::{Broker, Error};
 use varve_proto::v1;
 
+use self::pace::Pace;
 use crate::metrics::OpenGuard;
 use crate::shared::Shared;
 use crate::status::to_duration;
@@ -36,6 +38,9 @@ pub const IDLE_DEFAULT: Duration = Duration::from_secs(15);
 /// Shortest idle time before a sign of life.
 pub const IDLE_MIN: Duration = Duration::from_secs(1);
 
+/// A transport that has taken nothing for this long is read for no further.
+pub const STALLED: Duration = Duration::from_secs(1);
+
 /// A future that a stream's loop keeps across turns.
 pub type Parked<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
@@ -43,9 +48,31 @@ pub type Parked<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 #[derive(Debug)]
 pub struct Gone;
 
+/// What waits for the transport: a message or the end, and bytes of records in it.
+type Waiting<T> = (Result<T, Status>, usize);
+
 /// The sending end of a stream.
 #[derive(Debug)]
-pub struct Outlet<T>(mpsc::Sender<Result<T, Status>>);
+pub struct Outlet<T> {
+    messages: mpsc::Sender<Waiting<T>>,
+    pace: Pace,
+}
+
+/// Room for one message.
+#[derive(Debug)]
+pub struct Room<'a, T> {
+    permit: mpsc::Permit<'a, Waiting<T>>,
+    pace: &'a Pace,
+}
+
+impl<T> Room<'_, T> {
+    /// Sends a message that carries so many bytes of records.
+    pub fn send(self, message: T, records: usize) {
+        // Not only once the transport takes it: nothing more is to be read for it until then.
+        self.pace.given();
+        self.permit.send((Ok(message), records));
+    }
+}
 
 impl<T> Outlet<T> {
     /// Sends a message, once the transport has room for it.
@@ -53,33 +80,69 @@ impl<T> Outlet<T> {
     /// # Errors
     /// [`Gone`].
     pub async fn send(&self, message: T) -> Result<(), Gone> {
-        self.0.send(Ok(message)).await.map_err(|_| Gone)
+        self.ready().await?.send(message, 0);
+        Ok(())
     }
 
     /// Waits until the transport has room for one message. May be dropped.
     ///
     /// # Errors
     /// [`Gone`].
-    pub async fn ready(&self) -> Result<mpsc::Permit<'_, Result<T, Status>>, Gone> {
-        self.0.reserve().await.map_err(|_| Gone)
+    pub async fn ready(&self) -> Result<Room<'_, T>, Gone> {
+        let permit = self.messages.reserve().await.map_err(|_| Gone)?;
+        Ok(Room {
+            permit,
+            pace: &self.pace,
+        })
+    }
+
+    /// Sends a message with so many bytes of records. A transport that takes nothing for [`STALLED`] makes `shed` run
+    /// once: what was read beyond this message can be read again.
+    ///
+    /// # Errors
+    /// [`Gone`].
+    pub async fn deliver(
+        &self,
+        message: T,
+        records: usize,
+        shed: impl FnOnce(),
+    ) -> Result<(), Gone> {
+        let room = match tokio::time::timeout(STALLED, self.ready()).await {
+            Ok(room) => room?,
+            Err(_) => {
+                shed();
+                self.ready().await?
+            }
+        };
+        room.send(message, records);
+        Ok(())
+    }
+
+    /// What the transport takes.
+    #[must_use]
+    pub const fn pace(&self) -> &Pace {
+        &self.pace
     }
 
     /// Ends the stream with a status.
     pub async fn end(&self, status: Status) {
         // The client being gone already is no fault.
-        let _ = self.0.send(Err(status)).await;
+        let _ = self.messages.send((Err(status), 0)).await;
     }
 
     /// Resolves when the client is gone.
     pub async fn closed(&self) {
-        self.0.closed().await;
+        self.messages.closed().await;
     }
 }
 
 /// The receiving end of a stream, which the transport polls.
 #[derive(Debug)]
 pub struct Outbound<T> {
-    messages: mpsc::Receiver<Result<T, Status>>,
+    messages: mpsc::Receiver<Waiting<T>>,
+    pace: Pace,
+    /// Bytes of records in the message that the transport was given last.
+    given: usize,
     _open: OpenGuard,
 }
 
@@ -87,7 +150,20 @@ impl<T> Stream for Outbound<T> {
     type Item = Result<T, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.messages.poll_recv(cx)
+        let given = std::mem::take(&mut self.given);
+        self.pace.took(given);
+        match self.messages.poll_recv(cx) {
+            Poll::Ready(Some((message, records))) => {
+                self.given = records;
+                self.pace.given();
+                Poll::Ready(Some(message))
+            }
+            Poll::Ready(None) => Poll::Ready(None),
+            Poll::Pending => {
+                self.pace.found_nothing();
+                Poll::Pending
+            }
+        }
     }
 }
 
@@ -98,10 +174,16 @@ pub fn channel<B: Broker, T>(
     capacity: usize,
 ) -> (Outlet<T>, Outbound<T>) {
     let (tx, messages) = mpsc::channel(capacity);
+    let pace = Pace::default();
     (
-        Outlet(tx),
+        Outlet {
+            messages: tx,
+            pace: pace.clone(),
+        },
         Outbound {
             messages,
+            pace,
+            given: 0,
             _open: shared.metrics.stream(method),
         },
     )

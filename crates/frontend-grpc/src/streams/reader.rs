@@ -1,6 +1,8 @@
 //! The engine of every streaming read: a set of cursors, one fetch for all of them at a time, and the
 //! events that come of it, drawn one by one so that the caller's channel sets the pace.
 //!
+//! How much is read at a time, and when, is the matter of its [`Window`].
+//!
 //! Invariants: what a cursor delivers is gapless and in order; after a cursor was removed or opened again
 //! nothing that was read for its former self is delivered; a cursor without credit is not fetched; the
 //! cursor that delivered last is fetched last, so that no partition starves another.
@@ -18,9 +20,10 @@ use varve_broker_api::{
 use varve_types::{ErrorKind, LeaderEpoch, Offset, Retry, TopicPartition, limits};
 
 use super::Parked;
+use super::pace::{Pace, Window};
 use crate::shared::Shared;
 use crate::translate::corrupt_log;
-use crate::translate::fetch::{Chunk, Decoder, Encoding, OutOfRange, Until};
+use crate::translate::fetch::{Chunk, Decoder, Encoding, OutOfRange, Until, too_large};
 
 /// Bytes of a message that are not payload, at most.
 const MESSAGE_OVERHEAD: usize = 1024;
@@ -175,6 +178,8 @@ pub type Fetched<K> = Result<Vec<(Ticket<K>, PartitionFetched)>, Error>;
 struct Open<K> {
     ticket: Ticket<K>,
     decoder: Decoder,
+    /// Bytes that were read.
+    bytes: usize,
 }
 
 /// A set of cursors that are read together.
@@ -189,13 +194,18 @@ pub struct Reader<B, K> {
     events: VecDeque<Event<K>>,
     last_served: Option<K>,
     generations: u64,
+    window: Window,
+    /// Largest message at present.
+    message_bytes: usize,
 }
 
 impl<B: Broker, K: Ord + Clone + Send + 'static> Reader<B, K> {
     /// A reader without cursors.
     #[must_use]
-    pub fn new(shared: Arc<Shared<B>>, ctx: Context, options: Options) -> Self {
+    pub fn new(shared: Arc<Shared<B>>, ctx: Context, options: Options, pace: &Pace) -> Self {
         Self {
+            window: Window::new(pace.clone(), shared.unread.hold(0)),
+            message_bytes: 0,
             shared,
             ctx,
             options,
@@ -390,7 +400,9 @@ impl<B: Broker, K: Ord + Clone + Send + 'static> Reader<B, K> {
 
     /// One read for every cursor that may be read now, held for at most `max_wait`; `None` when there is
     /// no such cursor. The future owns all it needs and may be dropped.
-    pub fn fetch(&self, max_wait: Duration) -> Option<Parked<Fetched<K>>> {
+    pub fn fetch(&mut self, max_wait: Duration) -> Option<Parked<Fetched<K>>> {
+        let most = self.options.message_bytes - MESSAGE_OVERHEAD;
+        self.message_bytes = self.window.next(most);
         let now = Instant::now();
         let after = self
             .last_served
@@ -418,7 +430,7 @@ impl<B: Broker, K: Ord + Clone + Send + 'static> Reader<B, K> {
     where
         K: 'a,
     {
-        let room = self.options.message_bytes - MESSAGE_OVERHEAD;
+        let room = self.message_bytes;
         let most = room.min(limits::READ_CHUNK_BYTES);
         let (mut tickets, mut partitions) = (Vec::new(), Vec::new());
         for (key, cursor) in cursors.filter(|(_, c)| c.eligible(now) && !c.lost_place) {
@@ -459,10 +471,38 @@ impl<B: Broker, K: Ord + Clone + Send + 'static> Reader<B, K> {
         }))
     }
 
+    /// When reads may begin.
+    #[must_use]
+    pub const fn window(&self) -> &Window {
+        &self.window
+    }
+
+    /// Forgets what was read and not made into messages: it will be read again.
+    pub fn shed(&mut self) {
+        if self
+            .open
+            .as_ref()
+            .is_some_and(|open| !open.decoder.is_drained())
+        {
+            self.open = None;
+        }
+        self.arrived.retain(|(_, found)| {
+            let read = found.result.as_ref();
+            read.map_or(true, |read| read.batches.is_empty())
+        });
+    }
+
     /// Takes in what a fetch came to.
     pub fn accept(&mut self, fetched: Fetched<K>) {
         match fetched {
-            Ok(results) => self.arrived.extend(results),
+            Ok(results) => {
+                let bytes = |found: &PartitionFetched| {
+                    found.result.as_ref().map_or(0, |read| read.batches.len())
+                };
+                let all = results.iter().map(|(_, found)| bytes(found)).sum();
+                self.window.read(all);
+                self.arrived.extend(results);
+            }
             Err(error) => {
                 let keys: Vec<K> = self.cursors.keys().cloned().collect();
                 for key in keys {
@@ -509,9 +549,14 @@ impl<B: Broker, K: Ord + Clone + Send + 'static> Reader<B, K> {
                 cursor.leader_epoch = fetched.leader_epoch;
                 let (from, until) = (cursor.next, cursor.until);
                 let encoding = self.options.encoding;
+                let bytes = fetched.batches.len();
                 let decoder =
                     Decoder::new(encoding, fetched.batches, from, fetched.next_offset, until);
-                self.open = Some(Open { ticket, decoder });
+                self.open = Some(Open {
+                    ticket,
+                    decoder,
+                    bytes,
+                });
             }
             Err(error) => self.failed(&ticket.key, error),
         }
@@ -533,7 +578,7 @@ impl<B: Broker, K: Ord + Clone + Send + 'static> Reader<B, K> {
             self.open = None;
             return None;
         }
-        let room = self.options.message_bytes - MESSAGE_OVERHEAD;
+        let room = self.message_bytes;
         let chunk = match open.decoder.next_chunk(room, max_records) {
             Ok(chunk) => chunk,
             Err(why) => {
@@ -544,12 +589,17 @@ impl<B: Broker, K: Ord + Clone + Send + 'static> Reader<B, K> {
             }
         };
         cursor.next = cursor.next.max(open.decoder.position());
-        let Some(chunk) = chunk else {
+        let Some(mut chunk) = chunk else {
             let ended = open.decoder.reached_end();
             self.open = None;
             return self.after_read(key, ended);
         };
-        if self.options.strict_size && oversize(&chunk, self.options.message_bytes) {
+        if chunk.bytes() < open.bytes / 2 {
+            chunk.detach();
+        }
+        if self.options.strict_size
+            && chunk.bytes() + MESSAGE_OVERHEAD / 2 > self.options.message_bytes
+        {
             let error = too_large(&cursor.partition, &chunk, self.options.message_bytes);
             self.open = None;
             self.close(&key, Some(error));
@@ -561,11 +611,15 @@ impl<B: Broker, K: Ord + Clone + Send + 'static> Reader<B, K> {
         cursor.said = cursor.next;
         cursor.spoken = Instant::now();
         self.last_served = Some(key.clone());
-        Some(Event {
+        let event = Event {
             key,
             cursor: cursor.clone(),
             what: What::Records(chunk),
-        })
+        };
+        if !self.window.reads_ahead() {
+            self.shed();
+        }
+        Some(event)
     }
 
     /// What there is to say once everything that was read is delivered.
@@ -695,29 +749,6 @@ impl<B: Broker, K: Ord + Clone + Send + 'static> Reader<B, K> {
             }
         }
     }
-}
-
-fn oversize(chunk: &Chunk, message_bytes: usize) -> bool {
-    let bytes = usize::try_from(chunk.payload_bytes).unwrap_or(usize::MAX);
-    bytes.saturating_add(MESSAGE_OVERHEAD / 2) > message_bytes
-}
-
-fn too_large(partition: &TopicPartition, chunk: &Chunk, max: usize) -> Error {
-    let (kind, what) = match chunk.batches.len() {
-        0 => (ErrorKind::RecordTooLarge, "record"),
-        _ => (ErrorKind::BatchTooLarge, "batch"),
-    };
-    Error::new(
-        kind,
-        format!(
-            "the next {what} of {partition} has {} bytes, more than the {max} bytes of \
-             max_message_bytes; open a stream with a larger limit",
-            chunk.payload_bytes
-        ),
-    )
-    .with("topic", &partition.topic)
-    .with("partition", partition.partition)
-    .with("size", chunk.payload_bytes)
 }
 
 /// Compares the epoch the client believes in with the one of the leader that answered.

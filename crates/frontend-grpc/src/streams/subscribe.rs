@@ -140,7 +140,12 @@ pub fn open<B: Broker>(
         isolation: plan.isolation,
     };
     let subscription = Subscription {
-        reader: Reader::new(Arc::clone(shared), ctx.broker.clone(), options),
+        reader: Reader::new(
+            Arc::clone(shared),
+            ctx.broker.clone(),
+            options,
+            outlet.pace(),
+        ),
         shared: Arc::clone(shared),
         ctx: ctx.clone(),
         topic_id: info.id,
@@ -202,7 +207,8 @@ impl<B: Broker> Subscription<B> {
                 self.reader.recover().await;
                 continue;
             }
-            if fetching.is_none() {
+            let waits = !self.reader.window().is_open();
+            if fetching.is_none() && !waits {
                 fetching = self.reader.fetch(HOLD);
             }
             tokio::select! {
@@ -215,6 +221,7 @@ impl<B: Broker> Subscription<B> {
                     }
                     DrainStep::End => return Ok(Some(Shared::<B>::shutting_down())),
                 },
+                () = self.reader.window().opened(), if waits && fetching.is_none() => {}
                 fetched = parked(&mut fetching) => {
                     fetching = None;
                     self.reader.accept(fetched);
@@ -310,9 +317,11 @@ impl<B: Broker> Subscription<B> {
     async fn send(&mut self, event: Event<i32>) -> Result<(), Gone> {
         use v1::subscribe_response::Event as E;
         let (tp, cursor) = (&event.cursor.partition, &event.cursor);
+        let mut records = 0;
         let event = match event.what {
             What::Records(chunk) => {
                 self.remaining = self.remaining.saturating_sub(chunk.record_count);
+                records = chunk.bytes();
                 E::Records(to_chunk(cursor, chunk, false))
             }
             What::Opened | What::CaughtUp | What::Passed | What::Idle => {
@@ -331,8 +340,10 @@ impl<B: Broker> Subscription<B> {
                 })
             }
         };
+        let message = v1::SubscribeResponse { event: Some(event) };
+        let reader = &mut self.reader;
         self.outlet
-            .send(v1::SubscribeResponse { event: Some(event) })
+            .deliver(message, records, || reader.shed())
             .await
     }
 }

@@ -6,11 +6,11 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use varve_broker_api::{Error, Isolation, OffsetFound, OffsetQuery, Position};
 use varve_proto::v1;
 use varve_record::{BatchError, BatchHeader, RecordView, Records, StoredBatch};
-use varve_types::{LeaderEpoch, Offset, TopicPartition, limits};
+use varve_types::{ErrorKind, LeaderEpoch, Offset, TopicPartition, limits};
 
 use super::{
     at_most, duration, isolation, leader_epoch, missing, partition, start_without_group,
@@ -226,6 +226,57 @@ pub struct Chunk {
     pub record_count: u64,
 }
 
+impl Chunk {
+    /// Copies what it carries, so that it keeps nothing else in memory of what was read with it.
+    pub fn detach(&mut self) {
+        let mut copy = BytesMut::with_capacity(self.bytes());
+        self.each(|part| copy.extend_from_slice(part));
+        let mut copy = copy.freeze();
+        self.each(|part| *part = copy.split_to(part.len()));
+    }
+
+    fn each(&mut self, mut see: impl FnMut(&mut Bytes)) {
+        for record in &mut self.records {
+            record.key.iter_mut().for_each(&mut see);
+            record.value.iter_mut().for_each(&mut see);
+            record
+                .headers
+                .iter_mut()
+                .filter_map(|h| h.value.as_mut())
+                .for_each(&mut see);
+        }
+        self.batches
+            .iter_mut()
+            .for_each(|batch| see(&mut batch.data));
+    }
+
+    /// [`Self::payload_bytes`] as a size in memory.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        usize::try_from(self.payload_bytes).unwrap_or(0)
+    }
+}
+
+/// The error about a record or a batch that is larger than a client takes.
+#[must_use]
+pub fn too_large(partition: &TopicPartition, chunk: &Chunk, max: usize) -> Error {
+    let (kind, what) = match chunk.batches.len() {
+        0 => (ErrorKind::RecordTooLarge, "record"),
+        _ => (ErrorKind::BatchTooLarge, "batch"),
+    };
+    Error::new(
+        kind,
+        format!(
+            "the next {what} of {partition} has {} bytes, more than the {max} bytes of \
+             max_message_bytes; open a stream with a larger limit",
+            chunk.payload_bytes
+        ),
+    )
+    .with("topic", &partition.topic)
+    .with("partition", partition.partition)
+    .with("size", chunk.payload_bytes)
+}
+
 /// What one read found, chunk by chunk.
 #[derive(Debug)]
 pub struct Decoder {
@@ -269,6 +320,12 @@ impl Decoder {
     #[must_use]
     pub const fn position(&self) -> Offset {
         self.position
+    }
+
+    /// Whether nothing is left of what was read, but for what is said at its end.
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        self.done || self.position >= self.end
     }
 
     /// Whether an end position was reached.

@@ -372,6 +372,7 @@ async fn a_deadline_that_has_passed_appends_nothing() {
         Metrics::default(),
         CancellationToken::new(),
         Duration::from_secs(1),
+        varve_broker_api::UnreadBudget::new(1 << 20),
     );
     let mut call = Request::new(request("orders", vec![record(None, "v")]));
     call.metadata_mut()

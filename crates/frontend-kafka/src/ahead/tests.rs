@@ -2,11 +2,11 @@
 //! each of which is that offset.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::AtomicUsize;
 
 use bytes::BytesMut;
 use futures_util::FutureExt as _;
 use parking_lot::Mutex;
+use varve_broker_api::UnreadBudget;
 use varve_types::{ErrorKind, LeaderEpoch, Offset};
 
 use super::*;
@@ -35,12 +35,11 @@ impl Log {
     }
 }
 
-#[derive(Default)]
 struct Fake {
     logs: Mutex<BTreeMap<i32, Log>>,
     /// What was asked: partition, offset, and the bound of the whole.
     asked: Mutex<Vec<(i32, i64, usize)>>,
-    outgoing: Arc<AtomicUsize>,
+    outgoing: Arc<UnreadBudget>,
     full: Mutex<bool>,
     noted: Mutex<[usize; 2]>,
     /// Reads do not end before it is open.
@@ -49,7 +48,14 @@ struct Fake {
 
 impl Fake {
     fn with(logs: &[Log]) -> Arc<Self> {
-        let fake = Self::default();
+        let fake = Self {
+            logs: Mutex::default(),
+            asked: Mutex::default(),
+            outgoing: UnreadBudget::new(usize::MAX),
+            full: Mutex::default(),
+            noted: Mutex::default(),
+            slow: Mutex::default(),
+        };
         *fake.logs.lock() = (0..).zip(logs.iter().copied()).collect();
         Arc::new(fake)
     }
@@ -59,7 +65,7 @@ impl Fake {
     }
 
     fn held(&self) -> usize {
-        self.outgoing.load(Ordering::Relaxed)
+        self.outgoing.held()
     }
 
     /// Bytes that were of use, and that were not.
@@ -144,8 +150,8 @@ impl Source for Fake {
         if *self.full.lock() { 0 } else { usize::MAX }
     }
 
-    fn hold(&self, bytes: usize) -> Outgoing {
-        Outgoing::new(&self.outgoing, bytes)
+    fn hold(&self, bytes: usize) -> Unread {
+        self.outgoing.hold(bytes)
     }
 
     fn note(&self, bytes: usize, used: bool) {

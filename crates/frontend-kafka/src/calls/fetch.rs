@@ -74,7 +74,7 @@ pub(super) async fn fetch<B: Broker>(
         part.nearer.is_some() || known.is_some_and(|data| data.error_code == 0)
     };
     let max_bytes = size(request.max_bytes).max(1);
-    let most = turn.most(partitions.len(), size(request.min_bytes));
+    let most = turn.most(partitions.len(), size(request.min_bytes), shared.is_quiet());
     let max_bytes = shared.read_share(max_bytes.min(most));
     // A full answer need not wait, nor one that may be empty.
     let min_bytes = size(request.min_bytes).min(max_bytes);

@@ -25,11 +25,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use tokio::time::Instant;
-use varve_broker_api::{Broker, ClassicGroups, Context, Operations};
+use varve_broker_api::{Broker, ClassicGroups, Context, Operations, Unread};
 use varve_types::limits;
 
 use crate::following::{Following, Follows, Turn};
-use crate::shared::{Outgoing, Shared};
+use crate::shared::Shared;
 use crate::translate::bulk;
 use crate::translate::refusal::refuse;
 use crate::versions;
@@ -52,7 +52,7 @@ pub(crate) enum Answer {
 #[derive(Debug, Default)]
 pub(crate) struct Sent {
     /// Its bytes are counted until they are sent.
-    pub(crate) outgoing: Option<Outgoing>,
+    pub(crate) outgoing: Option<Unread>,
     /// What a read leaves behind.
     pub(crate) follows: Option<Box<Follows>>,
 }

@@ -15,7 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use varve_broker_api::{Boxed, Broker, ClassicGroups, Operations, SharedBroker};
+use varve_broker_api::{Boxed, Broker, ClassicGroups, Operations, SharedBroker, UnreadBudget};
 use varve_tls::{Accepted, Admission, ConnectionLimits, Listener, ServerTls};
 use varve_types::limits;
 
@@ -61,6 +61,8 @@ pub struct Options {
     pub default_replication_factor: Option<i32>,
     /// Whether more replicas than there are nodes become as many as there are nodes.
     pub lower_replication: bool,
+    /// The node's budget for what is read and not taken.
+    pub unread: Arc<UnreadBudget>,
     /// Configs of the node as clients are told them, by Kafka's names.
     pub node_configs: Vec<NodeConfig>,
 }
@@ -80,6 +82,7 @@ impl Default for Options {
             num_partitions: 1,
             default_replication_factor: None,
             lower_replication: false,
+            unread: UnreadBudget::new(limits::UNREAD_DEFAULT_MAX_BYTES),
             node_configs: Vec::new(),
         }
     }

@@ -66,6 +66,8 @@ pub struct Config {
     pub client_tls: Option<ServerFiles>,
     /// Most open connections of the gRPC API.
     pub connections: ConnectionLimits,
+    /// Memory for what is read and not taken by its readers, in bytes.
+    pub unread_max_bytes: usize,
     /// Listener of the Kafka protocol; `None`: there is none.
     pub kafka: Option<Kafka>,
     /// How nodes trust each other.
@@ -215,6 +217,12 @@ impl Config {
                 "listeners.client.max_connections",
                 "listeners.client.max_connections_per_address",
             )?,
+            unread_max_bytes: usize::try_from(r.bytes(
+                "memory.unread.max_bytes",
+                1 << 20,
+                1 << 40,
+            )?)
+            .unwrap_or(usize::MAX),
             kafka: kafka::resolve(&r)?,
             peer_tls: peer_tls(&r)?,
             members,
