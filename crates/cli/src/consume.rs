@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use varve_client::{
-    Admin, Assignment, ClientError, Consumer, ConsumerConfig, End, FetchedBatch, Start, proto as v1,
+    Admin, Assignment, ClientError, Consumer, ConsumerConfig, End, FetchedBatch, Start, Topics,
+    proto as v1,
 };
 use varve_types::TopicName;
 
@@ -229,7 +230,11 @@ async fn run_assigned(
     };
     let config = consumer_config(settings, args)?;
     let client = settings.reading_client(args.isolation)?;
+    let ends = !matches!(spec.end, None | Some(End::Never));
     let mut consumer = Consumer::open(client, config, assignments).await?;
+    if args.partition.is_empty() && !ends {
+        consumer.follow(followed(args)?);
+    }
     let stop = Interrupts::listen(ABORTED).first();
     tokio::pin!(stop);
     let idle = idle_timeout(args);
@@ -265,6 +270,16 @@ async fn run_assigned(
         }
     }
     Ok(())
+}
+
+/// What is read of the topics that the command line names, also when it comes later.
+fn followed(args: &ConsumeArgs) -> Result<Topics, Failure> {
+    let given = args.topics.iter().chain(&args.more_topics);
+    if !args.regex {
+        return Ok(Topics::Named(parse_names(given.map(String::as_str))?));
+    }
+    let patterns: Vec<String> = given.map(|pattern| format!("(?:{pattern})")).collect();
+    Ok(Topics::Matching(whole_name(&patterns.join("|"))?))
 }
 
 /// How long to wait without a record.

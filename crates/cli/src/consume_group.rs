@@ -305,7 +305,7 @@ async fn at_end(
         include_lag: false,
         require_stable: false,
     };
-    let committed = settings.admin()?.get_offsets(request).await?.offsets;
+    let committed = settings.admin()?.offsets_of(request).await?;
     open.retain(|partition| {
         let name = Some(wire(partition));
         let at = committed

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use varve_proto::v1;
-use varve_types::ErrorKind;
+use varve_types::{ErrorKind, limits};
 
 use crate::backoff::{Backoff, Random};
 use crate::connect::Client;
@@ -238,6 +238,26 @@ impl Admin {
         let ask = || self.get_offsets(request.clone());
         let asked = self.client.retrying_while(STABLE_WITHIN, undecided, ask);
         asked.await
+    }
+
+    /// What a group has committed for given partitions, however many they are: asked in several calls where they do
+    /// not fit one. Partitions without a commit are left out.
+    ///
+    /// # Errors
+    /// The first call's error; `GroupNotFound` where the group does not exist.
+    pub async fn offsets_of(
+        &self,
+        request: v1::GetOffsetsRequest,
+    ) -> Result<Vec<v1::CommittedOffset>, ClientError> {
+        let mut found = Vec::new();
+        for partitions in request.partitions.chunks(limits::REQUEST_MAX_PARTITIONS) {
+            let some = v1::GetOffsetsRequest {
+                partitions: partitions.to_vec(),
+                ..request.clone()
+            };
+            found.extend(self.get_offsets(some).await?.offsets);
+        }
+        Ok(found)
     }
 
     /// Calls through `client`.

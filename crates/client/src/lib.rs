@@ -36,7 +36,7 @@ pub use connect::{Client, ClientConfig};
 pub use consumer::{
     Assignment, Batches, CommitConfig, CommittedOffset, Consumer, ConsumerConfig, ConsumerRecord,
     End, FetchedBatch, GroupProgress, Rebalance, RebalanceFuture, RebalanceListener, RecordStream,
-    Start,
+    Start, Topics,
 };
 pub use delivery::{BatchReport, DeliveryHandle, RecordAck};
 pub use error::{ClientError, RpcError};

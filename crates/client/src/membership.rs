@@ -16,7 +16,8 @@ use varve_types::{ErrorKind, PartitionId, TopicName, TopicPartition};
 use crate::admin::Admin;
 use crate::backoff::{Backoff, Random};
 use crate::connect::Client;
-use crate::consumer::{Assignment, End, Resolved, resolve};
+use crate::consumer::additions::{Counts, counts_of, counts_of_all};
+use crate::consumer::{Assignment, End, Resolved, Start, resolve};
 use crate::error::ClientError;
 use crate::group::GroupConfig;
 
@@ -106,6 +107,8 @@ pub(crate) struct Member {
     interval: Duration,
     failures: u32,
     random: Random,
+    /// Partitions as they were before it joined, where it reads from now on.
+    known: Option<Counts>,
     /// When the last heartbeat that was answered was sent, and how long the session lasts from its arrival. Sent is
     /// before arrived: this side's session ends first.
     heard: Instant,
@@ -133,12 +136,18 @@ impl Member {
             interval: Duration::from_secs(5),
             failures: 0,
             random: Random::new(uuid::Uuid::new_v4().as_u64_pair().0),
+            known: None,
             heard: Instant::now(),
             session: Duration::MAX,
         }
     }
 
     pub(crate) async fn run(mut self, mut left: oneshot::Receiver<()>) {
+        tokio::select! {
+            biased;
+            _ = &mut left => return,
+            () = self.look() => {}
+        }
         loop {
             let epoch = lock(&self.membership).epoch;
             let started = Instant::now();
@@ -164,7 +173,8 @@ impl Member {
                 }
                 Err(error) => self.on_error(error),
             };
-            let Some(pause) = pause else { return };
+            // What ends the membership by an error leaves nothing to the session timeout.
+            let Some(pause) = pause else { break };
             tokio::select! {
                 biased;
                 _ = &mut left => break,
@@ -318,8 +328,8 @@ impl Member {
             require_stable: true,
             ..Default::default()
         };
-        let committed = match admin.get_offsets(request).await {
-            Ok(response) => response.offsets,
+        let committed = match admin.offsets_of(request).await {
+            Ok(offsets) => offsets,
             Err(error) if error.kind() == Some(ErrorKind::GroupNotFound) => Vec::new(),
             Err(error) => return Err(error),
         };
@@ -336,7 +346,7 @@ impl Member {
             .map(|partition| Assignment {
                 topic: partition.topic.clone(),
                 partition: partition.partition.0,
-                start: self.config.start.0,
+                start: self.start_of(partition),
                 end: End::Never,
             })
             .collect();
@@ -349,6 +359,35 @@ impl Member {
         offsets
             .collect::<Option<_>>()
             .ok_or_else(|| ClientError::Protocol("fewer offsets than partitions".to_owned()))
+    }
+
+    /// Where a partition without a commit begins. A member that reads from now on has to read all of what came later.
+    fn start_of(&self, partition: &TopicPartition) -> Start {
+        let known = self.known.as_ref();
+        let is_new = known.is_some_and(|known| {
+            let count = known.get(&partition.topic).copied().unwrap_or(0);
+            partition.partition.0 >= count
+        });
+        match self.config.start.0 {
+            Start::Latest if is_new => Start::Earliest,
+            start => start,
+        }
+    }
+
+    /// Looks at the topics as they are, for a member that reads from now on.
+    async fn look(&mut self) {
+        if self.config.start.0 != Start::Latest {
+            return;
+        }
+        // All that exist now, for a pattern: whether they match matters to those that come.
+        let known = match self.config.topic_pattern.is_empty() {
+            true => counts_of(&self.client, &self.config.topics).await,
+            false => counts_of_all(&self.client, |_| true).await,
+        };
+        match known {
+            Ok(known) => self.known = Some(known),
+            Err(error) => tracing::debug!(%error, "could not look at the topics before joining"),
+        }
     }
 
     /// Not a member any more: everything is given up, and the next heartbeat joins again.

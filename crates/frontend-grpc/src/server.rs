@@ -305,7 +305,11 @@ fn routes<B: Broker + Operations>(
         Arc::clone(shared),
         bounded!(consumer, control, READ_ANSWER_BYTES),
     ))
-    .add_service(bounded!(groups, control, CONTROL_ANSWER_BYTES))
+    .add_service(bounded!(
+        groups,
+        limits::GROUP_REQUEST_MAX_BYTES,
+        CONTROL_ANSWER_BYTES
+    ))
     .add_service(bounded!(transactions, control, CONTROL_ANSWER_BYTES))
     .add_service(bounded!(topics, control, CONTROL_ANSWER_BYTES))
     .add_service(bounded!(cluster, control, CONTROL_ANSWER_BYTES))

@@ -30,6 +30,8 @@ pub const DECOMPRESSED_MAX_BYTES: usize = 64 * 1024 * 1024;
 pub const REQUEST_MAX_BYTES: usize = 16 * 1024 * 1024;
 /// Largest control-plane request message, in bytes.
 pub const CONTROL_REQUEST_MAX_BYTES: usize = 256 * 1024;
+/// Largest request message about groups, in bytes: a member says all that it owns at once.
+pub const GROUP_REQUEST_MAX_BYTES: usize = 4 * 1024 * 1024;
 /// Largest `max_bytes` of a fetch, in bytes.
 pub const FETCH_MAX_BYTES: usize = 50 * 1024 * 1024;
 /// Largest answer when the client names no bound: stock gRPC clients refuse more than 4 MiB.

@@ -12,6 +12,7 @@ use varve_types::{GroupName, PartitionId, TopicPartition};
 use crate::connect::Client;
 use crate::error::ClientError;
 
+pub(crate) mod additions;
 pub(crate) mod batch;
 pub(crate) mod commit;
 pub(crate) mod common;
@@ -20,12 +21,14 @@ pub(crate) mod listener;
 pub(crate) mod place;
 pub(crate) mod verbs;
 
+pub use additions::Topics;
 pub use batch::{ConsumerRecord, FetchedBatch, FetchedRecords};
 pub use commit::{CommittedOffset, GroupProgress};
 pub use listener::{Rebalance, RebalanceFuture, RebalanceListener};
 pub use place::{Assignment, End, Resolved, Start, resolve};
 pub use verbs::{Batches, RecordStream};
 
+use self::additions::Additions;
 use self::commit::Committer;
 use self::common::Core;
 pub(crate) use self::verbs::Polled;
@@ -105,6 +108,8 @@ impl CommitConfig {
 /// ```
 pub struct Consumer {
     core: Core,
+    /// Partitions that come later.
+    additions: Option<Additions>,
 }
 
 impl std::fmt::Debug for Consumer {
@@ -128,6 +133,7 @@ impl Consumer {
     ) -> Result<Self, ClientError> {
         let mut consumer = Self {
             core: Core::new(client, config, None, None),
+            additions: None,
         };
         consumer.assign(assignments).await?;
         Ok(consumer)
@@ -151,6 +157,7 @@ impl Consumer {
         };
         let mut consumer = Self {
             core: Core::new(client, config, Some(committer), commits.interval),
+            additions: None,
         };
         consumer.assign(assignments).await?;
         Ok(consumer)
@@ -191,6 +198,26 @@ impl Consumer {
         Ok(())
     }
 
+    /// Reads from now on also what comes later: partitions that are added to these topics, and topics that match, each
+    /// from its first record. Of these topics, all partitions but those that are assigned at present count as new. The
+    /// consumer is never done then.
+    pub fn follow(&mut self, topics: Topics) {
+        let known: Vec<TopicPartition> = self.assignment().iter().cloned().collect();
+        let client = self.core.client.clone();
+        self.additions = Some(Additions::watch(client, topics, &known));
+    }
+
+    /// Takes in partitions that were found.
+    fn poll_additions(&mut self, cx: &mut Context<'_>) {
+        let Some(additions) = &mut self.additions else {
+            return;
+        };
+        while let Poll::Ready((name, at)) = additions.poll_next(cx) {
+            let of = self.core.feed.positions.assigned().len() + 1;
+            self.core.feed.add(name, at, 0, of);
+        }
+    }
+
     /// Stops to read partitions, after an automatic commit of what was processed. Those that are not assigned
     /// are let be.
     ///
@@ -205,7 +232,7 @@ impl Consumer {
     /// Whether every partition has reached its end, and all of it was given.
     #[must_use]
     pub fn is_done(&self) -> bool {
-        self.core.feed.is_done()
+        self.additions.is_none() && self.core.feed.is_done()
     }
 
     /// The next batch, of any partition; in order within each. `None` when every partition has reached
@@ -237,8 +264,12 @@ impl Polled for Consumer {
     ) -> Poll<Option<Result<FetchedBatch, ClientError>>> {
         self.core.come_back();
         self.core.poll_commits(cx);
+        self.poll_additions(cx);
         if self.is_done() {
             return Poll::Ready(None);
+        }
+        if self.core.feed.is_done() {
+            return Poll::Pending;
         }
         let batch = ready!(self.core.poll_batch(cx));
         Poll::Ready(self.or_done(batch))
@@ -249,8 +280,12 @@ impl Polled for Consumer {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<ConsumerRecord, ClientError>>> {
         self.core.poll_commits(cx);
+        self.poll_additions(cx);
         if self.is_done() {
             return Poll::Ready(None);
+        }
+        if self.core.feed.is_done() {
+            return Poll::Pending;
         }
         let record = ready!(self.core.poll_record(cx));
         Poll::Ready(self.or_done(record))

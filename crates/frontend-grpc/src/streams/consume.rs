@@ -12,11 +12,12 @@ use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior};
 use tonic::{Status, Streaming};
 use varve_broker_api::{
-    Broker, CommitOffsets, Error, GetOffsets, HeartbeatReply, OffsetCommit, Position,
+    Broker, CommitOffsets, Context, Error, GetOffsets, HeartbeatReply, OffsetCommit, Position,
+    TopicInfo,
 };
 use varve_proto::v1;
 use varve_proto::v1::consume_response::Event as E;
-use varve_types::{ErrorKind, LeaderEpoch, Offset, Retry, TopicPartition, limits};
+use varve_types::{ErrorKind, LeaderEpoch, Offset, Retry, TopicName, TopicPartition, limits};
 
 use super::membership::{Action, Join, Membership};
 use super::pace::Pace;
@@ -124,6 +125,8 @@ struct Consume<B> {
     beat_sent: Instant,
     interval: Duration,
     committing: Option<Parked<Committed>>,
+    /// Partitions of the topics as they were before it joined.
+    known: Option<BTreeMap<TopicName, i32>>,
     /// Commits wait for the next heartbeat to tell the member's epoch.
     stale: bool,
     leaving: bool,
@@ -142,6 +145,7 @@ impl<B: Broker> Consume<B> {
         Self {
             reader: Reader::new(Arc::clone(&shared), ctx.broker.clone(), options, pace),
             credit: join.credit,
+            known: known(&*shared.broker, &ctx.broker, &join),
             member: Membership::new(join),
             shared,
             ctx,
@@ -428,7 +432,7 @@ impl<B: Broker> Consume<B> {
                     .copied();
                 let spec = Spec {
                     partition: tp.clone(),
-                    start: at.map_or(join.start, Position::Offset),
+                    start: at.map_or_else(|| self.start_of(tp), Position::Offset),
                     out_of_range: join.out_of_range(),
                     until: Ending::Follow,
                     leader_epoch: None,
@@ -441,6 +445,17 @@ impl<B: Broker> Consume<B> {
             self.to_place.remove(tp);
         }
         self.reader.open(specs).await;
+    }
+
+    /// Where a partition without a commit begins. A member that reads from now on has to read all of what came later.
+    fn start_of(&self, partition: &TopicPartition) -> Position {
+        let is_new = self.known.as_ref().is_some_and(|known| {
+            partition.partition.0 >= known.get(&partition.topic).copied().unwrap_or(0)
+        });
+        match self.member.join().start {
+            Position::Latest if is_new => Position::Earliest,
+            start => start,
+        }
     }
 
     /// Leaves the group. The member is gone for the client even when the coordinator cannot be reached.
@@ -533,8 +548,8 @@ impl<B: Broker> Consume<B> {
 
     fn start_commit(&mut self) {
         if self.jobs.is_empty() && !self.dirty.is_empty() {
-            self.jobs.push_back(self.delivery_job());
-            self.dirty.clear();
+            let job = self.delivery_job();
+            self.jobs.push_back(job);
         }
         let Some(job) = self.jobs.pop_front() else {
             return;
@@ -556,15 +571,20 @@ impl<B: Broker> Consume<B> {
         }));
     }
 
-    fn delivery_job(&self) -> Job {
-        let offsets = self
-            .dirty
-            .iter()
+    /// A commit of what was delivered, of as many partitions as one call may name; others wait for the next.
+    fn delivery_job(&mut self) -> Job {
+        let rest = match self.dirty.keys().nth(limits::REQUEST_MAX_PARTITIONS) {
+            Some(first) => self.dirty.split_off(&first.clone()),
+            None => BTreeMap::new(),
+        };
+        let delivered = std::mem::replace(&mut self.dirty, rest);
+        let offsets = delivered
+            .into_iter()
             .filter(|(tp, _)| self.member.owns(tp))
-            .map(|(tp, (offset, epoch))| OffsetCommit {
-                partition: tp.clone(),
-                offset: *offset,
-                leader_epoch: Some(*epoch),
+            .map(|(partition, (offset, epoch))| OffsetCommit {
+                partition,
+                offset,
+                leader_epoch: Some(epoch),
                 metadata: String::new(),
             })
             .collect();
@@ -657,6 +677,16 @@ impl<B: Broker> Consume<B> {
             }
         })
     }
+}
+
+/// How many partitions topics have as a member joins that reads from now on; `None` for others.
+fn known(broker: &impl Broker, ctx: &Context, join: &Join) -> Option<BTreeMap<TopicName, i32>> {
+    let all = match join.start {
+        Position::Latest => broker.topics(ctx).ok()?,
+        _ => return None,
+    };
+    let count = |topic: TopicInfo| (topic.name, topic.partitions);
+    Some(all.into_iter().map(count).collect())
 }
 
 fn not_owned(tp: &TopicPartition) -> Error {

@@ -594,7 +594,8 @@ impl<B: Broker, K: Ord + Clone + Send + 'static> Reader<B, K> {
             self.open = None;
             return self.after_read(key, ended);
         };
-        if chunk.bytes() < open.bytes / 2 {
+        let of_read = open.bytes;
+        if chunk.bytes() < of_read / 2 {
             chunk.detach();
         }
         if self.options.strict_size
@@ -616,7 +617,7 @@ impl<B: Broker, K: Ord + Clone + Send + 'static> Reader<B, K> {
             cursor: cursor.clone(),
             what: What::Records(chunk),
         };
-        if !self.window.reads_ahead() {
+        if !self.window.reads_ahead() && of_read > room {
             self.shed();
         }
         Some(event)

@@ -9,8 +9,9 @@ use varve_proto::v1;
 use varve_types::{MemberId, Offset, limits};
 
 use super::{
-    Start, at_most, duration, group_name, leader_epoch, member_id, missing, offset, pattern, start,
-    to_duration, to_timestamp, to_topic_partition, topic_name, topic_partition, topic_partitions,
+    Start, all_partitions, at_most, duration, group_name, leader_epoch, member_id, missing, offset,
+    pattern, start, to_duration, to_timestamp, to_topic_partition, topic_name, topic_partition,
+    topic_partitions,
 };
 
 /// Most topics of a subscription.
@@ -38,7 +39,7 @@ pub fn heartbeat(request: &v1::HeartbeatRequest) -> Result<Heartbeat, Error> {
         return Err(missing("subscription"));
     }
     let owned = match &request.owned {
-        Some(owned) => Some(topic_partitions("owned", &owned.partitions)?),
+        Some(owned) => Some(all_partitions("owned", &owned.partitions)?),
         None if joining => Some(Vec::new()),
         None => None,
     };

@@ -126,6 +126,17 @@ pub fn topic_partitions(
     values: &[v1::TopicPartition],
 ) -> Result<Vec<TopicPartition>, Error> {
     at_most(field, values.len(), limits::REQUEST_MAX_PARTITIONS)?;
+    all_partitions(field, values)
+}
+
+/// A list of partitions that only the size of the request bounds: what a member owns cannot be told in parts.
+///
+/// # Errors
+/// As [`topic_partition`].
+pub fn all_partitions(
+    field: &'static str,
+    values: &[v1::TopicPartition],
+) -> Result<Vec<TopicPartition>, Error> {
     values
         .iter()
         .map(|v| topic_partition(field, Some(v)))
