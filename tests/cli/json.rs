@@ -29,7 +29,8 @@ fn subcommands(path: &[String]) -> Vec<String> {
         .collect()
 }
 
-fn leaves(path: &[String], found: &mut Vec<String>) {
+/// Every command that runs something, below a path.
+pub fn leaves(path: &[String], found: &mut Vec<String>) {
     let below = if path.first().is_some_and(|first| first == "sim") {
         Vec::new()
     } else {

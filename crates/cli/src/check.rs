@@ -264,7 +264,7 @@ fn progress(recorder: &Recorder) -> String {
 
 fn print(output: Output, header: &Header, verdict: &Verdict) -> Result<u8, Failure> {
     if output.is_text() {
-        std::io::stdout().write_all(verdict.text().as_bytes())?;
+        crate::output::write_out(verdict.text().as_bytes())?;
     } else {
         let json = |error: serde_json::Error| Failure::new(FAILED, error.to_string());
         let value = serde_json::json!({

@@ -5,7 +5,6 @@
 //! those names; completion never prints an error.
 
 use std::ffi::{OsStr, OsString};
-use std::io::Write as _;
 use std::time::Duration;
 
 use clap::{Arg, Command, Parser};
@@ -16,7 +15,7 @@ use varve_client::proto as v1;
 use crate::args::Global;
 use crate::connection::Settings;
 use crate::failure::{FAILED, Failure};
-use crate::output::{Output, print_value};
+use crate::output::{Output, print_line, print_value};
 
 /// Version of this program.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -177,7 +176,7 @@ pub fn print(shell: clap_complete::Shell) -> Result<u8, Failure> {
         .ok_or_else(|| Failure::new(FAILED, format!("there is no completion script for {name}")))?;
     let mut script = Vec::new();
     completer.write_registration(VARIABLE, "varve", "varve", "varve", &mut script)?;
-    std::io::stdout().lock().write_all(&script)?;
+    crate::output::write_out(&script)?;
     Ok(0)
 }
 
@@ -187,11 +186,7 @@ pub fn print(shell: clap_complete::Shell) -> Result<u8, Failure> {
 /// When standard output cannot be written.
 pub fn version(output: Output) -> Result<u8, Failure> {
     if output.is_text() {
-        writeln!(
-            std::io::stdout().lock(),
-            "varve {}",
-            varve_server::VERSION_LINE
-        )?;
+        print_line(&format!("varve {}", varve_server::VERSION_LINE))?;
     } else {
         let version = serde_json::json!({"version": VERSION, "revision": varve_server::REVISION});
         print_value(output, &version)?;

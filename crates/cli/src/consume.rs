@@ -4,7 +4,7 @@
 //! a pipe sees new records at once and a long read is fast.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{IsTerminal as _, Write as _};
+use std::io::IsTerminal as _;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -24,7 +24,7 @@ use crate::json;
 use crate::offset::{self, From, Spec};
 use crate::progress::Progress;
 use crate::words::count;
-use crate::{reach, told};
+use crate::{output, reach, told};
 
 /// Buffered output is written out beyond this many bytes.
 const FLUSH_BYTES: usize = 256 * 1024;
@@ -429,9 +429,8 @@ impl Printer {
 
 fn write_out(out: &mut Vec<u8>) -> Result<(), Failure> {
     if !out.is_empty() {
-        let mut stdout = std::io::stdout().lock();
-        stdout.write_all(out)?;
-        stdout.flush()?;
+        output::write_out(out)?;
+        output::flush()?;
         out.clear();
     }
     Ok(())

@@ -68,6 +68,19 @@ impl Failure {
         }
     }
 
+    /// Standard output took not all that was printed. A reader that is gone wanted no more: that is not a failure.
+    #[must_use]
+    pub fn unprinted(error: &std::io::Error) -> Self {
+        if error.kind() == std::io::ErrorKind::BrokenPipe {
+            return Self::silent(0);
+        }
+        let why = error.to_string();
+        let why = why.split(" (os error").next().unwrap_or_default();
+        let text =
+            format!("standard output cannot be written: {why}; what was printed is not complete");
+        Self::new(FAILED, text)
+    }
+
     /// Puts what was attempted in front.
     #[must_use]
     pub fn context(mut self, what: &str) -> Self {

@@ -95,6 +95,8 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
 }
 
 fn ended(result: Result<u8, Failure>, verbose: bool) -> ExitCode {
+    // What is buffered is written at the exit at the latest, where a failure would go unseen.
+    let result = result.and_then(|code| output::flush().map(|()| code));
     match result {
         Ok(code) => ExitCode::from(code),
         Err(failure) => failure.report(verbose),
@@ -106,13 +108,12 @@ fn refused(tree: &clap::Command, arguments: &[OsString], error: &clap::Error) ->
     if let Some(sentence) = habits::explain(tree, arguments, error) {
         return Failure::usage(sentence).report(false);
     }
-    // A closed pipe while printing the help is nobody's problem.
-    let _ = error.print();
-    ExitCode::from(if error.use_stderr() {
-        failure::USAGE
-    } else {
-        0
-    })
+    let printed = error.print();
+    if error.use_stderr() {
+        return ExitCode::from(failure::USAGE);
+    }
+    let printed = printed.map_err(|error| Failure::unprinted(&error));
+    ended(printed.map(|()| 0), false)
 }
 
 fn start_log(cli: &Cli) {

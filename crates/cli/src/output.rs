@@ -57,9 +57,27 @@ pub fn print_text(text: &str) -> Result<(), Failure> {
     let mut captured = CAPTURED.lock().unwrap_or_else(PoisonError::into_inner);
     match &mut *captured {
         Some(kept) => kept.extend_from_slice(text.as_bytes()),
-        None => std::io::stdout().lock().write_all(text.as_bytes())?,
+        None => write_out(text.as_bytes())?,
     }
     Ok(())
+}
+
+/// Writes to standard output.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn write_out(bytes: &[u8]) -> Result<(), Failure> {
+    let written = std::io::stdout().lock().write_all(bytes);
+    written.map_err(|error| Failure::unprinted(&error))
+}
+
+/// Brings out what standard output still buffers.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn flush() -> Result<(), Failure> {
+    let flushed = std::io::stdout().lock().flush();
+    flushed.map_err(|error| Failure::unprinted(&error))
 }
 
 /// Protobuf JSON of a message of the API.

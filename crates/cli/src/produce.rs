@@ -19,6 +19,7 @@ use crate::format::{Fields, Format};
 use crate::input::{Cut, InputFormat, Next, Splitter, json_line};
 use crate::interrupt::Interrupts;
 use crate::json::JsonRecord;
+use crate::output::write_out;
 use crate::parse;
 use crate::progress::Progress;
 use crate::sink::Sink;
@@ -40,6 +41,23 @@ struct Tally {
     acknowledged: AtomicU64,
     failed: AtomicU64,
     repeated: AtomicU64,
+    /// Why acknowledged records could not be printed.
+    unprinted: Mutex<Option<std::io::Error>>,
+}
+
+impl Tally {
+    /// Whether all was printed that was to be.
+    fn printed(&self) -> Result<(), Failure> {
+        let unprinted = self.unprinted.lock();
+        match unprinted.unwrap_or_else(PoisonError::into_inner).take() {
+            None => Ok(()),
+            Some(error) => {
+                let mut failure = Failure::unprinted(&error);
+                failure.message = format!("all records were written, but {}", failure.message);
+                Err(failure)
+            }
+        }
+    }
 }
 
 /// What a record gets where the input gives nothing.
@@ -141,10 +159,10 @@ pub async fn run(global: &Global, args: Box<ProduceArgs>) -> Result<u8, Failure>
     if global.verbose > 0 {
         summary(&tally, session.bytes, seconds);
     }
-    std::io::stdout().flush()?;
     read?;
     flushed.map_err(|failure| with_counts(&tally, failure))?;
     let code = outcome(&tally)?;
+    tally.printed()?;
     let watched = global.verbose > 0 || crate::failure::stderr_is_terminal();
     if watched && !global.quiet {
         told::line(&told::written(session.records, session.topic.as_ref()));
@@ -351,9 +369,11 @@ fn on_batch(args: &ProduceArgs, tally: Arc<Tally>) -> Result<OnBatch, Failure> {
             };
             format.render(&fields, &mut text);
         }
-        // A reader that is gone is found out by the next flush.
         let mut stdout = std::io::stdout().lock();
-        let _ = stdout.write_all(&text).and_then(|()| stdout.flush());
+        if let Err(error) = stdout.write_all(&text).and_then(|()| stdout.flush()) {
+            let unprinted = tally.unprinted.lock();
+            *unprinted.unwrap_or_else(PoisonError::into_inner) = Some(error);
+        }
     }))
 }
 
@@ -482,7 +502,7 @@ impl Session {
                 self.send(&cut).await?;
             }
             if self.tee {
-                std::io::stdout().lock().write_all(&input[at..at + taken])?;
+                write_out(&input[at..at + taken])?;
             }
             at += taken;
         }
@@ -580,7 +600,7 @@ impl Session {
             };
             self.send(&cut).await?;
             if self.tee {
-                writeln!(std::io::stdout().lock(), "{value}")?;
+                write_out(format!("{value}\n").as_bytes())?;
             }
         }
         Ok(())
@@ -610,7 +630,7 @@ impl Session {
                 sent = self.send(&cut) => sent.map_err(|failure| failure.context(&name))?,
             }
             if self.tee {
-                std::io::stdout().lock().write_all(&value)?;
+                write_out(&value)?;
             }
         }
         Ok(())

@@ -2,7 +2,7 @@
 //! printed, so that a log of it stays readable.
 
 use std::future::Future;
-use std::io::{IsTerminal as _, Write as _};
+use std::io::IsTerminal as _;
 use std::time::Duration;
 
 use crate::failure::Failure;
@@ -37,15 +37,14 @@ where
 }
 
 fn show(now: &[u8], before: Option<&Vec<u8>>, redraws: bool) -> Result<(), Failure> {
-    let mut stdout = std::io::stdout().lock();
     if redraws {
         let time = jiff::Zoned::now().strftime("%H:%M:%S").to_string();
         let every = PAUSE.as_secs();
-        write!(stdout, "{CLEAR}{time}, every {every} s; Ctrl-C ends\n\n")?;
-        stdout.write_all(now)?;
+        let head = format!("{CLEAR}{time}, every {every} s; Ctrl-C ends\n\n");
+        output::write_out(head.as_bytes())?;
+        output::write_out(now)?;
     } else if before.is_none_or(|before| before != now) {
-        stdout.write_all(now)?;
+        output::write_out(now)?;
     }
-    stdout.flush()?;
-    Ok(())
+    output::flush()
 }
