@@ -1,6 +1,7 @@
 //! `varve cluster`, kcat's letters, how a cluster is reached, and the help.
 
 use serde_json::Value;
+use varve_tests::node::Node;
 
 use crate::{Host, alone, command, create, feed, finish, node, run};
 
@@ -344,4 +345,40 @@ fn operations_on_a_node_that_is_alone() {
         let refused = run(&node, args);
         assert_eq!(refused.code, Some(code), "{args:?}: {refused:?}");
     }
+}
+
+#[test]
+fn health_warns_before_a_limit_refuses() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start_with(dir.path(), &[("VARVE_GROUPS__MAX", "5")]);
+    create(&node, "near", 1);
+    feed(&node, &["produce", "-q", "near"], "a\n").ok();
+    let join = |group: &str| {
+        run(
+            &node,
+            &["consume", "near", "-e", "-q", "-g", group, "-f", "%v"],
+        )
+    };
+    for group in ["a", "b", "c"] {
+        join(group).ok();
+    }
+    assert_eq!(run(&node, &["cluster", "health"]).ok(), "healthy\n");
+    join("d").ok();
+    let warned = run(&node, &["cluster", "health"]).ok();
+    assert_eq!(
+        warned,
+        "healthy\nthe limit groups.max of the node that answered is used to 80 % (4 of 5); see docs/limits.md\n"
+    );
+    let metrics = node.get("/metrics").1;
+    for line in [
+        "varve_limit_used{key=\"groups.max\"} 4",
+        "varve_limit_max{key=\"groups.max\"} 5",
+        "varve_limit_max{key=\"memory.unread.max_bytes\"} 100663296",
+    ] {
+        assert!(metrics.contains(line), "{line}\n{metrics}");
+    }
+    join("e").ok();
+    let refused = join("f");
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    assert!(refused.error_line().contains("groups.max"), "{refused:?}");
 }

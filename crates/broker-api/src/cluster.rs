@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use varve_types::{ClusterId, NodeId};
 
+use crate::LimitUse;
+
 /// This node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeInfo {
@@ -84,10 +86,12 @@ pub struct ClusterHealth {
     pub low_space: Vec<NodeId>,
     /// Partitions that are not led by their preferred leader.
     pub non_preferred: u64,
+    /// Limits of the node that answers of which most is used: soon, something is refused there.
+    pub near_limits: Vec<LimitUse>,
 }
 
 impl ClusterHealth {
-    /// Nothing is wrong. Leaders that are not the preferred ones are no fault.
+    /// Nothing is wrong. Leaders that are not the preferred ones are no fault, and limits that are near are a warning.
     #[must_use]
     pub fn healthy(&self) -> bool {
         self.controller.is_some()

@@ -579,10 +579,15 @@ impl api::Broker for Broker {
     }
 
     fn health(&self) -> api::ClusterHealth {
-        if let Some(cluster) = self.inner.registry.cluster() {
-            return cluster.health(self.inner.space.refuses());
-        }
         let inner = &*self.inner;
+        let limits = inner.limits.get();
+        let near_limits = limits.map(|limits| limits.near()).unwrap_or_default();
+        if let Some(cluster) = inner.registry.cluster() {
+            return api::ClusterHealth {
+                near_limits,
+                ..cluster.health(inner.space.refuses())
+            };
+        }
         let node = inner.config.node;
         let view = inner.registry.view();
         let leaderless = view.partitions().filter(|p| p.offline().is_some()).count() as u64;
@@ -596,6 +601,7 @@ impl api::Broker for Broker {
             },
             leaderless,
             low_space: if below { vec![node] } else { Vec::new() },
+            near_limits,
             ..api::ClusterHealth::default()
         }
     }

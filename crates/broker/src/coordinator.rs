@@ -9,6 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
@@ -53,6 +54,8 @@ enum Message {
 #[derive(Clone)]
 pub(crate) struct Groups {
     messages: mpsc::Sender<Message>,
+    /// Groups that are known here.
+    count: Arc<AtomicUsize>,
 }
 
 /// Cancels a call whose caller is gone.
@@ -82,7 +85,9 @@ impl Groups {
         only: Option<(PartitionId, LeaderEpoch)>,
     ) -> Self {
         let (messages, inbox) = mpsc::channel(QUEUE);
+        let count = Arc::new(AtomicUsize::new(0));
         let task = Task {
+            count: Arc::clone(&count),
             core: new_core(&config),
             config,
             callers: BTreeMap::new(),
@@ -96,7 +101,12 @@ impl Groups {
             only,
         };
         crate::work::spawn(task.run(inbox));
-        Self { messages }
+        Self { messages, count }
+    }
+
+    /// Groups that are known here.
+    pub(crate) fn count(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
     }
 
     /// One call. Safe to drop.
@@ -161,6 +171,7 @@ fn new_core(config: &varve_groups::Config) -> Coordinator {
 }
 
 struct Task {
+    count: Arc<AtomicUsize>,
     core: Coordinator,
     config: varve_groups::Config,
     callers: BTreeMap<Ticket, oneshot::Sender<Reply>>,
@@ -224,6 +235,7 @@ impl Task {
     fn step(&mut self, input: Input) {
         let now = self.now();
         self.core.step(now, input, &mut self.outputs);
+        self.count.store(self.core.group_count(), Ordering::Relaxed);
     }
 
     fn topics(&mut self) {

@@ -138,6 +138,13 @@ impl Coordinators {
         }
     }
 
+    /// Groups of the fullest coordinator here: `groups.max` bounds each of them.
+    pub(crate) fn fullest(&self) -> usize {
+        let led = self.led.running();
+        let all = self.all.iter().chain(&led);
+        all.map(Groups::count).max().unwrap_or(0)
+    }
+
     /// Groups that are coordinated here.
     async fn list(&self, ticket: Ticket) -> Result<Reply, Error> {
         let mut all = Vec::new();

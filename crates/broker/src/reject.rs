@@ -3,7 +3,7 @@
 
 use varve_broker_api::Error;
 use varve_partition::Rejection;
-use varve_types::{ErrorKind, Offset};
+use varve_types::{ErrorKind, Offset, limits};
 
 use crate::partition::Partition;
 
@@ -86,8 +86,9 @@ pub(crate) fn error(partition: &Partition, rejection: Rejection) -> Error {
         }
         Rejection::TooManyTransactions => {
             format!(
-                "partition {id} already tracks its maximum number of open and aborted \
-                 transactions; nothing was appended"
+                "partition {id} already tracks {} open and aborted transactions, the most that it may; \
+                 nothing was appended; trim or delete old records, whose aborted transactions are forgotten then",
+                limits::TRANSACTIONS_PER_PARTITION_MAX
             )
         }
         Rejection::StorageFull => {

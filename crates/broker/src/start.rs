@@ -1,13 +1,13 @@
 //! Start and stop of a broker, and the handle that the rest of the program holds.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry as MetricsRegistry;
 use tokio::sync::oneshot;
-use varve_broker_api::{Boxed, Error, PartitionInfo, SharedBroker};
+use varve_broker_api::{Boxed, Error, Limits, PartitionInfo, SharedBroker};
 use varve_storage::journal::{JournalError, Replay};
 use varve_storage::{Journal, JournalConfig, ReadBuffers};
 use varve_types::{ErrorKind, limits};
@@ -94,6 +94,8 @@ pub(crate) struct Inner {
     pub(crate) unverified: Admission,
     pub(crate) groups: Arc<Coordinators>,
     pub(crate) group_gauges: GroupGauges,
+    /// Limits of the node, for its health.
+    pub(crate) limits: OnceLock<Arc<Limits>>,
     pub(crate) transactions: Arc<Transactions>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) space: Arc<Space>,
@@ -311,6 +313,7 @@ impl Broker {
             registry,
             groups,
             group_gauges: GroupGauges::default(),
+            limits: OnceLock::new(),
             transactions,
             clock,
             space,
@@ -409,6 +412,28 @@ impl Broker {
         }
         self.inner.draining.store(true, Ordering::SeqCst);
         self.shutdown().await;
+    }
+
+    /// Adds the limits of this broker to those of its node.
+    pub fn add_limits(&self, all: &mut Limits) {
+        let (groups, config) = (Arc::clone(&self.inner.groups), &self.inner.config);
+        all.refusing("groups.max", config.groups_max, move || groups.fullest());
+        let registry = Arc::clone(&self.inner.registry);
+        all.refusing(
+            "partitions of a node",
+            limits::PARTITIONS_PER_NODE_MAX,
+            move || registry.view().partitions().count(),
+        );
+        let sessions = Arc::clone(&self.inner.sessions);
+        let (most, each) = (sessions.most(), limits::PRODUCER_SESSION_BYTES);
+        all.yielding("producer.sessions.max.bytes", most * each, move || {
+            sessions.count() * each
+        });
+    }
+
+    /// Tells health of the limits of this node, once.
+    pub fn watch_limits(&self, limits: Arc<Limits>) {
+        let _ = self.inner.limits.set(limits);
     }
 
     /// Adds the broker's metrics to a registry whose prefix is `varve`.

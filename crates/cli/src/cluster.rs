@@ -197,6 +197,13 @@ pub fn sentences(health: &v1::GetClusterHealthResponse, now: &jiff::Zoned) -> Ve
             all.push(format!("{} {verb}", count(number, "partition")));
         }
     }
+    for limit in &health.near_limits {
+        let v1::NearLimit { name, used, max } = limit;
+        let percent = used.saturating_mul(100) / (*max).max(1);
+        all.push(format!(
+            "the limit {name} of the node that answered is used to {percent} % ({used} of {max}); see docs/limits.md"
+        ));
+    }
     all
 }
 

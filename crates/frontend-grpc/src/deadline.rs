@@ -78,6 +78,9 @@ pub fn over() -> Error {
     )
 }
 
+/// What a body gives.
+type FrameOf<B> = Result<Frame<<B as Body>::Data>, <B as Body>::Error>;
+
 /// The body of an answer that ends at the deadline of its call, if it has one.
 #[derive(Debug)]
 pub enum Limited<B> {
@@ -142,10 +145,7 @@ struct State<B> {
 }
 
 impl<B: Body + Unpin> State<B> {
-    fn poll_frame(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<FrameOf<B>>> {
         let Some(body) = self.body.as_mut() else {
             if std::mem::replace(&mut self.ended, true) {
                 return Poll::Ready(None);

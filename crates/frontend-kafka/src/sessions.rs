@@ -8,14 +8,14 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use varve_types::limits::NAME_MAX_BYTES;
+use varve_types::limits::{self, NAME_MAX_BYTES};
 
 use crate::wire::{ErrorCode, Text, Uuid};
 
 /// Most sessions.
-pub const SESSIONS_MAX: usize = 1_000;
+pub const SESSIONS_MAX: usize = limits::FETCH_SESSIONS_MAX;
 /// Most partitions of all sessions together.
-pub const PARTITIONS_MAX: usize = 500_000;
+pub const PARTITIONS_MAX: usize = limits::FETCH_SESSION_PARTITIONS_MAX;
 /// Silence after which a session gives way to another.
 pub const EVICT_AFTER: Duration = Duration::from_mins(2);
 

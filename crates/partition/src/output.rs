@@ -94,7 +94,8 @@ impl Rejection {
             Self::ProducerFenced { .. } => ErrorKind::ProducerFenced,
             Self::UnknownProducer => ErrorKind::UnknownProducer,
             Self::OutOfOrderSequence { .. } => ErrorKind::OutOfOrderSequence,
-            Self::TooManyTransactions => ErrorKind::Throttled,
+            // Clients would repeat a passing fault for ever.
+            Self::TooManyTransactions => ErrorKind::PolicyViolation,
             Self::TransactionUnverified | Self::InvalidTransactionState => {
                 ErrorKind::InvalidTransactionState
             }

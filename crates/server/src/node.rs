@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use varve_broker::Broker;
-use varve_broker_api::{Boxed, UnreadBudget};
+use varve_broker_api::{Boxed, Limits, UnreadBudget};
 use varve_forward::{Forwarding, Lines};
 use varve_tls::{Listener, Network, Reload, ServerTls};
 
@@ -18,7 +18,7 @@ use crate::config::Config;
 use crate::datadir::DataDir;
 use crate::health::Health;
 use crate::kafka;
-use crate::limits::Limits;
+use crate::limits::LimitMetrics;
 use crate::machine::Machine;
 use crate::metrics::Metrics;
 use crate::{http, notify};
@@ -143,8 +143,23 @@ impl Node {
         let stop_frontends = CancellationToken::new();
         let unread = UnreadBudget::new(config.unread_max_bytes);
         let mut limits = Limits::default();
+        broker.add_limits(&mut limits);
         limits.unread(&unread);
-        metrics.register(|registry| registry.register_collector(Box::new(limits)));
+        let open = |n: i64| usize::try_from(n).unwrap_or(0);
+        let (grpc_open, kafka_open) = (frontend_metrics.clone(), kafka_metrics.clone());
+        let most = config.connections.all;
+        limits.refusing("listeners.client.max_connections", most, move || {
+            open(grpc_open.open_connections())
+        });
+        if let Some(kafka) = &config.kafka {
+            let most = kafka.connections.all;
+            limits.refusing("listeners.kafka.max_connections", most, move || {
+                open(kafka_open.open_connections())
+            });
+        }
+        let limits = Arc::new(limits);
+        broker.watch_limits(Arc::clone(&limits));
+        metrics.register(|registry| registry.register_collector(Box::new(LimitMetrics(limits))));
         let options = varve_frontend_grpc::Options {
             drain_grace: config.stream_grace,
             connections: config.connections,

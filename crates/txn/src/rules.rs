@@ -457,10 +457,11 @@ impl Context<'_> {
 
     pub(crate) fn too_many_ids(&self) -> Failure {
         let text = format!(
-            "this coordinator tracks {} transactional ids, which is its limit; {} was not added",
+            "this coordinator tracks {} transactional ids, the most that it may; {} was not added; ids that are not \
+             used are forgotten after 7 days, and more partitions of __transaction_state track more ids",
             self.config.ids_max, self.name
         );
-        self.about(ErrorKind::Throttled, text)
+        self.about(ErrorKind::PolicyViolation, text)
     }
 }
 

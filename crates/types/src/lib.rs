@@ -9,6 +9,7 @@ pub mod config;
 pub mod error;
 pub mod id;
 pub mod kafka_configs;
+pub mod limit_table;
 pub mod limits;
 pub mod migration;
 pub mod offset;

@@ -100,6 +100,10 @@ pub const HTTP2_READ_FRAME_BYTES: u32 = READ_CHUNK_BYTES as u32;
 pub const READ_CHUNK_BYTES: usize = 1024 * 1024;
 /// Default of `memory.unread.max_bytes`: memory of a node for what is read of its logs and not taken by its readers.
 pub const UNREAD_DEFAULT_MAX_BYTES: usize = 96 * 1024 * 1024;
+/// Incremental fetch sessions of Kafka clients that a node remembers.
+pub const FETCH_SESSIONS_MAX: usize = 1_000;
+/// Partitions of all of them together.
+pub const FETCH_SESSION_PARTITIONS_MAX: usize = 500_000;
 /// Streams of one connection.
 pub const HTTP2_MAX_STREAMS: u32 = 1024;
 /// Default of `listeners.*.max_connections`: open connections of one listener.

@@ -186,6 +186,15 @@ pub fn to_health(health: &ClusterHealth) -> v1::GetClusterHealthResponse {
             let since = health.offline_since.iter();
             since.map(|(id, ms)| (id.0, to_timestamp(*ms))).collect()
         },
+        near_limits: {
+            let near = health.near_limits.iter();
+            near.map(|limit| v1::NearLimit {
+                name: limit.name.to_owned(),
+                used: count(limit.used),
+                max: count(limit.max),
+            })
+            .collect()
+        },
     }
 }
 

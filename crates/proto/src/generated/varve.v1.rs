@@ -2200,6 +2200,22 @@ pub struct GetClusterHealthResponse {
         i32,
         ::prost_types::Timestamp,
     >,
+    /// Limits of the node that answers of which at least 80 % is used. A warning: `healthy` does not depend on it.
+    #[prost(message, repeated, tag = "11")]
+    pub near_limits: ::prost::alloc::vec::Vec<NearLimit>,
+}
+/// A limit beyond which something will be refused.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct NearLimit {
+    /// Configuration key that sets the limit, or its name where there is none.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// What is used.
+    #[prost(int64, tag = "2")]
+    pub used: i64,
+    /// The limit.
+    #[prost(int64, tag = "3")]
+    pub max: i64,
 }
 /// State of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
