@@ -135,7 +135,7 @@ pub const KINDS: &[Kind] = &[
 pub fn docs() -> String {
     let mut page = String::from(
         "# Limits\n\nMade from `crates/types/src/limit_table.rs`. What is only remembered is bounded by memory and forgotten; what is\n\
-         durable is refused by a generous limit. `varve_limit_used` and `varve_limit_max` tell how far a limit is used, by its key.\n",
+         durable is refused by a generous limit. `varve_limit_used` and `varve_limit_max` tell how far a limit is used.\n",
     );
     for kind in KINDS {
         page += &format!("\n## {}\n\n{}\n\n", kind.title, kind.about);
