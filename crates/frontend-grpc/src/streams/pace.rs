@@ -70,7 +70,7 @@ impl Pace {
     }
 }
 
-/// How much a stream may read at a time, and when. Until its client has taken [`PROVEN_BYTES`], it reads only when its
+/// How much a stream may read at a time, and when. Until its client has taken 256 KiB, it reads only when its
 /// transport asks, one small message at a time, and forgets what else it had to read for that; then it reads ahead, and
 /// what it reads beyond a floor comes of the node's budget.
 #[derive(Debug)]
