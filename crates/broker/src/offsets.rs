@@ -10,12 +10,13 @@ use varve_broker_api::{
     OffsetFound, OffsetQuery, Position, ResetOffsets, ResetTarget, Result,
 };
 use varve_record::iter_batches;
+use varve_storage::ReadError;
 use varve_types::{ErrorKind, Offset, PartitionId, TopicPartition, limits};
 
 use crate::isolation::Sight;
 use crate::lane::Command;
 use crate::partition::Partition;
-use crate::reader::{self, read_error};
+use crate::reader::{self, OLD_VIEWS_MOST, read_error};
 use crate::registry::{Readable, Registry};
 use crate::reject;
 use crate::work::blocking;
@@ -140,23 +141,38 @@ async fn resolve_for(
             (Offset::new(back).unwrap_or(start), None)
         }
         Position::Timestamp(_) | Position::MaxTimestamp => {
-            let view = partition.view()?;
-            let ms = match position {
-                Position::Timestamp(ms) => ms,
-                _ => view.max_timestamp().unwrap_or(i64::MAX),
-            };
-            // Finding a time may read cold index and log pages.
-            let found = blocking(&partition.workers, move || {
-                view.offset_for_timestamp(ms, end)
-            });
-            match found.await {
-                Ok(Ok(Some((offset, time)))) => (offset, Some(time)),
-                Ok(Ok(None)) => (end, None),
-                Ok(Err(error)) => return Err(read_error(partition, start, &error, None)),
-                Err(error) => return Err(reject::storage(partition, &error)),
+            let mut found = find_time(partition, position, end).await?;
+            // The log was changed under the view: a newer one shows where the records are.
+            for _ in 1..OLD_VIEWS_MOST {
+                if !matches!(found, Err(ReadError::Stale)) {
+                    break;
+                }
+                found = find_time(partition, position, end).await?;
+            }
+            match found {
+                Ok(Some((offset, time))) => (offset, Some(time)),
+                Ok(None) => (end, None),
+                Err(error) => return Err(read_error(partition, start, &error, None)),
             }
         }
     })
+}
+
+async fn find_time(
+    partition: &Arc<Partition>,
+    position: Position,
+    end: Offset,
+) -> Result<std::result::Result<Option<(Offset, i64)>, ReadError>> {
+    let view = partition.view()?;
+    let ms = match position {
+        Position::Timestamp(ms) => ms,
+        _ => view.max_timestamp().unwrap_or(i64::MAX),
+    };
+    // Finding a time may read cold index and log pages.
+    let found = blocking(&partition.workers, move || {
+        view.offset_for_timestamp(ms, end)
+    });
+    found.await.map_err(|e| reject::storage(partition, &e))
 }
 
 /// Time of the first committed record at or behind an offset; `None` when there is none, or it cannot be read: a time

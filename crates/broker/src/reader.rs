@@ -27,7 +27,7 @@ use crate::work::blocking;
 const CURSORS: usize = 4;
 
 /// Times in a row that a read may meet a log that forgets what it needs: each is a trim or the end of a compaction.
-const OLD_VIEWS_MOST: usize = 4;
+pub(crate) const OLD_VIEWS_MOST: usize = 4;
 
 /// Where recent readers stopped, so that their next read needs no search. Purely a hint.
 #[derive(Debug, Default)]
@@ -190,8 +190,8 @@ async fn read_from(
     ))
 }
 
-/// `None`: the log was trimmed or compacted meanwhile, and what would have to be left out of what was read is not known
-/// any more.
+/// `None`: the log was trimmed, cut or compacted meanwhile. Either the records are no longer where the view had them,
+/// or what would have to be left out of them is not known any more.
 async fn read_once(
     readable: &Readable,
     request: &FetchPartition,
@@ -242,7 +242,11 @@ async fn read_once(
             upto: limit.map_or(end, |limit| limit.min(end)),
             min_one,
         };
-        read(partition, &view, range).await?
+        match read(partition, &view, range).await? {
+            Seen::Slice(slice) => Some(slice),
+            Seen::Nothing => None,
+            Seen::OldView => return Ok(None),
+        }
     };
     let (batches, next_offset, cursor) = match slice {
         Some(slice) => (slice.bytes, slice.next_offset.max(offset), slice.cursor),
@@ -303,11 +307,19 @@ fn check_epoch(partition: &Partition, wanted: Option<LeaderEpoch>) -> Result<(),
     Err(Error::new(kind, text).with("leader_epoch", current))
 }
 
+/// What a view shows of a range.
+enum Seen {
+    Slice(Slice),
+    Nothing,
+    /// The log was changed under the view: a newer one shows it.
+    OldView,
+}
+
 async fn read(
     partition: &Arc<Partition>,
     view: &Arc<ReadView>,
     range: ReadRange,
-) -> Result<Option<Slice>, Error> {
+) -> Result<Seen, Error> {
     let offset = range.offset;
     let cursor = partition.cursors.take(offset);
     let buffers = &partition.buffers;
@@ -327,10 +339,11 @@ async fn read(
     };
     match outcome {
         // Nothing may be left of what was there, and then the reader has to go on behind it.
-        Ok(ReadOutcome::Slice(slice)) => {
-            Ok((!slice.bytes.is_empty() || slice.next_offset > offset).then_some(slice))
+        Ok(ReadOutcome::Slice(slice)) if !slice.bytes.is_empty() || slice.next_offset > offset => {
+            Ok(Seen::Slice(slice))
         }
-        Ok(ReadOutcome::WouldBlock) => Ok(None),
+        Ok(_) => Ok(Seen::Nothing),
+        Err(ReadError::Stale) => Ok(Seen::OldView),
         Err(error) => {
             let resume = match &error {
                 ReadError::Corrupt { .. } => {

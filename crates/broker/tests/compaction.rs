@@ -132,6 +132,26 @@ async fn appends_and_reads_go_on_while_a_compaction_stalls_and_a_stop_does_not_w
     fill(&broker, &topic, 60, 61).await;
 }
 
+/// A read whose segment is replaced meanwhile is made again from the new one: no reader is told to try again.
+#[tokio::test(flavor = "multi_thread")]
+async fn readers_notice_nothing_of_segments_that_are_replaced() {
+    let disk = Arc::new(MemVfs::new());
+    let (broker, _, _) = watched(&disk).await;
+    let topic = create_with(&broker, "state", COMPACT).await;
+    let runs = || metric(&broker, RUNS);
+    for round in 0..8 {
+        let before = runs();
+        fill(&broker, &topic, round * 40, round * 40 + 40).await;
+        let mut scans = 0;
+        while runs() <= before || scans == 0 {
+            scan(&broker, &topic).await;
+            scans += 1;
+        }
+    }
+    let newest: BTreeMap<_, _> = scan(&broker, &topic).await.values().cloned().collect();
+    assert_eq!(newest["k4"], "319");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_stops_compaction_and_nothing_else() {
     let disk = Arc::new(MemVfs::new());
