@@ -116,16 +116,26 @@ fn readers_from_now_on_see_what_comes_later_from_its_first_record() {
 #[test]
 fn a_reader_of_given_partitions_is_given_no_others() {
     let node = node();
+    let address = node.address();
     create(&node, "later-p", 1);
-    let follower = Follower::start(&node.address(), &["consume", "later-p", "-p", "0"]);
+    let follower = Follower::start(&address, &["consume", "later-p", "-p", "0"]);
     begun(&node, "later-p", &follower);
+    let witness = Follower::start(&address, &["consume", "later-p"]);
     run(
         &node,
-        &["topic", "add-partitions", "later-p", "--total", "2", "-q"],
+        &["topic", "add-partitions", "later-p", "--total", "3", "-q"],
     )
     .ok();
-    feed(&node, &["produce", "-q", "-p", "1", "later-p"], "other\n").ok();
-    std::thread::sleep(Duration::from_secs(3));
+    // Twice, so that whoever looks for partitions as the witness does has found the first by then.
+    for partition in ["1", "2"] {
+        feed(
+            &node,
+            &["produce", "-q", "-p", partition, "later-p"],
+            "other\n",
+        )
+        .ok();
+        witness.prints(&[format!("later-p:{partition}:other")]);
+    }
     feed(&node, &["produce", "-q", "-p", "0", "later-p"], "own\n").ok();
     let until = Instant::now() + PATIENCE;
     loop {

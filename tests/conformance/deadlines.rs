@@ -88,7 +88,7 @@ fn every_call_ends_at_its_deadline() {
         let started = Instant::now();
         let answers = calls.iter().map(async |(path, message)| {
             let raw = Raw::connect(rpc.address).await;
-            raw.held(path, "1500m", message.clone(), true).await
+            raw.held(path, "1500m", message.clone()).await
         });
         for ((path, _), answer) in calls.iter().zip(join_all(answers).await) {
             is_over(path, &answer);
@@ -114,21 +114,19 @@ fn what_a_stream_holds_is_let_go_though_its_client_reads_nothing() {
         }
         let raw = Raw::connect(rpc.address).await;
         let path = format!("{CONSUMER}/Consume");
-        let message = Some(join("deadline-full", "deadline-b"));
-        let held = raw.held(&path, "4S", message, false);
-        let gone = async {
-            eventually("a member is there", async || {
-                members(&rpc, "deadline-b").await == Some(1)
-            })
-            .await;
-            eventually("it has left", async || {
-                members(&rpc, "deadline-b").await.unwrap_or(0) == 0
-            })
-            .await;
-        };
-        let (answer, ()) = tokio::join!(held, gone);
+        let message = join("deadline-full", "deadline-b");
+        let (answer, open) = raw.unread(&path, "4S", message).await;
+        eventually("a member is there", async || {
+            members(&rpc, "deadline-b").await == Some(1)
+        })
+        .await;
+        eventually("it has left", async || {
+            members(&rpc, "deadline-b").await.unwrap_or(0) == 0
+        })
+        .await;
         assert_eq!(answer.http, 200, "{answer:?}");
         assert!(answer.status().is_none(), "nothing was read: {answer:?}");
+        drop(open);
     });
 }
 

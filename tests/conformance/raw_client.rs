@@ -16,6 +16,9 @@ pub struct Raw {
     address: SocketAddr,
 }
 
+/// The two halves of a call that is open.
+pub type Unread = (h2::RecvStream, h2::SendStream<Bytes>);
+
 /// What came back.
 #[derive(Debug, Default)]
 pub struct Answer {
@@ -75,36 +78,48 @@ impl Raw {
         soon(path, self.send(request, body)).await
     }
 
-    /// A call that sends those messages and then stays open, and whose answer is read only where `reads` says so.
-    /// Answers what came, once the server has ended the call.
-    pub async fn held(
-        &self,
-        path: &str,
-        time: &str,
-        message: Option<Bytes>,
-        reads: bool,
-    ) -> Answer {
-        let request = Request::post(format!("http://{}{path}", self.address))
-            .header("content-type", "application/grpc")
-            .header("te", "trailers")
-            .header("grpc-timeout", time)
-            .body(())
-            .unwrap();
+    /// A call that sends a message, if there is one, and then stays open: what comes until the server ends it.
+    pub async fn held(&self, path: &str, time: &str, message: Option<Bytes>) -> Answer {
         let mut answer = Answer::default();
-        let held = self.hold(request, message, reads, &mut answer);
+        let held = async {
+            let (mut body, _open) = self.open(path, time, message, &mut answer).await?;
+            while let Some(data) = body.data().await {
+                let data = data?;
+                body.flow_control().release_capacity(data.len())?;
+                answer.body.extend_from_slice(&data);
+            }
+            if let Some(trailers) = body.trailers().await? {
+                answer.headers.extend(trailers);
+            }
+            Ok::<(), h2::Error>(())
+        };
         if let Err(error) = soon(path, held).await {
             answer.reset = Some(error.to_string());
         }
         answer
     }
 
-    async fn hold(
+    /// As [`Self::held`], of which nothing is read for as long as what comes with the answer's headers is kept.
+    pub async fn unread(&self, path: &str, time: &str, message: Bytes) -> (Answer, Unread) {
+        let mut answer = Answer::default();
+        let opened = self.open(path, time, Some(message), &mut answer);
+        let unread = soon(path, opened).await.unwrap();
+        (answer, unread)
+    }
+
+    async fn open(
         &self,
-        request: Request<()>,
+        path: &str,
+        time: &str,
         message: Option<Bytes>,
-        reads: bool,
         answer: &mut Answer,
-    ) -> Result<(), h2::Error> {
+    ) -> Result<Unread, h2::Error> {
+        let request = Request::post(format!("http://{}{path}", self.address))
+            .header("content-type", "application/grpc")
+            .header("te", "trailers")
+            .header("grpc-timeout", time)
+            .body(())
+            .unwrap();
         let mut ready = self.send.clone().ready().await?;
         let (response, mut stream) = ready.send_request(request, false)?;
         if let Some(message) = message {
@@ -113,21 +128,7 @@ impl Raw {
         let response = response.await?;
         answer.http = response.status().as_u16();
         answer.headers.extend(response.headers().clone());
-        let mut body = response.into_body();
-        while reads && let Some(data) = body.data().await {
-            let data = data?;
-            body.flow_control().release_capacity(data.len())?;
-            answer.body.extend_from_slice(&data);
-        }
-        if !reads {
-            // The window of the stream stays full for as long as the caller cares.
-            tokio::time::sleep(std::time::Duration::from_secs(6)).await;
-            return Ok(());
-        }
-        if let Some(trailers) = body.trailers().await? {
-            answer.headers.extend(trailers);
-        }
-        Ok(())
+        Ok((response.into_body(), stream))
     }
 
     async fn send(&self, request: Request<()>, body: Bytes) -> Answer {

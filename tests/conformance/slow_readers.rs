@@ -14,7 +14,7 @@ use tokio_stream::StreamExt as _;
 use varve_tests::node::{Node, free_port};
 
 use crate::raw_client::frame;
-use crate::support::{Rpc, anchor, loudly, run, tp, v1};
+use crate::support::{Rpc, anchor, from, loudly, run, tp, v1};
 
 /// Readers of each kind that stop.
 const SLOW: u64 = 8;
@@ -182,7 +182,7 @@ async fn deaf_grpc(address: SocketAddr, calls: Vec<(&'static str, Bytes)>) -> De
         let mut ready = send.clone().ready().await.unwrap();
         let (answer, mut body) = ready.send_request(request, false).unwrap();
         // A call of one message waits for the end of its request.
-        let ends = method.ends_with("Subscribe");
+        let ends = method.ends_with("/Subscribe") || method.ends_with("/Fetch");
         body.send_data(message, ends).unwrap();
         streams.push((answer, body));
     }
@@ -263,10 +263,24 @@ fn calls(n: usize) -> Vec<(&'static str, Bytes)> {
         .collect()
 }
 
-/// Clients whose windows allow everything and whose sockets take nothing, over both protocols: what they cost together
-/// is bounded, however large the batches are that they would have to be given.
-#[test]
-fn a_thousand_readers_that_never_read() {
+/// Calls of one connection that ask for all of a partition at once.
+fn fetches() -> Vec<(&'static str, Bytes)> {
+    let fetch = |partition| v1::FetchRequest {
+        max_records: 10_000,
+        max_bytes: 16 << 20,
+        ..from("t", partition, 0)
+    };
+    let path = "/varve.v1.ConsumerService/Fetch";
+    let one = |n: usize| (path, framed(&fetch(i32::try_from(n % 4).unwrap())));
+    (0..STREAMS).map(one).collect()
+}
+
+/// A node with 50 MB in a topic, what it costs when `deaf` have come, and that others are served meanwhile.
+fn cost(
+    what: &str,
+    allowed: u64,
+    deaf: impl AsyncFnOnce(SocketAddr, SocketAddr) -> Vec<Deaf> + Send,
+) {
     let dir = tempfile::tempdir().unwrap();
     let kafka = format!("127.0.0.1:{}", free_port());
     let env = [
@@ -292,6 +306,27 @@ fn a_thousand_readers_that_never_read() {
             whole(partition).await;
         }
         let before = resident(pid);
+        let deaf = deaf(address, kafka).await;
+        let mut most = 0;
+        // What they cost is looked at for a while: there is no moment at which it must be reached.
+        for round in 0..10 {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            most = most.max(resident(pid).saturating_sub(before));
+            whole(round % 4).await;
+        }
+        loudly(&format!("{what} that never read: {} MiB", most >> 20));
+        assert!(most <= allowed, "{most} bytes");
+        drop(deaf);
+    });
+    drop(node);
+}
+
+/// Clients whose windows allow everything and whose sockets take nothing, over both protocols: what they cost together
+/// is bounded, however large the batches are that they would have to be given.
+#[test]
+fn a_thousand_readers_that_never_read() {
+    let what = format!("{DEAF} streams and {DEAF} Kafka connections");
+    cost(&what, DEAF_BYTES, async |address, kafka| {
         let mut deaf: Vec<Deaf> = Vec::new();
         for n in 0..DEAF / STREAMS {
             deaf.push(deaf_grpc(address, calls(n)).await);
@@ -299,19 +334,19 @@ fn a_thousand_readers_that_never_read() {
         for _ in 0..DEAF {
             deaf.push(deaf_kafka(kafka, "t").await);
         }
-        let mut most = 0;
-        for round in 0..10 {
-            tokio::time::sleep(Duration::from_millis(300)).await;
-            most = most.max(resident(pid).saturating_sub(before));
-            // Others are served meanwhile.
-            whole(round % 4).await;
-        }
-        loudly(&format!(
-            "{DEAF} streams and {DEAF} Kafka connections that never read: {} MiB",
-            most >> 20
-        ));
-        assert!(most <= DEAF_BYTES, "{most} bytes");
-        drop(deaf);
+        deaf
     });
-    drop(node);
+}
+
+/// Each of them asks for 12 MB. What was read and what is made of it are in memory together for a moment.
+#[test]
+fn answers_that_are_never_read() {
+    let what = format!("{DEAF} fetches");
+    cost(&what, 2 * DEAF_BYTES, async |address, _| {
+        let mut deaf: Vec<Deaf> = Vec::new();
+        for _ in 0..DEAF / STREAMS {
+            deaf.push(deaf_grpc(address, fetches()).await);
+        }
+        deaf
+    });
 }

@@ -1,6 +1,6 @@
 //! How far the limits of a node are used: told by metrics, and by health before a limit refuses anything.
 //!
-//! Invariant: a limit has one name everywhere, that of the configuration key that sets it, or of the constant where
+//! Invariant: a limit has one name everywhere: that of the configuration key that sets it, or what it limits where
 //! there is no key.
 
 use std::fmt;

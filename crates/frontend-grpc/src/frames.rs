@@ -105,8 +105,10 @@ fn open<B: Broker>(shared: &Arc<Shared<B>>, request: Request<Body>) -> Response<
         ProstCodec::<v1::FetchStreamResponse, v1::FetchStreamRequest>::default().decoder();
     let max = Some(limits::CONTROL_REQUEST_MAX_BYTES);
     let inbound = Streaming::new_request(decoder, body, None, max);
-    let frames = Frames::new(fetch_stream::open(shared, ctx, inbound));
-    let mut response = Response::new(Body::new(frames));
+    let messages = fetch_stream::open(shared, ctx, inbound);
+    let pace = messages.pace().clone();
+    let mut response = Response::new(Body::new(Frames::new(messages)));
+    response.extensions_mut().insert(pace);
     let kind = HeaderValue::from_static("application/grpc");
     response
         .headers_mut()

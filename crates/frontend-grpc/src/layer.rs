@@ -4,20 +4,23 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use http_body::{Body, Frame, SizeHint};
 use tonic::{Code, Status};
 use tower::{Layer, Service};
-use varve_broker_api::Error;
+use varve_broker_api::{Error, Unread};
 
 use crate::context;
 use crate::deadline::{self, Limited};
 use crate::metrics::{Metrics, Rpc};
 use crate::services::append;
 use crate::status;
+use crate::streams::pace::Pace;
 
 const GRPC_STATUS: &str = "grpc-status";
 const GRPC_MESSAGE: &str = "grpc-message";
@@ -71,8 +74,7 @@ where
         let mut call = Call::new(self.metrics.clone(), rpc);
         let node = self.node.clone();
         if !is_grpc(request.headers()) {
-            let inner = Limited::Free(Res::default());
-            let mut response = Response::new(ObservedBody { inner, call });
+            let mut response = Response::new(ObservedBody::empty(call));
             *response.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE;
             return Box::pin(std::future::ready(Ok(response)));
         }
@@ -91,15 +93,15 @@ where
         };
         let answer = self.inner.call(request);
         Box::pin(async move {
-            let answered = match deadline {
+            let mut response = match deadline {
                 None => answer.await?,
                 Some(at) => match tokio::time::timeout_at(at.into(), answer).await {
                     Ok(answered) => answered?,
                     Err(_) => return Ok(ended(&deadline::over(), call, node)),
                 },
             };
-            let mut response = answered;
             response.headers_mut().insert(context::NODE, node);
+            let transit = Transit::of(response.extensions_mut());
             // An answer without body carries its status in the headers.
             explain(response.headers_mut(), &call.metrics);
             call.read(response.headers());
@@ -109,21 +111,27 @@ where
                     Some(at) => Limited::until(body, at, call.metrics.clone()),
                     None => Limited::Free(body),
                 };
-                ObservedBody { inner, call }
+                ObservedBody {
+                    inner,
+                    call,
+                    transit,
+                }
             }))
         })
     }
 }
 
 /// An answer that is an error and nothing else.
-fn ended<B: Default>(error: &Error, call: Call, node: HeaderValue) -> Response<ObservedBody<B>> {
+fn ended<B: Default>(
+    error: &Error,
+    mut call: Call,
+    node: HeaderValue,
+) -> Response<ObservedBody<B>> {
     call.metrics.error(error.kind.reason());
-    let mut call = call;
     let (mut parts, ()) = status::to_status(error).into_http::<()>().into_parts();
     parts.headers.insert(context::NODE, node);
     call.read(&parts.headers);
-    let inner = Limited::Free(B::default());
-    Response::from_parts(parts, ObservedBody { inner, call })
+    Response::from_parts(parts, ObservedBody::empty(call))
 }
 
 /// Whether a request is a gRPC call: anything else could be made by a browser on behalf of somebody else.
@@ -190,19 +198,64 @@ impl Drop for Call {
 pub struct ObservedBody<B> {
     inner: Limited<B>,
     call: Call,
+    transit: Transit,
 }
 
-impl<B: Default> Default for ObservedBody<B> {
-    fn default() -> Self {
-        let call = Call::new(Metrics::default(), Metrics::default().rpc(""));
+/// What wants to know of bytes on their way to the socket, until the transport lets go of them.
+#[derive(Debug, Default)]
+struct Transit {
+    /// Of a stream that reads by it.
+    pace: Option<Pace>,
+    /// What the answer holds of the budget for what is read and not taken.
+    held: Option<Arc<Unread>>,
+}
+
+impl Transit {
+    fn of(extensions: &mut http::Extensions) -> Self {
         Self {
-            inner: Limited::Free(B::default()),
-            call,
+            pace: extensions.remove(),
+            held: extensions.remove(),
+        }
+    }
+
+    fn track(&self, bytes: Bytes) -> Bytes {
+        match (&self.pace, &self.held) {
+            (Some(pace), _) => pace.track(bytes),
+            (None, Some(held)) => Bytes::from_owner(Holding(bytes, Arc::clone(held))),
+            (None, None) => bytes,
         }
     }
 }
 
-impl<B: Body + Unpin> Body for ObservedBody<B> {
+/// Bytes, and what they hold of the budget.
+struct Holding(
+    Bytes,
+    #[expect(dead_code, reason = "held until it is dropped")] Arc<Unread>,
+);
+
+impl AsRef<[u8]> for Holding {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl<B: Default> ObservedBody<B> {
+    fn empty(call: Call) -> Self {
+        Self {
+            inner: Limited::Free(B::default()),
+            call,
+            transit: Transit::default(),
+        }
+    }
+}
+
+impl<B: Default> Default for ObservedBody<B> {
+    fn default() -> Self {
+        Self::empty(Call::new(Metrics::default(), Metrics::default().rpc("")))
+    }
+}
+
+impl<B: Body<Data = Bytes> + Unpin> Body for ObservedBody<B> {
     type Data = B::Data;
     type Error = B::Error;
 
@@ -216,7 +269,8 @@ impl<B: Body + Unpin> Body for ObservedBody<B> {
         {
             self.call.read(trailers);
         }
-        Poll::Ready(frame)
+        let track = |bytes| self.transit.track(bytes);
+        Poll::Ready(frame.map(|frame| frame.map(|frame| frame.map_data(track))))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -4,15 +4,12 @@
 //! Invariant: what waits in a stream for the socket is bounded by [`SEND_BUFFER_BYTES`] and one message, so a client
 //! whose windows are large and whose socket is full costs no more than one that allows nothing.
 
-use std::convert::Infallible;
-use std::error::Error as StdError;
 use std::io;
 use std::pin::pin;
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
-use http::{Request, Response};
+use http::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -20,11 +17,13 @@ use hyper_util::service::TowerToHyperService;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::body::Body;
+use tonic::service::Routes;
 use tonic::transport::server::Connected as _;
-use tower::{Service, ServiceExt as _};
+use tower::ServiceExt as _;
 use varve_types::limits;
 
 use crate::incoming::Connection;
+use crate::layer::Observed;
 
 /// Interval of the server's pings on a quiet connection.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
@@ -41,16 +40,11 @@ const SEND_BUFFER_BYTES: usize = 32 * 1024;
 
 /// Serves the connections until `drain` is cancelled and the last of them has ended. What listens is let go as soon as
 /// the drain begins.
-pub async fn serve<S, B>(
-    service: S,
+pub async fn serve(
+    service: Observed<Routes>,
     connections: impl Stream<Item = io::Result<Connection>>,
     drain: CancellationToken,
-) where
-    S: Service<Request<Body>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
-    S::Future: Send + 'static,
-    B: http_body::Body<Data = Bytes> + Send + 'static,
-    B::Error: Into<Box<dyn StdError + Send + Sync>>,
-{
+) {
     let (builder, open) = (builder(), TaskTracker::new());
     {
         let mut connections = pin!(connections);
@@ -69,17 +63,12 @@ pub async fn serve<S, B>(
     open.wait().await;
 }
 
-async fn serve_one<S, B>(
+async fn serve_one(
     builder: http2::Builder<TokioExecutor>,
-    service: S,
+    service: Observed<Routes>,
     connection: Connection,
     drain: CancellationToken,
-) where
-    S: Service<Request<Body>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
-    S::Future: Send + 'static,
-    B: http_body::Body<Data = Bytes> + Send + 'static,
-    B::Error: Into<Box<dyn StdError + Send + Sync>>,
-{
+) {
     let info = connection.connect_info();
     let service = service.map_request(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(info.clone());

@@ -124,6 +124,7 @@ pub const KINDS: &[Kind] = &[
             limit!("what a member of the classic protocol says", bytes(limits::GROUP_PROTOCOLS_MAX_BYTES), "", "the join is refused", ""),
             limit!("what all members of a classic group say", bytes(limits::GROUP_MEMBERS_MAX_BYTES), "", "the join is refused", ""),
             limit!("name of a topic, group, member or producer", bytes(limits::NAME_MAX_BYTES), "", "refused", ""),
+            limit!("topics of a subscription", count(limits::PARTITIONS_PER_NODE_MAX), "", "the join is refused", ""),
             limit!("topic pattern of a subscription", bytes(limits::TOPIC_PATTERN_MAX_BYTES), "", "refused", ""),
             limit!("metadata of a committed offset", bytes(limits::COMMIT_METADATA_MAX_BYTES), "", "refused", ""),
         ],
@@ -160,6 +161,7 @@ pub fn docs() -> String {
 
 fn shown(value: Value) -> String {
     match value {
+        Value::Bytes(n) if n < 1024 => format!("{n} bytes"),
         Value::Bytes(n) => format_bytes(n),
         Value::Ms(n) => format_ms(n),
         Value::Count(n) => grouped(n),

@@ -148,8 +148,11 @@ async fn look(
     }
     let mut named: Vec<String> = added.iter().map(|(at, _)| at.topic.to_string()).collect();
     named.dedup();
-    if !named.is_empty() {
-        client.refresh(&named).await?;
+    // What was found is known from here on and must be told: who reads it looks for its leader again.
+    if !named.is_empty()
+        && let Err(error) = client.refresh(&named).await
+    {
+        tracing::debug!(%error, "the leaders of new partitions are not known yet");
     }
     Ok(added)
 }

@@ -213,6 +213,10 @@ impl Consumer {
             return;
         };
         while let Poll::Ready((name, at)) = additions.poll_next(cx) {
+            // Assigned by hand meanwhile, from another place.
+            if self.core.feed.positions.assigned().contains(&name) {
+                continue;
+            }
             let of = self.core.feed.positions.assigned().len() + 1;
             self.core.feed.add(name, at, 0, of);
         }

@@ -4,13 +4,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tonic::{Request, Response, Status, Streaming};
-use varve_broker_api::{Broker, Error, Fetch, FetchPartition, Fetched, OffsetQuery, Position};
+use varve_broker_api::{
+    Broker, Error, Fetch, FetchPartition, Fetched, OffsetQuery, Position, Unread,
+};
 use varve_proto::v1;
 use varve_proto::v1::consumer_service_server::ConsumerService;
 use varve_types::{ErrorKind, Offset};
 
 use crate::context::CallContext;
 use crate::shared::Shared;
+use crate::streams::pace::FLOOR_BYTES;
 use crate::streams::reader::no_answer;
 use crate::streams::{Outbound, consume, fetch_stream, subscribe};
 use crate::translate::fetch::{self, Decoder, FetchPlan, Until, to_offsets};
@@ -66,7 +69,11 @@ impl<B: Broker> ConsumerService for Consumer<B> {
             .0
             .within(&ctx, self.read(&ctx, request.get_ref()))
             .await;
-        answer.map(|a| ctx.respond(a)).map_err(|e| self.0.fail(&e))
+        let (answer, held) = answer.map_err(|e| self.0.fail(&e))?;
+        let mut response = ctx.respond(answer);
+        // Until the transport has taken it.
+        response.extensions_mut().insert(Arc::new(held));
+        Ok(response)
     }
 
     type SubscribeStream = Outbound<v1::SubscribeResponse>;
@@ -78,7 +85,7 @@ impl<B: Broker> ConsumerService for Consumer<B> {
         let ctx = self.0.context(&request)?.without_deadline();
         let opened = subscribe::plan(request.get_ref())
             .and_then(|plan| subscribe::open(&self.0, &ctx, plan));
-        opened.map(Response::new).map_err(|e| self.0.fail(&e))
+        opened.map(Outbound::respond).map_err(|e| self.0.fail(&e))
     }
 
     type ConsumeStream = Outbound<v1::ConsumeResponse>;
@@ -88,11 +95,7 @@ impl<B: Broker> ConsumerService for Consumer<B> {
         request: Request<Streaming<v1::ConsumeRequest>>,
     ) -> Result<Response<Self::ConsumeStream>, Status> {
         let ctx = self.0.context(&request)?.without_deadline();
-        Ok(Response::new(consume::open(
-            &self.0,
-            ctx,
-            request.into_inner(),
-        )))
+        Ok(consume::open(&self.0, ctx, request.into_inner()).respond())
     }
 
     type FetchStreamStream = Outbound<v1::FetchStreamResponse>;
@@ -102,11 +105,7 @@ impl<B: Broker> ConsumerService for Consumer<B> {
         request: Request<Streaming<v1::FetchStreamRequest>>,
     ) -> Result<Response<Self::FetchStreamStream>, Status> {
         let ctx = self.0.context(&request)?.without_deadline();
-        Ok(Response::new(fetch_stream::open(
-            &self.0,
-            ctx,
-            request.into_inner(),
-        )))
+        Ok(fetch_stream::open(&self.0, ctx, request.into_inner()).respond())
     }
 }
 
@@ -115,7 +114,7 @@ impl<B: Broker> Consumer<B> {
         &self,
         ctx: &CallContext,
         request: &v1::FetchRequest,
-    ) -> Result<v1::FetchResponse, Error> {
+    ) -> Result<(v1::FetchResponse, Unread), Error> {
         let plan = fetch::fetch(request, self.0.max_fetch_bytes())?;
         let mut moved = false;
         let mut from = match plan.start {
@@ -125,7 +124,7 @@ impl<B: Broker> Consumer<B> {
         loop {
             let fallback = plan.out_of_range.fallback().filter(|_| !moved);
             match (self.fetch_held(ctx, &plan, from).await, fallback) {
-                (Ok(fetched), _) => return answer(&plan, from, fetched),
+                (Ok((fetched, held)), _) => return Ok((answer(&plan, from, fetched)?, held)),
                 (Err(error), Some(position)) if error.kind == ErrorKind::OffsetOutOfRange => {
                     from = self.locate(ctx, &plan, position).await?;
                     moved = true;
@@ -155,22 +154,50 @@ impl<B: Broker> Consumer<B> {
         Ok(found.offset.unwrap_or(found.log_start))
     }
 
-    /// Reads with the wait that was asked for. A drain ends the wait, not the call.
+    /// Reads with the wait that was asked for. A drain ends the wait, not the call. While it waits, it holds nothing of
+    /// the budget for what is read.
     async fn fetch_held(
         &self,
         ctx: &CallContext,
         plan: &FetchPlan,
         from: Offset,
-    ) -> Result<Fetched, Error> {
+    ) -> Result<(Fetched, Unread), Error> {
+        let (fetched, held) = self.fetch_now(ctx, plan, from).await?;
         let wait = ctx.hold(plan.max_wait);
-        if !wait.is_zero() {
-            tokio::select! {
-                biased;
-                () = self.0.drain.cancelled() => {}
-                fetched = self.fetch_once(ctx, plan, from, wait) => return fetched,
-            }
+        if wait.is_zero() || fetched.batches.len() >= plan.min_bytes {
+            return Ok((fetched, held));
         }
-        self.fetch_once(ctx, plan, from, Duration::ZERO).await
+        drop(held);
+        let waits = plan.max_bytes.min(FLOOR_BYTES.max(plan.min_bytes));
+        let come = tokio::select! {
+            biased;
+            () = self.0.drain.cancelled() => fetched,
+            come = self.fetch_once(ctx, plan, from, (wait, waits)) => come?,
+        };
+        let bytes = come.batches.len();
+        // There may be more of it.
+        if bytes > waits / 2 {
+            return self.fetch_now(ctx, plan, from).await;
+        }
+        Ok((come, self.0.unread.hold(bytes)))
+    }
+
+    /// Reads what is there, as much as the budget leaves.
+    async fn fetch_now(
+        &self,
+        ctx: &CallContext,
+        plan: &FetchPlan,
+        from: Offset,
+    ) -> Result<(Fetched, Unread), Error> {
+        let floor = plan.max_bytes.min(FLOOR_BYTES);
+        // Held before it is read: of many that come at once, each would find the whole budget free.
+        let mut held = self.0.unread.hold(0);
+        let most = floor + held.resize(plan.max_bytes - floor);
+        let fetched = self
+            .fetch_once(ctx, plan, from, (Duration::ZERO, most))
+            .await?;
+        held.resize(fetched.batches.len().min(most - floor));
+        Ok((fetched, held))
     }
 
     async fn fetch_once(
@@ -178,7 +205,7 @@ impl<B: Broker> Consumer<B> {
         ctx: &CallContext,
         plan: &FetchPlan,
         from: Offset,
-        max_wait: Duration,
+        (max_wait, max_bytes): (Duration, usize),
     ) -> Result<Fetched, Error> {
         let request = Fetch {
             raw: false,
@@ -187,12 +214,12 @@ impl<B: Broker> Consumer<B> {
                 topic: plan.partition.topic.clone(),
                 partition: plan.partition.partition,
                 offset: from,
-                max_bytes: plan.max_bytes,
+                max_bytes,
                 leader_epoch: plan.leader_epoch,
             }],
             max_wait,
             min_bytes: plan.min_bytes,
-            max_bytes: plan.max_bytes,
+            max_bytes,
         };
         let results = self.0.broker.fetch(&ctx.broker, request).await?;
         match results.into_iter().next() {

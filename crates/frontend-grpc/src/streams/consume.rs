@@ -222,8 +222,8 @@ impl<B: Broker> Consume<B> {
                 }
                 permit = outlet.ready(), if sendable => {
                     match self.next_message() {
-                        Ok(Some((event, records))) => {
-                            permit?.send(v1::ConsumeResponse { event: Some(event) }, records);
+                        Ok(Some(event)) => {
+                            permit?.send(v1::ConsumeResponse { event: Some(event) });
                         }
                         Ok(None) => drop(permit?),
                         Err(error) => return Ok(Some(self.shared.fail(&error))),
@@ -641,9 +641,9 @@ impl<B: Broker> Consume<B> {
     ///
     /// # Errors
     /// What ends the stream.
-    fn next_message(&mut self) -> Result<Option<(E, usize)>, Error> {
+    fn next_message(&mut self) -> Result<Option<E>, Error> {
         if let Some(event) = self.queue.pop_front() {
-            return Ok(Some((event, 0)));
+            return Ok(Some(event));
         }
         let Some(event) = self.reader.next_event(u64::MAX) else {
             return Ok(None);
@@ -660,11 +660,10 @@ impl<B: Broker> Consume<B> {
                         .insert(key, (chunk.next_offset, cursor.leader_epoch));
                 }
                 let counts = self.credit.is_some();
-                let records = chunk.bytes();
-                Some((E::Records(to_chunk(&cursor, chunk, counts)), records))
+                Some(E::Records(to_chunk(&cursor, chunk, counts)))
             }
             What::Opened | What::CaughtUp | What::Passed | What::Idle => {
-                Some((E::Progress(to_progress(&cursor)), 0))
+                Some(E::Progress(to_progress(&cursor)))
             }
             What::Closed(Some(error)) if error.kind == ErrorKind::CorruptLog => return Err(error),
             What::Closed(_) => {

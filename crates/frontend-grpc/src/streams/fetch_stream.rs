@@ -299,20 +299,16 @@ impl<B: Broker> FetchStream<B> {
     async fn send(&mut self, event: Event<i64>) -> Result<(), Gone> {
         use v1::fetch_stream_response::Event as E;
         let (id, cursor) = (event.key, &event.cursor);
-        let mut bytes = 0;
         let event = match event.what {
             What::Opened => E::Positioned(positioned(id, cursor)),
-            What::Records(chunk) => {
-                bytes = chunk.bytes();
-                E::Records(v1::FetchStreamRecords {
-                    subscription_id: id,
-                    records: chunk.records,
-                    batches: chunk.batches,
-                    next_offset: chunk.next_offset.get(),
-                    high_watermark: cursor.high_watermark.get(),
-                    credit_used: chunk.payload_bytes,
-                })
-            }
+            What::Records(chunk) => E::Records(v1::FetchStreamRecords {
+                subscription_id: id,
+                records: chunk.records,
+                batches: chunk.batches,
+                next_offset: chunk.next_offset.get(),
+                high_watermark: cursor.high_watermark.get(),
+                credit_used: chunk.payload_bytes,
+            }),
             // A client that reads up to an offset learns that it is there.
             What::Passed => E::Records(v1::FetchStreamRecords {
                 subscription_id: id,
@@ -339,7 +335,7 @@ impl<B: Broker> FetchStream<B> {
         self.spoken = true;
         let message = v1::FetchStreamResponse { event: Some(event) };
         let reader = &mut self.reader;
-        self.outlet.deliver(message, bytes, || reader.shed()).await
+        self.outlet.deliver(message, || reader.shed()).await
     }
 
     async fn put(&mut self, event: v1::fetch_stream_response::Event) -> Result<(), Gone> {

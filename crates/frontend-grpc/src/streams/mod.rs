@@ -48,29 +48,26 @@ pub type Parked<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 #[derive(Debug)]
 pub struct Gone;
 
-/// What waits for the transport: a message or the end, and bytes of records in it.
-type Waiting<T> = (Result<T, Status>, usize);
-
 /// The sending end of a stream.
 #[derive(Debug)]
 pub struct Outlet<T> {
-    messages: mpsc::Sender<Waiting<T>>,
+    messages: mpsc::Sender<Result<T, Status>>,
     pace: Pace,
 }
 
 /// Room for one message.
 #[derive(Debug)]
 pub struct Room<'a, T> {
-    permit: mpsc::Permit<'a, Waiting<T>>,
+    permit: mpsc::Permit<'a, Result<T, Status>>,
     pace: &'a Pace,
 }
 
 impl<T> Room<'_, T> {
-    /// Sends a message that carries so many bytes of records.
-    pub fn send(self, message: T, records: usize) {
+    /// Sends a message.
+    pub fn send(self, message: T) {
         // Not only once the transport takes it: nothing more is to be read for it until then.
         self.pace.given();
-        self.permit.send((Ok(message), records));
+        self.permit.send(Ok(message));
     }
 }
 
@@ -80,7 +77,7 @@ impl<T> Outlet<T> {
     /// # Errors
     /// [`Gone`].
     pub async fn send(&self, message: T) -> Result<(), Gone> {
-        self.ready().await?.send(message, 0);
+        self.ready().await?.send(message);
         Ok(())
     }
 
@@ -96,17 +93,12 @@ impl<T> Outlet<T> {
         })
     }
 
-    /// Sends a message with so many bytes of records. A transport that takes nothing for [`STALLED`] makes `shed` run
+    /// Sends a message. A transport that takes nothing for [`STALLED`] makes `shed` run
     /// once: what was read beyond this message can be read again.
     ///
     /// # Errors
     /// [`Gone`].
-    pub async fn deliver(
-        &self,
-        message: T,
-        records: usize,
-        shed: impl FnOnce(),
-    ) -> Result<(), Gone> {
+    pub async fn deliver(&self, message: T, shed: impl FnOnce()) -> Result<(), Gone> {
         let room = match tokio::time::timeout(STALLED, self.ready()).await {
             Ok(room) => room?,
             Err(_) => {
@@ -114,7 +106,7 @@ impl<T> Outlet<T> {
                 self.ready().await?
             }
         };
-        room.send(message, records);
+        room.send(message);
         Ok(())
     }
 
@@ -127,7 +119,7 @@ impl<T> Outlet<T> {
     /// Ends the stream with a status.
     pub async fn end(&self, status: Status) {
         // The client being gone already is no fault.
-        let _ = self.messages.send((Err(status), 0)).await;
+        let _ = self.messages.send(Err(status)).await;
     }
 
     /// Resolves when the client is gone.
@@ -139,31 +131,38 @@ impl<T> Outlet<T> {
 /// The receiving end of a stream, which the transport polls.
 #[derive(Debug)]
 pub struct Outbound<T> {
-    messages: mpsc::Receiver<Waiting<T>>,
+    messages: mpsc::Receiver<Result<T, Status>>,
     pace: Pace,
-    /// Bytes of records in the message that the transport was given last.
-    given: usize,
     _open: OpenGuard,
+}
+
+impl<T> Outbound<T> {
+    /// The answer to a call: what is sent of it is tracked on its way to the socket.
+    #[must_use]
+    pub fn respond(self) -> tonic::Response<Self> {
+        let pace = self.pace.clone();
+        let mut response = tonic::Response::new(self);
+        response.extensions_mut().insert(pace);
+        response
+    }
+
+    /// What the transport takes.
+    #[must_use]
+    pub const fn pace(&self) -> &Pace {
+        &self.pace
+    }
 }
 
 impl<T> Stream for Outbound<T> {
     type Item = Result<T, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let given = std::mem::take(&mut self.given);
-        self.pace.took(given);
-        match self.messages.poll_recv(cx) {
-            Poll::Ready(Some((message, records))) => {
-                self.given = records;
-                self.pace.given();
-                Poll::Ready(Some(message))
-            }
-            Poll::Ready(None) => Poll::Ready(None),
-            Poll::Pending => {
-                self.pace.found_nothing();
-                Poll::Pending
-            }
+        let polled = self.messages.poll_recv(cx);
+        match &polled {
+            Poll::Ready(_) => self.pace.given(),
+            Poll::Pending => self.pace.found_nothing(),
         }
+        polled
     }
 }
 
@@ -183,7 +182,6 @@ pub fn channel<B: Broker, T>(
         Outbound {
             messages,
             pace,
-            given: 0,
             _open: shared.metrics.stream(method),
         },
     )

@@ -1,11 +1,13 @@
 //! What the transport has taken of a stream, and whether it waits for more. A stream reads by this: little, and only
 //! when it is asked for more, until its client has shown that it reads; then ahead of it, in larger pieces.
 //!
-//! Invariant: a message counts as taken once the transport asks for what follows it, never before.
+//! Invariant: bytes count as taken once the transport lets go of them, which is when they are in the socket. That it
+//! asks for more says nothing: it asks for one piece more than the socket takes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use bytes::Bytes;
 use tokio::sync::Notify;
 use varve_broker_api::Unread;
 
@@ -14,7 +16,7 @@ const PROVEN_BYTES: usize = 256 * 1024;
 /// Largest message until then, unless one record or batch is larger.
 const UNPROVEN_MESSAGE_BYTES: usize = 16 * 1024;
 /// Largest message that needs no leave of the budget.
-const FLOOR_BYTES: usize = 64 * 1024;
+pub const FLOOR_BYTES: usize = 64 * 1024;
 /// A message is at most this part of what the client has taken.
 const TAKEN_PER_MESSAGE: usize = 32;
 /// Messages of a stream that are in memory: being sent, waiting, and being made.
@@ -22,7 +24,10 @@ const MESSAGES_HELD: usize = 3;
 #[derive(Debug, Default)]
 struct State {
     taken: AtomicUsize,
-    hungry: AtomicBool,
+    /// Bytes that the transport has and the socket has not.
+    in_flight: AtomicUsize,
+    /// The transport found no message.
+    empty: AtomicBool,
     asked: Notify,
 }
 
@@ -31,16 +36,16 @@ struct State {
 pub struct Pace(Arc<State>);
 
 impl Pace {
-    /// Bytes of records that the transport has taken.
+    /// Bytes that the socket has taken.
     #[must_use]
     pub fn taken(&self) -> usize {
         self.0.taken.load(Ordering::Relaxed)
     }
 
-    /// Whether the transport waits for a message.
+    /// Whether the transport waits for a message: it has none, and nothing of earlier ones.
     #[must_use]
     pub fn hungry(&self) -> bool {
-        self.0.hungry.load(Ordering::Acquire)
+        self.0.empty.load(Ordering::Acquire) && self.0.in_flight.load(Ordering::Acquire) == 0
     }
 
     /// Resolves once the transport waits for a message. For one task only; may be dropped.
@@ -50,23 +55,43 @@ impl Pace {
         }
     }
 
-    /// The transport asks for a message; those bytes are what it was given last.
-    pub fn took(&self, bytes: usize) {
-        if bytes > 0 {
-            self.0.taken.fetch_add(bytes, Ordering::Relaxed);
-        }
-    }
-
-    /// There is no message for it.
+    /// The transport asked for a message, and there is none.
     pub fn found_nothing(&self) {
-        if !self.0.hungry.swap(true, Ordering::AcqRel) {
-            self.0.asked.notify_one();
-        }
+        self.0.empty.store(true, Ordering::Release);
+        self.0.asked.notify_one();
     }
 
-    /// It was given a message.
+    /// There is a message for it.
     pub fn given(&self) {
-        self.0.hungry.store(false, Ordering::Release);
+        self.0.empty.store(false, Ordering::Release);
+    }
+
+    /// Bytes on their way to the socket, which count as taken when they are let go of.
+    #[must_use]
+    pub fn track(&self, bytes: Bytes) -> Bytes {
+        self.0.in_flight.fetch_add(bytes.len(), Ordering::AcqRel);
+        let pace = self.clone();
+        Bytes::from_owner(InFlight { bytes, pace })
+    }
+}
+
+struct InFlight {
+    bytes: Bytes,
+    pace: Pace,
+}
+
+impl AsRef<[u8]> for InFlight {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        let (state, bytes) = (&self.pace.0, self.bytes.len());
+        state.taken.fetch_add(bytes, Ordering::Relaxed);
+        state.in_flight.fetch_sub(bytes, Ordering::AcqRel);
+        state.asked.notify_one();
     }
 }
 
@@ -144,13 +169,17 @@ mod tests {
         assert_eq!(window.next(MIB), UNPROVEN_MESSAGE_BYTES);
         pace.found_nothing();
         assert!(window.is_open());
+        // The transport asks for more while it still has all of this.
+        let first = pace.track(Bytes::from(vec![7; PROVEN_BYTES]));
+        assert_eq!((first[0], window.is_open()), (7, false));
+        drop(first.clone());
+        assert_eq!((pace.taken(), window.is_open()), (0, false));
+        drop(first);
         pace.given();
-        assert!(!window.is_open());
-        pace.took(PROVEN_BYTES);
-        assert!(window.is_open());
+        assert_eq!((pace.taken(), window.is_open()), (PROVEN_BYTES, true));
         // What is left to read is not known yet.
         assert_eq!(window.next(MIB), FLOOR_BYTES);
-        pace.took(100 * MIB);
+        drop(pace.track(Bytes::from(vec![7; 100 * MIB])));
         for (read, next) in [
             (FLOOR_BYTES, 4 * FLOOR_BYTES),
             (MIB, MIB),

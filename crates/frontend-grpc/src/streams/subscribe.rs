@@ -317,11 +317,9 @@ impl<B: Broker> Subscription<B> {
     async fn send(&mut self, event: Event<i32>) -> Result<(), Gone> {
         use v1::subscribe_response::Event as E;
         let (tp, cursor) = (&event.cursor.partition, &event.cursor);
-        let mut records = 0;
         let event = match event.what {
             What::Records(chunk) => {
                 self.remaining = self.remaining.saturating_sub(chunk.record_count);
-                records = chunk.bytes();
                 E::Records(to_chunk(cursor, chunk, false))
             }
             What::Opened | What::CaughtUp | What::Passed | What::Idle => {
@@ -342,9 +340,7 @@ impl<B: Broker> Subscription<B> {
         };
         let message = v1::SubscribeResponse { event: Some(event) };
         let reader = &mut self.reader;
-        self.outlet
-            .deliver(message, records, || reader.shed())
-            .await
+        self.outlet.deliver(message, || reader.shed()).await
     }
 }
 

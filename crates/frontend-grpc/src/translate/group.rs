@@ -14,9 +14,6 @@ use super::{
     topic_partitions,
 };
 
-/// Most topics of a subscription.
-const SUBSCRIPTION_MAX_TOPICS: usize = 1000;
-
 /// Reads a Heartbeat.
 ///
 /// # Errors
@@ -73,7 +70,7 @@ pub fn subscription(
         let text = format!("{field} must name at least one topic or a topic_pattern");
         return Err(Error::invalid(field, text));
     }
-    at_most(field, topics.len(), SUBSCRIPTION_MAX_TOPICS)?;
+    at_most(field, topics.len(), limits::PARTITIONS_PER_NODE_MAX)?;
     if !topic_pattern.is_empty() {
         pattern("topic_pattern", topic_pattern)?;
     }

@@ -407,8 +407,8 @@ pub enum ErrorReason {
     UnknownLeaderEpoch = 45,
     /// UNAVAILABLE, retry with backoff. Fewer than min.insync.replicas; nothing was appended.
     NotEnoughReplicas = 46,
-    /// DEADLINE_EXCEEDED. Appended by the leader but not committed in time: the outcome is
-    /// unknown. Retry only with a producer session.
+    /// DEADLINE_EXCEEDED. Appended by the leader but not committed in time, or the deadline of the call has passed: the
+    /// outcome is unknown. Retry only with a producer session.
     CommitTimeout = 47,
     /// UNAVAILABLE, retry elsewhere. The node is draining or shutting down.
     ShuttingDown = 48,
