@@ -63,7 +63,8 @@ pub struct RebalanceArgs {
     rounds: usize,
 }
 
-fn client(server: &Server) -> Result<Client> {
+/// A client of that server.
+pub fn client(server: &Server) -> Result<Client> {
     Ok(Client::new(ClientConfig {
         brokers: vec![server.address.clone()],
         request_timeout: Duration::from_secs(60),
@@ -71,7 +72,8 @@ fn client(server: &Server) -> Result<Client> {
     })?)
 }
 
-async fn create(server: &Server, partitions: i32) -> Result<TopicName> {
+/// Makes the topic.
+pub async fn create(server: &Server, partitions: i32) -> Result<TopicName> {
     let request = CreateTopicRequest {
         topic: TOPIC.to_owned(),
         partition_count: partitions,

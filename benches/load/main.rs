@@ -14,6 +14,7 @@ mod failover;
 mod groups;
 mod idle;
 mod kafka;
+mod many;
 mod memory;
 mod replicated;
 mod report;
@@ -139,6 +140,13 @@ enum Command {
         #[command(flatten)]
         how: How,
     },
+    /// Producer sessions, groups and idle connections of one node: memory, scrapes, and the start after a kill.
+    Many {
+        #[command(flatten)]
+        args: many::Args,
+        #[command(flatten)]
+        how: How,
+    },
     /// librdkafka's performance tool beside our own client, on the same server, in turn.
     Kafka {
         #[command(flatten)]
@@ -258,6 +266,9 @@ async fn main() -> Result<()> {
         }
         Command::Kafka { args, how } => {
             kafka::run(how.directory()?.path(), &args, how.output).await?;
+        }
+        Command::Many { args, how } => {
+            many::run(how.directory()?.path(), &args, how.output).await?;
         }
         Command::Idle { args, how } => {
             idle::run(how.directory()?.path(), &args, how.output).await?;

@@ -74,6 +74,18 @@ impl Server {
         })
     }
 
+    /// Asks for the metrics; how many bytes they are.
+    pub async fn scrape(&self) -> Result<usize> {
+        let http = self.http;
+        let answer = tokio::task::spawn_blocking(move || get(http, "/metrics")).await??;
+        ensure!(
+            answer.starts_with("HTTP/1.1 200"),
+            "{}",
+            &answer[..answer.len().min(200)]
+        );
+        Ok(answer.len())
+    }
+
     fn wait(&mut self, done: impl Fn() -> bool) -> Result<()> {
         let started = Instant::now();
         while !done() {
@@ -167,14 +179,18 @@ impl Drop for Server {
 
 /// Whether `/readyz` says so.
 fn is_ready(port: u16) -> bool {
-    let ask = || -> std::io::Result<String> {
-        let mut stream = std::net::TcpStream::connect(("127.0.0.1", port))?;
-        stream.write_all(b"GET /readyz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        Ok(answer)
-    };
-    ask().is_ok_and(|answer| answer.split(' ').nth(1) == Some("200"))
+    get(port, "/readyz").is_ok_and(|answer| answer.split(' ').nth(1) == Some("200"))
+}
+
+fn get(port: u16, path: &str) -> std::io::Result<String> {
+    let mut stream = std::net::TcpStream::connect(("127.0.0.1", port))?;
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+    )?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
 }
 
 /// A port that nobody listens at. Below those that the system gives to outgoing connections: between this and

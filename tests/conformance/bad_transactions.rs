@@ -544,3 +544,33 @@ fn a_coordinator_with_all_its_transactions_begins_no_more() {
         bed.stop().await;
     });
 }
+
+/// The ids are in several partitions of the transaction log, each with a coordinator of its own: the limit is that of
+/// the node.
+#[test]
+fn ids_beyond_the_limit_of_the_node_are_refused_for_good() {
+    run(async {
+        let mut bed = Bed::start(&[("transactional.ids.max", "3")]).await;
+        let rpc = &bed.rpc;
+        for id in ["one", "two", "three"] {
+            rpc.open(id, 60_000).await;
+        }
+        let fourth = v1::InitTransactionsRequest {
+            transactional_id: "four".to_owned(),
+            ..Default::default()
+        };
+        let answer =
+            patiently(|| async { rpc.transactions().init_transactions(fourth.clone()).await })
+                .await;
+        let text = answer
+            .as_ref()
+            .err()
+            .map(|s| s.message().to_owned())
+            .unwrap_or_default();
+        assert!(text.contains("coordinates 3 transactional ids"), "{text}");
+        assert!(text.contains("raise transactional.ids.max"), "{text}");
+        refused("four", answer, Code::FailedPrecondition, "POLICY_VIOLATION");
+        rpc.open("two", 60_000).await;
+        bed.stop().await;
+    });
+}

@@ -23,7 +23,7 @@ pub async fn get(port: u16, path: &str) -> Option<(u16, String)> {
 }
 
 /// Names of the metrics that mean something on one node. A promise to dashboards and alerts.
-const NAMES: [&str; 67] = [
+const NAMES: [&str; 68] = [
     "varve_build_info",
     "varve_cluster_nodes",
     "varve_cluster_topics",
@@ -53,6 +53,7 @@ const NAMES: [&str; 67] = [
     "varve_connections",
     "varve_connections_refused_total",
     "varve_streams",
+    "varve_consumer_groups",
     "varve_consumer_group_members",
     "varve_consumer_group_state",
     "varve_consumer_group_committed_offset",

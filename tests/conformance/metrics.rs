@@ -28,9 +28,9 @@ async fn text(bed: &Bed) -> String {
 }
 
 /// Creates the internal topic of committed offsets.
-async fn commit(rpc: &Rpc, topic: &str) {
+async fn commit(rpc: &Rpc, topic: &str, group: &str) {
     let commit = v1::CommitOffsetsRequest {
-        group: "billing".into(),
+        group: group.to_owned(),
         offsets: vec![v1::PartitionCommit {
             topic_partition: Some(tp(topic, 0)),
             offset: 1,
@@ -99,7 +99,7 @@ fn internal_partitions_have_series_only_when_asked_for() {
             let mut bed = Bed::start(&settings).await;
             bed.rpc.create("orders", 1).await;
             bed.rpc.put("orders", 0, &["a", "b"]).await;
-            commit(&bed.rpc, "orders").await;
+            commit(&bed.rpc, "orders", "billing").await;
             let text = text(&bed).await;
             let found = per_partition(&text);
             let has = |topic: &str| found.contains_key(topic);
@@ -118,6 +118,47 @@ fn internal_partitions_have_series_only_when_asked_for() {
             }
             bed.stop().await;
         }
+    });
+}
+
+/// A hundred thousand groups must not make a page of a hundred megabytes.
+#[test]
+fn groups_beyond_a_number_are_counted_and_have_no_series() {
+    run(async {
+        let mut bed = Bed::start(&[("metrics.groups.max", "2")]).await;
+        bed.rpc.create("orders", 1).await;
+        bed.rpc.put("orders", 0, &["a", "b"]).await;
+        for group in ["d", "a", "c", "b"] {
+            commit(&bed.rpc, "orders", group).await;
+        }
+        let shown = |text: &str| {
+            let lags = text
+                .lines()
+                .filter(|l| l.starts_with("varve_consumer_group_lag{"));
+            let groups = lags.filter_map(|line| line.split('"').nth(1).map(str::to_owned));
+            groups.collect::<Vec<String>>()
+        };
+        let quiet = text(&bed).await;
+        assert_eq!(shown(&quiet), ["a", "b"], "{quiet}");
+        let counted = "varve_consumer_groups{state=\"empty\"} 4";
+        assert!(quiet.contains(counted), "{quiet}");
+        // A group with members comes first.
+        let beat = v1::HeartbeatRequest {
+            group: "d".to_owned(),
+            member_id: "reader".to_owned(),
+            owned: Some(v1::OwnedPartitions::default()),
+            subscription: Some(v1::GroupSubscription {
+                topics: vec!["orders".to_owned()],
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        bed.rpc.groups().heartbeat(beat).await.unwrap();
+        let used = text(&bed).await;
+        assert_eq!(shown(&used), ["d", "a"], "{used}");
+        let counted = "varve_consumer_groups{state=\"empty\"} 3";
+        assert!(used.contains(counted), "{used}");
+        bed.stop().await;
     });
 }
 

@@ -83,12 +83,16 @@ pub struct BrokerConfig {
     pub transactions_partitions: i32,
     /// Partitions that have metric series of their own. What is wrong with a partition is shown in any case.
     pub per_partition_metrics: PerPartition,
+    /// Groups that have metric series of their own.
+    pub groups_metrics: usize,
     /// Time an empty group keeps its offsets.
     pub offsets_retention: Duration,
     /// Session timeout of group members that name none.
     pub group_session_timeout: Duration,
     /// Interval of group heartbeats.
     pub group_heartbeat_interval: Duration,
+    /// Most transactional ids that this node coordinates.
+    pub transactional_ids_max: usize,
     /// Most groups that this node coordinates.
     pub groups_max: usize,
     /// Most members of a group.
@@ -136,9 +140,11 @@ impl BrokerConfig {
             transactions_partitions: 50,
             offsets_segment_bytes: 100 * 1024 * 1024,
             per_partition_metrics: PerPartition::default(),
+            groups_metrics: limits::GROUPS_METRICS_DEFAULT_MAX,
             offsets_retention: Duration::from_secs(10_080 * 60),
             group_session_timeout: Duration::from_secs(45),
             group_heartbeat_interval: Duration::from_secs(5),
+            transactional_ids_max: limits::TRANSACTIONAL_IDS_DEFAULT_MAX,
             groups_max: limits::GROUPS_DEFAULT_MAX,
             group_max_size: limits::GROUP_MAX_MEMBERS,
             group_initial_rebalance_delay: Duration::from_millis(500),

@@ -9,7 +9,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
@@ -24,6 +23,7 @@ use crate::internal_topic::{
     self, Ended, InternalTopic, KeyValue, OFFSETS, Replayed, Writer, name_of,
 };
 use crate::leaderships::unwritten;
+use crate::node_count::Share;
 use crate::registry::Registry;
 
 /// Calls that may wait for the coordinator task.
@@ -50,12 +50,10 @@ enum Message {
     Drain,
 }
 
-/// Handle to the coordinator of this node.
+/// Handle to one coordinator of this node.
 #[derive(Clone)]
 pub(crate) struct Groups {
     messages: mpsc::Sender<Message>,
-    /// Groups that are known here.
-    count: Arc<AtomicUsize>,
 }
 
 /// Cancels a call whose caller is gone.
@@ -83,11 +81,11 @@ impl Groups {
         offsets: InternalTopic,
         clock: Arc<dyn Clock>,
         only: Option<(PartitionId, LeaderEpoch)>,
+        count: Share,
     ) -> Self {
         let (messages, inbox) = mpsc::channel(QUEUE);
-        let count = Arc::new(AtomicUsize::new(0));
         let task = Task {
-            count: Arc::clone(&count),
+            count,
             core: new_core(&config),
             config,
             callers: BTreeMap::new(),
@@ -101,12 +99,7 @@ impl Groups {
             only,
         };
         crate::work::spawn(task.run(inbox));
-        Self { messages, count }
-    }
-
-    /// Groups that are known here.
-    pub(crate) fn count(&self) -> usize {
-        self.count.load(Ordering::Relaxed)
+        Self { messages }
     }
 
     /// One call. Safe to drop.
@@ -171,7 +164,8 @@ fn new_core(config: &varve_groups::Config) -> Coordinator {
 }
 
 struct Task {
-    count: Arc<AtomicUsize>,
+    /// Groups that are known here.
+    count: Share,
     core: Coordinator,
     config: varve_groups::Config,
     callers: BTreeMap<Ticket, oneshot::Sender<Reply>>,
@@ -234,8 +228,9 @@ impl Task {
 
     fn step(&mut self, input: Input) {
         let now = self.now();
+        self.core.set_groups_elsewhere(self.count.elsewhere());
         self.core.step(now, input, &mut self.outputs);
-        self.count.store(self.core.group_count(), Ordering::Relaxed);
+        self.count.set(self.core.group_count());
     }
 
     fn topics(&mut self) {

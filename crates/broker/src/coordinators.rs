@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use varve_broker_api::Error;
-use varve_groups::{ClassicError, Input, Reply, Ticket};
+use varve_groups::{ClassicError, Input, Reply, Survey, Ticket};
 use varve_types::{
     ErrorKind, GroupName, LeaderEpoch, PartitionId, TopicId, TopicPartition, partitioner,
 };
@@ -21,6 +21,7 @@ use crate::config::BrokerConfig;
 use crate::coordinator::{Groups, group_of};
 use crate::internal_topic::{Ended, InternalTopic, OFFSETS};
 use crate::leaderships::{Leaderships, Subject, moved};
+use crate::node_count::NodeCount;
 use crate::partition::Partition;
 use crate::registry::Registry;
 
@@ -37,6 +38,8 @@ pub(crate) struct Coordinators {
     /// On a node that is alone.
     all: Option<Groups>,
     led: Leaderships<Groups>,
+    /// Groups of all of them.
+    count: NodeCount,
     draining: AtomicBool,
 }
 
@@ -49,6 +52,7 @@ impl Coordinators {
         config: Arc<BrokerConfig>,
     ) -> Arc<Self> {
         let tickets = Arc::new(AtomicU64::new(1));
+        let count = NodeCount::default();
         let all = registry.cluster().is_none().then(|| {
             let offsets =
                 InternalTopic::offsets(Arc::clone(&registry), Arc::clone(&clock), &config);
@@ -58,11 +62,13 @@ impl Coordinators {
                 offsets,
                 Arc::clone(&clock),
                 None,
+                count.share(),
             )
         });
         let coordinators = Arc::new(Self {
             led: Leaderships::new(OFFSETS, Arc::clone(&registry)),
             registry,
+            count,
             groups,
             clock,
             config,
@@ -87,15 +93,6 @@ impl Coordinators {
 
     /// One call. Safe to drop. What is told of a group was the newest at some moment of the call.
     pub(crate) async fn call(&self, input: impl FnOnce(Ticket) -> Input) -> Result<Reply, Error> {
-        self.ask(input, true).await
-    }
-
-    /// A call for people to look at: what it tells may be that of a leadership which is over.
-    pub(crate) async fn look(&self, input: impl FnOnce(Ticket) -> Input) -> Result<Reply, Error> {
-        self.ask(input, false).await
-    }
-
-    async fn ask(&self, input: impl FnOnce(Ticket) -> Input, newest: bool) -> Result<Reply, Error> {
         let ticket = Ticket(self.tickets.fetch_add(1, Ordering::Relaxed));
         let input = input(ticket);
         if let Some(all) = &self.all {
@@ -118,7 +115,7 @@ impl Coordinators {
         let (groups, number, epoch) = self.of(&group, creates).await?;
         let answer = groups.call(ticket, input).await;
         // An unknown group is told as much as a known one; and whoever is sent away gives up what it works on.
-        let newest = newest && (tells || keeps || sends_away(&answer));
+        let newest = tells || keeps || sends_away(&answer);
         match answer {
             Ok(_) | Err(_) if newest && !self.led.confirmed(number, epoch).await => {
                 let subject = subject(&group);
@@ -138,11 +135,27 @@ impl Coordinators {
         }
     }
 
-    /// Groups of the fullest coordinator here: `groups.max` bounds each of them.
-    pub(crate) fn fullest(&self) -> usize {
-        let led = self.led.running();
-        let all = self.all.iter().chain(&led);
-        all.map(Groups::count).max().unwrap_or(0)
+    /// Groups that this node coordinates.
+    pub(crate) fn count(&self) -> usize {
+        self.count.get()
+    }
+
+    /// What metrics show of the groups that are coordinated here, of at most so many more than their number. It may be
+    /// that of a leadership which is over. `None` when no coordinator answers.
+    pub(crate) async fn survey(&self, most: usize) -> Option<Survey> {
+        let led = match &self.all {
+            Some(_) => Vec::new(),
+            None => self.led.here(|number, epoch| self.begin(number, epoch)),
+        };
+        let mut all: Option<Survey> = None;
+        for groups in self.all.iter().chain(&led) {
+            let ticket = Ticket(self.tickets.fetch_add(1, Ordering::Relaxed));
+            let answer = groups.call(ticket, Input::Survey { ticket, most }).await;
+            if let Ok(Reply::Survey(some)) = answer {
+                all.get_or_insert_default().merge(*some, most);
+            }
+        }
+        all
     }
 
     /// Groups that are coordinated here.
@@ -186,6 +199,7 @@ impl Coordinators {
             self.offsets(),
             Arc::clone(&self.clock),
             Some((number, epoch)),
+            self.count.share(),
         )
     }
 

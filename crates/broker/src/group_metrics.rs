@@ -1,12 +1,13 @@
-//! What the metrics say of groups. The coordinator is a task of its own, so it is asked before a scrape and
-//! its answers are kept for it; the lag is made at scrape time from the partitions as they are then.
+//! What the metrics say of groups. The coordinators are tasks of their own, so they are asked before a scrape and
+//! their answers are kept for it; the lag is made at scrape time from the partitions as they are then. Groups beyond
+//! `metrics.groups.max` are counted and have no series of their own.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use prometheus_client::encoding::DescriptorEncoder;
-use varve_groups::{CommittedOffset, GroupListing, GroupState, Input, Reply};
+use varve_groups::{GroupState, Survey};
 
 use crate::scrape::{Labels, family, has_series};
 use crate::start::{Broker, Inner};
@@ -14,46 +15,17 @@ use crate::start::{Broker, Inner};
 /// Longest time a scrape waits for the coordinator: what was known before is shown then.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// A group when it was last asked.
-#[derive(Debug)]
-struct Seen {
-    listing: GroupListing,
-    offsets: Vec<CommittedOffset>,
-}
-
-/// Every group when last asked.
+/// What was last told of groups.
 #[derive(Debug, Default)]
-pub(crate) struct GroupGauges(ArcSwap<Vec<Seen>>);
+pub(crate) struct GroupGauges(ArcSwap<Survey>);
 
 impl Broker {
-    /// Asks the coordinator for what the metrics say of groups. Called before each scrape; bounded in time.
+    /// Asks the coordinators for what the metrics say of groups. Called before each scrape; bounded in time.
     pub async fn refresh_group_metrics(&self) {
-        if let Ok(Some(seen)) = tokio::time::timeout(PATIENCE, self.look_at_groups()).await {
+        let survey = self.inner.groups.survey(self.inner.config.groups_metrics);
+        if let Ok(Some(seen)) = tokio::time::timeout(PATIENCE, survey).await {
             self.inner.group_gauges.0.store(Arc::new(seen));
         }
-    }
-
-    async fn look_at_groups(&self) -> Option<Vec<Seen>> {
-        let groups = &self.inner.groups;
-        let listed = groups.call(|ticket| Input::ListGroups { ticket }).await;
-        let Ok(Reply::Groups(listed)) = listed else {
-            return None;
-        };
-        let mut seen = Vec::with_capacity(listed.len());
-        for listing in listed {
-            let group = listing.group.clone();
-            let offsets = groups.look(|ticket| Input::GetOffsets {
-                ticket,
-                group,
-                partitions: Vec::new(),
-                require_stable: false,
-            });
-            // A group that is gone by now is left out.
-            if let Ok(Reply::Offsets(offsets)) = offsets.await {
-                seen.push(Seen { listing, offsets });
-            }
-        }
-        Some(seen)
     }
 }
 
@@ -62,7 +34,7 @@ impl GroupGauges {
         let seen = self.0.load();
         let (mut members, mut states) = (Vec::new(), Vec::new());
         let (mut committed, mut lags, mut sums) = (Vec::new(), Vec::new(), Vec::new());
-        for Seen { listing, offsets } in seen.iter() {
+        for (listing, offsets) in &seen.groups {
             let group = listing.group.as_str();
             let count = i64::try_from(listing.members).unwrap_or(i64::MAX);
             members.push((labels(&[("group", group)]), count));
@@ -97,6 +69,16 @@ impl GroupGauges {
             }
             push_sum(&mut sums, group, sum);
         }
+        let counts: Vec<(Labels, i64)> = STATES
+            .iter()
+            .map(|(state, name)| {
+                let count = seen.states.get(state).copied().unwrap_or_default();
+                let count = i64::try_from(count).unwrap_or(i64::MAX);
+                (labels(&[("state", name)]), count)
+            })
+            .collect();
+        let name = "consumer_groups";
+        family(e, name, "Groups that this node coordinates", &counts)?;
         let name = "consumer_group_members";
         family(e, name, "Members of a group", &members)?;
         let name = "consumer_group_state";

@@ -31,6 +31,7 @@ mod lane;
 mod leaderships;
 pub mod metadata_file;
 mod metrics;
+mod node_count;
 mod offsets;
 mod opener;
 mod operate;

@@ -417,7 +417,12 @@ impl Broker {
     /// Adds the limits of this broker to those of its node.
     pub fn add_limits(&self, all: &mut Limits) {
         let (groups, config) = (Arc::clone(&self.inner.groups), &self.inner.config);
-        all.refusing("groups.max", config.groups_max, move || groups.fullest());
+        all.refusing("groups.max", config.groups_max, move || groups.count());
+        let transactions = Arc::clone(&self.inner.transactions);
+        let ids = config.transactional_ids_max;
+        all.refusing("transactional.ids.max", ids, move || {
+            transactions.id_count()
+        });
         let registry = Arc::clone(&self.inner.registry);
         all.refusing(
             "partitions of a node",

@@ -17,7 +17,7 @@ pub struct Config {
     pub rebalance_timeout_ms: u64,
     /// Most members of one group (`group.max.size`).
     pub group_max_size: usize,
-    /// Most groups of this node (`groups.max`).
+    /// Most groups of all coordinators of this node together (`groups.max`).
     pub groups_max: usize,
     /// Offsets of a group are removed when it has been empty for this long and they are this old,
     /// milliseconds (`offsets.retention.minutes`).

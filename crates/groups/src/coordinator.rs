@@ -38,6 +38,8 @@ pub struct Coordinator {
     /// Topics of the offsets that are being read: millions of them share few names.
     pub(crate) loading_topics: BTreeSet<TopicName>,
     pub(crate) groups: BTreeMap<GroupName, Group>,
+    /// Groups of the node's other coordinators, which share its limit.
+    groups_elsewhere: usize,
     /// Groups that may hold offsets of a producer's open transaction, by its id: all that do, and perhaps more.
     pub(crate) txn_groups: BTreeMap<i64, BTreeSet<GroupName>>,
     /// When a group has something to do by itself.
@@ -73,6 +75,7 @@ impl Coordinator {
             loading: BTreeMap::new(),
             loading_topics: BTreeSet::new(),
             groups: BTreeMap::new(),
+            groups_elsewhere: 0,
             txn_groups: BTreeMap::new(),
             deadlines: BTreeSet::new(),
             open: BTreeMap::new(),
@@ -95,6 +98,11 @@ impl Coordinator {
     #[must_use]
     pub fn group_count(&self) -> usize {
         self.groups.len()
+    }
+
+    /// How many groups the node's other coordinators have now: all of them share [`Config::groups_max`].
+    pub const fn set_groups_elsewhere(&mut self, count: usize) {
+        self.groups_elsewhere = count;
     }
 
     /// Number of members of all groups, for metrics.
@@ -246,6 +254,9 @@ impl Coordinator {
                 let all = self.groups.values().map(Group::listing).collect();
                 (ticket, Ok(Some(Reply::Groups(all))))
             }
+            Input::Survey { ticket, most } => {
+                (ticket, Ok(Some(Reply::Survey(Box::new(self.survey(most))))))
+            }
             Input::GetGroup { ticket, group } => {
                 let found = self
                     .find(&group)
@@ -286,13 +297,13 @@ impl Coordinator {
         now: Tick,
         name: &GroupName,
     ) -> Result<(&mut Group, Env<'_>), Failure> {
-        if !self.groups.contains_key(name) && self.groups.len() >= self.config.groups_max {
+        let count = self.groups.len() + self.groups_elsewhere;
+        if count >= self.config.groups_max && !self.groups.contains_key(name) {
             return Err(Failure::new(
                 ErrorKind::PolicyViolation,
                 format!(
-                    "this node coordinates {} groups, the limit that groups.max sets; group {name} was not created; \
-                     delete groups that are not used any more, or raise groups.max",
-                    self.groups.len()
+                    "this node coordinates {count} groups, the limit that groups.max sets; group {name} was not \
+                     created; delete groups that are not used any more, or raise groups.max"
                 ),
             )
             .with("group", name));

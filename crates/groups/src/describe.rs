@@ -4,11 +4,26 @@ use varve_types::{TopicName, TopicPartition};
 
 use crate::classic::{Classic, assignment};
 use crate::codec::{self, CONSUMER_PROTOCOL};
+use crate::coordinator::Coordinator;
 use crate::group::Group;
 use crate::{
     ClassicListing, ClassicState, GroupDescription, GroupListing, GroupState, MemberDescription,
-    Subscription, Tick,
+    Subscription, Survey, Tick,
 };
+
+impl Coordinator {
+    pub(crate) fn survey(&self, most: usize) -> Survey {
+        let mut survey = Survey::default();
+        for group in self.groups.values() {
+            *survey.states.entry(group.state()).or_default() += 1;
+        }
+        let used = self.groups.values().filter(|g| g.member_count() > 0);
+        let unused = self.groups.values().filter(|g| g.member_count() == 0);
+        let told = |group: &Group| (group.listing(), group.offsets.read(&[]));
+        survey.groups = used.chain(unused).take(most).map(told).collect();
+        survey
+    }
+}
 
 impl Classic {
     /// What a member wants and has, if its group is one of consumers and both can be read.

@@ -275,6 +275,13 @@ pub enum Input {
         /// Caller.
         ticket: Ticket,
     },
+    /// Counts all groups, and tells of some what metrics show.
+    Survey {
+        /// Caller.
+        ticket: Ticket,
+        /// How many to tell of.
+        most: usize,
+    },
     /// Describes one group.
     GetGroup {
         /// Caller.
@@ -316,6 +323,7 @@ impl Input {
             | Self::GetOffsets { ticket, .. }
             | Self::DeleteOffsets { ticket, .. }
             | Self::ListGroups { ticket }
+            | Self::Survey { ticket, .. }
             | Self::GetGroup { ticket, .. }
             | Self::DeleteGroup { ticket, .. }
             | Self::RemoveMembers { ticket, .. } => Some(*ticket),

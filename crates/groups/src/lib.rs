@@ -50,5 +50,5 @@ pub use input::{AppendId, Heartbeat, Input, OffsetCommit, Subscription, Tick, Ti
 pub use offsets::CommittedOffset;
 pub use output::{
     ClassicListing, Failure, GroupDescription, GroupListing, GroupState, HeartbeatReply,
-    MemberDescription, Output, Reply,
+    MemberDescription, Output, Reply, Survey,
 };

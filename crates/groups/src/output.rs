@@ -1,6 +1,7 @@
 //! What the coordinator wants done, in order: appends to `__consumer_offsets` and answers. A refusal is
 //! an answer like any other. Never performs anything.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -95,6 +96,29 @@ pub enum Output {
     },
 }
 
+/// What metrics show of groups.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Survey {
+    /// How many groups are in each state.
+    pub states: BTreeMap<GroupState, usize>,
+    /// As many as were asked for, with their committed offsets: those with members before those without, and of each
+    /// kind the first by name.
+    pub groups: Vec<(GroupListing, Vec<CommittedOffset>)>,
+}
+
+impl Survey {
+    /// Those of several coordinators together.
+    pub fn merge(&mut self, other: Self, most: usize) {
+        for (state, count) in other.states {
+            *self.states.entry(state).or_default() += count;
+        }
+        self.groups.extend(other.groups);
+        self.groups
+            .sort_by(|(a, _), (b, _)| (a.members == 0, &a.group).cmp(&(b.members == 0, &b.group)));
+        self.groups.truncate(most);
+    }
+}
+
 /// Answer to a call.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Reply {
@@ -117,6 +141,8 @@ pub enum Reply {
     OffsetsDeleted(Vec<Result<(), Failure>>),
     /// To `ListGroups`, ordered by name.
     Groups(Vec<GroupListing>),
+    /// To `Survey`.
+    Survey(Box<Survey>),
     /// To `GetGroup`.
     Group(Box<GroupDescription>),
     /// To `DeleteGroup`. Durable.
@@ -152,7 +178,7 @@ pub struct HeartbeatReply {
 }
 
 /// State of a group.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum GroupState {
     /// No members; offsets may exist.
     Empty,

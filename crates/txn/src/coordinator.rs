@@ -20,7 +20,7 @@ pub struct Config {
     pub timeout_min_ms: u64,
     /// Greatest, milliseconds (`transaction.max.timeout.ms`).
     pub timeout_max_ms: u64,
-    /// Most transactional ids.
+    /// Most transactional ids of all coordinators of this node together (`transactional.ids.max`).
     pub ids_max: usize,
     /// Most transactions that are open or being completed.
     pub open_max: usize,
@@ -44,7 +44,7 @@ impl Default for Config {
         Self {
             timeout_min_ms: limits::TRANSACTION_TIMEOUT_MIN_MS,
             timeout_max_ms: limits::TRANSACTION_TIMEOUT_MAX_MS,
-            ids_max: limits::TRANSACTIONAL_IDS_MAX,
+            ids_max: limits::TRANSACTIONAL_IDS_DEFAULT_MAX,
             open_max: limits::TRANSACTIONS_OPEN_MAX,
             partitions_max: limits::TRANSACTION_MAX_PARTITIONS,
             max_waiting: 100,
@@ -65,6 +65,8 @@ pub struct Coordinator {
     loaded: bool,
     draining: bool,
     entries: BTreeMap<TransactionalId, Entry>,
+    /// Ids of the node's other coordinators, which share its limit.
+    ids_elsewhere: usize,
     /// Those whose transaction is open or being completed.
     open: BTreeSet<TransactionalId>,
     /// When an entry has something to do by itself.
@@ -91,6 +93,7 @@ impl Coordinator {
             loaded: false,
             draining: false,
             entries: BTreeMap::new(),
+            ids_elsewhere: 0,
             open: BTreeSet::new(),
             deadlines: BTreeSet::new(),
             callers: BTreeSet::new(),
@@ -109,6 +112,11 @@ impl Coordinator {
         }
         let entry = self.deadlines.first().map(|(t, _)| *t);
         entry.into_iter().chain([self.next_expiry]).min()
+    }
+
+    /// How many ids the node's other coordinators have now: all of them share [`Config::ids_max`].
+    pub const fn set_ids_elsewhere(&mut self, count: usize) {
+        self.ids_elsewhere = count;
     }
 
     /// Number of transactional ids, for metrics.
@@ -286,7 +294,7 @@ impl Coordinator {
         out: &mut Vec<Output>,
     ) {
         if !self.entries.contains_key(name) {
-            if self.entries.len() >= self.config.ids_max {
+            if self.entries.len() + self.ids_elsewhere >= self.config.ids_max {
                 let reply = Reply::Failed(self.rules(now, name).too_many_ids());
                 return out.push(Output::Reply { ticket, reply });
             }

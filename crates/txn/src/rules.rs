@@ -457,8 +457,9 @@ impl Context<'_> {
 
     pub(crate) fn too_many_ids(&self) -> Failure {
         let text = format!(
-            "this coordinator tracks {} transactional ids, the most that it may; {} was not added; ids that are not \
-             used are forgotten after 7 days, and more partitions of __transaction_state track more ids",
+            "this node coordinates {} transactional ids, the limit that transactional.ids.max sets; {} was not added; \
+             ids that are not used are forgotten after 7 days; use the same ids again, or raise \
+             transactional.ids.max",
             self.config.ids_max, self.name
         );
         self.about(ErrorKind::PolicyViolation, text)

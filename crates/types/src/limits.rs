@@ -42,6 +42,9 @@ pub const REQUEST_MAX_PARTITIONS: usize = 1_000;
 pub const WAIT_MAX_MS: u64 = 30_000;
 /// Most members of one group.
 pub const GROUP_MAX_MEMBERS: usize = 1_000;
+/// Default of `metrics.groups.max`: groups of a node that have metric series of their own.
+pub const GROUPS_METRICS_DEFAULT_MAX: usize = 1_000;
+
 /// Default of `groups.max`: groups that one node coordinates.
 pub const GROUPS_DEFAULT_MAX: usize = 1_000_000;
 /// Most bytes that a member of the classic group protocol says with all of its protocols together.
@@ -72,8 +75,8 @@ pub const PRODUCER_IDLE_EXPIRY_MS: i64 = 7 * 24 * 3_600 * 1_000;
 /// Transactions of one partition that are open, or were aborted and still have records in its log. Beyond it no
 /// further transaction may begin there.
 pub const TRANSACTIONS_PER_PARTITION_MAX: usize = 1_000_000;
-/// Transactional ids that one partition of the transaction log remembers.
-pub const TRANSACTIONAL_IDS_MAX: usize = 100_000;
+/// Default of `transactional.ids.max`: transactional ids that one node coordinates.
+pub const TRANSACTIONAL_IDS_DEFAULT_MAX: usize = 1_000_000;
 /// Transactions of one partition of the transaction log that are open or being completed.
 pub const TRANSACTIONS_OPEN_MAX: usize = 10_000;
 /// Partitions of one transaction.

@@ -22,6 +22,7 @@ use super::loading::{Load, Loading};
 use super::markers::{Sender, Sent};
 use crate::internal_topic::{InternalTopic, KeyValue, Replayed, TRANSACTIONS};
 use crate::leaderships::unwritten;
+use crate::node_count::Share;
 use crate::registry::Registry;
 
 /// Calls that may wait for the task.
@@ -61,11 +62,13 @@ impl Host {
         (number, epoch): (PartitionId, LeaderEpoch),
         sender: Arc<Sender>,
         loading: &Loading,
+        ids: Share,
     ) -> Self {
         let (messages, inbox) = mpsc::channel(QUEUE);
         let counts = Arc::<(AtomicI64, AtomicI64)>::default();
         let task = Task {
             counts: Arc::clone(&counts),
+            ids,
             core: Coordinator::new(config, epoch),
             callers: BTreeMap::new(),
             outputs: Vec::new(),
@@ -140,6 +143,7 @@ fn lost(error: &Error) -> Lost {
 
 struct Task {
     counts: Arc<(AtomicI64, AtomicI64)>,
+    ids: Share,
     core: Coordinator,
     callers: BTreeMap<Ticket, oneshot::Sender<Reply>>,
     outputs: Vec<Output>,
@@ -200,7 +204,9 @@ impl Task {
 
     fn step(&mut self, input: Input) {
         let now = self.now();
+        self.core.set_ids_elsewhere(self.ids.elsewhere());
         self.core.step(now, input, &mut self.outputs);
+        self.ids.set(self.core.id_count());
     }
 
     fn topics(&mut self) {

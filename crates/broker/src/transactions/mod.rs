@@ -30,6 +30,7 @@ use crate::config::BrokerConfig;
 use crate::coordinators::Coordinators;
 use crate::internal_topic::{InternalTopic, TRANSACTIONS};
 use crate::leaderships::{Leaderships, Subject, moved};
+use crate::node_count::NodeCount;
 use crate::peer::{MarkerOrder, MarkerOutcome, Registration};
 use crate::registry::Registry;
 use crate::{coordinator, offsets};
@@ -54,6 +55,8 @@ pub(crate) struct Transactions {
     sender: Arc<Sender>,
     loading: Loading,
     gate: Gate,
+    /// Transactional ids of all coordinators.
+    ids: NodeCount,
     draining: AtomicBool,
 }
 
@@ -87,6 +90,7 @@ impl Transactions {
             sender: Arc::new(sender),
             loading: Loading::default(),
             gate: Gate::default(),
+            ids: NodeCount::default(),
             draining: AtomicBool::new(false),
         });
         let weak = Arc::downgrade(&me);
@@ -112,15 +116,25 @@ impl Transactions {
     }
 
     fn begin(&self, number: PartitionId, epoch: LeaderEpoch) -> Host {
+        let config = varve_txn::Config {
+            ids_max: self.config.transactional_ids_max,
+            ..varve_txn::Config::default()
+        };
         Host::start(
-            varve_txn::Config::default(),
+            config,
             Arc::clone(&self.registry),
             self.topic(),
             Arc::clone(&self.clock),
             (number, epoch),
             Arc::clone(&self.sender),
             &self.loading,
+            self.ids.share(),
         )
+    }
+
+    /// Transactional ids that this node coordinates.
+    pub(crate) fn id_count(&self) -> usize {
+        self.ids.get()
     }
 
     fn topic(&self) -> InternalTopic {

@@ -199,6 +199,12 @@ fn print_reply(reply: &Reply) -> String {
             }
             line
         }
+        Reply::Survey(survey) => {
+            let groups = survey.groups.iter();
+            let shown = groups.map(|(group, offsets)| format!("{}:{}", group.group, offsets.len()));
+            let shown: Vec<String> = shown.collect();
+            format!("survey {:?} [{}]", survey.states, shown.join(" "))
+        }
         Reply::Group(g) => {
             let mut line = format!(
                 "{} {:?} epoch={} assignor={}",

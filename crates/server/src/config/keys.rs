@@ -74,6 +74,7 @@ keys! {
     "log.format", "auto", "auto, text or json", "Format of log lines; auto: text on a terminal, JSON otherwise.";
     "memory.unread.max_bytes", "96MiB", "a size from 1MiB", "Memory for what was read for gRPC and Kafka clients and has not been taken by them, over all streams and connections. A reader always gets a little; when the memory is used up, reads get smaller, and no reader is refused.";
     "metrics.per_partition", "user", "all, user or none", "Partitions that have metric series of their own: all, those of topics that users created, or none. Series of topics, and of partitions that are offline or damaged, are always there.";
+    "metrics.groups.max", "1000", "0 to 1000000", "Number of groups that have metric series of their own on the node that coordinates them: those with members first, and of each kind the first by name. The other groups are only counted.";
     "node.heartbeat.interval.ms", "2000", "50 to 60000", "Interval at which a node sends heartbeats to the controller.";
     "node.id", "", "0 to 2147483647", "Id of this node; required unless node.id_from is set.";
     "node.id_from", "", "hostname", "Take node.id from the number at the end of the host name, as in a StatefulSet.";
@@ -97,6 +98,7 @@ keys! {
     "storage.min_free_bytes", "5GiB", "a size", "Free bytes below which writes are refused; of this and min_free_percent, the smaller limit applies.";
     "storage.min_free_percent", "5", "0 to 50", "Free share of the disk, in percent, below which writes are refused.";
     "transaction.state.log.num.partitions", "50", "1 to 1000", "Number of partitions of __transaction_state; cannot change once the topic exists.";
+    "transactional.ids.max", "1000000", "1 to 100000000", "Maximum number of transactional ids that this node coordinates; an id takes about 1 KiB. Beyond the limit, a new id is refused with POLICY_VIOLATION. An id that was not used for 7 days is forgotten.";
 }
 
 /// The key of that name.

@@ -489,6 +489,7 @@ fn broker(r: &Reader<'_>, settings: &Settings, node: NodeId) -> Result<BrokerCon
             "none" => Some(PerPartition::None),
             _ => None,
         })?,
+        groups_metrics: size(r.number("metrics.groups.max", 0, 1_000_000)?),
         offsets_retention: Duration::from_secs(
             60 * r.number("offsets.retention.minutes", 1, 1 << 32)?,
         ),
@@ -496,6 +497,7 @@ fn broker(r: &Reader<'_>, settings: &Settings, node: NodeId) -> Result<BrokerCon
         group_heartbeat_interval: r.millis("group.heartbeat.interval.ms", 100, 60_000)?,
         group_initial_rebalance_delay: r.millis("group.initial.rebalance.delay.ms", 0, 60_000)?,
         group_migration: r.parse("group.consumer.migration.policy", |t| t.parse().ok())?,
+        transactional_ids_max: size(r.number("transactional.ids.max", 1, 100_000_000)?),
         groups_max: size(r.number("groups.max", 1, 100_000_000)?),
         group_max_size: size(r.number("group.max.size", 1, limits::GROUP_MAX_MEMBERS as u64)?),
         ..BrokerConfig::new(data_dir, ClusterId::default(), node)
