@@ -11,12 +11,13 @@ use anyhow::{Context as _, Result, ensure};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::Mutex;
-use varve_client::Client;
+use varve_benches::stats::median;
 use varve_client::proto as v1;
+use varve_client::{Admin, Client};
 
-use crate::groups;
 use crate::report::{Asked, Output, Row, print};
 use crate::server::Server;
+use crate::{Load, drive, groups};
 
 /// Calls under way at a time.
 const CALLERS: usize = 512;
@@ -38,10 +39,10 @@ pub struct Args {
     /// Groups, each with one committed offset and no members.
     #[arg(long, default_value_t = 100_000)]
     groups: usize,
-    /// Connections over which nothing is said. Both programs need an open file for each.
-    #[arg(long, default_value_t = 15_000)]
+    /// Connections over which nothing is said. A listener gets a quarter of the files that a process may open.
+    #[arg(long, default_value_t = 20_000)]
     connections: usize,
-    /// Kills and starts; figures are medians.
+    /// Appends alone and beside the rest, and scrapes; figures are medians.
     #[arg(long, default_value_t = 3)]
     rounds: usize,
 }
@@ -53,6 +54,7 @@ pub async fn run(dir: &Path, args: &Args, output: Output) -> Result<()> {
     groups::create(&server, i32::try_from(args.partitions)?).await?;
     let mut rows = Vec::new();
     let mut before = stage(&mut rows, &server, "nothing", (0, 0))?;
+    let alone = rates(&server, args, "alone").await?;
 
     let started = Instant::now();
     let some = produce(&server, args).await?;
@@ -79,6 +81,11 @@ pub async fn run(dir: &Path, args: &Args, output: Output) -> Result<()> {
         (args.connections, before),
     )?;
 
+    let beside = rates(&server, args, "beside").await?;
+    let what = "appends of 256 KiB, beside all of them, as a share of alone";
+    let mut share = Row::new(what, "", Asked::AtLeast(0.95));
+    share.push(median(&beside) / median(&alone));
+    rows.push(share);
     rows.extend(scrapes(&server, args).await?);
     let cpu = server.cpu()?;
     tokio::time::sleep(QUIET).await;
@@ -201,6 +208,35 @@ fn record(session: &v1::InitProducerResponse, partition: i32) -> v1::ProduceRequ
     }
 }
 
+/// Bytes per second of appends that are flushed, to a topic of their own.
+async fn rates(server: &Server, args: &Args, topic: &str) -> Result<Vec<f64>> {
+    let load = Load {
+        brokers: server.address.clone(),
+        topic: topic.to_owned(),
+        partitions: 8,
+        record_bytes: 1024,
+        batch_bytes: 256 * 1024,
+        bytes: 512 << 20,
+        clients: 4,
+        rate: None,
+        count: 0,
+    };
+    let mut rates = Vec::new();
+    for _ in 0..args.rounds {
+        let outcome = drive::produce(&load).await?;
+        eprintln!("{topic}: {outcome}");
+        rates.push(outcome.bytes_per_second());
+    }
+    // A start after a kill must not read these.
+    let request = v1::DeleteTopicRequest {
+        topic: topic.to_owned(),
+        ..Default::default()
+    };
+    let admin = Admin::new(groups::client(server)?);
+    admin.delete_topic(request).await?;
+    Ok(rates)
+}
+
 /// Connections that have begun HTTP/2 and then say nothing.
 async fn connect(server: &Server, count: usize) -> Result<Vec<TcpStream>> {
     let mut open = Vec::with_capacity(count);
@@ -234,21 +270,29 @@ async fn scrapes(server: &Server, args: &Args) -> Result<Vec<Row>> {
     Ok(vec![took, size, all])
 }
 
+/// A start after a kill of the server that took all of that, and then of one that has done nothing since its start.
 async fn restarts(data: &Path, args: &Args, producers: &Sessions) -> Result<Vec<Row>> {
-    let mut ready = Row::new("start after a kill: until ready", "s", Asked::AtMost(5.0));
-    let what = "start after a kill: until groups and producers are known";
-    let mut known = Row::new(what, "s", Asked::AtMost(5.0));
-    let mut resident = Row::new("start after a kill: resident", "MiB", Asked::Nothing);
-    for _ in 0..args.rounds {
+    let mut rows = Vec::new();
+    for what in [
+        "start after a kill",
+        "start after a kill, nothing written since",
+    ] {
         let started = Instant::now();
         let (server, up) = Server::start_ready(data)?;
         let some = [0, args.groups / 2, args.groups - 1];
         groups::all_told(vec![server.address.clone()], &some, 1).await?;
         repeat(&server, args, producers).await?;
-        known.push(started.elapsed().as_secs_f64());
-        ready.push(up.as_secs_f64());
-        resident.push(server.memory("VmRSS")? as f64 / f64::from(1 << 20));
-        eprintln!("ready after {:.2} s", up.as_secs_f64());
+        let known = started.elapsed();
+        let mut row = |text: &str, unit, asked, figure| {
+            let mut row = Row::new(format!("{what}: {text}"), unit, asked);
+            row.push(figure);
+            rows.push(row);
+        };
+        row("until ready", "s", Asked::AtMost(5.0), up.as_secs_f64());
+        let text = "until groups and producers are known";
+        row(text, "s", Asked::AtMost(5.0), known.as_secs_f64());
+        let resident = server.memory("VmRSS")? as f64 / f64::from(1 << 20);
+        row("resident", "MiB", Asked::Nothing, resident);
     }
-    Ok(vec![ready, known, resident])
+    Ok(rows)
 }

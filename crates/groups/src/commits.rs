@@ -63,7 +63,7 @@ impl Coordinator {
         member: Option<MemberId>,
         member_epoch: i32,
     ) -> Option<MemberId> {
-        let members = self.groups.get(name).map_or(0, Group::member_count);
+        let members = self.groups.get(name).map_or(0, |g| g.member_count());
         member.filter(|_| member_epoch >= 0 || members > 0)
     }
 

@@ -37,7 +37,8 @@ pub struct Coordinator {
     pub(crate) loading: BTreeMap<GroupName, Loading>,
     /// Topics of the offsets that are being read: millions of them share few names.
     pub(crate) loading_topics: BTreeSet<TopicName>,
-    pub(crate) groups: BTreeMap<GroupName, Group>,
+    /// Boxed: the map has room for more entries than there are.
+    pub(crate) groups: BTreeMap<GroupName, Box<Group>>,
     /// Groups of the node's other coordinators, which share its limit.
     groups_elsewhere: usize,
     /// Groups that may hold offsets of a producer's open transaction, by its id: all that do, and perhaps more.
@@ -108,7 +109,7 @@ impl Coordinator {
     /// Number of members of all groups, for metrics.
     #[must_use]
     pub fn member_count(&self) -> usize {
-        self.groups.values().map(Group::member_count).sum()
+        self.groups.values().map(|g| g.member_count()).sum()
     }
 
     /// Takes one input at `now` and appends what is to be done to `out`.
@@ -251,7 +252,7 @@ impl Coordinator {
                 partitions,
             } => (ticket, self.delete_offsets(ticket, &group, partitions, out)),
             Input::ListGroups { ticket } => {
-                let all = self.groups.values().map(Group::listing).collect();
+                let all = self.groups.values().map(|g| g.listing()).collect();
                 (ticket, Ok(Some(Reply::Groups(all))))
             }
             Input::Survey { ticket, most } => {
@@ -288,7 +289,8 @@ impl Coordinator {
     }
 
     pub(crate) fn find(&self, group: &GroupName) -> Result<&Group, Failure> {
-        self.groups.get(group).ok_or_else(|| group_not_found(group))
+        let found = self.groups.get(group).map(|group| &**group);
+        found.ok_or_else(|| group_not_found(group))
     }
 
     /// The group with what it may look at; makes it when it does not exist and may.
@@ -319,7 +321,7 @@ impl Coordinator {
         let group = self
             .groups
             .entry(name.clone())
-            .or_insert_with(|| Group::new(name.clone(), now));
+            .or_insert_with(|| Box::new(Group::new(name.clone(), now)));
         Ok((group, env))
     }
 

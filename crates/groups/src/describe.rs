@@ -19,8 +19,9 @@ impl Coordinator {
         }
         let used = self.groups.values().filter(|g| g.member_count() > 0);
         let unused = self.groups.values().filter(|g| g.member_count() == 0);
-        let told = |group: &Group| (group.listing(), group.offsets.read(&[]));
-        survey.groups = used.chain(unused).take(most).map(told).collect();
+        let told = used.chain(unused).take(most);
+        let told = told.map(|group| (group.listing(), group.offsets.read(&[])));
+        survey.groups = told.collect();
         survey
     }
 }

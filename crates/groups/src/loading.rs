@@ -86,7 +86,7 @@ impl Coordinator {
     /// A group of which something is read. It is settled with all others at the end.
     pub(crate) fn loading_group(&mut self, now: Tick, name: GroupName) -> &mut Group {
         let group = self.groups.entry(name.clone());
-        group.or_insert_with(|| Group::new(name, now))
+        group.or_insert_with(|| Box::new(Group::new(name, now)))
     }
 
     pub(crate) fn finish_loading(&mut self, now: Tick, out: &mut Vec<Output>) {
@@ -112,7 +112,7 @@ impl Coordinator {
             let group = self
                 .groups
                 .entry(name.clone())
-                .or_insert_with(|| Group::new(name, now));
+                .or_insert_with(|| Box::new(Group::new(name, now)));
             group.restore(env, loading);
             // What the policy is now may not be what it was.
             if group.passes_back(env) {

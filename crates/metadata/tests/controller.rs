@@ -415,6 +415,22 @@ fn a_node_that_joins_gets_its_share_and_then_it_is_quiet() {
     }
 }
 
+/// People may place partitions as they like, and nobody moves them back.
+#[test]
+fn replicas_stay_where_people_put_them_where_nobody_balances_replicas() {
+    let mut s = state(&[0, 1, 2], [two_in_sync(40, 2)]);
+    apply(&mut s, register(3, 1)).unwrap();
+    let config = ControllerConfig {
+        balance_replicas: false,
+        ..ControllerConfig::default()
+    };
+    let mut c = Cluster::new(s, &[0, 1, 2, 3], config);
+    for _ in 0..50 {
+        c.tick(true);
+    }
+    assert_eq!(c.state.held_by(NodeId(3)), 0);
+}
+
 #[test]
 fn a_dead_rack_does_not_fill_a_plan_beyond_its_bound() {
     let ids: Vec<i32> = (0..20).collect();

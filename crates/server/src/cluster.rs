@@ -266,6 +266,7 @@ pub(crate) async fn join(
         replica_lag: members.replica_lag,
         drain_timeout: members.drain_timeout,
         balance_leaders: members.balance_leaders,
+        balance_replicas: members.balance_replicas,
         move_bytes_per_second: members.move_bytes_per_second,
         ..ClusterConfig::new(told)
     };

@@ -159,6 +159,7 @@ impl Joining {
             session_timeout_ms: millis(how.session_timeout),
             shutdown_timeout_ms: millis(how.drain_timeout),
             balance_leaders: how.balance_leaders,
+            balance_replicas: how.balance_replicas,
             ..ControllerConfig::default()
         };
         let (handle, task) = controller::start(

@@ -71,6 +71,9 @@ pub struct ClusterConfig {
     pub drain_timeout: Duration,
     /// Whether preferred leaders lead again by themselves while this node decides (`auto.leader.rebalance.enable`).
     pub balance_leaders: bool,
+    /// Whether replicas move from full nodes to empty ones by themselves while this node decides
+    /// (`auto.replica.balance.enable`).
+    pub balance_replicas: bool,
     /// Bytes that replicas which moves add may copy to this node in a second, all together; 0: no limit
     /// (`replica.move.max.bytes.per.second`).
     pub move_bytes_per_second: u64,
@@ -92,6 +95,7 @@ impl ClusterConfig {
             checkpoint_interval: Duration::from_secs(5),
             drain_timeout: Duration::from_secs(30),
             balance_leaders: true,
+            balance_replicas: true,
             move_bytes_per_second: 0,
             repair_pause: Duration::from_secs(60),
         }

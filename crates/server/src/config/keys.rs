@@ -29,6 +29,7 @@ macro_rules! keys {
 keys! {
     "auto.create.topics.enable", "false", "true or false", "Create a topic when a Kafka client requests metadata for one that does not exist. gRPC clients always create topics explicitly.";
     "auto.leader.rebalance.enable", "true", "true or false", "Give leadership back to preferred replicas automatically once they are in sync. Set it alike on all nodes: the controller's value applies.";
+    "auto.replica.balance.enable", "true", "true or false", "Move replicas automatically from the node that holds the most to the one that holds the fewest, while they are clearly apart. It may also move a partition that was reassigned by hand. Set it alike on all nodes: the controller's value applies.";
     "broker.flush_threads", "4", "1 to 64", "Threads that flush files to disk.";
     "broker.in_flight_bytes", "64MiB", "a size from 16MiB", "Limit on the bytes of appends that this node has admitted but not yet stored with their topic's durability; further appends wait. In addition, each partition may hold this many bytes awaiting replication.";
     "broker.lanes", "1", "1 to 64", "Threads that own partitions and write their logs.";
@@ -44,7 +45,7 @@ keys! {
     "group.initial.rebalance.delay.ms", "500", "0 to 60000", "How long a new classic group waits for further members before its first rebalance; 0: not at all.";
     "group.max.size", "1000", "1 to 1000", "Maximum number of members in a group.";
     "group.session.timeout.ms", "45000", "500 to 1800000", "Time without a heartbeat after which a group member is removed.";
-    "groups.max", "1000000", "1 to 100000000", "Maximum number of groups that this node coordinates. A group takes about 1 KiB, and 100 bytes for each committed offset. Beyond the limit, a new group is refused with POLICY_VIOLATION, and the groups that exist go on.";
+    "groups.max", "1000000", "1 to 100000000", "Maximum number of groups that this node coordinates. A group with one committed offset takes about 2 KiB, and 100 bytes for each further offset. Beyond the limit, a new group is refused with POLICY_VIOLATION, and the groups that exist go on.";
     "http.address", "0.0.0.0:8277", "HOST:PORT", "Listener for metrics and health checks.";
     "journal.max.bytes", "512MiB", "a size; 0 turns it off", "Size of the journal, which makes small appends to many partitions durable with one flush; at most one sixteenth of the disk.";
     "listeners.client.address", "0.0.0.0:8278", "HOST:PORT", "Listener for the gRPC API.";

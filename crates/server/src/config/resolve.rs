@@ -45,6 +45,8 @@ pub struct Members {
     pub drain_timeout: Duration,
     /// Whether preferred leaders lead again by themselves.
     pub balance_leaders: bool,
+    /// Whether replicas move from full nodes to empty ones by themselves.
+    pub balance_replicas: bool,
     /// Bytes that moves may copy to this node in a second; 0: no limit.
     pub move_bytes_per_second: u64,
 }
@@ -384,6 +386,7 @@ fn members(r: &Reader<'_>) -> Result<Option<Members>, ConfigError> {
     let replica_lag = r.millis("replica.lag.time.max.ms", 500, 600_000)?;
     let drain_timeout = r.time("shutdown.drain_timeout")?;
     let balance_leaders = r.flag("auto.leader.rebalance.enable")?;
+    let balance_replicas = r.flag("auto.replica.balance.enable")?;
     let move_bytes_per_second = r.bytes("replica.move.max.bytes.per.second", 0, 1 << 40)?;
     let seeds = match r.text("cluster.seeds") {
         None | Some("") => return Ok(None),
@@ -410,6 +413,7 @@ fn members(r: &Reader<'_>) -> Result<Option<Members>, ConfigError> {
         replica_lag,
         drain_timeout,
         balance_leaders,
+        balance_replicas,
         move_bytes_per_second,
     }))
 }
@@ -562,6 +566,7 @@ mod tests {
             ("cluster.id", "mine"),
             ("auto.create.topics.enable", "maybe"),
             ("auto.leader.rebalance.enable", "sometimes"),
+            ("auto.replica.balance.enable", "seldom"),
             ("socket.request.max.bytes", "1"),
             ("connections.max.idle.ms", "0"),
             ("default.replication.factor", "3"),
