@@ -11,9 +11,10 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use varve_types::limits;
 
 /// Largest frame of anything but an append.
-pub const CONTROL_MAX_BYTES: usize = 4 * 1024 * 1024;
+pub const CONTROL_MAX_BYTES: usize = limits::KAFKA_CONTROL_MAX_BYTES;
 
 /// What a request is to the budget.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

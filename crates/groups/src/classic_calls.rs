@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Most protocols of one member.
-const PROTOCOLS_MAX: usize = 64;
+const PROTOCOLS_MAX: usize = limits::GROUP_PROTOCOLS_MAX;
 
 type Answered = Result<Option<Reply>, Failure>;
 

@@ -137,3 +137,31 @@ const _: () = assert!(HTTP2_STREAM_WINDOW_BYTES <= HTTP2_CONNECTION_WINDOW_BYTES
 const _: () = assert!(PEER_MESSAGES_MAX * 128 < PEER_REQUEST_MAX_BYTES);
 const _: () = assert!(PEER_STREAM_WINDOW_BYTES <= HTTP2_CONNECTION_WINDOW_BYTES);
 const _: () = assert!(PEER_RAFT_MAX_BYTES < PEER_RESPONSE_MAX_BYTES);
+/// Labels of a topic.
+pub const TOPIC_LABELS_MAX: usize = 64;
+/// Longest name or value of a label, in bytes.
+pub const LABEL_MAX_BYTES: usize = 256;
+/// Configs of one request: more than there are keys.
+pub const REQUEST_MAX_CONFIGS: usize = 256;
+/// Records of the answer to one Fetch call.
+pub const FETCH_MAX_RECORDS: u64 = 10_000;
+/// Largest `max_message_bytes` of a FetchStream.
+pub const STREAM_MESSAGE_MAX_BYTES: usize = 16 * 1024 * 1024;
+/// Subscriptions of one FetchStream.
+pub const STREAM_MAX_SUBSCRIPTIONS: usize = 10_000;
+/// Commits that may wait on one Consume stream.
+pub const STREAM_MAX_COMMITS: usize = 64;
+/// Transactional ids in one page of a list.
+pub const TRANSACTIONS_PAGE_MAX: usize = 10_000;
+/// Largest request of a Kafka client that is no append, in bytes.
+pub const KAFKA_CONTROL_MAX_BYTES: usize = 4 * 1024 * 1024;
+/// Topics, groups or other things that one request of a Kafka client may name: as many topics as a node can have.
+pub const KAFKA_REQUEST_MAX_NAMES: usize = PARTITIONS_PER_NODE_MAX;
+/// Committed offsets that one request of a Kafka client may name: they may be of the whole cluster.
+pub const KAFKA_REQUEST_MAX_OFFSETS: usize = 5 * PARTITIONS_PER_NODE_MAX;
+/// Requests of one Kafka connection that are worked on at a time.
+pub const KAFKA_PIPELINE: usize = 16;
+/// Bytes of a client's metrics in one push (KIP-714).
+pub const TELEMETRY_PUSH_MAX_BYTES: usize = 1024 * 1024;
+/// Assignors that one member of the classic protocol may name.
+pub const GROUP_PROTOCOLS_MAX: usize = 64;

@@ -61,8 +61,7 @@ impl Host {
         clock: Arc<dyn Clock>,
         (number, epoch): (PartitionId, LeaderEpoch),
         sender: Arc<Sender>,
-        loading: &Loading,
-        ids: Share,
+        (loading, ids): (&Loading, Share),
     ) -> Self {
         let (messages, inbox) = mpsc::channel(QUEUE);
         let counts = Arc::<(AtomicI64, AtomicI64)>::default();

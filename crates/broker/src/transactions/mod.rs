@@ -127,8 +127,7 @@ impl Transactions {
             Arc::clone(&self.clock),
             (number, epoch),
             Arc::clone(&self.sender),
-            &self.loading,
-            self.ids.share(),
+            (&self.loading, self.ids.share()),
         )
     }
 

@@ -6,6 +6,7 @@ use tonic::{Request, Response, Status};
 use varve_broker_api::{Broker, Error};
 use varve_proto::v1;
 use varve_proto::v1::transaction_service_server::TransactionService;
+use varve_types::limits;
 
 use crate::context::CallContext;
 use crate::shared::Shared;
@@ -15,7 +16,7 @@ use crate::translate::{page, page_size, to_topic_partition, transactional_id};
 /// Transactional ids in a page, when the client names no number.
 const PAGE_DEFAULT: usize = 1000;
 /// Most transactional ids in a page.
-const PAGE_MAX: usize = 10_000;
+const PAGE_MAX: usize = limits::TRANSACTIONS_PAGE_MAX;
 
 /// The service.
 #[derive(Debug)]

@@ -29,7 +29,7 @@ use crate::shared::Shared;
 use crate::translate::{group, missing, to_topic_partition};
 
 /// Commits that may wait.
-const COMMITS_MAX: usize = 64;
+const COMMITS_MAX: usize = limits::STREAM_MAX_COMMITS;
 /// Heartbeat interval until the group names one.
 const INTERVAL_DEFAULT: Duration = Duration::from_secs(3);
 /// Least time between two heartbeats that say nothing new.

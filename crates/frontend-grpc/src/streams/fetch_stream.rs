@@ -27,9 +27,9 @@ use crate::translate::{isolation, leader_epoch, missing, start_without_group, to
 /// Smallest `max_message_bytes`.
 const MESSAGE_MIN_BYTES: usize = 64 * 1024;
 /// Largest `max_message_bytes`.
-const MESSAGE_MAX_BYTES: usize = 16 * 1024 * 1024;
+const MESSAGE_MAX_BYTES: usize = limits::STREAM_MESSAGE_MAX_BYTES;
 /// Most subscriptions of one stream.
-const SUBSCRIPTIONS_MAX: usize = 10_000;
+const SUBSCRIPTIONS_MAX: usize = limits::STREAM_MAX_SUBSCRIPTIONS;
 
 /// Opens the stream.
 pub fn open<B: Broker>(

@@ -20,7 +20,7 @@ use super::{
 /// Records of a Fetch that names no bound.
 const FETCH_DEFAULT_RECORDS: u64 = 500;
 /// Most records of a Fetch.
-const FETCH_MAX_RECORDS: u64 = 10_000;
+const FETCH_MAX_RECORDS: u64 = limits::FETCH_MAX_RECORDS;
 /// Bytes of a Fetch that names no bound.
 const FETCH_DEFAULT_BYTES: usize = 1024 * 1024;
 /// What a record costs on the wire apart from its fields, about.

@@ -15,11 +15,11 @@ use super::{
 };
 
 /// Most labels of a topic.
-const LABELS_MAX: usize = 64;
+const LABELS_MAX: usize = limits::TOPIC_LABELS_MAX;
 /// Longest label name or value, in bytes.
-const LABEL_MAX_BYTES: usize = 256;
+const LABEL_MAX_BYTES: usize = limits::LABEL_MAX_BYTES;
 /// Most configs of a request: more than there are keys.
-const CONFIGS_MAX: usize = 256;
+const CONFIGS_MAX: usize = limits::REQUEST_MAX_CONFIGS;
 
 /// Reads a CreateTopic.
 ///

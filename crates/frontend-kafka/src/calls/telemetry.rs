@@ -3,6 +3,8 @@
 //!
 //! Invariants: what a client sends all the same is dropped; nothing of it is decompressed or kept.
 
+use varve_types::limits;
+
 use crate::wire::generated::get_telemetry_subscriptions::{
     GetTelemetrySubscriptionsRequest, GetTelemetrySubscriptionsResponse,
 };
@@ -17,7 +19,7 @@ const INTERVAL_MS: i32 = 300_000;
 // end.
 const _: () = assert!(INTERVAL_MS <= i32::MAX / 1000);
 /// Most bytes of a push.
-const PUSH_MAX_BYTES: usize = 1024 * 1024;
+const PUSH_MAX_BYTES: usize = limits::TELEMETRY_PUSH_MAX_BYTES;
 /// Codecs of a push besides none: zstd, lz4, gzip, snappy.
 const CODECS: [i8; 4] = [4, 3, 1, 2];
 

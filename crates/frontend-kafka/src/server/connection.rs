@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use varve_broker_api::{Broker, ClassicGroups, Operations};
 use varve_tls::Accepted;
 use varve_tls::speech::{self, Speech};
+use varve_types::limits;
 
 use super::intake::{Arrived, Ended, Intake, Times};
 use crate::budget::Share;
@@ -32,7 +33,7 @@ use crate::following::Following;
 use crate::shared::Shared;
 
 /// Most requests of a connection that are being answered.
-const PIPELINE: usize = 16;
+const PIPELINE: usize = limits::KAFKA_PIPELINE;
 /// Longest time in which a client takes nothing of an answer.
 const WRITE_STALL: Duration = Duration::from_secs(30);
 /// Most slices of one write.

@@ -8,9 +8,9 @@ use crate::wire::Request;
 /// Most partitions that one request may name.
 pub const PARTITIONS_MAX: usize = limits::PARTITIONS_PER_NODE_MAX;
 /// Most partitions with committed offsets, which are of the whole cluster.
-pub const OFFSETS_MAX: usize = 5 * PARTITIONS_MAX;
-/// Most topics, groups or other things by name: as many topics as a node can have, and more than there can be groups.
-pub const NAMES_MAX: usize = 20_000;
+pub const OFFSETS_MAX: usize = limits::KAFKA_REQUEST_MAX_OFFSETS;
+/// Most topics, groups or other things by name.
+pub const NAMES_MAX: usize = limits::KAFKA_REQUEST_MAX_NAMES;
 
 /// Whether a request names no more than it may.
 #[must_use]
