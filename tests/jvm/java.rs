@@ -29,7 +29,7 @@ pub fn sources() -> PathBuf {
 pub struct Java(String);
 
 impl Java {
-    /// What `tests/jvm/PROJECT/pom.xml` names, with that version of Kafka. `None`: it cannot be had here; that was said.
+    /// What `tests/jvm/PROJECT/pom.xml` names, with that version of Kafka. `None`: it cannot be had, and that was said.
     pub fn of(test: &str, project: &str, version: &str) -> Option<Self> {
         match class_path(project, version) {
             Ok(path) => Some(Self(path)),

@@ -63,7 +63,7 @@ pub const SESSION_TIMEOUT_MIN_MS: u64 = 6_000;
 pub const SESSION_TIMEOUT_MAX_MS: u64 = 1_800_000;
 /// Batches remembered per producer and partition (Kafka's `NUM_BATCHES_TO_RETAIN`).
 pub const PRODUCER_BATCHES_REMEMBERED: usize = 5;
-/// Memory that a remembered producer session takes, in bytes, with what the maps around it take (`load producers`).
+/// Memory that a remembered producer session takes, in bytes, with what the maps around it take (`load many`).
 pub const PRODUCER_SESSION_BYTES: usize = 320;
 /// Default of `producer.sessions.max.bytes`: memory for the producer sessions of a node.
 pub const PRODUCER_SESSIONS_DEFAULT_BYTES: u64 = 512 * 1024 * 1024;

@@ -74,8 +74,8 @@ keys! {
     "log.filter", "info,openraft=error", "a tracing filter", "Which events are logged; the environment variable RUST_LOG overrides it.";
     "log.format", "auto", "auto, text or json", "Format of log lines; auto: text on a terminal, JSON otherwise.";
     "memory.unread.max_bytes", "96MiB", "a size from 1MiB", "Memory for what was read for gRPC and Kafka clients and has not been taken by them, over all streams and connections. A reader always gets a little; when the memory is used up, reads get smaller, and no reader is refused.";
-    "metrics.per_partition", "user", "all, user or none", "Partitions that have metric series of their own: all, those of topics that users created, or none. Series of topics, and of partitions that are offline or damaged, are always there.";
     "metrics.groups.max", "1000", "0 to 1000000", "Number of groups that have metric series of their own on the node that coordinates them: those with members first, and of each kind the first by name. The other groups are only counted.";
+    "metrics.per_partition", "user", "all, user or none", "Partitions that have metric series of their own: all, those of topics that users created, or none. Series of topics, and of partitions that are offline or damaged, are always there.";
     "node.heartbeat.interval.ms", "2000", "50 to 60000", "Interval at which a node sends heartbeats to the controller.";
     "node.id", "", "0 to 2147483647", "Id of this node; required unless node.id_from is set.";
     "node.id_from", "", "hostname", "Take node.id from the number at the end of the host name, as in a StatefulSet.";
