@@ -14,6 +14,7 @@ use tokio::sync::Mutex;
 use varve_benches::stats::median;
 use varve_client::proto as v1;
 use varve_client::{Admin, Client};
+use varve_types::limits;
 
 use crate::report::{Asked, Output, Row, print};
 use crate::server::Server;
@@ -131,7 +132,16 @@ fn stage(
     Ok(now)
 }
 
-/// The first, a middle and the last producer.
+/// The first, a middle and the last producer, of those that a server with its default still remembers.
+fn remembered(producers: usize) -> Vec<usize> {
+    let last = producers - 1;
+    match producers <= limits::PRODUCER_SESSIONS_MAX {
+        true => vec![0, producers / 2, last],
+        false => vec![last],
+    }
+}
+
+/// Sessions by the number of their producer.
 type Sessions = Arc<Mutex<BTreeMap<usize, v1::InitProducerResponse>>>;
 
 /// One record of each producer.
@@ -156,7 +166,7 @@ async fn produce(server: &Server, args: &Args) -> Result<Sessions> {
                 let session = service.init_producer(init).await?.into_inner();
                 let partition = i32::try_from(number % args.partitions)?;
                 service.produce(record(&session, partition)).await?;
-                if [0, args.producers / 2, args.producers - 1].contains(&number) {
+                if remembered(args.producers).contains(&number) {
                     some.lock().await.insert(number, session);
                 }
             }
