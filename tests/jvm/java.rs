@@ -11,7 +11,7 @@ use varve_tests::{chaos, wait};
 /// The version of everything but the clients. It is the newest of which Maven serves all parts.
 pub const KAFKA: &str = "4.3.1";
 /// Longest time for Maven: where there is no network it may try for very long.
-const MAVEN: &str = "150";
+const MAVEN: &str = "90";
 const PLUGIN: &str = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1:build-classpath";
 
 /// Whether all of it is asked for.
