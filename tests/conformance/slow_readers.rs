@@ -14,7 +14,7 @@ use tokio_stream::StreamExt as _;
 use varve_tests::node::{Node, free_port};
 
 use crate::raw_client::frame;
-use crate::support::{Rpc, anchor, from, loudly, run, tp, v1};
+use crate::support::{Rpc, anchor, from, loudly, run, span, tp, v1};
 
 /// Readers of each kind that stop.
 const SLOW: u64 = 8;
@@ -263,11 +263,13 @@ fn calls(n: usize) -> Vec<(&'static str, Bytes)> {
         .collect()
 }
 
-/// Calls of one connection that ask for all of a partition at once.
-fn fetches() -> Vec<(&'static str, Bytes)> {
+/// Calls of one connection that ask for all of a partition at once, and wait for that much.
+fn fetches(min_bytes: i64) -> Vec<(&'static str, Bytes)> {
     let fetch = |partition| v1::FetchRequest {
         max_records: 10_000,
         max_bytes: 16 << 20,
+        min_bytes,
+        max_wait: span(30_000),
         ..from("t", partition, 0)
     };
     let path = "/varve.v1.ConsumerService/Fetch";
@@ -338,15 +340,25 @@ fn a_thousand_readers_that_never_read() {
     });
 }
 
-/// Each of them asks for 12 MB. What was read and what is made of it are in memory together for a moment.
-#[test]
-fn answers_that_are_never_read() {
-    let what = format!("{DEAF} fetches");
-    cost(&what, 2 * DEAF_BYTES, async |address, _| {
+fn fetching(what: &str, allowed: u64, min_bytes: i64) {
+    let what = format!("{DEAF} {what}");
+    cost(&what, allowed, async |address, _| {
         let mut deaf: Vec<Deaf> = Vec::new();
         for _ in 0..DEAF / STREAMS {
-            deaf.push(deaf_grpc(address, fetches()).await);
+            deaf.push(deaf_grpc(address, fetches(min_bytes)).await);
         }
         deaf
     });
+}
+
+/// Each of them asks for 12 MB. What was read and what is made of it are in memory together for a moment.
+#[test]
+fn answers_that_are_never_read() {
+    fetching("fetches", 2 * DEAF_BYTES, 1);
+}
+
+/// Each of them waits for more than the 12 MB that are there: what was looked at is not kept meanwhile.
+#[test]
+fn fetches_that_wait_for_more_than_there_is() {
+    fetching("fetches that wait", 2 * DEAF_BYTES, 16 << 20);
 }

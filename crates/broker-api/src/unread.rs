@@ -62,6 +62,12 @@ pub struct Unread {
 }
 
 impl Unread {
+    /// What is held now.
+    #[must_use]
+    pub const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Gives bytes back, or takes more of them as far as there is room. Returns what is held now, at most `wanted`.
     pub fn resize(&mut self, wanted: usize) -> usize {
         let held = &self.budget.held;

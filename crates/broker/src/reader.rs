@@ -63,13 +63,15 @@ impl Wanted {
     }
 }
 
-/// Reads everything, waiting up to `fetch.max_wait` for `fetch.min_bytes`.
+/// Reads everything, waiting up to `fetch.max_wait` for `fetch.min_bytes`. Keeps nothing of what it has read while it
+/// waits: it may be much.
 pub(crate) async fn fetch(fetch: &Fetch, wanted: &[Wanted]) -> Vec<PartitionFetched> {
     let deadline = Instant::now() + fetch.max_wait;
     let (results, enough) = read_all(fetch, wanted).await;
     if enough || fetch.max_wait == Duration::ZERO {
         return results;
     }
+    drop(results);
     let parked = Parked::new(wanted);
     loop {
         parked.register();
@@ -78,6 +80,7 @@ pub(crate) async fn fetch(fetch: &Fetch, wanted: &[Wanted]) -> Vec<PartitionFetc
         if enough || Instant::now() >= deadline {
             return results;
         }
+        drop(results);
         let wait = tokio::time::timeout_at(deadline, parked.notify.notified());
         // A timeout only means that the next read is the last one.
         let _ = wait.await;

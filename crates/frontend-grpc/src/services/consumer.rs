@@ -109,6 +109,13 @@ impl<B: Broker> ConsumerService for Consumer<B> {
     }
 }
 
+/// How much one read of the log may bring, and how long it waits for how much.
+struct Bounds {
+    max_wait: Duration,
+    min_bytes: usize,
+    max_bytes: usize,
+}
+
 impl<B: Broker> Consumer<B> {
     async fn read(
         &self,
@@ -154,8 +161,8 @@ impl<B: Broker> Consumer<B> {
         Ok(found.offset.unwrap_or(found.log_start))
     }
 
-    /// Reads with the wait that was asked for. A drain ends the wait, not the call. While it waits, it holds nothing of
-    /// the budget for what is read.
+    /// Reads with the wait that was asked for. A drain ends the wait, not the call. While it waits, it keeps nothing of
+    /// what is there, which may be much, and holds only as much of the budget as it waits for.
     async fn fetch_held(
         &self,
         ctx: &CallContext,
@@ -163,23 +170,32 @@ impl<B: Broker> Consumer<B> {
         from: Offset,
     ) -> Result<(Fetched, Unread), Error> {
         let (fetched, held) = self.fetch_now(ctx, plan, from).await?;
-        let wait = ctx.hold(plan.max_wait);
-        if wait.is_zero() || fetched.batches.len() >= plan.min_bytes {
+        let max_wait = ctx.hold(plan.max_wait);
+        if max_wait.is_zero() || fetched.batches.len() >= plan.min_bytes {
             return Ok((fetched, held));
         }
-        drop(held);
-        let waits = plan.max_bytes.min(FLOOR_BYTES.max(plan.min_bytes));
-        let come = tokio::select! {
-            biased;
-            () = self.0.drain.cancelled() => fetched,
-            come = self.fetch_once(ctx, plan, from, (wait, waits)) => come?,
+        drop((fetched, held));
+        let (mut held, max_bytes) =
+            self.reserve(plan.max_bytes.min(FLOOR_BYTES.max(plan.min_bytes)));
+        let bounds = Bounds {
+            max_wait,
+            min_bytes: plan.min_bytes.min(max_bytes),
+            max_bytes,
         };
-        let bytes = come.batches.len();
-        // There may be more of it.
-        if bytes > waits / 2 {
-            return self.fetch_now(ctx, plan, from).await;
+        tokio::select! {
+            biased;
+            () = self.0.drain.cancelled() => {}
+            fetched = self.fetch_once(ctx, plan, from, bounds) => {
+                let fetched = fetched?;
+                // Else there may be more of it.
+                if fetched.batches.len() <= max_bytes / 2 {
+                    held.resize(fetched.batches.len().min(held.bytes()));
+                    return Ok((fetched, held));
+                }
+            }
         }
-        Ok((come, self.0.unread.hold(bytes)))
+        drop(held);
+        self.fetch_now(ctx, plan, from).await
     }
 
     /// Reads what is there, as much as the budget leaves.
@@ -189,15 +205,24 @@ impl<B: Broker> Consumer<B> {
         plan: &FetchPlan,
         from: Offset,
     ) -> Result<(Fetched, Unread), Error> {
-        let floor = plan.max_bytes.min(FLOOR_BYTES);
-        // Held before it is read: of many that come at once, each would find the whole budget free.
-        let mut held = self.0.unread.hold(0);
-        let most = floor + held.resize(plan.max_bytes - floor);
-        let fetched = self
-            .fetch_once(ctx, plan, from, (Duration::ZERO, most))
-            .await?;
-        held.resize(fetched.batches.len().min(most - floor));
+        let (mut held, max_bytes) = self.reserve(plan.max_bytes);
+        let bounds = Bounds {
+            max_wait: Duration::ZERO,
+            min_bytes: plan.min_bytes,
+            max_bytes,
+        };
+        let fetched = self.fetch_once(ctx, plan, from, bounds).await?;
+        held.resize(fetched.batches.len().min(held.bytes()));
         Ok((fetched, held))
+    }
+
+    /// How much of `wanted` may be read, and what is held of the budget for that: before it is read, because of many
+    /// that come at once each would find the whole budget free.
+    fn reserve(&self, wanted: usize) -> (Unread, usize) {
+        let floor = wanted.min(FLOOR_BYTES);
+        let mut held = self.0.unread.hold(0);
+        let granted = held.resize(wanted - floor);
+        (held, floor + granted)
     }
 
     async fn fetch_once(
@@ -205,8 +230,13 @@ impl<B: Broker> Consumer<B> {
         ctx: &CallContext,
         plan: &FetchPlan,
         from: Offset,
-        (max_wait, max_bytes): (Duration, usize),
+        bounds: Bounds,
     ) -> Result<Fetched, Error> {
+        let Bounds {
+            max_wait,
+            min_bytes,
+            max_bytes,
+        } = bounds;
         let request = Fetch {
             raw: false,
             isolation: plan.isolation,
@@ -218,7 +248,7 @@ impl<B: Broker> Consumer<B> {
                 leader_epoch: plan.leader_epoch,
             }],
             max_wait,
-            min_bytes: plan.min_bytes,
+            min_bytes,
             max_bytes,
         };
         let results = self.0.broker.fetch(&ctx.broker, request).await?;

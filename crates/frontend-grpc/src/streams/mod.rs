@@ -93,8 +93,8 @@ impl<T> Outlet<T> {
         })
     }
 
-    /// Sends a message. A transport that takes nothing for [`STALLED`] makes `shed` run
-    /// once: what was read beyond this message can be read again.
+    /// Sends a message. A transport that takes nothing for [`STALLED`] makes `shed` run once: what was read beyond this
+    /// message can be read again.
     ///
     /// # Errors
     /// [`Gone`].
