@@ -99,7 +99,7 @@ keys! {
     "storage.min_free_bytes", "5GiB", "a size", "Free bytes below which writes are refused; of this and min_free_percent, the smaller limit applies.";
     "storage.min_free_percent", "5", "0 to 50", "Free share of the disk, in percent, below which writes are refused.";
     "transaction.state.log.num.partitions", "50", "1 to 1000", "Number of partitions of __transaction_state; cannot change once the topic exists.";
-    "transactional.ids.max", "1000000", "1 to 100000000", "Maximum number of transactional ids that this node coordinates; an id takes about 1 KiB. Beyond the limit, a new id is refused with POLICY_VIOLATION. An id that was not used for 7 days is forgotten.";
+    "transactional.ids.max", "1000000", "1 to 100000000", "Maximum number of transactional ids that this node coordinates. Beyond the limit, a new id is refused with POLICY_VIOLATION. An id that was not used for 7 days is forgotten.";
 }
 
 /// The key of that name.
